@@ -1,0 +1,1 @@
+"""Zero-shot image classification with large multimodal models."""

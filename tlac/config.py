@@ -1,0 +1,220 @@
+"""What a backend, encoder, dataset or prompt file may say, parsed strictly.
+
+Does not know where files lie (tlac.resources) nor the adapters that the files name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from tlac.errors import ConfigError
+from tlac.keys import sha256_of
+from tlac.resources import Resource, find
+from tlac.types import Preparation
+
+
+class _Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of the file schemas: immutable, and no key that is not listed."""
+
+
+class ImageSettings(_Schema, frozen=True):
+    """How images are prepared for this backend; see tlac.types.Preparation."""
+
+    max_side_px: int = 1568
+    max_size_bytes: int = 5_000_000
+    formats: tuple[str, ...] = ("jpeg", "png", "webp", "gif")
+    quality: int = 90
+    strip_metadata: bool = False
+
+
+class Limits(_Schema, frozen=True):
+    """How hard a backend may be asked: calls in flight, seconds per call, calls and tokens a minute."""
+
+    concurrency: int = 16
+    timeout_s: float = 60.0
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+
+class Prices(_Schema, frozen=True):
+    """USD per million tokens, for models that litellm's own table does not know."""
+
+    prompt: float
+    completion: float
+    cached: float | None = None
+
+
+class BackendSpec(_Schema, frozen=True):
+    """A backend file. `adapter` is an entry point of the group tlac.lmms; `options` are that adapter's own.
+
+    `params` go to the provider for both stages, `stage1_params` and `stage2_params` on top of them.
+    `choice_by_index` asks stage 2 for JSON with a class index, constrained by a schema.
+    """
+
+    adapter: str
+    model: str
+    description: str = ""
+    revision: str | None = None
+    api_key_env: str | None = None
+    api_base: str | None = None
+    api_base_env: str | None = None
+    params: dict[str, Any] = {}
+    stage1_params: dict[str, Any] = {}
+    stage2_params: dict[str, Any] = {}
+    choice_by_index: bool = False
+    image: ImageSettings = ImageSettings()
+    limits: Limits = Limits()
+    prices: Prices | None = None
+    options: dict[str, Any] = {}
+
+
+class EncoderSpec(_Schema, frozen=True):
+    """A text encoder file. `adapter` is an entry point of the group tlac.encoders.
+
+    `weights` is a pretrained tag, a local file or a folder, as the adapter understands it;
+    `weights_sha256`, where given, is checked when the weights are loaded.
+    """
+
+    adapter: str
+    model: str
+    description: str = ""
+    weights: str | None = None
+    weights_sha256: str | None = None
+    api_key_env: str | None = None
+    api_base: str | None = None
+    options: dict[str, Any] = {}
+
+
+class DatasetSpec(_Schema, frozen=True):
+    """A dataset file. `loader` is an entry point of the group tlac.datasets; `options` are that loader's own.
+
+    `prompt` names the stage-1 prompt of a prompt set. `classes` lists the class names in label order, or
+    `classes_from` names another dataset whose list it is. `protocol` says where split and names come from.
+    """
+
+    loader: str
+    protocol: str
+    description: str = ""
+    prompt: str = "default"
+    classes: tuple[str, ...] = ()
+    classes_from: str | None = None
+    options: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A backend: its name, the file it came from, and what that file says."""
+
+    name: str
+    source: str
+    spec: BackendSpec
+
+    @property
+    def digest(self) -> str:
+        """The sha256 (hex) of all that the file says."""
+        return sha256_of(msgspec.to_builtins(self.spec))
+
+    @property
+    def preparation(self) -> Preparation:
+        """How this backend wants its images."""
+        image = self.spec.image
+        return Preparation(image.max_side_px, image.max_size_bytes, image.formats, image.quality, image.strip_metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderConfig:
+    """A text encoder: its name, the file it came from, and what that file says."""
+
+    name: str
+    source: str
+    spec: EncoderSpec
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetConfig:
+    """A dataset as asked for: its name, the file it came from, what that file says, and which part of it.
+
+    `root` is the folder that holds the datasets' folders; `split` is "all", "base" or "novel";
+    `subset` is "test", "val" or "train".
+    """
+
+    name: str
+    source: str
+    spec: DatasetSpec
+    root: Path | None = None
+    split: str = "all"
+    subset: str = "test"
+
+
+SchemaT = TypeVar("SchemaT", bound=msgspec.Struct)
+
+
+def parse(schema: type[SchemaT], resource: Resource) -> SchemaT:
+    """A description as its schema. Raises ConfigError naming file and key, with the nearest known key."""
+    try:
+        return msgspec.convert(resource.content, schema, strict=True)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{resource.source}: {_complaint(schema, str(error))}") from error
+
+
+def _complaint(schema: type[msgspec.Struct], message: str) -> str:
+    match = re.fullmatch(r"Object contains unknown field `(.*?)`(?: - at `\$\.?(.*?)`)?", message)
+    if not match:
+        return re.sub(r" - at `\$\.?(.*?)`", lambda place: f" (at {place[1]!r})" if place[1] else "", message)
+    key, place = match[1], match[2] or ""
+    known = schema.__struct_fields__
+    if place:
+        nested = getattr(schema, "__annotations__", {}).get(place)
+        nested = globals().get(str(nested).split(" ")[0], nested)
+        known = getattr(nested, "__struct_fields__", ())
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
+    return f"unknown key {key!r}{f' in {place!r}' if place else ''}: {hint}"
+
+
+def load_backend(name: str) -> Backend:
+    """A backend by name, or by the path of its YAML file. `pack:FILE` replays a response pack."""
+    if name.startswith("pack:"):
+        path = name.removeprefix("pack:")
+        spec = BackendSpec(
+            adapter="pack", model="pack", description=f"the response pack {path}", options={"path": path}
+        )
+        return Backend(name, path, spec)
+    resource = find("backend", name)
+    return Backend(resource.name, resource.source, parse(BackendSpec, resource))
+
+
+def load_encoder_config(name: str) -> EncoderConfig:
+    """A text encoder by name, by the path of its YAML file, or as ADAPTER:MODEL.
+
+    `open_clip:MODEL/WEIGHTS` takes a pretrained tag or a local weights file, `sentence_transformers:NAME`
+    a hub name or a folder.
+    """
+    adapter, colon, model = name.partition(":")
+    if colon and not name.endswith((".yaml", ".yml")):
+        weights = None
+        if adapter == "open_clip":
+            model, _, weights = model.partition("/")
+        return EncoderConfig(name, name, EncoderSpec(adapter=adapter, model=model, weights=weights or None))
+    resource = find("encoder", name)
+    return EncoderConfig(resource.name, resource.source, parse(EncoderSpec, resource))
+
+
+def load_dataset_config(name: str, root: Path | None = None, split: str = "all", subset: str = "test") -> DatasetConfig:
+    """A dataset by name, by the path of its YAML file, or as LOADER:PATH (folder:my-images)."""
+    loader, colon, path = name.partition(":")
+    if colon and not name.endswith((".yaml", ".yml")):
+        spec = DatasetSpec(loader=loader, protocol=f"{loader} as given", options={"path": path})
+        return DatasetConfig(name, name, spec, root, split, subset)
+    resource = find("dataset", name)
+    spec = parse(DatasetSpec, resource)
+    if spec.classes_from:
+        lender = parse(DatasetSpec, find("dataset", spec.classes_from))
+        spec = msgspec.structs.replace(spec, classes=lender.classes)
+    return DatasetConfig(resource.name, resource.source, spec, root, split, subset)

@@ -1,0 +1,70 @@
+"""Opens adapters by name through entry points; ours are declared there like anybody's.
+
+    tlac.lmms      called with a Backend, gives an LMM
+    tlac.encoders  called with an EncoderConfig, gives a TextEncoder
+    tlac.datasets  called with a DatasetConfig, gives a Dataset
+    tlac.methods   called with nothing, gives a Method
+
+Does not know any adapter, and imports one only when it is asked for.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal, TypeAlias
+
+from tlac.config import Backend, DatasetConfig, EncoderConfig, load_encoder_config
+from tlac.errors import ConfigError, UnknownNameError
+from tlac.interfaces import LMM, Dataset, TextEncoder
+
+Group: TypeAlias = Literal["tlac.lmms", "tlac.encoders", "tlac.datasets", "tlac.methods"]
+_NOUNS: dict[Group, str] = {
+    "tlac.lmms": "adapter",
+    "tlac.encoders": "encoder adapter",
+    "tlac.datasets": "dataset loader",
+    "tlac.methods": "method",
+}
+
+
+@cache
+def _entry_points(group: Group) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}
+
+
+def list_plugins(group: Group) -> list[str]:
+    """The names in an entry-point group, sorted."""
+    return sorted(_entry_points(group))
+
+
+def load_plugin(group: Group, name: str) -> Any:
+    """What the entry point of that name points to.
+
+    Raises UnknownNameError, or ConfigError where the plug-in's own imports fail.
+    """
+    points = _entry_points(group)
+    if name not in points:
+        raise UnknownNameError(_NOUNS[group], name, points)
+    try:
+        return points[name].load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{_NOUNS[group]} {name!r} ({points[name].value}) can't be loaded: {error}") from error
+
+
+def open_lmm(backend: Backend) -> LMM:
+    """The LMM that a backend file describes. Raises ConfigError where a key or package is missing."""
+    lmm: LMM = load_plugin("tlac.lmms", backend.spec.adapter)(backend)
+    return lmm
+
+
+def open_encoder(encoder: str | EncoderConfig) -> TextEncoder:
+    """The text encoder of that name or description. Weights are loaded at the first encode."""
+    config = load_encoder_config(encoder) if isinstance(encoder, str) else encoder
+    opened: TextEncoder = load_plugin("tlac.encoders", config.spec.adapter)(config)
+    return opened
+
+
+def open_dataset(config: DatasetConfig) -> Dataset:
+    """The dataset that a description stands for. Raises InputError where its files can't be used."""
+    dataset: Dataset = load_plugin("tlac.datasets", config.spec.loader)(config)
+    return dataset

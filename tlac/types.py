@@ -1,0 +1,214 @@
+"""The records that flow through tlac: sample, request, response, turn, transcript, prediction.
+
+Does not know how any of them is made, stored or shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32Array: TypeAlias = NDArray[np.float32]
+Float64Array: TypeAlias = NDArray[np.float64]
+BoolArray: TypeAlias = NDArray[np.bool_]
+Stage: TypeAlias = Literal["stage1", "stage2"]
+
+
+class Outcome(str, Enum):
+    """How an exchange with an LMM ended. Only `ANSWERED` can become a prediction."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"
+    EMPTY = "empty"
+    TRUNCATED = "truncated"
+    UNPARSED = "unparsed"
+    FAILED = "failed"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image of a dataset. `source` is a file, or the image file's bytes; `label` an index into the classes."""
+
+    id: str
+    source: Path | bytes = field(repr=False)
+    label: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image known by the sha256 of its original bytes (hex)."""
+
+    sha256: str
+    source: Path | bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """How an image is made ready for a provider; part of a response's key.
+
+    The original bytes are sent when they are in one of `formats`, upright, at most `max_side_px` on the
+    longer side and at most `max_size_bytes`; otherwise the image is turned upright, scaled down and
+    re-encoded as JPEG of `quality` (1 to 95), without metadata. `strip_metadata` always re-encodes.
+    """
+
+    max_side_px: int = 1568
+    max_size_bytes: int = 5_000_000
+    formats: tuple[str, ...] = ("jpeg", "png", "webp", "gif")
+    quality: int = 90
+    strip_metadata: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """The bytes that are sent, and their media type, such as "image/jpeg"."""
+
+    content: bytes = field(repr=False)
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """A run of text in a message. `is_prefix` marks what many requests share and a provider may cache."""
+
+    text: str
+    is_prefix: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    """An image in a message."""
+
+    image: Image
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message to an LMM: text and images in the order in which they are shown."""
+
+    role: Literal["system", "user"]
+    parts: tuple[TextPart | ImagePart, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceTask:
+    """What stage 2 asks, beside the words it asks it in: which of `classes` did `answer` mean?
+
+    With `by_index` the response is to be JSON, `{"class_index": "17"}`: the index of a class as a string.
+    """
+
+    answer: str
+    classes: tuple[str, ...] = field(repr=False)
+    by_index: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LMMRequest:
+    """One question to an LMM, complete: all that changes the answer is in here, and so in its key.
+
+    `params` are sampling parameters as the provider is asked for them (temperature, seed, max_tokens).
+    `revision` tells apart what one model name means at different times on a local server.
+    `repeat` numbers repeated sampling of the same question, from 0.
+    """
+
+    stage: Stage
+    model: str
+    messages: tuple[Message, ...]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    revision: str | None = None
+    preparation: Preparation = Preparation()
+    choice: ChoiceTask | None = None
+    repeat: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call as the provider counted them; `cached` and `image` are parts of `prompt`."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+    image: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LMMResponse:
+    """What came back. `reason` holds the provider's own words for a refusal or a cut.
+
+    `model_version` is the model as the response names it. `cost_usd` is None where no price is known.
+    """
+
+    outcome: Outcome
+    text: str
+    reason: str = ""
+    model_version: str = ""
+    usage: Usage = Usage()
+    cost_usd: float | None = None
+    latency_s: float = 0.0
+    created_at: str = ""
+    from_store: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One stage of one sample: the key of its request and what came back."""
+
+    key: str
+    response: LMMResponse
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """All that was asked about one sample. `failure` says why a call gave no response, else it is None."""
+
+    sample: str
+    image_sha256: str | None
+    label: int | None
+    stage1: Turn | None = None
+    stage2: Turn | None = None
+    failure: str | None = None
+    is_missing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """Texts as vectors: `vectors` (n, d) float32 with rows of length 1, `is_truncated` (n,) bool,
+    true where a text was longer than the encoder's window."""
+
+    vectors: Float32Array
+    is_truncated: BoolArray
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The verdict on one sample.
+
+    `predicted` indexes the dataset's classes, None where there is no answer. `score` is the cosine in
+    [-1, 1] between the scored text and the predicted class, `margin` that score less the best score of
+    any other class; `top5` holds (index, score) by falling score. `rung` says what decided.
+    `words` are the classes whose whole name stands in the answer: evidence that decides nothing.
+    """
+
+    sample: str
+    image_sha256: str | None
+    label: int | None
+    outcome: Outcome
+    answer: str | None
+    choice: str | None
+    rung: str | None
+    predicted: int | None
+    score: float | None
+    margin: float | None
+    top5: tuple[tuple[int, float], ...]
+    stage1_key: str | None
+    stage2_key: str | None
+    words: tuple[int, ...] = ()
+    reason: str = ""
