@@ -1,0 +1,37 @@
+"""Imports litellm quietly and without network, once, for every adapter that needs it.
+
+Does not know what it is used for. What is set here was measured: without it the import asks for a price map
+over the network, reads a .env file, and calls print advice on stderr.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from functools import cache
+from types import ModuleType
+
+_ENVIRONMENT = {
+    # else the import blocks for seconds on a machine without network
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+    # else the import loads a .env file of the working directory
+    "LITELLM_MODE": "PRODUCTION",
+}
+
+
+@cache
+def load_litellm() -> ModuleType:
+    """The litellm module: local price map, no telemetry, quiet loggers, none of its own retries.
+
+    Takes about 4 s the first time. Sets three environment variables, which litellm reads while it is imported.
+    """
+    os.environ.update(_ENVIRONMENT)
+    litellm = importlib.import_module("litellm")
+    litellm.telemetry = False  # type: ignore[attr-defined]
+    litellm.suppress_debug_info = True  # type: ignore[attr-defined]
+    litellm.num_retries = 0  # type: ignore[attr-defined]
+    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return litellm
