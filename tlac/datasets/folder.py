@@ -85,5 +85,5 @@ def _read_classes(listing: Path, folders: list[str]) -> dict[str, str]:
 def _split_line(line: str, folders: list[str]) -> tuple[str, str]:
     """Folder and class name; a folder's name may itself hold spaces, so the longest that fits is taken."""
     fitting = [folder for folder in folders if line == folder or line.startswith((f"{folder} ", f"{folder}\t"))]
-    folder = max(fitting, key=len) if fitting else line.split()[0]
+    folder = max(fitting, key=len) if fitting else line.split(maxsplit=1)[0]
     return folder, line[len(folder) :].strip()
