@@ -1,1 +1,33 @@
-"""Zero-shot image classification with large multimodal models."""
+"""Zero-shot image classification with large multimodal models.
+
+>>> from tlac import Classifier, match
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tlac.classifier import Classification, Classifier, Match, match
+    from tlac.errors import TlacError
+    from tlac.types import Outcome
+
+__all__ = ["Classification", "Classifier", "Match", "Outcome", "TlacError", "match"]
+
+_HOMES = {
+    "Classification": "tlac.classifier",
+    "Classifier": "tlac.classifier",
+    "Match": "tlac.classifier",
+    "Outcome": "tlac.types",
+    "TlacError": "tlac.errors",
+    "match": "tlac.classifier",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # imported on first use: `tlac --help` must not wait for numpy
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tlac' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

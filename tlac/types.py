@@ -159,23 +159,32 @@ class LMMResponse:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One stage of one sample: the key of its request and what came back."""
+    """One exchange about one sample: its stage, the key of its request and what came back."""
 
+    stage: Stage
     key: str
     response: LMMResponse
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a sample has no answer: its answer is `missing` from the store of an offline run, its `image` can't
+    be read, its `call` gave no response, or the run had `stopped` before it was asked about."""
+
+    kind: Literal["missing", "image", "call", "stopped"]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Transcript:
-    """All that was asked about one sample. `failure` says why a call gave no response, else it is None."""
+    """All that was asked about one sample, as far as it got."""
 
     sample: str
     image_sha256: str | None
     label: int | None
     stage1: Turn | None = None
     stage2: Turn | None = None
-    failure: str | None = None
-    is_missing: bool = False
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)

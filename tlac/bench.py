@@ -1,0 +1,221 @@
+"""A run, from dataset to run folder: gather answers, score them, measure, write.
+
+Binds the layers below; knows no provider, no encoder's insides, no terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from tlac import loop
+from tlac.calls.stored import OfflineLMM, StoredLMM
+from tlac.config import Backend, EncoderConfig
+from tlac.datasets.identity import dataset_digest
+from tlac.embeddings import StoredEncoder
+from tlac.errors import MissingAnswersError
+from tlac.gather import Gathered, GatherProgress, gather
+from tlac.interfaces import LMM, Dataset
+from tlac.interview import Interview, Method, Respondent
+from tlac.matching import DEFAULT_TEMPLATE, MatchingRule
+from tlac.metrics import measure
+from tlac.prompts import PromptSet
+from tlac.registry import load_plugin, open_encoder, open_lmm
+from tlac.report import render_run
+from tlac.runs import Calls, Run, RunRecord, StageCalls, Tokens, free_name, name_run, write_run
+from tlac.scoring import Scorer
+from tlac.store import Store
+from tlac.types import Outcome, Sample, Stage, Transcript, Turn
+
+_PACKAGES = ("tlac", "numpy", "litellm", "torch", "open_clip_torch", "sentence-transformers", "diskcache", "pillow")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """What to run. `limit` takes that many samples at random, with `seed`, in the dataset's order."""
+
+    backend: Backend
+    stage2_backend: Backend
+    dataset: Dataset
+    method: str
+    encoder: EncoderConfig
+    prompts: PromptSet
+    rule: MatchingRule
+    template: str = DEFAULT_TEMPLATE
+    limit: int | None = None
+    seed: int = 0
+
+
+class Bench:
+    """Runs evaluations on one store. LMMs and encoders are opened once and shared by all its runs.
+
+    `concurrency` overrides the backends' own limit; `retry` are outcomes that are asked again.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        is_offline: bool = False,
+        concurrency: int | None = None,
+        retry: Collection[Outcome] = (),
+    ) -> None:
+        if is_offline:
+            # the hubs' own switch: an encoder that is not on this machine must not be looked for elsewhere
+            os.environ["HF_HUB_OFFLINE"] = "1"
+        self._store = store
+        self._is_offline = is_offline
+        self._concurrency = concurrency
+        self._retry = retry
+        self._lmms: dict[str, LMM] = {}
+        self._encoders: dict[str, StoredEncoder] = {}
+
+    def respondent(self, backend: Backend) -> Respondent:
+        """The backend's LMM over the store. Raises ConfigError where a key is missing."""
+        if backend.digest not in self._lmms:
+            lmm = OfflineLMM() if self._is_offline else open_lmm(backend)
+            self._lmms[backend.digest] = StoredLMM(lmm, self._store, backend.name, self._retry)
+        return Respondent(backend, self._lmms[backend.digest])
+
+    def encoder(self, config: EncoderConfig) -> StoredEncoder:
+        """The text encoder over the store."""
+        if config.name not in self._encoders:
+            self._encoders[config.name] = StoredEncoder(open_encoder(config), self._store)
+        return self._encoders[config.name]
+
+    def run(self, spec: RunSpec, out: Path, progress: GatherProgress | None = None, with_report: bool = True) -> Run:
+        """Gather, score, measure and write one run.
+
+        An incomplete run is written too and says so. Raises MissingAnswersError where an offline run lacks
+        answers, EncoderUnavailableError before anything is asked, StoreError.
+        """
+        started, started_at = time.monotonic(), datetime.now(timezone.utc)
+        method: Method = load_plugin("tlac.methods", spec.method)()
+        stage1, stage2 = self.respondent(spec.backend), self.respondent(spec.stage2_backend)
+        scorer = Scorer(spec.dataset.classes, self.encoder(spec.encoder), spec.rule, spec.template)
+        if not self._is_offline:
+            scorer.encode_classes()
+        interview = Interview(
+            stage1, stage2, spec.prompts, spec.dataset.classes, spec.dataset.prompt, spec.rule.skips_stage2_on_exact
+        )
+        concurrency = self._concurrency or spec.backend.spec.limits.concurrency
+        samples = choose_samples(spec.dataset, spec.limit, spec.seed)
+        gathered = loop.run(gather(samples, interview, method, concurrency, progress))
+        _require_answers(gathered.transcripts)
+        scored = scorer.score(gathered.transcripts)
+        metrics = measure(scored.predictions)
+        stamp = started_at.strftime("%Y%m%d-%H%M%S")
+        record = RunRecord(
+            run=free_name(out, name_run(stamp, spec.dataset.name, spec.backend.name, spec.method)),
+            created_at=started_at.isoformat(timespec="seconds"),
+            backend=spec.backend.name,
+            model=spec.backend.spec.model,
+            stage2_backend=spec.stage2_backend.name,
+            stage2_model=spec.stage2_backend.spec.model,
+            dataset=spec.dataset.name,
+            split=spec.dataset.split,
+            protocol=spec.dataset.protocol,
+            method=spec.method,
+            matching=spec.rule.name,
+            encoder=spec.encoder.name,
+            template=spec.template,
+            prompts=spec.prompts.name,
+            is_complete=metrics.failed == 0,
+            stopped=gathered.stopped,
+            **_spent(gathered).__dict__,
+            wall_s=round(time.monotonic() - started, 3),
+            concurrency=concurrency,
+            limit=spec.limit,
+            seed=spec.seed,
+            truncated_texts=scored.truncated_texts,
+            truncated_classes=scored.truncated_classes,
+            digests={
+                "dataset": dataset_digest(spec.dataset),
+                "prompts": spec.prompts.digest,
+                "backend": spec.backend.digest,
+                "stage2_backend": spec.stage2_backend.digest,
+                "encoder": self.encoder(spec.encoder).fingerprint,
+            },
+            versions=_versions(),
+            classes=spec.dataset.classes,
+        )
+        report = render_run(record, scored.predictions, metrics) if with_report else None
+        folder = write_run(out, record, scored.predictions, metrics, report)
+        return Run(folder, record, scored.predictions, metrics)
+
+
+def choose_samples(dataset: Dataset, limit: int | None, seed: int) -> Sequence[Sample] | Dataset:
+    """All samples, or `limit` of them drawn at random with `seed`, in the dataset's order."""
+    if limit is None or limit >= len(dataset):
+        return dataset
+    chosen = set(random.Random(seed).sample(range(len(dataset)), limit))  # noqa: S311 - a sample, not a secret
+    return [sample for position, sample in enumerate(dataset) if position in chosen]
+
+
+def _require_answers(transcripts: Sequence[Transcript]) -> None:
+    missing = [transcript for transcript in transcripts if transcript.failure and transcript.failure.kind == "missing"]
+    if missing:
+        first = ", ".join(transcript.sample for transcript in missing[:3])
+        more = ", ..." if len(missing) > 3 else ""
+        raise MissingAnswersError(
+            f"answers for {len(missing)} of {len(transcripts)} samples are not in the store: {first}{more}; "
+            f"run again without --offline to ask for them"
+        )
+
+
+@dataclass(frozen=True)
+class _Spent:
+    calls: Calls
+    tokens: Tokens
+    cost_usd: float | None
+    answers_cost_usd: float | None
+
+
+def _spent(gathered: Gathered) -> _Spent:
+    turns = [
+        turn
+        for transcript in gathered.transcripts
+        for turn in (transcript.stage1, transcript.stage2)
+        if turn is not None
+    ]
+    # one answer may serve many samples: each is paid for once
+    distinct = {turn.key: turn for turn in turns}
+    distinct.update({turn.key: turn for turn in turns if not turn.response.from_store})
+    paid = [turn for turn in distinct.values() if not turn.response.from_store]
+    return _Spent(
+        Calls(_stage_calls("stage1", turns, paid), _stage_calls("stage2", turns, paid)),
+        Tokens(
+            sum(turn.response.usage.prompt for turn in paid),
+            sum(turn.response.usage.completion for turn in paid),
+            sum(turn.response.usage.cached for turn in paid),
+        ),
+        _cost(paid),
+        _cost(distinct.values()),
+    )
+
+
+def _stage_calls(stage: Stage, turns: Sequence[Turn], paid: Sequence[Turn]) -> StageCalls:
+    asked = sum(turn.stage == stage for turn in paid)
+    return StageCalls(asked, sum(turn.stage == stage for turn in turns) - asked)
+
+
+def _cost(turns: Collection[Turn]) -> float | None:
+    costs = [turn.response.cost_usd for turn in turns]
+    known = [cost for cost in costs if cost is not None]
+    return round(sum(known), 9) if len(known) == len(costs) else None
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,63 @@
+"""An LMM that keeps every response, and never asks the same question twice.
+
+Concurrent duplicates wait for the first. Does not know what is asked, nor why a call may fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+
+from tlac.errors import MissingAnswersError
+from tlac.interfaces import LMM
+from tlac.keys import request_document, sha256_of
+from tlac.store import Store
+from tlac.types import LMMRequest, LMMResponse, Outcome
+
+
+class StoredLMM:
+    """Wraps an LMM with a store; is one. `backend` is the name that its answers are listed under.
+
+    Stored responses whose outcome is in `retry` are asked again, once for each StoredLMM.
+    """
+
+    def __init__(self, lmm: LMM, store: Store, backend: str, retry: Collection[Outcome] = ()) -> None:
+        self._lmm = lmm
+        self._store = store
+        self._backend = backend
+        self._retry = frozenset(retry)
+        self._retried: set[str] = set()
+        self._in_flight: dict[str, asyncio.Task[LMMResponse]] = {}
+        # writes leave the event loop: one waits up to seconds for another process's lock
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tlac-store")
+
+    async def ask(self, request: LMMRequest) -> LMMResponse:
+        """The stored response, or a fresh one, which is stored before this returns."""
+        document = request_document(request)
+        key = sha256_of(document)
+        stored = self._store.get_response(key)
+        if stored is not None and (stored.outcome not in self._retry or key in self._retried):
+            return stored
+        task = self._in_flight.get(key)
+        if task is None:
+            task = asyncio.ensure_future(self._ask_and_keep(key, document, request))
+            self._in_flight[key] = task
+            task.add_done_callback(lambda _: self._in_flight.pop(key, None))
+        # shielded: one waiter that is cancelled must not cost the others a call that is already paid for
+        return await asyncio.shield(task)
+
+    async def _ask_and_keep(self, key: str, document: dict[str, object], request: LMMRequest) -> LMMResponse:
+        response = await self._lmm.ask(request)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._writer, self._store.put_response, key, document, response, self._backend)
+        self._retried.add(key)
+        return response
+
+
+class OfflineLMM:
+    """An LMM that can't be asked: what --offline puts in a backend's place."""
+
+    async def ask(self, request: LMMRequest) -> LMMResponse:
+        """Raises MissingAnswersError, always."""
+        raise MissingAnswersError(f"the store has no {request.stage} answer from {request.model}")

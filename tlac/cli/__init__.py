@@ -1,0 +1,92 @@
+"""The command line: `tlac`.
+
+Turns errors into one line and an exit code. Each command lives in a module of its own, imported when it is
+called; `tlac --help` imports none of what they need.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from tlac.errors import TlacError
+
+# command -> (module that defines it, what --help says)
+_COMMANDS = {
+    "bench": ("tlac.cli.bench", "Run backends on datasets and measure them."),
+    "classify": ("tlac.cli.classify", "Classify images of your own."),
+    "match": ("tlac.cli.match", "Map answers that you already have onto classes."),
+    "backends": ("tlac.cli.backends", "List, show and check LMM backends."),
+    "datasets": ("tlac.cli.datasets", "List and show datasets."),
+    "encoders": ("tlac.cli.encoders", "List text encoders."),
+    "cache": ("tlac.cli.cache", "Look at the stored answers."),
+}
+
+
+class _LazyGroup(click.Group):
+    """Knows its commands by name; a command's module is imported when it is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        from importlib import import_module
+
+        command: click.Command = getattr(import_module(_COMMANDS[cmd_name][0]), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="tlac")
+def cli() -> None:
+    """Classify images with large multimodal models, without training.
+
+    An LMM says in words what an image shows; a text encoder finds the class nearest to those words. Every
+    answer is kept on disk and never paid for twice.
+
+    \b
+    Examples:
+      tlac bench --backend embedded --encoder minilm --dataset imagenet-samples
+      tlac bench --backend gemini --dataset folder:my-photos --limit 50
+      tlac classify car.jpg --classes "red car, old car, red apple" --backend claude
+
+    Every command takes --debug, which shows the traceback of an error.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code: 0 complete, 2 wrong use, 3 incomplete, 4 missing, 1 else."""
+    given = sys.argv[1:] if arguments is None else arguments
+    is_debug = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"]
+    try:
+        code: Any = cli.main(given, prog_name="tlac", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("tlac: stopped", err=True)
+        code = 1
+    except BrokenPipeError:
+        # the reader of our output went away, as `| head` does
+        sys.stderr.close()
+        code = 1
+    except TlacError as error:
+        if is_debug:
+            raise
+        click.echo(f"tlac: {error}", err=True)
+        code = error.exit_code
+    except Exception as error:
+        if is_debug:
+            raise
+        click.echo(f"tlac: unexpected {type(error).__name__}: {error} (--debug shows where)", err=True)
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,61 @@
+"""Tables in the terminal, within 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from tlac.runs import Run, RunRecord
+
+
+def print_runs(runs: Sequence[Run]) -> None:
+    """One row a run: what was asked of whom, how well it did, what it took."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("dataset", "backend", "method"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("n", "top-1 %", "95 %", "cover %", "asked", "stored", "USD"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for run in runs:
+        metrics, record = run.metrics, run.record
+        calls = (record.calls.stage1, record.calls.stage2)
+        interval = metrics.accuracy_ci95
+        table.add_row(
+            record.dataset + ("" if record.split == "all" else f" ({record.split})"),
+            record.backend + ("" if record.is_complete else " (incomplete)"),
+            record.method,
+            str(metrics.n),
+            _percent(metrics.accuracy),
+            f"{100 * interval[0]:.1f}-{100 * interval[1]:.1f}" if interval else "-",
+            _percent(metrics.coverage),
+            str(sum(stage.asked for stage in calls)),
+            str(sum(stage.from_store for stage in calls)),
+            f"{record.cost_usd:.4f}" if record.cost_usd is not None else "?",
+        )
+    console = Console()
+    console.print(table)
+    first = runs[0].record
+    console.print(
+        f"matching {first.matching}, encoder {first.encoder}, prompts {first.prompts}; runs in {runs[0].folder.parent}",
+        style="dim",
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
+    )
+    for record in (run.record for run in runs):
+        if note := _truncation(record):
+            console.print(note, style="yellow", soft_wrap=True, markup=False, highlight=False)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
+def _truncation(record: RunRecord) -> str | None:
+    if not record.truncated_texts and not record.truncated_classes:
+        return None
+    return (
+        f"{record.dataset}, {record.backend}, {record.method}: {record.encoder} cut {record.truncated_texts} texts "
+        f"and {record.truncated_classes} class names that are longer than its window"
+    )

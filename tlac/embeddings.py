@@ -1,0 +1,46 @@
+"""A text encoder that keeps every embedding in the store and encodes only what is not there yet.
+
+Does not know what the texts mean. The order and number of texts in a call change no vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tlac.interfaces import TextEncoder
+from tlac.keys import embedding_key
+from tlac.store import Store
+from tlac.types import Encoding
+
+
+class StoredEncoder:
+    """Wraps a TextEncoder; is one."""
+
+    def __init__(self, encoder: TextEncoder, store: Store) -> None:
+        self._encoder = encoder
+        self._store = store
+
+    @property
+    def fingerprint(self) -> str:
+        """The wrapped encoder's."""
+        return self._encoder.fingerprint
+
+    def encode(self, texts: Sequence[str]) -> Encoding:
+        """As TextEncoder.encode; vectors are read from the store where it has them."""
+        keys = {text: embedding_key(self.fingerprint, text) for text in texts}
+        known = self._store.get_embeddings(list(keys.values()))
+        missing = sorted(text for text, key in keys.items() if key not in known)
+        if missing:
+            fresh = self._encoder.encode(missing)
+            rows = {
+                keys[text]: (vector, bool(cut))
+                for text, vector, cut in zip(missing, fresh.vectors, fresh.is_truncated, strict=True)
+            }
+            self._store.put_embeddings([(key, vector, cut) for key, (vector, cut) in rows.items()])
+            known = {**known, **rows}
+        found = [known[keys[text]] for text in texts]
+        if not found:
+            return Encoding(np.zeros((0, 0), np.float32), np.zeros(0, np.bool_))
+        return Encoding(np.stack([vector for vector, _ in found]), np.array([cut for _, cut in found]))

@@ -1,0 +1,107 @@
+"""Phase 1: ask about every sample, with bounded concurrency, and give transcripts in the dataset's order.
+
+Keeps going when one sample fails and stops asking when all would. Does not know stores or scoring.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from tlac.errors import CallError, InputError, MissingAnswersError, PermanentError
+from tlac.images import identify
+from tlac.interview import Interview, Method
+from tlac.types import Failure, Image, Sample, Transcript, Turn
+
+
+class GatherProgress(Protocol):
+    """Told of each sample as it is done."""
+
+    def advance(self, transcript: Transcript) -> None:
+        """One more sample is done."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Transcripts in the order of the samples; `stopped` says why asking ended early, else it is None."""
+
+    transcripts: tuple[Transcript, ...]
+    stopped: str | None = None
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What the workers share."""
+
+    pending: Iterator[tuple[int, Sample]]
+    done: dict[int, Transcript] = field(default_factory=dict)
+    stopped: str | None = None
+
+
+async def gather(
+    samples: Iterable[Sample],
+    interview: Interview,
+    method: Method,
+    concurrency: int,
+    progress: GatherProgress | None = None,
+) -> Gathered:
+    """Ask `method`'s questions about every sample, at most `concurrency` samples at a time.
+
+    A sample whose image can't be read or whose call fails has a transcript with `failure`. After a
+    PermanentError no further sample is asked about, and the rest say so in their `failure`.
+    Raises StoreError when answers can't be kept.
+    """
+    state = _Progress(enumerate(samples))
+
+    async def work() -> None:
+        for position, sample in state.pending:
+            if state.stopped:
+                transcript = Transcript(
+                    sample.id, None, sample.label, failure=Failure("stopped", f"not asked: {state.stopped}")
+                )
+            else:
+                transcript = await _ask(sample, interview, method, state)
+            state.done[position] = transcript
+            if progress is not None:
+                progress.advance(transcript)
+
+    workers = [asyncio.ensure_future(work()) for _ in range(max(1, concurrency))]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    return Gathered(tuple(state.done[position] for position in sorted(state.done)), state.stopped)
+
+
+async def _ask(sample: Sample, interview: Interview, method: Method, state: _Progress) -> Transcript:
+    image: Image | None = None
+    turns: list[Turn] = []
+    failure: Failure | None = None
+    try:
+        image = await asyncio.to_thread(identify, sample.source, _shown_name(sample))
+        async with aclosing(method.ask(image, interview)) as asked:  # type: ignore[type-var]
+            async for turn in asked:
+                turns.append(turn)
+    except MissingAnswersError as error:
+        failure = Failure("missing", str(error))
+    except PermanentError as error:
+        failure = Failure("call", str(error))
+        state.stopped = state.stopped or str(error)
+    except InputError as error:
+        failure = Failure("image", str(error))
+    except CallError as error:
+        failure = Failure("call", str(error))
+    found = {turn.stage: turn for turn in turns}
+    sha256 = image.sha256 if image else None
+    return Transcript(sample.id, sha256, sample.label, found.get("stage1"), found.get("stage2"), failure)
+
+
+def _shown_name(sample: Sample) -> str:
+    return str(sample.source) if isinstance(sample.source, Path) else sample.id

@@ -1,0 +1,42 @@
+"""One event loop for the whole process, in a thread of its own, that synchronous code hands coroutines to.
+
+litellm keeps transports open between calls, and they die with the loop that made them: a loop per call
+(asyncio.run) ends in "Event loop is closed". Does not know what it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+ResultT = TypeVar("ResultT")
+
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    global _loop  # noqa: PLW0603 - the one loop of the process
+    with _lock:
+        if _loop is None:
+            _loop = asyncio.new_event_loop()
+            threading.Thread(target=_loop.run_forever, name="tlac-loop", daemon=True).start()
+        return _loop
+
+
+def run(coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """Run a coroutine to its end and give its result.
+
+    An interrupt (Ctrl-C) cancels it, waits until it has cleaned up, and is raised again. Must not be
+    called from a coroutine.
+    """
+    future = asyncio.run_coroutine_threadsafe(coroutine, _running_loop())
+    try:
+        return future.result()
+    except KeyboardInterrupt:
+        future.cancel()
+        concurrent.futures.wait([future])
+        raise

@@ -1,0 +1,192 @@
+"""From words to a class: the matching rules, as far as they need no text encoder.
+
+A rule looks at the first answer and, where there is one, the second stage's choice, and gives a Verdict: a
+class that is already decided, and the text whose similarity to the class names is scored. Does not know
+datasets, stores or encoders.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+from tlac.errors import UnknownNameError
+from tlac.types import LMMResponse, Outcome
+
+Rung: TypeAlias = Literal["exact", "choice", "similarity"]
+DEFAULT_TEMPLATE = "a photo of a {}"
+_ARTICLES = ("a", "an", "the")
+
+
+def normalise(text: str) -> str:
+    """A name as it is compared: NFKC, case folded, punctuation and underscores as spaces, no leading article."""
+    folded = unicodedata.normalize("NFKC", text).casefold().replace("_", " ")
+    words = re.sub(r"[^\w\s]", " ", folded).split()
+    while len(words) > 1 and words[0] in _ARTICLES:
+        words = words[1:]
+    return " ".join(words)
+
+
+class ClassIndex:
+    """A class list that can be asked which class a text names. A name that stands twice means its lower index."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = tuple(classes)
+        self._by_name: dict[str, int] = {}
+        for index, name in enumerate(self.classes):
+            if key := normalise(name):
+                self._by_name.setdefault(key, index)
+        self._longest = max((key.count(" ") + 1 for key in self._by_name), default=0)
+
+    def find(self, text: str) -> int | None:
+        """The class that the whole text names, or None."""
+        return self._by_name.get(normalise(text))
+
+    def find_words(self, text: str) -> tuple[int, ...]:
+        """The classes whose whole name stands in the text as words, by index."""
+        words = normalise(text).split()
+        found = set()
+        for start in range(len(words)):
+            for end in range(start + 1, min(start + self._longest, len(words)) + 1):
+                index = self._by_name.get(" ".join(words[start:end]))
+                if index is not None:
+                    found.add(index)
+        return tuple(sorted(found))
+
+    def read_choice(self, text: str) -> int | None:
+        """The class that a stage-2 answer names: by its name, or as JSON {"class_index": "17"}; else None."""
+        if text.lstrip().startswith("{"):
+            return self._read_index(text)
+        return self.find(text)
+
+    def _read_index(self, text: str) -> int | None:
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        value = document.get("class_index") if isinstance(document, dict) else None
+        # isdecimal lets other scripts' digits through, which int() reads as well
+        if isinstance(value, str) and value.isdecimal() and len(value) < 10:
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(self.classes):
+            return value
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a rule makes of one sample's answers before any similarity is known.
+
+    `text` is what is scored against the class names (no template applied), None where there is nothing to
+    score. `index` is the class where a rung decided, None where similarity is to decide.
+    """
+
+    outcome: Outcome
+    text: str | None = None
+    index: int | None = None
+    rung: Rung | None = None
+    choice: str | None = None
+    reason: str = ""
+
+
+class MatchingRule(Protocol):
+    """How answers become a verdict. `name` stands in every result; see LADDER and PAPER."""
+
+    name: str
+    skips_stage2_on_exact: bool
+
+    def judge(self, answer: LMMResponse, choice: LMMResponse | None, index: ClassIndex) -> Verdict:
+        """The verdict on a first answer and, where stage 2 was asked, its answer."""
+        ...
+
+    def class_text(self, name: str) -> str:
+        """A class name as it is scored (no template applied)."""
+        ...
+
+
+def _has_words(text: str) -> bool:
+    return any(character.isalnum() for character in text)
+
+
+def _without_answer(response: LMMResponse) -> Verdict:
+    return Verdict(response.outcome, reason=response.reason)
+
+
+class Ladder:
+    """Exact match of the normalised answer, then a stage-2 choice that names a listed class, then similarity.
+
+    Similarity is always that of the first answer. A stage-2 answer that names no listed class, or a
+    refusal of stage 2, decides nothing.
+    """
+
+    name = "ladder"
+    skips_stage2_on_exact = True
+
+    def judge(self, answer: LMMResponse, choice: LMMResponse | None, index: ClassIndex) -> Verdict:
+        """See MatchingRule."""
+        if answer.outcome is not Outcome.ANSWERED:
+            return _without_answer(answer)
+        text = " ".join(answer.text.split()).rstrip(".")
+        if not _has_words(text):
+            return Verdict(Outcome.UNPARSED, reason="the answer holds no words")
+        exact = index.find(text)
+        if exact is not None:
+            return Verdict(Outcome.ANSWERED, text, exact, "exact")
+        if choice is not None and choice.outcome is Outcome.ANSWERED:
+            chosen = index.read_choice(choice.text)
+            if chosen is not None:
+                return Verdict(Outcome.ANSWERED, text, chosen, "choice", index.classes[chosen])
+        return Verdict(Outcome.ANSWERED, text, None, "similarity", choice.text if choice else None)
+
+    def class_text(self, name: str) -> str:
+        """See MatchingRule."""
+        return name.replace("_", " ")
+
+
+class Paper:
+    """The paper's rule (arXiv:2503.12206): the similarity of the last answer alone decides.
+
+    Line breaks and full stops are deleted, in stage 2's answer underscores become spaces too.
+    """
+
+    name = "paper"
+    skips_stage2_on_exact = False
+
+    def judge(self, answer: LMMResponse, choice: LMMResponse | None, index: ClassIndex) -> Verdict:
+        """See MatchingRule."""
+        last = answer if choice is None else choice
+        if last.outcome is not Outcome.ANSWERED:
+            return _without_answer(last)
+        text, shown = last.text, None
+        if choice is not None:
+            chosen = index.read_choice(text)
+            text = index.classes[chosen] if chosen is not None else text
+            shown = text
+            text = text.replace("_", " ")
+        text = text.replace("\n", "").replace(".", "")
+        if not _has_words(text):
+            return Verdict(Outcome.UNPARSED, choice=shown, reason="the answer holds no words")
+        return Verdict(Outcome.ANSWERED, text, None, "similarity", shown)
+
+    def class_text(self, name: str) -> str:
+        """See MatchingRule."""
+        return name.replace("_", " ")
+
+
+RULES: dict[str, MatchingRule] = {rule.name: rule for rule in (Ladder(), Paper())}
+
+
+def find_rule(name: str) -> MatchingRule:
+    """The matching rule of that name. Raises UnknownNameError."""
+    if name not in RULES:
+        raise UnknownNameError("matching rule", name, RULES)
+    return RULES[name]
+
+
+def apply_template(template: str, text: str) -> str:
+    """A prompt template such as "a photo of a {}" with the text in its place."""
+    return template.replace("{}", text)

@@ -1,0 +1,234 @@
+"""Run folders: run.json, predictions.jsonl, metrics.json, written whole or not at all, and read back.
+
+Does not know how a run came about.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tlac.errors import InputError, TlacError
+from tlac.metrics import Metrics
+from tlac.types import Prediction
+
+RUN_FORMAT = 1
+# what predictions.jsonl holds, in this order; nothing that differs between two runs of equal answers
+_LINE_FIELDS = (
+    "sample",
+    "image_sha256",
+    "label",
+    "outcome",
+    "answer",
+    "choice",
+    "rung",
+    "predicted",
+    "score",
+    "margin",
+    "top5",
+    "stage1_key",
+    "stage2_key",
+    "words",
+    "reason",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StageCalls:
+    """One stage's answers: `asked` calls were made, `from_store` answers needed none."""
+
+    asked: int = 0
+    from_store: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """Calls by stage."""
+
+    stage1: StageCalls = StageCalls()
+    stage2: StageCalls = StageCalls()
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokens of the calls that were made, as the provider counted them."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """Everything needed to repeat a run, and what it took: the content of run.json.
+
+    `cost_usd` is what this run paid, `answers_cost_usd` what all its answers cost whenever they were asked;
+    None where a price is not known. `classes` are the class names that predictions index.
+    """
+
+    run: str
+    created_at: str
+    backend: str
+    model: str
+    stage2_backend: str
+    stage2_model: str
+    dataset: str
+    split: str
+    protocol: str
+    method: str
+    matching: str
+    encoder: str
+    template: str
+    prompts: str
+    is_complete: bool
+    stopped: str | None
+    calls: Calls
+    tokens: Tokens
+    cost_usd: float | None
+    answers_cost_usd: float | None
+    wall_s: float
+    concurrency: int
+    limit: int | None
+    seed: int
+    truncated_texts: int
+    truncated_classes: int
+    digests: dict[str, str]
+    versions: dict[str, str]
+    classes: tuple[str, ...] = field(repr=False)
+    parent: str | None = None
+    format: int = RUN_FORMAT
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run: its record, predictions and metrics, and the folder where they lie."""
+
+    folder: Path
+    record: RunRecord
+    predictions: tuple[Prediction, ...]
+    metrics: Metrics
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """A run as `--json` prints it."""
+    record, metrics = run.record, run.metrics
+    return {
+        "run": str(run.folder),
+        "backend": record.backend,
+        "model": record.model,
+        "stage2_backend": record.stage2_backend,
+        "dataset": record.dataset,
+        "split": record.split,
+        "protocol": record.protocol,
+        "method": record.method,
+        "matching": record.matching,
+        "encoder": record.encoder,
+        "prompts": record.prompts,
+        "n": metrics.n,
+        "answered": metrics.answered,
+        "refused": metrics.refused,
+        "empty": metrics.empty,
+        "truncated": metrics.truncated,
+        "unparsed": metrics.unparsed,
+        "failed": metrics.failed,
+        "complete": record.is_complete,
+        "accuracy": metrics.accuracy,
+        "accuracy_ci95": metrics.accuracy_ci95,
+        "accuracy_answered": metrics.accuracy_answered,
+        "coverage": metrics.coverage,
+        "top5": metrics.top5,
+        "mean_per_class": metrics.mean_per_class,
+        "by_rung": {rung: asdict(values) for rung, values in metrics.by_rung.items()},
+        "calls": asdict(record.calls),
+        "tokens": asdict(record.tokens),
+        "cost_usd": record.cost_usd,
+        "answers_cost_usd": record.answers_cost_usd,
+        "wall_s": record.wall_s,
+    }
+
+
+def prediction_line(prediction: Prediction) -> str:
+    """One line of predictions.jsonl, without its line break."""
+    content = {name: getattr(prediction, name) for name in _LINE_FIELDS}
+    content["outcome"] = prediction.outcome.value
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+
+def read_predictions(path: Path) -> Iterator[Prediction]:
+    """The predictions in a predictions.jsonl, in order. Raises InputError naming file and line."""
+    decoder = msgspec.json.Decoder(Prediction)
+    try:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    yield decoder.decode(line)
+                except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                    raise InputError(f"{path}: line {number}: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror}; is this a run folder?") from error
+
+
+def read_record(folder: Path) -> RunRecord:
+    """The run.json of a run folder. Raises InputError."""
+    path = folder / "run.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=RunRecord)
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror}; is {folder} a run folder?") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a run record: {error}") from error
+
+
+def name_run(stamp: str, *parts: str) -> str:
+    """A folder name from a time stamp and what was run, safe on every file system."""
+    return "-".join([stamp, *(re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-.")[:40] for part in parts)])
+
+
+def free_name(out: Path, name: str) -> str:
+    """The name, or the name with the first number that no folder in `out` has yet."""
+    number, candidate = 1, name
+    while (out / candidate).exists():
+        number += 1
+        candidate = f"{name}-{number}"
+    return candidate
+
+
+def write_run(
+    out: Path, record: RunRecord, predictions: Iterable[Prediction], metrics: Metrics, report: str | None
+) -> Path:
+    """Write a run folder in `out` and give its path. Nothing is overwritten; a crash leaves no half folder.
+
+    Raises TlacError where the folder can't be written.
+    """
+    folder = out / record.run
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))
+        try:
+            scratch.chmod(0o755)
+            with (scratch / "predictions.jsonl").open("w", encoding="utf-8", newline="\n") as lines:
+                lines.writelines(prediction_line(prediction) + "\n" for prediction in predictions)
+            _write_json(scratch / "metrics.json", asdict(metrics))
+            _write_json(scratch / "run.json", asdict(record))
+            if report is not None:
+                (scratch / "report.html").write_text(report, encoding="utf-8")
+            if folder.exists():
+                raise TlacError(f"{folder}: exists already and is not overwritten")
+            scratch.rename(folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        raise TlacError(f"{out}: the run can't be written: {error.strerror}; choose another --out") from error
+    return folder
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
