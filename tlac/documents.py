@@ -1,0 +1,206 @@
+"""The JSON forms of what is kept: answers and text embeddings, as the store and response packs write them.
+
+Parsing is strict, since both come from files that anybody may have written. Does not know where they lie.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+import numpy as np
+
+from tlac.errors import InputError
+from tlac.keys import KEY_VERSION, canonical_json
+from tlac.types import Float32Array, LMMResponse, Outcome, Usage
+
+STORED_OUTCOMES = frozenset({Outcome.ANSWERED, Outcome.REFUSED, Outcome.EMPTY, Outcome.TRUNCATED})
+MAX_DIMENSIONS = 65_536
+
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0)]
+_Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+_DocumentT = TypeVar("_DocumentT", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """An answer as it is kept: the key, the request it is the digest of, the response, who gave it."""
+
+    key: str
+    request: dict[str, Any] = field(repr=False)
+    response: LMMResponse
+    backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEmbedding:
+    """A text's embedding as it is kept: `vector` (d,) float32; `is_truncated` where the text was cut."""
+
+    key: str
+    vector: Float32Array = field(repr=False)
+    is_truncated: bool
+
+
+class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of the schemas: immutable, every key needed, and no key that is not listed."""
+
+
+class _UsageDocument(_Document, frozen=True):
+    prompt: _Count
+    completion: _Count
+    cached: _Count
+    image: _Count
+
+
+class _ResponseDocument(_Document, frozen=True):
+    outcome: Literal["answered", "refused", "empty", "truncated"]
+    text: str
+    reason: str
+    model_version: str
+    usage: _UsageDocument
+    cost_usd: _Seconds | None
+    latency_s: _Seconds
+    created_at: str
+
+
+class _PartDocument(_Document, frozen=True, omit_defaults=True):
+    text: str | None = None
+    image_sha256: _Sha256 | None = None
+
+
+class _MessageDocument(_Document, frozen=True):
+    role: Literal["system", "user"]
+    parts: list[_PartDocument]
+
+
+class _RequestDocument(_Document, frozen=True):
+    key_version: _Count
+    stage: Literal["stage1", "stage2"]
+    model: str
+    revision: str | None
+    params: dict[str, Any]
+    messages: list[_MessageDocument]
+    preparation: dict[str, Any] | None
+    choices_by_index: _Count | None
+    repeat: _Count
+
+
+class _AnswerRow(_Document, frozen=True):
+    backend: str
+    request: msgspec.Raw
+    response: _ResponseDocument
+
+
+class _EmbeddingRow(_Document, frozen=True):
+    vector: str
+    is_truncated: bool
+
+
+def is_stored(response: LMMResponse) -> bool:
+    """Whether a response is an answer that may be kept: neither failed nor unparsed."""
+    return response.outcome in STORED_OUTCOMES
+
+
+def response_document(response: LMMResponse) -> dict[str, Any]:
+    """A response as JSON. Raises InputError for one that is not an answer: those are never kept."""
+    if not is_stored(response):
+        raise InputError(f"a response with outcome {response.outcome} is not an answer and is not kept")
+    document = asdict(response)
+    del document["from_store"]
+    return document | {"outcome": response.outcome.value}
+
+
+def parse_response(document: Any) -> LMMResponse:
+    """A response from its JSON, marked as coming from the store. Raises InputError naming the field."""
+    return _response(convert(document, _ResponseDocument))
+
+
+def check_request(document: Any) -> None:
+    """Hold a request's JSON against its schema. Raises InputError naming the field."""
+    request = convert(document, _RequestDocument)
+    if request.key_version != KEY_VERSION:
+        raise InputError(f"a request of key version {request.key_version}; this tlac reads {KEY_VERSION}: upgrade tlac")
+    for message in request.messages:
+        if any((part.text is None) == (part.image_sha256 is None) for part in message.parts):
+            raise InputError("a part of a message must hold either 'text' or 'image_sha256'")
+
+
+def answer_text(request: dict[str, Any], response: LMMResponse, backend: str) -> str:
+    """The JSON text that the store keeps for an answer."""
+    return canonical_json({"backend": backend, "request": request, "response": response_document(response)})
+
+
+def parse_answer(key: str, text: bytes) -> StoredAnswer:
+    """An answer from the store's JSON text (UTF-8). Raises InputError saying what is wrong with it."""
+    row = decode(text, _AnswerRow)
+    request = decode(bytes(row.request), dict[str, Any])
+    return StoredAnswer(key, request, _response(row.response), row.backend)
+
+
+def parse_answer_response(text: bytes) -> LMMResponse:
+    """The response alone from the store's JSON text; skips over the request, which may hold a long class list."""
+    return _response(decode(text, _AnswerRow).response)
+
+
+def vector_text(vector: Float32Array) -> str:
+    """A vector (d,) as base64 of its little-endian float32."""
+    return base64.b64encode(np.ascontiguousarray(vector, dtype="<f4").tobytes()).decode("ascii")
+
+
+def parse_vector(text: str) -> Float32Array:
+    """The vector (d,) float32 that `vector_text` wrote. Raises InputError for anything else."""
+    try:
+        content = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InputError(f"a vector is not base64: {error}") from error
+    if not content or len(content) % 4 or len(content) > 4 * MAX_DIMENSIONS:
+        raise InputError(f"a vector of {len(content)} bytes: expected 4 for each of 1 to {MAX_DIMENSIONS} dimensions")
+    vector = np.frombuffer(content, dtype="<f4").astype(np.float32)
+    if not np.isfinite(vector).all():
+        raise InputError("a vector holds a value that is not finite")
+    return vector
+
+
+def embedding_text(vector: Float32Array, is_truncated: bool) -> str:
+    """The JSON text that the store keeps for an embedding."""
+    return canonical_json({"vector": vector_text(vector), "is_truncated": is_truncated})
+
+
+def parse_embedding(key: str, text: bytes) -> StoredEmbedding:
+    """An embedding from the store's JSON text (UTF-8). Raises InputError saying what is wrong with it."""
+    row = decode(text, _EmbeddingRow)
+    return StoredEmbedding(key, parse_vector(row.vector), row.is_truncated)
+
+
+def decode(text: bytes, schema: type[Any]) -> Any:
+    """JSON text (UTF-8) as a schema's type. Raises InputError with the parser's complaint."""
+    try:
+        return msgspec.json.decode(text, type=schema, strict=True)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InputError(f"not as expected: {error}") from error
+
+
+def convert(document: Any, schema: type[_DocumentT]) -> _DocumentT:
+    """A parsed JSON value as a schema's type. Raises InputError with the parser's complaint."""
+    try:
+        return msgspec.convert(document, schema, strict=True)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InputError(f"not as expected: {error}") from error
+
+
+def _response(document: _ResponseDocument) -> LMMResponse:
+    return LMMResponse(
+        outcome=Outcome(document.outcome),
+        text=document.text,
+        reason=document.reason,
+        model_version=document.model_version,
+        usage=Usage(**msgspec.structs.asdict(document.usage)),
+        cost_usd=document.cost_usd,
+        latency_s=document.latency_s,
+        created_at=document.created_at,
+        from_store=True,
+    )

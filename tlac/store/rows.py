@@ -1,0 +1,186 @@
+"""Reads and writes the rows of one cache of the store: text under text keys.
+
+Reading is plain SQL over a read-only connection, so it goes on when the disk is full or read-only; writing goes
+through diskcache. Does not know what the texts mean.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import diskcache
+from diskcache.core import MODE_RAW
+
+from tlac.errors import StoreError
+from tlac.store.connection import BUSY_TIMEOUT_S, DATABASE, connect_read_only
+from tlac.store.disk import TextDisk
+from tlac.store.inspection import SETTINGS, inspect
+
+MAX_ROW_BYTES = 16 * 2**20
+
+_CHUNK = 500
+# a row that tlac can't have written has no text here, and a value over the bound is never fetched
+_SELECT = f"""
+SELECT key,
+    CASE WHEN mode = {MODE_RAW} AND filename IS NULL AND typeof(key) = 'text' AND typeof(value) = 'text'
+        AND length(CAST(value AS BLOB)) <= {MAX_ROW_BYTES} THEN value END
+FROM Cache WHERE raw = 1
+"""  # noqa: S608 - constants only
+_SELECT_ONE = f"{_SELECT} AND key = ?"
+_SELECT_AFTER = f"{_SELECT} AND typeof(key) = 'text' AND key > ? ORDER BY key LIMIT {_CHUNK}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row as it lies there: its key and JSON text (UTF-8). `text` is None where tlac did not write the row."""
+
+    key: str
+    text: bytes | None
+
+
+class RowReader:
+    """Reads the rows of one cache; any thread may use it. Raises StoreError where the database can't be read."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._connection = connect_read_only(folder)
+        try:
+            self.warnings = inspect(folder, self._connection)
+        except StoreError:
+            self._connection.close()
+            raise
+
+    def get(self, key: str) -> Row | None:
+        """The row under a key."""
+        rows = self._select(_SELECT_ONE, (key,))
+        return rows[0] if rows else None
+
+    def get_many(self, keys: Sequence[str]) -> Iterator[Row]:
+        """The rows under these keys, those that there are."""
+        for start in range(0, len(keys), _CHUNK):
+            chunk = keys[start : start + _CHUNK]
+            places = ",".join("?" * len(chunk))
+            yield from self._select(f"{_SELECT} AND key IN ({places})", tuple(chunk))
+
+    def __iter__(self) -> Iterator[Row]:
+        """All rows under raw text keys, by key; a few hundred are held at a time."""
+        last = ""
+        while rows := self._select(_SELECT_AFTER, (last,)):
+            yield from rows
+            last = rows[-1].key
+
+    def count(self) -> int:
+        """How many rows there are, whoever wrote them."""
+        with self._lock:
+            try:
+                return int(self._connection.execute("SELECT COUNT(*) FROM Cache").fetchone()[0])
+            except sqlite3.Error as error:
+                raise self._complaint(error) from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            self._connection.close()
+
+    def _select(self, query: str, parameters: tuple[str, ...]) -> list[Row]:
+        with self._lock:
+            try:
+                rows = self._connection.execute(query, parameters).fetchall()
+            except (sqlite3.Error, UnicodeEncodeError) as error:
+                raise self._complaint(error) from error
+        return [Row(key.decode("utf-8", "backslashreplace"), text) for key, text in rows]
+
+    def _complaint(self, error: Exception) -> StoreError:
+        return StoreError(f"{self._folder / DATABASE}: can't be read: {error}; see `tlac cache verify`")
+
+
+class RowWriter:
+    """Writes the rows of one cache through diskcache, on one thread of its own; any thread may call it.
+
+    The database is opened at the first write. A write is committed when the call returns.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._cache: diskcache.Cache | None = None
+        # diskcache keeps a connection per thread, and only that thread can close it
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tlac-store")
+
+    def open(self) -> None:
+        """Open the database for writing now, making it where there is none. Raises StoreError."""
+        self._thread.submit(self._opened).result()
+
+    def write(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Write (key, text) rows, all or none. Raises StoreError, and then none is written."""
+        self._thread.submit(self._write, rows).result()
+
+    def delete(self, keys: Sequence[str]) -> int:
+        """Delete the rows under these keys, all or none; returns how many there were. Raises StoreError."""
+        return self._thread.submit(self._delete, keys).result()
+
+    def close(self) -> None:
+        """Finish what is being written and close the database."""
+        self._thread.submit(self._close).result()
+        self._thread.shutdown()
+
+    def _opened(self) -> diskcache.Cache:
+        if self._cache is None:
+            self._cache = _open_cache(self._folder)
+        return self._cache
+
+    def _write(self, rows: Sequence[tuple[str, str]]) -> None:
+        with self._transaction() as cache:
+            for key, text in rows:
+                cache.set(key, text)
+
+    def _delete(self, keys: Sequence[str]) -> int:
+        with self._transaction() as cache:
+            return sum(bool(cache.delete(key)) for key in keys)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[diskcache.Cache]:
+        cache = self._opened()
+        try:
+            # retry=True would try for ever where BEGIN fails for another reason than a lock, as on a read-only disk
+            with cache.transact(retry=False):
+                yield cache
+        except (diskcache.Timeout, sqlite3.Error, UnicodeEncodeError) as error:
+            # where COMMIT fails diskcache leaves the transaction open; closing rolls it back
+            self._close()
+            raise _write_complaint(self._folder, error) from error
+
+    def _close(self) -> None:
+        if self._cache is not None:
+            self._cache.close()
+            self._cache = None
+
+
+def _open_cache(folder: Path) -> diskcache.Cache:
+    give_up_at = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            return diskcache.Cache(str(folder), timeout=BUSY_TIMEOUT_S, disk=TextDisk, **SETTINGS)
+        except (sqlite3.Error, OSError) as error:
+            # diskcache opens without a time-out and retries only some of its statements
+            if "locked" not in str(error) or time.monotonic() > give_up_at:
+                raise _write_complaint(folder, error) from error
+            time.sleep(0.005)
+
+
+def _write_complaint(folder: Path, error: Exception) -> StoreError:
+    # diskcache raises Timeout whatever BEGIN failed for, and a failed ROLLBACK hides the failure before it
+    cause: BaseException = error
+    while cause.__context__ is not None:
+        cause = cause.__context__
+    return StoreError(
+        f"{folder.parent}: the store can't be written: {cause}; what was stored before is safe;"
+        " free space or rights, or choose another --store (or TLAC_CACHE_DIR)"
+    )

@@ -1,0 +1,209 @@
+"""The store: every answer and every text embedding that was ever paid for, by key.
+
+Does not know who asks, nor how a key is made from an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tlac.documents import (
+    StoredAnswer,
+    StoredEmbedding,
+    answer_text,
+    embedding_text,
+    is_stored,
+    parse_answer,
+    parse_answer_response,
+    parse_embedding,
+)
+from tlac.errors import InputError, StoreError
+from tlac.keys import sha256_of
+from tlac.store.connection import DATABASE
+from tlac.store.folder import EMBEDDINGS, RESPONSES, prepare_folder
+from tlac.store.rows import Row, RowReader, RowWriter
+from tlac.types import Float32Array, LMMResponse
+
+_BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerCount:
+    """Answers of one backend, stage and outcome, and what they cost (USD, as far as prices were known)."""
+
+    backend: str
+    stage: str
+    outcome: str
+    answers: int
+    cost_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """What a store holds. `cost_usd` was paid once, and is saved by every run that asks for all of it again."""
+
+    counts: tuple[AnswerCount, ...]
+    answers: int
+    embeddings: int
+    size_bytes: int
+    cost_usd: float
+
+
+class Store:
+    """Answers and embeddings on disk, in two diskcache databases inside one folder.
+
+    Any number of threads and processes may use one folder. A store on a full or read-only disk can be read;
+    writing to it raises StoreError. `warnings` holds what the user should know of what was found at opening.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the store in that folder, making it where there is none.
+
+        Raises StoreError naming the path and the remedy.
+        """
+        self.path = path.expanduser().absolute()
+        prepare_folder(self.path)
+        self._writers = {name: RowWriter(self.path / name) for name in (RESPONSES, EMBEDDINGS)}
+        self._readers: dict[str, RowReader] = {}
+        try:
+            for name, writer in self._writers.items():
+                if not (self.path / name / DATABASE).exists():
+                    writer.open()
+                self._readers[name] = RowReader(self.path / name)
+        except StoreError:
+            self.close()
+            raise
+        self.warnings = tuple(warning for reader in self._readers.values() for warning in reader.warnings)
+
+    @classmethod
+    def open(cls, path: Path) -> Store:
+        """The same as Store(path)."""
+        return cls(path)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the databases. What was put is already there."""
+        for reader in self._readers.values():
+            reader.close()
+        for writer in self._writers.values():
+            writer.close()
+
+    def require_writable(self) -> None:
+        """Raises StoreError where answers could not be stored: worth knowing before the first is paid for."""
+        for writer in self._writers.values():
+            writer.open()
+
+    def get_response(self, key: str) -> LMMResponse | None:
+        """The response under a key, None where there is none. Raises StoreError for a row that is not tlac's."""
+        row = self._readers[RESPONSES].get(key)
+        if row is None:
+            return None
+        try:
+            return parse_answer_response(_text(row))
+        except InputError as error:
+            raise self._row_complaint(key, error) from error
+
+    def get_entry(self, key: str) -> StoredAnswer | None:
+        """The whole answer under a key, None where there is none. Raises StoreError for a row that is not tlac's."""
+        row = self._readers[RESPONSES].get(key)
+        return None if row is None else self._parse_entry(row)
+
+    def put_response(self, key: str, request_document: dict[str, Any], response: LMMResponse, backend: str) -> None:
+        """Keep an answer; it is on disk when this returns. Blocks for a commit: call it off the event loop.
+
+        Raises StoreError for a response that is not an answer, for a request that the key is not the digest of,
+        and where the disk is full or read-only; UsageError for text that is not valid Unicode.
+        """
+        self.put_entries([StoredAnswer(key, request_document, response, backend)])
+
+    def put_entries(self, entries: Iterable[StoredAnswer]) -> None:
+        """Keep answers, as many as fit in one transaction at a time. Raises as put_response does."""
+        batch: list[tuple[str, str]] = []
+        for entry in entries:
+            if not is_stored(entry.response):
+                raise StoreError(f"a response with outcome {entry.response.outcome} is not an answer and is not kept")
+            if sha256_of(entry.request) != entry.key:
+                raise StoreError(f"the key {entry.key[:12]} is not the digest of its request: the answer is not kept")
+            batch.append((entry.key, answer_text(entry.request, entry.response, entry.backend)))
+            if len(batch) == _BATCH:
+                self._writers[RESPONSES].write(batch)
+                batch = []
+        if batch:
+            self._writers[RESPONSES].write(batch)
+
+    def delete_entries(self, keys: Sequence[str]) -> int:
+        """Forget the answers under these keys; returns how many there were. Raises StoreError."""
+        batches = (keys[start : start + _BATCH] for start in range(0, len(keys), _BATCH))
+        return sum(self._writers[RESPONSES].delete(batch) for batch in batches)
+
+    def entries(self) -> Iterator[StoredAnswer]:
+        """All answers by key, read as they are asked for. Raises StoreError at a row that is not tlac's."""
+        return (self._parse_entry(row) for row in self._readers[RESPONSES])
+
+    def get_embeddings(self, keys: Sequence[str]) -> dict[str, tuple[Float32Array, bool]]:
+        """The embeddings under these keys, those that there are: (d,) float32, and whether the text was cut.
+
+        Raises StoreError for a row that is not tlac's.
+        """
+        return {
+            row.key: (embedding.vector, embedding.is_truncated)
+            for row in self._readers[EMBEDDINGS].get_many(keys)
+            for embedding in [self._parse_embedding(row)]
+        }
+
+    def put_embeddings(self, items: Iterable[StoredEmbedding]) -> None:
+        """Keep embeddings, many in a transaction. Raises StoreError where the disk is full or read-only."""
+        rows = [(item.key, embedding_text(item.vector, item.is_truncated)) for item in items]
+        for start in range(0, len(rows), _BATCH):
+            self._writers[EMBEDDINGS].write(rows[start : start + _BATCH])
+
+    def embeddings(self) -> Iterator[StoredEmbedding]:
+        """All embeddings by key, read as they are asked for. Raises StoreError at a row that is not tlac's."""
+        return (self._parse_embedding(row) for row in self._readers[EMBEDDINGS])
+
+    def stats(self) -> StoreStats:
+        """Count what the store holds; reads every answer. Raises StoreError at a row that is not tlac's."""
+        groups: dict[tuple[str, str, str], list[float]] = {}
+        for entry in self.entries():
+            group = (entry.backend, str(entry.request.get("stage")), entry.response.outcome.value)
+            groups.setdefault(group, []).append(entry.response.cost_usd or 0.0)
+        counts = tuple(AnswerCount(*group, len(costs), sum(costs)) for group, costs in sorted(groups.items()))
+        return StoreStats(
+            counts=counts,
+            answers=sum(count.answers for count in counts),
+            embeddings=self._readers[EMBEDDINGS].count(),
+            size_bytes=sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file()),
+            cost_usd=sum(count.cost_usd for count in counts),
+        )
+
+    def _parse_entry(self, row: Row) -> StoredAnswer:
+        try:
+            return parse_answer(row.key, _text(row))
+        except InputError as error:
+            raise self._row_complaint(row.key, error) from error
+
+    def _parse_embedding(self, row: Row) -> StoredEmbedding:
+        try:
+            return parse_embedding(row.key, _text(row))
+        except InputError as error:
+            raise self._row_complaint(row.key, error) from error
+
+    def _row_complaint(self, key: str, error: InputError) -> StoreError:
+        return StoreError(f"{self.path}: the row under {key[:12]} is {error}; see `tlac cache verify`")
+
+
+def _text(row: Row) -> bytes:
+    if row.text is None:
+        raise InputError("not text that tlac wrote")
+    return row.text
