@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ import msgspec
 
 from tlac.errors import ConfigError
 from tlac.keys import sha256_of
+from tlac.packs import read_manifest
 from tlac.resources import Resource, find
 from tlac.types import Preparation
 
@@ -179,15 +180,26 @@ def _complaint(schema: type[msgspec.Struct], message: str) -> str:
 
 
 def load_backend(name: str) -> Backend:
-    """A backend by name, or by the path of its YAML file. `pack:FILE` replays a response pack."""
+    """A backend by name, or by the path of its YAML file. `pack:FILE` replays a response pack.
+
+    A pack's backend asks just what the backend asked that gave its answers: the manifest says how.
+    """
     if name.startswith("pack:"):
-        path = name.removeprefix("pack:")
-        spec = BackendSpec(
-            adapter="pack", model="pack", description=f"the response pack {path}", options={"path": path}
-        )
-        return Backend(name, path, spec)
+        return _pack_backend(Path(name.removeprefix("pack:")))
     resource = find("backend", name)
     return Backend(resource.name, resource.source, parse(BackendSpec, resource))
+
+
+def _pack_backend(path: Path) -> Backend:
+    manifest = read_manifest(path)
+    content = {
+        "adapter": "pack",
+        "description": f"answers of {manifest.backend}, replayed: {manifest.provenance}",
+        "options": {"path": str(path)},
+        **asdict(manifest.spec),
+    }
+    name = f"pack:{path.name.split('.')[0]}"
+    return Backend(name, str(path), parse(BackendSpec, Resource(name, str(path), content)))
 
 
 def load_encoder_config(name: str) -> EncoderConfig:

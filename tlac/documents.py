@@ -20,9 +20,9 @@ from tlac.types import Float32Array, LMMResponse, Outcome, Usage
 STORED_OUTCOMES = frozenset({Outcome.ANSWERED, Outcome.REFUSED, Outcome.EMPTY, Outcome.TRUNCATED})
 MAX_DIMENSIONS = 65_536
 
-_Count = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0)]
-_Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 _DocumentT = TypeVar("_DocumentT", bound=msgspec.Struct)
 
 
@@ -45,18 +45,18 @@ class StoredEmbedding:
     is_truncated: bool
 
 
-class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of the schemas: immutable, every key needed, and no key that is not listed."""
 
 
-class _UsageDocument(_Document, frozen=True):
-    prompt: _Count
-    completion: _Count
-    cached: _Count
-    image: _Count
+class _UsageDocument(Document, frozen=True):
+    prompt: Count
+    completion: Count
+    cached: Count
+    image: Count
 
 
-class _ResponseDocument(_Document, frozen=True):
+class _ResponseDocument(Document, frozen=True):
     outcome: Literal["answered", "refused", "empty", "truncated"]
     text: str
     reason: str
@@ -67,35 +67,35 @@ class _ResponseDocument(_Document, frozen=True):
     created_at: str
 
 
-class _PartDocument(_Document, frozen=True, omit_defaults=True):
+class _PartDocument(Document, frozen=True, omit_defaults=True):
     text: str | None = None
-    image_sha256: _Sha256 | None = None
+    image_sha256: Sha256 | None = None
 
 
-class _MessageDocument(_Document, frozen=True):
+class _MessageDocument(Document, frozen=True):
     role: Literal["system", "user"]
     parts: list[_PartDocument]
 
 
-class _RequestDocument(_Document, frozen=True):
-    key_version: _Count
+class _RequestDocument(Document, frozen=True):
+    key_version: Count
     stage: Literal["stage1", "stage2"]
     model: str
     revision: str | None
     params: dict[str, Any]
     messages: list[_MessageDocument]
     preparation: dict[str, Any] | None
-    choices_by_index: _Count | None
-    repeat: _Count
+    choices_by_index: Count | None
+    repeat: Count
 
 
-class _AnswerRow(_Document, frozen=True):
+class _AnswerRow(Document, frozen=True):
     backend: str
     request: msgspec.Raw
     response: _ResponseDocument
 
 
-class _EmbeddingRow(_Document, frozen=True):
+class _EmbeddingRow(Document, frozen=True):
     vector: str
     is_truncated: bool
 

@@ -1,0 +1,58 @@
+"""Replays a response pack: the LMM of `--backend pack:FILE`.
+
+Asks nobody. Does not know the store, and writes nothing to it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tlac.config import Backend
+from tlac.documents import StoredAnswer
+from tlac.errors import ConfigError, InputError, MissingAnswersError
+from tlac.keys import response_key
+from tlac.packs import read_pack
+from tlac.types import ImagePart, LMMRequest, LMMResponse
+
+_MAX_TEXT_BYTES = 2**30
+_FIRST_CHARACTERS = 60
+
+
+class PackReplay:
+    """Answers each request with the pack's answer to that very request."""
+
+    def __init__(self, backend: Backend) -> None:
+        """Read the whole pack and check it. Raises InputError naming file and line, ConfigError without a path."""
+        path = backend.spec.options.get("path")
+        if not isinstance(path, str):
+            raise ConfigError(f"{backend.source}: a backend with adapter 'pack' needs options: path: FILE.jsonl.zst")
+        self._path = Path(path)
+        self._responses: dict[str, LMMResponse] = {}
+        text_bytes = 0
+        for kept in read_pack(self._path):
+            if isinstance(kept, StoredAnswer):
+                self._responses[kept.key] = kept.response
+                text_bytes += len(kept.response.text) + len(kept.response.reason)
+                if text_bytes > _MAX_TEXT_BYTES:
+                    raise InputError(f"{self._path}: over {_MAX_TEXT_BYTES:,} characters of answers to hold in memory")
+
+    async def ask(self, request: LMMRequest) -> LMMResponse:
+        """The pack's answer. Raises MissingAnswersError naming what the pack has no answer about."""
+        response = self._responses.get(response_key(request))
+        if response is None:
+            raise MissingAnswersError(
+                f"{self._path}: no {request.stage} answer about {_subject(request)}; where the pack does hold one, it"
+                " was asked with other prompts, parameters or classes than these"
+            )
+        return response
+
+
+def _subject(request: LMMRequest) -> str:
+    if request.choice is not None:
+        answer = " ".join(request.choice.answer.split())
+        shown = answer if len(answer) <= _FIRST_CHARACTERS else f"{answer[:_FIRST_CHARACTERS]}..."
+        return f"{shown!r}"
+    images = [
+        part.image.sha256 for message in request.messages for part in message.parts if isinstance(part, ImagePart)
+    ]
+    return f"image {images[0][:12]}" if images else "this text"
