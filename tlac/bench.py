@@ -18,7 +18,7 @@ from pathlib import Path
 from tlac import loop
 from tlac.calls.stored import OfflineLMM, StoredLMM
 from tlac.config import Backend, EncoderConfig
-from tlac.datasets.identity import dataset_digest
+from tlac.identity import dataset_digest
 from tlac.embeddings import StoredEncoder
 from tlac.errors import MissingAnswersError
 from tlac.gather import Gathered, GatherProgress, gather

@@ -11,7 +11,7 @@ import numpy as np
 
 from tlac.interfaces import TextEncoder
 from tlac.keys import embedding_key
-from tlac.store import Store
+from tlac.store import Store, StoredEmbedding
 from tlac.types import Encoding
 
 
@@ -34,13 +34,15 @@ class StoredEncoder:
         missing = sorted(text for text, key in keys.items() if key not in known)
         if missing:
             fresh = self._encoder.encode(missing)
-            rows = {
-                keys[text]: (vector, bool(cut))
-                for text, vector, cut in zip(missing, fresh.vectors, fresh.is_truncated, strict=True)
-            }
-            self._store.put_embeddings([(key, vector, cut) for key, (vector, cut) in rows.items()])
-            known = {**known, **rows}
+            rows = [
+                StoredEmbedding(keys[text], vector, bool(is_truncated))
+                for text, vector, is_truncated in zip(missing, fresh.vectors, fresh.is_truncated, strict=True)
+            ]
+            self._store.put_embeddings(rows)
+            known = {**known, **{row.key: (row.vector, row.is_truncated) for row in rows}}
         found = [known[keys[text]] for text in texts]
         if not found:
             return Encoding(np.zeros((0, 0), np.float32), np.zeros(0, np.bool_))
-        return Encoding(np.stack([vector for vector, _ in found]), np.array([cut for _, cut in found]))
+        return Encoding(
+            np.stack([vector for vector, _ in found]), np.array([is_truncated for _, is_truncated in found])
+        )

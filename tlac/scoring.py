@@ -104,9 +104,9 @@ class Scorer:
                         decided[row, index] = float(scores[row - start, index])
         predictions = []
         for transcript, verdict in zip(transcripts, verdicts, strict=True):
-            row = rows.get(verdict.text) if verdict.text is not None else None
-            ranking = rankings[row] if row is not None else None
-            own = decided.get((row, verdict.index)) if row is not None and verdict.index is not None else None
+            at = rows.get(verdict.text) if verdict.text is not None else None
+            ranking = rankings[at] if at is not None else None
+            own = decided.get((at, verdict.index)) if at is not None and verdict.index is not None else None
             predictions.append(self._predict(transcript, verdict, ranking, own))
         return Scored(tuple(predictions), truncated_texts, truncated_classes)
 

@@ -36,7 +36,7 @@ def show_dataset(name: str, root: Path | None, split: str, as_json: bool) -> Non
       tlac datasets show imagenet-samples --json
     """
     from tlac.config import load_dataset_config
-    from tlac.datasets.identity import dataset_digest
+    from tlac.identity import dataset_digest
     from tlac.registry import open_dataset
 
     config = load_dataset_config(name, root, split)

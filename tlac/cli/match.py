@@ -62,15 +62,15 @@ def read_answers(file: Path) -> list[dict[str, Any]]:
         raise InputError(f"{file}: no such file; give a .txt, .csv or .jsonl of answers, or - for stdin") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: can't be read as UTF-8 text: {error}") from error
-    readers = {".csv": _read_csv, ".jsonl": _read_json_lines, ".ndjson": _read_json_lines}
-    rows = readers.get(file.suffix.lower(), _read_lines)(text, file)
+    if file.suffix.lower() == ".csv":
+        rows = _read_csv(text, file)
+    elif file.suffix.lower() in (".jsonl", ".ndjson"):
+        rows = _read_json_lines(text, file)
+    else:
+        rows = [{"answer": line} for line in text.splitlines() if line.strip()]
     if not rows:
         raise InputError(f"{file}: holds no answers")
     return rows
-
-
-def _read_lines(text: str, file: Path) -> list[dict[str, Any]]:
-    return [{"answer": line} for line in text.splitlines() if line.strip()]
 
 
 def _read_csv(text: str, file: Path) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tlac.datasets.identity import dataset_digest
+from tlac.identity import dataset_digest
 from tlac.datasets.listing import ListedDataset
 from tlac.types import Sample
 
