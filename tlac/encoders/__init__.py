@@ -1,0 +1,1 @@
+"""Text encoder adapters, found through the entry points tlac.encoders."""

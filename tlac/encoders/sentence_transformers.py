@@ -1,0 +1,157 @@
+"""Text encoders of the sentence-transformers library: from a folder, a Python package, or the Hugging Face hub.
+
+Does not know what the texts mean. Tokens, pooling and prompts are the library's; the batches are ours, since
+its own pad each text to its longest neighbour and so move the last bits of a row.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlac.config import EncoderConfig
+from tlac.encoders.batching import Batch, run_batches, unique_texts
+from tlac.encoders.weights import (
+    check_options,
+    check_sha256,
+    describe,
+    folder_sha256,
+    is_path_like,
+    load_from_disk,
+    load_from_hub,
+)
+from tlac.errors import ConfigError, EncoderUnavailableError
+from tlac.types import BoolArray, Encoding
+
+_PACKAGE = "package:"
+_TOKENISED_AT_ONCE = 1024
+
+
+class SentenceEncoder:
+    """A sentence-transformers model, float32, on the CPU.
+
+    `model` is a folder, a name on the hub, or package:NAME for weights that an installed package holds in its
+    folder `model`. `weights_sha256` is compared with a folder's model.safetensors (or pytorch_model.bin); the
+    option `revision` pins a hub name. Weights are loaded at the first encode. Raises ConfigError for options
+    that are not known.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        check_options(config, {"revision": str})
+        self.name = config.name
+        self._config = config
+        self._is_local = config.spec.model.startswith(_PACKAGE) or _is_folder(config.spec.model)
+        if config.spec.weights_sha256 and not self._is_local:
+            raise ConfigError(f"{config.source}: 'weights_sha256' is for folders and packages; give 'revision' instead")
+        if config.spec.weights is not None:
+            raise ConfigError(f"{config.source}: 'weights' has no meaning here; 'model' names the folder or hub model")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Adapter, and the name on the hub or the digest of the folder: a folder may move."""
+        if not self._is_local:
+            return describe(self._config, self._config.spec.model)
+        pinned = self._config.spec.weights_sha256
+        if pinned:
+            return describe(self._config, f"weights-sha256={pinned}")
+        return describe(self._config, f"folder-sha256={folder_sha256(self._config, self._folder())}")
+
+    def encode(self, texts: Sequence[str]) -> Encoding:
+        """n texts as (n, d) float32, rows of length 1; no texts give (0, 0).
+
+        Raises EncoderUnavailableError where the model can't be had.
+        """
+        unique, inverse = unique_texts(texts)
+        if not unique:
+            return Encoding(np.zeros((0, 0), np.float32), np.zeros(0, np.bool_))
+        import torch
+
+        model = self._model
+        lengths = [
+            length
+            for start in range(0, len(unique), _TOKENISED_AT_ONCE)
+            for length in _token_lengths(model, unique[start : start + _TOKENISED_AT_ONCE])
+        ]
+
+        def forward(batch: Batch) -> Any:
+            features = _features(model, [unique[row] for row in batch.rows])
+            with torch.inference_mode():
+                return model(features)["sentence_embedding"].numpy()
+
+        return Encoding(run_batches(lengths, forward)[inverse], _find_truncated(model, unique)[inverse])
+
+    @cached_property
+    def _model(self) -> Any:
+        if not self._is_local:
+            name = self._config.spec.model
+            return load_from_hub(self._config, f"the hub model {name!r}", lambda: self._open(name))
+        folder = self._folder()
+        weights = next(
+            (folder / name for name in _WEIGHT_FILES if (folder / name).is_file()), folder / _WEIGHT_FILES[0]
+        )
+        check_sha256(self._config, weights)
+        return load_from_disk(self._config, str(folder), lambda: self._open(str(folder)))
+
+    def _open(self, source: str) -> Any:
+        from sentence_transformers import SentenceTransformer
+
+        model = SentenceTransformer(source, device="cpu", revision=self._config.spec.options.get("revision"))
+        return model.float().eval().requires_grad_(False)
+
+    def _folder(self) -> Path:
+        if self._config.spec.model.startswith(_PACKAGE):
+            return _package_folder(self._config.name, self._config.spec.model.removeprefix(_PACKAGE))
+        folder = Path(self._config.spec.model).expanduser()
+        if not folder.is_dir():
+            raise EncoderUnavailableError(
+                f"encoder {self._config.name!r} wants the folder {folder}, which does not exist; "
+                "check the path, or use --encoder minilm"
+            )
+        return folder
+
+
+_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def _is_folder(model: str) -> bool:
+    return is_path_like(model) or Path(model).is_dir()
+
+
+def _package_folder(encoder: str, package: str) -> Path:
+    """The folder `model` of an installed package, which is not imported."""
+    found = importlib.util.find_spec(package) if package.isidentifier() else None
+    places = found.submodule_search_locations if found else None
+    if not places:
+        raise EncoderUnavailableError(
+            f"encoder {encoder!r} wants the package {package!r}, which is not installed: pip install 'tlac[embedded]'"
+        )
+    return Path(next(iter(places))) / "model"
+
+
+def _features(model: Any, texts: list[str]) -> dict[str, Any]:
+    prompt = model.prompts.get(model.default_prompt_name) if model.default_prompt_name else None
+    # tokenize was renamed, and warns since
+    preprocess = getattr(model, "preprocess", None) or model.tokenize
+    features: dict[str, Any] = preprocess([prompt + text for text in texts] if prompt else texts)
+    return features
+
+
+def _token_lengths(model: Any, texts: list[str]) -> list[int]:
+    mask = _features(model, texts).get("attention_mask")
+    # a model without a mask is a table of word vectors: no row sees another
+    lengths: list[int] = [0] * len(texts) if mask is None else mask.sum(dim=1).tolist()
+    return lengths
+
+
+def _find_truncated(model: Any, texts: list[str]) -> BoolArray:
+    """(n,) bool: which texts have more tokens than the model's window."""
+    window = model.max_seq_length
+    if window is None or not callable(model.tokenizer):
+        return np.zeros(len(texts), np.bool_)
+    rows = model.tokenizer(texts, truncation=False, padding=False, verbose=False)["input_ids"]
+    return np.array([len(row) > window for row in rows])
