@@ -48,8 +48,9 @@ class StoredLMM:
         return await asyncio.shield(task)
 
     async def _ask_and_keep(self, key: str, document: dict[str, object], request: LMMRequest) -> LMMResponse:
-        response = await self._lmm.ask(request)
         loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._writer, self._store.require_writable)
+        response = await self._lmm.ask(request)
         await loop.run_in_executor(self._writer, self._store.put_response, key, document, response, self._backend)
         self._retried.add(key)
         return response

@@ -1,0 +1,56 @@
+"""What people install: the wheel, in an environment that has no checkout."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (built,) = out.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_every_yaml_file_of_the_checkout(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for folder in ("backends", "prompts", "benchmarks/datasets", "benchmarks/suites"):
+        for path in (ROOT / folder).rglob("*.yaml"):
+            assert f"tlac/data/{path.relative_to(ROOT).as_posix()}" in names
+    assert "tlac/py.typed" in names
+    assert not [name for name in names if name.startswith("tests/")]
+
+
+def test_backends_are_listed_from_an_installed_wheel(wheel: Path, tmp_path: Path) -> None:
+    environment = tmp_path / "venv"
+    venv.create(environment, with_pip=False)
+    python = environment / "bin" / "python"
+    site = next((environment / "lib").glob("python*")) / "site-packages"
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*command, str(wheel)], check=True, capture_output=True)
+    # the dependencies come from this environment, behind the wheel: its own files must be its own
+    (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"])
+    listed = subprocess.run(
+        [str(environment / "bin" / "tlac"), "backends", "list"], capture_output=True, text=True, cwd=tmp_path, check=True
+    ).stdout
+    expected = {path.stem for path in (ROOT / "backends").glob("*.yaml")}
+    assert {line.split()[0] for line in listed.splitlines()} == expected
+    shown = subprocess.run(
+        [str(environment / "bin" / "tlac"), "backends", "show", "embedded"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    ).stdout
+    assert str(site / "tlac" / "data" / "backends" / "embedded.yaml") in shown
