@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tlac.accounting import Calls, StageCalls, Tokens
 from tlac.errors import InputError, TlacError
 from tlac.metrics import measure
 from tlac.runs import (
-    Calls,
     Run,
     RunRecord,
-    StageCalls,
-    Tokens,
     free_name,
     name_run,
     prediction_line,
@@ -26,7 +24,19 @@ from tlac.types import Outcome, Prediction
 
 PREDICTIONS = (
     Prediction(
-        "a.jpg", "ab", 0, Outcome.ANSWERED, "a car\u2028", "red car", "choice", 0, 0.5, 0.1, ((0, 0.5), (1, 0.4)), "k", "l"
+        "a.jpg",
+        "ab",
+        0,
+        Outcome.ANSWERED,
+        "a\u2028car",
+        "red car",
+        "choice",
+        0,
+        0.5,
+        0.1,
+        ((0, 0.5), (1, 0.4)),
+        "k",
+        "l",
     ),
     Prediction("b.jpg", None, 1, Outcome.FAILED, None, None, None, None, None, None, (), None, None, reason="time-out"),
 )
@@ -121,7 +131,7 @@ def test_broken_predictions_name_file_and_line(tmp_path: Path, text: str) -> Non
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is .* a run folder"):
+    with pytest.raises(InputError, match=r"is .* a run folder"):
         read_record(tmp_path)
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(InputError, match="not a run record"):

@@ -16,12 +16,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from tlac import loop
+from tlac.accounting import count_spending
 from tlac.calls.stored import OfflineLMM, StoredLMM
 from tlac.config import Backend, EncoderConfig
-from tlac.identity import dataset_digest
 from tlac.embeddings import StoredEncoder
 from tlac.errors import MissingAnswersError
-from tlac.gather import Gathered, GatherProgress, gather
+from tlac.gather import GatherProgress, gather
+from tlac.identity import dataset_digest
 from tlac.interfaces import LMM, Dataset
 from tlac.interview import Interview, Method, Respondent
 from tlac.matching import DEFAULT_TEMPLATE, MatchingRule
@@ -29,10 +30,10 @@ from tlac.metrics import measure
 from tlac.prompts import PromptSet
 from tlac.registry import load_plugin, open_encoder, open_lmm
 from tlac.report import render_run
-from tlac.runs import Calls, Run, RunRecord, StageCalls, Tokens, free_name, name_run, write_run
+from tlac.runs import Run, RunRecord, free_name, name_run, write_run
 from tlac.scoring import Scorer
 from tlac.store import Store
-from tlac.types import Outcome, Sample, Stage, Transcript, Turn
+from tlac.types import Outcome, Sample, Transcript
 
 _PACKAGES = ("tlac", "numpy", "litellm", "torch", "open_clip_torch", "sentence-transformers", "diskcache", "pillow")
 
@@ -110,6 +111,7 @@ class Bench:
         _require_answers(gathered.transcripts)
         scored = scorer.score(gathered.transcripts)
         metrics = measure(scored.predictions)
+        spent = count_spending(gathered.transcripts)
         stamp = started_at.strftime("%Y%m%d-%H%M%S")
         record = RunRecord(
             run=free_name(out, name_run(stamp, spec.dataset.name, spec.backend.name, spec.method)),
@@ -128,26 +130,32 @@ class Bench:
             prompts=spec.prompts.name,
             is_complete=metrics.failed == 0,
             stopped=gathered.stopped,
-            **_spent(gathered).__dict__,
+            calls=spent.calls,
+            tokens=spent.tokens,
+            cost_usd=spent.cost_usd,
+            answers_cost_usd=spent.answers_cost_usd,
             wall_s=round(time.monotonic() - started, 3),
             concurrency=concurrency,
             limit=spec.limit,
             seed=spec.seed,
             truncated_texts=scored.truncated_texts,
             truncated_classes=scored.truncated_classes,
-            digests={
-                "dataset": dataset_digest(spec.dataset),
-                "prompts": spec.prompts.digest,
-                "backend": spec.backend.digest,
-                "stage2_backend": spec.stage2_backend.digest,
-                "encoder": self.encoder(spec.encoder).fingerprint,
-            },
+            digests=self._digests(spec),
             versions=_versions(),
             classes=spec.dataset.classes,
         )
         report = render_run(record, scored.predictions, metrics) if with_report else None
         folder = write_run(out, record, scored.predictions, metrics, report)
         return Run(folder, record, scored.predictions, metrics)
+
+    def _digests(self, spec: RunSpec) -> dict[str, str]:
+        return {
+            "dataset": dataset_digest(spec.dataset),
+            "prompts": spec.prompts.digest,
+            "backend": spec.backend.digest,
+            "stage2_backend": spec.stage2_backend.digest,
+            "encoder": self.encoder(spec.encoder).fingerprint,
+        }
 
 
 def choose_samples(dataset: Dataset, limit: int | None, seed: int) -> Sequence[Sample] | Dataset:
@@ -163,52 +171,10 @@ def _require_answers(transcripts: Sequence[Transcript]) -> None:
     if missing:
         first = ", ".join(transcript.sample for transcript in missing[:3])
         more = ", ..." if len(missing) > 3 else ""
+        reason = missing[0].failure.reason if missing[0].failure else ""
         raise MissingAnswersError(
-            f"answers for {len(missing)} of {len(transcripts)} samples are not in the store: {first}{more}; "
-            f"run again without --offline to ask for them"
+            f"answers for {len(missing)} of {len(transcripts)} samples are missing: {first}{more} ({reason})"
         )
-
-
-@dataclass(frozen=True)
-class _Spent:
-    calls: Calls
-    tokens: Tokens
-    cost_usd: float | None
-    answers_cost_usd: float | None
-
-
-def _spent(gathered: Gathered) -> _Spent:
-    turns = [
-        turn
-        for transcript in gathered.transcripts
-        for turn in (transcript.stage1, transcript.stage2)
-        if turn is not None
-    ]
-    # one answer may serve many samples: each is paid for once
-    distinct = {turn.key: turn for turn in turns}
-    distinct.update({turn.key: turn for turn in turns if not turn.response.from_store})
-    paid = [turn for turn in distinct.values() if not turn.response.from_store]
-    return _Spent(
-        Calls(_stage_calls("stage1", turns, paid), _stage_calls("stage2", turns, paid)),
-        Tokens(
-            sum(turn.response.usage.prompt for turn in paid),
-            sum(turn.response.usage.completion for turn in paid),
-            sum(turn.response.usage.cached for turn in paid),
-        ),
-        _cost(paid),
-        _cost(distinct.values()),
-    )
-
-
-def _stage_calls(stage: Stage, turns: Sequence[Turn], paid: Sequence[Turn]) -> StageCalls:
-    asked = sum(turn.stage == stage for turn in paid)
-    return StageCalls(asked, sum(turn.stage == stage for turn in turns) - asked)
-
-
-def _cost(turns: Collection[Turn]) -> float | None:
-    costs = [turn.response.cost_usd for turn in turns]
-    known = [cost for cost in costs if cost is not None]
-    return round(sum(known), 9) if len(known) == len(costs) else None
 
 
 def _versions() -> dict[str, str]:

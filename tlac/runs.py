@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from tlac.accounting import Calls, Tokens
 from tlac.errors import InputError, TlacError
 from tlac.metrics import Metrics
 from tlac.types import Prediction
@@ -39,31 +40,6 @@ _LINE_FIELDS = (
     "words",
     "reason",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class StageCalls:
-    """One stage's answers: `asked` calls were made, `from_store` answers needed none."""
-
-    asked: int = 0
-    from_store: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Calls:
-    """Calls by stage."""
-
-    stage1: StageCalls = StageCalls()
-    stage2: StageCalls = StageCalls()
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """Tokens of the calls that were made, as the provider counted them."""
-
-    prompt: int = 0
-    completion: int = 0
-    cached: int = 0
 
 
 @dataclass(frozen=True, slots=True)

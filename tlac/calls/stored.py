@@ -61,4 +61,6 @@ class OfflineLMM:
 
     async def ask(self, request: LMMRequest) -> LMMResponse:
         """Raises MissingAnswersError, always."""
-        raise MissingAnswersError(f"the store has no {request.stage} answer from {request.model}")
+        raise MissingAnswersError(
+            f"the store has no {request.stage} answer from {request.model}; without --offline it would be asked"
+        )

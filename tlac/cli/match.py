@@ -57,7 +57,8 @@ def match(file: Path, classes: str, encoder: str, matching: str, template: str) 
 def read_answers(file: Path) -> list[dict[str, Any]]:
     """The rows of a file of answers, each with a text `answer`. Raises InputError naming file and line."""
     try:
-        text = click.get_text_stream("stdin").read() if str(file) == "-" else file.read_text(encoding="utf-8-sig")
+        with click.open_file(str(file), encoding="utf-8-sig") as opened:  # opens - as standard input
+            text: str = opened.read()
     except FileNotFoundError as error:
         raise InputError(f"{file}: no such file; give a .txt, .csv or .jsonl of answers, or - for stdin") from error
     except (OSError, UnicodeDecodeError) as error:
