@@ -1,0 +1,104 @@
+"""Between tlac's records and litellm's form: messages, the stage-2 schema, responses.
+
+Does not call anything. Shapes of responses were checked against each provider's published types.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tlac.config import Prices
+from tlac.prices import cost_usd
+from tlac.types import ChoiceTask, ImagePart, LMMRequest, LMMResponse, Outcome, PreparedImage, TextPart, Usage
+
+# OpenAI refuses a schema with more enum values; above it the index is checked when it is read
+_MOST_ENUM_VALUES = 1000
+
+
+def wire_messages(request: LMMRequest, images: Mapping[str, PreparedImage]) -> list[dict[str, Any]]:
+    """The messages in OpenAI's form, which litellm turns into each provider's. `images` is keyed by sha256."""
+    marks_prefix = "claude" in request.model
+    messages = []
+    for message in request.messages:
+        parts = [_wire_part(part, images, marks_prefix) for part in message.parts]
+        is_plain = len(parts) == 1 and set(parts[0]) == {"type", "text"}
+        messages.append({"role": message.role, "content": parts[0]["text"] if is_plain else parts})
+    return messages
+
+
+def _wire_part(part: TextPart | ImagePart, images: Mapping[str, PreparedImage], marks_prefix: bool) -> dict[str, Any]:
+    if isinstance(part, ImagePart):
+        image = images[part.image.sha256]
+        encoded = base64.b64encode(image.content).decode("ascii")
+        return {"type": "image_url", "image_url": {"url": f"data:{image.media_type};base64,{encoded}"}}
+    block: dict[str, Any] = {"type": "text", "text": part.text}
+    if part.is_prefix and marks_prefix:
+        # the others cache prefixes by themselves, and OpenAI would refuse the key
+        block["cache_control"] = {"type": "ephemeral"}
+    return block
+
+
+def choice_schema(task: ChoiceTask) -> dict[str, Any]:
+    """The response format that constrains stage 2 to `{"class_index": "17"}`, an index as a string.
+
+    Strings, since some providers accept an enum of strings only.
+    """
+    index: dict[str, Any] = {"type": "string"}
+    if len(task.classes) <= _MOST_ENUM_VALUES:
+        index["enum"] = [str(position) for position in range(len(task.classes))]
+    schema = {
+        "type": "object",
+        "properties": {"class_index": index},
+        "required": ["class_index"],
+        "additionalProperties": False,
+    }
+    return {"type": "json_schema", "json_schema": {"name": "choice", "strict": True, "schema": schema}}
+
+
+def read_response(response: Any, prices: Prices | None) -> LMMResponse:
+    """A litellm response as a record, without its times. `prices` go before litellm's own table."""
+    hidden = getattr(response, "_hidden_params", None) or {}
+    usage = _read_usage(getattr(response, "usage", None))
+    cost = cost_usd(usage, prices) if prices else hidden.get("response_cost")
+    outcome, text, reason = _read_outcome(response.choices or ())
+    version = hidden.get("provider_response_model") or response.model or ""
+    return LMMResponse(outcome, text, reason, str(version), usage, None if cost is None else float(cost))
+
+
+def _read_outcome(choices: Sequence[Any]) -> tuple[Outcome, str, str]:
+    if not choices:
+        return Outcome.EMPTY, "", "the response holds no candidates"
+    message = choices[0].message
+    text = message.content or ""
+    own = getattr(message, "provider_specific_fields", None) or {}
+    finish = str(choices[0].finish_reason or "")
+    if own.get("refusal"):
+        return Outcome.REFUSED, text, str(own["refusal"])
+    if finish == "content_filter":
+        return Outcome.REFUSED, text, _native_reason(choices[0]) or finish
+    if finish == "length":
+        return Outcome.TRUNCATED, text, "the answer was cut at max_tokens"
+    if not text.strip():
+        return Outcome.EMPTY, "", f"the answer holds no text (finish reason {finish or 'none'})"
+    return Outcome.ANSWERED, text, ""
+
+
+def _native_reason(choice: Any) -> str:
+    own = getattr(choice, "provider_specific_fields", None) or {}
+    return str(own.get("native_finish_reason") or "")
+
+
+def _read_usage(usage: Any) -> Usage:
+    details = getattr(usage, "prompt_tokens_details", None)
+
+    def count(owner: Any, name: str) -> int:
+        return int(getattr(owner, name, None) or 0)
+
+    return Usage(
+        prompt=count(usage, "prompt_tokens"),
+        completion=count(usage, "completion_tokens"),
+        cached=count(details, "cached_tokens"),
+        image=count(details, "image_tokens"),
+    )
