@@ -92,11 +92,41 @@ class EncoderSpec(_Schema, frozen=True):
     options: dict[str, Any] = {}
 
 
+class Expected(_Schema, frozen=True):
+    """What a dataset is counted against: its classes, and the images of each subset when all classes are used.
+
+    `per_class` are the test images of every class, or of each in label order. `split_file_sha256` is the
+    digest of the published split file. `surplus` are folders that the archive holds beside the classes;
+    `has_unlisted_images` says that it holds images that no subset uses.
+    """
+
+    classes: int
+    test: int
+    val: int | None = None
+    train: int | None = None
+    per_class: int | tuple[int, ...] | None = None
+    split_file_sha256: str | None = None
+    surplus: tuple[str, ...] = ()
+    has_unlisted_images: bool = False
+
+
+class Download(_Schema, frozen=True):
+    """How a dataset is fetched: by torchvision's class of that name, which makes the folder `makes`.
+
+    `steps` are what a person does by hand, in order; {folder} in them stands for the dataset's folder.
+    """
+
+    torchvision: str | None = None
+    makes: str = "."
+    steps: tuple[str, ...] = ()
+
+
 class DatasetSpec(_Schema, frozen=True):
     """A dataset file. `loader` is an entry point of the group tlac.datasets; `options` are that loader's own.
 
     `prompt` names the stage-1 prompt of a prompt set. `classes` lists the class names in label order, or
     `classes_from` names another dataset whose list it is. `protocol` says where split and names come from.
+    `expected` is what verifying counts against, `download` how preparing fetches the files.
     """
 
     loader: str
@@ -105,6 +135,8 @@ class DatasetSpec(_Schema, frozen=True):
     prompt: str = "default"
     classes: tuple[str, ...] = ()
     classes_from: str | None = None
+    expected: Expected | None = None
+    download: Download = Download()
     options: dict[str, Any] = {}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tlac.config import DatasetConfig
-from tlac.datasets.listing import ListedDataset, Options, list_dataset, only_test_subset, read_options
+from tlac.datasets.listing import ListedDataset, Listing, Options, only_test_subset, read_options, take_part
 from tlac.datasets.paths import image_paths, is_image_name, require_folder, visible_folders
 from tlac.errors import InputError
 from tlac.types import Sample
@@ -40,7 +40,7 @@ def open_folder(config: DatasetConfig) -> ListedDataset:
     ]
     if not samples:
         raise InputError(f"{root}: no images in its sub-folders: {_LAYOUT}")
-    return list_dataset(config, tuple(names.values()), tuple(samples))
+    return take_part(config, Listing(tuple(names.values()), tuple(samples), source=str(root)))
 
 
 def _class_names(root: Path) -> dict[str, str]:

@@ -28,7 +28,10 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 @dataclass(frozen=True, slots=True)
 class ListedDataset:
-    """A dataset whose samples are known by path before any image is opened."""
+    """A dataset whose samples are known by path before any image is opened.
+
+    `source` is the list file or folder that the samples were read from.
+    """
 
     name: str
     split: str
@@ -36,12 +39,27 @@ class ListedDataset:
     prompt: str
     classes: tuple[str, ...] = field(repr=False)
     samples: tuple[Sample, ...] = field(repr=False)
+    source: str = ""
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A whole dataset before a part is taken: `samples` of one subset, labelled by index into `classes`.
+
+    `source` is the list file or folder they were read from. `protocol` stands in for the dataset file's own
+    where it is not empty.
+    """
+
+    classes: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    source: str
+    protocol: str = ""
 
 
 def read_options(schema: type[OptionsT], config: DatasetConfig) -> OptionsT:
@@ -65,37 +83,41 @@ def split_of(config: DatasetConfig) -> str:
     return split
 
 
-def list_dataset(
-    config: DatasetConfig, classes: tuple[str, ...], samples: tuple[Sample, ...], protocol: str | None = None
-) -> ListedDataset:
+def take_part(config: DatasetConfig, listing: Listing) -> ListedDataset:
     """The part of a whole dataset that `config` asks for, each half relabelled from 0 (CoOp's rule).
 
-    `samples` are labelled by index into `classes` and belong to the subset asked for already. `protocol`
-    stands in for the dataset file's own. Raises InputError where fewer than two classes or no image would be left.
+    Raises InputError where fewer than two classes or no image would be left.
     """
     split = split_of(config)
-    kept = [label for label in range(len(classes)) if is_in_half(label, len(classes), split)]
+    kept = [label for label in range(len(listing.classes)) if is_in_half(label, len(listing.classes), split)]
     if len(kept) < 2:
         raise InputError(
             f"{config.name}: {_count(len(kept), 'class')} in split {split!r}: at least two are needed to choose from"
         )
-    offset = kept[0]
+    samples = listing.samples
     if split != "all":
         samples = tuple(
-            Sample(sample.id, sample.source, sample.label - offset)
+            Sample(sample.id, sample.source, sample.label - kept[0])
             for sample in samples
-            if sample.label is not None and is_in_half(sample.label, len(classes), split)
+            if sample.label is not None and is_in_half(sample.label, len(listing.classes), split)
         )
     if not samples:
         raise InputError(f"{config.name}: no image in split {split!r} of {config.subset!r}: choose another")
     return ListedDataset(
         name=config.name,
-        split=split if config.subset == "test" else f"{split}/{config.subset}",
-        protocol=protocol or config.spec.protocol,
+        split=split_label(config),
+        protocol=listing.protocol or config.spec.protocol,
         prompt=config.spec.prompt,
-        classes=tuple(classes[label] for label in kept),
+        classes=tuple(listing.classes[label] for label in kept),
         samples=samples,
+        source=listing.source,
     )
+
+
+def split_label(config: DatasetConfig) -> str:
+    """How results name the part: "novel" for its test images, "novel/val" for others."""
+    split = split_of(config)
+    return split if config.subset == "test" else f"{split}/{config.subset}"
 
 
 def only_test_subset(config: DatasetConfig) -> None:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tlac.config import DatasetConfig
-from tlac.datasets.listing import ListedDataset, Options, list_dataset, only_test_subset, read_options
+from tlac.datasets.listing import ListedDataset, Listing, Options, only_test_subset, read_options, take_part
 from tlac.errors import ConfigError
 from tlac.types import Sample
 
@@ -39,7 +39,7 @@ def open_samples(config: DatasetConfig) -> ListedDataset:
             f"{config.source}: {len(config.spec.classes)} classes, but {PACKAGE} has an image with label {highest}: "
             "check classes or classes_from"
         )
-    return list_dataset(config, config.spec.classes, samples)
+    return take_part(config, Listing(config.spec.classes, samples, source=f"package {PACKAGE}"))
 
 
 def _image_folder(name: str) -> Path:

@@ -1,0 +1,113 @@
+"""CIFAR-10 and CIFAR-100 as torchvision downloads them.
+
+The archives hold arrays and no image files: each sample is written as a PNG without compression, whose bytes
+(and so the keys of answers) do not depend on any library's version.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlac.config import DatasetConfig
+from tlac.datasets.layout import RootedOptions, dataset_folder, no_subset, not_there
+from tlac.datasets.listing import is_in_half, read_options, split_label, split_of
+from tlac.errors import ConfigError, InputError
+from tlac.types import Sample
+
+
+class CifarOptions(RootedOptions, frozen=True, kw_only=True):
+    """`reader` is torchvision's class, CIFAR10 or CIFAR100."""
+
+    reader: str
+
+
+@dataclass(frozen=True, slots=True)
+class CifarDataset:
+    """A part of a CIFAR dataset: `pixels` (n, 32, 32, 3) uint8, `labels` and the samples' `numbers` (n,)."""
+
+    name: str
+    split: str
+    protocol: str
+    prompt: str
+    classes: tuple[str, ...] = field(repr=False)
+    pixels: NDArray[np.uint8] = field(repr=False)
+    labels: tuple[int, ...] = field(repr=False)
+    numbers: tuple[int, ...] = field(repr=False)
+    source: str = ""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for row, (number, label) in enumerate(zip(self.numbers, self.labels, strict=True)):
+            yield Sample(f"{number:05d}.png", png_bytes(self.pixels[row]), label)
+
+
+def open_cifar(config: DatasetConfig) -> CifarDataset:
+    """The part that `config` asks for, numbered as in the archive.
+
+    The archives are pickles: torchvision reads them only when their checksums are right. Raises InputError
+    where they are missing or are not the published ones.
+    """
+    options = read_options(CifarOptions, config)
+    folder = dataset_folder(config, options)
+    if config.subset == "val":
+        raise no_subset(config, "the official split")
+    reader = _read(config, options.reader, [folder.parent, folder.parent / config.name])
+    split, count = split_of(config), len(config.spec.classes)
+    kept = [row for row, label in enumerate(reader.targets) if is_in_half(label, count, split)]
+    offset = (count + 1) // 2 if split == "novel" else 0
+    return CifarDataset(
+        name=config.name,
+        split=split_label(config),
+        protocol=config.spec.protocol,
+        prompt=config.spec.prompt,
+        classes=tuple(name for label, name in enumerate(config.spec.classes) if is_in_half(label, count, split)),
+        pixels=reader.data[kept],
+        labels=tuple(reader.targets[row] - offset for row in kept),
+        numbers=tuple(kept),
+        source=str(reader.root),
+    )
+
+
+def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
+    """An image (height, width, 3) uint8 as a PNG of one stored block; at most 65,535 bytes of pixels and row marks."""
+    height, width, _ = pixels.shape
+    # each row starts with its filter type, 0 for none
+    rows = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, width * 3)], axis=1).tobytes()
+    stored = b"\x78\x01\x01" + struct.pack("<HH", len(rows), len(rows) ^ 0xFFFF) + rows
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    content = stored + struct.pack(">I", zlib.adler32(rows))
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", content) + _chunk(b"IEND", b"")
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _read(config: DatasetConfig, reader: str, places: list[Path]) -> Any:
+    try:
+        from torchvision import datasets
+    except ImportError as error:
+        raise ConfigError(f"{config.name}: needs torchvision: pip install torchvision") from error
+    if reader not in ("CIFAR10", "CIFAR100"):
+        raise ConfigError(f"{config.source}: options.reader must be CIFAR10 or CIFAR100, not {reader!r}")
+    opener = getattr(datasets, reader)
+    place = next((place for place in places if (place / opener.base_folder).is_dir()), None)
+    if place is None:
+        raise not_there(config, places[0] / opener.base_folder)
+    try:
+        return opener(place, train=config.subset == "train")
+    except RuntimeError as error:
+        raise InputError(
+            f"{config.name}: {place / opener.base_folder} does not hold the published files: remove it and run "
+            f"'tlac datasets prepare {config.name}'"
+        ) from error

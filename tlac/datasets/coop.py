@@ -1,0 +1,116 @@
+"""Datasets that CoOp splits by a file of its own, split_zhou_NAME.json, else by the dataset's official lists.
+
+The file maps "train", "val" and "test" to [path, label, class name] rows. Opens no image.
+Source: Zhou et al., Learning to Prompt for Vision-Language Models, arXiv:2109.01134.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+
+from tlac.config import DatasetConfig
+from tlac.datasets.layout import RootedOptions, dataset_folder, no_subset, not_there
+from tlac.datasets.listing import ListedDataset, Listing, Options, read_options, take_part
+from tlac.datasets.official import read_official
+from tlac.datasets.paths import join_inside
+from tlac.errors import InputError
+from tlac.types import Sample
+
+Row: TypeAlias = tuple[str, int, str]
+
+
+class Official(Options, frozen=True):
+    """The dataset's own split, for when CoOp's file is absent: `reader` is a name in tlac.datasets.official.
+
+    `folder` is where torchvision's download puts the images, if not where CoOp does. `classes` are clean
+    names in the order of the official labels, where they are not the classes of the dataset file.
+    """
+
+    reader: str
+    protocol: str
+    folder: str = ""
+    classes: tuple[str, ...] = ()
+
+
+class CoopOptions(RootedOptions, frozen=True, kw_only=True):
+    """`images` is the image folder in the dataset's `folder`, and `split_file` CoOp's file beside it."""
+
+    images: str
+    split_file: str
+    official: Official | None = None
+
+
+def open_coop(config: DatasetConfig) -> ListedDataset:
+    """The dataset by CoOp's split file where there is one, else by its official split; `protocol` tells which.
+
+    Raises InputError where the files are missing or broken, or a path leads outside the image folder.
+    """
+    options = read_options(CoopOptions, config)
+    folder = dataset_folder(config, options)
+    split_file = folder / options.split_file
+    if split_file.is_file():
+        return take_part(config, _by_split_file(config, split_file, folder / options.images))
+    official = options.official
+    places = [folder, folder.parent / official.folder] if official and official.folder else [folder]
+    found = [place for place in places if place.is_dir()]
+    if not found:
+        raise not_there(config, folder)
+    if official is None:
+        raise not_there(config, split_file)
+    return take_part(config, _by_official_split(config, official, found[0]))
+
+
+def read_split_file(path: Path) -> dict[str, list[Row]]:
+    """The rows of a split file by subset. Raises InputError where it is not such a file."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, list[Row]])
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a split file ({error}): fetch it again") from error
+
+
+def split_classes(path: Path, split: dict[str, list[Row]]) -> dict[int, str]:
+    """Class names by label, in the order of the labels.
+
+    Raises InputError naming the path of a row whose label has another name elsewhere in the file.
+    """
+    names: dict[int, Counter[str]] = {}
+    for rows in split.values():
+        for _, label, name in rows:
+            names.setdefault(label, Counter())[name] += 1
+    chosen = {label: names[label].most_common(1)[0][0] for label in sorted(names)}
+    for rows in split.values():
+        for image, label, name in rows:
+            if chosen[label] != name:
+                raise InputError(
+                    f"{path}: {image!r} has label {label} and the name {name!r}, but label {label} is "
+                    f"{chosen[label]!r} elsewhere: fetch the file again"
+                )
+    return chosen
+
+
+def _by_split_file(config: DatasetConfig, split_file: Path, images: Path) -> Listing:
+    if not images.is_dir():
+        raise not_there(config, images)
+    split = read_split_file(split_file)
+    classes = split_classes(split_file, split)
+    if not split.get(config.subset):
+        raise no_subset(config, split_file)
+    position = {label: index for index, label in enumerate(classes)}
+    rows = split[config.subset]
+    paths = join_inside(images, [row[0] for row in rows], str(split_file))
+    samples = tuple(Sample(row[0], path, position[row[1]]) for row, path in zip(rows, paths, strict=True))
+    return Listing(tuple(classes.values()), samples, str(split_file))
+
+
+def _by_official_split(config: DatasetConfig, official: Official, folder: Path) -> Listing:
+    names, rows = read_official(official.reader, folder, config)
+    clean = official.classes or config.spec.classes
+    # labels index the official list, so clean names fit only a list of the same length
+    classes = clean if len(clean) == len(names) else names
+    paths = join_inside(folder, [image for image, _ in rows], str(folder))
+    samples = tuple(Sample(image, path, label) for (image, label), path in zip(rows, paths, strict=True))
+    return Listing(classes, samples, str(folder), official.protocol)

@@ -1,0 +1,220 @@
+"""Datasets in the Hugging Face format, from the hub or from local parquet files and webdataset shards.
+
+Images keep their original bytes: nothing is decoded here. Does not know any particular dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tlac.config import DatasetConfig
+from tlac.datasets.listing import Options, is_in_half, read_options, split_label, split_of
+from tlac.errors import ConfigError, InputError
+from tlac.types import Sample
+
+CLASSNAMES_FILE = "classnames.txt"
+_IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
+_LABEL_COLUMNS = ("label", "labels", "cls", "class", "fine_label", "txt")
+_SPLITS = {"test": ("test",), "val": ("validation", "val", "valid"), "train": ("train",)}
+_FORMATS = {".parquet": "parquet", ".tar": "webdataset"}
+
+
+class HubOptions(Options, frozen=True, kw_only=True):
+    """`path` is REPO[@revision][:split], or a local folder or file in place of REPO; columns are found by name."""
+
+    path: str
+    image_column: str | None = None
+    label_column: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a dataset lies: a repository's name or a local path, and which revision and split of it."""
+
+    location: str
+    revision: str | None = None
+    split: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the location is a file or folder of this machine."""
+        return Path(self.location).exists()
+
+
+@dataclass(frozen=True, slots=True)
+class HubDataset:
+    """Rows of a table with an image and a label each; rows are read while iterating."""
+
+    name: str
+    split: str
+    protocol: str
+    prompt: str
+    classes: tuple[str, ...] = field(repr=False)
+    table: Any = field(repr=False)
+    image_column: str = field(repr=False)
+    labels: tuple[int, ...] = field(repr=False)
+    rows: tuple[int, ...] = field(repr=False)
+    source: str = ""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for number, label in zip(self.rows, self.labels, strict=True):
+            row = self.table[number]
+            identifier = str(row.get("__key__", f"{number:06d}"))
+            yield Sample(identifier, _image_bytes(row[self.image_column], f"{self.name}, row {number}"), label)
+
+
+def parse_address(text: str) -> Address:
+    """REPO[@revision][:split] in its parts; a path that exists is taken whole before either is split off."""
+    location, revision, split = text, None, None
+    head, colon, tail = location.rpartition(":")
+    if colon and head and "/" not in tail and not Path(location).exists():
+        location, split = head, tail
+    head, at, tail = location.rpartition("@")
+    if at and head and not Path(location).exists():
+        location, revision = head, tail
+    return Address(location, revision, split or None)
+
+
+def open_hub(config: DatasetConfig) -> HubDataset:
+    """The rows of one split, with the class names of its label column, of classnames.txt or of the dataset file.
+
+    Without a split in the path, the subset asked for is taken, or the only one there is. Raises ConfigError
+    without the package, InputError where the dataset can't be had or its columns or labels don't fit.
+    """
+    options = read_options(HubOptions, config)
+    address = parse_address(options.path)
+    table, split_name = _load(config, address)
+    image_column = _column(config, table, "image", options.image_column)
+    label_column = _column(config, table, "label", options.label_column)
+    classes, labels = _labels(config, table, label_column, address)
+    split, count = split_of(config), len(classes)
+    rows = tuple(row for row, label in enumerate(labels) if is_in_half(label, count, split))
+    kept = tuple(name for label, name in enumerate(classes) if is_in_half(label, count, split))
+    if len(kept) < 2 or not rows:
+        raise InputError(f"{config.name}: {len(kept)} classes and {len(rows)} images in split {split!r}: too few")
+    offset = (count + 1) // 2 if split == "novel" else 0
+    at = f" at {address.revision}" if address.revision else ""
+    return HubDataset(
+        name=config.name,
+        split=split_label(config),
+        protocol=f"{config.spec.protocol}, split {split_name}{at}",
+        prompt=config.spec.prompt,
+        classes=kept,
+        table=table.cast_column(image_column, _undecoded()),
+        image_column=image_column,
+        labels=tuple(labels[row] - offset for row in rows),
+        rows=rows,
+        source=options.path,
+    )
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise ConfigError("hf: needs the package datasets: pip install 'tlac[hf]'") from error
+    return datasets
+
+
+def _undecoded() -> Any:
+    return _datasets().Image(decode=False)
+
+
+def _load(config: DatasetConfig, address: Address) -> tuple[Any, str]:
+    """One split as a table, and its name."""
+    datasets = _datasets()
+    arguments: dict[str, Any] = {"path": address.location}
+    if address.is_local and Path(address.location).is_file():
+        suffix = Path(address.location).suffix
+        if suffix not in _FORMATS:
+            raise InputError(f"{address.location}: not a {' or '.join(_FORMATS)} file")
+        arguments = {"path": _FORMATS[suffix], "data_files": {address.split or config.subset: address.location}}
+    elif not address.is_local:
+        arguments["revision"] = address.revision
+    try:
+        names = datasets.get_dataset_split_names(**arguments)
+        split = _choose_split(config, address, names)
+        return datasets.load_dataset(**arguments, split=split), split
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{config.name}: can't be loaded: {reason}") from error
+
+
+def _choose_split(config: DatasetConfig, address: Address, names: list[str]) -> str:
+    wanted = (address.split,) if address.split else _SPLITS[config.subset]
+    for name in wanted:
+        if name in names:
+            return name
+    if not address.split and config.subset == "test" and len(names) == 1:
+        return names[0]
+    raise InputError(f"{config.name}: no split {wanted[0]!r}: add one of :{', :'.join(names)} to the name")
+
+
+def _column(config: DatasetConfig, table: Any, noun: str, given: str | None) -> str:
+    """The column that holds images, or labels: the one given, the only one of that type, or one of a known name."""
+    datasets = _datasets()
+    kind, known = (datasets.Image, _IMAGE_COLUMNS) if noun == "image" else (datasets.ClassLabel, _LABEL_COLUMNS)
+    if given is not None and given in table.column_names:
+        return given
+    typed = [name for name, feature in table.features.items() if isinstance(feature, kind)]
+    named = [name for name in known if name in table.column_names]
+    for candidates in (typed if len(typed) == 1 else [], named[:1]):
+        if candidates and given is None:
+            return str(candidates[0])
+    raise InputError(
+        f"{config.name}: no {noun} column {given or ''} among {', '.join(table.column_names)}: name it as "
+        f"options.{noun}_column in a dataset file"
+    )
+
+
+def _labels(config: DatasetConfig, table: Any, column: str, address: Address) -> tuple[tuple[str, ...], list[int]]:
+    """All class names in label order, and the label of each row."""
+    feature, values = table.features[column], list(table[column])
+    names = tuple(getattr(feature, "names", ()))
+    if values and all(isinstance(value, str) for value in values):
+        classes = config.spec.classes or tuple(sorted(set(values)))
+        positions = {name: index for index, name in reversed(list(enumerate(classes)))}
+        values = [positions.get(value, value) for value in values]
+    else:
+        classes = config.spec.classes or names or _classnames(config, address)
+    for row, value in enumerate(values):
+        if not isinstance(value, int) or not 0 <= value < len(classes):
+            raise InputError(
+                f"{config.name}, row {row}: the label {value!r} is none of the {len(classes)} classes: correct the "
+                "row, or list the classes in a dataset file"
+            )
+    return classes, values
+
+
+def _classnames(config: DatasetConfig, address: Address) -> tuple[str, ...]:
+    """The lines of classnames.txt in the repository, the folder or beside the file."""
+    place = Path(address.location)
+    path = (place if place.is_dir() else place.parent) / CLASSNAMES_FILE
+    try:
+        if not address.is_local:
+            from huggingface_hub import hf_hub_download
+
+            path = Path(
+                hf_hub_download(address.location, CLASSNAMES_FILE, repo_type="dataset", revision=address.revision)
+            )
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{config.name}: labels are numbers and there is no {CLASSNAMES_FILE}: put one beside the data, a name "
+            "a line, or list the classes in a dataset file"
+        ) from error
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def _image_bytes(value: Any, place: str) -> bytes:
+    content = value.get("bytes") if isinstance(value, dict) else None
+    if not isinstance(content, bytes):
+        # a path alone would let a downloaded table name, and upload, any file of this machine
+        raise InputError(f"{place}: holds no image bytes: use a dataset whose images are in its files, or folder:PATH")
+    return content
