@@ -32,6 +32,8 @@ def load_litellm() -> ModuleType:
     litellm.telemetry = False  # type: ignore[attr-defined]
     litellm.suppress_debug_info = True  # type: ignore[attr-defined]
     litellm.num_retries = 0  # type: ignore[attr-defined]
+    # embedding() takes max_retries=0 for "not given" and falls back to this
+    litellm.DEFAULT_MAX_RETRIES = 0  # type: ignore[attr-defined]
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return litellm

@@ -102,8 +102,8 @@ class EndpointEncoder:
         import openai
 
         text = one_line(error).replace(key, "***") if key else one_line(error)
-        worth_asking_again = (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError)
-        if isinstance(error, worth_asking_again):
+        status = getattr(error, "status_code", None) or 0
+        if isinstance(error, openai.APIConnectionError) or status in (408, 429) or status >= 500:
             return TransientError(f"encoder {self.name!r}: the endpoint did not answer: {text}; try again later")
         variable = self._config.spec.api_key_env
         remedy = f"check {variable} and the model's name" if variable else "check the address and the model's name"

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from tlac.encoders.batching import ROWS, Batch, normalise, plan_batches, run_batches, unique_texts
+
+LENGTHS = [5, 3, 5, 4] * 20 + [7]
+
+
+def test_every_text_is_wanted_exactly_once():
+    wanted = Counter(row for batch in plan_batches(LENGTHS) for row in batch.rows[: batch.count])
+    assert wanted == Counter(range(len(LENGTHS)))
+
+
+def test_every_batch_has_the_same_number_of_rows_and_one_length():
+    batches = plan_batches(LENGTHS)
+    assert {len(batch.rows) for batch in batches} == {ROWS}
+    assert all(LENGTHS[row] == batch.length for batch in batches for row in batch.rows)
+
+
+def test_a_lone_text_fills_its_batch_with_itself():
+    assert plan_batches([9]) == [Batch(9, (0,) * ROWS, 1)]
+
+
+def test_no_texts_need_no_batches():
+    assert plan_batches([]) == []
+
+
+def test_rows_come_back_in_the_order_of_the_texts_without_the_surplus():
+    table = np.random.default_rng(0).normal(size=(len(LENGTHS), 6))
+    vectors = run_batches(LENGTHS, lambda batch: table[list(batch.rows)])
+    np.testing.assert_array_equal(vectors, normalise(table.astype(np.float32)))
+    assert vectors.dtype == np.float32
+
+
+def test_normalised_rows_have_length_one_and_a_zero_row_stays_zero():
+    rows = normalise(np.array([[3.0, 4.0], [0.0, 0.0], [1e-20, 0.0]]))
+    assert rows.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0.0, 0.0], [1.0, 0.0]]
+
+
+def test_unique_texts_keep_their_first_order_and_lead_back_to_all_texts():
+    texts = ["b", "a", "b", "c", "a"]
+    unique, inverse = unique_texts(texts)
+    assert unique == ["b", "a", "c"]
+    assert [unique[place] for place in inverse] == texts
