@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +26,8 @@ from tlac.store.inspection import SETTINGS, inspect
 MAX_ROW_BYTES = 16 * 2**20
 
 _CHUNK = 500
+_SCAN_BYTES = 8 * 2**20
+_LAST = "\U0010ffff"
 # a row that tlac can't have written has no text here, and a value over the bound is never fetched
 _SELECT = f"""
 SELECT key,
@@ -34,7 +36,7 @@ SELECT key,
 FROM Cache WHERE raw = 1
 """  # noqa: S608 - constants only
 _SELECT_ONE = f"{_SELECT} AND key = ?"
-_SELECT_AFTER = f"{_SELECT} AND typeof(key) = 'text' AND key > ? ORDER BY key LIMIT {_CHUNK}"
+_SELECT_AFTER = f"{_SELECT} AND typeof(key) = 'text' AND key > ? AND key < ? ORDER BY key LIMIT {_CHUNK}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +72,10 @@ class RowReader:
             places = ",".join("?" * len(chunk))
             yield from self._select(f"{_SELECT} AND key IN ({places})", tuple(chunk))
 
-    def __iter__(self) -> Iterator[Row]:
-        """All rows under raw text keys, by key; a few hundred are held at a time."""
+    def scan(self, before: str = _LAST) -> Iterator[Row]:
+        """All rows under text keys less than `before`, by key; a few hundred, or a few megabytes, at a time."""
         last = ""
-        while rows := self._select(_SELECT_AFTER, (last,)):
+        while rows := self._select(_SELECT_AFTER, (last, before), _SCAN_BYTES):
             yield from rows
             last = rows[-1].key
 
@@ -90,13 +92,22 @@ class RowReader:
         with self._lock:
             self._connection.close()
 
-    def _select(self, query: str, parameters: tuple[str, ...]) -> list[Row]:
+    def _select(self, query: str, parameters: tuple[str, ...], budget_bytes: int | None = None) -> list[Row]:
+        """The first rows that a query finds: all of them, or as many as a budget of text holds, at least one."""
+        rows: list[Row] = []
         with self._lock:
             try:
-                rows = self._connection.execute(query, parameters).fetchall()
+                cursor = self._connection.execute(query, parameters)
+                for key, text in cursor:
+                    rows.append(Row(key.decode("utf-8", "backslashreplace"), text))
+                    if budget_bytes is not None:
+                        budget_bytes -= len(text or b"")
+                        if budget_bytes <= 0:
+                            break
+                cursor.close()
             except (sqlite3.Error, UnicodeEncodeError) as error:
                 raise self._complaint(error) from error
-        return [Row(key.decode("utf-8", "backslashreplace"), text) for key, text in rows]
+        return rows
 
     def _complaint(self, error: Exception) -> StoreError:
         return StoreError(f"{self._folder / DATABASE}: can't be read: {error}; see `tlac cache verify`")
@@ -118,8 +129,11 @@ class RowWriter:
         """Open the database for writing now, making it where there is none. Raises StoreError."""
         self._thread.submit(self._opened).result()
 
-    def write(self, rows: Sequence[tuple[str, str]]) -> None:
-        """Write (key, text) rows, all or none. Raises StoreError, and then none is written."""
+    def write(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Write (key, text) rows, all or none. Raises StoreError, and then none is written.
+
+        No other process writes from before the first row is taken from `rows` until all are committed.
+        """
         self._thread.submit(self._write, rows).result()
 
     def delete(self, keys: Sequence[str]) -> int:
@@ -136,7 +150,7 @@ class RowWriter:
             self._cache = _open_cache(self._folder)
         return self._cache
 
-    def _write(self, rows: Sequence[tuple[str, str]]) -> None:
+    def _write(self, rows: Iterable[tuple[str, str]]) -> None:
         with self._transaction() as cache:
             for key, text in rows:
                 cache.set(key, text)
@@ -163,11 +177,22 @@ class RowWriter:
             self._cache = None
 
 
+class _Cache(diskcache.Cache):  # type: ignore[misc]
+    """diskcache's Cache, but one that can't be opened leaves no connection open."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            super().__init__(str(folder), timeout=BUSY_TIMEOUT_S, disk=TextDisk, **SETTINGS)
+        except (sqlite3.Error, OSError):
+            self.close()
+            raise
+
+
 def _open_cache(folder: Path) -> diskcache.Cache:
     give_up_at = time.monotonic() + BUSY_TIMEOUT_S
     while True:
         try:
-            return diskcache.Cache(str(folder), timeout=BUSY_TIMEOUT_S, disk=TextDisk, **SETTINGS)
+            return _Cache(folder)
         except (sqlite3.Error, OSError) as error:
             # diskcache opens without a time-out and retries only some of its statements
             if "locked" not in str(error) or time.monotonic() > give_up_at:

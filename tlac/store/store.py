@@ -6,7 +6,8 @@ Does not know who asks, nor how a key is made from an image.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,8 +16,8 @@ from tlac.documents import (
     StoredAnswer,
     StoredEmbedding,
     answer_text,
+    check_request,
     embedding_text,
-    is_stored,
     parse_answer,
     parse_answer_response,
     parse_embedding,
@@ -24,8 +25,9 @@ from tlac.documents import (
 from tlac.errors import InputError, StoreError
 from tlac.keys import sha256_of
 from tlac.store.connection import DATABASE
-from tlac.store.folder import EMBEDDINGS, RESPONSES, prepare_folder
+from tlac.store.folder import EMBEDDINGS, FORMAT, RESPONSES, prepare_folder, write_format
 from tlac.store.rows import Row, RowReader, RowWriter
+from tlac.store.texts import TEXT_KEY_PREFIX, fold, parse_text_row, unfold
 from tlac.types import Float32Array, LMMResponse
 
 _BATCH = 1000
@@ -66,9 +68,11 @@ class Store:
         Raises StoreError naming the path and the remedy.
         """
         self.path = path.expanduser().absolute()
-        prepare_folder(self.path)
+        written_format = prepare_folder(self.path)
         self._writers = {name: RowWriter(self.path / name) for name in (RESPONSES, EMBEDDINGS)}
         self._readers: dict[str, RowReader] = {}
+        self._known_texts: set[str] = set()
+        self._text_of = lru_cache(maxsize=64)(self._read_text)
         try:
             for name, writer in self._writers.items():
                 if not (self.path / name / DATABASE).exists():
@@ -78,6 +82,8 @@ class Store:
             self.close()
             raise
         self.warnings = tuple(warning for reader in self._readers.values() for warning in reader.warnings)
+        if written_format < FORMAT:
+            self._migrate()
 
     @classmethod
     def open(cls, path: Path) -> Store:
@@ -129,18 +135,14 @@ class Store:
 
     def put_entries(self, entries: Iterable[StoredAnswer]) -> None:
         """Keep answers, as many as fit in one transaction at a time. Raises as put_response does."""
-        batch: list[tuple[str, str]] = []
+        batch: list[StoredAnswer] = []
         for entry in entries:
-            if not is_stored(entry.response):
-                raise StoreError(f"a response with outcome {entry.response.outcome} is not an answer and is not kept")
-            if sha256_of(entry.request) != entry.key:
-                raise StoreError(f"the key {entry.key[:12]} is not the digest of its request: the answer is not kept")
-            batch.append((entry.key, answer_text(entry.request, entry.response, entry.backend)))
+            batch.append(entry)
             if len(batch) == _BATCH:
-                self._writers[RESPONSES].write(batch)
+                self._put_batch(batch)
                 batch = []
         if batch:
-            self._writers[RESPONSES].write(batch)
+            self._put_batch(batch)
 
     def delete_entries(self, keys: Sequence[str]) -> int:
         """Forget the answers under these keys; returns how many there were. Raises StoreError."""
@@ -149,7 +151,7 @@ class Store:
 
     def entries(self) -> Iterator[StoredAnswer]:
         """All answers by key, read as they are asked for. Raises StoreError at a row that is not tlac's."""
-        return (self._parse_entry(row) for row in self._readers[RESPONSES])
+        return (self._parse_entry(row) for row in self._readers[RESPONSES].scan(before=TEXT_KEY_PREFIX))
 
     def get_embeddings(self, keys: Sequence[str]) -> dict[str, tuple[Float32Array, bool]]:
         """The embeddings under these keys, those that there are: (d,) float32, and whether the text was cut.
@@ -170,7 +172,7 @@ class Store:
 
     def embeddings(self) -> Iterator[StoredEmbedding]:
         """All embeddings by key, read as they are asked for. Raises StoreError at a row that is not tlac's."""
-        return (self._parse_embedding(row) for row in self._readers[EMBEDDINGS])
+        return (self._parse_embedding(row) for row in self._readers[EMBEDDINGS].scan())
 
     def stats(self) -> StoreStats:
         """Count what the store holds; reads every answer. Raises StoreError at a row that is not tlac's."""
@@ -187,11 +189,51 @@ class Store:
             cost_usd=sum(count.cost_usd for count in counts),
         )
 
+    def _put_batch(self, entries: list[StoredAnswer]) -> None:
+        rows: list[tuple[str, str]] = []
+        texts: dict[str, str] = {}
+        for entry in entries:
+            try:
+                check_request(entry.request)
+                if sha256_of(entry.request) != entry.key:
+                    raise InputError("the key is not the digest of the request")
+                rows.append(_fold_entry(entry, texts))
+            except InputError as error:
+                raise StoreError(f"the answer under {entry.key[:12]} is not kept: {error}") from error
+        new = {key: content for key, content in texts.items() if key not in self._known_texts}
+        self._writers[RESPONSES].write([*new.items(), *rows])
+        self._known_texts.update(new)
+
+    def _migrate(self) -> None:
+        try:
+            self._writers[RESPONSES].write(self._folded_rows())
+            write_format(self.path)
+        except (StoreError, OSError) as error:
+            self.warnings += (f"{self.path}: an older tlac wrote the store; it is read as it is, since: {error}",)
+
+    def _folded_rows(self) -> Iterator[tuple[str, str]]:
+        texts: dict[str, str] = {}
+        for row in self._readers[RESPONSES].scan(before=TEXT_KEY_PREFIX):
+            try:
+                entry = self._parse_entry(row)
+            except StoreError:
+                # left for `cache verify` to report
+                continue
+            yield _fold_entry(entry, texts)
+        yield from texts.items()
+
     def _parse_entry(self, row: Row) -> StoredAnswer:
         try:
-            return parse_answer(row.key, _text(row))
+            entry = parse_answer(row.key, _text(row))
+            return replace(entry, request=unfold(entry.request, self._text_of))
         except InputError as error:
             raise self._row_complaint(row.key, error) from error
+
+    def _read_text(self, key: str) -> str:
+        row = self._readers[RESPONSES].get(key)
+        if row is None:
+            raise InputError(f"a request whose text {key[:17]} is gone")
+        return parse_text_row(key, _text(row))
 
     def _parse_embedding(self, row: Row) -> StoredEmbedding:
         try:
@@ -200,10 +242,17 @@ class Store:
             raise self._row_complaint(row.key, error) from error
 
     def _row_complaint(self, key: str, error: InputError) -> StoreError:
-        return StoreError(f"{self.path}: the row under {key[:12]} is {error}; see `tlac cache verify`")
+        return StoreError(f"{self.path}: the row under {key[:12]} can't be used: {error}; see `tlac cache verify`")
 
 
 def _text(row: Row) -> bytes:
     if row.text is None:
         raise InputError("not text that tlac wrote")
     return row.text
+
+
+def _fold_entry(entry: StoredAnswer, texts: dict[str, str]) -> tuple[str, str]:
+    """The row of an answer; the rows of its long texts are added to `texts`."""
+    request, found = fold(entry.request)
+    texts.update(found)
+    return entry.key, answer_text(request, entry.response, entry.backend)

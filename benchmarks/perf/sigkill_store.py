@@ -1,0 +1,87 @@
+"""Kills a writing process again and again, and counts what the store lost of what it had acknowledged.
+
+    python benchmarks/perf/sigkill_store.py [ROUNDS]      default 50
+
+Each round starts a process that puts answers and says so after each; it is killed with SIGKILL at a random
+moment, also while it opens the store. Prints one line of JSON; exits with 1 when anything was lost, wrong, or
+found by verification.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from tlac.keys import request_document, sha256_of
+from tlac.store import Store, verify_store
+from tlac.types import LMMRequest, LMMResponse, Message, Outcome, TextPart
+
+CLASSES = ", ".join(f"class number {number}" for number in range(100))
+
+
+def document_of(number: int) -> dict[str, object]:
+    """The request of a number: a question after a class list that all share."""
+    parts = (TextPart(CLASSES, is_prefix=True), TextPart(f"Which is answer {number}?"))
+    return request_document(LMMRequest("stage2", "fake/model", (Message("user", parts),)))
+
+
+def write(folder: Path, start: int) -> None:
+    """Put answers for ever, and print the number of each once it is stored."""
+    with Store(folder) as store:
+        number = start
+        while True:
+            document = document_of(number)
+            store.put_response(sha256_of(document), document, LMMResponse(Outcome.ANSWERED, f"is {number}"), "fake")
+            sys.stdout.write(f"{number}\n")
+            sys.stdout.flush()
+            number += 1
+
+
+def kill_once(folder: Path, start: int, delay_s: float) -> list[int]:
+    """Run a writer for some time after its first sign of life, kill it; the numbers that it acknowledged."""
+    command = [sys.executable, __file__, "--write", str(folder), str(start)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:  # noqa: S603 - this very file
+        timer = threading.Timer(delay_s, writer.kill)
+        timer.start()
+        output = writer.stdout.read() if writer.stdout else ""
+        timer.join()
+    # the last line may have been cut by the kill
+    return [int(line) for line in output.split("\n")[:-1]]
+
+
+def main(rounds: int) -> int:
+    """Kill as many writers; 0 when nothing was lost."""
+    chance = random.Random(20250101)  # noqa: S311 - a repeatable choice of moments
+    acknowledged: list[int] = []
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "store"
+        for turn in range(rounds):
+            acknowledged += kill_once(folder, turn * 1_000_000, chance.uniform(0.15, 1.0))
+        lost, wrong = 0, 0
+        with Store(folder) as store:
+            for number in acknowledged:
+                response = store.get_response(sha256_of(document_of(number)))
+                lost += response is None
+                wrong += response is not None and response.text != f"is {number}"
+        verification = verify_store(folder)
+    found = {
+        "kills": rounds,
+        "acknowledged": len(acknowledged),
+        "stored": verification.answers,
+        "lost": lost,
+        "wrong": wrong,
+        "problems": len(verification.problems),
+    }
+    sys.stdout.write(json.dumps(found) + "\n")
+    return 1 if lost or wrong or verification.problems or not acknowledged else 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--write"]:
+        write(Path(sys.argv[2]), int(sys.argv[3]))
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 50))
