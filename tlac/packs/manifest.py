@@ -124,4 +124,4 @@ def read_manifest(path: Path) -> Manifest:
             return parse_manifest(line)
         except InputError as error:
             raise PackError(path, number, f"is not a manifest: {error}") from error
-    raise InputError(f"{path}: is empty: not a response pack")
+    raise PackError(path, 1, "there is no manifest: the file is empty or cut short")

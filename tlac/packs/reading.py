@@ -70,7 +70,7 @@ def read_pack(path: Path) -> Iterator[StoredAnswer | StoredEmbedding]:
         counts[kind] += 1
         yield kept
     if manifest is None:
-        raise InputError(f"{path}: is empty: not a response pack")
+        raise PackError(path, 1, "there is no manifest: the file is empty or cut short")
     for kind, promised in (("answers", manifest.answers), ("embeddings", manifest.embeddings)):
         if counts[kind] != promised:
             raise PackError(path, number, f"the pack ends after {counts[kind]} {kind} of {promised}")
