@@ -5,6 +5,7 @@ Images keep their original bytes: nothing is decoded here. Does not know any par
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,12 +131,9 @@ def _load(config: DatasetConfig, address: Address) -> tuple[Any, str]:
     """One split as a table, and its name."""
     datasets = _datasets()
     arguments: dict[str, Any] = {"path": address.location}
-    if address.is_local and Path(address.location).is_file():
-        suffix = Path(address.location).suffix
-        if suffix not in _FORMATS:
-            raise InputError(f"{address.location}: not a {' or '.join(_FORMATS)} file")
-        arguments = {"path": _FORMATS[suffix], "data_files": {address.split or config.subset: address.location}}
-    elif not address.is_local:
+    if address.is_local:
+        arguments.update(_local_files(Path(address.location), address.split or config.subset))
+    else:
         arguments["revision"] = address.revision
     try:
         names = datasets.get_dataset_split_names(**arguments)
@@ -144,6 +142,27 @@ def _load(config: DatasetConfig, address: Address) -> tuple[Any, str]:
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{config.name}: can't be loaded: {reason}") from error
+
+
+def _local_files(place: Path, default_split: str) -> dict[str, Any]:
+    """The format and the files by split of a table file, or of a folder of them; nothing for any other folder.
+
+    Left to itself, the library would take a folder's classnames.txt for the data. A file's split is the one
+    that its path below the folder names, else `default_split`.
+    """
+    if place.is_file():
+        if place.suffix not in _FORMATS:
+            raise InputError(f"{place}: not a {' or '.join(_FORMATS)} file")
+        return {"path": _FORMATS[place.suffix], "data_files": {default_split: str(place)}}
+    for suffix, kind in _FORMATS.items():
+        files: dict[str, list[str]] = {}
+        for path in sorted(place.rglob(f"*{suffix}")):
+            words = re.split(r"[^a-z]+", path.relative_to(place).as_posix().lower())
+            named = [name for names in _SPLITS.values() for name in names if name in words]
+            files.setdefault(named[0] if named else default_split, []).append(str(path))
+        if files:
+            return {"path": kind, "data_files": files}
+    return {}
 
 
 def _choose_split(config: DatasetConfig, address: Address, names: list[str]) -> str:

@@ -1,0 +1,199 @@
+import io
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import make_png
+from tlac.config import load_dataset_config
+from tlac.datasets.hub import Address, parse_address
+from tlac.errors import ConfigError, InputError
+from tlac.registry import open_dataset
+
+IMAGES = [make_png(seed) for seed in range(4)]
+LABELS = [0, 2, 1, 2]
+NAMES = ["cat", "dog", "emu"]
+
+
+@pytest.fixture(autouse=True)
+def own_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "tables")
+    datasets.disable_progress_bars()
+
+
+def write_parquet(folder: Path, split: str = "test", labels: list[Any] = LABELS, kind: str = "names") -> Path:
+    from datasets import ClassLabel, Dataset, Features, Image, Value
+
+    feature = {"names": ClassLabel(names=NAMES), "text": Value("string"), "number": Value("int64")}[kind]
+    images = [{"bytes": image, "path": None} for image in IMAGES]
+    table = Dataset.from_dict({"image": images, "label": labels}, features=Features(image=Image(), label=feature))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{split}-00000-of-00001.parquet"
+    table.to_parquet(path)
+    return path
+
+
+def write_shard(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as shard:
+        for number, (image, label) in enumerate(zip(IMAGES, LABELS, strict=True)):
+            for name, content in ((f"s{number}.png", image), (f"s{number}.cls", str(label).encode())):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                shard.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def open_at(address: str, **asked: str):
+    return open_dataset(load_dataset_config(f"hf:{address}", **asked))
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("org/set", Address("org/set")),
+        ("org/set:test", Address("org/set", None, "test")),
+        ("org/set@v1.0:train", Address("org/set", "v1.0", "train")),
+        ("org/set@refs/pr/1", Address("org/set", "refs/pr/1")),
+        ("set@abc", Address("set", "abc")),
+    ],
+)
+def test_an_address_names_repository_revision_and_split(text: str, address: Address) -> None:
+    assert parse_address(text) == address
+
+
+def test_a_local_path_may_hold_the_marks_of_an_address(tmp_path: Path) -> None:
+    folder = tmp_path / "a@b:c"
+    folder.mkdir()
+    assert parse_address(str(folder)) == Address(str(folder))
+    assert parse_address(f"{folder}:test") == Address(str(folder), None, "test")
+
+
+def test_a_parquet_folder_keeps_the_original_bytes(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "set")
+    dataset = open_at(str(tmp_path / "set"))
+    assert dataset.classes == tuple(NAMES)
+    assert [(sample.source, sample.label) for sample in dataset] == list(zip(IMAGES, LABELS, strict=True))
+    assert len(dataset) == 4
+    assert dataset.protocol == "hf as given, split test"
+    assert [sample.id for sample in dataset] == ["000000", "000001", "000002", "000003"]
+
+
+def test_a_webdataset_shard_takes_its_names_from_the_file_beside_it(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "wds" / "shard-000.tar")
+    with pytest.raises(InputError, match=r"there is no classnames.txt"):
+        open_at(str(shard))
+    (shard.parent / "classnames.txt").write_text("cat\ndog\nemu\n")
+    for address in (shard, shard.parent):
+        dataset = open_at(str(address))
+        assert dataset.classes == tuple(NAMES)
+        assert [(sample.source, sample.label) for sample in dataset] == list(zip(IMAGES, LABELS, strict=True))
+        assert [sample.id for sample in dataset] == ["s0", "s1", "s2", "s3"]
+
+
+def test_folder_csv_and_tables_hold_the_same_images_labels_and_classes(tmp_path: Path) -> None:
+    root = tmp_path / "folder"
+    lines = ["path,label"]
+    for number, (image, label) in enumerate(zip(IMAGES, LABELS, strict=True)):
+        path = root / NAMES[label] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image)
+        lines.append(f"{NAMES[label]}/{number}.png,{NAMES[label]}")
+    (root / "list.csv").write_text("\n".join(lines))
+    shard = write_shard(tmp_path / "wds" / "shard.tar")
+    (shard.parent / "classnames.txt").write_text("\n".join(NAMES))
+    addresses = (f"folder:{root}", f"csv:{root / 'list.csv'}", f"hf:{write_parquet(tmp_path / 'p')}", f"hf:{shard}")
+    contents = []
+    for address in addresses:
+        dataset = open_dataset(load_dataset_config(address))
+        pairs = {
+            (sample.source.read_bytes() if isinstance(sample.source, Path) else sample.source, sample.label)
+            for sample in dataset
+        }
+        contents.append((dataset.classes, pairs))
+    assert contents[1:] == contents[:1] * 3
+
+
+def test_text_labels_are_sorted_into_classes(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "set", labels=["emu", "cat", "emu", "dog"], kind="text")
+    dataset = open_at(str(tmp_path / "set"))
+    assert (dataset.classes, [sample.label for sample in dataset]) == (("cat", "dog", "emu"), [2, 0, 2, 1])
+
+
+def test_the_split_asked_for_is_taken(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "set", "train")
+    write_parquet(tmp_path / "set", "validation", labels=[2, 2, 2, 2])
+    with pytest.raises(InputError, match=r"no split 'test': add one of :train, :validation"):
+        open_at(str(tmp_path / "set"))
+    assert {sample.label for sample in open_at(str(tmp_path / "set"), subset="val")} == {2}
+    assert {sample.label for sample in open_at(f"{tmp_path / 'set'}:train")} == {0, 1, 2}
+
+
+def test_halves_are_taken_from_tables_too(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "set")
+    base = open_at(str(tmp_path / "set"), split="base")
+    assert (base.classes, [(sample.id, sample.label) for sample in base]) == (
+        ("cat", "dog"),
+        [("000000", 0), ("000002", 1)],
+    )
+    with pytest.raises(InputError, match="1 classes and 2 images in split 'novel'"):
+        open_at(str(tmp_path / "set"), split="novel")
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_outside_the_classes_is_named(tmp_path: Path, label: int) -> None:
+    write_parquet(tmp_path / "set", labels=[0, 1, label, 2], kind="number")
+    (tmp_path / "set" / "classnames.txt").write_text("\n".join(NAMES))
+    with pytest.raises(InputError, match=rf"row 2: the label {label} is none of the 3 classes"):
+        open_at(str(tmp_path / "set"))
+
+
+def test_columns_may_be_named_and_unknown_ones_are_listed(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "set")
+    for column, message in (("label", None), ("kind", r"no label column kind among image, label")):
+        (tmp_path / "set.yaml").write_text(
+            f"loader: hf\nprotocol: ours\noptions: {{path: '{path}', label_column: {column}}}\n"
+        )
+        config = load_dataset_config(str(tmp_path / "set.yaml"))
+        if message is None:
+            assert len(open_dataset(config)) == 4
+        else:
+            with pytest.raises(InputError, match=message):
+                open_dataset(config)
+
+
+def test_an_image_given_only_as_a_path_is_refused(tmp_path: Path) -> None:
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(IMAGES[0])
+    image = {"bytes": Value("binary"), "path": Value("string")}
+    table = Dataset.from_dict(
+        {"image": [{"bytes": None, "path": str(secret)}] * 2, "label": [0, 1]},
+        features=Features(image=image, label=ClassLabel(names=NAMES)),
+    )
+    (tmp_path / "set").mkdir()
+    table.to_parquet(tmp_path / "set" / "test.parquet")
+    dataset = open_at(str(tmp_path / "set"))
+    with pytest.raises(InputError, match="row 0: holds no image bytes"):
+        list(dataset)
+
+
+def test_files_that_are_no_tables_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(InputError, match=r"notes.txt: not a .parquet or .tar file"):
+        open_at(str(tmp_path / "notes.txt"))
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(InputError, match="can't be loaded") as caught:
+        open_at(str(tmp_path / "broken.parquet"))
+    assert "\n" not in str(caught.value)
+
+
+def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ConfigError, match=r"pip install 'tlac\[hf\]'"):
+        open_at("org/set")
