@@ -7,12 +7,14 @@ import io
 import ipaddress
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
 
+from tlac.cli import main
 from tlac.store import Store
 from tlac.types import Encoding, LMMRequest, LMMResponse, Outcome, Usage
 
@@ -99,3 +101,30 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("../shared, with real answers and split files, is not on this machine")
     return SHARED
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def tlac_command(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Shown]:
+    """Runs the command line in this process, in an empty working directory."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def run(*arguments: object) -> Shown:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Shown(ended.value.code, printed.out, printed.err)
+
+    return run

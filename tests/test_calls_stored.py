@@ -61,6 +61,24 @@ def test_a_waiter_that_is_cancelled_costs_the_others_nothing(store: Store) -> No
     assert len(fake.asked) == 1
 
 
+def test_what_a_cancelled_run_left_in_flight_is_kept(store: Store) -> None:
+    class Slow(FakeLMM):
+        async def ask(self, request: LMMRequest) -> LMMResponse:
+            await asyncio.sleep(0.01)
+            return await super().ask(request)
+
+    lmm = StoredLMM(Slow(lambda _: "a cat"), store, "fake")
+
+    async def cancel_and_finish() -> None:
+        waiter = asyncio.ensure_future(lmm.ask(request()))
+        await asyncio.sleep(0)
+        waiter.cancel()
+        await lmm.finish()
+
+    asyncio.run(cancel_and_finish())
+    assert store.get_response(response_key(request())) is not None
+
+
 def test_a_failed_call_is_not_stored_and_is_asked_again(store: Store) -> None:
     def fail(_: LMMRequest) -> str:
         raise TransientError("the server is down")

@@ -95,7 +95,7 @@ def test_an_unreadable_image_is_that_samples_failure(tmp_path: Path) -> None:
     samples = [SAMPLES[0], Sample("gone.jpg", tmp_path / "gone.jpg", 0), SAMPLES[1]]
     gathered = run(FakeLMM(lambda _: "a car"), samples=samples)
     kinds = [transcript.failure.kind if transcript.failure else None for transcript in gathered.transcripts]
-    assert kinds == [None, "image", None]
+    assert kinds == [None, "sample", None]
     assert "gone.jpg" in gathered.transcripts[1].failure.reason
 
 

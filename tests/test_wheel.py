@@ -42,7 +42,11 @@ def test_backends_are_listed_from_an_installed_wheel(wheel: Path, tmp_path: Path
     # the dependencies come from this environment, behind the wheel: its own files must be its own
     (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"])
     listed = subprocess.run(
-        [str(environment / "bin" / "tlac"), "backends", "list"], capture_output=True, text=True, cwd=tmp_path, check=True
+        [str(environment / "bin" / "tlac"), "backends", "list"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
     ).stdout
     expected = {path.stem for path in (ROOT / "backends").glob("*.yaml")}
     assert {line.split()[0] for line in listed.splitlines()} == expected

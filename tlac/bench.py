@@ -5,11 +5,13 @@ Binds the layers below; knows no provider, no encoder's insides, no terminal.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import random
 import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +25,7 @@ from tlac.embeddings import StoredEncoder
 from tlac.errors import MissingAnswersError
 from tlac.gather import GatherProgress, gather
 from tlac.identity import dataset_digest
-from tlac.interfaces import LMM, Dataset
+from tlac.interfaces import Dataset
 from tlac.interview import Interview, Method, Respondent
 from tlac.matching import DEFAULT_TEMPLATE, MatchingRule
 from tlac.metrics import measure
@@ -74,7 +76,7 @@ class Bench:
         self._is_offline = is_offline
         self._concurrency = concurrency
         self._retry = retry
-        self._lmms: dict[str, LMM] = {}
+        self._lmms: dict[str, StoredLMM] = {}
         self._encoders: dict[str, StoredEncoder] = {}
 
     def respondent(self, backend: Backend) -> Respondent:
@@ -89,6 +91,18 @@ class Bench:
         if config.name not in self._encoders:
             self._encoders[config.name] = StoredEncoder(open_encoder(config), self._store)
         return self._encoders[config.name]
+
+    def finish(self) -> None:
+        """Wait for calls that an interrupted run left in flight: they are paid for, and their answers are kept.
+
+        Another interrupt gives them up.
+        """
+
+        async def finish_all() -> None:
+            await asyncio.gather(*(lmm.finish() for lmm in self._lmms.values()))
+
+        with suppress(KeyboardInterrupt):
+            loop.run(finish_all())
 
     def run(self, spec: RunSpec, out: Path, progress: GatherProgress | None = None, with_report: bool = True) -> Run:
         """Gather, score, measure and write one run.

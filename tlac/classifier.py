@@ -26,7 +26,7 @@ from tlac.types import LMMResponse, Outcome, Prediction, Sample, Transcript, Tur
 DEFAULT_ENCODER = "clip-vit-b-16"
 _ERRORS: dict[str, type[TlacError]] = {
     "missing": MissingAnswersError,
-    "image": InputError,
+    "sample": InputError,
     "call": CallError,
     "stopped": CallError,
 }

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from tlac.errors import CallError, InputError, MissingAnswersError, PermanentError
+from tlac.errors import CallError, InputError, MissingAnswersError, PermanentError, SampleError
 from tlac.images import identify
 from tlac.interview import Interview, Method
 from tlac.types import Failure, Image, Sample, Transcript, Turn
@@ -94,8 +94,8 @@ async def _ask(sample: Sample, interview: Interview, method: Method, state: _Pro
     except PermanentError as error:
         failure = Failure("call", str(error))
         state.stopped = state.stopped or str(error)
-    except InputError as error:
-        failure = Failure("image", str(error))
+    except (InputError, SampleError) as error:
+        failure = Failure("sample", str(error))
     except CallError as error:
         failure = Failure("call", str(error))
     found = {turn.stage: turn for turn in turns}

@@ -168,10 +168,10 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a sample has no answer: its answer is `missing` from the store of an offline run, its `image` can't
-    be read, its `call` gave no response, or the run had `stopped` before it was asked about."""
+    """Why a sample has no answer: its answer is `missing` from the store of an offline run, the `sample` can't
+    be asked about (an image that can't be read, say), its `call` gave no response, or the run had `stopped`."""
 
-    kind: Literal["missing", "image", "call", "stopped"]
+    kind: Literal["missing", "sample", "call", "stopped"]
     reason: str
 
 

@@ -47,6 +47,12 @@ class StoredLMM:
         # shielded: one waiter that is cancelled must not cost the others a call that is already paid for
         return await asyncio.shield(task)
 
+    async def finish(self) -> None:
+        """Wait for the calls in flight, and keep what they bring. When cancelled, the calls are given up."""
+        tasks = list(self._in_flight.values())
+        # gather passes a cancellation on to the calls, which ends them
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     async def _ask_and_keep(self, key: str, document: dict[str, object], request: LMMRequest) -> LMMResponse:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._writer, self._store.require_writable)

@@ -129,6 +129,8 @@ def _run_cell(runner: Bench, spec: RunSpec, given: dict[str, Any]) -> _Cell:
         with show_progress(title, total, given["as_json"]) as progress:
             run = runner.run(spec, given["out"], progress, not given["no_report"])
     except KeyboardInterrupt as interrupt:
+        click.echo("tlac: stopping; waiting for the calls in flight (Ctrl-C again gives them up)", err=True)
+        runner.finish()
         raise IncompleteRunError(
             f"stopped in {title}; every answer so far is stored, and the same command goes on from there"
         ) from interrupt

@@ -12,10 +12,10 @@ from tlac.runs import Run, RunRecord
 
 def print_runs(runs: Sequence[Run]) -> None:
     """One row a run: what was asked of whom, how well it did, what it took."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for heading in ("dataset", "backend", "method"):
         table.add_column(heading, overflow="fold")
-    for heading in ("n", "top-1 %", "95 %", "cover %", "asked", "stored", "USD"):
+    for heading in ("n", "top-1", "95 % CI", "cover", "asked", "stored", "USD"):
         table.add_column(heading, justify="right", no_wrap=True)
     for run in runs:
         metrics, record = run.metrics, run.record

@@ -1,0 +1,5 @@
+"""`python -m tlac` is the `tlac` command."""
+
+from tlac.cli import main
+
+main()
