@@ -22,13 +22,22 @@ from tlac.errors import ConfigError, InputError, SampleError, TransientError
 from tlac.images import prepare
 from tlac.litellm_runtime import load_litellm
 from tlac.lmms.litellm_errors import provider_message, translate
-from tlac.lmms.litellm_wire import choice_schema, read_response, wire_messages
+from tlac.lmms.litellm_wire import choice_arguments, read_response, wire_messages
 from tlac.resources import Resource
 from tlac.types import ImagePart, LMMRequest, LMMResponse, Outcome, PreparedImage
 
 # set by tlac itself, or a way to carry a secret into keys, logs and runs
 _RESERVED = {"model", "messages", "stream", "n", "timeout", "num_retries", "max_retries", "fallbacks", "drop_params"}
-_RESERVED |= {"mock_response", "response_format", "api_key", "api_base", "base_url", "headers", "extra_headers"}
+_RESERVED |= {
+    "mock_response",
+    "response_format",
+    "output_config",
+    "api_key",
+    "api_base",
+    "base_url",
+    "headers",
+    "extra_headers",
+}
 # litellm drops what it does not know for Gemini without a word; these it does send on
 _GEMINI_EXTRAS = frozenset(("top_k", "safety_settings"))
 # a placeholder keeps litellm from sending OPENAI_API_KEY and the like to a server they were not meant for
@@ -108,7 +117,7 @@ class LiteLLM:
         self._check_params(litellm, request)
         arguments: dict[str, Any] = dict(request.params)
         if request.choice is not None and request.choice.by_index:
-            arguments["response_format"] = choice_schema(request.choice)
+            arguments.update(choice_arguments(request.model, request.choice))
         arguments.update(
             model=request.model,
             messages=wire_messages(request, images),

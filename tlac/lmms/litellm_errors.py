@@ -27,6 +27,10 @@ _REFUSED_PARAMS = re.compile(r"parameters: \[(.*?)\]|doesn't support (\w+)=|(\w+
 _TOO_LARGE = re.compile(r"request_too_large|payload size exceeds|request entity too large|\b413\b", re.IGNORECASE)
 _BROKEN_JSON = re.compile(r"converting to valid response|json\.?decode|expecting value|invalid json", re.IGNORECASE)
 
+# litellm's own advice, and the trace that it appends
+_NOT_FOR_USERS = re.compile(r"To drop (?:these|unsupported)|Traceback \(most recent|File an issue")
+_CLASS_NAMES = re.compile(r"^(?:(?:litellm\.)?\w+(?:Error|Exception)(?:: ?| - ))+")
+
 
 def translate(error: Exception, backend: Backend) -> CallError | ConfigError:
     """The error of ours that says what a litellm exception means for the run."""
@@ -73,7 +77,8 @@ def _refused(status: int, backend: Backend, message: str) -> CallError:
         )
     if status in (400, 422) and _REFUSED_IMAGE.search(message):
         return SampleError(f"{backend.name}: the provider can't use this image ({where})")
-    return PermanentError(f"{backend.name}: the request was refused; check params in {backend.source} ({where})")
+    # one image's fault or everybody's: tlac.calls ends the run when it repeats
+    return SampleError(f"{backend.name}: the request was refused; check params in {backend.source} ({where})")
 
 
 def _status(error: Exception) -> int | None:
@@ -90,10 +95,10 @@ def _name_params(message: str) -> str:
 def provider_message(error: BaseException) -> str:
     """The provider's own words in an exception's text, in one line, shortened, without secrets."""
     text = str(error)
-    inner = re.search(r'"message"\s*:\s*"((?:[^"\\]|\\.)*)"', text)
+    inner = re.search(r'"(?:message|error)"\s*:\s*"((?:[^"\\]|\\.)*)"', text)
     text = inner[1].replace('\\"', '"').replace("\\n", " ") if inner else text
-    text = text.partition("To drop these")[0].partition("To drop unsupported")[0]
-    text = re.sub(r"^(litellm\.\w+: ?)+", "", " ".join(redact(text).split())).strip(" .")
+    text = _NOT_FOR_USERS.split(text)[0]
+    text = _CLASS_NAMES.sub("", " ".join(redact(text).split())).strip(" .")
     return text[:_LONGEST_MESSAGE] + ("…" if len(text) > _LONGEST_MESSAGE else "") or type(error).__name__
 
 

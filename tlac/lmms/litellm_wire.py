@@ -40,21 +40,29 @@ def _wire_part(part: TextPart | ImagePart, images: Mapping[str, PreparedImage], 
     return block
 
 
-def choice_schema(task: ChoiceTask) -> dict[str, Any]:
-    """The response format that constrains stage 2 to `{"class_index": "17"}`, an index as a string.
+def choice_arguments(model: str, task: ChoiceTask) -> dict[str, Any]:
+    """The arguments of a call that constrain stage 2 to `{"class_index": "17"}`, an index as a string.
 
     Strings, since some providers accept an enum of strings only.
     """
+    schema = _choice_schema(task)
+    if model.startswith("anthropic/"):
+        # litellm turns response_format into output_format, which Anthropic's published types no longer hold
+        return {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
+    json_schema = {"name": "choice", "strict": True, "schema": schema}
+    return {"response_format": {"type": "json_schema", "json_schema": json_schema}}
+
+
+def _choice_schema(task: ChoiceTask) -> dict[str, Any]:
     index: dict[str, Any] = {"type": "string"}
     if len(task.classes) <= _MOST_ENUM_VALUES:
         index["enum"] = [str(position) for position in range(len(task.classes))]
-    schema = {
+    return {
         "type": "object",
         "properties": {"class_index": index},
         "required": ["class_index"],
         "additionalProperties": False,
     }
-    return {"type": "json_schema", "json_schema": {"name": "choice", "strict": True, "schema": schema}}
 
 
 def read_response(response: Any, prices: Prices | None) -> LMMResponse:

@@ -1,0 +1,121 @@
+"""The HTTP server: finds the provider by the path, and does what the script says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+from aiohttp import web
+
+from . import anthropic, gemini, ollama, openai
+from .checks import RefusedRequestError
+from .replies import Asked, Fault, Reply, Script, default_script
+
+_LARGEST_BODY_BYTES = 64 * 2**20
+_PROVIDERS: dict[str, ModuleType] = {"gemini": gemini, "openai": openai, "anthropic": anthropic, "ollama": ollama}
+
+
+class Emulator:
+    """One server for all providers. `script` may be replaced at any time; `asked` holds what came in and was valid,
+    `refused` the complaints about what was not."""
+
+    def __init__(self, script: Script = default_script) -> None:
+        self.script = script
+        self.asked: list[Asked] = []
+        self.refused: list[str] = []
+        self.port = 0
+
+    def base(self, provider: str) -> str:
+        """The address that a backend's api_base is set to."""
+        ends = {"gemini": "/v1beta", "openai": "/v1"}
+        return f"http://127.0.0.1:{self.port}{ends.get(provider, '')}"
+
+    def app(self) -> web.Application:
+        """The aiohttp application."""
+        app = web.Application(client_max_size=_LARGEST_BODY_BYTES)
+        for name, provider in _PROVIDERS.items():
+            app.router.add_post(provider.PATH, self._handler(name, provider))
+        return app
+
+    def _handler(self, name: str, provider: ModuleType) -> Any:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            try:
+                body = json.loads(await request.text())
+                asked = provider.read(request.match_info.get("model", ""), body, request.headers)
+            except RefusedRequestError as error:
+                self.refused.append(f"{name}: {error}")
+                return web.json_response(provider.shape_error(error.status, str(error), None), status=error.status)
+            self.asked.append(asked)
+            step = await asyncio.to_thread(self.script, asked)
+            return await self._perform(request, provider, asked, step)
+
+        return handle
+
+    async def _perform(
+        self, request: web.Request, provider: ModuleType, asked: Asked, step: Reply | Fault
+    ) -> web.StreamResponse:
+        if isinstance(step, Reply):
+            return web.json_response(provider.shape(asked, step), headers=dict(step.headers))
+        if step.kind == "status":
+            # a careless server repeats what it was sent: no key in it may reach a log
+            document = provider.shape_error(step.status, step.message.replace("{key}", asked.key), step.retry_after)
+            headers = {"Retry-After": step.retry_after} if step.retry_after and provider is not gemini else {}
+            return web.json_response(document, status=step.status, headers=headers)
+        if step.kind == "malformed":
+            return web.Response(text='{"choices": [{"mess', content_type="application/json")
+        if step.kind == "error_inside":
+            return web.json_response(provider.shape_error(500, step.message, None))
+        if step.kind == "dropped":
+            return await _drop(request, json.dumps(provider.shape(asked, Reply("a dog"))).encode())
+        # "hung" answers so late that every caller has gone; "slow" within its patience
+        await asyncio.sleep(3600 if step.kind == "hung" else step.delay_s)
+        return web.json_response(provider.shape(asked, Reply("a dog, after a while")))
+
+
+async def _drop(request: web.Request, content: bytes) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": str(len(content))})
+    await response.prepare(request)
+    await response.write(content[: len(content) // 2])
+    if request.transport is not None:
+        request.transport.abort()
+    return response
+
+
+async def _finish(runner: web.AppRunner) -> None:
+    await runner.cleanup()
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+
+
+@contextmanager
+def running_emulator(script: Script = default_script, port: int = 0) -> Iterator[Emulator]:
+    """The emulator on a port of its own, in a thread of its own: litellm blocks its loop now and then."""
+    emulator = Emulator(script)
+    loop = asyncio.new_event_loop()
+    runner = web.AppRunner(emulator.app(), shutdown_timeout=0.1, access_log=None)
+
+    async def start() -> None:
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", port)
+        await site.start()
+        emulator.port = runner.addresses[0][1]
+
+    loop.run_until_complete(start())
+    thread = threading.Thread(target=loop.run_forever, name="emulator", daemon=True)
+    thread.start()
+    try:
+        yield emulator
+    finally:
+        asyncio.run_coroutine_threadsafe(_finish(runner), loop).result(timeout=10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout=10)
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
