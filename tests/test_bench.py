@@ -9,8 +9,9 @@ import pytest
 from conftest import FakeLMM, LetterEncoder, make_png
 
 from tlac.bench import Bench, RunSpec, choose_samples
+from tlac.calls.surround import Care
 from tlac.config import Backend, BackendSpec, EncoderConfig, EncoderSpec
-from tlac.errors import EncoderUnavailableError, MissingAnswersError, PermanentError, TransientError
+from tlac.errors import EncoderUnavailableError, MissingAnswersError, PermanentError, SampleError
 from tlac.matching import find_rule
 from tlac.prompts import load_prompts
 from tlac.store import Store
@@ -99,7 +100,7 @@ def test_a_second_run_asks_nobody_and_writes_the_same_bytes(bench, tmp_path: Pat
 
 
 def test_concurrency_changes_no_byte(bench, tmp_path: Path) -> None:
-    runs = [bench(concurrency=number)[0].run(SPEC, tmp_path / str(number)) for number in (1, 7)]
+    runs = [bench(care=Care(concurrency=number))[0].run(SPEC, tmp_path / str(number)) for number in (1, 7)]
     assert runs[0].predictions == runs[1].predictions
 
 
@@ -109,7 +110,7 @@ def test_a_run_with_failed_calls_is_incomplete_and_the_same_command_finishes_it(
     def flaky(request: LMMRequest) -> str:
         text = answer(request)
         if text == "a big truck":
-            raise TransientError("fake: time-out")
+            raise SampleError("fake: too large")
         return text
 
     run = bench(flaky)[0].run(SPEC, tmp_path)
@@ -125,7 +126,7 @@ def test_a_permanent_error_stops_the_run_and_says_why(bench, tmp_path: Path) -> 
     def refuse(request: LMMRequest) -> str:
         raise PermanentError("fake: the key was refused")
 
-    runner, lmm = bench(refuse, concurrency=1)
+    runner, lmm = bench(refuse, care=Care(concurrency=1))
     run = runner.run(SPEC, tmp_path)
     assert (run.record.stopped, run.record.is_complete, len(lmm.asked)) == ("fake: the key was refused", False, 1)
 

@@ -7,7 +7,7 @@ import pytest
 from conftest import FakeLMM, LetterEncoder, make_png
 
 from tlac import Classifier, Match, match
-from tlac.errors import CallError, InputError, TransientError, UsageError
+from tlac.errors import CallError, InputError, PermanentError, UsageError
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
 CLASSES = ["red car", "old car", "red apple"]
@@ -48,7 +48,7 @@ def test_errors_reach_the_caller_after_all_images_were_asked_about(classifier, t
         classifier(lambda request: "old car").classify(tmp_path / "none.png")
 
     def fail(request: LMMRequest) -> str:
-        raise TransientError("fake: down")
+        raise PermanentError("fake: down")
 
     with pytest.raises(CallError, match="fake: down"):
         classifier(fail).classify_many([make_png(1), make_png(2)])

@@ -20,6 +20,7 @@ from pathlib import Path
 from tlac import loop
 from tlac.accounting import count_spending
 from tlac.calls.stored import OfflineLMM, StoredLMM
+from tlac.calls.surround import Care, surround
 from tlac.config import Backend, EncoderConfig
 from tlac.embeddings import StoredEncoder
 from tlac.errors import MissingAnswersError
@@ -59,14 +60,15 @@ class RunSpec:
 class Bench:
     """Runs evaluations on one store. LMMs and encoders are opened once and shared by all its runs.
 
-    `concurrency` overrides the backends' own limit; `retry` are outcomes that are asked again.
+    `care` says how calls are looked after (budget, retries, concurrency in place of the backends' own);
+    `retry` are outcomes that are asked again.
     """
 
     def __init__(
         self,
         store: Store,
         is_offline: bool = False,
-        concurrency: int | None = None,
+        care: Care | None = None,
         retry: Collection[Outcome] = (),
     ) -> None:
         if is_offline:
@@ -74,7 +76,7 @@ class Bench:
             os.environ["HF_HUB_OFFLINE"] = "1"
         self._store = store
         self._is_offline = is_offline
-        self._concurrency = concurrency
+        self._care = care or Care()
         self._retry = retry
         self._lmms: dict[str, StoredLMM] = {}
         self._encoders: dict[str, StoredEncoder] = {}
@@ -82,7 +84,7 @@ class Bench:
     def respondent(self, backend: Backend) -> Respondent:
         """The backend's LMM over the store. Raises ConfigError where a key is missing."""
         if backend.digest not in self._lmms:
-            lmm = OfflineLMM() if self._is_offline else open_lmm(backend)
+            lmm = OfflineLMM() if self._is_offline else surround(open_lmm(backend), backend, self._care)
             self._lmms[backend.digest] = StoredLMM(lmm, self._store, backend.name, self._retry)
         return Respondent(backend, self._lmms[backend.digest])
 
@@ -119,7 +121,7 @@ class Bench:
         interview = Interview(
             stage1, stage2, spec.prompts, spec.dataset.classes, spec.dataset.prompt, spec.rule.skips_stage2_on_exact
         )
-        concurrency = self._concurrency or spec.backend.spec.limits.concurrency
+        concurrency = self._care.concurrency or spec.backend.spec.limits.concurrency
         samples = choose_samples(spec.dataset, spec.limit, spec.seed)
         gathered = loop.run(gather(samples, interview, method, concurrency, progress))
         _require_answers(gathered.transcripts)

@@ -23,6 +23,7 @@ from tlac.errors import IncompleteRunError, TlacError
 
 if TYPE_CHECKING:
     from tlac.bench import Bench, RunSpec
+    from tlac.calls.surround import Care
     from tlac.runs import Run
 
 
@@ -49,6 +50,7 @@ class _Cell:
 @click.option("--limit", type=click.IntRange(min=1), help="Take this many samples, drawn at random.")
 @click.option("--seed", default=0, show_default=True, help="Seed of that draw.")
 @click.option("--concurrency", type=click.IntRange(min=1), help="Samples in flight.  [default: the backend's own]")
+@click.option("--max-cost", type=click.FloatRange(min=0), help="Hard cap in USD for all runs of this command.")
 @click.option("--retry", type=click.Choice(["refused", "empty", "truncated"]), multiple=True, help="Ask these again.")
 @click.option("--offline", is_flag=True, help="Ask nobody: use stored answers alone.")
 @store_option
@@ -74,7 +76,7 @@ def bench(**given: Any) -> None:
 
     specs = _specs(given)
     with open_store(given["store"]) as store:
-        runner = Bench(store, given["offline"], given["concurrency"], _outcomes(given["retry"]))
+        runner = Bench(store, given["offline"], _care(given), _outcomes(given["retry"]))
         for spec in specs:
             # a missing key is known before the first run starts
             runner.respondent(spec.backend)
@@ -112,6 +114,14 @@ def _specs(given: dict[str, Any]) -> list[RunSpec]:
         for backend in backends
         for method in given["methods"]
     ]
+
+
+def _care(given: dict[str, Any]) -> Care:
+    from tlac.calls.budget import Budget
+    from tlac.calls.surround import Care
+
+    budget = Budget(given["max_cost"]) if given["max_cost"] is not None else None
+    return Care(budget, given["concurrency"], say=lambda text: click.echo(f"tlac: {text}", err=True))
 
 
 def _outcomes(names: tuple[str, ...]) -> list[Any]:
