@@ -13,7 +13,7 @@ $(VENV)/.ready: pyproject.toml
 	@touch $@
 
 demo: $(VENV)/.ready
-	$(BIN)/tlac bench --backend embedded --encoder minilm \
+	$(BIN)/tlac bench --backend embedded --backend pack:cassettes/packs/samples40.jsonl.zst --encoder minilm \
 	  --dataset cifar10-samples --dataset imagenet-samples --method slac --method tlac
 
 test: $(VENV)/.ready
