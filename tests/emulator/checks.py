@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -24,14 +25,21 @@ def require(is_met: bool, complaint: str, status: int = 400) -> None:
         raise RefusedRequestError(complaint, status)
 
 
+@cache
+def _prepared(shape: Any) -> tuple[frozenset[str], TypeAdapter[Any]]:
+    """A TypedDict's keys, and the validator; building one takes up to 70 ms."""
+    is_typed_dict = isinstance(shape, type) and hasattr(shape, "__total__")
+    return frozenset(get_type_hints(shape) if is_typed_dict else ()), TypeAdapter(shape)
+
+
 def require_shape(shape: Any, value: Any, place: str) -> None:
     """Raises RefusedRequestError where a value has not the published shape, or a TypedDict's unknown keys."""
-    hints = get_type_hints(shape) if isinstance(shape, type) and hasattr(shape, "__total__") else None
-    if hints is not None and isinstance(value, Mapping):
-        unknown = sorted(set(value) - set(hints))
+    known, adapter = _prepared(shape)
+    if known and isinstance(value, Mapping):
+        unknown = sorted(set(value) - known)
         require(not unknown, f"{place}: unrecognized key {unknown[:1]}")
     try:
-        TypeAdapter(shape).validate_python(value)
+        adapter.validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"])
