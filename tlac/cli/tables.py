@@ -20,14 +20,13 @@ def print_runs(runs: Sequence[Run]) -> None:
     for run in runs:
         metrics, record = run.metrics, run.record
         calls = (record.calls.stage1, record.calls.stage2)
-        interval = metrics.accuracy_ci95
         table.add_row(
             record.dataset + ("" if record.split == "all" else f" ({record.split})"),
             record.backend + ("" if record.is_complete else " (incomplete)"),
             record.method,
             str(metrics.n),
             _percent(metrics.accuracy),
-            f"{100 * interval[0]:.1f}-{100 * interval[1]:.1f}" if interval else "-",
+            _interval(metrics.accuracy_ci95, metrics.n),
             _percent(metrics.coverage),
             str(sum(stage.asked for stage in calls)),
             str(sum(stage.from_store for stage in calls)),
@@ -50,6 +49,12 @@ def print_runs(runs: Sequence[Run]) -> None:
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f}"
+
+
+def _interval(interval: tuple[float, float] | None, n: int) -> str:
+    # a tenth of a per cent says nothing about fewer than a thousand images, and the row must fit
+    places = 0 if n < 1000 else 1
+    return f"{100 * interval[0]:.{places}f}-{100 * interval[1]:.{places}f}" if interval else "-"
 
 
 def _truncation(record: RunRecord) -> str | None:
