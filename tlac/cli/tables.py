@@ -30,7 +30,7 @@ def print_runs(runs: Sequence[Run]) -> None:
             _percent(metrics.coverage),
             str(sum(stage.asked for stage in calls)),
             str(sum(stage.from_store for stage in calls)),
-            f"{record.cost_usd:.4f}" if record.cost_usd is not None else "?",
+            _cost(record.cost_usd),
         )
     console = Console()
     console.print(table)
@@ -49,6 +49,12 @@ def print_runs(runs: Sequence[Run]) -> None:
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f}"
+
+
+def _cost(cost_usd: float | None) -> str:
+    if cost_usd is None:
+        return "?"
+    return "0" if cost_usd == 0 else f"{cost_usd:.2f}" if cost_usd >= 1 else f"{cost_usd:.4f}"
 
 
 def _interval(interval: tuple[float, float] | None, n: int) -> str:
