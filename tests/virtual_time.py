@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import selectors
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -51,3 +52,25 @@ def now_s() -> float:
 def virtual_pacing(seed: int = 0) -> Pacing:
     """The virtual clock, with a seeded draw."""
     return Pacing(now=now_s, sleep=asyncio.sleep, uniform=random.Random(seed).uniform)
+
+
+class SkippingClock:
+    """The real clock, less the waits: for code that talks to real sockets and must not sleep."""
+
+    def __init__(self) -> None:
+        self.skipped_s = 0.0
+        self.waits_s: list[float] = []
+
+    def now(self) -> float:
+        """Seconds that have passed, or were skipped."""
+        return time.monotonic() + self.skipped_s
+
+    async def sleep(self, wait_s: float) -> None:
+        """Skip a wait, and let others run."""
+        self.waits_s.append(wait_s)
+        self.skipped_s += wait_s
+        await asyncio.sleep(0)
+
+    def pacing(self) -> Pacing:
+        """This clock, with a seeded draw."""
+        return Pacing(self.now, self.sleep, random.Random(0).uniform)
