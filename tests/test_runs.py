@@ -74,7 +74,7 @@ RECORD = RunRecord(
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "runs", RECORD, PREDICTIONS, measure(PREDICTIONS), "<p>page</p>")
+    folder = write_run(tmp_path / "runs", RECORD, PREDICTIONS, measure(PREDICTIONS), {"report.html": b"<p>page</p>"})
     assert sorted(path.name for path in folder.iterdir()) == [
         "metrics.json",
         "predictions.jsonl",
@@ -95,10 +95,10 @@ def test_a_prediction_is_one_line_with_the_documented_keys() -> None:
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
-    write_run(tmp_path, RECORD, PREDICTIONS, measure(PREDICTIONS), None)
+    write_run(tmp_path, RECORD, PREDICTIONS, measure(PREDICTIONS), {})
     assert free_name(tmp_path, "one") == "one-2"
     with pytest.raises(TlacError, match="exists already"):
-        write_run(tmp_path, RECORD, (), measure(()), None)
+        write_run(tmp_path, RECORD, (), measure(()), {})
     assert len(list(read_predictions(tmp_path / "one" / "predictions.jsonl"))) == 2
 
 
@@ -108,14 +108,14 @@ def test_a_crash_in_writing_leaves_no_half_folder(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_run(tmp_path, RECORD, breaking(), measure(PREDICTIONS), None)
+        write_run(tmp_path, RECORD, breaking(), measure(PREDICTIONS), {})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_place_that_can_not_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TlacError, match="choose another --out"):
-        write_run(tmp_path / "file", RECORD, PREDICTIONS, measure(PREDICTIONS), None)
+        write_run(tmp_path / "file", RECORD, PREDICTIONS, measure(PREDICTIONS), {})
 
 
 def test_names_are_safe_for_every_file_system() -> None:

@@ -32,7 +32,7 @@ from tlac.matching import DEFAULT_TEMPLATE, MatchingRule
 from tlac.metrics import measure
 from tlac.prompts import PromptSet
 from tlac.registry import load_plugin, open_encoder, open_lmm
-from tlac.report import render_run
+from tlac.report.page import render_run
 from tlac.runs import Run, RunRecord, free_name, name_run, write_run
 from tlac.scoring import Scorer
 from tlac.store import Store
@@ -159,9 +159,10 @@ class Bench:
             digests=self._digests(spec),
             versions=_versions(),
             classes=spec.dataset.classes,
+            prompt=spec.dataset.prompt,
         )
-        report = render_run(record, scored.predictions, metrics) if with_report else None
-        folder = write_run(out, record, scored.predictions, metrics, report)
+        attachments = {"report.html": render_run(record, scored.predictions, metrics).encode()} if with_report else {}
+        folder = write_run(out, record, scored.predictions, metrics, attachments)
         return Run(folder, record, scored.predictions, metrics)
 
     def _digests(self, spec: RunSpec) -> dict[str, str]:

@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,8 @@ class RunRecord:
     """Everything needed to repeat a run, and what it took: the content of run.json.
 
     `cost_usd` is what this run paid, `answers_cost_usd` what all its answers cost whenever they were asked;
-    None where a price is not known. `classes` are the class names that predictions index.
+    None where a price is not known. `classes` are the class names that predictions index, `prompt` names the
+    stage-1 prompt of the prompt set.
     """
 
     run: str
@@ -80,6 +81,7 @@ class RunRecord:
     versions: dict[str, str]
     classes: tuple[str, ...] = field(repr=False)
     parent: str | None = None
+    prompt: str = ""
     format: int = RUN_FORMAT
 
 
@@ -178,10 +180,15 @@ def free_name(out: Path, name: str) -> str:
 
 
 def write_run(
-    out: Path, record: RunRecord, predictions: Iterable[Prediction], metrics: Metrics, report: str | None
+    out: Path,
+    record: RunRecord,
+    predictions: Iterable[Prediction],
+    metrics: Metrics,
+    attachments: Mapping[str, bytes],
 ) -> Path:
     """Write a run folder in `out` and give its path. Nothing is overwritten; a crash leaves no half folder.
 
+    `attachments` are further files by their path in the folder, such as report.html.
     Raises TlacError where the folder can't be written.
     """
     folder = out / record.run
@@ -194,8 +201,9 @@ def write_run(
                 lines.writelines(prediction_line(prediction) + "\n" for prediction in predictions)
             _write_json(scratch / "metrics.json", asdict(metrics))
             _write_json(scratch / "run.json", asdict(record))
-            if report is not None:
-                (scratch / "report.html").write_text(report, encoding="utf-8")
+            for name, content in attachments.items():
+                (scratch / name).parent.mkdir(exist_ok=True)
+                (scratch / name).write_bytes(content)
             if folder.exists():
                 raise TlacError(f"{folder}: exists already and is not overwritten")
             scratch.rename(folder)

@@ -1,0 +1,80 @@
+"""What each sample's answers took: calls.jsonl, beside predictions.jsonl, which stays free of times.
+
+Does not know prices or providers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from tlac.errors import InputError
+from tlac.types import Transcript, Turn
+
+FILE_NAME = "calls.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class CallFacts:
+    """One stage's answer to one sample. `latency_s` and `cost_usd` are those of the call that gave the answer,
+    whenever it was made; `key` tells answers that several samples share."""
+
+    key: str
+    latency_s: float
+    cost_usd: float | None
+    prompt_tokens: int
+    completion_tokens: int
+    from_store: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SampleCalls:
+    """The stages that a sample went through."""
+
+    sample: str
+    stage1: CallFacts | None = None
+    stage2: CallFacts | None = None
+
+
+def facts_of(transcripts: Iterable[Transcript]) -> tuple[SampleCalls, ...]:
+    """One entry a transcript, in their order."""
+    return tuple(
+        SampleCalls(transcript.sample, _facts(transcript.stage1), _facts(transcript.stage2))
+        for transcript in transcripts
+    )
+
+
+def _facts(turn: Turn | None) -> CallFacts | None:
+    if turn is None:
+        return None
+    response = turn.response
+    return CallFacts(
+        turn.key,
+        response.latency_s,
+        response.cost_usd,
+        response.usage.prompt,
+        response.usage.completion,
+        response.from_store,
+    )
+
+
+def encode_calls(calls: Iterable[SampleCalls]) -> bytes:
+    """The content of calls.jsonl: one JSON object a line."""
+    encoder = msgspec.json.Encoder()
+    return encoder.encode_lines(calls)
+
+
+def read_calls(folder: Path) -> tuple[SampleCalls, ...]:
+    """The calls.jsonl of a run folder; empty where an older run has none. Raises InputError."""
+    path = folder / FILE_NAME
+    try:
+        return tuple(msgspec.json.Decoder(SampleCalls).decode_lines(path.read_bytes()))
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror}; check that you may read it") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not what tlac writes: {error}; remove it to report without times") from error
