@@ -17,22 +17,23 @@ PACKAGE = Path(tlac.__file__).parent
 LAYERS = (
     ("errors",),
     ("types",),
-    ("interfaces", "keys", "loop"),
+    ("interfaces", "keys", "loop", "offline"),
     ("resources", "litellm_runtime", "images", "redaction"),
     ("documents",),
     ("packs",),
     ("config",),
-    ("prompts", "store", "matching", "metrics", "registry", "identity", "accounting", "prices"),
+    ("metrics",),
+    ("prompts", "store", "matching", "registry", "identity", "accounting", "prices", "statistics"),
     ("lmms", "encoders", "datasets", "embeddings", "scoring", "calls", "verify", "prepare"),
     ("exchange", "interview"),
     ("methods", "gather", "runs"),
     ("report",),
-    ("bench",),
+    ("bench", "rescore"),
     ("classifier",),
     ("cli",),
 )
 ADAPTERS = ("lmms", "encoders", "datasets", "methods")
-HEAVY = ("torch", "open_clip", "sentence_transformers", "litellm", "datasets", "matplotlib", "scipy", "transformers")
+HEAVY = ("torch", "open_clip", "sentence_transformers", "litellm", "datasets", "matplotlib", "scipy", "sklearn", "statsmodels", "transformers")
 
 
 def _modules() -> list[Path]:

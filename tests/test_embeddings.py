@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import pytest
 from conftest import LetterEncoder
 
-from tlac.embeddings import StoredEncoder
+from tlac.config import EncoderConfig, EncoderSpec
+from tlac.embeddings import StoredEncoder, keep_embeddings
+from tlac.errors import MissingAnswersError
 from tlac.store import Store
 
 
@@ -28,3 +31,14 @@ def test_another_encoder_does_not_get_these_vectors(store: Store) -> None:
 def test_no_texts_are_no_rows(store: Store) -> None:
     encoding = StoredEncoder(LetterEncoder(), store).encode([])
     assert (len(encoding.vectors), len(encoding.is_truncated)) == (0, 0)
+
+
+def test_offline_an_endpoint_serves_what_is_stored_and_is_not_asked(store: Store) -> None:
+    config = EncoderConfig("remote", "remote", EncoderSpec(adapter="litellm", model="m"))
+    StoredEncoder(LetterEncoder(), store).encode(["abc"])
+    asked = LetterEncoder()
+    offline = keep_embeddings(asked, config, store, is_offline=True)
+    assert len(offline.encode(["abc"]).vectors) == 1
+    with pytest.raises(MissingAnswersError, match="1 text embeddings of remote are not in the store"):
+        offline.encode(["abc", "new"])
+    assert asked.encoded == []

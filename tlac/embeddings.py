@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tlac.config import EncoderConfig
+from tlac.errors import MissingAnswersError
 from tlac.interfaces import TextEncoder
 from tlac.keys import embedding_key
 from tlac.store import Store, StoredEmbedding
@@ -46,3 +48,25 @@ class StoredEncoder:
         return Encoding(
             np.stack([vector for vector, _ in found]), np.array([is_truncated for _, is_truncated in found])
         )
+
+
+class OfflineEncoder:
+    """Stands in an endpoint's place where no connection may be made: it has the fingerprint and nothing else."""
+
+    def __init__(self, name: str, fingerprint: str) -> None:
+        self._name = name
+        self.fingerprint = fingerprint
+
+    def encode(self, texts: Sequence[str]) -> Encoding:
+        """Raises MissingAnswersError, always."""
+        raise MissingAnswersError(
+            f"{len(texts)} text embeddings of {self._name} are not in the store, and it is asked over the network; "
+            "run once with `tlac bench` and without --offline, or try --encoder minilm"
+        )
+
+
+def keep_embeddings(encoder: TextEncoder, config: EncoderConfig, store: Store, is_offline: bool) -> StoredEncoder:
+    """The text encoder over the store. Offline, an encoder behind an endpoint serves stored embeddings alone."""
+    if is_offline and config.spec.adapter == "litellm":
+        encoder = OfflineEncoder(config.name, encoder.fingerprint)
+    return StoredEncoder(encoder, store)

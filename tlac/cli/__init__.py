@@ -18,6 +18,7 @@ _COMMANDS = {
     "bench": ("tlac.cli.bench", "Run backends on datasets and measure them."),
     "classify": ("tlac.cli.classify", "Classify images of your own."),
     "match": ("tlac.cli.match", "Map answers that you already have onto classes."),
+    "score": ("tlac.cli.score", "Score runs again from their stored answers."),
     "backends": ("tlac.cli.backends", "List, show and check LMM backends."),
     "datasets": ("tlac.cli.datasets", "List and show datasets."),
     "encoders": ("tlac.cli.encoders", "List text encoders."),
