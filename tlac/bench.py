@@ -6,7 +6,6 @@ Binds the layers below; knows no provider, no encoder's insides, no terminal.
 from __future__ import annotations
 
 import asyncio
-import os
 import platform
 import random
 import time
@@ -22,7 +21,7 @@ from tlac.accounting import count_spending
 from tlac.calls.stored import OfflineLMM, StoredLMM
 from tlac.calls.surround import Care, surround
 from tlac.config import Backend, EncoderConfig
-from tlac.embeddings import StoredEncoder
+from tlac.embeddings import StoredEncoder, keep_embeddings
 from tlac.errors import MissingAnswersError
 from tlac.gather import GatherProgress, gather
 from tlac.identity import dataset_digest
@@ -30,6 +29,7 @@ from tlac.interfaces import Dataset
 from tlac.interview import Interview, Method, Respondent
 from tlac.matching import DEFAULT_TEMPLATE, MatchingRule
 from tlac.metrics import measure
+from tlac.offline import forbid_downloads
 from tlac.prompts import PromptSet
 from tlac.registry import load_plugin, open_encoder, open_lmm
 from tlac.report.page import render_run
@@ -72,8 +72,7 @@ class Bench:
         retry: Collection[Outcome] = (),
     ) -> None:
         if is_offline:
-            # the hubs' own switch: an encoder that is not on this machine must not be looked for elsewhere
-            os.environ["HF_HUB_OFFLINE"] = "1"
+            forbid_downloads()
         self._store = store
         self._is_offline = is_offline
         self._care = care or Care()
@@ -91,7 +90,7 @@ class Bench:
     def encoder(self, config: EncoderConfig) -> StoredEncoder:
         """The text encoder over the store."""
         if config.name not in self._encoders:
-            self._encoders[config.name] = StoredEncoder(open_encoder(config), self._store)
+            self._encoders[config.name] = keep_embeddings(open_encoder(config), config, self._store, self._is_offline)
         return self._encoders[config.name]
 
     def finish(self) -> None:
