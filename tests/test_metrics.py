@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
-from sklearn.metrics import accuracy_score, f1_score, recall_score
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 
-from tlac.metrics import measure, wilson_interval
+from tlac.metrics import measure, most_confused, wilson_interval
 from tlac.types import Outcome, Prediction
 
 
@@ -58,3 +58,18 @@ def test_without_samples_or_labels_shares_are_undefined() -> None:
     assert measure([]).coverage is None
     unlabelled = measure([prediction(None, 3)])
     assert (unlabelled.accuracy, unlabelled.accuracy_ci95, unlabelled.coverage) == (None, None, 1.0)
+
+
+def test_the_most_confused_pairs_come_first() -> None:
+    confused = measure([prediction(0, 1), prediction(2, 1), prediction(2, 1), prediction(1, 1)]).confused
+    assert [(pair.label, pair.predicted, pair.n) for pair in confused] == [(2, 1, 2), (0, 1, 1)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.one_of(st.none(), st.integers(0, 3))), max_size=60))
+def test_confused_pairs_are_those_of_scikit_learns_matrix(pairs: list[tuple[int, int | None]]) -> None:
+    found = {(pair.label, pair.predicted): pair.n for pair in most_confused([prediction(*pair) for pair in pairs], 99)}
+    answered = [pair for pair in pairs if pair[1] is not None]
+    matrix = confusion_matrix(*zip(*answered, strict=True), labels=range(4)) if answered else np.zeros((4, 4))
+    assert found == {
+        (row, column): matrix[row, column] for row, column in zip(*matrix.nonzero(), strict=True) if row != column
+    }

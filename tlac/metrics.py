@@ -35,13 +35,22 @@ class ClassMetrics:
 
 
 @dataclass(frozen=True, slots=True)
+class Confusion:
+    """A class that was taken for another, and how often; both are indices."""
+
+    label: int
+    predicted: int
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
 class Metrics:
     """Shares lie in [0, 1]; None where they are not defined (no labels, or no sample).
 
     `accuracy` is right answers over all samples, `accuracy_answered` over the answered ones, `coverage`
     answered over all. `top5` asks whether the label is among the five best, the prediction counting as
     the first. `mean_per_class` is the unweighted mean over the classes that have samples, `macro_f1` over
-    the classes that have samples or predictions.
+    the classes that have samples or predictions. `confused` are the pairs confused most often.
     """
 
     n: int
@@ -60,6 +69,7 @@ class Metrics:
     macro_f1: float | None
     by_rung: dict[str, RungMetrics]
     per_class: tuple[ClassMetrics, ...]
+    confused: tuple[Confusion, ...] = ()
 
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
@@ -104,7 +114,19 @@ def measure(predictions: Sequence[Prediction]) -> Metrics:
         macro_f1=_share(math.fsum(scores), len(scores)),
         by_rung=_by_rung(labelled),
         per_class=per_class,
+        confused=most_confused(labelled),
     )
+
+
+def most_confused(predictions: Sequence[Prediction], count: int = 10) -> tuple[Confusion, ...]:
+    """The `count` pairs of classes that were confused most often, then by label and prediction."""
+    wrong = Counter(
+        (prediction.label, prediction.predicted)
+        for prediction in predictions
+        if prediction.label is not None and prediction.predicted not in (None, prediction.label)
+    )
+    found = [Confusion(label, predicted, n) for (label, predicted), n in wrong.items() if predicted is not None]
+    return tuple(sorted(found, key=lambda pair: (-pair.n, pair.label, pair.predicted))[:count])
 
 
 def _per_class(labelled: Sequence[Prediction]) -> tuple[ClassMetrics, ...]:
