@@ -11,6 +11,9 @@ from pathlib import Path
 
 from tlac import loop
 from tlac.bench import Bench
+from tlac.calls.breaker import BreakerPolicy
+from tlac.calls.retrying import RetryPolicy
+from tlac.calls.surround import Care
 from tlac.config import load_backend, load_encoder_config
 from tlac.errors import CallError, InputError, MissingAnswersError, TlacError, UsageError
 from tlac.gather import gather
@@ -24,6 +27,10 @@ from tlac.store import Store, store_folder
 from tlac.types import LMMResponse, Outcome, Prediction, Sample, Transcript, Turn
 
 DEFAULT_ENCODER = "clip-vit-b-16"
+# somebody waits for this one image: a bench is more patient
+_IMPATIENT = Care(
+    retry=RetryPolicy(tries=4, identical_tries=3, total_wait_s=60.0), breaker=BreakerPolicy(pauses_s=(2.0, 5.0))
+)
 _ERRORS: dict[str, type[TlacError]] = {
     "missing": MissingAnswersError,
     "sample": InputError,
@@ -117,7 +124,7 @@ class Classifier:
         first = load_backend(backend)
         second = load_backend(stage2_backend) if stage2_backend else first
         rule = find_rule(matching)
-        bench = Bench(Store(Path(store) if store else store_folder()), is_offline=offline)
+        bench = Bench(Store(Path(store) if store else store_folder()), is_offline=offline, care=_IMPATIENT)
         self._method: Method = load_plugin("tlac.methods", method)()
         self._interview = Interview(
             bench.respondent(first),
