@@ -1,23 +1,82 @@
-"""The page of a run: report.html, one self-contained file.
+"""One self-contained HTML page: template, styles, scripts and content in a single text.
 
-Everything that comes from outside is escaped by the template engine. Does not know how runs are made.
+Text from outside is escaped by the template engine or rides as JSON that scripts show with textContent; the
+page's own policy names its scripts by digest and forbids every other script and every request. Does not know
+what the content means.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
 
 import jinja2
+import msgspec
+from markupsafe import Markup
 
-from tlac.metrics import Metrics
-from tlac.runs import RunRecord
-from tlac.types import Prediction
+from tlac.report.texts import LONGEST_NAME, cut, dollars, duration, interval, percent
+
+_LIBRARIES = ("vendor/d3.min.js", "vendor/plot.umd.min.js")
 
 
-def render_run(record: RunRecord, predictions: Sequence[Prediction], metrics: Metrics) -> str:
-    """The HTML page of one run."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tlac", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+def render_page(template: str, scripts: Sequence[str], context: Mapping[str, Any], content: Any) -> str:
+    """The page of a template: `context` is what the template shows, `content` what its scripts show."""
+    sources = [_read(name) for name in (*_LIBRARIES, *scripts)]
+    policy = (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data: 'self' file:; base-uri 'none'; "
+        f"form-action 'none'; script-src {' '.join(_digest(source) for source in sources)}"
     )
-    template = environment.get_template("run.html")
-    return template.render(record=record, predictions=predictions, metrics=metrics)
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            context,
+            policy=Markup(policy),  # noqa: S704 - digests and fixed words
+            style=Markup(_read("report.css")),  # noqa: S704 - our own file
+            scripts=[Markup(source) for source in sources],  # noqa: S704 - our own files
+            content=embed_json(content),
+        )
+    )
+
+
+def embed_json(content: Any) -> Markup:
+    """Records as JSON that may stand inside a script element: no character in it can end the element.
+
+    ASCII alone, since U+2028 ends a line in old scripts and half a surrogate pair can't be written as UTF-8.
+    """
+    text = json.dumps(msgspec.to_builtins(content), separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)  # noqa: S704 - what could end the element is escaped above
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tlac", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        percent=percent,
+        interval=interval,
+        dollars=dollars,
+        duration=duration,
+        name=lambda text: cut(text, LONGEST_NAME),
+    )
+    return environment
+
+
+def _read(name: str) -> str:
+    return (files("tlac") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _digest(source: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"

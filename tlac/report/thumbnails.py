@@ -40,7 +40,7 @@ def make_thumbnails(samples: Iterable[Sample], predictions: Sequence[Prediction]
         if prediction.image_sha256 in wanted:
             sources.setdefault(prediction.image_sha256, (sample.source, sample.id))
     with ThreadPoolExecutor(_THREADS) as pool:
-        made = pool.map(lambda given: _shrink(*given, side), sources.values())
+        made = pool.map(lambda given: _shrink(given[0], given[1], side), sources.values())
         return {sha256: content for sha256, content in zip(sources, made, strict=True) if content is not None}
 
 
@@ -50,17 +50,18 @@ def read_thumbnails(folder: Path) -> Mapping[str, Path]:
     return {path.stem: path for path in found if _FILE_NAME.fullmatch(path.name) and path.is_file()}
 
 
-def _choose(predictions: Sequence[Prediction]) -> set[str]:
-    if len(predictions) > MOST:
-        predictions = sorted(predictions, key=_interest)[:MOST]
-    return {prediction.image_sha256 for prediction in predictions if prediction.image_sha256 is not None}
-
-
-def _interest(prediction: Prediction) -> tuple[int, float]:
+def interest(prediction: Prediction) -> tuple[int, float]:
+    """Sorts what is most worth looking at first: no answer, then wrong, then right by rising margin."""
     if prediction.outcome is not Outcome.ANSWERED:
         return 0, 0.0
     margin = prediction.margin if prediction.margin is not None else 0.0
     return (2 if prediction.predicted == prediction.label else 1), margin
+
+
+def _choose(predictions: Sequence[Prediction]) -> set[str]:
+    if len(predictions) > MOST:
+        predictions = sorted(predictions, key=interest)[:MOST]
+    return {prediction.image_sha256 for prediction in predictions if prediction.image_sha256 is not None}
 
 
 def _shrink(source: Path | bytes, name: str, side: int) -> bytes | None:

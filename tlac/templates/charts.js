@@ -1,0 +1,77 @@
+"use strict";
+/* Charts, drawn by Observable Plot as SVG in the page's own colours, anew when their place changes its width. */
+
+/* A panel with a title, a word on what it shows, and a chart: `options(width)` are Plot's. */
+function chart(title, note, options) {
+  const figure = make("figure");
+  const panel = make("div", { className: "panel" }, make("h3", { textContent: title }), make("p", { className: "quiet", textContent: note }), figure);
+  let drawn = 0;
+  new ResizeObserver(() => {
+    const width = Math.round(figure.clientWidth);
+    if (!width || width === drawn) return;
+    drawn = width;
+    const svg = Plot.plot({
+      width,
+      marginBottom: 42,
+      height: Math.min(300, Math.max(200, width * 0.6)),
+      style: { background: "none", color: "inherit", fontSize: "12px", fontFamily: "inherit" },
+      ariaLabel: `${title}. ${note}`,
+      ...options(width),
+    });
+    svg.setAttribute("role", "img");
+    figure.replaceChildren(svg);
+  }).observe(figure);
+  return panel;
+}
+
+const share = { percent: true, nice: true, grid: true };
+
+function reliabilityChart(bins) {
+  return chart("Accuracy by score", "Samples in groups of equal size, by their score (a cosine, no probability), with 95 % intervals.", () => ({
+    x: { label: "mean score →", nice: true },
+    y: { ...share, domain: [0, 100], label: "↑ right (%)" },
+    marks: [
+      Plot.ruleY([0]),
+      Plot.ruleX(bins, { x: "mean", y1: (bin) => bin.ci95[0], y2: (bin) => bin.ci95[1], stroke: "var(--quiet)", strokeWidth: 1.5 }),
+      Plot.line(bins, { x: "mean", y: "accuracy", stroke: "var(--accent)", strokeWidth: 2 }),
+      Plot.dot(bins, {
+        x: "mean", y: "accuracy", fill: "var(--accent)", r: 4,
+        title: (bin) => `score ${fixed(bin.low)} to ${fixed(bin.high)}\n${percent(bin.accuracy)} of ${count(bin.n)} right`, tip: tip(),
+      }),
+    ],
+  }));
+}
+
+function riskChart(curves) {
+  const points = curves.flatMap((curve) => curve.coverage.map((coverage, index) => ({ by: curve.by, coverage, risk: curve.risk[index] })));
+  const areas = curves.map((curve) => `${curve.by} ${percent(curve.area)}`).join(", ");
+  return chart("Wrong among the most certain", `Keep only the most certain samples: how many of them are wrong. Mean over the curve: ${areas}.`, () => ({
+    x: { percent: true, domain: [0, 100], label: "samples kept (%) →" },
+    y: { ...share, zero: true, label: "↑ wrong (%)" },
+    color: { legend: true, domain: ["score", "margin"], range: ["var(--accent)", "var(--wrong)"] },
+    marks: [
+      Plot.ruleY([0]),
+      Plot.lineY(points, { x: "coverage", y: "risk", stroke: "by", strokeWidth: 2, curve: "step-after" }),
+      points.length <= 60 ? Plot.dot(points, { x: "coverage", y: "risk", fill: "by", r: 2.5 }) : null,
+    ],
+  }));
+}
+
+function histogramChart(histogram) {
+  const bars = histogram.counts.map((number, index) => ({ number, low: histogram.edges[index], high: histogram.edges[index + 1] }));
+  const show = (value) => (histogram.unit === "USD" ? `$${value.toPrecision(3)}` : `${value.toPrecision(3)} s`);
+  const note = `${count(histogram.n)} distinct answers: median ${show(histogram.median)}, 95 % within ${show(histogram.p95)}. The last bar holds all above it.`;
+  return chart(histogram.title, note, () => ({
+    x: { label: `${histogram.unit} →`, ticks: 5 },
+    y: { grid: true, label: "↑ answers" },
+    marks: [
+      Plot.rectY(bars, { x1: "low", x2: "high", y: "number", fill: "var(--accent)", insetLeft: 0.5, insetRight: 0.5, title: (bar) => `${show(bar.low)} to ${show(bar.high)}: ${count(bar.number)}`, tip: tip() }),
+      Plot.ruleY([0]),
+      Plot.ruleX([histogram.median], { stroke: "var(--ink)", strokeDasharray: "3,3" }),
+    ],
+  }));
+}
+
+function tip() {
+  return { fill: "var(--raised)", stroke: "var(--line)" };
+}

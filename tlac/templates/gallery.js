@@ -1,0 +1,150 @@
+"use strict";
+/* The gallery of one run: filters over columns, so that 50,000 samples answer at once, and cards. */
+
+const samples = page.samples;
+const textAt = (number) => (number < 0 ? null : samples.texts[number]);
+const className = (index) => (index === null ? null : page.classes[index]);
+const outcomeOf = (sample) => samples.outcomes[samples.outcome[sample]];
+const rungOf = (sample) => (samples.rung[sample] < 0 ? null : samples.rungs[samples.rung[sample]]);
+
+function verdictOf(sample) {
+  if (samples.predicted[sample] === null) return "no answer";
+  if (samples.label[sample] === null) return "unlabelled";
+  return samples.predicted[sample] === samples.label[sample] ? "right" : "wrong";
+}
+
+class Gallery {
+  constructor() {
+    const everything = samples.sample.map((_, sample) => sample);
+    this.everything = everything;
+    this.margins = samples.margin.filter((margin) => margin !== null).sort((a, b) => a - b);
+    this.cards = new CardList(48, drawCard, detailCard);
+    const refresh = () => this.refresh();
+    const found = (values) => [...new Set(values)].sort();
+    const named = (values) => values.map((value) => [value, value]);
+    const classes = (column) =>
+      found(column.filter((index) => index !== null))
+        .map((index) => [String(index), label(className(index))])
+        .sort((a, b) => a[1].localeCompare(b[1]));
+    this.verdict = select("verdict", [["", "any"], ...named(found(everything.map(verdictOf)))], refresh);
+    this.outcome = select("outcome", [["", "any"], ...named(found(everything.map(outcomeOf)))], refresh);
+    this.rung = select("decided by", [["", "any"], ...samples.rungs.map((rung, index) => [String(index), label(rung)])], refresh);
+    this.truth = select("truth", [["", "any class"], ...classes(samples.label)], refresh);
+    this.predicted = select("predicted", [["", "any class"], ...classes(samples.predicted)], refresh);
+    this.margin = select("margin", [["", "any"], ["0.05", "lowest 5 %"], ["0.1", "lowest 10 %"], ["0.25", "lowest 25 %"]], refresh);
+    this.order = select(
+      "order",
+      [["", "as in the dataset"], ["certain", "surest mistakes first"], ["margin", "lowest margin first"], ["low", "lowest score first"], ["high", "highest score first"]],
+      refresh,
+    );
+    this.words = make("input", { type: "search", placeholder: "file, answer, class …", oninput: refresh });
+    const reset = make("button", { type: "button", textContent: "Reset", onclick: () => this.set({}) });
+    this.filters = [this.verdict, this.outcome, this.rung, this.truth, this.predicted, this.margin, this.order];
+    const controls = make("div", { className: "controls", role: "search", "aria-label": "Filter the samples" }, make("label", {}, "find", this.words), ...this.filters.map((filter) => filter.element), reset);
+    this.element = make("div", {}, controls, this.cards.element);
+    this.refresh();
+  }
+
+  /* Show samples of one class that were taken for another, and go there. */
+  showPair(truth, predicted) {
+    this.set({ truth, predicted });
+    document.getElementById("gallery").scrollIntoView();
+  }
+
+  set(wanted) {
+    for (const filter of this.filters) filter.list.value = "";
+    this.words.value = "";
+    for (const [name, value] of Object.entries(wanted)) this[name].list.value = value === null ? "" : String(value);
+    this.refresh();
+  }
+
+  refresh() {
+    const tests = this.tests();
+    const shown = this.everything.filter((sample) => tests.every((test) => test(sample)));
+    this.cards.fill(this.sorted(shown));
+  }
+
+  tests() {
+    const tests = [];
+    const add = (filter, test) => filter.list.value !== "" && tests.push(test(filter.list.value));
+    add(this.verdict, (value) => (sample) => verdictOf(sample) === value);
+    add(this.outcome, (value) => (sample) => outcomeOf(sample) === value);
+    add(this.rung, (value) => (sample) => samples.rung[sample] === Number(value));
+    add(this.truth, (value) => (sample) => samples.label[sample] === Number(value));
+    add(this.predicted, (value) => (sample) => samples.predicted[sample] === Number(value));
+    add(this.margin, (value) => {
+      const most = this.margins[Math.max(0, Math.ceil(this.margins.length * Number(value)) - 1)];
+      return (sample) => samples.margin[sample] !== null && samples.margin[sample] <= most;
+    });
+    if (this.words.value.trim()) tests.push(this.wordTest(this.words.value.trim().toLowerCase()));
+    return tests;
+  }
+
+  /* Each distinct text and class name is looked through once, however many samples share it. */
+  wordTest(wanted) {
+    const texts = new Set(samples.texts.flatMap((text, number) => (text.toLowerCase().includes(wanted) ? [number] : [])));
+    const classes = new Set(page.classes.flatMap((name, index) => (name.toLowerCase().includes(wanted) ? [index] : [])));
+    return (sample) =>
+      samples.sample[sample].toLowerCase().includes(wanted) ||
+      [samples.answer, samples.choice, samples.reason, samples.stage1_key, samples.stage2_key].some((column) => texts.has(column[sample])) ||
+      classes.has(samples.label[sample]) ||
+      classes.has(samples.predicted[sample]);
+  }
+
+  sorted(shown) {
+    const by = (column, sign) => shown.sort((a, b) => sign * ((column[a] ?? sign * Infinity) - (column[b] ?? sign * Infinity)) || a - b);
+    switch (this.order.list.value) {
+      case "margin":
+        return by(samples.margin, 1);
+      case "low":
+        return by(samples.score, 1);
+      case "high":
+        return by(samples.score, -1);
+      case "certain":
+        return by(samples.score, -1).sort((a, b) => (verdictOf(b) === "wrong") - (verdictOf(a) === "wrong"));
+      default:
+        return shown;
+    }
+  }
+}
+
+function drawCard(sample) {
+  const verdict = verdictOf(sample);
+  const truth = className(samples.label[sample]);
+  const said = textAt(samples.answer[sample]) ?? textAt(samples.reason[sample]);
+  const words = make(
+    "span",
+    { className: "words" },
+    verdictLine(verdict, className(samples.predicted[sample]) ?? outcomeOf(sample)),
+    verdict !== "right" && truth !== null ? make("span", { className: "clip" }, "is ", outside(truth)) : null,
+    said ? outside(label(said, 160), "said clip") : null,
+  );
+  return { className: `is-${verdict.replace(" ", "-")}`, parts: [make("span", { className: "picture" }, picture(samples.thumbnail[sample], "")), words] };
+}
+
+function detailCard(sample) {
+  const verdict = verdictOf(sample);
+  const key = (column) => (column[sample] < 0 ? null : make("code", { textContent: textAt(column[sample]) }));
+  const words = samples.words[sample].map((index) => className(index));
+  const facts = factList([
+    ["predicted", verdictLine(verdict, className(samples.predicted[sample]) ?? outcomeOf(sample))],
+    ["truth", samples.label[sample] === null ? "no label" : outside(className(samples.label[sample]))],
+    ["outcome", outcomeOf(sample)],
+    ["decided by", rungOf(sample) === null ? null : outside(rungOf(sample))],
+    ["score", fixed(samples.score[sample])],
+    ["margin", fixed(samples.margin[sample])],
+    ["named in it", words.length ? outside(words.join(", ")) : null],
+    ["stage-1 key", key(samples.stage1_key)],
+    ["stage-2 key", key(samples.stage2_key)],
+  ]);
+  const spoken = make(
+    "div",
+    {},
+    quote("Stage 1 said", textAt(samples.answer[sample])),
+    quote("Stage 2 chose", textAt(samples.choice[sample])),
+    quote("Reason", textAt(samples.reason[sample])),
+    ranking(samples.top5[sample], samples.predicted[sample], samples.label[sample]),
+    facts,
+  );
+  return { title: samples.sample[sample], parts: [make("div", { className: "picture" }, picture(samples.thumbnail[sample], samples.sample[sample])), spoken] };
+}
