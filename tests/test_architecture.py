@@ -23,17 +23,30 @@ LAYERS = (
     ("packs",),
     ("config",),
     ("metrics",),
-    ("prompts", "store", "matching", "registry", "identity", "accounting", "prices", "statistics"),
+    ("prompts", "clip_templates", "store", "matching", "registry", "identity", "accounting", "prices", "statistics"),
     ("lmms", "encoders", "datasets", "embeddings", "scoring", "calls", "verify", "prepare"),
-    ("exchange", "interview"),
+    ("exchange", "interview", "image_scoring", "run_spec", "suites"),
+    ("order",),
     ("methods", "gather", "runs"),
+    ("comparison", "leaderboard", "reuse", "matrix"),
     ("report",),
-    ("bench", "rescore"),
+    ("bench", "rescore", "recall"),
     ("classifier",),
     ("cli",),
 )
 ADAPTERS = ("lmms", "encoders", "datasets", "methods")
-HEAVY = ("torch", "open_clip", "sentence_transformers", "litellm", "datasets", "matplotlib", "scipy", "sklearn", "statsmodels", "transformers")
+HEAVY = (
+    "torch",
+    "open_clip",
+    "sentence_transformers",
+    "litellm",
+    "datasets",
+    "matplotlib",
+    "scipy",
+    "sklearn",
+    "statsmodels",
+    "transformers",
+)
 
 
 def _modules() -> list[Path]:

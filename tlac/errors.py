@@ -24,6 +24,9 @@ import difflib
 from collections.abc import Iterable
 
 
+_MOST_LISTED = 40
+
+
 class TlacError(Exception):
     """Base of every error that tlac raises on purpose; its text is one line for a person."""
 
@@ -46,7 +49,8 @@ class UnknownNameError(UsageError):
     def __init__(self, kind: str, name: str, known: Iterable[str], remedy: str = "") -> None:
         names = sorted(known)
         nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(names) or 'none'}"
+        listed = ", ".join(names[:_MOST_LISTED]) + (", ..." if len(names) > _MOST_LISTED else "")
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {listed or 'none'}"
         super().__init__(f"unknown {kind} {name!r}: {hint}" + (f" ({remedy})" if remedy else ""))
 
 

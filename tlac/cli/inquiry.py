@@ -1,0 +1,25 @@
+"""From options to what would be asked: shared by commands that look for stored answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tlac.interfaces import Dataset
+    from tlac.recall import Inquiry
+
+
+def read_inquiry(given: dict[str, Any]) -> tuple[Inquiry, Dataset]:
+    """The inquiry and dataset that --backend, --dataset, --method, --prompts, --matching and --data name.
+
+    Raises UnknownNameError, ConfigError, InputError.
+    """
+    from tlac.config import load_backend, load_dataset_config
+    from tlac.matching import find_rule
+    from tlac.prompts import load_prompts
+    from tlac.recall import Inquiry
+    from tlac.registry import open_dataset
+
+    backend = load_backend(given["backend"])
+    inquiry = Inquiry(backend, backend, given["method"], load_prompts(given["prompts"]), find_rule(given["matching"]))
+    return inquiry, open_dataset(load_dataset_config(given["dataset"], given.get("root")))
