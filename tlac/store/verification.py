@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from diskcache.core import MODE_RAW
 
@@ -23,12 +22,12 @@ from tlac.store.inspection import find_foreign_schema, find_settings
 from tlac.store.rows import MAX_ROW_BYTES
 from tlac.store.texts import TEXT_KEY_PREFIX, parse_text_row, unfold
 
-_CHUNK = 500
-_SELECT_CHUNK = f"""
-SELECT rowid, CASE WHEN length(CAST(key AS BLOB)) <= 1000 THEN key END, typeof(key), raw, mode, filename IS NULL,
-    expire_time IS NULL, typeof(value), length(CAST(value AS BLOB)),
+_SELECT_ALL = f"""
+SELECT rowid, CASE WHEN length(CAST(key AS BLOB)) <= 1000 THEN key END, typeof(key), raw IS 1,
+    CASE WHEN typeof(mode) = 'integer' THEN mode END, filename IS NULL,
+    expire_time IS NULL, typeof(value), COALESCE(length(CAST(value AS BLOB)), 0),
     CASE WHEN length(CAST(value AS BLOB)) <= {MAX_ROW_BYTES} THEN value END
-FROM Cache WHERE rowid > ? ORDER BY rowid LIMIT {_CHUNK}
+FROM Cache ORDER BY rowid
 """  # noqa: S608 - constants only
 _SELECT_TEXT = "SELECT value FROM Cache WHERE key = ? AND raw = 1 AND typeof(value) = 'text'"
 
@@ -56,8 +55,8 @@ class _RawRow:
     rowid: int
     key: bytes | None
     key_type: str
-    raw: Any
-    mode: Any
+    is_raw: int
+    mode: int | None
     has_no_file: int
     has_no_expiry: int
     value_type: str
@@ -123,23 +122,20 @@ def _database_problems(connection: sqlite3.Connection, name: str) -> Iterator[Pr
 
 
 def _rows(connection: sqlite3.Connection) -> Iterator[_RawRow]:
-    last = -(2**63)
-    while chunk := connection.execute(_SELECT_CHUNK, (last,)).fetchall():
-        for values in chunk:
-            decoded = [value.decode() if place in (2, 7) else value for place, value in enumerate(values)]
-            yield _RawRow(*decoded)
-        last = chunk[-1][0]
+    for values in connection.execute(_SELECT_ALL):
+        decoded = [value.decode() if place in (2, 7) else value for place, value in enumerate(values)]
+        yield _RawRow(*decoded)
 
 
 def _row_problem(row: _RawRow, parse: Callable[[str, bytes], None]) -> str | None:
     columns = (
-        (row.raw != 1, "its key would have to be unpickled"),
-        (row.mode != MODE_RAW, f"its value has mode {row.mode!r}: a pickle or a file"),
+        (not row.is_raw, "its key would have to be unpickled"),
+        (row.mode != MODE_RAW, f"its value has mode {row.mode}: a pickle or a file"),
         (not row.has_no_file, "it names a file"),
         (not row.has_no_expiry, "it expires"),
         (row.key_type != "text" or row.key is None, f"its key is of type {row.key_type}, or too long"),
         (row.value_type != "text", f"its value is of type {row.value_type}"),
-        (row.value_bytes is not None and row.value_bytes > MAX_ROW_BYTES, f"its value has {row.value_bytes:,} bytes"),
+        (row.value_bytes > MAX_ROW_BYTES, f"its value has {row.value_bytes:,} bytes"),
     )
     for is_wrong, problem in columns:
         if is_wrong:
