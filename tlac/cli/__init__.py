@@ -17,6 +17,7 @@ from tlac.errors import TlacError
 _COMMANDS = {
     "bench": ("tlac.cli.bench", "Run backends on datasets and measure them."),
     "classify": ("tlac.cli.classify", "Classify images of your own."),
+    "estimate": ("tlac.cli.estimate", "Tell what a run would take, before it is started."),
     "match": ("tlac.cli.match", "Map answers that you already have onto classes."),
     "score": ("tlac.cli.score", "Score runs again from their stored answers."),
     "backends": ("tlac.cli.backends", "List, show and check LMM backends."),
