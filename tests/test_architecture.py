@@ -30,7 +30,8 @@ LAYERS = (
     ("methods", "gather", "runs"),
     ("comparison", "leaderboard", "reuse", "matrix"),
     ("report",),
-    ("bench", "rescore", "recall"),
+    ("recall",),
+    ("bench", "rescore", "estimate"),
     ("classifier",),
     ("cli",),
 )

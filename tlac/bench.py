@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import platform
-import random
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,39 +21,37 @@ from tlac.calls.stored import OfflineLMM, StoredLMM
 from tlac.calls.surround import Care, surround
 from tlac.config import Backend, EncoderConfig
 from tlac.embeddings import StoredEncoder, keep_embeddings
-from tlac.errors import MissingAnswersError
+from tlac.errors import MissingAnswersError, UsageError
 from tlac.gather import GatherProgress, gather
-from tlac.identity import dataset_digest
-from tlac.interfaces import Dataset
+from tlac.image_scoring import ImageMethod, ImageScorer
 from tlac.interview import Interview, Method, Respondent
-from tlac.matching import DEFAULT_TEMPLATE, MatchingRule
 from tlac.metrics import measure
 from tlac.offline import forbid_downloads
-from tlac.prompts import PromptSet
-from tlac.registry import load_plugin, open_encoder, open_lmm
-from tlac.report.page import render_run
+from tlac.order import OrderTrials, choose_again, class_order, compare_orders, restore_choices, rotations
+from tlac.registry import load_plugin, open_encoder, open_image_encoder, open_lmm
+from tlac.report.calls import FILE_NAME, encode_calls, facts_of
+from tlac.report.folder import report_files
+from tlac.report.run_page import ReportedRun
+from tlac.run_spec import RunSpec, choose_samples
 from tlac.runs import Run, RunRecord, free_name, name_run, write_run
-from tlac.scoring import Scorer
+from tlac.scoring import Scored, Scorer
 from tlac.store import Store
-from tlac.types import Outcome, Sample, Transcript
+from tlac.types import Outcome, Transcript
 
 _PACKAGES = ("tlac", "numpy", "litellm", "torch", "open_clip_torch", "sentence-transformers", "diskcache", "pillow")
 
 
 @dataclass(frozen=True, slots=True)
-class RunSpec:
-    """What to run. `limit` takes that many samples at random, with `seed`, in the dataset's order."""
+class _Result:
+    """What a method made of the samples. `transcripts` is empty where nobody was asked; `trials` hold the turns
+    of further trials, which cost as well."""
 
-    backend: Backend
-    stage2_backend: Backend
-    dataset: Dataset
-    method: str
-    encoder: EncoderConfig
-    prompts: PromptSet
-    rule: MatchingRule
-    template: str = DEFAULT_TEMPLATE
-    limit: int | None = None
-    seed: int = 0
+    scored: Scored
+    transcripts: Sequence[Transcript] = ()
+    trials: Sequence[Transcript] = ()
+    stopped: str | None = None
+    order: OrderTrials | None = None
+    concurrency: int = 1
 
 
 class Bench:
@@ -112,74 +109,142 @@ class Bench:
         answers, EncoderUnavailableError before anything is asked, StoreError.
         """
         started, started_at = time.monotonic(), datetime.now(timezone.utc)
-        method: Method = load_plugin("tlac.methods", spec.method)()
-        stage1, stage2 = self.respondent(spec.backend), self.respondent(spec.stage2_backend)
-        scorer = Scorer(spec.dataset.classes, self.encoder(spec.encoder), spec.rule, spec.template)
-        if not self._is_offline:
-            scorer.encode_classes()
-        interview = Interview(
-            stage1, stage2, spec.prompts, spec.dataset.classes, spec.dataset.prompt, spec.rule.skips_stage2_on_exact
-        )
-        concurrency = self._care.concurrency or spec.backend.spec.limits.concurrency
-        samples = choose_samples(spec.dataset, spec.limit, spec.seed)
-        gathered = loop.run(gather(samples, interview, method, concurrency, progress))
-        _require_answers(gathered.transcripts)
-        scored = scorer.score(gathered.transcripts)
-        metrics = measure(scored.predictions)
-        spent = count_spending(gathered.transcripts)
+        method: Method | ImageMethod = load_plugin("tlac.methods", spec.method)()
+        if isinstance(method, ImageMethod):
+            result = self._look(spec, method, progress)
+        else:
+            result = self._ask(spec, method, progress)
+        metrics = measure(result.scored.predictions)
+        spent = count_spending([*result.transcripts, *result.trials])
         stamp = started_at.strftime("%Y%m%d-%H%M%S")
+        named = _names(spec)
         record = RunRecord(
-            run=free_name(out, name_run(stamp, spec.dataset.name, spec.backend.name, spec.method)),
+            run=free_name(out, name_run(stamp, spec.dataset.name, named.backend, spec.method)),
             created_at=started_at.isoformat(timespec="seconds"),
-            backend=spec.backend.name,
-            model=spec.backend.spec.model,
-            stage2_backend=spec.stage2_backend.name,
-            stage2_model=spec.stage2_backend.spec.model,
+            backend=named.backend,
+            model=named.model,
+            stage2_backend=named.stage2_backend,
+            stage2_model=named.stage2_model,
+            matching=named.matching,
+            template=named.template,
+            prompts=named.prompts,
+            prompt=named.prompt,
             dataset=spec.dataset.name,
             split=spec.dataset.split,
             protocol=spec.dataset.protocol,
             method=spec.method,
-            matching=spec.rule.name,
             encoder=spec.encoder.name,
-            template=spec.template,
-            prompts=spec.prompts.name,
-            is_complete=metrics.failed == 0,
-            stopped=gathered.stopped,
+            is_complete=metrics.failed == 0 and (result.order is None or result.order.failed == 0),
+            stopped=result.stopped,
             calls=spent.calls,
             tokens=spent.tokens,
             cost_usd=spent.cost_usd,
             answers_cost_usd=spent.answers_cost_usd,
             wall_s=round(time.monotonic() - started, 3),
-            concurrency=concurrency,
+            concurrency=result.concurrency,
             limit=spec.limit,
             seed=spec.seed,
-            truncated_texts=scored.truncated_texts,
-            truncated_classes=scored.truncated_classes,
-            digests=self._digests(spec),
+            truncated_texts=result.scored.truncated_texts,
+            truncated_classes=result.scored.truncated_classes,
+            digests=self.digests(spec),
             versions=_versions(),
             classes=spec.dataset.classes,
-            prompt=spec.dataset.prompt,
+            shuffle_classes=spec.shuffle_classes,
+            order_trials=result.order,
         )
-        attachments = {"report.html": render_run(record, scored.predictions, metrics).encode()} if with_report else {}
-        folder = write_run(out, record, scored.predictions, metrics, attachments)
-        return Run(folder, record, scored.predictions, metrics)
+        predictions, calls = result.scored.predictions, facts_of(result.transcripts)
+        attachments = {FILE_NAME: encode_calls(calls)} if calls else {}
+        if with_report:
+            # --limit has drawn the samples already; a dataset is read once more for its thumbnails
+            prompts = spec.prompts if calls else None
+            reported = ReportedRun(record, predictions, metrics, calls, prompts=prompts)
+            attachments |= report_files(reported, choose_samples(spec.dataset, spec.limit, spec.seed))
+        folder = write_run(out, record, predictions, metrics, attachments)
+        return Run(folder, record, predictions, metrics)
 
-    def _digests(self, spec: RunSpec) -> dict[str, str]:
-        return {
-            "dataset": dataset_digest(spec.dataset),
-            "prompts": spec.prompts.digest,
-            "backend": spec.backend.digest,
-            "stage2_backend": spec.stage2_backend.digest,
-            "encoder": self.encoder(spec.encoder).fingerprint,
-        }
+    def digests(self, spec: RunSpec) -> dict[str, str]:
+        """What tells the results of this spec from all others'."""
+        return spec.digests(self.encoder(spec.encoder).fingerprint)
+
+    def _ask(self, spec: RunSpec, method: Method, progress: GatherProgress | None) -> _Result:
+        """Have an LMM asked about every sample, and score its words."""
+        if spec.backend is None or spec.stage2_backend is None:
+            raise UsageError(f"the method {spec.method} asks an LMM: name one with --backend")
+        stage1, stage2 = self.respondent(spec.backend), self.respondent(spec.stage2_backend)
+        scorer = Scorer(spec.dataset.classes, self.encoder(spec.encoder), spec.rule, spec.template)
+        if not self._is_offline:
+            scorer.encode_classes()
+        concurrency = self._care.concurrency or spec.backend.spec.limits.concurrency
+        classes = spec.dataset.classes
+        order = class_order(len(classes), spec.shuffle_classes)
+        rotated = rotations(order, spec.order_trials)
+
+        def interview(shown: Sequence[int]) -> Interview:
+            names = [classes[place] for place in shown]
+            accepts_exact = spec.rule.skips_stage2_on_exact
+            return Interview(stage1, stage2, spec.prompts, names, spec.dataset.prompt, accepts_exact)
+
+        samples = choose_samples(spec.dataset, spec.limit, spec.seed)
+        gathered = loop.run(gather(samples, interview(order), method, concurrency, progress))
+        _require_answers(gathered.transcripts)
+        scored = scorer.score(restore_choices(gathered.transcripts, order))
+        asked_again: list[Transcript] = []
+        trials = []
+        for turned in rotated if gathered.stopped is None else ():
+            again = loop.run(choose_again(gathered.transcripts, interview(turned), concurrency))
+            trials.append(scorer.score(restore_choices(again, turned)).predictions)
+            # their first stage is counted already
+            asked_again += [replace(transcript, stage1=None) for transcript in again]
+        changes = compare_orders(scored.predictions, trials) if trials and trials[0] else None
+        return _Result(scored, gathered.transcripts, asked_again, gathered.stopped, changes, concurrency)
+
+    def _look(self, spec: RunSpec, method: ImageMethod, progress: GatherProgress | None) -> _Result:
+        """Have the images themselves compared with the class names; nobody is asked."""
+        scorer = ImageScorer(
+            self.encoder(spec.encoder),
+            open_image_encoder(spec.encoder),
+            self._store,
+            spec.dataset.classes,
+            spec.templates,
+            self._is_offline,
+        )
+        samples = choose_samples(spec.dataset, spec.limit, spec.seed)
+        return _Result(method.look(samples, scorer, progress.advance if progress else _ignore))
 
 
-def choose_samples(dataset: Dataset, limit: int | None, seed: int) -> Sequence[Sample] | Dataset:
-    """All samples, or `limit` of them drawn at random with `seed`, in the dataset's order."""
-    if limit is None or limit >= len(dataset):
-        return dataset
-    chosen = set(random.Random(seed).sample(range(len(dataset)), limit))  # noqa: S311 - a sample, not a secret
-    return [sample for position, sample in enumerate(dataset) if position in chosen]
+def _ignore(transcript: Transcript) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """Who was asked, in which words, and what decided, as the record names them."""
+
+    backend: str
+    model: str
+    matching: str
+    template: str
+    stage2_backend: str = ""
+    stage2_model: str = ""
+    prompts: str = ""
+    prompt: str = ""
+
+
+def _names(spec: RunSpec) -> _Names:
+    if spec.backend is None or spec.stage2_backend is None:
+        template = spec.templates[0] if len(spec.templates) == 1 else f"{len(spec.templates)} templates"
+        # in an LMM's place stands the model that looks at the image
+        return _Names(spec.encoder.name, spec.encoder.spec.model, "similarity", template)
+    return _Names(
+        spec.backend.name,
+        spec.backend.spec.model,
+        spec.rule.name,
+        spec.template,
+        spec.stage2_backend.name,
+        spec.stage2_backend.spec.model,
+        spec.prompts.name,
+        spec.dataset.prompt,
+    )
 
 
 def _require_answers(transcripts: Sequence[Transcript]) -> None:

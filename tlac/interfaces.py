@@ -1,4 +1,4 @@
-"""The plug points: LMM, TextEncoder, Dataset.
+"""The plug points: LMM, TextEncoder, ImageEncoder, Dataset.
 
 An adapter provides one by having its methods; there is nothing to inherit. Entry points make it known
 (see tlac.registry). Does not know any adapter.
@@ -7,9 +7,9 @@ An adapter provides one by having its methods; there is nothing to inherit. Entr
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from tlac.types import Encoding, LMMRequest, LMMResponse, Sample
+from tlac.types import Encoding, Float32Array, LMMRequest, LMMResponse, Sample
 
 
 @runtime_checkable
@@ -36,6 +36,23 @@ class TextEncoder(Protocol):
 
     def encode(self, texts: Sequence[str]) -> Encoding:
         """Encode n texts. The row of a text does not depend on its neighbours.
+
+        Raises EncoderUnavailableError where weights or packages can't be had.
+        """
+        ...
+
+
+@runtime_checkable
+class ImageEncoder(Protocol):
+    """Something that turns images into vectors in the space of a text encoder's."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells this encoder's vectors from all others'. Known before loading."""
+        ...
+
+    def encode(self, images: Sequence[Any]) -> Float32Array:
+        """Encode n RGB images (PIL.Image): (n, d), rows of length 1. A row does not depend on its neighbours.
 
         Raises EncoderUnavailableError where weights or packages can't be had.
         """

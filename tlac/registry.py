@@ -3,7 +3,8 @@
     tlac.lmms      called with a Backend, gives an LMM
     tlac.encoders  called with an EncoderConfig, gives a TextEncoder
     tlac.datasets  called with a DatasetConfig, gives a Dataset
-    tlac.methods   called with nothing, gives a Method
+    tlac.methods   called with nothing, gives a Method or an ImageMethod
+    tlac.image_encoders  called with an EncoderConfig, gives an ImageEncoder
 
 Does not know any adapter, and imports one only when it is asked for.
 """
@@ -15,13 +16,14 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, TypeAlias
 
 from tlac.config import Backend, DatasetConfig, EncoderConfig, load_encoder_config
-from tlac.errors import ConfigError, UnknownNameError
-from tlac.interfaces import LMM, Dataset, TextEncoder
+from tlac.errors import ConfigError, UnknownNameError, UsageError
+from tlac.interfaces import LMM, Dataset, ImageEncoder, TextEncoder
 
-Group: TypeAlias = Literal["tlac.lmms", "tlac.encoders", "tlac.datasets", "tlac.methods"]
+Group: TypeAlias = Literal["tlac.lmms", "tlac.encoders", "tlac.image_encoders", "tlac.datasets", "tlac.methods"]
 _NOUNS: dict[Group, str] = {
     "tlac.lmms": "adapter",
     "tlac.encoders": "encoder adapter",
+    "tlac.image_encoders": "image encoder adapter",
     "tlac.datasets": "dataset loader",
     "tlac.methods": "method",
 }
@@ -61,6 +63,18 @@ def open_encoder(encoder: str | EncoderConfig) -> TextEncoder:
     """The text encoder of that name or description. Weights are loaded at the first encode."""
     config = load_encoder_config(encoder) if isinstance(encoder, str) else encoder
     opened: TextEncoder = load_plugin("tlac.encoders", config.spec.adapter)(config)
+    return opened
+
+
+def open_image_encoder(config: EncoderConfig) -> ImageEncoder:
+    """The image side of that text encoder. Raises UsageError where it has none."""
+    adapters = list_plugins("tlac.image_encoders")
+    if config.spec.adapter not in adapters:
+        raise UsageError(
+            f"encoder {config.name!r} encodes texts alone: the method clip needs one whose adapter is "
+            f"{' or '.join(adapters)}, such as --encoder clip-vit-b-16"
+        )
+    opened: ImageEncoder = load_plugin("tlac.image_encoders", config.spec.adapter)(config)
     return opened
 
 

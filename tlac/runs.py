@@ -18,7 +18,8 @@ import msgspec
 
 from tlac.accounting import Calls, Tokens
 from tlac.errors import InputError, TlacError
-from tlac.metrics import Metrics
+from tlac.metrics import Metrics, measure
+from tlac.order import OrderTrials
 from tlac.types import Prediction
 
 RUN_FORMAT = 1
@@ -40,6 +41,8 @@ _LINE_FIELDS = (
     "words",
     "reason",
 )
+# what follows them where a method or an option has it to say
+_FURTHER_FIELDS = ("shortlist", "looked_again", "further", "votes", "confidence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,8 @@ class RunRecord:
 
     `cost_usd` is what this run paid, `answers_cost_usd` what all its answers cost whenever they were asked;
     None where a price is not known. `classes` are the class names that predictions index, `prompt` names the
-    stage-1 prompt of the prompt set.
+    stage-1 prompt of the prompt set. `shuffle_classes` is the seed of the order in which stage 2 was shown the
+    class names, None for their own.
     """
 
     run: str
@@ -82,6 +86,8 @@ class RunRecord:
     classes: tuple[str, ...] = field(repr=False)
     parent: str | None = None
     prompt: str = ""
+    shuffle_classes: int | None = None
+    order_trials: OrderTrials | None = None
     format: int = RUN_FORMAT
 
 
@@ -124,11 +130,14 @@ def summary(run: Run) -> dict[str, Any]:
         "coverage": metrics.coverage,
         "top5": metrics.top5,
         "mean_per_class": metrics.mean_per_class,
+        "macro_f1": metrics.macro_f1,
         "by_rung": {rung: asdict(values) for rung, values in metrics.by_rung.items()},
         "calls": asdict(record.calls),
         "tokens": asdict(record.tokens),
         "cost_usd": record.cost_usd,
         "answers_cost_usd": record.answers_cost_usd,
+        "shuffle_classes": record.shuffle_classes,
+        "order_trials": asdict(record.order_trials) if record.order_trials else None,
         "wall_s": record.wall_s,
     }
 
@@ -137,6 +146,11 @@ def prediction_line(prediction: Prediction) -> str:
     """One line of predictions.jsonl, without its line break."""
     content = {name: getattr(prediction, name) for name in _LINE_FIELDS}
     content["outcome"] = prediction.outcome.value
+    for name in _FURTHER_FIELDS:
+        value = getattr(prediction, name)
+        # not by truth: a confidence of 0.0 is said
+        if value is not None and value is not False and value != ():
+            content[name] = value
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -163,6 +177,26 @@ def read_record(folder: Path) -> RunRecord:
         raise InputError(f"{path}: can't be read: {error.strerror}; is {folder} a run folder?") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a run record: {error}") from error
+
+
+def read_run(folder: Path) -> Run:
+    """A whole run folder, measured anew from its predictions. Raises InputError."""
+    record = read_record(folder)
+    predictions = tuple(read_predictions(folder / "predictions.jsonl"))
+    count = len(record.classes)
+    for prediction in predictions:
+        if any(index is not None and not 0 <= index < count for index in (prediction.label, prediction.predicted)):
+            raise InputError(f"{folder}: {prediction.sample}: a class outside the {count} that run.json lists")
+    return Run(folder, record, predictions, measure(predictions))
+
+
+def find_runs(place: Path) -> list[Path]:
+    """The run folders in a folder and below it, by name; the folder itself where it is one. Raises InputError."""
+    if not place.is_dir():
+        raise InputError(f"{place}: no such folder; run folders are what `tlac bench` writes")
+    found = [path.parent for path in place.rglob("run.json")]
+    # a folder with a leading dot is a run that is just being written
+    return sorted(folder for folder in found if not folder.name.startswith("."))
 
 
 def name_run(stamp: str, *parts: str) -> str:

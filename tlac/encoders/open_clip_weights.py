@@ -1,6 +1,6 @@
-"""Loads the text side of open_clip models, with the activation that their weights were trained with.
+"""Loads one side of open_clip models, with the activation that their weights were trained with.
 
-Does not know how texts are encoded.
+Does not know how texts or images are encoded.
 """
 
 from __future__ import annotations
@@ -33,6 +33,33 @@ def load_text_model(config: EncoderConfig) -> tuple[Any, Any]:
     import open_clip
 
     name = config.spec.model
+    model = _load(config)
+    for tower in ("visual", "text_decoder"):
+        if hasattr(model, tower):
+            delattr(model, tower)
+    tokenizer = load_from_hub(config, f"the tokeniser of {name}", lambda: open_clip.get_tokenizer(name))
+    return model, tokenizer
+
+
+def load_image_tower(config: EncoderConfig) -> tuple[Any, Any]:
+    """The image tower, and what turns an RGB image into its input, as the weights were trained with.
+
+    Raises as load_text_model does.
+    """
+    from open_clip import get_pretrained_cfg
+    from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+
+    tower = _load(config).visual
+    # a tag knows its own mean, deviation and interpolation; weights from a file say nothing
+    trained = get_pretrained_cfg(config.spec.model, config.spec.weights or "")
+    preparation = merge_preprocess_dict(PreprocessCfg(size=tower.image_size), trained)
+    return tower, image_transform_v2(PreprocessCfg(**preparation), is_train=False)
+
+
+def _load(config: EncoderConfig) -> Any:
+    import open_clip
+
+    name = config.spec.model
     if name not in open_clip.list_models():
         raise _unknown(config, f"model {name!r}", name, open_clip.list_models())
     weights = config.spec.weights or ""
@@ -45,9 +72,7 @@ def load_text_model(config: EncoderConfig) -> tuple[Any, Any]:
         is_quick_gelu = config.spec.options.get("quick_gelu", open_clip.get_model_config(name).get("quick_gelu", False))
     check_sha256(config, path)
     checkpoint = path
-    model = load_from_disk(config, wanted, lambda: _build(name, checkpoint, is_quick_gelu))
-    tokenizer = load_from_hub(config, f"the tokeniser of {name}", lambda: open_clip.get_tokenizer(name))
-    return model, tokenizer
+    return load_from_disk(config, wanted, lambda: _build(name, checkpoint, is_quick_gelu))
 
 
 def _fetch(config: EncoderConfig, wanted: str) -> tuple[Path, bool]:
@@ -76,9 +101,6 @@ def _build(name: str, path: Path, is_quick_gelu: bool) -> Any:
         model = open_clip.load_openai_model(str(path), precision="fp32", device="cpu")
     else:
         model = open_clip.create_model(name, pretrained=str(path), device="cpu", quick_gelu=is_quick_gelu)
-    for tower in ("visual", "text_decoder"):
-        if hasattr(model, tower):
-            delattr(model, tower)
     return model.float().eval().requires_grad_(False)
 
 

@@ -1,0 +1,68 @@
+"""What to run: backend, dataset, method and all that changes the result, and the digests that tell it apart.
+
+Does not know how it is run.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tlac.clip_templates import find_templates
+from tlac.config import Backend, EncoderConfig
+from tlac.identity import dataset_digest
+from tlac.interfaces import Dataset
+from tlac.keys import sha256_of
+from tlac.matching import DEFAULT_TEMPLATE, MatchingRule
+from tlac.prompts import PromptSet
+from tlac.types import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """What to run. `limit` takes that many samples at random, with `seed`, in the dataset's order.
+
+    The backends are None for a method that asks no LMM; `clip_templates` then names the templates of the class
+    names (see tlac.clip_templates). `shuffle_classes` is the seed of the order in which stage 2 is shown the
+    class names, None for the dataset's own; `order_trials` asks it that many more times, with rotated lists.
+    """
+
+    backend: Backend | None
+    stage2_backend: Backend | None
+    dataset: Dataset
+    method: str
+    encoder: EncoderConfig
+    prompts: PromptSet
+    rule: MatchingRule
+    template: str = DEFAULT_TEMPLATE
+    limit: int | None = None
+    seed: int = 0
+    shuffle_classes: int | None = None
+    order_trials: int = 0
+    clip_templates: str = "paper"
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The templates that class names are put into where the image itself is compared with them."""
+        return find_templates(self.clip_templates, self.dataset.prompt, self.template)
+
+    def digests(self, fingerprint: str) -> dict[str, str]:
+        """The digests (sha256, hex) of all that goes into the run, and the encoder's fingerprint."""
+        found = {"dataset": dataset_digest(self.dataset), "encoder": fingerprint}
+        if self.backend is None or self.stage2_backend is None:
+            return {**found, "templates": sha256_of(self.templates)}
+        return {
+            **found,
+            "prompts": self.prompts.digest,
+            "backend": self.backend.digest,
+            "stage2_backend": self.stage2_backend.digest,
+        }
+
+
+def choose_samples(dataset: Dataset, limit: int | None, seed: int) -> Sequence[Sample] | Dataset:
+    """All samples, or `limit` of them drawn at random with `seed`, in the dataset's order."""
+    if limit is None or limit >= len(dataset):
+        return dataset
+    chosen = set(random.Random(seed).sample(range(len(dataset)), limit))  # noqa: S311 - a sample, not a secret
+    return [sample for position, sample in enumerate(dataset) if position in chosen]
