@@ -14,12 +14,12 @@ def cut(text: str, most: int = LONGEST_TEXT) -> str:
 
 def percent(share: float | None, places: int = 1) -> str:
     """A share in [0, 1] as "85.0 %"."""
-    return "–" if share is None else f"{100 * share:.{places}f} %"
+    return "–" if share is None else f"{100 * share:.{places}f}\N{NO-BREAK SPACE}%"
 
 
 def interval(bounds: tuple[float, float] | None) -> str:
     """An interval of shares as "64.0–94.8 %"."""
-    return "–" if bounds is None else f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f} %"
+    return "–" if bounds is None else f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f}\N{NO-BREAK SPACE}%"
 
 
 def dollars(cost_usd: float | None) -> str:

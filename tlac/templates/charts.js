@@ -63,7 +63,7 @@ function histogramChart(histogram) {
   const note = `${count(histogram.n)} distinct answers: median ${show(histogram.median)}, 95 % within ${show(histogram.p95)}. The last bar holds all above it.`;
   return chart(histogram.title, note, () => ({
     x: { label: `${histogram.unit} →`, ticks: 5 },
-    y: { grid: true, label: "↑ answers" },
+    y: { grid: true, label: "↑ answers", ticks: Math.min(5, d3.max(bars, (bar) => bar.number)), tickFormat: "d" },
     marks: [
       Plot.rectY(bars, { x1: "low", x2: "high", y: "number", fill: "var(--accent)", insetLeft: 0.5, insetRight: 0.5, title: (bar) => `${show(bar.low)} to ${show(bar.high)}: ${count(bar.number)}`, tip: tip() }),
       Plot.ruleY([0]),

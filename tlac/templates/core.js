@@ -29,7 +29,7 @@ function label(text, most = 60) {
 }
 
 const percent = (share, places = 1) =>
-  share === null || share === undefined || Number.isNaN(share) ? "–" : `${(100 * share).toFixed(places)} %`;
+  share === null || share === undefined || Number.isNaN(share) ? "–" : `${(100 * share).toFixed(places)}\u00a0%`;
 const count = (number) => number.toLocaleString("en");
 const fixed = (number, places = 3) => (number === null || number === undefined ? "–" : number.toFixed(places));
 

@@ -133,7 +133,7 @@ function detailCard(sample) {
     ["decided by", rungOf(sample) === null ? null : outside(rungOf(sample))],
     ["score", fixed(samples.score[sample])],
     ["margin", fixed(samples.margin[sample])],
-    ["named in it", words.length ? outside(words.join(", ")) : null],
+    ["classes named", words.length ? outside(words.join(", ")) : null],
     ["stage-1 key", key(samples.stage1_key)],
     ["stage-2 key", key(samples.stage2_key)],
   ]);
