@@ -13,7 +13,7 @@ from fake_answers import choice_request, embedding, entries, entry_for, image_re
 
 from tlac.errors import StoreError, UsageError
 from tlac.keys import response_key
-from tlac.store import AnswerCount, Store
+from tlac.store import AnswerCount, Store, verify_store
 from tlac.types import LMMResponse, Outcome
 
 
@@ -140,6 +140,17 @@ def test_a_row_that_tlac_did_not_write_is_an_error_that_names_it(store: Store, r
             read("f" * 64)
     with pytest.raises(StoreError, match="under ffffffffffff"):
         list(store.entries())
+
+
+@pytest.mark.parametrize(
+    "change", ["mode = 4", "mode = 0", "filename = '/etc/hostname'", "value = CAST(value AS BLOB)"]
+)
+def test_a_row_whose_text_is_sound_but_that_is_stored_otherwise_is_refused(store: Store, change: str) -> None:
+    store.put_entries(entries(1))
+    run_sql(store.path / "responses", f"UPDATE Cache SET {change}")
+    with pytest.raises(StoreError, match="not text that tlac wrote"):
+        store.get_response(entries(1)[0].key)
+    assert len(verify_store(store.path).problems) == 1
 
 
 def test_a_row_is_not_hidden_by_an_expiry_that_another_program_set(store: Store) -> None:
