@@ -167,7 +167,7 @@ class RowWriter:
             with cache.transact(retry=False):
                 yield cache
         except (diskcache.Timeout, sqlite3.Error, UnicodeEncodeError) as error:
-            # where COMMIT fails diskcache leaves the transaction open; closing rolls it back
+            # diskcache does not roll back after a failed COMMIT, and sqlite does not always; closing does
             self._close()
             raise _write_complaint(self._folder, error) from error
 
