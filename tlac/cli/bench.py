@@ -1,8 +1,7 @@
-"""`tlac bench`: backends x datasets x methods, one run each, a table at the end."""
+"""`tlac bench`: backends x datasets x methods, one run each, tables at the end."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,36 +18,60 @@ from tlac.cli.options import (
     store_option,
     template_option,
 )
-from tlac.errors import IncompleteRunError, TlacError
+from tlac.errors import UsageError
 
 if TYPE_CHECKING:
-    from tlac.bench import Bench, RunSpec
+    from tlac.bench import Bench
     from tlac.calls.surround import Care
-    from tlac.runs import Run
-
-
-@dataclass(frozen=True, slots=True)
-class _Cell:
-    """One run of the matrix, and how it ended."""
-
-    title: str
-    run: Run | None
-    error: TlacError | None
+    from tlac.cli.matrix import Matrix, Plan
+    from tlac.config import Backend
+    from tlac.interfaces import Dataset
+    from tlac.matrix import Cell
+    from tlac.run_spec import RunSpec
+    from tlac.suites import Suite
 
 
 @click.command()
-@click.option("--backend", "backends", multiple=True, required=True, help="LMM to ask; may be given several times.")
+@click.option("--backend", "backends", multiple=True, help="LMM to ask; may be given several times.")
 @click.option("--stage2-backend", help="LMM of the second stage.  [default: that of the first]")
-@click.option("--dataset", "datasets", multiple=True, required=True, help="Dataset, or folder:PATH; may be repeated.")
-@click.option("--method", "methods", multiple=True, default=("tlac",), show_default=True, help="slac or tlac.")
+@click.option(
+    "--dataset", "datasets", multiple=True, help="Dataset, or folder:PATH, csv:FILE, hf:REPO; may be repeated."
+)
+@click.option("--suite", "suites", multiple=True, help="Suite of datasets; gives split and methods too.")
+@click.option(
+    "--method", "methods", multiple=True, help="slac, tlac or clip; may be repeated.  [default: tlac, or the suite's]"
+)
 @encoder_option
 @prompts_option
 @matching_option
 @template_option
+@click.option(
+    "--clip-templates",
+    type=click.Choice(["paper", "coop", "imagenet"]),
+    default="paper",
+    show_default=True,
+    help="Templates of --method clip: --template alone, CoOp's for the dataset, or the 80 of ImageNet.",
+)
 @click.option("--data", "root", type=click.Path(path_type=Path), help="Folder that holds the datasets' folders.")
-@click.option("--split", default="all", show_default=True, help="Classes: all, base or novel.")
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    help="Classes: all, base or novel; base and novel together give H.  [default: all, or the suite's]",
+)
+@click.option(
+    "--subset", type=click.Choice(["test", "val", "train"]), default="test", show_default=True, help="Images."
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Take this many samples, drawn at random.")
 @click.option("--seed", default=0, show_default=True, help="Seed of that draw.")
+@click.option("--shuffle-classes", type=int, metavar="SEED", help="Show stage 2 the class names in a shuffled order.")
+@click.option(
+    "--order-trials",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="K",
+    help="Ask stage 2 again with K rotated class lists; tell how often its choice changes.",
+)
 @click.option("--concurrency", type=click.IntRange(min=1), help="Samples in flight.  [default: the backend's own]")
 @click.option("--max-cost", type=click.FloatRange(min=0), help="Hard cap in USD for all runs of this command.")
 @click.option("--retry", type=click.Choice(["refused", "empty", "truncated"]), multiple=True, help="Ask these again.")
@@ -61,59 +84,117 @@ def bench(**given: Any) -> None:
     """Run backends on datasets and measure them.
 
     Every answer is stored the moment it arrives: when a run is cut short, the same command goes on where
-    it stopped. Exit codes: 0 complete, 2 wrong use, 3 incomplete, 4 answers missing under --offline.
+    it stopped. With --suite, cells that are complete in --out under the same settings are not run again.
+    A cell that fails leaves the others as they are and is named at the end. Exit codes: 0 complete, 2 wrong
+    use, 3 incomplete, 4 answers missing under --offline.
 
     \b
     Examples:
       tlac bench --backend embedded --encoder minilm --dataset imagenet-samples
       tlac bench --backend gemini --backend claude --dataset cifar10-samples --method slac --method tlac
       tlac bench --backend gpt-4o --dataset folder:my-photos --limit 100 --json
+      tlac bench --backend gemini --suite base-to-novel --data ~/data
+      tlac bench --backend gemini --suite base-to-novel --split base --split novel --data ~/data
+      tlac bench --method clip --clip-templates coop --dataset dtd --data ~/data
     """
     # here, not above: these import numpy
     from tlac.bench import Bench
+    from tlac.cli.matrix import raise_worst
+    from tlac.suites import load_suite
+
+    suites = [load_suite(name) for name in given["suites"]]
+    if not given["datasets"] and not suites:
+        raise UsageError("nothing to run on: name a dataset with --dataset, or several with --suite samples")
+    plan = _plan(given, suites)
+    with open_store(given["store"]) as store:
+        runner = Bench(store, given["offline"], _care(given), _outcomes(given["retry"]))
+        matrix = _matrix(given, runner, plan)
+        matrix.check()
+        cells = list(matrix.run())
+    _show(cells, suites, given["as_json"])
+    raise_worst(cells)
+
+
+def _plan(given: dict[str, Any], suites: list[Suite]) -> Plan:
+    from tlac.cli.matrix import Plan, plan_parts
+    from tlac.config import load_backend
+    from tlac.image_scoring import ImageMethod
+    from tlac.registry import load_plugin
+
+    parts = plan_parts(given["datasets"], suites, given["splits"], given["methods"])
+    methods = {method for _, _, _, names in parts for method in names}
+    loaded = {method: load_plugin("tlac.methods", method)() for method in sorted(methods)}
+    without_lmm = frozenset(name for name, method in loaded.items() if isinstance(method, ImageMethod))
+    if methods - without_lmm and not given["backends"]:
+        raise UsageError(f"the method {min(methods - without_lmm)} asks an LMM: name one, such as --backend embedded")
+    stage2 = load_backend(given["stage2_backend"]) if given["stage2_backend"] else None
+    backends = tuple(load_backend(name) for name in given["backends"])
+    return Plan(parts, backends, stage2, without_lmm, given["root"], given["subset"])
+
+
+def _matrix(given: dict[str, Any], runner: Bench, plan: Plan) -> Matrix:
+    from tlac.cli.matrix import Matrix
+    from tlac.config import load_encoder_config
+    from tlac.matching import find_rule
+    from tlac.prompts import load_prompts
+    from tlac.reuse import Finished
+    from tlac.run_spec import RunSpec
+
+    encoder, prompts = load_encoder_config(given["encoder"]), load_prompts(given["prompts"])
+    rule, template = find_rule(given["matching"]), check_template(given["template"])
+
+    def make_spec(backend: Backend | None, stage2: Backend | None, dataset: Dataset, method: str) -> RunSpec:
+        return RunSpec(
+            backend,
+            stage2,
+            dataset,
+            method,
+            encoder,
+            prompts,
+            rule,
+            template,
+            given["limit"],
+            given["seed"],
+            given["shuffle_classes"] if backend else None,
+            given["order_trials"] if backend else 0,
+            given["clip_templates"],
+        )
+
+    return Matrix(
+        runner=runner,
+        plan=plan,
+        make_spec=make_spec,
+        encoder=encoder,
+        out=given["out"],
+        finished=Finished(given["out"]) if given["suites"] else None,
+        retry=_outcomes(given["retry"]),
+        is_quiet=given["as_json"],
+        with_report=not given["no_report"],
+    )
+
+
+def _show(cells: list[Cell], suites: list[Suite], as_json: bool) -> None:
+    from tlac.cli.matrix import failures_document
+    from tlac.cli.suite_tables import print_suite, suite_document
     from tlac.cli.tables import print_runs
     from tlac.runs import summary
 
-    specs = _specs(given)
-    with open_store(given["store"]) as store:
-        runner = Bench(store, given["offline"], _care(given), _outcomes(given["retry"]))
-        for spec in specs:
-            # a missing key is known before the first run starts
-            runner.respondent(spec.backend)
-            runner.respondent(spec.stage2_backend)
-        cells = [_run_cell(runner, spec, given) for spec in specs]
-    runs = [cell.run for cell in cells if cell.run is not None]
-    if given["as_json"]:
-        print_json({"runs": [summary(run) for run in runs]})
-    elif runs:
-        print_runs(runs)
-    _raise_worst(cells)
-
-
-def _specs(given: dict[str, Any]) -> list[RunSpec]:
-    from tlac.bench import RunSpec
-    from tlac.config import load_backend, load_dataset_config, load_encoder_config
-    from tlac.matching import find_rule
-    from tlac.prompts import load_prompts
-    from tlac.registry import load_plugin, open_dataset
-
-    backends = [load_backend(name) for name in given["backends"]]
-    stage2 = load_backend(given["stage2_backend"]) if given["stage2_backend"] else None
-    for method in given["methods"]:
-        load_plugin("tlac.methods", method)
-    encoder = load_encoder_config(given["encoder"])
-    prompts = load_prompts(given["prompts"])
-    rule = find_rule(given["matching"])
-    template = check_template(given["template"])
-    datasets = [open_dataset(load_dataset_config(name, given["root"], given["split"])) for name in given["datasets"]]
-    return [
-        RunSpec(
-            backend, stage2 or backend, dataset, method, encoder, prompts, rule, template, given["limit"], given["seed"]
+    # a cell may stand in two suites
+    found = {cell.run.folder: cell for cell in cells if cell.run is not None}
+    if as_json:
+        print_json(
+            {
+                "runs": [{**summary(cell.run), "reused": cell.is_reused} for cell in found.values() if cell.run],
+                "suites": [suite_document(suite, cells) for suite in suites],
+                "failed": failures_document(cells),
+            }
         )
-        for dataset in datasets
-        for backend in backends
-        for method in given["methods"]
-    ]
+        return
+    if found:
+        runs = [cell.run for cell in found.values() if cell.run is not None]
+        print_runs(runs, [folder for folder, cell in found.items() if cell.is_reused])
+    for suite in suites:
+        print_suite(suite, cells)
 
 
 def _care(given: dict[str, Any]) -> Care:
@@ -128,46 +209,3 @@ def _outcomes(names: tuple[str, ...]) -> list[Any]:
     from tlac.types import Outcome
 
     return [Outcome(name) for name in names]
-
-
-def _run_cell(runner: Bench, spec: RunSpec, given: dict[str, Any]) -> _Cell:
-    from tlac.cli.progress import show_progress
-
-    title = f"{spec.dataset.name} {spec.backend.name} {spec.method}"
-    total = min(len(spec.dataset), spec.limit or len(spec.dataset))
-    try:
-        with show_progress(title, total, given["as_json"]) as progress:
-            run = runner.run(spec, given["out"], progress, not given["no_report"])
-    except KeyboardInterrupt as interrupt:
-        click.echo("tlac: stopping; waiting for the calls in flight (Ctrl-C again gives them up)", err=True)
-        runner.finish()
-        raise IncompleteRunError(
-            f"stopped in {title}; every answer so far is stored, and the same command goes on from there"
-        ) from interrupt
-    except TlacError as error:
-        return _Cell(title, None, error)
-    return _Cell(title, run, None)
-
-
-def _raise_worst(cells: list[_Cell]) -> None:
-    """Say what went wrong in each cell, and raise the last so that its exit code is the command's."""
-    errors = [_complaint(cell) for cell in cells]
-    found = [error for error in errors if error is not None]
-    for error in found[:-1]:
-        click.echo(f"tlac: {error}", err=True)
-    if found:
-        raise found[-1]
-
-
-def _complaint(cell: _Cell) -> TlacError | None:
-    if cell.error is not None or cell.run is None:
-        return cell.error
-    record, metrics = cell.run.record, cell.run.metrics
-    if record.is_complete:
-        return None
-    first = next(prediction for prediction in cell.run.predictions if prediction.outcome == "failed")
-    reason = record.stopped or f"{first.sample}: {first.reason}"
-    return IncompleteRunError(
-        f"{cell.title} is incomplete: {metrics.failed} of {metrics.n} samples failed ({reason}); "
-        "the same command asks for what is missing"
-    )

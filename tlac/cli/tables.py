@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from tlac.order import OrderTrials
 from tlac.runs import Run, RunRecord
 
 
-def print_runs(runs: Sequence[Run]) -> None:
-    """One row a run: what was asked of whom, how well it did, what it took."""
+def print_runs(runs: Sequence[Run], reused: Collection[Path] = ()) -> None:
+    """One row a run: what was asked of whom, how well it did, what it took.
+
+    `reused` are the folders of runs that were there before.
+    """
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for heading in ("dataset", "backend", "method"):
         table.add_column(heading, overflow="fold")
@@ -28,7 +33,7 @@ def print_runs(runs: Sequence[Run]) -> None:
             _percent(metrics.accuracy),
             _interval(metrics.accuracy_ci95, metrics.n),
             _percent(metrics.coverage),
-            str(sum(stage.asked for stage in calls)),
+            "reused" if run.folder in reused else str(sum(stage.asked for stage in calls)),
             str(sum(stage.from_store for stage in calls)),
             _cost(record.cost_usd),
         )
@@ -42,9 +47,29 @@ def print_runs(runs: Sequence[Run]) -> None:
         markup=False,
         highlight=False,
     )
+    if reused:
+        _print_note(
+            console, f"{len(reused)} reused: complete before, under the same settings, and not run again", "dim"
+        )
     for record in (run.record for run in runs):
+        if record.order_trials is not None:
+            _print_note(console, _describe_order(record, record.order_trials), "dim")
         if note := _truncation(record):
             console.print(note, style="yellow", soft_wrap=True, markup=False, highlight=False)
+
+
+def _print_note(console: Console, text: str, style: str) -> None:
+    console.print(text, style=style, soft_wrap=True, markup=False, highlight=False)
+
+
+def _describe_order(record: RunRecord, order: OrderTrials) -> str:
+    title = f"{record.dataset}, {record.backend}, {record.method}"
+    failed = f" ({order.failed} without an answer)" if order.failed else ""
+    rate = f", {100 * order.change_rate:.1f} % of all choices" if order.change_rate is not None else ""
+    found = [accuracy for accuracy in order.accuracies if accuracy is not None]
+    span = f"; top-1 {100 * min(found):.1f} to {100 * max(found):.1f}" if found else ""
+    trials = "1 other order" if order.trials == 1 else f"{order.trials} other orders"
+    return f"{title}: in {trials} {order.changed} of {order.asked} stage-2 samples{failed} changed{rate}{span}"
 
 
 def _percent(share: float | None) -> str:
