@@ -5,7 +5,7 @@ Does not know what the texts mean. The order and number of texts in a call chang
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from tlac.errors import MissingAnswersError
 from tlac.interfaces import TextEncoder
 from tlac.keys import embedding_key
 from tlac.store import Store, StoredEmbedding
-from tlac.types import Encoding
+from tlac.types import BoolArray, Encoding, Float32Array
 
 
 class StoredEncoder:
@@ -31,23 +31,46 @@ class StoredEncoder:
 
     def encode(self, texts: Sequence[str]) -> Encoding:
         """As TextEncoder.encode; vectors are read from the store where it has them."""
-        keys = {text: embedding_key(self.fingerprint, text) for text in texts}
-        known = self._store.get_embeddings(list(keys.values()))
-        missing = sorted(text for text, key in keys.items() if key not in known)
-        if missing:
-            fresh = self._encoder.encode(missing)
-            rows = [
-                StoredEmbedding(keys[text], vector, bool(is_truncated))
-                for text, vector, is_truncated in zip(missing, fresh.vectors, fresh.is_truncated, strict=True)
-            ]
-            self._store.put_embeddings(rows)
-            known = {**known, **{row.key: (row.vector, row.is_truncated) for row in rows}}
-        found = [known[keys[text]] for text in texts]
-        if not found:
+        fingerprint = self.fingerprint
+        rows: dict[str, int] = {}
+        places = [rows.setdefault(text, len(rows)) for text in texts]
+        if not rows:
             return Encoding(np.zeros((0, 0), np.float32), np.zeros(0, np.bool_))
-        return Encoding(
-            np.stack([vector for vector, _ in found]), np.array([is_truncated for _, is_truncated in found])
-        )
+        missing = {embedding_key(fingerprint, text): text for text in rows}
+        table = _Table(len(rows))
+        for found in self._store.find_embeddings(list(missing)):
+            table.put(rows[missing.pop(found.key)], found)
+        if missing:
+            for fresh in self._encode(missing):
+                table.put(rows[missing[fresh.key]], fresh)
+        if len(rows) == len(texts):
+            return Encoding(table.vectors, table.is_truncated)
+        return Encoding(table.vectors[places], table.is_truncated[places])
+
+    def _encode(self, texts: Mapping[str, str]) -> list[StoredEmbedding]:
+        """Embeddings of texts that the store does not have yet, by their keys; kept before this returns."""
+        keys = sorted(texts, key=texts.__getitem__)
+        fresh = self._encoder.encode([texts[key] for key in keys])
+        found = [
+            StoredEmbedding(key, vector, bool(is_truncated))
+            for key, vector, is_truncated in zip(keys, fresh.vectors, fresh.is_truncated, strict=True)
+        ]
+        self._store.put_embeddings(found)
+        return found
+
+
+class _Table:
+    """Embeddings by row, in one array: an array for each would take twice the memory."""
+
+    def __init__(self, rows: int) -> None:
+        self.vectors: Float32Array = np.zeros((0, 0), np.float32)
+        self.is_truncated: BoolArray = np.zeros(rows, np.bool_)
+
+    def put(self, row: int, embedding: StoredEmbedding) -> None:
+        if not self.vectors.size:
+            self.vectors = np.empty((len(self.is_truncated), len(embedding.vector)), np.float32)
+        self.vectors[row] = embedding.vector
+        self.is_truncated[row] = embedding.is_truncated
 
 
 class OfflineEncoder:

@@ -120,6 +120,15 @@ class Store:
         except InputError as error:
             raise self._row_complaint(key, error) from error
 
+    def responses(self, keys: Sequence[str]) -> Iterator[tuple[str, LMMResponse]]:
+        """The responses under these keys with their keys, those that there are, in any order; read as they are
+        asked for. Raises StoreError for a row that is not tlac's."""
+        for row in self._readers[RESPONSES].get_many(keys):
+            try:
+                yield row.key, parse_answer_response(_text(row))
+            except InputError as error:
+                raise self._row_complaint(row.key, error) from error
+
     def get_entry(self, key: str) -> StoredAnswer | None:
         """The whole answer under a key, None where there is none. Raises StoreError for a row that is not tlac's."""
         row = self._readers[RESPONSES].get(key)
@@ -158,11 +167,14 @@ class Store:
 
         Raises StoreError for a row that is not tlac's.
         """
-        return {
-            row.key: (embedding.vector, embedding.is_truncated)
-            for row in self._readers[EMBEDDINGS].get_many(keys)
-            for embedding in [self._parse_embedding(row)]
-        }
+        return {found.key: (found.vector, found.is_truncated) for found in self.find_embeddings(keys)}
+
+    def find_embeddings(self, keys: Sequence[str]) -> Iterator[StoredEmbedding]:
+        """The embeddings under these keys, those that there are, in any order; read as they are asked for.
+
+        Raises StoreError for a row that is not tlac's.
+        """
+        return (self._parse_embedding(row) for row in self._readers[EMBEDDINGS].get_many(keys))
 
     def put_embeddings(self, items: Iterable[StoredEmbedding]) -> None:
         """Keep embeddings, many in a transaction. Raises StoreError where the disk is full or read-only."""
