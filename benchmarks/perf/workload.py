@@ -1,0 +1,172 @@
+"""Makes what the measurements run on: folders of images, and stores that hold every answer and embedding.
+
+Answers are made up. Where they are to repeat as real ones do, 54 of 100 equal their class name, as a real LMM's
+answers on 100 photos did, and the others are one of two phrases that each class has: 3,000 phrases in all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+from tlac.config import Backend, load_backend, load_encoder_config
+from tlac.gather import gather
+from tlac.images import identify
+from tlac.interview import Interview, Respondent
+from tlac.keys import embedding_key, request_document, sha256_of
+from tlac.matching import DEFAULT_TEMPLATE, apply_template
+from tlac.methods.slac import SLAC
+from tlac.prompts import load_prompts
+from tlac.registry import open_encoder
+from tlac.store import Store, StoredAnswer, StoredEmbedding
+from tlac.types import LMMRequest, LMMResponse, Outcome, Sample, Usage
+
+BACKEND = "openai-compatible"
+ENCODER = "clip-vit-b-16"
+PROMPTS = "name"
+DIMENSIONS = 512
+EXACT_SHARE = 0.54
+_ADJECTIVES = ("small", "large", "wooden", "striped", "old", "young", "wild", "pale", "dark", "spotted")
+_BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A sample's place and class, and what the LMM says of it."""
+
+    path: Path
+    label: int
+    answer: str
+
+
+def class_names(count: int) -> list[str]:
+    """Names of two or three words, none a part of another."""
+    return [f"{_ADJECTIVES[number % 10]} thing{number:04d}" for number in range(count)]
+
+
+def distinct_answers(count: int, classes: Sequence[str]) -> list[str]:
+    """As many answers, no two of them equal and none a class name."""
+    return [f"A picture of {classes[number % len(classes)]} in place {number}" for number in range(count)]
+
+
+def repeating_answers(count: int, classes: Sequence[str], seed: int = 0) -> list[str]:
+    """Answers about images of class `number % len(classes)`, as repetitive as real ones."""
+    chance = random.Random(seed)  # noqa: S311 - a repeatable draw
+    answers = []
+    for number in range(count):
+        name = classes[number % len(classes)]
+        variant = chance.choices(("{}", "common {}", "{} seen from the side"), (EXACT_SHARE, 0.32, 0.14))[0]
+        answers.append(variant.format(name))
+    return answers
+
+
+def write_images(folder: Path, classes: Sequence[str], answers: Sequence[str]) -> list[Labelled]:
+    """A dataset folder: one small JPEG for each answer, no two with the same bytes, and classes.txt."""
+    buffer = io.BytesIO()
+    PIL.Image.effect_noise((48, 48), 40).convert("RGB").save(buffer, "JPEG", quality=90)
+    head = buffer.getvalue()
+    made = []
+    for label in range(len(classes)):
+        (folder / f"c{label:04d}").mkdir(parents=True)
+    for number, answer in enumerate(answers):
+        label = number % len(classes)
+        path = folder / f"c{label:04d}" / f"{number:06d}.jpg"
+        # a decoder stops at the end marker before the number
+        path.write_bytes(head + number.to_bytes(4, "big"))
+        made.append(Labelled(path, label, answer))
+    (folder / "classes.txt").write_text("".join(f"c{label:04d} {name}\n" for label, name in enumerate(classes)))
+    return made
+
+
+class Collector:
+    """An LMM that answers by a function of the request, and keeps what a store would."""
+
+    def __init__(self, answer: Callable[[LMMRequest], str]) -> None:
+        self._answer = answer
+        self.kept: list[StoredAnswer] = []
+
+    async def ask(self, request: LMMRequest) -> LMMResponse:
+        """The answer, with tokens counted as 4 characters each and 258 an image."""
+        text = self._answer(request)
+        response = LMMResponse(
+            Outcome.ANSWERED, text, usage=Usage(280, max(1, len(text) // 4)), created_at="2030-01-01T00:00:00+00:00"
+        )
+        document = request_document(request)
+        self.kept.append(StoredAnswer(sha256_of(document), document, response, BACKEND))
+        return response
+
+
+def fill_store(store: Store, samples: Sequence[Sample], answers: Sequence[str], classes: Sequence[str]) -> None:
+    """Keep the first-stage answer of every sample, asked as `tlac bench` asks."""
+    by_digest = {
+        identify(sample.source, sample.id).sha256: answer for sample, answer in zip(samples, answers, strict=True)
+    }
+    backend = load_backend(BACKEND)
+    for start in range(0, len(samples), _BATCH):
+        collector = Collector(lambda request: by_digest[_image_digest(request)])
+        asyncio.run(_ask(samples[start : start + _BATCH], backend, collector, classes))
+        store.put_entries(collector.kept)
+
+
+def _image_digest(request: LMMRequest) -> str:
+    return next(part.image.sha256 for part in request.messages[0].parts if hasattr(part, "image"))
+
+
+async def _ask(samples: Sequence[Sample], backend: Backend, lmm: Collector, classes: Sequence[str]) -> None:
+    respondent = Respondent(backend, lmm)
+    await gather(samples, Interview(respondent, respondent, load_prompts(PROMPTS), classes), SLAC(), 8)
+
+
+def fill_embeddings(store: Store, texts: Iterable[str], seed: int = 0) -> np.ndarray:
+    """Random vectors of length 1 under the keys of the encoder's texts; gives the vectors, (n, 512) float32."""
+    fingerprint = open_encoder(load_encoder_config(ENCODER)).fingerprint
+    templated = [apply_template(DEFAULT_TEMPLATE, text) for text in texts]
+    vectors = np.random.default_rng(seed).standard_normal((len(templated), DIMENSIONS)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    store.put_embeddings(_embeddings(fingerprint, templated, vectors))
+    return vectors
+
+
+def _embeddings(fingerprint: str, texts: Sequence[str], vectors: np.ndarray) -> Iterator[StoredEmbedding]:
+    for text, vector in zip(texts, vectors, strict=True):
+        yield StoredEmbedding(embedding_key(fingerprint, text), vector, False)
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """A dataset folder, and a store that holds all that a run on it asks for."""
+
+    images: Path
+    store: Path
+    vectors: Path
+    class_vectors: Path
+
+    @property
+    def bench(self) -> list[str]:
+        """The arguments of `tlac` that run it."""
+        return [
+            *("bench", "--offline", "--backend", BACKEND, "--dataset", f"folder:{self.images}", "--method", "slac"),
+            *("--encoder", ENCODER, "--prompts", PROMPTS, "--no-report", "--json", "--store", str(self.store)),
+        ]
+
+
+def make_warm(folder: Path, answers: Sequence[str], classes: Sequence[str]) -> Warm:
+    """Write images, answers and embeddings of one run. The vectors lie in .npy files as well, texts in sorted order."""
+    warm = Warm(folder / "images", folder / "store", folder / "vectors.npy", folder / "class-vectors.npy")
+    labelled = write_images(warm.images, classes, answers)
+    samples = [Sample(str(entry.path), entry.path, entry.label) for entry in labelled]
+    with Store(warm.store) as store:
+        fill_store(store, samples, answers, classes)
+        texts = sorted(set(answers))
+        rows = {text: row for row, text in enumerate(dict.fromkeys([*texts, *classes]))}
+        vectors = fill_embeddings(store, rows)
+    np.save(warm.vectors, vectors[: len(texts)])
+    np.save(warm.class_vectors, vectors[[rows[name] for name in classes]])
+    return warm
