@@ -1,0 +1,98 @@
+"use strict";
+/* The page of several runs: fills its places. */
+
+const put = (id, ...parts) => document.getElementById(id)?.replaceChildren(...parts);
+const contender = (index) => page.contenders[index];
+const points = (difference) => `${difference > 0 ? "+" : ""}${(100 * difference).toFixed(1)}`;
+
+if (page.tests.length) {
+  const names = (test) => `${contender(test.first)} ${contender(test.second)} ${page.columns[test.column]}`;
+  const table = new SortedTable(
+    [
+      { title: "dataset", value: (test) => page.columns[test.column], show: (test) => outside(page.columns[test.column], "clip") },
+      { title: "one", className: "name", value: (test) => contender(test.first), show: (test) => outside(contender(test.first), "clip") },
+      { title: "other", className: "name", value: (test) => contender(test.second), show: (test) => outside(contender(test.second), "clip") },
+      { title: "difference", isNumber: true, value: (test) => test.difference, show: (test) => `${points(test.difference)} (${points(test.low)} to ${points(test.high)})` },
+      { title: "p", isNumber: true, value: (test) => test.p, show: (test) => make(test.p < 0.05 ? "b" : "span", { textContent: test.p < 0.001 ? "< 0.001" : fixed(test.p) }) },
+      { title: "equal", isNumber: true, value: (test) => test.agreement, show: (test) => percent(test.agreement) },
+      { title: "κ", isNumber: true, value: (test) => test.kappa, show: (test) => fixed(test.kappa, 2) },
+      { title: "n", isNumber: true, value: (test) => test.n, show: (test) => count(test.n) },
+    ],
+    page.tests,
+    { size: 20, sortBy: 0, isFalling: false, textOf: names, word: "Find" },
+  );
+  put("pair-table", table.element);
+}
+
+const costed = page.columns.map((_, column) => page.costs.filter((point) => point.column === column)).filter((found) => found.some((point) => point.cost_usd > 0));
+put("cost-charts", ...(costed.length ? costed.map((found) => costChart(label(page.columns[found[0].column]), found)) : ["No answer has a known cost above zero."]));
+
+class Disagreements {
+  constructor(samples) {
+    this.samples = samples;
+    this.cards = new CardList(48, drawCard, detailCard);
+    const refresh = () => this.refresh();
+    const named = (names) => names.map((name, index) => [String(index), label(name)]);
+    this.column = select("dataset", [["", "any"], ...named(page.columns)], refresh);
+    this.right = select("right", [["", "any"], ...named(page.contenders), ["none", "none of them"]], refresh);
+    this.wrong = select("wrong", [["", "any"], ...named(page.contenders)], refresh);
+    this.words = make("input", { type: "search", placeholder: "file, answer, class …", oninput: refresh });
+    const filters = [this.column, this.right, this.wrong].map((filter) => filter.element);
+    const controls = make("div", { className: "controls", role: "search", "aria-label": "Filter the samples" }, make("label", {}, "find", this.words), ...filters);
+    this.element = make("div", {}, controls, this.cards.element);
+    this.refresh();
+  }
+
+  refresh() {
+    const [column, right, wrong] = [this.column, this.right, this.wrong].map((filter) => filter.list.value);
+    const words = this.words.value.trim().toLowerCase();
+    this.cards.fill(
+      this.samples.filter(
+        (sample) =>
+          (column === "" || sample.column === Number(column)) &&
+          (right === "" || (right === "none" ? !isAnyRight(sample) : isRight(sample, Number(right)) === true)) &&
+          (wrong === "" || isRight(sample, Number(wrong)) === false) &&
+          (!words || textsOf(sample).some((text) => text.toLowerCase().includes(words))),
+      ),
+    );
+  }
+}
+
+const nameOf = (sample, index) => (index === null ? null : page.classes[sample.column][index]);
+const isAnyRight = (sample) => sample.predicted.includes(sample.label);
+
+/* Whether a contender is right about a sample; undefined where it has not run on its dataset. */
+function isRight(sample, index) {
+  const place = sample.contenders.indexOf(index);
+  return place < 0 ? undefined : sample.predicted[place] === sample.label;
+}
+
+function textsOf(sample) {
+  const named = [...sample.predicted, sample.label].map((index) => nameOf(sample, index) ?? "");
+  return [sample.sample, ...named, ...sample.answers.map((number) => (number < 0 ? "" : page.texts[number]))];
+}
+
+function verdictOf(sample, place) {
+  if (sample.predicted[place] === null) return "no answer";
+  if (sample.label === null) return "unlabelled";
+  return sample.predicted[place] === sample.label ? "right" : "wrong";
+}
+
+const saidLine = (sample, place) => verdictLine(verdictOf(sample, place), nameOf(sample, sample.predicted[place]) ?? "no answer");
+
+function drawCard(sample) {
+  const lines = sample.contenders.map((index, place) => make("span", { className: "pair" }, make("small", {}, outside(label(contender(index), 40))), saidLine(sample, place)));
+  const truth = sample.label === null ? null : make("span", { className: "clip" }, "is ", outside(nameOf(sample, sample.label)));
+  return { className: "", parts: [make("span", { className: "picture" }, picture(sample.thumbnail, "")), make("span", { className: "words" }, truth, ...lines)] };
+}
+
+function detailCard(sample) {
+  const truth = sample.label === null ? "no label" : outside(nameOf(sample, sample.label));
+  const said = sample.contenders.map((index, place) =>
+    make("div", {}, make("h3", {}, outside(contender(index))), saidLine(sample, place), sample.answers[place] < 0 ? null : make("blockquote", {}, outside(page.texts[sample.answers[place]]))),
+  );
+  const facts = factList([["truth", truth], ["dataset", outside(page.columns[sample.column])]]);
+  return { title: sample.sample, parts: [make("div", { className: "picture" }, picture(sample.thumbnail, sample.sample)), make("div", {}, facts, ...said)] };
+}
+
+put("samples", page.disagreements.length ? new Disagreements(page.disagreements).element : "There is no sample on which two of them differ.");
