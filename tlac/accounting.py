@@ -49,7 +49,7 @@ class Spending:
 
 def count_spending(transcripts: Iterable[Transcript]) -> Spending:
     """What these transcripts took."""
-    turns = [turn for transcript in transcripts for turn in (transcript.stage1, transcript.stage2) if turn is not None]
+    turns = [turn for transcript in transcripts for turn in transcript.turns]
     distinct = {turn.key: turn for turn in turns}
     # the same answer may have been paid for by one sample and found in the store by another
     distinct.update({turn.key: turn for turn in turns if not turn.response.from_store})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -19,16 +19,20 @@ from tlac import loop
 from tlac.accounting import count_spending
 from tlac.calls.stored import OfflineLMM, StoredLMM
 from tlac.calls.surround import Care, surround
+from tlac.confidence import abstain
 from tlac.config import Backend, EncoderConfig
 from tlac.embeddings import StoredEncoder, keep_embeddings
 from tlac.errors import MissingAnswersError, UsageError
 from tlac.gather import GatherProgress, gather
 from tlac.image_scoring import ImageMethod, ImageScorer
-from tlac.interview import Interview, Method, Respondent
+from tlac.interview import Aids, Interview, Method, Respondent
+from tlac.method_names import base_name, combination_of, open_method, prompts_of
 from tlac.metrics import measure
 from tlac.offline import forbid_downloads
 from tlac.order import OrderTrials, choose_again, class_order, compare_orders, restore_choices, rotations
-from tlac.registry import load_plugin, open_encoder, open_image_encoder, open_lmm
+from tlac.prompts import PromptSet, load_prompts
+from tlac.proposing import Proposer
+from tlac.registry import open_encoder, open_image_encoder, open_lmm
 from tlac.report.calls import FILE_NAME, encode_calls, facts_of
 from tlac.report.folder import report_files
 from tlac.report.run_page import ReportedRun
@@ -36,7 +40,7 @@ from tlac.run_spec import RunSpec, choose_samples
 from tlac.runs import Run, RunRecord, free_name, name_run, write_run
 from tlac.scoring import Scored, Scorer
 from tlac.store import Store
-from tlac.types import Outcome, Transcript
+from tlac.types import Combination, Outcome, Transcript
 
 _PACKAGES = ("tlac", "numpy", "litellm", "torch", "open_clip_torch", "sentence-transformers", "diskcache", "pillow")
 
@@ -109,12 +113,13 @@ class Bench:
         answers, EncoderUnavailableError before anything is asked, StoreError.
         """
         started, started_at = time.monotonic(), datetime.now(timezone.utc)
-        method: Method | ImageMethod = load_plugin("tlac.methods", spec.method)()
+        method: Method | ImageMethod = open_method(spec.method)
         if isinstance(method, ImageMethod):
             result = self._look(spec, method, progress)
         else:
             result = self._ask(spec, method, progress)
-        metrics = measure(result.scored.predictions)
+        predictions = abstain(result.scored.predictions, spec.abstain_below, spec.calibration)
+        metrics = measure(predictions)
         spent = count_spending([*result.transcripts, *result.trials])
         stamp = started_at.strftime("%Y%m%d-%H%M%S")
         named = _names(spec)
@@ -151,8 +156,12 @@ class Bench:
             classes=spec.dataset.classes,
             shuffle_classes=spec.shuffle_classes,
             order_trials=result.order,
+            panel=tuple(backend.name for backend in spec.panel),
+            aliases=dict(spec.aliases),
+            abstain_below=spec.abstain_below,
+            calibration=spec.calibration,
         )
-        predictions, calls = result.scored.predictions, facts_of(result.transcripts)
+        calls = facts_of(result.transcripts)
         attachments = {FILE_NAME: encode_calls(calls)} if calls else {}
         if with_report:
             # --limit has drawn the samples already; a dataset is read once more for its thumbnails
@@ -164,14 +173,16 @@ class Bench:
 
     def digests(self, spec: RunSpec) -> dict[str, str]:
         """What tells the results of this spec from all others'."""
-        return spec.digests(self.encoder(spec.encoder).fingerprint)
+        further = {f"prompts {name}": load_prompts(name).digest for name in prompts_of(open_method(spec.method))}
+        return {**spec.digests(self.encoder(spec.encoder).fingerprint), **further}
 
     def _ask(self, spec: RunSpec, method: Method, progress: GatherProgress | None) -> _Result:
         """Have an LMM asked about every sample, and score its words."""
         if spec.backend is None or spec.stage2_backend is None:
             raise UsageError(f"the method {spec.method} asks an LMM: name one with --backend")
-        stage1, stage2 = self.respondent(spec.backend), self.respondent(spec.stage2_backend)
-        scorer = Scorer(spec.dataset.classes, self.encoder(spec.encoder), spec.rule, spec.template)
+        combine, prompts = combination_of(method), {name: load_prompts(name) for name in prompts_of(method)}
+        _check(spec, combine)
+        scorer = self._scorer(spec, spec.dataset.classes)
         if not self._is_offline:
             scorer.encode_classes()
         concurrency = self._care.concurrency or spec.backend.spec.limits.concurrency
@@ -180,14 +191,12 @@ class Bench:
         rotated = rotations(order, spec.order_trials)
 
         def interview(shown: Sequence[int]) -> Interview:
-            names = [classes[place] for place in shown]
-            accepts_exact = spec.rule.skips_stage2_on_exact
-            return Interview(stage1, stage2, spec.prompts, names, spec.dataset.prompt, accepts_exact)
+            return self._interview(spec, [classes[place] for place in shown], prompts)
 
         samples = choose_samples(spec.dataset, spec.limit, spec.seed)
         gathered = loop.run(gather(samples, interview(order), method, concurrency, progress))
         _require_answers(gathered.transcripts)
-        scored = scorer.score(restore_choices(gathered.transcripts, order))
+        scored = scorer.score(restore_choices(gathered.transcripts, order), combine)
         asked_again: list[Transcript] = []
         trials = []
         for turned in rotated if gathered.stopped is None else ():
@@ -197,6 +206,29 @@ class Bench:
             asked_again += [replace(transcript, stage1=None) for transcript in again]
         changes = compare_orders(scored.predictions, trials) if trials and trials[0] else None
         return _Result(scored, gathered.transcripts, asked_again, gathered.stopped, changes, concurrency)
+
+    def _scorer(self, spec: RunSpec, classes: Sequence[str]) -> Scorer:
+        return Scorer(classes, self.encoder(spec.encoder), spec.rule, spec.template, spec.aliases)
+
+    def _interview(self, spec: RunSpec, classes: Sequence[str], prompts: Mapping[str, PromptSet]) -> Interview:
+        """The questions to the run's backends, about the classes in the order in which they are shown."""
+        assert spec.backend is not None
+        assert spec.stage2_backend is not None
+        # a scorer of its own: what is proposed are places in the list that is shown
+        proposer = Proposer(self._scorer(spec, classes))
+
+        def seat(stage1: Backend, stage2: Backend, panel: tuple[Interview, ...]) -> Interview:
+            return Interview(
+                self.respondent(stage1),
+                self.respondent(stage2),
+                spec.prompts,
+                classes,
+                spec.dataset.prompt,
+                spec.rule.skips_stage2_on_exact,
+                aids=Aids(proposer, prompts, panel, spec.aliases),
+            )
+
+        return seat(spec.backend, spec.stage2_backend, tuple(seat(backend, backend, ()) for backend in spec.panel))
 
     def _look(self, spec: RunSpec, method: ImageMethod, progress: GatherProgress | None) -> _Result:
         """Have the images themselves compared with the class names; nobody is asked."""
@@ -210,6 +242,16 @@ class Bench:
         )
         samples = choose_samples(spec.dataset, spec.limit, spec.seed)
         return _Result(method.look(samples, scorer, progress.advance if progress else _ignore))
+
+
+def _check(spec: RunSpec, combine: Combination) -> None:
+    """Raise UsageError for what does not go together."""
+    if combine == "vote" and not spec.panel:
+        raise UsageError(f"the method {spec.method} asks several backends: give --backend more than once")
+    if combine == "vote" and spec.shuffle_classes is not None:
+        raise UsageError(f"the method {spec.method} has no --shuffle-classes: shuffle a run of each backend")
+    if spec.order_trials and base_name(spec.method) not in ("slac", "tlac"):
+        raise UsageError(f"--order-trials asks the second stage of tlac again, which {spec.method} does not have")
 
 
 def _ignore(transcript: Transcript) -> None:
@@ -236,7 +278,7 @@ def _names(spec: RunSpec) -> _Names:
         # in an LMM's place stands the model that looks at the image
         return _Names(spec.encoder.name, spec.encoder.spec.model, "similarity", template)
     return _Names(
-        spec.backend.name,
+        "+".join(backend.name for backend in (spec.backend, *spec.panel)),
         spec.backend.spec.model,
         spec.rule.name,
         spec.template,

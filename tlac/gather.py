@@ -98,9 +98,10 @@ async def _ask(sample: Sample, interview: Interview, method: Method, state: _Pro
         failure = Failure("sample", str(error))
     except CallError as error:
         failure = Failure("call", str(error))
-    found = {turn.stage: turn for turn in turns}
+    found = {turn.stage: turn for turn in turns if turn.member == 0}
+    further = tuple(turn for turn in turns if turn.member)
     sha256 = image.sha256 if image else None
-    return Transcript(sample.id, sha256, sample.label, found.get("stage1"), found.get("stage2"), failure)
+    return Transcript(sample.id, sha256, sample.label, found.get("stage1"), found.get("stage2"), failure, further)
 
 
 def _shown_name(sample: Sample) -> str:

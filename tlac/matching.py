@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
@@ -32,15 +32,43 @@ def normalise(text: str) -> str:
 
 
 class ClassIndex:
-    """A class list that can be asked which class a text names. A name that stands twice means its lower index."""
+    """A class list that can be asked which class a text names. A name that stands twice means its lower index.
 
-    def __init__(self, classes: Sequence[str]) -> None:
+    `aliases` are further names of a class, by its name. One that names another class too, or is another class's
+    alias as well, tells nothing apart and is left out. `names` are (index, name) of all names, in class order.
+    """
+
+    def __init__(self, classes: Sequence[str], aliases: Mapping[str, Sequence[str]] | None = None) -> None:
         self.classes = tuple(classes)
         self._by_name: dict[str, int] = {}
         for index, name in enumerate(self.classes):
             if key := normalise(name):
                 self._by_name.setdefault(key, index)
+        kept = self._distinct_aliases(aliases or {})
+        self.names = tuple(
+            (index, name)
+            for index, own in enumerate(self.classes)
+            for name in (own, *kept.get(normalise(own), {}).values())
+        )
+        for own, found in kept.items():
+            self._by_name.update({key: self._by_name[own] for key in found})
         self._longest = max((key.count(" ") + 1 for key in self._by_name), default=0)
+
+    def _distinct_aliases(self, aliases: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
+        """Class -> alias -> the alias as it was written; class and alias normalised."""
+        owners: dict[str, dict[str, str]] = {}
+        for name, found in aliases.items():
+            own = normalise(name)
+            for alias in found if own in self._by_name else ():
+                key = normalise(alias)
+                if key and key not in self._by_name:
+                    owners.setdefault(key, {})[own] = alias
+        kept: dict[str, dict[str, str]] = {}
+        for key, by_class in owners.items():
+            if len(by_class) == 1:
+                ((own, alias),) = by_class.items()
+                kept.setdefault(own, {})[key] = alias
+        return kept
 
     def find(self, text: str) -> int | None:
         """The class that the whole text names, or None."""
@@ -82,7 +110,8 @@ class Verdict:
     """What a rule makes of one sample's answers before any similarity is known.
 
     `text` is what is scored against the class names (no template applied), None where there is nothing to
-    score. `index` is the class where a rung decided, None where similarity is to decide.
+    score; `also` are the texts of further views, scored with it as one mean vector. `index` is the class where
+    a rung decided, None where similarity is to decide.
     """
 
     outcome: Outcome
@@ -91,6 +120,12 @@ class Verdict:
     rung: Rung | None = None
     choice: str | None = None
     reason: str = ""
+    also: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All that is scored; empty where there is nothing."""
+        return () if self.text is None else (self.text, *self.also)
 
 
 class MatchingRule(Protocol):
@@ -185,6 +220,11 @@ def find_rule(name: str) -> MatchingRule:
     if name not in RULES:
         raise UnknownNameError("matching rule", name, RULES)
     return RULES[name]
+
+
+def split_templates(template: str) -> tuple[str, ...]:
+    """The templates in "a photo of a {} | a drawing of a {}": each is applied, and the vectors are averaged."""
+    return tuple(part.strip() for part in template.split("|"))
 
 
 def apply_template(template: str, text: str) -> str:

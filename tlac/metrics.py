@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tlac.confidence import ConfidenceMetrics, measure_confidence
 from tlac.types import Outcome, Prediction
 
 # the 97.5 % point of the normal distribution; importing scipy.stats for it would double a warm run's time
@@ -44,13 +45,25 @@ class Confusion:
 
 
 @dataclass(frozen=True, slots=True)
+class ShortlistMetrics:
+    """The samples whose stage 2 was shown a shortlist: how many, its mean length, how many of them also saw the
+    image again, and the share of the labelled ones whose true class stood in it, None without labels."""
+
+    n: int
+    mean_size: float
+    looked_again: int
+    holds_label: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Metrics:
     """Shares lie in [0, 1]; None where they are not defined (no labels, or no sample).
 
     `accuracy` is right answers over all samples, `accuracy_answered` over the answered ones, `coverage`
     answered over all. `top5` asks whether the label is among the five best, the prediction counting as
     the first. `mean_per_class` is the unweighted mean over the classes that have samples, `macro_f1` over
-    the classes that have samples or predictions. `confused` are the pairs confused most often.
+    the classes that have samples or predictions. `confused` are the pairs confused most often. `abstained`
+    counts the predictions that were not sure enough.
     """
 
     n: int
@@ -70,6 +83,9 @@ class Metrics:
     by_rung: dict[str, RungMetrics]
     per_class: tuple[ClassMetrics, ...]
     confused: tuple[Confusion, ...] = ()
+    abstained: int = 0
+    shortlist: ShortlistMetrics | None = None
+    confidence: ConfidenceMetrics | None = None
 
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
@@ -115,7 +131,19 @@ def measure(predictions: Sequence[Prediction]) -> Metrics:
         by_rung=_by_rung(labelled),
         per_class=per_class,
         confused=most_confused(labelled),
+        abstained=counts[Outcome.ABSTAINED],
+        shortlist=_shortlist(predictions),
+        confidence=measure_confidence(predictions),
     )
+
+
+def _shortlist(predictions: Sequence[Prediction]) -> ShortlistMetrics | None:
+    shown = [prediction for prediction in predictions if prediction.shortlist]
+    if not shown:
+        return None
+    held = [one.label in one.shortlist for one in shown if one.label is not None]
+    size = sum(len(one.shortlist) for one in shown) / len(shown)
+    return ShortlistMetrics(len(shown), size, sum(one.looked_again for one in shown), _share(sum(held), len(held)))
 
 
 def most_confused(predictions: Sequence[Prediction], count: int = 10) -> tuple[Confusion, ...]:

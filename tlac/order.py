@@ -64,13 +64,15 @@ def restore_choices(transcripts: Sequence[Transcript], order: Sequence[int]) -> 
 def _restore(transcript: Transcript, order: Sequence[int], index: ClassIndex) -> Transcript:
     if transcript.stage2 is None:
         return transcript
-    response = transcript.stage2.response
+    turn = transcript.stage2
+    if turn.offered is not None:
+        turn = replace(turn, offered=tuple(sorted(order[place] for place in turn.offered)))
     # without names only a choice by index is read; a choice by name means the same in any order
-    shown = index.read_choice(response.text)
-    if shown is None:
-        return transcript
-    text = json.dumps({"class_index": str(order[shown])})
-    return replace(transcript, stage2=replace(transcript.stage2, response=replace(response, text=text)))
+    shown = index.read_choice(turn.response.text)
+    if shown is not None:
+        text = json.dumps({"class_index": str(order[shown])})
+        turn = replace(turn, response=replace(turn.response, text=text))
+    return replace(transcript, stage2=turn)
 
 
 async def choose_again(

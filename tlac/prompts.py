@@ -26,11 +26,13 @@ class Stage2Prompts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PromptSetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A prompt-set file: stage-1 prompts by name, one of them `default`, and stage 2's."""
+    """A prompt-set file: stage-1 prompts by name, one of them `default`, stage 2's, and those of a stage 2 that
+    is shown the image again."""
 
     description: str
     stage1: dict[str, str]
     stage2: Stage2Prompts
+    relook: Stage2Prompts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ class PromptSet:
     @property
     def digest(self) -> str:
         """The sha256 (hex) of all prompts in the set; the description is no part of it."""
-        return sha256_of([self.spec.stage1, msgspec.to_builtins(self.spec.stage2)])
+        asked = [self.spec.stage1, msgspec.to_builtins(self.spec.stage2)]
+        return sha256_of([*asked, msgspec.to_builtins(self.spec.relook)] if self.spec.relook else asked)
 
     def stage1_messages(self, image: Image, prompt: str) -> tuple[Message, ...]:
         """Show the image and ask what it is, in the words of the named prompt, or of `default`."""
@@ -53,19 +56,27 @@ class PromptSet:
 
     def stage2_messages(self, task: ChoiceTask) -> tuple[Message, ...]:
         """Ask which class an answer meant. The class list stands first, where providers' prefix caches serve it."""
-        words = self.spec.stage2
-        if task.by_index:
-            listing = "\n".join(f"{index}: {name}" for index, name in enumerate(task.classes))
-            prefix, question = words.prefix_by_index, words.question_by_index
-        else:
-            listing = "\n".join(dict.fromkeys(task.classes))
-            prefix, question = words.prefix, words.question
-        # replace, not str.format: answers and class names may hold braces
-        parts = (
-            TextPart(prefix.replace("{classes}", listing), is_prefix=True),
-            TextPart(question.replace("{answer}", task.answer)),
-        )
-        return (Message("user", parts),)
+        return (Message("user", _choice_parts(self.spec.stage2, task)),)
+
+    def relook_messages(self, image: Image, task: ChoiceTask) -> tuple[Message, ...]:
+        """Show the image again and ask which of the offered classes it is. Raises ConfigError for a set without."""
+        if self.spec.relook is None:
+            raise ConfigError(f"{self.source}: needs 'relook', the words that show the image again in stage 2")
+        return (Message("user", (ImagePart(image), *_choice_parts(self.spec.relook, task))),)
+
+
+def _choice_parts(words: Stage2Prompts, task: ChoiceTask) -> tuple[TextPart, TextPart]:
+    if task.by_index:
+        listing = "\n".join(f"{index}: {task.classes[index]}" for index in task.indices)
+        prefix, question = words.prefix_by_index, words.question_by_index
+    else:
+        listing = "\n".join(dict.fromkeys(task.classes[index] for index in task.indices))
+        prefix, question = words.prefix, words.question
+    # replace, not str.format: answers and class names may hold braces; a list of its own is no shared prefix
+    return (
+        TextPart(prefix.replace("{classes}", listing), is_prefix=task.offered is None),
+        TextPart(question.replace("{answer}", task.answer)),
+    )
 
 
 def load_prompts(name: str) -> PromptSet:
@@ -77,12 +88,18 @@ def load_prompts(name: str) -> PromptSet:
     spec = parse(PromptSetSpec, resource)
     if "default" not in spec.stage1:
         raise ConfigError(f"{resource.source}: stage1 needs a prompt named 'default'")
+    _check_places(resource.source, "stage2", spec.stage2)
+    if spec.relook is not None:
+        _check_places(resource.source, "relook", spec.relook)
+    return PromptSet(resource.name, resource.source, spec)
+
+
+def _check_places(source: str, section: str, words: Stage2Prompts) -> None:
     for key, placeholder in (
         ("prefix", "{classes}"),
         ("question", "{answer}"),
         ("prefix_by_index", "{classes}"),
         ("question_by_index", "{answer}"),
     ):
-        if placeholder not in getattr(spec.stage2, key):
-            raise ConfigError(f"{resource.source}: stage2.{key} must hold {placeholder}")
-    return PromptSet(resource.name, resource.source, spec)
+        if placeholder not in getattr(words, key):
+            raise ConfigError(f"{source}: {section}.{key} must hold {placeholder}")

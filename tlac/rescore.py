@@ -12,12 +12,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from tlac.accounting import Calls, StageCalls, Tokens
+from tlac.confidence import Calibration, abstain
 from tlac.config import load_encoder_config
 from tlac.embeddings import keep_embeddings
 from tlac.errors import MissingAnswersError, UsageError
 from tlac.matching import MatchingRule, find_rule
+from tlac.method_names import combination_of, open_method
 from tlac.metrics import measure
 from tlac.offline import forbid_downloads
+from tlac.order import class_order, restore_choices
 from tlac.registry import open_encoder
 from tlac.runs import Run, RunRecord, free_name, name_run, read_predictions, read_record, write_run
 from tlac.scoring import Scorer
@@ -27,12 +30,17 @@ from tlac.types import Failure, Outcome, Prediction, Stage, Transcript, Turn
 
 @dataclass(frozen=True, slots=True)
 class Rescoring:
-    """What is to be different; None keeps what the run had. `method` can only become "slac"."""
+    """What is to be different; None keeps what the run had. `method` can only become "slac".
+
+    A run's own calibration is kept for its own encoder alone.
+    """
 
     encoder: str | None = None
     template: str | None = None
     matching: str | None = None
     method: str | None = None
+    abstain_below: float | None = None
+    calibration: Calibration | None = None
 
 
 def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
@@ -49,11 +57,18 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
     encoder = load_encoder_config(change.encoder or parent.encoder)
     template = change.template or parent.template
     predictions = tuple(read_predictions(folder / "predictions.jsonl"))
-    transcripts = list(_recall(predictions, store, with_stage2=method != "slac"))
+    order = class_order(len(parent.classes), parent.shuffle_classes)
+    transcripts = restore_choices(list(_recall(predictions, store, order, is_slac=method == "slac")), order)
     _require_choices(transcripts, parent, method, rule)
     stored_encoder = keep_embeddings(open_encoder(encoder), encoder, store, is_offline=True)
-    scored = Scorer(parent.classes, stored_encoder, rule, template).score(transcripts)
-    metrics = measure(scored.predictions)
+    scorer = Scorer(parent.classes, stored_encoder, rule, template, parent.aliases)
+    scored = scorer.score(transcripts, combination_of(open_method(method)))
+    # margins of another encoder mean something else
+    own = parent.calibration if encoder.name == parent.encoder else None
+    calibration = change.calibration or own
+    abstain_below = parent.abstain_below if change.abstain_below is None else change.abstain_below
+    weighed = abstain(scored.predictions, abstain_below, calibration)
+    metrics = measure(weighed)
     stamp = started_at.strftime("%Y%m%d-%H%M%S")
     record = replace(
         parent,
@@ -72,8 +87,11 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
         truncated_classes=scored.truncated_classes,
         digests={**parent.digests, "encoder": stored_encoder.fingerprint},
         parent=parent.run,
+        abstain_below=abstain_below,
+        calibration=calibration,
+        panel=() if method == "slac" else parent.panel,
     )
-    return Run(write_run(out, record, scored.predictions, metrics, {}), record, scored.predictions, metrics)
+    return Run(write_run(out, record, weighed, metrics, {}), record, weighed, metrics)
 
 
 def _method(parent: RunRecord, change: Rescoring) -> str:
@@ -86,20 +104,29 @@ def _method(parent: RunRecord, change: Rescoring) -> str:
     return method
 
 
-def _recall(predictions: Sequence[Prediction], store: Store, with_stage2: bool) -> Iterator[Transcript]:
+def _recall(
+    predictions: Sequence[Prediction], store: Store, order: Sequence[int], is_slac: bool
+) -> Iterator[Transcript]:
     for prediction in predictions:
         failed = prediction.outcome is Outcome.FAILED
         # what failed in stage 2 alone has all that slac needs
-        if failed and (with_stage2 or prediction.stage1_key is None):
+        if failed and (not is_slac or prediction.stage1_key is None):
             failure = Failure("call", prediction.reason)
             yield Transcript(prediction.sample, prediction.image_sha256, prediction.label, failure=failure)
             continue
+        stage1 = _turn(store, "stage1", prediction.stage1_key, prediction)
+        stage2 = None if is_slac else _turn(store, "stage2", prediction.stage2_key, prediction)
+        if stage2 is not None:
+            # a turn knows the places in the list that was shown
+            offered = tuple(sorted(map(order.index, prediction.shortlist))) or None
+            stage2 = replace(stage2, offered=offered, is_relook=prediction.looked_again)
+        further = [
+            replace(found, member=member)
+            for member, stage, key in (() if is_slac else prediction.further)
+            if (found := _turn(store, stage, key, prediction))
+        ]
         yield Transcript(
-            prediction.sample,
-            prediction.image_sha256,
-            prediction.label,
-            _turn(store, "stage1", prediction.stage1_key, prediction),
-            _turn(store, "stage2", prediction.stage2_key, prediction) if with_stage2 else None,
+            prediction.sample, prediction.image_sha256, prediction.label, stage1, stage2, further=tuple(further)
         )
 
 
@@ -131,7 +158,8 @@ def _require_choices(transcripts: Sequence[Transcript], parent: RunRecord, metho
 
 
 def _recalled(transcripts: Sequence[Transcript]) -> Calls:
+    turns = [turn for transcript in transcripts for turn in transcript.turns]
     return Calls(
-        StageCalls(0, sum(transcript.stage1 is not None for transcript in transcripts)),
-        StageCalls(0, sum(transcript.stage2 is not None for transcript in transcripts)),
+        StageCalls(0, sum(turn.stage == "stage1" for turn in turns)),
+        StageCalls(0, sum(turn.stage == "stage2" for turn in turns)),
     )

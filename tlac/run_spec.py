@@ -6,10 +6,11 @@ Does not know how it is run.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tlac.clip_templates import find_templates
+from tlac.confidence import Calibration
 from tlac.config import Backend, EncoderConfig
 from tlac.identity import dataset_digest
 from tlac.interfaces import Dataset
@@ -24,8 +25,10 @@ class RunSpec:
     """What to run. `limit` takes that many samples at random, with `seed`, in the dataset's order.
 
     The backends are None for a method that asks no LMM; `clip_templates` then names the templates of the class
-    names (see tlac.clip_templates). `shuffle_classes` is the seed of the order in which stage 2 is shown the
-    class names, None for the dataset's own; `order_trials` asks it that many more times, with rotated lists.
+    names (see tlac.clip_templates). `panel` are further backends of a method that asks several, `aliases` further
+    names of classes. A prediction less sure than `abstain_below` has no class; `calibration` says how sure it is,
+    None for agreement (see tlac.confidence). `shuffle_classes` is the seed of the order in which stage 2 is shown
+    the class names, None for the dataset's own; `order_trials` asks it that many more times, with rotated lists.
     """
 
     backend: Backend | None
@@ -41,6 +44,10 @@ class RunSpec:
     shuffle_classes: int | None = None
     order_trials: int = 0
     clip_templates: str = "paper"
+    panel: tuple[Backend, ...] = ()
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    abstain_below: float | None = None
+    calibration: Calibration | None = None
 
     @property
     def templates(self) -> tuple[str, ...]:
@@ -52,12 +59,13 @@ class RunSpec:
         found = {"dataset": dataset_digest(self.dataset), "encoder": fingerprint}
         if self.backend is None or self.stage2_backend is None:
             return {**found, "templates": sha256_of(self.templates)}
-        return {
-            **found,
+        found |= {
             "prompts": self.prompts.digest,
             "backend": self.backend.digest,
             "stage2_backend": self.stage2_backend.digest,
         }
+        found |= {f"panel {backend.name}": backend.digest for backend in self.panel}
+        return found | ({"aliases": sha256_of(dict(self.aliases))} if self.aliases else {})
 
 
 def choose_samples(dataset: Dataset, limit: int | None, seed: int) -> Sequence[Sample] | Dataset:

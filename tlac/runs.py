@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from tlac.accounting import Calls, Tokens
+from tlac.confidence import Calibration
 from tlac.errors import InputError, TlacError
 from tlac.metrics import Metrics, measure
 from tlac.order import OrderTrials
@@ -49,10 +50,11 @@ _FURTHER_FIELDS = ("shortlist", "looked_again", "further", "votes", "confidence"
 class RunRecord:
     """Everything needed to repeat a run, and what it took: the content of run.json.
 
-    `cost_usd` is what this run paid, `answers_cost_usd` what all its answers cost whenever they were asked;
-    None where a price is not known. `classes` are the class names that predictions index, `prompt` names the
-    stage-1 prompt of the prompt set. `shuffle_classes` is the seed of the order in which stage 2 was shown the
-    class names, None for their own.
+    `cost_usd` is what this run paid, `answers_cost_usd` what all its answers cost whenever they were asked; None
+    where a price is not known. `classes` are the class names that predictions index, `prompt` names the stage-1
+    prompt of the prompt set. `panel` names the backends that voted beside the first, `aliases` are further names of
+    classes; `abstain_below` and `calibration` as in tlac.run_spec. `shuffle_classes` is the seed of the order in
+    which stage 2 was shown the class names, None for their own.
     """
 
     run: str
@@ -88,6 +90,10 @@ class RunRecord:
     prompt: str = ""
     shuffle_classes: int | None = None
     order_trials: OrderTrials | None = None
+    panel: tuple[str, ...] = ()
+    aliases: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+    abstain_below: float | None = None
+    calibration: Calibration | None = None
     format: int = RUN_FORMAT
 
 
@@ -123,6 +129,7 @@ def summary(run: Run) -> dict[str, Any]:
         "truncated": metrics.truncated,
         "unparsed": metrics.unparsed,
         "failed": metrics.failed,
+        "abstained": metrics.abstained,
         "complete": record.is_complete,
         "accuracy": metrics.accuracy,
         "accuracy_ci95": metrics.accuracy_ci95,
@@ -131,6 +138,8 @@ def summary(run: Run) -> dict[str, Any]:
         "top5": metrics.top5,
         "mean_per_class": metrics.mean_per_class,
         "macro_f1": metrics.macro_f1,
+        "calibration_error": metrics.confidence.calibration_error if metrics.confidence else None,
+        "shortlist": asdict(metrics.shortlist) if metrics.shortlist else None,
         "by_rung": {rung: asdict(values) for rung, values in metrics.by_rung.items()},
         "calls": asdict(record.calls),
         "tokens": asdict(record.tokens),

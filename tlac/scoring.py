@@ -6,14 +6,24 @@ the lower class index.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from tlac.combining import combine_votes, fuse, members_of
 from tlac.interfaces import TextEncoder
-from tlac.matching import ClassIndex, MatchingRule, Verdict, apply_template
-from tlac.types import Float32Array, Float64Array, Outcome, Prediction, Transcript
+from tlac.matching import ClassIndex, MatchingRule, Verdict, apply_template, split_templates
+from tlac.types import (
+    BoolArray,
+    Combination,
+    Float32Array,
+    Float64Array,
+    LMMResponse,
+    Outcome,
+    Prediction,
+    Transcript,
+)
 
 PLACES = 6
 TOP = 5
@@ -59,41 +69,103 @@ def rank(scores: Float64Array, count: int) -> tuple[np.ndarray[tuple[int, ...], 
     return indices, np.take_along_axis(scores, indices, axis=1)
 
 
-class Scorer:
-    """Scores texts against one class list with one encoder, template and matching rule."""
+def mean_vectors(vectors: Sequence[Float32Array]) -> Float32Array:
+    """The mean of arrays (n, d) with rows of length 1, its rows of length 1 again. One array stays as it is."""
+    if len(vectors) == 1:
+        return vectors[0]
+    total = np.sum([array.astype(np.float64) for array in vectors], axis=0)
+    length = np.linalg.norm(total, axis=1, keepdims=True)
+    # opposite vectors have no mean direction; their zero row is equally far from every class
+    unit: Float32Array = (total / np.where(length > 0, length, 1.0)).astype(np.float32)
+    return unit
 
-    def __init__(self, classes: Sequence[str], encoder: TextEncoder, rule: MatchingRule, template: str) -> None:
-        self.index = ClassIndex(classes)
+
+class Scorer:
+    """Scores texts against one class list with one encoder, template and matching rule.
+
+    Several templates in one, split by "|", are averaged as vectors. A class with `aliases` is as near to a text
+    as the nearest of its names.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        encoder: TextEncoder,
+        rule: MatchingRule,
+        template: str,
+        aliases: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.index = ClassIndex(classes, aliases)
         self.rule = rule
         self._encoder = encoder
-        self._template = template
+        self._templates = split_templates(template)
 
     def encode_classes(self) -> None:
         """Encode the class names now, so that an encoder that can't be had is known before anything is paid."""
-        self._encoder.encode(self._class_texts())
+        self._encode([self.rule.class_text(name) for _, name in self.index.names])
 
-    def _class_texts(self) -> list[str]:
-        return [apply_template(self._template, self.rule.class_text(name)) for name in self.index.classes]
+    def score(self, transcripts: Sequence[Transcript], combine: Combination = "first") -> Scored:
+        """The predictions for these transcripts; `combine` says what becomes of several members."""
+        if combine != "vote":
+            return self._score([(transcript, self._judge(transcript, combine)) for transcript in transcripts])
+        panels = [members_of(transcript) for transcript in transcripts]
+        members = [member for panel in panels for member in panel]
+        scored = self._score([(member, self._judge(member, "first")) for member in members])
+        pending = iter(scored.predictions)
+        combined = [
+            combine_votes(transcript, [next(pending) for _ in panel])
+            for transcript, panel in zip(transcripts, panels, strict=True)
+        ]
+        return Scored(tuple(combined), scored.truncated_texts, scored.truncated_classes)
 
-    def score(self, transcripts: Sequence[Transcript]) -> Scored:
-        """The predictions for these transcripts."""
-        verdicts = [self._judge(transcript) for transcript in transcripts]
-        texts = sorted({verdict.text for verdict in verdicts if verdict.text is not None})
-        rows: dict[str, int] = {text: row for row, text in enumerate(texts)}
+    def nearest(self, answers: Sequence[str], count: int) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+        """The `count` nearest classes of each answer and their cosines, best first; none where it has no words."""
+        judged = [self.rule.judge(LMMResponse(Outcome.ANSWERED, answer), None, self.index) for answer in answers]
+        texts = sorted({text for verdict in judged for text in verdict.texts})
+        found: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {}
+        if texts:
+            indices, best = rank(self._similarities(self._encode(texts)[0]), count)
+            found = {
+                text: (tuple(row), tuple(values))
+                for text, row, values in zip(texts, indices.tolist(), best.tolist(), strict=True)
+            }
+        return [found[verdict.texts[0]] if verdict.texts else ((), ()) for verdict in judged]
+
+    def _encode(self, texts: Sequence[str]) -> tuple[Float32Array, BoolArray]:
+        """(n, d) vectors, and whether any template's text was longer than the encoder's window."""
+        encoded = [
+            self._encoder.encode([apply_template(template, text) for text in texts]) for template in self._templates
+        ]
+        cut: BoolArray = np.any([one.is_truncated for one in encoded], axis=0)
+        return mean_vectors([one.vectors for one in encoded]), cut
+
+    def _similarities(self, vectors: Float32Array, classes: Float32Array | None = None) -> Float64Array:
+        """(n, d) vectors against the classes: (n, c), each class by the nearest of its names."""
+        if classes is None:
+            classes = self._encode([self.rule.class_text(name) for _, name in self.index.names])[0]
+        scores = similarities(vectors, classes)
+        if len(self.index.names) == len(self.index.classes):
+            return scores
+        starts = np.flatnonzero(np.diff([owner for owner, _ in self.index.names], prepend=-1))
+        nearest: Float64Array = np.maximum.reduceat(scores, starts, axis=1)
+        return nearest
+
+    def _score(self, judged: Sequence[tuple[Transcript, Verdict]]) -> Scored:
+        units = sorted({verdict.texts for _, verdict in judged if verdict.texts})
+        rows = {unit: row for row, unit in enumerate(units)}
         wanted: dict[int, set[int]] = {}
-        for verdict in verdicts:
-            if verdict.text is not None and verdict.index is not None:
-                wanted.setdefault(rows[verdict.text], set()).add(verdict.index)
+        for _, verdict in judged:
+            if verdict.texts and verdict.index is not None:
+                wanted.setdefault(rows[verdict.texts], set()).add(verdict.index)
         rankings: list[_Ranking] = []
         decided: dict[tuple[int, int], float] = {}
         truncated_texts = truncated_classes = 0
-        if texts:
-            encoded = self._encoder.encode([apply_template(self._template, text) for text in texts])
-            classes = self._encoder.encode(self._class_texts())
-            truncated_texts = int(encoded.is_truncated.sum())
-            truncated_classes = int(classes.is_truncated.sum())
-            for start in range(0, len(texts), _CHUNK_ROWS):
-                scores = similarities(encoded.vectors[start : start + _CHUNK_ROWS], classes.vectors)
+        if units:
+            vectors, truncated_texts = self._encode_units(units)
+            classes, cut = self._encode([self.rule.class_text(name) for _, name in self.index.names])
+            truncated_classes = int(cut.sum())
+            for start in range(0, len(units), _CHUNK_ROWS):
+                scores = self._similarities(vectors[start : start + _CHUNK_ROWS], classes)
                 indices, best = rank(scores, TOP + 1)
                 rankings += [
                     _Ranking(tuple(row), tuple(values))
@@ -103,18 +175,31 @@ class Scorer:
                     for index in wanted.get(row, ()):
                         decided[row, index] = float(scores[row - start, index])
         predictions = []
-        for transcript, verdict in zip(transcripts, verdicts, strict=True):
-            at = rows.get(verdict.text) if verdict.text is not None else None
+        for transcript, verdict in judged:
+            at = rows[verdict.texts] if verdict.texts else None
             ranking = rankings[at] if at is not None else None
             own = decided.get((at, verdict.index)) if at is not None and verdict.index is not None else None
             predictions.append(self._predict(transcript, verdict, ranking, own))
         return Scored(tuple(predictions), truncated_texts, truncated_classes)
 
-    def _judge(self, transcript: Transcript) -> Verdict:
+    def _encode_units(self, units: Sequence[tuple[str, ...]]) -> tuple[Float32Array, int]:
+        """One vector for each unit of texts, (n, d), and how many distinct texts were cut."""
+        texts = sorted({text for unit in units for text in unit})
+        encoded, cut = self._encode(texts)
+        places = {text: row for row, text in enumerate(texts)}
+        longest = max(map(len, units))
+        if longest == 1:
+            return encoded[[places[unit[0]] for unit in units]], int(cut.sum())
+        rows = [mean_vectors([encoded[[places[text]]] for text in unit])[0] for unit in units]
+        return np.stack(rows), int(cut.sum())
+
+    def _judge(self, transcript: Transcript, combine: Combination) -> Verdict:
         if transcript.failure is not None:
             return Verdict(Outcome.FAILED, reason=transcript.failure.reason)
         if transcript.stage1 is None:
             return Verdict(Outcome.FAILED, reason="nothing was asked")
+        if combine == "fuse":
+            return fuse(transcript, self.rule, self.index)
         choice = transcript.stage2.response if transcript.stage2 else None
         return self.rule.judge(transcript.stage1.response, choice, self.index)
 
@@ -134,6 +219,7 @@ class Scorer:
             margin = round(score - others[0][1], PLACES) + 0.0
             top = ((predicted, score), *others[: TOP - 1])
         answer = transcript.stage1.response if transcript.stage1 else None
+        stage2 = transcript.stage2
         return Prediction(
             sample=transcript.sample,
             image_sha256=transcript.image_sha256,
@@ -147,7 +233,10 @@ class Scorer:
             margin=margin,
             top5=top,
             stage1_key=transcript.stage1.key if transcript.stage1 else None,
-            stage2_key=transcript.stage2.key if transcript.stage2 else None,
+            stage2_key=stage2.key if stage2 else None,
             words=self.index.find_words(answer.text) if answer else (),
             reason=verdict.reason,
+            shortlist=(stage2.offered or ()) if stage2 else (),
+            looked_again=stage2 is not None and stage2.is_relook,
+            further=tuple((turn.member, turn.stage, turn.key) for turn in transcript.further),
         )

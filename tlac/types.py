@@ -5,7 +5,7 @@ Does not know how any of them is made, stored or shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -18,6 +18,7 @@ Float32Array: TypeAlias = NDArray[np.float32]
 Float64Array: TypeAlias = NDArray[np.float64]
 BoolArray: TypeAlias = NDArray[np.bool_]
 Stage: TypeAlias = Literal["stage1", "stage2"]
+Combination: TypeAlias = Literal["first", "fuse", "vote"]
 
 
 class Outcome(str, Enum):
@@ -29,6 +30,7 @@ class Outcome(str, Enum):
     TRUNCATED = "truncated"
     UNPARSED = "unparsed"
     FAILED = "failed"
+    ABSTAINED = "abstained"
 
     def __str__(self) -> str:
         return self.value
@@ -103,11 +105,18 @@ class ChoiceTask:
     """What stage 2 asks, beside the words it asks it in: which of `classes` did `answer` mean?
 
     With `by_index` the response is to be JSON, `{"class_index": "17"}`: the index of a class as a string.
+    `offered` are the indices of the classes that may be chosen, None for all of them; they keep their numbers.
     """
 
     answer: str
     classes: tuple[str, ...] = field(repr=False)
     by_index: bool = False
+    offered: tuple[int, ...] | None = None
+
+    @property
+    def indices(self) -> Sequence[int]:
+        """The indices that may be chosen, in the order in which they are listed."""
+        return range(len(self.classes)) if self.offered is None else self.offered
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +168,18 @@ class LMMResponse:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One exchange about one sample: its stage, the key of its request and what came back."""
+    """One exchange about one sample: its stage, the key of its request and what came back.
+
+    `member` numbers the views, or the backends, of a method that has several; 0 is the first. `offered` are the
+    classes of a stage 2 that was shown some of them, None for all; `is_relook` says that it saw the image.
+    """
 
     stage: Stage
     key: str
     response: LMMResponse
+    member: int = 0
+    offered: tuple[int, ...] | None = None
+    is_relook: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +193,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """All that was asked about one sample, as far as it got."""
+    """All that was asked about one sample, as far as it got: the first member's turns, and those of all others."""
 
     sample: str
     image_sha256: str | None
@@ -185,6 +201,12 @@ class Transcript:
     stage1: Turn | None = None
     stage2: Turn | None = None
     failure: Failure | None = None
+    further: tuple[Turn, ...] = ()
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """Every turn, the first member's before the others'."""
+        return (*(turn for turn in (self.stage1, self.stage2) if turn is not None), *self.further)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +226,10 @@ class Prediction:
     [-1, 1] between the scored text and the predicted class, `margin` that score less the best score of
     any other class; `top5` holds (index, score) by falling score. `rung` says what decided.
     `words` are the classes whose whole name stands in the answer: evidence that decides nothing.
+
+    `shortlist` are the classes that stage 2 was shown where it was not shown all, `looked_again` says that it saw
+    the image. `further` are (member, stage, key) of the turns of further members, `votes` what each member
+    chose. `confidence` in [0, 1] is there where a calibration was given.
     """
 
     sample: str
@@ -221,3 +247,14 @@ class Prediction:
     stage2_key: str | None
     words: tuple[int, ...] = ()
     reason: str = ""
+    shortlist: tuple[int, ...] = ()
+    looked_again: bool = False
+    further: tuple[tuple[int, Stage, str], ...] = ()
+    votes: tuple[int | None, ...] = ()
+    confidence: float | None = None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of all answers behind this prediction."""
+        first = tuple(key for key in (self.stage1_key, self.stage2_key) if key is not None)
+        return (*first, *(key for _, _, key in self.further))

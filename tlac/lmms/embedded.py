@@ -94,8 +94,9 @@ class EmbeddedTagger:
             self._encoded[task.classes] = self._encoder.encode(texts).vectors
         answer = self._encoder.encode([TEMPLATE.format(task.answer)]).vectors[0]
         # float64 and rounded: a tie goes to the lower index on every machine
-        scores = np.round(self._encoded[task.classes].astype(np.float64) @ answer.astype(np.float64), 6)
-        index = int(scores.argmax())
+        listed = list(task.indices)
+        scores = np.round(self._encoded[task.classes][listed].astype(np.float64) @ answer.astype(np.float64), 6)
+        index = listed[int(scores.argmax())]
         return json.dumps({"class_index": str(index)}) if task.by_index else task.classes[index]
 
     @cached_property

@@ -55,8 +55,8 @@ def choice_arguments(model: str, task: ChoiceTask) -> dict[str, Any]:
 
 def _choice_schema(task: ChoiceTask) -> dict[str, Any]:
     index: dict[str, Any] = {"type": "string"}
-    if len(task.classes) <= _MOST_ENUM_VALUES:
-        index["enum"] = [str(position) for position in range(len(task.classes))]
+    if len(task.indices) <= _MOST_ENUM_VALUES:
+        index["enum"] = [str(position) for position in task.indices]
     return {
         "type": "object",
         "properties": {"class_index": index},

@@ -1,0 +1,40 @@
+"""slac-fused: several stage-1 answers about one image, matched together as the mean of their vectors.
+
+Cost: one call with the image for each view. Does not know how texts are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from tlac.interview import Interview
+from tlac.types import Combination, Image, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class SLACFused:
+    """Stage 1 in the run's own words and in those of the prompt set `view`, `samples` times each.
+
+    With `view` empty only the run's own words are asked; more than one sample needs a backend whose parameters
+    leave it something to vary.
+    """
+
+    view: str = "name"
+    samples: int = 1
+    name: str = "slac-fused"
+    combine: ClassVar[Combination] = "fuse"
+
+    @property
+    def further_prompts(self) -> tuple[str, ...]:
+        """The prompt sets beside the run's own."""
+        return (self.view,) if self.view else ()
+
+    async def ask(self, image: Image, interview: Interview) -> AsyncIterator[Turn]:
+        """See tlac.interview.Method."""
+        member = 0
+        for prompts in (None, *self.further_prompts):
+            for repeat in range(self.samples):
+                yield replace(await interview.describe(image, repeat, prompts), member=member)
+                member += 1

@@ -1,0 +1,28 @@
+"""vote: several backends are asked as TLAC asks, and the class that most of them name is taken.
+
+Cost: that of TLAC with each backend. Does not know how votes are counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from tlac.interview import Interview
+from tlac.types import Combination, Image, Outcome, Turn
+
+
+class Vote:
+    """Both stages with each backend of the run."""
+
+    name = "vote"
+    combine: Combination = "vote"
+
+    async def ask(self, image: Image, interview: Interview) -> AsyncIterator[Turn]:
+        """See tlac.interview.Method."""
+        for member, seat in enumerate((interview, *interview.panel)):
+            described = await seat.describe(image)
+            yield replace(described, member=member)
+            answer = described.response.text
+            if described.response.outcome is Outcome.ANSWERED and seat.needs_choice(answer):
+                yield replace(await seat.choose(answer), member=member)
