@@ -20,8 +20,11 @@ _COMMANDS = {
     "estimate": ("tlac.cli.estimate", "Tell what a run would take, before it is started."),
     "match": ("tlac.cli.match", "Map answers that you already have onto classes."),
     "score": ("tlac.cli.score", "Score runs again from their stored answers."),
+    "report": ("tlac.cli.report", "Write the page of a run, or of several beside each other."),
+    "compare": ("tlac.cli.compare", "Compare runs on the samples that they share."),
+    "leaderboard": ("tlac.cli.leaderboard", "Rank the runs of a folder."),
     "backends": ("tlac.cli.backends", "List, show and check LMM backends."),
-    "datasets": ("tlac.cli.datasets", "List and show datasets."),
+    "datasets": ("tlac.cli.datasets", "List, show, prepare and verify datasets."),
     "encoders": ("tlac.cli.encoders", "List text encoders."),
     "cache": ("tlac.cli.cache", "Look at the stored answers."),
 }
@@ -64,6 +67,15 @@ def cli() -> None:
     """
 
 
+def _show(error: Exception, text: str, is_debug: bool) -> None:
+    # here, not above: the traceback holds what providers sent, which may repeat a key
+    from tlac.redaction import redact, redacted_traceback
+
+    if is_debug:
+        click.echo(redacted_traceback(error), err=True)
+    click.echo(f"tlac: {redact(text)}", err=True)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code: 0 complete, 2 wrong use, 3 incomplete, 4 missing, 1 else."""
     given = sys.argv[1:] if arguments is None else arguments
@@ -82,13 +94,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.close()
         code = 1
     except TlacError as error:
-        if is_debug:
-            raise
-        click.echo(f"tlac: {error}", err=True)
+        _show(error, str(error), is_debug)
         code = error.exit_code
     except Exception as error:
-        if is_debug:
-            raise
-        click.echo(f"tlac: unexpected {type(error).__name__}: {error} (--debug shows where)", err=True)
+        _show(error, f"unexpected {type(error).__name__}: {error} (--debug shows where)", is_debug)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)

@@ -11,13 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from tlac.errors import TlacError
-from tlac.metrics import measure
+from tlac.errors import InputError, TlacError
 from tlac.prompts import PromptSet, load_prompts
 from tlac.report.calls import read_calls
 from tlac.report.run_page import Page, ReportedRun, render_run
 from tlac.report.thumbnails import FOLDER, make_thumbnails, read_thumbnails
-from tlac.runs import read_predictions, read_record
+from tlac.runs import read_run
 from tlac.types import Sample
 
 REPORT_NAME = "report.html"
@@ -34,19 +33,16 @@ def report_files(run: ReportedRun, samples: Iterable[Sample]) -> dict[str, bytes
 
 def read_reported_run(folder: Path) -> ReportedRun:
     """A run folder with what lies beside its predictions. Raises InputError."""
-    record = read_record(folder)
-    predictions = tuple(read_predictions(folder / "predictions.jsonl"))
-    return ReportedRun(
-        record,
-        predictions,
-        measure(predictions),
-        read_calls(folder),
-        read_thumbnails(folder),
-        _find_prompts(record.prompts),
-    )
+    run = read_run(folder)
+    count = len(run.record.classes)
+    for prediction in run.predictions:
+        if any(not 0 <= index < count for index in (*prediction.words, *(index for index, _ in prediction.top5))):
+            raise InputError(f"{folder}: {prediction.sample}: a class outside the {count} that run.json lists")
+    prompts = _find_prompts(run.record.prompts) if run.record.prompts else None
+    return ReportedRun(run.record, run.predictions, run.metrics, read_calls(folder), read_thumbnails(folder), prompts)
 
 
-def write_page(page: Page, path: Path, thumbnails: Mapping[str, Path]) -> None:
+def write_page(page: Page, path: Path, thumbnails: Mapping[str, bytes | Path]) -> None:
     """Write a page, replacing one of that name, and the thumbnails that it expects beside it.
 
     Raises TlacError where they can't be written.
@@ -54,10 +50,12 @@ def write_page(page: Page, path: Path, thumbnails: Mapping[str, Path]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if page.images.beside:
-            beside = path.parent / page.images.folder
+            beside = path.parent.resolve() / page.images.folder
             beside.mkdir(exist_ok=True)
             for name in page.images.beside:
-                _write(beside / name, thumbnails[Path(name).stem].read_bytes())
+                source = thumbnails[Path(name).stem]
+                if not (isinstance(source, Path) and source.parent == beside):
+                    _write(beside / name, source if isinstance(source, bytes) else source.read_bytes())
         _write(path, page.html.encode())
     except OSError as error:
         raise TlacError(f"{path}: the report can't be written: {error.strerror}; choose another -o") from error

@@ -1,0 +1,84 @@
+"""`tlac report`: the page of a run or of several, and figures for a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tlac.errors import InputError, TlacError
+
+if TYPE_CHECKING:
+    from tlac.report.run_page import ReportedRun
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The page's file.  [default: report.html in the run's folder; comparison.html for several runs]",
+)
+@click.option(
+    "--figures",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write charts (PNG, SVG) and tables (LaTeX, Markdown) into this folder, and no page unless -o is given.",
+)
+def report(runs: tuple[Path, ...], output: Path | None, figures: Path | None) -> None:
+    """Write the page of a run, or of several beside each other.
+
+    RUN is a run folder, or a folder of them. The page is one HTML file that asks no network for anything;
+    where its thumbnails are too many to stand inside it, a folder of them lies beside it.
+
+    \b
+    Examples:
+      tlac report runs/20300101-120000-caltech101-gemini-tlac
+      tlac report runs -o comparison.html
+      tlac report runs --figures figures
+    """
+    from tlac.report.folder import read_reported_run
+    from tlac.runs import find_runs
+
+    folders = list(dict.fromkeys(folder.resolve() for place in runs for folder in find_runs(place)))
+    if not folders:
+        raise InputError(f"{runs[0]}: holds no run; run folders are what `tlac bench` writes")
+    read = [read_reported_run(folder) for folder in folders]
+    if output is not None or figures is None:
+        path = output or (folders[0] / "report.html" if len(folders) == 1 else Path("comparison.html"))
+        _write_page(read, path, folders[0] if len(folders) == 1 else None)
+        click.echo(path)
+    if figures is not None:
+        for written in _write_figures(read, figures):
+            click.echo(written)
+
+
+def _write_page(runs: Sequence[ReportedRun], path: Path, own_folder: Path | None) -> None:
+    from tlac.report.comparison import all_thumbnails
+    from tlac.report.comparison_page import render_comparison
+    from tlac.report.folder import write_page
+    from tlac.report.run_page import render_run
+    from tlac.report.thumbnails import FOLDER
+
+    images = FOLDER if own_folder is not None and path.parent.resolve() == own_folder else f"{path.stem}-images"
+    page = render_run(runs[0], images) if len(runs) == 1 else render_comparison(runs, images)
+    write_page(page, path, all_thumbnails(runs))
+
+
+def _write_figures(runs: Sequence[ReportedRun], folder: Path) -> list[Path]:
+    from tlac.report.figures import draw_comparison, draw_run
+    from tlac.report.paper_tables import comparison_tables, run_tables, to_latex, to_markdown
+
+    written = draw_run(runs[0], folder) if len(runs) == 1 else draw_comparison(runs, folder)
+    tables = run_tables(runs[0]) if len(runs) == 1 else comparison_tables(runs)
+    try:
+        for table in tables:
+            for suffix, text in ((".tex", to_latex(table)), (".md", to_markdown(table))):
+                path = folder / f"{table.name}{suffix}"
+                path.write_text(text, encoding="utf-8")
+                written.append(path)
+    except OSError as error:
+        raise TlacError(f"{folder}: tables can't be written: {error.strerror}; choose another folder") from error
+    return written
