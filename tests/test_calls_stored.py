@@ -108,6 +108,12 @@ def test_a_refusal_that_stays_one_is_asked_again_once_a_run(store: Store) -> Non
     assert len(refusing.asked) == 1
 
 
+def test_an_answer_that_comes_from_a_pack_is_not_imported(store: Store) -> None:
+    replay = FakeLMM(lambda _: LMMResponse(Outcome.ANSWERED, "a cat", from_store=True))
+    assert asyncio.run(StoredLMM(replay, store, "pack").ask(request())).text == "a cat"
+    assert store.get_response(response_key(request())) is None
+
+
 def test_nothing_is_asked_when_the_answer_could_not_be_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def read_only() -> None:
         raise StoreError("the disk is full")

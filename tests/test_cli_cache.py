@@ -27,7 +27,8 @@ def quick_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(tlac_command) -> dict:
-    """A run on the shipped pack, whose answers are then in the store."""
+    """A run on the shipped pack, which is imported."""
+    assert tlac_command("cache", "import", PACK).code == 0
     return summary(tlac_command(*BENCH, "--backend", f"pack:{PACK}"))
 
 
@@ -52,7 +53,7 @@ def test_a_backends_answers_on_a_dataset_are_exported(tlac_command, run: dict, t
     stages = [json.loads(line)["request"]["stage"] for line in (tmp_path / "a.jsonl").read_text().splitlines()[1:]]
     assert stages.count("stage1") == 20
     none = tlac_command(
-        "cache", "export", "--backend", name, "--dataset", "imagenet-samples", "-o", tmp_path / "b.jsonl"
+        "cache", "export", "--backend", name, "--dataset", "cifar100-samples", "-o", tmp_path / "b.jsonl"
     )
     assert none.code == 2
     assert "no answer" in none.err
@@ -84,16 +85,26 @@ def test_stats_count_what_is_there(tlac_command, run: dict) -> None:
     assert "text embeddings" in tlac_command("cache", "stats").out
 
 
+def test_stats_of_a_dataset_count_its_images_and_class_list(tlac_command, run: dict) -> None:
+    def count(dataset: str) -> dict[str, int]:
+        counts = json.loads(tlac_command("cache", "stats", "--dataset", dataset, "--json").out)["counts"]
+        return {group["stage"]: group["answers"] for group in counts}
+
+    assert count("cifar10-samples") == {"stage1": 20, "stage2": 20}
+    assert count("cifar100-samples") == {}
+
+
 def test_verify_finds_a_sound_store_sound_and_names_a_bad_row(tlac_command, run: dict, tmp_path: Path) -> None:
     import sqlite3
     from contextlib import closing
 
     assert tlac_command("cache", "verify").code == 0
     with closing(sqlite3.connect(tmp_path / "store" / "responses" / "cache.db")) as database, database:
-        database.execute("UPDATE Cache SET value = '{}' WHERE rowid = 1")
+        (row,) = database.execute("SELECT max(rowid) FROM Cache WHERE value LIKE '%stage1%'").fetchone()
+        database.execute("UPDATE Cache SET value = '{}' WHERE rowid = ?", (row,))
     shown = tlac_command("cache", "verify")
     assert shown.code == 1
-    assert "responses, row 1" in shown.out
+    assert f"responses, row {row}:" in shown.out
     assert "prune --damaged" in shown.err
     assert "forgetting 1 damaged" in tlac_command("cache", "prune", "--damaged", "--yes").out
     assert tlac_command("cache", "verify").code == 0

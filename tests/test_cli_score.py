@@ -8,6 +8,7 @@ PACK = Path(__file__).parents[1] / "cassettes" / "packs" / "samples40.jsonl.zst"
 
 def test_a_run_is_scored_again_offline(tlac_command, tmp_path: Path) -> None:
     asked = ("--backend", f"pack:{PACK}", "--dataset", "cifar10-samples", "--encoder", "minilm", "--json")
+    assert tlac_command("cache", "import", PACK).code == 0
     (run,) = json.loads(tlac_command("bench", *asked, "--matching", "paper").out)["runs"]
     shown = tlac_command("score", run["run"], "--matching", "ladder", "--method", "slac", "--json")
     assert shown.code == 0, shown.err

@@ -5,7 +5,7 @@ Does not know scoring.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from tlac import loop
@@ -13,12 +13,13 @@ from tlac.calls.stored import StoredLMM
 from tlac.config import Backend
 from tlac.errors import MissingAnswersError
 from tlac.gather import gather
+from tlac.images import identify
 from tlac.interfaces import Dataset
 from tlac.interview import Interview, Method, Respondent
 from tlac.matching import MatchingRule
 from tlac.prompts import PromptSet
 from tlac.registry import load_plugin
-from tlac.store import Store
+from tlac.store import Store, StoredAnswer
 from tlac.types import LMMRequest, LMMResponse, Sample, Transcript
 
 
@@ -56,6 +57,28 @@ class _Listener:
     async def ask(self, request: LMMRequest) -> LMMResponse:
         self.asked.append(request)
         raise MissingAnswersError(f"the store has no {request.stage} answer")
+
+
+def concerns(dataset: Dataset) -> Callable[[StoredAnswer], bool]:
+    """Tells answers about a dataset from others: about one of its images, or a choice from its class list.
+
+    Reads every image of the dataset. Raises InputError.
+    """
+    images = {identify(sample.source, sample.id).sha256 for sample in dataset}
+    # as prompt sets list them, by name and by index
+    listings = ("\n".join(dict.fromkeys(dataset.classes)), "\n".join(map(": ".join, _numbered(dataset.classes))))
+
+    def is_about(answer: StoredAnswer) -> bool:
+        parts = [part for message in answer.request["messages"] for part in message["parts"]]
+        return any(part.get("image_sha256") in images for part in parts) or any(
+            listing in part.get("text", "") for part in parts for listing in listings
+        )
+
+    return is_about
+
+
+def _numbered(classes: Iterable[str]) -> Iterator[tuple[str, str]]:
+    return ((str(index), name) for index, name in enumerate(classes))
 
 
 def recall(inquiry: Inquiry, dataset: Dataset, samples: Iterable[Sample], store: Store) -> Recalled:

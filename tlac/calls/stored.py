@@ -57,6 +57,9 @@ class StoredLMM:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._writer, self._store.require_writable)
         response = await self._lmm.ask(request)
+        if response.from_store:
+            # a pack's answer: replaying is not importing
+            return response
         await loop.run_in_executor(self._writer, self._store.put_response, key, document, response, self._backend)
         self._retried.add(key)
         return response

@@ -33,22 +33,30 @@ def show_path(store: Path | None) -> None:
 
 
 @cache.command("stats")
+@click.option("--dataset", help="Count only answers about this dataset's images and classes; reads every image.")
+@click.option("--data", "root", type=click.Path(path_type=Path), help="Folder that holds the datasets' folders.")
 @store_option
 @json_option
-def show_stats(store: Path | None, as_json: bool) -> None:
+def show_stats(dataset: str | None, root: Path | None, store: Path | None, as_json: bool) -> None:
     """Count the stored answers by backend, stage and outcome, and what they cost.
 
     \b
-    Example:
+    Examples:
       tlac cache stats --json
+      tlac cache stats --dataset cifar10-samples
     """
     from dataclasses import asdict
 
     from rich.console import Console
     from rich.table import Table
 
+    from tlac.config import load_dataset_config
+    from tlac.recall import concerns
+    from tlac.registry import open_dataset
+
+    about = concerns(open_dataset(load_dataset_config(dataset, root))) if dataset else None
     with open_store(store) as opened:
-        stats = opened.stats()
+        stats = opened.stats(about)
         path = opened.path
     if as_json:
         print_json({"path": str(path), **asdict(stats)})

@@ -5,7 +5,7 @@ Does not know who asks, nor how a key is made from an image.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -186,10 +186,13 @@ class Store:
         """All embeddings by key, read as they are asked for. Raises StoreError at a row that is not tlac's."""
         return (self._parse_embedding(row) for row in self._readers[EMBEDDINGS].scan())
 
-    def stats(self) -> StoreStats:
-        """Count what the store holds; reads every answer. Raises StoreError at a row that is not tlac's."""
+    def stats(self, about: Callable[[StoredAnswer], bool] | None = None) -> StoreStats:
+        """Count what the store holds, or those answers that `about` holds of; reads every answer.
+
+        Raises StoreError at a row that is not tlac's.
+        """
         groups: dict[tuple[str, str, str], list[float]] = {}
-        for entry in self.entries():
+        for entry in self.entries() if about is None else filter(about, self.entries()):
             group = (entry.backend, str(entry.request.get("stage")), entry.response.outcome.value)
             groups.setdefault(group, []).append(entry.response.cost_usd or 0.0)
         counts = tuple(AnswerCount(*group, len(costs), sum(costs)) for group, costs in sorted(groups.items()))
