@@ -39,8 +39,22 @@ if TYPE_CHECKING:
 )
 @click.option("--suite", "suites", multiple=True, help="Suite of datasets; gives split and methods too.")
 @click.option(
-    "--method", "methods", multiple=True, help="slac, tlac or clip; may be repeated.  [default: tlac, or the suite's]"
+    "--method",
+    "methods",
+    multiple=True,
+    help="slac, tlac, tlac-shortlist, tlac-relook, slac-fused, vote or clip, with options as in tlac-shortlist:k=40; "
+    "may be repeated.  [default: tlac, or the suite's]",
 )
+@click.option(
+    "--relook-below",
+    type=click.FloatRange(0, 1),
+    help="Show tlac-relook the image again where the lead of the nearest name is smaller.  [default: 0.5]",
+)
+@click.option("--abstain-below", type=click.FloatRange(0, 1), help="Give no class where confidence is lower.")
+@click.option(
+    "--calibration", type=click.Path(path_type=Path), help="Confidence as `tlac calibrate` learnt it from other runs."
+)
+@click.option("--aliases", type=click.Path(path_type=Path), help="YAML file of further names: class: [name, ...].")
 @encoder_option
 @prompts_option
 @matching_option
@@ -119,20 +133,26 @@ def _plan(given: dict[str, Any], suites: list[Suite]) -> Plan:
     from tlac.cli.matrix import Plan, plan_parts
     from tlac.config import load_backend
     from tlac.image_scoring import ImageMethod
-    from tlac.registry import load_plugin
+    from tlac.method_names import combination_of, open_method, with_option
 
-    parts = plan_parts(given["datasets"], suites, given["splits"], given["methods"])
+    wanted = given["methods"]
+    if given["relook_below"] is not None:
+        wanted = tuple(with_option(method, "relook_below", given["relook_below"]) for method in wanted)
+    parts = plan_parts(given["datasets"], suites, given["splits"], wanted)
     methods = {method for _, _, _, names in parts for method in names}
-    loaded = {method: load_plugin("tlac.methods", method)() for method in sorted(methods)}
+    loaded = {method: open_method(method) for method in sorted(methods)}
     without_lmm = frozenset(name for name, method in loaded.items() if isinstance(method, ImageMethod))
     if methods - without_lmm and not given["backends"]:
         raise UsageError(f"the method {min(methods - without_lmm)} asks an LMM: name one, such as --backend embedded")
     stage2 = load_backend(given["stage2_backend"]) if given["stage2_backend"] else None
     backends = tuple(load_backend(name) for name in given["backends"])
-    return Plan(parts, backends, stage2, without_lmm, given["root"], given["subset"])
+    together = frozenset(name for name, method in loaded.items() if combination_of(method) == "vote")
+    return Plan(parts, backends, stage2, without_lmm, given["root"], given["subset"], together)
 
 
 def _matrix(given: dict[str, Any], runner: Bench, plan: Plan) -> Matrix:
+    from tlac.aliases import read_aliases
+    from tlac.calibrating import read_calibration
     from tlac.cli.matrix import Matrix
     from tlac.config import load_encoder_config
     from tlac.matching import find_rule
@@ -142,6 +162,8 @@ def _matrix(given: dict[str, Any], runner: Bench, plan: Plan) -> Matrix:
 
     encoder, prompts = load_encoder_config(given["encoder"]), load_prompts(given["prompts"])
     rule, template = find_rule(given["matching"]), check_template(given["template"])
+    aliases = read_aliases(given["aliases"]) if given["aliases"] else {}
+    calibration = read_calibration(given["calibration"]) if given["calibration"] else None
 
     def make_spec(backend: Backend | None, stage2: Backend | None, dataset: Dataset, method: str) -> RunSpec:
         return RunSpec(
@@ -158,6 +180,9 @@ def _matrix(given: dict[str, Any], runner: Bench, plan: Plan) -> Matrix:
             given["shuffle_classes"] if backend else None,
             given["order_trials"] if backend else 0,
             given["clip_templates"],
+            aliases=aliases,
+            abstain_below=given["abstain_below"],
+            calibration=calibration,
         )
 
     return Matrix(
@@ -194,7 +219,9 @@ def _show(cells: list[Cell], suites: list[Suite], as_json: bool) -> None:
         runs = [cell.run for cell in found.values() if cell.run is not None]
         print_runs(runs, [folder for folder, cell in found.items() if cell.is_reused])
     for suite in suites:
-        print_suite(suite, cells)
+        # published figures alone would look like a result
+        if any(cell.run is not None and cell.suite == suite.name for cell in cells):
+            print_suite(suite, cells)
 
 
 def _care(given: dict[str, Any]) -> Care:

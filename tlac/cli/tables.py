@@ -17,11 +17,7 @@ def print_runs(runs: Sequence[Run], reused: Collection[Path] = ()) -> None:
 
     `reused` are the folders of runs that were there before.
     """
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    for heading in ("dataset", "backend", "method"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("n", "top-1", "95 % CI", "cover", "asked", "stored", "USD"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = make_table(("dataset", "backend", "method"), ("n", "top-1", "95 % CI", "cover", "asked", "stored", "USD"))
     for run in runs:
         metrics, record = run.metrics, run.record
         calls = (record.calls.stage1, record.calls.stage2)
@@ -30,9 +26,9 @@ def print_runs(runs: Sequence[Run], reused: Collection[Path] = ()) -> None:
             record.backend + ("" if record.is_complete else " (incomplete)"),
             record.method,
             str(metrics.n),
-            _percent(metrics.accuracy),
+            percent(metrics.accuracy),
             _interval(metrics.accuracy_ci95, metrics.n),
-            _percent(metrics.coverage),
+            percent(metrics.coverage),
             "reused" if run.folder in reused else str(sum(stage.asked for stage in calls)),
             str(sum(stage.from_store for stage in calls)),
             _cost(record.cost_usd),
@@ -58,6 +54,16 @@ def print_runs(runs: Sequence[Run], reused: Collection[Path] = ()) -> None:
             console.print(note, style="yellow", soft_wrap=True, markup=False, highlight=False)
 
 
+def make_table(words: Sequence[str], numbers: Sequence[str]) -> Table:
+    """A table whose columns of words fold where the terminal is narrow, and whose columns of numbers do not."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    for heading in words:
+        table.add_column(heading, overflow="fold")
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
 def _print_note(console: Console, text: str, style: str) -> None:
     console.print(text, style=style, soft_wrap=True, markup=False, highlight=False)
 
@@ -72,7 +78,8 @@ def _describe_order(record: RunRecord, order: OrderTrials) -> str:
     return f"{title}: in {trials} {order.changed} of {order.asked} stage-2 samples{failed} changed{rate}{span}"
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """A share as per cent to a tenth, "-" where it is not defined."""
     return "-" if share is None else f"{100 * share:.1f}"
 
 
