@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import zstandard
 from fake_answers import choice_request, embedding, entries, entry_for, image_request
+from fuzzing import fuzzed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -266,7 +267,8 @@ def test_the_digest_of_the_manifest_covers_every_line_after_it(tmp_path: Path) -
     assert manifest.digest == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.fuzz
+@fuzzed
 @given(st.data())
 def test_no_bytes_make_the_reader_fail_otherwise(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     path = written(tmp_path_factory.mktemp("packs") / data.draw(st.sampled_from(["p.jsonl", "p.jsonl.zst"])))
