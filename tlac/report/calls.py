@@ -12,16 +12,17 @@ from pathlib import Path
 import msgspec
 
 from tlac.errors import InputError
-from tlac.types import Transcript, Turn
+from tlac.types import Stage, Transcript, Turn
 
 FILE_NAME = "calls.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class CallFacts:
-    """One stage's answer to one sample. `latency_s` and `cost_usd` are those of the call that gave the answer,
-    whenever it was made; `key` tells answers that several samples share."""
+    """One answer to a question about one sample. `latency_s` and `cost_usd` are those of the call that gave the
+    answer, whenever it was made; `key` tells answers that several samples share."""
 
+    stage: Stage
     key: str
     latency_s: float
     cost_usd: float | None
@@ -32,26 +33,21 @@ class CallFacts:
 
 @dataclass(frozen=True, slots=True)
 class SampleCalls:
-    """The stages that a sample went through."""
+    """The answers behind one sample, in the order in which they were asked for."""
 
     sample: str
-    stage1: CallFacts | None = None
-    stage2: CallFacts | None = None
+    calls: tuple[CallFacts, ...] = ()
 
 
 def facts_of(transcripts: Iterable[Transcript]) -> tuple[SampleCalls, ...]:
     """One entry a transcript, in their order."""
-    return tuple(
-        SampleCalls(transcript.sample, _facts(transcript.stage1), _facts(transcript.stage2))
-        for transcript in transcripts
-    )
+    return tuple(SampleCalls(transcript.sample, tuple(map(_facts, transcript.turns))) for transcript in transcripts)
 
 
-def _facts(turn: Turn | None) -> CallFacts | None:
-    if turn is None:
-        return None
+def _facts(turn: Turn) -> CallFacts:
     response = turn.response
     return CallFacts(
+        turn.stage,
         turn.key,
         response.latency_s,
         response.cost_usd,

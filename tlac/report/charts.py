@@ -1,27 +1,32 @@
-"""The numbers behind the charts: reliability, risk against coverage, distributions.
+"""The numbers behind the charts: accuracy by certainty, risk against coverage, distributions.
 
 Pure functions of predictions and calls; the page and the figures for papers draw the same ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
 
+from tlac.confidence import confidence_of, risk_coverage
 from tlac.metrics import wilson_interval
-from tlac.report.calls import CallFacts, SampleCalls
-from tlac.types import Prediction, Stage
+from tlac.report.calls import SampleCalls
+from tlac.types import Prediction
 
 _MOST_POINTS = 200
 _MOST_BINS = 40
 
 
+# what says how sure a prediction is; only a confidence is a probability
+MEASURES = ("score", "margin", "confidence")
+
+
 @dataclass(frozen=True, slots=True)
-class ScoreBin:
-    """Answered samples with scores from `low` to `high`: mean score, and how many of `n` are right."""
+class Bin:
+    """Samples with values from `low` to `high`: their mean value, and the share of the `n` that is right."""
 
     low: float
     high: float
@@ -32,10 +37,18 @@ class ScoreBin:
 
 
 @dataclass(frozen=True, slots=True)
-class RiskCoverage:
-    """The share of wrong ones among the `coverage` most certain samples, certain by `by`.
+class Reliability:
+    """Accuracy by the value of one measure."""
 
-    `area` is the area under the curve up to the last coverage, divided by that coverage: 0 is best.
+    by: str
+    bins: tuple[Bin, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RiskCurve:
+    """The share of wrong ones among the `coverage` share of samples that are most certain by the measure `by`.
+
+    `area` is the mean risk along the curve.
     """
 
     by: str
@@ -57,22 +70,18 @@ class Histogram:
     p95: float
 
 
-def reliability(predictions: Sequence[Prediction], bins: int = 10) -> tuple[ScoreBin, ...]:
-    """Accuracy by score, in at most `bins` bins of about equal size, equal scores together.
+def reliability(predictions: Sequence[Prediction], by: str, bins: int = 10) -> Reliability | None:
+    """Accuracy by a measure, in at most about `bins` bins of equal size; None where no sample has a value.
 
     No bin is made smaller than five samples, but what is left over may be one.
     """
-    scored = sorted(
-        (prediction.score, prediction.predicted == prediction.label)
-        for prediction in predictions
-        if prediction.score is not None and prediction.label is not None
-    )
-    size = max(5, -(-len(scored) // bins))
-    found: list[ScoreBin] = []
+    ranked = sorted(_ranked(predictions, by))
+    size = max(5, -(-len(ranked) // bins))
+    found: list[Bin] = []
     part: list[tuple[float, bool]] = []
-    for _, equal in groupby(scored, key=lambda pair: pair[0]):
+    for _, equal in groupby(ranked, key=lambda pair: pair[0]):
         group = list(equal)
-        # a score that many samples share (1.0, of exact matches) is a bin of its own
+        # a value that many samples share (the 1.0 of exact matches) is a bin of its own
         if part and len(group) >= size:
             found.append(_bin(part))
             part = []
@@ -80,61 +89,61 @@ def reliability(predictions: Sequence[Prediction], bins: int = 10) -> tuple[Scor
         if len(part) >= size:
             found.append(_bin(part))
             part = []
-    return (*found, _bin(part)) if part else tuple(found)
+    if part:
+        found.append(_bin(part))
+    return Reliability(by, tuple(found)) if found else None
 
 
-def risk_coverage(predictions: Sequence[Prediction], by: str) -> RiskCoverage | None:
-    """The curve for `by` "score" or "margin", over all labelled samples; None where none has one.
+def risk_curve(predictions: Sequence[Prediction], by: str) -> RiskCurve | None:
+    """The curve over all labelled samples by a measure; None where none has a value.
 
     Samples without an answer are never covered, so that the curve ends at the run's coverage.
     """
-    labelled = [prediction for prediction in predictions if prediction.label is not None]
-    read: Callable[[Prediction], float | None] = lambda prediction: getattr(prediction, by)  # noqa: E731
-    ranked = sorted(
-        (
-            (value, prediction.predicted != prediction.label)
-            for prediction in labelled
-            if (value := read(prediction)) is not None
-        ),
-        key=lambda pair: -pair[0],
-    )
+    ranked = _ranked(predictions, by)
     if not ranked:
         return None
-    values = np.array([value for value, _ in ranked])
-    wrong = np.cumsum([is_wrong for _, is_wrong in ranked])
-    counts = np.arange(1, len(ranked) + 1)
-    # samples with one value can't be told apart: the curve has no point between them
-    is_last = np.append(values[1:] != values[:-1], True)
-    counts, risk = counts[is_last], wrong[is_last] / counts[is_last]
-    area = float(np.sum(risk * np.diff(counts, prepend=0)) / counts[-1])
-    kept = np.unique(np.linspace(0, len(counts) - 1, min(_MOST_POINTS, len(counts))).round().astype(int))
-    return RiskCoverage(
-        by,
-        tuple(round(float(count) / len(labelled), 6) for count in counts[kept]),
-        tuple(round(float(value), 6) for value in risk[kept]),
-        area,
-    )
+    values, hits = np.array(ranked, np.float64).T
+    points = risk_coverage(values, hits)
+    answered = len(ranked) / sum(prediction.label is not None for prediction in predictions)
+    steps = np.diff([0.0, *(point.coverage for point in points)])
+    area = float(np.sum(steps * [point.risk for point in points]))
+    kept = np.unique(np.linspace(0, len(points) - 1, min(_MOST_POINTS, len(points))).round().astype(int))
+    shown = [points[place] for place in kept.tolist()]
+    coverage = tuple(round(point.coverage * answered, 6) for point in shown)
+    return RiskCurve(by, coverage, tuple(point.risk for point in shown), area)
+
+
+def _ranked(predictions: Sequence[Prediction], by: str) -> list[tuple[float, bool]]:
+    """The measure and whether it is right, of labelled samples with a class."""
+    found = []
+    for prediction in predictions:
+        value = sureness(prediction) if by == "confidence" else getattr(prediction, by)
+        if value is not None and prediction.label is not None and prediction.predicted is not None:
+            found.append((value, prediction.predicted == prediction.label))
+    return found
+
+
+def sureness(prediction: Prediction) -> float | None:
+    """A prediction's confidence in [0, 1]: the calibrated one it has, else the agreement of its witnesses."""
+    return prediction.confidence if prediction.confidence is not None else confidence_of(prediction)
 
 
 def call_histograms(calls: Sequence[SampleCalls]) -> tuple[Histogram, ...]:
     """Latency and cost of the distinct answers, by stage, where they are known and differ."""
-    stages: tuple[tuple[Stage, str], ...] = (("stage1", "stage 1"), ("stage2", "stage 2"))
+    answers = {facts.key: facts for call in calls for facts in call.calls}
     found = []
-    for name, unit in (("latency_s", "s"), ("cost_usd", "USD")):
-        for stage, title in stages:
-            distinct: dict[str, CallFacts] = {
-                facts.key: facts for call in calls if (facts := getattr(call, stage)) is not None
-            }
-            word = "latency" if unit == "s" else "cost"
-            made = _histogram(f"{title}: {word} of a call", unit, (getattr(facts, name) for facts in distinct.values()))
+    for name, unit, word in (("latency_s", "s", "latency"), ("cost_usd", "USD", "cost")):
+        for stage, title in (("stage1", "stage 1"), ("stage2", "stage 2")):
+            values = [getattr(facts, name) for facts in answers.values() if facts.stage == stage]
+            made = _histogram(f"{title}: {word} of a call", unit, values)
             found += [made] if made is not None else []
     return tuple(found)
 
 
-def _bin(part: Sequence[tuple[float, bool]]) -> ScoreBin:
+def _bin(part: Sequence[tuple[float, bool]]) -> Bin:
     right = sum(is_right for _, is_right in part)
     mean = sum(score for score, _ in part) / len(part)
-    return ScoreBin(part[0][0], part[-1][0], mean, len(part), right / len(part), wilson_interval(right, len(part)))
+    return Bin(part[0][0], part[-1][0], mean, len(part), right / len(part), wilson_interval(right, len(part)))
 
 
 def _histogram(title: str, unit: str, values: Iterable[float | None]) -> Histogram | None:

@@ -35,8 +35,11 @@ class SampleColumns:
     reason: tuple[int, ...]
     score: tuple[float | None, ...]
     margin: tuple[float | None, ...]
+    confidence: tuple[float | None, ...]
     top5: tuple[tuple[tuple[int, float], ...], ...]
     words: tuple[tuple[int, ...], ...]
+    shortlist: tuple[tuple[int, ...], ...]
+    votes: tuple[tuple[int | None, ...], ...]
     stage1_key: tuple[int, ...]
     stage2_key: tuple[int, ...]
     thumbnail: tuple[int, ...]
@@ -82,7 +85,7 @@ def to_columns(predictions: Sequence[Prediction], numbers: Mapping[str, int]) ->
     }
     for name in ("answer", "choice", "reason", "stage1_key", "stage2_key"):
         columns[name] = tuple(table.number(getattr(prediction, name)) for prediction in predictions)
-    for name in ("label", "predicted", "score", "margin", "top5", "words"):
+    for name in ("label", "predicted", "score", "margin", "confidence", "top5", "words", "shortlist", "votes"):
         columns[name] = tuple(getattr(prediction, name) for prediction in predictions)
     return SampleColumns(texts=table.texts(), outcomes=tuple(outcomes), rungs=tuple(rungs), **columns)
 

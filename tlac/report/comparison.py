@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 
-import numpy as np
-
-from tlac.report.alignment import Column, Grid, align, align_all, is_right
+from tlac.comparison import Pairing, compare
+from tlac.errors import InputError
+from tlac.report.alignment import Column, Grid, align
 from tlac.report.columns import PageImages, TextTable, place_images
 from tlac.report.run_page import ReportedRun
 from tlac.report.texts import LONGEST_NAME, cut
-from tlac.statistics import holm, kappa, mcnemar, pair, paired_difference
+from tlac.runs import Run
+from tlac.statistics import holm
 from tlac.types import Prediction
 
 # a difference counts as told where its corrected p-value is below this
@@ -27,8 +27,8 @@ _MOST_DISAGREEMENTS = 4_000
 @dataclass(frozen=True, slots=True)
 class PairTest:
     """Two contenders on one dataset, by their places in the grid: `difference` is the first's accuracy less the
-    second's on the `n` samples that both have, with its 95 % interval; `p` is McNemar's exact p-value, corrected
-    by Holm for all pairs of the report. `agreement` is the share of samples with equal predictions."""
+    second's on the `n` samples that all runs of the column share, with its 95 % interval; `p` is McNemar's exact
+    p-value, corrected by Holm for all pairs of the report; `kappa` is the agreement of what they predicted."""
 
     first: int
     second: int
@@ -38,7 +38,6 @@ class PairTest:
     low: float
     high: float
     p: float
-    agreement: float
     kappa: float | None
 
 
@@ -87,37 +86,31 @@ class Disagreements:
 
 
 def compare_pairs(grid: Grid) -> tuple[PairTest, ...]:
-    """Every pair of contenders on every dataset that both ran on."""
-    found = []
+    """Every pair of contenders on every dataset that both ran on, on the samples that all its runs share."""
+    found: list[tuple[int, tuple[int, ...], Pairing]] = []
     for column in range(len(grid.columns)):
-        for first, second in combinations(range(len(grid.contenders)), 2):
-            one, other = grid.runs[first][column], grid.runs[second][column]
-            if one is not None and other is not None:
-                found += _test(first, second, column, one.predictions, other.predictions)
-    corrected = holm([test.p for test in found])
-    return tuple(replace(test, p=p) for test, p in zip(found, corrected, strict=True))
-
-
-def _test(
-    first: int, second: int, column: int, one: Sequence[Prediction], other: Sequence[Prediction]
-) -> list[PairTest]:
-    aligned = align(one, other)
-    if not aligned.first:
-        return []
-    paired = pair(is_right(aligned.first), is_right(aligned.second))
-    difference = paired_difference(paired)
-    # -1 stands for no answer, which is a choice that two contenders can share
-    choices = [
-        np.array([-1 if prediction.predicted is None else prediction.predicted for prediction in side], np.int64)
-        for side in (aligned.first, aligned.second)
-    ]
-    agreement = float(np.mean(choices[0] == choices[1]))
-    return [
+        present = [(row, run) for row, runs in enumerate(grid.runs) if (run := runs[column]) is not None]
+        rows = tuple(row for row, _ in present)
+        found += [(column, rows, pairing) for pairing in _pairings([run for _, run in present])]
+    corrected = holm([pairing.p for _, _, pairing in found])
+    return tuple(
         PairTest(
-            first, second, column, paired.n, difference.value, difference.low, difference.high, mcnemar(paired),
-            agreement, kappa(*choices),
+            rows[pairing.first], rows[pairing.second], column, pairing.paired.n,
+            pairing.difference.value, pairing.difference.low, pairing.difference.high, p, pairing.kappa,
         )
-    ]  # fmt: skip
+        for (column, rows, pairing), p in zip(found, corrected, strict=True)
+    )  # fmt: skip
+
+
+def _pairings(runs: Sequence[ReportedRun]) -> tuple[Pairing, ...]:
+    if len(runs) < 2:
+        return ()
+    whole = [Run(Path(run.record.run), run.record, tuple(run.predictions), run.metrics) for run in runs]
+    try:
+        return compare(whole).pairings
+    except InputError:
+        # no labels, or no sample in common: the cells still stand side by side
+        return ()
 
 
 def mark_cells(grid: Grid, tests: Iterable[PairTest]) -> dict[tuple[int, int], CellMark]:
@@ -165,7 +158,7 @@ def find_disagreements(grid: Grid, thumbnails: Mapping[str, bytes | Path], folde
         present = [(row, run) for row, runs in enumerate(grid.runs) if (run := runs[column]) is not None]
         if len(present) > 1:
             contenders = tuple(row for row, _ in present)
-            shared = align_all([run for _, run in present])
+            shared = align([run for _, run in present])
             rows += [(column, contenders, group) for group in shared if len({one.predicted for one in group}) > 1]
     kept = rows
     if len(rows) > _MOST_DISAGREEMENTS:

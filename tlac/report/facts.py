@@ -109,7 +109,13 @@ def _asked(record: RunRecord) -> dict[str, str]:
     }
     if _has_stage2(record):
         found["stage 2"] = f"{record.stage2_backend}: {record.stage2_model}"
-    return found | {"prompts": record.prompts, "at": record.created_at.replace("T", " ")}
+    if record.panel:
+        found["voting with it"] = ", ".join(record.panel)
+    if record.shuffle_classes is not None:
+        found["class order"] = f"shuffled with seed {record.shuffle_classes}"
+    if record.prompts:
+        found["prompts"] = f"{record.prompts} ({record.prompt})" if record.prompt else record.prompts
+    return found | {"at": record.created_at.replace("T", " ")}
 
 
 def _matched(record: RunRecord) -> dict[str, str]:
@@ -118,6 +124,18 @@ def _matched(record: RunRecord) -> dict[str, str]:
         found["cut by the encoder"] = (
             f"{record.truncated_texts:,} texts and {record.truncated_classes:,} class names that are longer than "
             "its window"
+        )
+    if record.aliases:
+        found["aliases"] = f"{sum(map(len, record.aliases.values())):,} further names"
+    if record.abstain_below is not None:
+        found["abstains"] = f"below a confidence of {record.abstain_below:g}"
+    if record.calibration is not None:
+        found["calibrated on"] = f"{record.calibration.n:,} samples of {', '.join(record.calibration.runs) or '?'}"
+    trials = record.order_trials
+    if trials is not None and trials.change_rate is not None:
+        found["class order matters"] = (
+            f"{100 * trials.change_rate:.1f}\N{NO-BREAK SPACE}% of choices change when the list is rotated "
+            f"({trials.trials} rotations)"
         )
     return found
 

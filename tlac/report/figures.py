@@ -9,18 +9,19 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tlac.errors import TlacError, UsageError
 from tlac.report.alignment import Grid, arrange
-from tlac.report.charts import Histogram, call_histograms, reliability, risk_coverage
+from tlac.report.charts import MEASURES, Histogram, Reliability, call_histograms, reliability, risk_curve
 from tlac.report.comparison import column_title, cost_points
 from tlac.report.confusion import confuse
 from tlac.report.run_page import ReportedRun
 
 _WIDTH_IN, _HEIGHT_IN = 4.2, 3.0
-_BLUE, _ORANGE, _GREY = "#1f5fbf", "#b8420c", "#7a848f"
+_BLUE, _ORANGE, _GREEN, _GREY = "#1f5fbf", "#b8420c", "#0b7a6b", "#7a848f"
 _SETTINGS: Any = {
     # a $ in a class name is no formula
     "text.parse_math": False,
@@ -37,24 +38,25 @@ def draw_run(run: ReportedRun, folder: Path) -> list[Path]:
     """The charts of one run as files in `folder`, which is made. Raises UsageError without matplotlib."""
     charts: dict[str, Callable[[Any], None]] = {}
     if run.metrics.per_class:
-        charts["classes"] = lambda axes: _classes(axes, run)
+        charts["classes"] = partial(_classes, run=run)
     if confuse(run.predictions).pairs:
-        charts["confusions"] = lambda axes: _confusions(axes, run)
-    if reliability(run.predictions):
-        charts["accuracy-by-score"] = lambda axes: _reliability(axes, run)
-        charts["risk-coverage"] = lambda axes: _risk(axes, run)
+        charts["confusions"] = partial(_confusions, run=run)
+    for by in ("score", "confidence"):
+        if (found := reliability(run.predictions, by)) is not None:
+            charts[f"accuracy-by-{by}"] = partial(_reliability, found=found)
+            charts["risk-coverage"] = partial(_risk, run=run)
     for histogram in call_histograms(run.calls):
-        charts[_slug(histogram.title)] = lambda axes, histogram=histogram: _histogram(axes, histogram)  # type: ignore[misc]
+        charts[_slug(histogram.title)] = partial(_histogram, histogram=histogram)
     return _draw(charts, folder)
 
 
 def draw_comparison(runs: Sequence[ReportedRun], folder: Path) -> list[Path]:
     """The charts of several runs as files in `folder`, which is made. Raises UsageError without matplotlib."""
     grid = arrange(runs)
-    charts: dict[str, Callable[[Any], None]] = {"accuracy": lambda axes: _accuracies(axes, grid)}
+    charts: dict[str, Callable[[Any], None]] = {"accuracy": partial(_accuracies, grid=grid)}
     for column in {point.column for point in cost_points(grid) if point.cost_usd > 0}:
         name = f"cost-{_slug(column_title(grid.columns[column]))}"
-        charts[name] = lambda axes, column=column: _costs(axes, grid, column)  # type: ignore[misc]
+        charts[name] = partial(_costs, grid=grid, column=column)
     return _draw(charts, folder)
 
 
@@ -124,8 +126,8 @@ def _confusions(axes: Any, run: ReportedRun) -> None:
     axes.set(xlabel="taken for", ylabel="truth")
 
 
-def _reliability(axes: Any, run: ReportedRun) -> None:
-    bins = reliability(run.predictions)
+def _reliability(axes: Any, found: Reliability) -> None:
+    bins = found.bins
     below = [100 * (entry.accuracy - entry.ci95[0]) for entry in bins]
     above = [100 * (entry.ci95[1] - entry.accuracy) for entry in bins]
     axes.errorbar(
@@ -133,12 +135,14 @@ def _reliability(axes: Any, run: ReportedRun) -> None:
         marker="o", color=_BLUE, ecolor=_GREY, capsize=2,
     )  # fmt: skip
     axes.set_ylim(0, 103)
-    _label(axes, "mean score", "right (%)")
+    if found.by == "confidence":
+        axes.plot([0, 1], [0, 100], color=_GREY, linestyle=":", linewidth=1)
+    _label(axes, f"mean {found.by}", "right (%)")
 
 
 def _risk(axes: Any, run: ReportedRun) -> None:
-    for by, color in (("score", _BLUE), ("margin", _ORANGE)):
-        curve = risk_coverage(run.predictions, by)
+    for by, color in zip(MEASURES, (_BLUE, _ORANGE, _GREEN), strict=True):
+        curve = risk_curve(run.predictions, by)
         if curve is not None:
             shares = [100 * value for value in curve.coverage]
             axes.step(shares, [100 * value for value in curve.risk], where="post", color=color, label=by)

@@ -36,7 +36,8 @@ def read_reported_run(folder: Path) -> ReportedRun:
     run = read_run(folder)
     count = len(run.record.classes)
     for prediction in run.predictions:
-        if any(not 0 <= index < count for index in (*prediction.words, *(index for index, _ in prediction.top5))):
+        shown = (*prediction.words, *prediction.shortlist, *prediction.votes, *(index for index, _ in prediction.top5))
+        if any(index is not None and not 0 <= index < count for index in shown):
             raise InputError(f"{folder}: {prediction.sample}: a class outside the {count} that run.json lists")
     prompts = _find_prompts(run.record.prompts) if run.record.prompts else None
     return ReportedRun(run.record, run.predictions, run.metrics, read_calls(folder), read_thumbnails(folder), prompts)

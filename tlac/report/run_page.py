@@ -12,7 +12,7 @@ from pathlib import Path
 from tlac.metrics import ClassMetrics, Metrics
 from tlac.prompts import PromptSet
 from tlac.report.calls import SampleCalls
-from tlac.report.charts import Histogram, RiskCoverage, ScoreBin, call_histograms, reliability, risk_coverage
+from tlac.report.charts import MEASURES, Histogram, Reliability, RiskCurve, call_histograms, reliability, risk_curve
 from tlac.report.columns import PageImages, SampleColumns, place_images, to_columns
 from tlac.report.confusion import Confusion, confuse
 from tlac.report.facts import describe_origin, describe_prompts, describe_run, rung_rows
@@ -44,8 +44,9 @@ class RunContent:
     classes: tuple[str, ...]
     per_class: tuple[ClassMetrics, ...]
     confusion: Confusion
-    reliability: tuple[ScoreBin, ...]
-    risk: tuple[RiskCoverage, ...]
+    reliability: tuple[Reliability, ...]
+    risk: tuple[RiskCurve, ...]
+    is_calibrated: bool
     histograms: tuple[Histogram, ...]
     samples: SampleColumns
     images: PageImages
@@ -63,13 +64,15 @@ def render_run(run: ReportedRun, images_folder: str) -> Page:
     """The page of one run. Thumbnails that are too many to stand inside it are looked for in `images_folder`."""
     thumbnails = run.thumbnails or {}
     images, numbers = place_images(run.predictions, thumbnails, images_folder)
-    curves = (risk_coverage(run.predictions, by) for by in ("score", "margin"))
+    by_score = (reliability(run.predictions, by) for by in ("score", "confidence"))
+    curves = (risk_curve(run.predictions, by) for by in MEASURES)
     content = RunContent(
         classes=tuple(cut(name, LONGEST_NAME) for name in run.record.classes),
         per_class=run.metrics.per_class,
         confusion=confuse(run.predictions),
-        reliability=reliability(run.predictions),
+        reliability=tuple(found for found in by_score if found is not None),
         risk=tuple(curve for curve in curves if curve is not None),
+        is_calibrated=run.metrics.confidence is not None and run.metrics.confidence.is_calibrated,
         histograms=call_histograms(run.calls),
         samples=to_columns(run.predictions, numbers),
         images=images,

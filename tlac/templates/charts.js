@@ -26,29 +26,35 @@ function chart(title, note, options) {
 
 const share = { percent: true, nice: true, grid: true };
 
-function reliabilityChart(bins) {
-  return chart("Accuracy by score", "Samples in groups of equal size, by their score (a cosine, no probability), with 95 % intervals.", () => ({
-    x: { label: "mean score →", nice: true },
+function reliabilityChart({ by, bins }, word) {
+  const isShare = by === "confidence";
+  const title = `Accuracy by ${word}`;
+  const note = isShare
+    ? "Samples in groups of about equal size. On the dotted line the share of right ones is what the number says."
+    : "Samples in groups of about equal size, by their cosine, which is no probability.";
+  return chart(title, `${note} Bars are 95 % intervals.`, () => ({
+    x: { label: `mean ${word} →`, nice: true, ...(isShare ? { domain: [0, 1] } : {}) },
     y: { ...share, domain: [0, 100], label: "↑ right (%)" },
     marks: [
       Plot.ruleY([0]),
+      isShare ? Plot.line([[0, 0], [1, 1]], { stroke: "var(--quiet)", strokeDasharray: "2,4" }) : null,
       Plot.ruleX(bins, { x: "mean", y1: (bin) => bin.ci95[0], y2: (bin) => bin.ci95[1], stroke: "var(--quiet)", strokeWidth: 1.5 }),
       Plot.line(bins, { x: "mean", y: "accuracy", stroke: "var(--accent)", strokeWidth: 2 }),
       Plot.dot(bins, {
         x: "mean", y: "accuracy", fill: "var(--accent)", r: 4,
-        title: (bin) => `score ${fixed(bin.low)} to ${fixed(bin.high)}\n${percent(bin.accuracy)} of ${count(bin.n)} right`, tip: tip(),
+        title: (bin) => `${word} ${fixed(bin.low)} to ${fixed(bin.high)}\n${percent(bin.accuracy)} of ${count(bin.n)} right`, tip: tip(),
       }),
     ],
   }));
 }
 
-function riskChart(curves) {
-  const points = curves.flatMap((curve) => curve.coverage.map((coverage, index) => ({ by: curve.by, coverage, risk: curve.risk[index] })));
-  const areas = curves.map((curve) => `${curve.by} ${percent(curve.area)}`).join(", ");
+function riskChart(curves, wordOf) {
+  const points = curves.flatMap((curve) => curve.coverage.map((coverage, index) => ({ by: wordOf(curve.by), coverage, risk: curve.risk[index] })));
+  const areas = curves.map((curve) => `${wordOf(curve.by)} ${percent(curve.area)}`).join(", ");
   return chart("Wrong among the most certain", `Keep only the most certain samples: how many of them are wrong. Mean over the curve: ${areas}.`, () => ({
     x: { percent: true, domain: [0, 100], label: "samples kept (%) →" },
     y: { ...share, zero: true, label: "↑ wrong (%)" },
-    color: { legend: true, domain: ["score", "margin"], range: ["var(--accent)", "var(--wrong)"] },
+    color: { legend: true, domain: curves.map((curve) => wordOf(curve.by)), range: ["var(--accent)", "var(--wrong)", "var(--right)"] },
     marks: [
       Plot.ruleY([0]),
       Plot.lineY(points, { x: "coverage", y: "risk", stroke: "by", strokeWidth: 2, curve: "step-after" }),

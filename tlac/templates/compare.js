@@ -14,7 +14,6 @@ if (page.tests.length) {
       { title: "other", className: "name", value: (test) => contender(test.second), show: (test) => outside(contender(test.second), "clip") },
       { title: "difference", isNumber: true, value: (test) => test.difference, show: (test) => `${points(test.difference)} (${points(test.low)} to ${points(test.high)})` },
       { title: "p", isNumber: true, value: (test) => test.p, show: (test) => make(test.p < 0.05 ? "b" : "span", { textContent: test.p < 0.001 ? "< 0.001" : fixed(test.p) }) },
-      { title: "equal", isNumber: true, value: (test) => test.agreement, show: (test) => percent(test.agreement) },
       { title: "κ", isNumber: true, value: (test) => test.kappa, show: (test) => fixed(test.kappa, 2) },
       { title: "n", isNumber: true, value: (test) => test.n, show: (test) => count(test.n) },
     ],

@@ -125,7 +125,8 @@ function drawCard(sample) {
 function detailCard(sample) {
   const verdict = verdictOf(sample);
   const key = (column) => (column[sample] < 0 ? null : make("code", { textContent: textAt(column[sample]) }));
-  const words = samples.words[sample].map((index) => className(index));
+  const [words, shortlist] = [samples.words, samples.shortlist].map((column) => column[sample].map(className));
+  const votes = samples.votes[sample].map((index) => className(index) ?? "none");
   const facts = factList([
     ["predicted", verdictLine(verdict, className(samples.predicted[sample]) ?? outcomeOf(sample))],
     ["truth", samples.label[sample] === null ? "no label" : outside(className(samples.label[sample]))],
@@ -133,7 +134,10 @@ function detailCard(sample) {
     ["decided by", rungOf(sample) === null ? null : outside(rungOf(sample))],
     ["score", fixed(samples.score[sample])],
     ["margin", fixed(samples.margin[sample])],
+    ["confidence", samples.confidence[sample] === null ? null : fixed(samples.confidence[sample])],
     ["classes named", words.length ? outside(words.join(", ")) : null],
+    ["votes", votes.length ? outside(votes.join(", ")) : null],
+    ["shown in stage 2", shortlist.length ? outside(shortlist.join(", ")) : null],
     ["stage-1 key", key(samples.stage1_key)],
     ["stage-2 key", key(samples.stage2_key)],
   ]);

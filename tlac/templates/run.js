@@ -30,9 +30,10 @@ if (page.per_class.length) {
   put("class-table", "No sample has a label.");
 }
 
-const certainty = [];
-if (page.reliability.length) certainty.push(reliabilityChart(page.reliability));
-if (page.risk.length) certainty.push(riskChart(page.risk));
+// without a calibration, confidence is the agreement of a prediction's witnesses
+const wordOf = (by) => (by === "confidence" && !page.is_calibrated ? "agreement" : by);
+const certainty = page.reliability.map((found) => reliabilityChart(found, wordOf(found.by)));
+if (page.risk.length) certainty.push(riskChart(page.risk, wordOf));
 put("certainty-charts", ...(certainty.length ? certainty : ["No sample has both a score and a label."]));
 put("call-charts", ...(page.histograms.length ? page.histograms.map(histogramChart) : ["No time or cost is known that differs between calls."]));
 
