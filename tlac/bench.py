@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tlac import loop
 from tlac.accounting import count_spending
+from tlac.calibrating import require_encoder
 from tlac.calls.stored import OfflineLMM, StoredLMM
 from tlac.calls.surround import Care, surround
 from tlac.confidence import abstain
@@ -182,6 +183,8 @@ class Bench:
             raise UsageError(f"the method {spec.method} asks an LMM: name one with --backend")
         combine, prompts = combination_of(method), {name: load_prompts(name) for name in prompts_of(method)}
         _check(spec, combine)
+        if spec.calibration is not None:
+            require_encoder(spec.calibration, self.encoder(spec.encoder).fingerprint)
         scorer = self._scorer(spec, spec.dataset.classes)
         if not self._is_offline:
             scorer.encode_classes()
@@ -276,9 +279,9 @@ def _names(spec: RunSpec) -> _Names:
     if spec.backend is None or spec.stage2_backend is None:
         template = spec.templates[0] if len(spec.templates) == 1 else f"{len(spec.templates)} templates"
         # in an LMM's place stands the model that looks at the image
-        return _Names(spec.encoder.name, spec.encoder.spec.model, "similarity", template)
+        return _Names(spec.backend_name, spec.encoder.spec.model, "similarity", template)
     return _Names(
-        "+".join(backend.name for backend in (spec.backend, *spec.panel)),
+        spec.backend_name,
         spec.backend.spec.model,
         spec.rule.name,
         spec.template,

@@ -18,10 +18,12 @@ from tlac.config import load_backend, load_encoder_config
 from tlac.errors import CallError, InputError, MissingAnswersError, TlacError, UsageError
 from tlac.gather import gather
 from tlac.interfaces import TextEncoder
-from tlac.interview import Interview, Method
+from tlac.interview import Aids, Interview, Method
 from tlac.matching import DEFAULT_TEMPLATE, find_rule, normalise
+from tlac.method_names import combination_of, open_method, prompts_of
 from tlac.prompts import load_prompts
-from tlac.registry import load_plugin, open_encoder
+from tlac.proposing import Proposer
+from tlac.registry import open_encoder
 from tlac.scoring import Scorer
 from tlac.store import Store, store_folder
 from tlac.types import LMMResponse, Outcome, Prediction, Sample, Transcript, Turn
@@ -125,15 +127,18 @@ class Classifier:
         second = load_backend(stage2_backend) if stage2_backend else first
         rule = find_rule(matching)
         bench = Bench(Store(Path(store) if store else store_folder()), is_offline=offline, care=_IMPATIENT)
-        self._method: Method = load_plugin("tlac.methods", method)()
+        self._method: Method = open_method(method)
+        scorer = Scorer(self.classes, bench.encoder(load_encoder_config(encoder)), rule, template)
+        further = {name: load_prompts(name) for name in prompts_of(self._method)}
         self._interview = Interview(
             bench.respondent(first),
             bench.respondent(second),
             load_prompts(prompts),
             self.classes,
             accepts_exact=rule.skips_stage2_on_exact,
+            aids=Aids(Proposer(scorer), further),
         )
-        self._scorer = Scorer(self.classes, bench.encoder(load_encoder_config(encoder)), rule, template)
+        self._scorer = scorer
         self._concurrency = first.spec.limits.concurrency
 
     def classify(self, image: str | Path | bytes) -> Classification:
@@ -161,7 +166,7 @@ class Classifier:
         for transcript in gathered.transcripts:
             if transcript.failure:
                 raise _ERRORS[transcript.failure.kind](transcript.failure.reason)
-        scored = self._scorer.score(gathered.transcripts)
+        scored = self._scorer.score(gathered.transcripts, combination_of(self._method))
         return [self._present(prediction) for prediction in scored.predictions]
 
     def _present(self, prediction: Prediction) -> Classification:

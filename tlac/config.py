@@ -124,9 +124,10 @@ class Download(_Schema, frozen=True):
 class DatasetSpec(_Schema, frozen=True):
     """A dataset file. `loader` is an entry point of the group tlac.datasets; `options` are that loader's own.
 
-    `prompt` names the stage-1 prompt of a prompt set. `classes` lists the class names in label order, or
-    `classes_from` names another dataset whose list it is. `protocol` says where split and names come from.
-    `expected` is what verifying counts against, `download` how preparing fetches the files.
+    `aliases` are further names of classes, by class name. `prompt` names the stage-1 prompt of a prompt set.
+    `classes` lists the class names in label order, or `classes_from` names another dataset whose list it is.
+    `protocol` says where split and names come from. `expected` is what verifying counts against, `download` how
+    preparing fetches the files.
     """
 
     loader: str
@@ -135,6 +136,7 @@ class DatasetSpec(_Schema, frozen=True):
     prompt: str = "default"
     classes: tuple[str, ...] = ()
     classes_from: str | None = None
+    aliases: dict[str, tuple[str, ...]] = {}
     expected: Expected | None = None
     download: Download = Download()
     options: dict[str, Any] = {}

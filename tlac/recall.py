@@ -17,8 +17,8 @@ from tlac.images import identify
 from tlac.interfaces import Dataset
 from tlac.interview import Interview, Method, Respondent
 from tlac.matching import MatchingRule
+from tlac.method_names import open_method
 from tlac.prompts import PromptSet
-from tlac.registry import load_plugin
 from tlac.store import Store, StoredAnswer
 from tlac.types import LMMRequest, LMMResponse, Sample, Transcript
 
@@ -44,8 +44,7 @@ class Recalled:
     @property
     def keys(self) -> frozenset[str]:
         """The keys of all answers that were found."""
-        turns = [turn for transcript in self.transcripts for turn in (transcript.stage1, transcript.stage2)]
-        return frozenset(turn.key for turn in turns if turn is not None)
+        return frozenset(turn.key for transcript in self.transcripts for turn in transcript.turns)
 
 
 class _Listener:
@@ -94,6 +93,6 @@ def recall(inquiry: Inquiry, dataset: Dataset, samples: Iterable[Sample], store:
         dataset.prompt,
         inquiry.rule.skips_stage2_on_exact,
     )
-    method: Method = load_plugin("tlac.methods", inquiry.method)()
+    method: Method = open_method(inquiry.method)
     gathered = loop.run(gather(samples, interview, method, inquiry.backend.spec.limits.concurrency))
     return Recalled(gathered.transcripts, tuple(listener.asked))

@@ -6,12 +6,13 @@ Asks no LMM, by construction: it has none. Does not know the dataset's files.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 from tlac.accounting import Calls, StageCalls, Tokens
+from tlac.calibrating import require_encoder
 from tlac.confidence import Calibration, abstain
 from tlac.config import load_encoder_config
 from tlac.embeddings import keep_embeddings
@@ -25,7 +26,10 @@ from tlac.registry import open_encoder
 from tlac.runs import Run, RunRecord, free_name, name_run, read_predictions, read_record, write_run
 from tlac.scoring import Scorer
 from tlac.store import Store
-from tlac.types import Failure, Outcome, Prediction, Stage, Transcript, Turn
+from tlac.types import Failure, LMMResponse, Outcome, Prediction, Stage, Transcript, Turn
+
+# predictions whose answers are read from the store at a time
+_BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,8 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
     stored_encoder = keep_embeddings(open_encoder(encoder), encoder, store, is_offline=True)
     scorer = Scorer(parent.classes, stored_encoder, rule, template, parent.aliases)
     scored = scorer.score(transcripts, combination_of(open_method(method)))
+    if change.calibration is not None:
+        require_encoder(change.calibration, stored_encoder.fingerprint)
     # margins of another encoder mean something else
     own = parent.calibration if encoder.name == parent.encoder else None
     calibration = change.calibration or own
@@ -107,6 +113,18 @@ def _method(parent: RunRecord, change: Rescoring) -> str:
 def _recall(
     predictions: Sequence[Prediction], store: Store, order: Sequence[int], is_slac: bool
 ) -> Iterator[Transcript]:
+    for start in range(0, len(predictions), _BATCH):
+        batch = predictions[start : start + _BATCH]
+        keys = dict.fromkeys(
+            key for prediction in batch for key in (prediction.keys[:1] if is_slac else prediction.keys)
+        )
+        answers = _Answers(dict(store.responses(list(keys))), store.path)
+        yield from _recall_batch(batch, answers, order, is_slac)
+
+
+def _recall_batch(
+    predictions: Sequence[Prediction], answers: _Answers, order: Sequence[int], is_slac: bool
+) -> Iterator[Transcript]:
     for prediction in predictions:
         failed = prediction.outcome is Outcome.FAILED
         # what failed in stage 2 alone has all that slac needs
@@ -114,8 +132,8 @@ def _recall(
             failure = Failure("call", prediction.reason)
             yield Transcript(prediction.sample, prediction.image_sha256, prediction.label, failure=failure)
             continue
-        stage1 = _turn(store, "stage1", prediction.stage1_key, prediction)
-        stage2 = None if is_slac else _turn(store, "stage2", prediction.stage2_key, prediction)
+        stage1 = answers.turn("stage1", prediction.stage1_key, prediction)
+        stage2 = None if is_slac else answers.turn("stage2", prediction.stage2_key, prediction)
         if stage2 is not None:
             # a turn knows the places in the list that was shown
             offered = tuple(sorted(map(order.index, prediction.shortlist))) or None
@@ -123,23 +141,30 @@ def _recall(
         further = [
             replace(found, member=member)
             for member, stage, key in (() if is_slac else prediction.further)
-            if (found := _turn(store, stage, key, prediction))
+            if (found := answers.turn(stage, key, prediction))
         ]
         yield Transcript(
             prediction.sample, prediction.image_sha256, prediction.label, stage1, stage2, further=tuple(further)
         )
 
 
-def _turn(store: Store, stage: Stage, key: str | None, prediction: Prediction) -> Turn | None:
-    if key is None:
-        return None
-    response = store.get_response(key)
-    if response is None:
-        raise MissingAnswersError(
-            f"the {stage} answer about {prediction.sample} ({key[:12]}) is not in the store {store.path}; "
-            "name the run's own store with --store, or import its pack with `tlac cache import`"
-        )
-    return Turn(stage, key, response)
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """Responses by key, and the folder of the store that they were looked for in."""
+
+    found: Mapping[str, LMMResponse]
+    place: Path
+
+    def turn(self, stage: Stage, key: str | None, prediction: Prediction) -> Turn | None:
+        if key is None:
+            return None
+        response = self.found.get(key)
+        if response is None:
+            raise MissingAnswersError(
+                f"the {stage} answer about {prediction.sample} ({key[:12]}) is not in the store {self.place}; "
+                "name the run's own store with --store, or import its pack with `tlac cache import`"
+            )
+        return Turn(stage, key, response)
 
 
 def _require_choices(transcripts: Sequence[Transcript], parent: RunRecord, method: str, rule: MatchingRule) -> None:

@@ -53,11 +53,13 @@ def _is_same(record: RunRecord, spec: RunSpec) -> bool:
         spec.dataset.split,
         spec.method,
         spec.encoder.name,
-        spec.backend.name if spec.backend else spec.encoder.name,
+        spec.backend_name,
         spec.rule.name if asks else "similarity",
         _drawn(spec.limit, spec.seed),
         version("tlac"),
         spec.shuffle_classes,
+        spec.abstain_below,
+        spec.calibration,
     )
     found = (
         record.dataset,
@@ -69,6 +71,8 @@ def _is_same(record: RunRecord, spec: RunSpec) -> bool:
         _drawn(record.limit, record.seed),
         record.versions.get("tlac"),
         record.shuffle_classes,
+        record.abstain_below,
+        record.calibration,
     )
     # a run without stage 2 has no trials, whatever was wished for
     trials = record.order_trials.trials if record.order_trials else 0

@@ -50,6 +50,13 @@ class RunSpec:
     calibration: Calibration | None = None
 
     @property
+    def backend_name(self) -> str:
+        """Who is asked, as results name it: the backends of a panel together, the encoder where none is asked."""
+        if self.backend is None:
+            return self.encoder.name
+        return "+".join(backend.name for backend in (self.backend, *self.panel))
+
+    @property
     def templates(self) -> tuple[str, ...]:
         """The templates that class names are put into where the image itself is compared with them."""
         return find_templates(self.clip_templates, self.dataset.prompt, self.template)

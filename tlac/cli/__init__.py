@@ -23,6 +23,7 @@ _COMMANDS = {
     "report": ("tlac.cli.report", "Write the page of a run, or of several beside each other."),
     "compare": ("tlac.cli.compare", "Compare runs on the samples that they share."),
     "leaderboard": ("tlac.cli.leaderboard", "Rank the runs of a folder."),
+    "calibrate": ("tlac.cli.calibrate", "Learn from labelled runs how sure predictions are."),
     "backends": ("tlac.cli.backends", "List, show and check LMM backends."),
     "datasets": ("tlac.cli.datasets", "List, show, prepare and verify datasets."),
     "encoders": ("tlac.cli.encoders", "List text encoders."),
@@ -96,7 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
     except TlacError as error:
         _show(error, str(error), is_debug)
         code = error.exit_code
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the last resort of a program
         _show(error, f"unexpected {type(error).__name__}: {error} (--debug shows where)", is_debug)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)

@@ -68,8 +68,7 @@ def _selection(store: Store, run: Path | None, given: dict[str, Any]) -> tuple[S
         found = [
             key
             for prediction in read_predictions(run / "predictions.jsonl")
-            for key in (prediction.stage1_key, prediction.stage2_key)
-            if key is not None
+            for key in prediction.keys
         ]
         prompts = PromptsRecord(record.prompts, record.digests["prompts"])
         return Selection(keys=frozenset(found)), prompts, f"run {record.run}"

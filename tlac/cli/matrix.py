@@ -28,7 +28,8 @@ from tlac.types import Outcome
 class Plan:
     """What is to be run: `parts` name suite, dataset, split and methods, in the order of the results.
 
-    `without_lmm` are the methods that ask no backend. `root` and `subset` are those of all datasets.
+    `without_lmm` are the methods that ask no backend, `together` those that ask all of them in one run. `root` and
+    `subset` are those of all datasets.
     """
 
     parts: tuple[tuple[str | None, str, str, tuple[str, ...]], ...]
@@ -37,6 +38,7 @@ class Plan:
     without_lmm: frozenset[str]
     root: Path | None
     subset: str
+    together: frozenset[str] = frozenset()
 
 
 def plan_parts(
@@ -72,6 +74,7 @@ class Matrix:
     _opened: dict[tuple[str, str], Dataset | TlacError] = field(default_factory=dict)
     _done: dict[tuple[str, str, str, str], Cell] = field(default_factory=dict)
     _broken: dict[str, TlacError] = field(default_factory=dict)
+    _aliases: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
 
     def check(self) -> None:
         """Know before anything is asked which backends and datasets can't be had.
@@ -91,6 +94,7 @@ class Matrix:
             click.echo(f"tlac: {complaint}; going on without it", err=True)
         configs = {(name, split): self._config(name, split) for _, name, split, _ in self.plan.parts}
         for key, config in configs.items():
+            self._aliases[config.name] = self._aliases[key[0]] = config.spec.aliases
             try:
                 self._opened[key] = open_dataset(config)
             except UnknownNameError:
@@ -106,14 +110,20 @@ class Matrix:
         for suite, name, split, methods in self.plan.parts:
             for backend, method in self._columns(methods):
                 opened = self._opened[name, split]
-                shown = self.encoder.name if backend is None else backend.name
+                shown = self._shown(backend, method)
                 cell = Cell(suite, name, self._label(split), shown, method)
                 if isinstance(opened, TlacError):
                     yield replace(cell, error=opened)
-                elif shown in self._broken:
-                    yield replace(cell, error=self._broken[shown])
+                elif broken := next((self._broken[part] for part in shown.split("+") if part in self._broken), None):
+                    yield replace(cell, error=broken)
                 else:
                     yield self._run_once(cell, backend, opened)
+
+    def _shown(self, backend: Backend | None, method: str) -> str:
+        if backend is None:
+            return self.encoder.name
+        asked = self.plan.backends if method in self.plan.together else (backend,)
+        return "+".join(one.name for one in asked)
 
     def _label(self, split: str) -> str:
         """The split as results name it; CoOp says "new" for "novel"."""
@@ -121,15 +131,21 @@ class Matrix:
         return name if self.plan.subset == "test" else f"{name}/{self.plan.subset}"
 
     def _columns(self, methods: Sequence[str]) -> Iterator[tuple[Backend | None, str]]:
+        alone = [name for name in methods if name not in self.plan.without_lmm | self.plan.together]
         for backend in self.plan.backends:
-            yield from ((backend, method) for method in methods if method not in self.plan.without_lmm)
+            yield from ((backend, method) for method in alone)
+        yield from ((self.plan.backends[0], method) for method in methods if method in self.plan.together)
         yield from ((None, method) for method in methods if method in self.plan.without_lmm)
 
     def _run_once(self, cell: Cell, backend: Backend | None, dataset: Dataset) -> Cell:
         key = (cell.dataset, cell.split, cell.backend, cell.method)
         if key not in self._done:
             stage2 = None if backend is None else self.plan.stage2_backend or backend
-            self._done[key] = self._run(cell, self.make_spec(backend, stage2, dataset, cell.method))
+            spec = self.make_spec(backend, stage2, dataset, cell.method)
+            # what a dataset's file says of its names holds for that dataset; --aliases goes on top
+            aliases = {**self._aliases.get(cell.dataset, {}), **spec.aliases}
+            panel = self.plan.backends[1:] if cell.method in self.plan.together else ()
+            self._done[key] = self._run(cell, replace(spec, aliases=aliases, panel=panel))
         return replace(self._done[key], suite=cell.suite)
 
     def _run(self, cell: Cell, spec: RunSpec) -> Cell:

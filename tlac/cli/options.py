@@ -34,7 +34,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 def check_template(template: str) -> str:
     """The template, if it has a place for the text. Raises click.BadParameter."""
-    if "{}" not in template:
+    if any("{}" not in part for part in template.split("|")):
         raise click.BadParameter(f"{template!r} must hold {{}} where the text goes", param_hint="--template")
     return template
 
