@@ -32,6 +32,11 @@ class TlacError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        # names and words from files and servers stand in it: no line break, no terminal's control codes
+        text = "".join(character if character.isprintable() else " " for character in super().__str__())
+        return " ".join(text.split())
+
 
 class UsageError(TlacError):
     """The command or call can't be carried out as it was given."""
