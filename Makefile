@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS ?= dev,integration
 
-.PHONY: demo test check fuzz clean
+.PHONY: demo test check fuzz record clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.ready: pyproject.toml
@@ -27,6 +27,10 @@ check: $(VENV)/.ready
 
 fuzz: $(VENV)/.ready
 	TLAC_FUZZ_CASES=10000 $(BIN)/python -m pytest -m fuzz
+
+# against the emulator, or with BACKEND=gemini and a key against the provider; see cassettes/README.md
+record: $(VENV)/.ready
+	TLAC_RECORD_BACKEND=$(BACKEND) $(BIN)/python -m pytest tests/test_cassettes.py --record-mode=rewrite
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
