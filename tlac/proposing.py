@@ -45,7 +45,7 @@ class Proposer:
         self._waiting.add(answer)
         async with self._lock:
             if (answer, count) not in self._known:
-                batch = sorted(self._waiting | {answer})
+                batch = sorted(text for text in self._waiting | {answer} if (text, count) not in self._known)
                 self._waiting.clear()
                 found = await asyncio.to_thread(self._scorer.nearest, batch, count)
                 for text, (indices, scores) in zip(batch, found, strict=True):
