@@ -124,7 +124,7 @@ def bench(**given: Any) -> None:
         runner = Bench(store, given["offline"], _care(given), _outcomes(given["retry"]))
         matrix = _matrix(given, runner, plan)
         matrix.check()
-        cells = list(matrix.run())
+        cells = matrix.run()
     _show(cells, suites, given["as_json"])
     raise_worst(cells)
 
@@ -195,6 +195,7 @@ def _matrix(given: dict[str, Any], runner: Bench, plan: Plan) -> Matrix:
         retry=_outcomes(given["retry"]),
         is_quiet=given["as_json"],
         with_report=not given["no_report"],
+        cap_usd=given["max_cost"],
     )
 
 

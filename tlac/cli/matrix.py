@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import click
 
 from tlac.accounting import Calls, StageCalls, Tokens
 from tlac.bench import Bench
-from tlac.cli.progress import show_progress
+from tlac.cli.progress import LiveView, show_runs
 from tlac.config import Backend, DatasetConfig, EncoderConfig, load_dataset_config
 from tlac.errors import IncompleteRunError, TlacError, UnknownNameError
 from tlac.interfaces import Dataset
@@ -71,6 +72,7 @@ class Matrix:
     retry: Sequence[Outcome] = ()
     is_quiet: bool = False
     with_report: bool = True
+    cap_usd: float | None = None
     _opened: dict[tuple[str, str], Dataset | TlacError] = field(default_factory=dict)
     _done: dict[tuple[str, str, str, str], Cell] = field(default_factory=dict)
     _broken: dict[str, TlacError] = field(default_factory=dict)
@@ -105,19 +107,31 @@ class Matrix:
     def _config(self, name: str, split: str) -> DatasetConfig:
         return load_dataset_config(name, self.plan.root, split, self.plan.subset)
 
-    def run(self) -> Iterator[Cell]:
-        """Run cell by cell. Raises IncompleteRunError when interrupted."""
+    def run(self) -> list[Cell]:
+        """Run cell by cell under one live view. Raises IncompleteRunError when interrupted."""
+        if self.is_quiet:
+            return list(self._run_all(None))
+        with show_runs(len(list(self._places())), self.cap_usd) as view:
+            return list(self._run_all(view))
+
+    def _run_all(self, view: LiveView | None) -> Iterator[Cell]:
+        for number, (suite, name, split, backend, method) in enumerate(self._places()):
+            if view is not None:
+                view.go_on(number)
+            opened = self._opened[name, split]
+            shown = self._shown(backend, method)
+            cell = Cell(suite, name, self._label(split), shown, method)
+            if isinstance(opened, TlacError):
+                yield replace(cell, error=opened)
+            elif broken := next((self._broken[part] for part in shown.split("+") if part in self._broken), None):
+                yield replace(cell, error=broken)
+            else:
+                yield self._run_once(cell, backend, opened, view)
+
+    def _places(self) -> Iterator[tuple[str | None, str, str, Backend | None, str]]:
+        """Suite, dataset, split, backend and method of every cell, in the order of the results."""
         for suite, name, split, methods in self.plan.parts:
-            for backend, method in self._columns(methods):
-                opened = self._opened[name, split]
-                shown = self._shown(backend, method)
-                cell = Cell(suite, name, self._label(split), shown, method)
-                if isinstance(opened, TlacError):
-                    yield replace(cell, error=opened)
-                elif broken := next((self._broken[part] for part in shown.split("+") if part in self._broken), None):
-                    yield replace(cell, error=broken)
-                else:
-                    yield self._run_once(cell, backend, opened)
+            yield from ((suite, name, split, backend, method) for backend, method in self._columns(methods))
 
     def _shown(self, backend: Backend | None, method: str) -> str:
         if backend is None:
@@ -137,7 +151,7 @@ class Matrix:
         yield from ((self.plan.backends[0], method) for method in methods if method in self.plan.together)
         yield from ((None, method) for method in methods if method in self.plan.without_lmm)
 
-    def _run_once(self, cell: Cell, backend: Backend | None, dataset: Dataset) -> Cell:
+    def _run_once(self, cell: Cell, backend: Backend | None, dataset: Dataset, view: LiveView | None) -> Cell:
         key = (cell.dataset, cell.split, cell.backend, cell.method)
         if key not in self._done:
             stage2 = None if backend is None else self.plan.stage2_backend or backend
@@ -145,10 +159,10 @@ class Matrix:
             # what a dataset's file says of its names holds for that dataset; --aliases goes on top
             aliases = {**self._aliases.get(cell.dataset, {}), **spec.aliases}
             panel = self.plan.backends[1:] if cell.method in self.plan.together else ()
-            self._done[key] = self._run(cell, replace(spec, aliases=aliases, panel=panel))
+            self._done[key] = self._run(cell, replace(spec, aliases=aliases, panel=panel), view)
         return replace(self._done[key], suite=cell.suite)
 
-    def _run(self, cell: Cell, spec: RunSpec) -> Cell:
+    def _run(self, cell: Cell, spec: RunSpec, view: LiveView | None) -> Cell:
         total = min(len(spec.dataset), spec.limit or len(spec.dataset))
         try:
             found = None
@@ -156,7 +170,7 @@ class Matrix:
                 found = self.finished.find(spec, self.runner.digests(spec), self.retry)
             if found is not None:
                 return replace(cell, run=_as_free(found), is_reused=True)
-            with show_progress(cell.title, total, self.is_quiet) as progress:
+            with view.cell(cell.title, total) if view is not None else nullcontext() as progress:
                 return replace(cell, run=self.runner.run(spec, self.out, progress, self.with_report))
         except KeyboardInterrupt as interrupt:
             click.echo("tlac: stopping; waiting for the calls in flight (Ctrl-C again gives them up)", err=True)

@@ -1,37 +1,43 @@
-"""The live line of a run: done, rate, hits, tokens, cost, time left. Plain lines where there is no terminal.
+"""The live view of a command's runs: cells done, the current one, rate, cost against the cap, errors, time left.
 
-Writes to stderr, so that stdout holds results alone.
+Plain lines where there is no terminal. Writes to stderr, so that stdout holds results alone.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from tlac.types import Transcript
 
 _PLAIN_EVERY_S = 10.0
 
 
-class _Tally:
-    """What a run has used so far; each distinct answer counts once."""
+class Tally:
+    """What one run has used so far; each distinct answer counts once."""
 
-    def __init__(self) -> None:
+    def __init__(self, title: str, total: int) -> None:
+        self.title, self.total = title, total
         self.started = time.monotonic()
-        self.done = self.hits = self.failed = self.tokens = 0
+        self.done = self.hits = self.tokens = 0
         self.cost_usd = 0.0
+        self.failures: Counter[str] = Counter()
         self._seen: set[str] = set()
 
     def add(self, transcript: Transcript) -> None:
+        """Count one more sample."""
         self.done += 1
-        self.failed += transcript.failure is not None
-        for turn in (transcript.stage1, transcript.stage2):
-            if turn is None:
-                continue
+        if transcript.failure is not None:
+            self.failures[transcript.failure.kind] += 1
+        for turn in transcript.turns:
             if turn.response.from_store or turn.key in self._seen:
                 self.hits += 1
                 continue
@@ -39,56 +45,126 @@ class _Tally:
             self.tokens += turn.response.usage.prompt + turn.response.usage.completion
             self.cost_usd += turn.response.cost_usd or 0.0
 
+    @property
+    def rate(self) -> float:
+        """Samples a second."""
+        return self.done / max(time.monotonic() - self.started, 1e-3)
+
     def text(self) -> str:
-        rate = self.done / max(time.monotonic() - self.started, 1e-3)
-        failed = f"  {self.failed} failed" if self.failed else ""
-        return f"{rate:.1f}/s  {self.hits} stored  {self.tokens:,} tokens  ${self.cost_usd:.4f}{failed}"
+        """What was used, in one line."""
+        failed = sum(self.failures.values())
+        shown = f"  {failed} failed" if failed else ""
+        return f"{self.rate:.1f}/s  {self.hits} stored  {self.tokens:,} tokens  ${self.cost_usd:.4f}{shown}"
 
 
-class _Live:
-    """Redraws one line of a terminal."""
+class LiveView:
+    """What a command's runs report to, one run ("cell") after the other, `cells` in all.
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self._progress, self._task, self._tally = progress, task, _Tally()
+    `cap_usd` is the hard cap on their cost. Open it with `show_runs`.
+    """
+
+    def __init__(self, console: Console, cells: int, cap_usd: float | None = None) -> None:
+        self._console, self._cells, self._cap_usd = console, cells, cap_usd
+        self._started = time.monotonic()
+        self._printed = self._started
+        self._over: list[Tally] = []
+        self._tally: Tally | None = None
+        self._place = 0
+
+    def go_on(self, place: int) -> None:
+        """The first `place` runs are done, some perhaps without having been asked for anything."""
+        self._place = place
+
+    @contextmanager
+    def cell(self, title: str, total: int) -> Iterator[LiveView]:
+        """One run of `total` samples: what it reports its samples to, for as long as it runs."""
+        self._tally = Tally(title, total)
+        try:
+            yield self
+        finally:
+            self._over.append(self._tally)
+            self._tally = None
+            self._place += 1
 
     def advance(self, transcript: Transcript) -> None:
         """See tlac.gather.GatherProgress."""
-        self._tally.add(transcript)
-        self._progress.update(self._task, advance=1, used=self._tally.text())
-
-
-class _Plain:
-    """Prints a line now and then."""
-
-    def __init__(self, console: Console, title: str, total: int) -> None:
-        self._console, self._title, self._total, self._tally = console, title, total, _Tally()
-        self._printed = time.monotonic()
-
-    def advance(self, transcript: Transcript) -> None:
-        """See tlac.gather.GatherProgress."""
-        self._tally.add(transcript)
+        tally = self._tally
+        if tally is None:
+            return
+        tally.add(transcript)
         now = time.monotonic()
-        if self._tally.done == self._total or now - self._printed >= _PLAIN_EVERY_S:
+        if not self._console.is_terminal and (tally.done == tally.total or now - self._printed >= _PLAIN_EVERY_S):
             self._printed = now
-            line = f"{self._title}: {self._tally.done}/{self._total}  {self._tally.text()}"
-            self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+            self._print_line(tally)
+
+    def _print_line(self, tally: Tally) -> None:
+        place = f"[{self._place + 1}/{self._cells}] " if self._cells > 1 else ""
+        line = f"{place}{tally.title}: {tally.done}/{tally.total}  {tally.text()}"
+        self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+    def __rich__(self) -> Group:
+        lines: list[Table | Text] = []
+        if self._tally is not None:
+            lines.append(_bar(self._tally))
+            lines.append(_line(f"  {self._tally.text()}"))
+        if self._cells > 1 or self._cap_usd is not None:
+            lines.append(_line(self._whole()))
+        if failures := self._failures():
+            lines.append(_line(f"  failed: {failures}"))
+        return Group(*lines)
+
+    def _whole(self) -> str:
+        """All runs together."""
+        spent = sum(tally.cost_usd for tally in self._tallies())
+        cap = f" of ${self._cap_usd:g}" if self._cap_usd is not None else ""
+        left = self._left_s()
+        shown = f"  about {_clock(left)} left" if left is not None else ""
+        return f"{self._place}/{self._cells} runs done  ${spent:.4f}{cap} spent{shown}"
+
+    def _left_s(self) -> float | None:
+        """Runs take about as long as those before them that asked; None until something is done."""
+        current = self._tally.done / self._tally.total if self._tally and self._tally.total else 0.0
+        asked = len(self._over) + current
+        left = self._cells - self._place - current
+        return (time.monotonic() - self._started) * left / asked if asked > 0 else None
+
+    def _failures(self) -> str:
+        counts: Counter[str] = Counter()
+        for tally in self._tallies():
+            counts.update(tally.failures)
+        return ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+
+    def _tallies(self) -> list[Tally]:
+        return [*self._over, *([self._tally] if self._tally is not None else [])]
+
+
+def _bar(tally: Tally) -> Table:
+    row = Table.grid(padding=(0, 1), expand=True)
+    row.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    for _ in range(3):
+        row.add_column(no_wrap=True)
+    left = (tally.total - tally.done) / tally.rate if tally.done else None
+    clock = _clock(left) if left is not None else "-:--"
+    bar = ProgressBar(total=max(tally.total, 1), completed=tally.done, width=16)
+    row.add_row(Text(tally.title), bar, Text(f"{tally.done}/{tally.total}"), Text(clock))
+    return row
+
+
+def _line(text: str) -> Text:
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 @contextmanager
-def show_progress(title: str, total: int, is_quiet: bool = False) -> Iterator[_Live | _Plain | None]:
-    """What a run reports its samples to, for as long as it runs."""
-    console = Console(stderr=True)
-    if is_quiet:
-        yield None
-    elif not console.is_terminal:
-        yield _Plain(console, title, total)
-    else:
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=16),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[used]}", markup=False),
-            TimeRemainingColumn(compact=True),
-        )
-        with Progress(*columns, console=console, transient=True) as progress:
-            yield _Live(progress, progress.add_task(title, total=total, used=""))
+def show_runs(cells: int, cap_usd: float | None = None, console: Console | None = None) -> Iterator[LiveView]:
+    """The live view of `cells` runs, for as long as they take; `cap_usd` is the cap on what they may cost."""
+    console = console or Console(stderr=True)
+    view = LiveView(console, cells, cap_usd)
+    is_live = console.is_terminal
+    with Live(view, console=console, transient=True, refresh_per_second=5) if is_live else nullcontext():
+        yield view
