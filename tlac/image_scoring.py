@@ -24,6 +24,7 @@ from tlac.store import Store, StoredEmbedding
 from tlac.types import Failure, Float32Array, Image, Outcome, Prediction, Sample, Transcript
 
 _BATCH = 32
+_TEXTS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +76,16 @@ class ImageScorer:
     def _encode_classes(self) -> tuple[Float32Array, int]:
         """(c, d) rows of length 1, and how many names were cut in at least one template."""
         names = [name.replace("_", " ") for name in self._classes]
-        encodings = [
-            self._texts.encode([apply_template(template, name) for name in names]) for template in self._templates
-        ]
-        total = np.sum([encoding.vectors.astype(np.float64) for encoding in encodings], axis=0)
-        is_cut = np.any([encoding.is_truncated for encoding in encodings], axis=0)
+        total = np.zeros((0, 0), np.float64)
+        is_cut = np.zeros(len(names), np.bool_)
+        # many templates at once fill the encoder's batches; all of them for 1,000 classes would fill the memory
+        size = max(1, _TEXTS // len(names))
+        for start in range(0, len(self._templates), size):
+            templates = self._templates[start : start + size]
+            encoded = self._texts.encode([apply_template(template, name) for template in templates for name in names])
+            vectors = encoded.vectors.astype(np.float64).reshape(len(templates), len(names), -1).sum(axis=0)
+            total = total + vectors if total.size else vectors
+            is_cut |= encoded.is_truncated.reshape(len(templates), len(names)).any(axis=0)
         means: Float32Array = (total / np.linalg.norm(total, axis=1, keepdims=True)).astype(np.float32)
         return means, int(is_cut.sum())
 

@@ -48,7 +48,8 @@ def rank_runs(runs: Iterable[Run]) -> list[Entry]:
 def _samples_of(run: Run) -> tuple[object, ...]:
     """What two runs must have in common to be ranked against each other."""
     record = run.record
-    return (record.dataset, record.split, record.protocol, _drawn(run), record.digests.get("dataset", ""))
+    is_part = record.limit is not None
+    return (record.dataset, record.split, record.protocol, is_part, _drawn(run), record.digests.get("dataset", ""))
 
 
 def _rank(runs: Sequence[Run]) -> list[Entry]:
