@@ -373,5 +373,21 @@ def test_headers_are_told_to_who_listens(emulator: Emulator) -> None:
     assert heard == ["41"]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_no_log_holds_a_key_even_when_everything_is_logged(
+    emulator: Emulator, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = backend_at(emulator, name)
+    ask(backend, image_question(backend))
+    for logger in ("LiteLLM", "httpx", "openai", "tlac"):
+        caplog.set_level("DEBUG", logger)
+    ask(backend, image_question(backend))
+    emulator.script = script_of(Fault(status=401, message="the key {key} is wrong"))
+    with pytest.raises(PermanentError):
+        ask(backend, image_question(backend))
+    assert caplog.records
+    assert not any(key in caplog.text for key in KEYS.values())
+
+
 def test_no_repr_holds_a_key() -> None:
     assert not any(key in repr(LiteLLM(load_backend(name))) for name in PROVIDERS for key in KEYS.values())

@@ -7,11 +7,13 @@ the import takes seconds; a missing key or a bad parameter name is found before 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +25,7 @@ from tlac.images import prepare
 from tlac.litellm_runtime import load_litellm
 from tlac.lmms.litellm_errors import provider_message, translate
 from tlac.lmms.litellm_wire import choice_arguments, read_response, wire_messages
+from tlac.redaction import RedactingFilter
 from tlac.resources import Resource
 from tlac.types import ImagePart, LMMRequest, LMMResponse, Outcome, PreparedImage
 
@@ -81,7 +84,9 @@ class LiteLLM:
         ConfigError for a parameter that the provider would refuse.
         """
         images = await self._prepare_images(request)
-        litellm = load_litellm()
+        litellm = _load()
+        from openai import OpenAIError
+
         arguments = self._arguments(litellm, request, images)
         timeout_s = self._backend.spec.limits.timeout_s
         started = time.perf_counter()
@@ -93,7 +98,7 @@ class LiteLLM:
         except litellm.exceptions.ContentPolicyViolationError as error:
             refusal = LMMResponse(Outcome.REFUSED, "", provider_message(error))
             return self._dated(refusal, started)
-        except litellm.exceptions.openai.OpenAIError as error:
+        except OpenAIError as error:
             raise translate(error, self._backend) from error
         self._tell(response)
         return self._dated(read_response(response, self._backend.spec.prices), started)
@@ -148,6 +153,15 @@ class LiteLLM:
         headers = (getattr(response, "_hidden_params", None) or {}).get("additional_headers")
         if self._listener is not None and headers:
             self._listener({str(name).removeprefix("llm_provider-"): str(value) for name, value in headers.items()})
+
+
+@cache
+def _load() -> ModuleType:
+    litellm = load_litellm()
+    for name in ("LiteLLM", "httpx", "openai"):
+        # these log requests with their headers and errors with whatever the provider sent
+        logging.getLogger(name).addFilter(RedactingFilter())
+    return litellm
 
 
 def _read_key(backend: Backend, is_optional: bool) -> str:
