@@ -52,7 +52,11 @@ class ClassIndex:
         )
         for own, found in kept.items():
             self._by_name.update({key: self._by_name[own] for key in found})
-        self._longest = max((key.count(" ") + 1 for key in self._by_name), default=0)
+        # first word -> words of the longest name that it starts
+        self._longest: dict[str, int] = {}
+        for key in self._by_name:
+            first, *others = key.split(" ")
+            self._longest[first] = max(self._longest.get(first, 0), 1 + len(others))
 
     def _distinct_aliases(self, aliases: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
         """Class -> alias -> the alias as it was written; class and alias normalised."""
@@ -79,7 +83,8 @@ class ClassIndex:
         words = normalise(text).split()
         found = set()
         for start in range(len(words)):
-            for end in range(start + 1, min(start + self._longest, len(words)) + 1):
+            longest = self._longest.get(words[start], 0)
+            for end in range(start + 1, min(start + longest, len(words)) + 1):
                 index = self._by_name.get(" ".join(words[start:end]))
                 if index is not None:
                     found.add(index)

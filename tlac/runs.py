@@ -44,6 +44,7 @@ _LINE_FIELDS = (
 )
 # what follows them where a method or an option has it to say
 _FURTHER_FIELDS = ("shortlist", "looked_again", "further", "votes", "confidence")
+_LINE_ENCODER = msgspec.json.Encoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ def prediction_line(prediction: Prediction) -> str:
         # not by truth: a confidence of 0.0 is said
         if value is not None and value is not False and value != ():
             content[name] = value
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return _LINE_ENCODER.encode(content).decode()
 
 
 def read_predictions(path: Path) -> Iterator[Prediction]:
