@@ -125,7 +125,7 @@ def test_a_choice_stays_an_index_into_the_datasets_classes(run) -> None:
         assert [int(number) for number in numbers] == list(request.choice.offered)
         return json.dumps({"class_index": numbers[-1]})
 
-    found, lmm = run("tlac-shortlist:k=2", pick_last, backend=INDEXED, stage2_backend=INDEXED)
+    found, _ = run("tlac-shortlist:k=2", pick_last, backend=INDEXED, stage2_backend=INDEXED)
     chosen = {one.sample: one for one in found.predictions if one.rung == "choice"}
     assert len(chosen) == 6
     assert all(one.predicted == one.shortlist[-1] for one in chosen.values())
