@@ -1,23 +1,16 @@
 """What calls cost: prices per model, and the cost of counted tokens.
 
-Does not know budgets. Prices come from a backend file or else from the table inside litellm, whose version
-names the prices that a run was reckoned with.
+Does not know budgets. Prices come from a backend file or else from the table inside litellm; a run keeps the
+digest of the one and the version of the other.
 """
 
 from __future__ import annotations
-
-from importlib.metadata import version
 
 from tlac.config import BackendSpec, Prices
 from tlac.litellm_runtime import load_litellm
 from tlac.types import Usage
 
 _PER_MILLION = 1_000_000
-
-
-def price_table(spec: BackendSpec) -> str:
-    """Where a backend's prices come from: "backend file", or litellm and its version."""
-    return "backend file" if spec.prices else f"litellm {version('litellm')}"
 
 
 def prices_of(spec: BackendSpec) -> Prices | None:
