@@ -1,4 +1,4 @@
-"""How many random cases a fuzzing test tries: a few hundred in every run, 10,000 with `make fuzz`."""
+"""How many random cases a fuzzing test tries: a hundred in every run, 10,000 with `make fuzz`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-CASES = int(os.environ.get("TLAC_FUZZ_CASES", "200"))
+CASES = int(os.environ.get("TLAC_FUZZ_CASES", "100"))
 
 fuzzed = settings(
     max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
