@@ -85,7 +85,7 @@ class Pager {
 }
 
 function select(title, options, onchange) {
-  const list = make("select", { onchange });
+  const list = make("select", { onchange, "aria-label": title });
   list.append(...options.map(([value, text]) => make("option", { value, textContent: text })));
   return { list, element: make("label", {}, title, list) };
 }
