@@ -20,6 +20,7 @@ from tlac.types import Float32Array, LMMResponse, Outcome, Usage
 
 STORED_OUTCOMES = frozenset({Outcome.ANSWERED, Outcome.REFUSED, Outcome.EMPTY, Outcome.TRUNCATED})
 MAX_DIMENSIONS = 65_536
+_OUTCOMES = {outcome.value: outcome for outcome in STORED_OUTCOMES}
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0)]
@@ -202,7 +203,7 @@ def convert(document: Any, schema: type[_DocumentT]) -> _DocumentT:
 def _response(document: _ResponseDocument) -> LMMResponse:
     usage = document.usage
     return LMMResponse(
-        outcome=Outcome(document.outcome),
+        outcome=_OUTCOMES[document.outcome],
         text=document.text,
         reason=document.reason,
         model_version=document.model_version,

@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, Protocol, TypeAlias
 
 from tlac.errors import UnknownNameError
@@ -22,6 +23,7 @@ DEFAULT_TEMPLATE = "a photo of a {}"
 _ARTICLES = ("a", "an", "the")
 
 
+@lru_cache(maxsize=4096)
 def normalise(text: str) -> str:
     """A name as it is compared: NFKC, case folded, punctuation and underscores as spaces, no leading article."""
     folded = unicodedata.normalize("NFKC", text).casefold().replace("_", " ")

@@ -50,6 +50,28 @@ class _Ranking:
     scores: tuple[float, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where one text lies among the classes: what a prediction says of it."""
+
+    predicted: int | None = None
+    score: float | None = None
+    margin: float | None = None
+    top5: tuple[tuple[int, float], ...] = ()
+
+
+_NOWHERE = _Place()
+
+
+def _place(ranking: _Ranking, index: int | None, decided: float | None) -> _Place:
+    """The place of a text; `index` is the class where a rung decided, `decided` that class's score."""
+    predicted = ranking.indices[0] if index is None else index
+    score = ranking.scores[0] if decided is None else decided
+    others = [pair for pair in zip(ranking.indices, ranking.scores, strict=True) if pair[0] != predicted]
+    margin = round(score - others[0][1], PLACES) + 0.0
+    return _Place(predicted, score, margin, ((predicted, score), *others[: TOP - 1]))
+
+
 def similarities(texts: Float32Array, classes: Float32Array) -> Float64Array:
     """Cosines of (t, d) and (c, d) rows of length 1: (t, c) float64 in [-1, 1], rounded to 6 places."""
     product = texts.astype(np.float64) @ classes.astype(np.float64).T
@@ -163,7 +185,7 @@ class Scorer:
             if verdict.texts and verdict.index is not None:
                 wanted.setdefault(rows[verdict.texts], set()).add(verdict.index)
         rankings: list[_Ranking] = []
-        decided: dict[tuple[int, int], float] = {}
+        decided: dict[tuple[int, int | None], float] = {}
         truncated_texts = truncated_classes = 0
         if units:
             vectors, truncated_texts = self._encode_units(units)
@@ -179,11 +201,16 @@ class Scorer:
                     for index in wanted.get(row, ()):
                         decided[row, index] = float(scores[row - start, index])
         predictions = []
+        places: dict[tuple[int, int | None], _Place] = {}
         for transcript, verdict in judged:
-            at = rows[verdict.texts] if verdict.texts else None
-            ranking = rankings[at] if at is not None else None
-            own = decided.get((at, verdict.index)) if at is not None and verdict.index is not None else None
-            predictions.append(self._predict(transcript, verdict, ranking, own))
+            place = _NOWHERE
+            if verdict.texts:
+                at = (rows[verdict.texts], verdict.index)
+                if at not in places:
+                    # answers repeat: 50,000 real ones are some thousand places
+                    places[at] = _place(rankings[at[0]], verdict.index, decided.get(at))
+                place = places[at]
+            predictions.append(self._predict(transcript, verdict, place))
         return Scored(tuple(predictions), truncated_texts, truncated_classes)
 
     def _encode_units(self, units: Sequence[tuple[str, ...]]) -> tuple[Float32Array, int]:
@@ -208,21 +235,7 @@ class Scorer:
         choice = transcript.stage2.response if transcript.stage2 else None
         return self.rule.judge(transcript.stage1.response, choice, self.index)
 
-    def _predict(
-        self, transcript: Transcript, verdict: Verdict, ranking: _Ranking | None, decided: float | None
-    ) -> Prediction:
-        predicted, score, margin = None, None, None
-        top: tuple[tuple[int, float], ...] = ()
-        if ranking is not None:
-            predicted = ranking.indices[0] if verdict.index is None else verdict.index
-            score = ranking.scores[0] if decided is None else decided
-            others = [
-                (index, value)
-                for index, value in zip(ranking.indices, ranking.scores, strict=True)
-                if index != predicted
-            ]
-            margin = round(score - others[0][1], PLACES) + 0.0
-            top = ((predicted, score), *others[: TOP - 1])
+    def _predict(self, transcript: Transcript, verdict: Verdict, place: _Place) -> Prediction:
         answer = transcript.stage1.response if transcript.stage1 else None
         stage2 = transcript.stage2
         return Prediction(
@@ -233,10 +246,10 @@ class Scorer:
             answer=answer.text if answer else None,
             choice=verdict.choice,
             rung=verdict.rung,
-            predicted=predicted,
-            score=score,
-            margin=margin,
-            top5=top,
+            predicted=place.predicted,
+            score=place.score,
+            margin=place.margin,
+            top5=place.top5,
             stage1_key=transcript.stage1.key if transcript.stage1 else None,
             stage2_key=stage2.key if stage2 else None,
             words=self.index.find_words(answer.text) if answer else (),
