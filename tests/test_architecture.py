@@ -31,10 +31,11 @@ LAYERS = (
     ("exchange", "interview", "image_scoring", "run_spec", "suites"),
     ("order",),
     ("methods", "gather", "runs"),
-    ("calibrating", "frontier", "comparison", "leaderboard", "reuse", "matrix"),
+    ("ablation", "calibrating", "comparison", "leaderboard", "reuse", "matrix"),
+    ("frontier",),
     ("report",),
     ("recall",),
-    ("bench", "rescore", "estimate"),
+    ("bench", "rescore", "reprice", "estimate"),
     ("classifier",),
     ("cli",),
 )

@@ -67,7 +67,9 @@ def test_unlabelled_runs_teach_nothing(run: Run) -> None:
         calibrate([replace(run, predictions=unlabelled)])
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"level": {}}', '{"level":{},"default_level":0,"temperature":-1,"n":0}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"level": {}}', '{"level":{},"default_level":0,"temperature":-1,"n":0}']
+)
 def test_a_file_that_is_no_calibration_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "learnt.json").write_text(content)
     with pytest.raises(InputError, match="not a calibration"):

@@ -40,12 +40,12 @@ def rank_runs(runs: Iterable[Run]) -> list[Entry]:
     """The runs by dataset, split, protocol and drawn samples, and within these by falling accuracy."""
     groups: dict[tuple[object, ...], list[Run]] = {}
     for run in runs:
-        groups.setdefault(_samples_of(run), []).append(run)
+        groups.setdefault(samples_of(run), []).append(run)
     ordered = sorted(groups.items(), key=lambda group: tuple(map(str, group[0])))
     return [entry for _, group in ordered for entry in _rank(group)]
 
 
-def _samples_of(run: Run) -> tuple[object, ...]:
+def samples_of(run: Run) -> tuple[object, ...]:
     """What two runs must have in common to be ranked against each other."""
     record = run.record
     is_part = record.limit is not None
