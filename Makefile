@@ -30,7 +30,8 @@ fuzz: $(VENV)/.ready
 
 # against the emulator, or with BACKEND=gemini and a key against the provider; see cassettes/README.md
 record: $(VENV)/.ready
-	TLAC_RECORD_BACKEND=$(BACKEND) $(BIN)/python -m pytest tests/test_cassettes.py --record-mode=rewrite
+	TLAC_RECORD_BACKEND=$(BACKEND) $(BIN)/python -m pytest tests/test_cassettes.py --record-mode=rewrite \
+	  -k "recorded_run $(if $(BACKEND),and $(BACKEND) and (slac or tlac))"
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

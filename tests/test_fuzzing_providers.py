@@ -78,6 +78,9 @@ def test_what_a_provider_says(
     # what is answered must be fit to be kept
     lmm = StoredLMM(LiteLLM(backend), store, name)
     questions = [image_question(backend), choice_question(backend)]
+    server.says = (200, SHAPED[name][0])  # type: ignore[attr-defined]
+    assert loop.run(lmm.ask(questions[0])).text == "a dog"
+    store.delete_entries([response_key(questions[0])])
     anything = st.dictionaries(TEXTS, JSON).map(lambda content: json.dumps(content).encode())
     contents = st.sampled_from(SHAPED[name]).flatmap(damage) | anything | st.binary(max_size=60)
 
@@ -92,3 +95,15 @@ def test_what_a_provider_says(
             assert store.delete_entries([response_key(question)]) == 1
 
     say()
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_half_a_surrogate_pair_in_an_answer_is_kept_as_a_replacement_character(
+    name: str, server: ThreadingHTTPServer, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = load_backend(name)
+    monkeypatch.setenv(backend.spec.api_base_env or "", f"http://127.0.0.1:{server.server_port}")
+    server.says = (200, SHAPED[name][0].replace(b"a dog", rb"a dog \ud83d!"))  # type: ignore[attr-defined]
+    question = image_question(backend)
+    assert loop.run(StoredLMM(LiteLLM(backend), store, name).ask(question)).text == "a dog \ufffd!"
+    assert store.get_response(response_key(question)).text == "a dog \ufffd!"

@@ -72,7 +72,14 @@ def read_response(response: Any, prices: Prices | None) -> LMMResponse:
     cost = cost_usd(usage, prices) if prices else hidden.get("response_cost")
     outcome, text, reason = _read_outcome(response.choices or ())
     version = hidden.get("provider_response_model") or response.model or ""
-    return LMMResponse(outcome, text, reason, str(version), usage, None if cost is None else float(cost))
+    return LMMResponse(
+        outcome, _valid(text), _valid(reason), _valid(str(version)), usage, None if cost is None else float(cost)
+    )
+
+
+def _valid(text: str) -> str:
+    """The text with half surrogate pairs, which JSON can carry and no file can, replaced by U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _read_outcome(choices: Sequence[Any]) -> tuple[Outcome, str, str]:
