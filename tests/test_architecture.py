@@ -19,7 +19,7 @@ LAYERS = (
     ("types",),
     ("interfaces", "keys", "loop", "offline"),
     ("resources", "litellm_runtime", "images", "redaction"),
-    ("documents",),
+    ("digests", "documents"),
     ("packs",),
     ("config",),
     ("confidence",),

@@ -22,6 +22,7 @@ from tlac.calls.stored import OfflineLMM, StoredLMM
 from tlac.calls.surround import Care, surround
 from tlac.confidence import abstain
 from tlac.config import Backend, EncoderConfig
+from tlac.digests import ImageDigests
 from tlac.embeddings import StoredEncoder, keep_embeddings
 from tlac.errors import MissingAnswersError, UsageError
 from tlac.gather import GatherProgress, gather
@@ -85,7 +86,9 @@ class Bench:
     def respondent(self, backend: Backend) -> Respondent:
         """The backend's LMM over the store. Raises ConfigError where a key is missing."""
         if backend.digest not in self._lmms:
-            lmm = OfflineLMM() if self._is_offline else surround(open_lmm(backend), backend, self._care)
+            # a pack holds answers as the store does, and asks nobody
+            is_asked = backend.spec.adapter == "pack" or not self._is_offline
+            lmm = surround(open_lmm(backend), backend, self._care) if is_asked else OfflineLMM()
             self._lmms[backend.digest] = StoredLMM(lmm, self._store, backend.name, self._retry)
         return Respondent(backend, self._lmms[backend.digest])
 
@@ -123,7 +126,7 @@ class Bench:
         metrics = measure(predictions)
         spent = count_spending([*result.transcripts, *result.trials])
         stamp = started_at.strftime("%Y%m%d-%H%M%S")
-        named = _names(spec)
+        named = spec.names
         record = RunRecord(
             run=free_name(out, name_run(stamp, spec.dataset.name, named.backend, spec.method)),
             created_at=started_at.isoformat(timespec="seconds"),
@@ -197,7 +200,11 @@ class Bench:
             return self._interview(spec, [classes[place] for place in shown], prompts)
 
         samples = choose_samples(spec.dataset, spec.limit, spec.seed)
-        gathered = loop.run(gather(samples, interview(order), method, concurrency, progress))
+        images = ImageDigests(self._store.path, spec.dataset.name)
+        try:
+            gathered = loop.run(gather(samples, interview(order), method, concurrency, progress, images.identify))
+        finally:
+            images.save()
         _require_answers(gathered.transcripts)
         scored = scorer.score(restore_choices(gathered.transcripts, order), combine)
         asked_again: list[Transcript] = []
@@ -259,37 +266,6 @@ def _check(spec: RunSpec, combine: Combination) -> None:
 
 def _ignore(transcript: Transcript) -> None:
     pass
-
-
-@dataclass(frozen=True, slots=True)
-class _Names:
-    """Who was asked, in which words, and what decided, as the record names them."""
-
-    backend: str
-    model: str
-    matching: str
-    template: str
-    stage2_backend: str = ""
-    stage2_model: str = ""
-    prompts: str = ""
-    prompt: str = ""
-
-
-def _names(spec: RunSpec) -> _Names:
-    if spec.backend is None or spec.stage2_backend is None:
-        template = spec.templates[0] if len(spec.templates) == 1 else f"{len(spec.templates)} templates"
-        # in an LMM's place stands the model that looks at the image
-        return _Names(spec.backend_name, spec.encoder.spec.model, "similarity", template)
-    return _Names(
-        spec.backend_name,
-        spec.backend.spec.model,
-        spec.rule.name,
-        spec.template,
-        spec.stage2_backend.name,
-        spec.stage2_backend.spec.model,
-        spec.prompts.name,
-        spec.dataset.prompt,
-    )
 
 
 def _require_answers(transcripts: Sequence[Transcript]) -> None:

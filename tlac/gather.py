@@ -6,16 +6,19 @@ Keeps going when one sample fails and stops asking when all would. Does not know
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
+from tlac import images
 from tlac.errors import CallError, InputError, MissingAnswersError, PermanentError, SampleError
-from tlac.images import identify
 from tlac.interview import Interview, Method
 from tlac.types import Failure, Image, Sample, Transcript, Turn
+
+Identify: TypeAlias = Callable[["Path | bytes", str], Awaitable[Image]]
+"""Gives the image behind a sample's source, which has that name in complaints. Raises InputError."""
 
 
 class GatherProgress(Protocol):
@@ -43,12 +46,17 @@ class _Progress:
     stopped: str | None = None
 
 
+async def _identify(source: Path | bytes, name: str) -> Image:
+    return await asyncio.to_thread(images.identify, source, name)
+
+
 async def gather(
     samples: Iterable[Sample],
     interview: Interview,
     method: Method,
     concurrency: int,
     progress: GatherProgress | None = None,
+    identify: Identify = _identify,
 ) -> Gathered:
     """Ask `method`'s questions about every sample, at most `concurrency` samples at a time.
 
@@ -65,7 +73,7 @@ async def gather(
                     sample.id, None, sample.label, failure=Failure("stopped", f"not asked: {state.stopped}")
                 )
             else:
-                transcript = await _ask(sample, interview, method, state)
+                transcript = await _ask(sample, interview, method, state, identify)
             state.done[position] = transcript
             if progress is not None:
                 progress.advance(transcript)
@@ -80,12 +88,14 @@ async def gather(
     return Gathered(tuple(state.done[position] for position in sorted(state.done)), state.stopped)
 
 
-async def _ask(sample: Sample, interview: Interview, method: Method, state: _Progress) -> Transcript:
+async def _ask(
+    sample: Sample, interview: Interview, method: Method, state: _Progress, identify: Identify
+) -> Transcript:
     image: Image | None = None
     turns: list[Turn] = []
     failure: Failure | None = None
     try:
-        image = await asyncio.to_thread(identify, sample.source, _shown_name(sample))
+        image = await identify(sample.source, _shown_name(sample))
         async with aclosing(method.ask(image, interview)) as asked:  # type: ignore[type-var]
             async for turn in asked:
                 turns.append(turn)

@@ -1,0 +1,94 @@
+"""Remembers the digests of image files, so that a run whose answers are stored reads no image.
+
+A file counts as unchanged while its size and both of its times are. Does not know datasets, nor what an image is
+asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+from tlac.images import identify
+from tlac.types import Image
+
+FOLDER = "image-digests"
+# hashing this much takes less time than handing it to a thread
+_SMALL_BYTES = 2**16
+# a file may change again within one tick of the file system's clock
+_SETTLED_NS = 2 * 10**9
+
+_Sha256: TypeAlias = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+_State: TypeAlias = tuple[int, int, int]
+
+
+class _Known(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    size_bytes: int
+    modified_ns: int
+    changed_ns: int
+    sha256: _Sha256
+
+    @property
+    def state(self) -> _State:
+        return self.size_bytes, self.modified_ns, self.changed_ns
+
+
+class ImageDigests:
+    """The digests of one dataset's files, kept in a file of their own in the store's folder.
+
+    Losing the file costs time alone: one that can't be read, or is not as tlac writes it, counts as empty.
+    """
+
+    def __init__(self, store: Path, dataset: str) -> None:
+        self._path = store / FOLDER / f"{hashlib.sha256(dataset.encode()).hexdigest()[:32]}.json"
+        self._known: dict[str, _Known] = {}
+        self._is_changed = False
+        with suppress(OSError, ValueError, RecursionError, msgspec.MsgspecError):
+            self._known = msgspec.json.decode(self._path.read_bytes(), type=dict[str, _Known])
+
+    async def identify(self, source: Path | bytes, name: str) -> Image:
+        """As tlac.images.identify, off the event loop; a file that has not changed is not read."""
+        if isinstance(source, bytes):
+            if len(source) <= _SMALL_BYTES:
+                return identify(source, name)
+            return await asyncio.to_thread(identify, source, name)
+        path, state = os.path.abspath(source), _state(source)  # noqa: PTH100 - links are not followed
+        known = self._known.get(path)
+        if known is not None and known.state == state:
+            return Image(known.sha256, source)
+        image = await asyncio.to_thread(identify, source, name)
+        # the same state before and after: these are the bytes that belong to it
+        if state is not None and state == _state(source) and time.time_ns() - max(state[1:]) > _SETTLED_NS:
+            self._known[path] = _Known(*state, image.sha256)
+            self._is_changed = True
+        return image
+
+    def save(self) -> None:
+        """Write what is new. Where the folder can't be written, the digests are forgotten."""
+        if not self._is_changed:
+            return
+        temporary = self._path.with_suffix(f".{secrets.token_hex(4)}")
+        try:
+            self._path.parent.mkdir(exist_ok=True)
+            temporary.write_bytes(msgspec.json.encode(self._known))
+            temporary.replace(self._path)
+            self._is_changed = False
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink()
+
+
+def _state(source: Path) -> _State | None:
+    try:
+        found = os.stat(source)  # noqa: PTH116 - Path.stat takes three times as long
+    except (OSError, ValueError):
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
