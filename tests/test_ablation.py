@@ -74,9 +74,10 @@ def test_one_level_has_no_effect_and_other_samples_are_refused(run) -> None:
     assert effects([run()]) == []
     with pytest.raises(UsageError, match="on different samples"):
         effects([run(), run(dataset=Cars(size=6), method="slac")])
+    one = run()
+    unlabelled = replace(one, predictions=tuple(replace(found, label=None) for found in one.predictions))
     with pytest.raises(UsageError, match="no labels"):
-        one = run()
-        effects([replace(one, predictions=tuple(replace(found, label=None) for found in one.predictions))])
+        effects([unlabelled])
 
 
 def test_the_command_pays_once_for_what_cells_share(tlac_command, tmp_path: Path) -> None:
