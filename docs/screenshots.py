@@ -41,10 +41,13 @@ def make_reports(folder: Path) -> tuple[Path, Path]:
 
 def shoot(browser: Browser, report: Path, name: str, section: str = "", **options: object) -> None:
     """One picture of a report, from `section` on."""
-    context = browser.new_context(**{"viewport": SIZE, "color_scheme": "light", **options})
+    context = browser.new_context(**{"viewport": SIZE, "color_scheme": "light", "reduced_motion": "reduce", **options})
     page: Page = context.new_page()
-    page.goto(report.as_uri() + section)
-    page.wait_for_timeout(500)
+    page.goto(report.as_uri())
+    # charts are drawn when their place is known, and move what stands below them
+    page.wait_for_timeout(300)
+    page.evaluate("section => section && document.querySelector(section).scrollIntoView()", section)
+    page.wait_for_timeout(300)
     page.screenshot(path=DOCS / f"{name}.png")
     context.close()
 
