@@ -21,6 +21,20 @@ from tlac.types import Sample
 
 
 @dataclass(frozen=True, slots=True)
+class Names:
+    """Who was asked, in which words, and what decided, as the record names them."""
+
+    backend: str
+    model: str
+    matching: str
+    template: str
+    stage2_backend: str = ""
+    stage2_model: str = ""
+    prompts: str = ""
+    prompt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RunSpec:
     """What to run. `limit` takes that many samples at random, with `seed`, in the dataset's order.
 
@@ -55,6 +69,24 @@ class RunSpec:
         if self.backend is None:
             return self.encoder.name
         return "+".join(backend.name for backend in (self.backend, *self.panel))
+
+    @property
+    def names(self) -> Names:
+        """What the record calls them."""
+        if self.backend is None or self.stage2_backend is None:
+            template = self.templates[0] if len(self.templates) == 1 else f"{len(self.templates)} templates"
+            # in an LMM's place stands the model that looks at the image
+            return Names(self.backend_name, self.encoder.spec.model, "similarity", template)
+        return Names(
+            self.backend_name,
+            self.backend.spec.model,
+            self.rule.name,
+            self.template,
+            self.stage2_backend.name,
+            self.stage2_backend.spec.model,
+            self.prompts.name,
+            self.dataset.prompt,
+        )
 
     @property
     def templates(self) -> tuple[str, ...]:
