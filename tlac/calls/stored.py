@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tlac.errors import MissingAnswersError
 from tlac.interfaces import LMM
-from tlac.keys import request_document, sha256_of
+from tlac.keys import document_key, request_document
 from tlac.store import Store
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
@@ -35,7 +35,7 @@ class StoredLMM:
     async def ask(self, request: LMMRequest) -> LMMResponse:
         """The stored response, or a fresh one, which is stored before this returns."""
         document = request_document(request)
-        key = sha256_of(document)
+        key = document_key(document)
         stored = self._store.get_response(key)
         if stored is not None and (stored.outcome not in self._retry or key in self._retried):
             return stored
