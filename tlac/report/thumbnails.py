@@ -19,7 +19,7 @@ from tlac.types import Outcome, Prediction, Sample
 
 FOLDER = "thumbnails"
 # making one takes some milliseconds: a run of 50,000 must not wait minutes for pictures that nobody looks at
-MOST = 5_000
+MOST = 3_000
 _LARGE_SIDE_PX, _SMALL_SIDE_PX = 160, 96
 _MOST_LARGE = 600
 _THREADS = 2
