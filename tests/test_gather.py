@@ -131,3 +131,25 @@ def test_progress_hears_of_every_sample() -> None:
     interview = Interview(respondent, respondent, load_prompts("default"), CLASSES)
     asyncio.run(gather(SAMPLES, interview, SLAC(), 2, Listening()))
     assert sorted(transcript.sample for transcript in Listening.heard) == [sample.id for sample in SAMPLES]
+
+
+def test_an_answer_that_repeats_is_put_to_stage_2_once() -> None:
+    lmm = FakeLMM(lambda request: "an automobile" if request.stage == "stage1" else "old car")
+    gathered = run(lmm, TLAC(), concurrency=1)
+    assert [request.stage for request in lmm.asked].count("stage2") == 1
+    assert {transcript.stage2.key for transcript in gathered.transcripts} == {gathered.transcripts[0].stage2.key}
+
+
+def test_a_stage_2_that_failed_is_asked_again_for_the_next_sample() -> None:
+    replies = iter([TransientError("fake: time-out"), "old car"])
+
+    def answer(request: LMMRequest) -> str:
+        if request.stage == "stage1":
+            return "an automobile"
+        reply = next(replies)
+        if isinstance(reply, TransientError):
+            raise reply
+        return reply
+
+    gathered = run(FakeLMM(answer), TLAC(), concurrency=1)
+    assert [transcript.failure is None for transcript in gathered.transcripts] == [False] + [True] * 5

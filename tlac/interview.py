@@ -81,6 +81,8 @@ class Interview:
         self.prompt = prompt
         self._accepts_exact = accepts_exact
         self._aids = aids or Aids()
+        # answers repeat, and the key of a question that lists a thousand classes takes long to make
+        self._chosen: dict[tuple[str, tuple[int, ...] | None], Turn] = {}
         self._index = ClassIndex(classes, self._aids.aliases)
 
     @property
@@ -114,8 +116,10 @@ class Interview:
         """
         backend = self.stage2.backend
         listed = None if offered is None else tuple(offered)
+        if image is None and (answer, listed) in self._chosen:
+            return self._chosen[answer, listed]
         task = ChoiceTask(answer, self._index.classes, backend.spec.choice_by_index, listed)
-        return await self.stage2.answer(
+        turn = await self.stage2.answer(
             LMMRequest(
                 stage="stage2",
                 model=backend.spec.model,
@@ -126,6 +130,9 @@ class Interview:
                 choice=task,
             )
         )
+        if image is None:
+            self._chosen[answer, listed] = turn
+        return turn
 
     async def nearest(self, answer: str, count: int) -> Nearness:
         """The `count` classes whose names are nearest to the answer, as the run's text encoder has it.
