@@ -1,0 +1,109 @@
+"""Start, warm runs and re-scoring: whole processes that ask nobody."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.perf.figures import Figure, median_figure
+from benchmarks.perf.processes import Measured, measure
+from benchmarks.perf.workload import (
+    Warm,
+    class_names,
+    distinct_answers,
+    make_warm,
+    repeating_answers,
+)
+
+_BARE = Path(__file__).with_name("bare_rescore.py")
+_TLAC = (sys.executable, "-m", "tlac")
+
+
+def starting(repeats: int) -> Iterator[Figure]:
+    """The time until help is shown, and of a warm run of 20 samples."""
+    helps = [measure([*_TLAC, "--help"]).wall_s for _ in range(repeats)]
+    bare = [measure([sys.executable, "-c", "pass"]).wall_s for _ in range(repeats)]
+    yield median_figure("start", "tlac --help", "s", helps, against=sorted(bare)[repeats // 2], target="<= 0.15 s")
+    with tempfile.TemporaryDirectory() as parent:
+        folder, classes = Path(parent), class_names(10)
+        warm = make_warm(folder, repeating_answers(20, classes), classes)
+        runs = [measure([*_TLAC, *warm.bench, "--out", str(folder / "runs")]).wall_s for _ in range(repeats)]
+    yield median_figure("start", "warm bench of 20 samples", "s", runs, target="<= 0.6 s")
+    importing = [
+        measure([sys.executable, "-c", "from tlac.litellm_runtime import load_litellm; load_litellm()"]).wall_s
+    ]
+    yield median_figure("start", "litellm's import alone", "s", importing, note="what a first live call adds to")
+
+
+def rescoring(samples: int, repeats: int) -> Iterator[Figure]:
+    """Warm benches and re-scorings of `samples` answers x 1000 classes, against the bare script in the same run."""
+    for kind, make in (("distinct", distinct_answers), ("repeating", repeating_answers)):
+        classes = class_names(1000)
+        with tempfile.TemporaryDirectory() as parent:
+            folder = Path(parent)
+            warm = make_warm(folder, make(samples, classes), classes)
+            yield from _measure_warm(kind, samples, warm, folder, repeats)
+
+
+def _measure_warm(kind: str, samples: int, warm: Warm, folder: Path, repeats: int) -> Iterator[Figure]:
+    bench = [*_TLAC, *warm.bench, "--out", str(folder / "runs")]
+    first = measure(bench)
+    run = next((folder / "runs").iterdir())
+    score = [*_TLAC, "score", str(run), "--store", str(warm.store), "--out", str(folder / "scored"), "--json"]
+    bare = [sys.executable, str(_BARE), str(warm.store), str(warm.vectors), str(warm.class_vectors)]
+    benches, scores, bares = [], [], []
+    for _ in range(repeats):
+        # in turn, so that a busy machine is busy for all
+        benches.append(measure(bench))
+        scores.append(measure(score))
+        bares.append(measure(bare))
+    imported = measure([sys.executable, "-c", _IMPORTS, *score[3:]]).output.splitlines()[-1]
+    group = f"{samples:,} {kind} answers"
+    yield median_figure(
+        group, "re-score, wall", "s", _walls(scores), against=_middle(_walls(bares)), target="<= 2x bare"
+    )
+    yield median_figure(group, "re-score, CPU", "s", _cpus(scores), against=_middle(_cpus(bares)), note=imported)
+    peaks = [one.peak_mb for one in scores]
+    yield median_figure(
+        group, "re-score, peak memory", "MB", peaks, against=_middle([one.peak_mb for one in bares]), target="<= 400 MB"
+    )
+    yield median_figure(
+        group,
+        "bench, images known, CPU",
+        "s",
+        _cpus(benches),
+        against=first.cpu_s,
+        note="against the first, which reads",
+    )
+
+
+# what a re-scoring imports, told by the process itself
+_IMPORTS = """
+import sys
+from tlac.cli import cli
+cli.main(sys.argv[1:], standalone_mode=False)
+heavy = [name for name in ("torch", "open_clip", "litellm", "transformers") if name in sys.modules]
+print("imports " + (", ".join(heavy) or "no torch, no litellm"))
+"""
+
+
+def _walls(measured: list[Measured]) -> list[float]:
+    return [one.wall_s for one in measured]
+
+
+def _cpus(measured: list[Measured]) -> list[float]:
+    return [one.cpu_s for one in measured]
+
+
+def _middle(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def encoding(texts: int, repeats: int) -> Iterator[Figure]:
+    """Texts encoded through the store, cold, against the bare encoder in the same process."""
+    command = [sys.executable, "-m", "benchmarks.perf.cold_encoding", str(texts), str(repeats)]
+    for line in measure(command).output.splitlines():
+        name, ours, bare = line.split("\t")
+        yield Figure("cold encoding", name, "texts/s", float(ours), against=float(bare), target=">= 0.95")
