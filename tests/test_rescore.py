@@ -98,3 +98,15 @@ def test_a_run_can_not_become_what_it_did_not_ask(run, store: Store, tmp_path: P
         rescore(slac.folder, store, Rescoring(method="tlac"), tmp_path)
     with pytest.raises(UnknownNameError):
         rescore(slac.folder, store, Rescoring(matching="papper"), tmp_path)
+
+
+def test_a_run_that_asked_nobody_has_nothing_to_score_again(run, store: Store, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from tlac.runs import write_run
+
+    first = run()
+    record = replace(first.record, run="clip", method="clip", prompts="")
+    folder = write_run(tmp_path / "runs", record, first.predictions, first.metrics, {})
+    with pytest.raises(UsageError, match="clip asked no LMM"):
+        rescore(folder, store, Rescoring(), tmp_path)

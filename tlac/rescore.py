@@ -93,6 +93,7 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
         truncated_classes=scored.truncated_classes,
         digests={**parent.digests, "encoder": stored_encoder.fingerprint},
         parent=parent.run,
+        order_trials=None,
         abstain_below=abstain_below,
         calibration=calibration,
         panel=() if method == "slac" else parent.panel,
@@ -101,6 +102,8 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
 
 
 def _method(parent: RunRecord, change: Rescoring) -> str:
+    if not parent.prompts:
+        raise UsageError(f"{parent.run} asked no LMM: a run of {parent.method} has no answers to score again")
     method = change.method or parent.method
     if method not in (parent.method, "slac"):
         raise UsageError(
