@@ -38,6 +38,15 @@ def test_the_same_scoring_gives_the_same_bytes_and_names_its_parent(run, store: 
     assert again.record.calls.stage1.asked == again.record.calls.stage2.asked == 0
 
 
+def test_pictures_and_times_are_taken_over_for_the_report(run, store: Store, tmp_path: Path) -> None:
+    first = run()
+    (first.folder / "thumbnails").mkdir(exist_ok=True)
+    (first.folder / "thumbnails" / "ab.webp").write_bytes(b"picture")
+    again = rescore(first.folder, store, Rescoring(), tmp_path / "runs")
+    for name in ("thumbnails/ab.webp", "calls.jsonl"):
+        assert (again.folder / name).read_bytes() == (first.folder / name).read_bytes()
+
+
 def test_another_template_changes_scores_and_no_answer(run, store: Store, tmp_path: Path) -> None:
     first = run()
     again = rescore(first.folder, store, Rescoring(template="zzz {}"), tmp_path)

@@ -23,6 +23,7 @@ from tlac.metrics import measure
 from tlac.offline import forbid_downloads
 from tlac.order import class_order, restore_choices
 from tlac.registry import open_encoder
+from tlac.report.folder import inherited_files
 from tlac.runs import Run, RunRecord, free_name, name_run, read_predictions, read_record, write_run
 from tlac.scoring import Scorer
 from tlac.store import Store
@@ -98,7 +99,7 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
         calibration=calibration,
         panel=() if method == "slac" else parent.panel,
     )
-    return Run(write_run(out, record, weighed, metrics, {}), record, weighed, metrics)
+    return Run(write_run(out, record, weighed, metrics, inherited_files(folder)), record, weighed, metrics)
 
 
 def _method(parent: RunRecord, change: Rescoring) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tlac.errors import InputError, TlacError
 from tlac.prompts import PromptSet, load_prompts
-from tlac.report.calls import read_calls
+from tlac.report.calls import FILE_NAME, read_calls
 from tlac.report.run_page import Page, ReportedRun, render_run
 from tlac.report.thumbnails import FOLDER, make_thumbnails, read_thumbnails
 from tlac.runs import read_run
@@ -29,6 +29,16 @@ def report_files(run: ReportedRun, samples: Iterable[Sample]) -> dict[str, bytes
     page = render_run(replace(run, thumbnails=thumbnails), FOLDER)
     files = {f"{FOLDER}/{sha256}.webp": content for sha256, content in thumbnails.items()}
     return files | {REPORT_NAME: page.html.encode()}
+
+
+def inherited_files(parent: Path) -> dict[str, bytes]:
+    """What a run that is scored again takes over from its parent's folder, by path: thumbnails and what the
+    answers took, so that `tlac report` shows them. Raises InputError."""
+    names = [*(parent / FOLDER).glob("*.webp"), parent / FILE_NAME]
+    try:
+        return {path.relative_to(parent).as_posix(): path.read_bytes() for path in names if path.is_file()}
+    except OSError as error:
+        raise InputError(f"{error.filename}: can't be read: {error.strerror}; is {parent} a run folder?") from error
 
 
 def read_reported_run(folder: Path) -> ReportedRun:
