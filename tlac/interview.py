@@ -140,7 +140,10 @@ class Interview:
         Raises UsageError where there is no text encoder at hand.
         """
         if self._aids.proposer is None:
-            raise UsageError("this method needs a text encoder while it asks, and none is at hand here")
+            raise UsageError(
+                "this method needs a text encoder while it asks, and none is at hand here; "
+                "go by the method tlac, or by a finished run"
+            )
         return await self._aids.proposer.nearest(answer, count)
 
     def needs_choice(self, answer: str) -> bool:

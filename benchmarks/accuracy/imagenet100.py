@@ -197,18 +197,18 @@ def print_rows(rows: Sequence[Row]) -> None:
     pairs = [pair(row.right, known[row.against or ""].right) for row in compared]
     alone = [mcnemar(one) for one in pairs]
     say(f"{'method':<30} {'top-1':>6}  {'95 % CI':<12} {'calls':>5} {'tokens':>7}")
-    for row in rows:
+    for row in {row.name: row for row in rows}.values():
         n, correct = len(row.right), int(row.right.sum())
         low, high = wilson_interval(correct, n)
         spent = f"{row.calls:>5} {row.tokens / row.calls:>7.0f}" if row.calls else f"{'-':>5} {'-':>7}"
         say(f"{row.name:<30} {100 * correct / n:>6.1f}  {100 * low:4.1f} - {100 * high:5.1f} {spent}")
-    say(f"\n{'less the simpler method':<56} {'points':>6} {'95 % CI':>14} {'p':>6} {'Holm':>6}")
+    say(f"\n{'less the simpler method':<59} {'points':>6} {'95 % CI':>14} {'p':>6} {'Holm':>6}")
     for row, one, p, corrected in zip(compared, pairs, alone, holm(alone), strict=True):
         gap = paired_difference(one)
         verdict = "better" if gap.low > 0 else "worse" if gap.high < 0 else "unproven"
         interval = f"{100 * gap.low:+.1f}, {100 * gap.high:+.1f}"
         say(
-            f"{f'{row.name} - {row.against}':<56} {100 * gap.value:>+6.1f} {interval:>14} {p:>6.3f} {corrected:>6.3f} "
+            f"{f'{row.name} - {row.against}':<59} {100 * gap.value:>+6.1f} {interval:>14} {p:>6.3f} {corrected:>6.3f} "
             f"{verdict}"
         )
 
