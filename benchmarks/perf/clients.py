@@ -1,0 +1,134 @@
+"""Asks the server about every image in a folder, in one of several ways.
+
+    python -m benchmarks.perf.clients aiohttp|litellm|tlac|tlac2 ADDRESS FOLDER CONCURRENCY
+
+Prints the processor seconds that the asking took, after one call to warm up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+QUESTION = "What is the main subject of this image? Answer with its specific name alone, without a sentence."
+_PARAMS = {"temperature": 0, "seed": 0, "max_tokens": 256}
+
+
+def messages(path: Path) -> list[dict[str, Any]]:
+    """What tlac asks about an image in the first stage."""
+    data = base64.b64encode(path.read_bytes()).decode()
+    image = {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}}
+    return [{"role": "user", "content": [image, {"type": "text", "text": QUESTION}]}]
+
+
+async def _gather(paths: list[Path], concurrency: int, ask: Callable[[Path], Awaitable[object]]) -> None:
+    places = asyncio.Semaphore(concurrency)
+
+    async def one(path: Path) -> None:
+        async with places:
+            await ask(path)
+
+    await asyncio.gather(*map(one, paths))
+
+
+async def ask_aiohttp(address: str, paths: list[Path], concurrency: int) -> float:
+    """Bare aiohttp posting the same bodies."""
+    import aiohttp
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def ask(path: Path) -> None:
+            body = json.dumps({"model": "default", "messages": messages(path), **_PARAMS})
+            async with session.post(f"{address}/v1/chat/completions", data=body) as response:
+                await response.json()
+
+        return await _timed(address, ask, paths, concurrency)
+
+
+async def ask_litellm(address: str, paths: list[Path], concurrency: int) -> float:
+    """litellm's acompletion in a semaphore."""
+    from tlac.litellm_runtime import load_litellm
+
+    litellm = load_litellm()
+
+    async def ask(path: Path) -> None:
+        given = {"api_base": f"{address}/v1", "api_key": "none", "max_retries": 0, **_PARAMS}
+        await litellm.acompletion(model="openai/default", messages=messages(path), **given)
+
+    return await _timed(address, ask, paths, concurrency)
+
+
+async def _timed(address: str, ask: Callable[[Path], Awaitable[object]], paths: list[Path], concurrency: int) -> float:
+    await ask(paths[0])
+    _look(address)
+    started = time.process_time()
+    await _gather(paths, concurrency, ask)
+    return time.process_time() - started
+
+
+async def ask_tlac(address: str, paths: list[Path], concurrency: int, method: str) -> float:
+    """A run's first phase: store, retries, limits and all."""
+    from tlac.calls.stored import StoredLMM
+    from tlac.calls.surround import Care, surround
+    from tlac.config import load_backend
+    from tlac.gather import gather
+    from tlac.interview import Interview, Respondent
+    from tlac.prompts import load_prompts
+    from tlac.registry import load_plugin, open_lmm
+    from tlac.store import Store
+    from tlac.types import Sample
+
+    shipped = load_backend("openai-compatible")
+    limits = msgspec.structs.replace(shipped.spec.limits, concurrency=concurrency)
+    backend = replace(shipped, spec=msgspec.structs.replace(shipped.spec, limits=limits, choice_by_index=False))
+    with tempfile.TemporaryDirectory() as folder, Store(Path(folder)) as store:
+        lmm = StoredLMM(surround(open_lmm(backend), backend, Care()), store, backend.name)
+        respondent = Respondent(backend, lmm)
+        interview = Interview(respondent, respondent, load_prompts("name"), [f"class {n}" for n in range(100)])
+        asking = load_plugin("tlac.methods", method)()
+        samples = [Sample(path.name, path, 0) for path in paths]
+        await gather([Sample("warm-up", paths[0].read_bytes() + b"0")], interview, asking, 1)
+        _look(address)
+        started = time.process_time()
+        gathered = await gather(samples, interview, asking, concurrency)
+        failed = next((one.failure for one in gathered.transcripts if one.failure), None)
+        if failed is not None:
+            raise RuntimeError(failed.reason)
+        return time.process_time() - started
+
+
+def _look(address: str) -> None:
+    urllib.request.urlopen(f"{address}/window").read()  # noqa: S310 - our own server
+
+
+def main(kind: str, address: str, folder: str, concurrency: str) -> None:
+    """Ask, and print what it took."""
+    paths = sorted(Path(folder).iterdir())
+    os.environ["OPENAI_COMPATIBLE_API_BASE"] = f"{address}/v1"
+    ways: dict[str, Callable[[], Awaitable[float]]] = {
+        "aiohttp": lambda: ask_aiohttp(address, paths, int(concurrency)),
+        "litellm": lambda: ask_litellm(address, paths, int(concurrency)),
+        "tlac": lambda: ask_tlac(address, paths, int(concurrency), "slac"),
+        "tlac2": lambda: ask_tlac(address, paths, int(concurrency), "tlac"),
+    }
+
+    async def ask() -> float:
+        return await ways[kind]()
+
+    sys.stdout.write(f"{asyncio.run(ask())}\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
