@@ -34,7 +34,7 @@ LAYERS = (
     ("ablation", "calibrating", "comparison", "leaderboard", "reuse", "matrix"),
     ("frontier",),
     ("report",),
-    ("recall",),
+    ("alias_asking", "recall"),
     ("bench", "rescore", "reprice", "estimate"),
     ("classifier",),
     ("cli",),

@@ -28,6 +28,7 @@ _COMMANDS = {
     "frontier": ("tlac.cli.frontier", "Set runs against each other by accuracy and cost."),
     "recommend": ("tlac.cli.frontier", "Pick what to run within a budget."),
     "ablate": ("tlac.cli.ablate", "Run every combination of settings and say what matters."),
+    "aliases": ("tlac.cli.aliases", "Have an LMM name classes in other words."),
     "calibrate": ("tlac.cli.calibrate", "Learn from labelled runs how sure predictions are."),
     "backends": ("tlac.cli.backends", "List, show and check LMM backends."),
     "datasets": ("tlac.cli.datasets", "List, show, prepare and verify datasets."),

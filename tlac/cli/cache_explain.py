@@ -44,10 +44,9 @@ def explain_sample(sample: str, store: Path | None, **given: Any) -> None:
         (transcript,) = found.transcripts
         if transcript.failure is not None and transcript.failure.kind == "sample":
             raise InputError(transcript.failure.reason)
-        for turn in (transcript.stage1, transcript.stage2):
-            if turn is not None:
-                words = " ".join(turn.response.text.split())[:60]
-                click.echo(f"{turn.stage}: stored as {turn.key[:12]}: {turn.response.outcome} {words!r}")
+        for turn in transcript.turns:
+            words = " ".join(turn.response.text.split())[:60]
+            click.echo(f"{turn.stage}: stored as {turn.key[:12]}: {turn.response.outcome} {words!r}")
         for request in found.missing:
             explanation = explain(opened, request_document(request))
             click.echo(f"{request.stage}: not stored; its key is {explanation.key[:12]}")

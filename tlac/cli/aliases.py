@@ -1,0 +1,61 @@
+"""`tlac aliases`: a file of further class names, from an LMM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tlac.cli.options import open_store, store_option
+from tlac.errors import TlacError
+
+
+@click.command()
+@click.option("--backend", required=True, help="LMM to ask, without an image.")
+@click.option("--dataset", required=True, help="Dataset whose classes are named.")
+@click.option("--data", "root", type=click.Path(path_type=Path), help="Folder that holds the datasets' folders.")
+@click.option("--max-cost", type=click.FloatRange(min=0), help="Hard cap in USD.")
+@click.option("--offline", is_flag=True, help="Ask nobody: use stored answers alone.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="YAML file for --aliases.")
+@store_option
+def aliases(  # noqa: PLR0913, PLR0917 - one parameter per option
+    backend: str,
+    dataset: str,
+    root: Path | None,
+    max_cost: float | None,
+    offline: bool,
+    output: Path,
+    store: Path | None,
+) -> None:
+    """Have an LMM name each class of a dataset in other words, once; the answers are stored.
+
+    The file is for `tlac bench --aliases`. Look through it: a wrong name takes answers away from its neighbours.
+
+    \b
+    Example:
+      tlac aliases --backend gemini --dataset imagenet -o imagenet-names.yaml
+    """
+    import yaml
+
+    from tlac import loop
+    from tlac.alias_asking import ask_aliases
+    from tlac.bench import Bench
+    from tlac.calls.budget import Budget
+    from tlac.calls.surround import Care
+    from tlac.config import load_backend, load_dataset_config
+    from tlac.registry import open_dataset
+
+    config = load_dataset_config(dataset, root)
+    # a file that lists its classes needs no images to be there
+    classes = config.spec.classes or open_dataset(config).classes
+    asked = load_backend(backend)
+    with open_store(store) as opened:
+        runner = Bench(opened, offline, Care(Budget(max_cost) if max_cost is not None else None))
+        found = loop.run(ask_aliases(classes, runner.respondent(asked), asked.spec.limits.concurrency))
+    content = yaml.safe_dump({name: list(names) for name, names in found.items()}, allow_unicode=True, sort_keys=False)
+    try:
+        output.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise TlacError(f"{output}: can't be written: {error.strerror}") from error
+    names = sum(map(len, found.values()))
+    click.echo(f"{names:,} further names of {len(found):,} of {len(set(classes)):,} classes: {output}")
