@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 
-from tlac.errors import MissingAnswersError
+from tlac.errors import MissingAnswersError, StoreError
 from tlac.interfaces import LMM
 from tlac.keys import document_key, request_document
 from tlac.store import Store
@@ -28,6 +28,7 @@ class StoredLMM:
         self._backend = backend
         self._retry = frozenset(retry)
         self._retried: set[str] = set()
+        self._is_writable = False
         self._in_flight: dict[str, asyncio.Task[LMMResponse]] = {}
         # writes leave the event loop: one waits up to seconds for another process's lock
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tlac-store")
@@ -55,12 +56,19 @@ class StoredLMM:
 
     async def _ask_and_keep(self, key: str, document: dict[str, object], request: LMMRequest) -> LMMResponse:
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._writer, self._store.require_writable)
+        if not self._is_writable:
+            await loop.run_in_executor(self._writer, self._store.require_writable)
+            self._is_writable = True
         response = await self._lmm.ask(request)
         if response.from_store:
             # a pack's answer: replaying is not importing
             return response
-        await loop.run_in_executor(self._writer, self._store.put_response, key, document, response, self._backend)
+        try:
+            await loop.run_in_executor(self._writer, self._store.put_response, key, document, response, self._backend)
+        except StoreError:
+            # to be looked at before the next call is paid for
+            self._is_writable = False
+            raise
         self._retried.add(key)
         return response
 
