@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.perf.figures import Figure, median_figure
@@ -107,3 +107,15 @@ def encoding(texts: int, repeats: int) -> Iterator[Figure]:
     for line in measure(command).output.splitlines():
         name, ours, bare = line.split("\t")
         yield Figure("cold encoding", name, "texts/s", float(ours), against=float(bare), target=">= 0.95")
+
+
+def streaming(sizes: Sequence[int]) -> Iterator[Figure]:
+    """Memory and time of one run over ever more samples, answers stored."""
+    for samples in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "benchmarks.perf.memory"]
+            measure([*command, "prepare", folder, str(samples)])
+            _, cpu_s, peak_mb = map(float, measure([*command, "run", folder, str(samples)]).output.split())
+        group = f"{samples:,} samples"
+        yield Figure(group, "CPU a sample", "us", 1e6 * cpu_s / samples, target="linear")
+        yield Figure(group, "peak above the start", "MB", peak_mb, target="<= 600 MB")

@@ -1,0 +1,56 @@
+"""`python -m benchmarks.perf`: measure, print one table, write JSON. Takes half an hour; --only takes less."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from benchmarks.perf.figures import Figure, table, write_json
+from benchmarks.perf.saved_calls import saved_calls
+from benchmarks.perf.throughput import Setting, throughput
+from benchmarks.perf.warm_runs import encoding, rescoring, starting, streaming
+
+_SLOW = Setting(1.0, 64, 640, ">= 0.97")
+_FAST = Setting(0.2, 64, 1280, ">= 0.9")
+
+
+def main() -> None:
+    """Parse the arguments and run the parts that were asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.perf", description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--samples", type=int, default=50_000)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--inspect-python", type=Path, help="interpreter of an environment that has inspect_ai")
+    parser.add_argument("--answers", type=Path, help="imagenet100.jsonl, real answers")
+    parser.add_argument(
+        "--only", nargs="+", default=[], help="start, calls, slow, fast, encoding, rescoring, streaming"
+    )
+    parser.add_argument("--json", type=Path, default=Path("perf.json"))
+    given = parser.parse_args()
+    peer = given.inspect_python
+    if peer is None:
+        sys.stderr.write("no --inspect-python: inspect_ai is not measured\n")
+    parts: dict[str, Callable[[], Iterable[Figure]]] = {
+        "start": lambda: starting(given.repeats),
+        "calls": lambda: saved_calls(given.answers, given.samples),
+        "slow": lambda: throughput(_SLOW, given.repeats, peer),
+        "fast": lambda: throughput(_FAST, given.repeats, peer),
+        "encoding": lambda: encoding(2_000, given.repeats),
+        "rescoring": lambda: rescoring(given.samples, given.repeats),
+        "streaming": lambda: streaming(given.sizes),
+    }
+    if unknown := sorted(set(given.only) - set(parts)):
+        parser.error(f"--only {unknown[0]}: known are {', '.join(parts)}")
+    figures: list[Figure] = []
+    for name in given.only or parts:
+        sys.stderr.write(f"{name} ...\n")
+        figures += parts[name]()
+        # written after each part: a later one may fail
+        write_json(given.json, figures)
+    sys.stdout.write(table(figures) + "\n")
+
+
+if __name__ == "__main__":
+    main()

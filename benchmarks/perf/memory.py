@@ -1,0 +1,84 @@
+"""One run over synthetic samples whose answers are all stored, in a process of its own.
+
+    python -m benchmarks.perf.memory prepare|run STORE SAMPLES
+
+Running prints wall and CPU seconds, and the peak of memory in MB above what the process had when everything was
+imported. The samples are a few bytes each and are made as they are asked for; the answers repeat as real ones do.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.perf.workload import BACKEND, PROMPTS, class_names, fill_embeddings, fill_store, repeating_answers
+from tlac.bench import Bench
+from tlac.config import load_backend, load_encoder_config
+from tlac.matching import find_rule
+from tlac.prompts import load_prompts
+from tlac.run_spec import RunSpec
+from tlac.store import Store
+from tlac.types import Sample
+
+_AT_ONCE = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Synthetic:
+    """Samples made as they are asked for: a number each."""
+
+    count: int
+    classes: tuple[str, ...]
+    name: str = "synthetic"
+    split: str = "all"
+    protocol: str = "made up"
+    prompt: str = "default"
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Sample]:
+        return self.part(0, self.count)
+
+    def part(self, start: int, end: int) -> Iterator[Sample]:
+        """Samples `start` to `end`."""
+        for number in range(start, min(end, self.count)):
+            yield Sample(f"{number:07d}", number.to_bytes(8, "big"), number % len(self.classes))
+
+
+def prepare(folder: Path, count: int) -> None:
+    """Fill the store in a process of its own: what that takes is not to be counted."""
+    classes = class_names(1000)
+    dataset = Synthetic(count, tuple(classes))
+    answers = repeating_answers(count, classes)
+    with Store(folder) as store:
+        fill_embeddings(store, dict.fromkeys([*classes, *answers]))
+        for start in range(0, count, _AT_ONCE):
+            samples = list(dataset.part(start, start + _AT_ONCE))
+            fill_store(store, samples, answers[start : start + _AT_ONCE], classes)
+
+
+def run(folder: Path, count: int) -> None:
+    """Run, and print what it took."""
+    backend = load_backend(BACKEND)
+    dataset = Synthetic(count, tuple(class_names(1000)))
+    prompts, encoder = load_prompts(PROMPTS), load_encoder_config("clip-vit-b-16")
+    spec = RunSpec(backend, backend, dataset, "slac", encoder, prompts, find_rule("ladder"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with Store(folder) as store, tempfile.TemporaryDirectory() as out:
+        started, cpu = time.perf_counter(), time.process_time()
+        metrics = Bench(store, is_offline=True).run(spec, Path(out), with_report=False).metrics
+        took = time.perf_counter() - started, time.process_time() - cpu
+    if metrics.n != count or metrics.failed:
+        raise RuntimeError(f"{metrics.n} samples, {metrics.failed} failed")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    sys.stdout.write(f"{took[0]}\t{took[1]}\t{(peak - before) * 1024 / 1e6}\n")
+
+
+if __name__ == "__main__":
+    (prepare if sys.argv[1] == "prepare" else run)(Path(sys.argv[2]), int(sys.argv[3]))
