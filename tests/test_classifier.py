@@ -54,6 +54,22 @@ def test_errors_reach_the_caller_after_all_images_were_asked_about(classifier, t
         classifier(fail).classify_many([make_png(1), make_png(2)])
 
 
+@pytest.mark.parametrize("method", ["tlac-shortlist:k=2", "tlac-relook:k=2", "slac-fused"])
+def test_every_method_about_one_image_works_here_too(classifier, method: str) -> None:
+    found = classifier(
+        lambda request: "a red car there" if request.stage == "stage1" else "red car", method=method
+    ).classify(make_png())
+    assert found.class_name == "red car"
+    assert found.confidence is not None
+    assert 0 < found.confidence < 1
+
+
+@pytest.mark.parametrize("method", ["vote", "clip"])
+def test_a_method_that_asks_nobody_or_several_is_for_bench(classifier, method: str) -> None:
+    with pytest.raises(UsageError, match=f"the method {method} does not ask one LMM"):
+        classifier(lambda request: "old car", method=method)
+
+
 @pytest.mark.parametrize("classes", [[], ["a"], ["a car", "The car"], ["a", ""]])
 def test_a_class_list_that_can_not_be_told_apart_is_refused(classes: list[str]) -> None:
     with pytest.raises(UsageError, match="classes:"):

@@ -14,6 +14,7 @@ from tlac.bench import Bench
 from tlac.calls.breaker import BreakerPolicy
 from tlac.calls.retrying import RetryPolicy
 from tlac.calls.surround import Care
+from tlac.confidence import confidence_of
 from tlac.config import load_backend, load_encoder_config
 from tlac.errors import CallError, InputError, MissingAnswersError, TlacError, UsageError
 from tlac.gather import gather
@@ -46,6 +47,7 @@ class Classification:
     """What an image was taken for.
 
     `class_name` and `score` (cosine in [-1, 1]) are None where the LMM gave no answer; `outcome` says why.
+    `confidence` in [0, 1] is the agreement of what speaks for a class (see tlac.confidence.agreement).
     """
 
     class_name: str | None
@@ -57,6 +59,7 @@ class Classification:
     answer: str | None
     choice: str | None
     ranking: tuple[tuple[str, float], ...]
+    confidence: float | None = None
 
     def top(self, k: int = 5) -> tuple[tuple[str, float], ...]:
         """The k best classes (at most 5) as (class name, cosine), best first."""
@@ -128,6 +131,8 @@ class Classifier:
         rule = find_rule(matching)
         bench = Bench(Store(Path(store) if store else store_folder()), is_offline=offline, care=_IMPATIENT)
         self._method: Method = open_method(method)
+        if not hasattr(self._method, "ask") or combination_of(self._method) == "vote":
+            raise UsageError(f"the method {method} does not ask one LMM about one image: use `tlac bench`")
         scorer = Scorer(self.classes, bench.encoder(load_encoder_config(encoder)), rule, template)
         further = {name: load_prompts(name) for name in prompts_of(self._method)}
         self._interview = Interview(
@@ -181,6 +186,7 @@ class Classifier:
             prediction.answer,
             prediction.choice,
             tuple((self.classes[place], score) for place, score in prediction.top5),
+            confidence_of(prediction),
         )
 
 

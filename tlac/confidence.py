@@ -150,6 +150,8 @@ def abstain(
 
     What abstains has no class, and counts as a sample without an answer; the rest of it stays to be seen.
     """
+    if below is None and calibration is None:
+        return tuple(predictions)
     return tuple(_weigh(prediction, below, calibration) for prediction in predictions)
 
 

@@ -25,7 +25,9 @@ from tlac.cli.options import (
 @click.option("--classes", required=True, help='Class names, "red car, old car", or a text file with one a line.')
 @click.option("--backend", required=True, help="LMM to ask.")
 @click.option("--stage2-backend", help="LMM of the second stage.  [default: that of the first]")
-@click.option("--method", default="tlac", show_default=True, help="slac or tlac.")
+@click.option(
+    "--method", default="tlac", show_default=True, help="slac, tlac, tlac-shortlist, tlac-relook or slac-fused."
+)
 @encoder_option
 @prompts_option
 @matching_option
