@@ -65,9 +65,9 @@ class Effect:
 def effects(runs: Sequence[Run]) -> list[Effect]:
     """The effects of all factors with more than one level, factor by factor.
 
-    The interval is Bonett and Price's adjusted Wald interval for paired proportions (British Journal of
-    Mathematical and Statistical Psychology 65, 2012), with an image's mean difference over cells in place of its
-    difference. Raises UsageError for runs on different samples.
+    The interval is Bonett and Price's adjusted Wald interval for paired proportions (Journal of Educational and
+    Behavioral Statistics 37, 2012), with an image's mean difference over cells in place of its difference.
+    Raises UsageError for runs on different samples.
     """
     samples = [tuple((one.sample, one.label) for one in run.predictions) for run in runs]
     if len(set(samples)) > 1:
