@@ -181,3 +181,25 @@ def test_the_record_holds_what_repeating_needs(bench, tmp_path: Path) -> None:
     assert record.digests.keys() == {"dataset", "prompts", "backend", "stage2_backend", "encoder"}
     assert {"tlac", "python", "numpy"} <= record.versions.keys()
     assert record.classes == Cars().classes
+
+
+def test_a_run_whose_answers_are_stored_reads_no_image(bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Files(Cars):
+        def __iter__(self) -> Iterator[Sample]:
+            for sample in super().__iter__():
+                yield replace(sample, source=tmp_path / sample.id)
+
+    for sample in Cars():
+        path = tmp_path / sample.id
+        path.write_bytes(sample.source)
+    runner, _ = bench(lambda request: "an old car" if request.stage == "stage1" else "lorry")
+    # a file that has only just been written may change again within the file system's clock
+    monkeypatch.setattr("tlac.digests.time.time_ns", lambda: 2**62)
+    spec = replace(SPEC, dataset=Files())
+    runner.run(spec, tmp_path / "runs", with_report=False)
+    read: list[Path] = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path), read_bytes(path))[1])
+    run = runner.run(spec, tmp_path / "runs", with_report=False)
+    assert run.record.calls.stage1.from_store == 9
+    assert [path for path in read if path.suffix == ".png"] == []

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,12 @@ def test_a_run_that_asked_nobody_has_nothing_to_score_again(run, store: Store, t
     folder = write_run(tmp_path / "runs", record, first.predictions, first.metrics, {})
     with pytest.raises(UsageError, match="clip asked no LMM"):
         rescore(folder, store, Rescoring(), tmp_path)
+
+
+def test_scoring_again_imports_neither_torch_nor_litellm(tmp_path: Path) -> None:
+    program = (
+        "import sys, tlac.rescore, tlac.encoders.open_clip, tlac.encoders.sentence_transformers; "
+        "print([name for name in ('torch', 'open_clip', 'litellm', 'transformers') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
