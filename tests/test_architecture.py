@@ -29,7 +29,7 @@ LAYERS = (
     ("lmms", "encoders", "datasets", "embeddings", "scoring", "calls", "verify", "prepare"),
     ("proposing",),
     ("exchange", "interview", "image_scoring", "run_spec", "suites"),
-    ("order",),
+    ("order", "full_choices"),
     ("methods", "gather", "runs"),
     ("ablation", "calibrating", "comparison", "leaderboard", "reuse", "matrix"),
     ("frontier",),

@@ -248,3 +248,16 @@ def test_the_paper_rule_scores_the_choice_from_a_shortlist(run) -> None:
     found, _ = run("tlac-shortlist:k=3", rule=find_rule("paper"))
     assert {one.rung for one in found.predictions} == {"similarity"}
     assert found.metrics.shortlist.n == 9
+
+
+def test_a_shortlist_run_tells_how_many_known_choices_from_the_whole_list_it_holds(run) -> None:
+    blind, _ = run("tlac-shortlist:k=2")
+    assert (blind.record.full_choices.known, blind.record.full_choices.inside) == (0, 0)
+    full, _ = run("tlac")
+    assert full.record.full_choices is None
+    told, lmm = run("tlac-shortlist:k=2")
+    assert lmm.asked == []
+    chosen = {one.sample: one.predicted for one in full.predictions if one.rung == "choice"}
+    inside = sum(chosen[one.sample] in one.shortlist for one in told.predictions if one.shortlist)
+    assert (told.record.full_choices.known, told.record.full_choices.inside) == (6, inside)
+    assert read_run(told.folder).record == told.record

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -25,6 +25,7 @@ from tlac.config import Backend, EncoderConfig
 from tlac.digests import ImageDigests
 from tlac.embeddings import StoredEncoder, keep_embeddings
 from tlac.errors import MissingAnswersError, UsageError
+from tlac.full_choices import FullChoices, StoredAnswers, recall_full_choices
 from tlac.gather import GatherProgress, gather
 from tlac.image_scoring import ImageMethod, ImageScorer
 from tlac.interview import Aids, Interview, Method, Respondent
@@ -58,6 +59,7 @@ class _Result:
     stopped: str | None = None
     order: OrderTrials | None = None
     concurrency: int = 1
+    full_choices: FullChoices | None = None
 
 
 class Bench:
@@ -160,6 +162,7 @@ class Bench:
             classes=spec.dataset.classes,
             shuffle_classes=spec.shuffle_classes,
             order_trials=result.order,
+            full_choices=result.full_choices,
             panel=tuple(backend.name for backend in spec.panel),
             aliases=dict(spec.aliases),
             abstain_below=spec.abstain_below,
@@ -197,7 +200,7 @@ class Bench:
         rotated = rotations(order, spec.order_trials)
 
         def interview(shown: Sequence[int]) -> Interview:
-            return self._interview(spec, [classes[place] for place in shown], prompts)
+            return self._interview(spec, [classes[place] for place in shown], prompts, self.respondent)
 
         samples = choose_samples(spec.dataset, spec.limit, spec.seed)
         images = ImageDigests(self._store.path, spec.dataset.name)
@@ -215,12 +218,22 @@ class Bench:
             # their first stage is counted already
             asked_again += [replace(transcript, stage1=None) for transcript in again]
         changes = compare_orders(scored.predictions, trials) if trials and trials[0] else None
-        return _Result(scored, gathered.transcripts, asked_again, gathered.stopped, changes, concurrency)
+        shown = [classes[place] for place in order]
+        reader = StoredAnswers(self._store)
+        stored = self._interview(spec, shown, prompts, lambda backend: Respondent(backend, reader))
+        full = loop.run(recall_full_choices(gathered.transcripts, stored, shown))
+        return _Result(scored, gathered.transcripts, asked_again, gathered.stopped, changes, concurrency, full)
 
     def _scorer(self, spec: RunSpec, classes: Sequence[str]) -> Scorer:
         return Scorer(classes, self.encoder(spec.encoder), spec.rule, spec.template, spec.aliases)
 
-    def _interview(self, spec: RunSpec, classes: Sequence[str], prompts: Mapping[str, PromptSet]) -> Interview:
+    def _interview(
+        self,
+        spec: RunSpec,
+        classes: Sequence[str],
+        prompts: Mapping[str, PromptSet],
+        respondent: Callable[[Backend], Respondent],
+    ) -> Interview:
         """The questions to the run's backends, about the classes in the order in which they are shown."""
         assert spec.backend is not None
         assert spec.stage2_backend is not None
@@ -229,8 +242,8 @@ class Bench:
 
         def seat(stage1: Backend, stage2: Backend, panel: tuple[Interview, ...]) -> Interview:
             return Interview(
-                self.respondent(stage1),
-                self.respondent(stage2),
+                respondent(stage1),
+                respondent(stage2),
                 spec.prompts,
                 classes,
                 spec.dataset.prompt,

@@ -98,6 +98,7 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
         abstain_below=abstain_below,
         calibration=calibration,
         panel=() if method == "slac" else parent.panel,
+        full_choices=None if method == "slac" else parent.full_choices,
     )
     return Run(write_run(out, record, weighed, metrics, inherited_files(folder)), record, weighed, metrics)
 

@@ -19,6 +19,7 @@ import msgspec
 from tlac.accounting import Calls, Tokens
 from tlac.confidence import Calibration
 from tlac.errors import InputError, TlacError
+from tlac.full_choices import FullChoices
 from tlac.metrics import Metrics, measure
 from tlac.order import OrderTrials
 from tlac.types import Prediction
@@ -95,6 +96,7 @@ class RunRecord:
     aliases: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     abstain_below: float | None = None
     calibration: Calibration | None = None
+    full_choices: FullChoices | None = None
     format: int = RUN_FORMAT
 
 
@@ -141,6 +143,7 @@ def summary(run: Run) -> dict[str, Any]:
         "macro_f1": metrics.macro_f1,
         "calibration_error": metrics.confidence.calibration_error if metrics.confidence else None,
         "shortlist": asdict(metrics.shortlist) if metrics.shortlist else None,
+        "full_choices": asdict(record.full_choices) if record.full_choices else None,
         "by_rung": {rung: asdict(values) for rung, values in metrics.by_rung.items()},
         "calls": asdict(record.calls),
         "tokens": asdict(record.tokens),
