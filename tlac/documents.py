@@ -8,7 +8,9 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import sys
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -20,6 +22,7 @@ from tlac.types import Float32Array, LMMResponse, Outcome, Usage
 
 STORED_OUTCOMES = frozenset({Outcome.ANSWERED, Outcome.REFUSED, Outcome.EMPTY, Outcome.TRUNCATED})
 MAX_DIMENSIONS = 65_536
+_usage = lru_cache(maxsize=4096)(Usage)
 _OUTCOMES = {outcome.value: outcome for outcome in STORED_OUTCOMES}
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -204,12 +207,13 @@ def _response(document: _ResponseDocument) -> LMMResponse:
     usage = document.usage
     return LMMResponse(
         outcome=_OUTCOMES[document.outcome],
-        text=document.text,
+        # answers repeat: a run over a million samples holds each once
+        text=sys.intern(document.text),
         reason=document.reason,
-        model_version=document.model_version,
-        usage=Usage(usage.prompt, usage.completion, usage.cached, usage.image),
+        model_version=sys.intern(document.model_version),
+        usage=_usage(usage.prompt, usage.completion, usage.cached, usage.image),
         cost_usd=document.cost_usd,
         latency_s=document.latency_s,
-        created_at=document.created_at,
+        created_at=sys.intern(document.created_at),
         from_store=True,
     )
