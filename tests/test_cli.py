@@ -47,7 +47,8 @@ def test_a_fault_of_our_own_is_one_line_too(tlac_command, monkeypatch: pytest.Mo
     ("arguments", "complaint"),
     [
         (["bensh"], "No such command 'bensh'"),
-        (["bench"], "Missing option '--backend'"),
+        (["bench"], "name a dataset with --dataset"),
+        (["bench", "--dataset", "cifar10-samples"], "--backend"),
         (["bench", "--backend", "embedded", "--dataset", "cifar10-samples", "--limit", "0"], "--limit"),
     ],
 )
