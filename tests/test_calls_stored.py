@@ -7,7 +7,7 @@ import pytest
 from conftest import FakeLMM
 
 from tlac.calls.stored import OfflineLMM, StoredLMM
-from tlac.errors import MissingAnswersError, StoreError, TransientError
+from tlac.errors import MissingAnswersError, StoreError, TlacError, TransientError
 from tlac.keys import response_key
 from tlac.store import Store
 from tlac.types import LMMRequest, LMMResponse, Message, Outcome, TextPart
@@ -128,3 +128,22 @@ def test_nothing_is_asked_when_the_answer_could_not_be_kept(store: Store, monkey
 def test_offline_nobody_is_asked(tmp_path: Path, store: Store) -> None:
     with pytest.raises(MissingAnswersError, match="stage1 answer from m"):
         asyncio.run(StoredLMM(OfflineLMM(), store, "fake").ask(request()))
+
+
+def test_an_answer_that_cannot_be_kept_costs_the_others_nothing(store: Store) -> None:
+    # not valid Unicode
+    fake = FakeLMM(lambda asked: "\ud800" if asked.messages[0].parts[0].text == "2" else "a cat")
+    lmm = StoredLMM(fake, store, "fake")
+
+    async def ask_all() -> list[LMMResponse | BaseException]:
+        return await asyncio.gather(*(lmm.ask(request(str(n))) for n in range(5)), return_exceptions=True)
+
+    found = asyncio.run(ask_all())
+    assert [isinstance(one, TlacError) for one in found] == [False, False, True, False, False]
+    assert [store.get_response(response_key(request(str(n)))) is None for n in range(5)] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]

@@ -6,13 +6,15 @@ Concurrent duplicates wait for the first. Does not know what is asked, nor why a
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
-from tlac.errors import MissingAnswersError, StoreError
+from tlac.errors import MissingAnswersError, StoreError, TlacError
 from tlac.interfaces import LMM
 from tlac.keys import document_key, request_document
-from tlac.store import Store
+from tlac.store import Store, StoredAnswer
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
 
@@ -29,6 +31,8 @@ class StoredLMM:
         self._retry = frozenset(retry)
         self._retried: set[str] = set()
         self._is_writable = False
+        self._unwritten: deque[StoredAnswer] = deque()
+        self._written: set[str] = set()
         self._in_flight: dict[str, asyncio.Task[LMMResponse]] = {}
         # writes leave the event loop: one waits up to seconds for another process's lock
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tlac-store")
@@ -64,13 +68,32 @@ class StoredLMM:
             # a pack's answer: replaying is not importing
             return response
         try:
-            await loop.run_in_executor(self._writer, self._store.put_response, key, document, response, self._backend)
+            await self._keep(StoredAnswer(key, document, response, self._backend))
         except StoreError:
             # to be looked at before the next call is paid for
             self._is_writable = False
             raise
         self._retried.add(key)
         return response
+
+    async def _keep(self, answer: StoredAnswer) -> None:
+        """Keep an answer; it is on disk when this returns. Answers that came together share one transaction, which
+        costs five times as much as a row."""
+        loop = asyncio.get_running_loop()
+        self._unwritten.append(answer)
+        await loop.run_in_executor(self._writer, self._write_all)
+        if answer.key in self._written:
+            self._written.discard(answer.key)
+        else:
+            # one of those that shared the transaction was refused; alone, each stands for itself
+            await loop.run_in_executor(self._writer, self._store.put_entries, [answer])
+
+    def _write_all(self) -> None:
+        """Write what has come up to now; runs on the writer's thread alone. An earlier turn may have left nothing."""
+        answers = [self._unwritten.popleft() for _ in range(len(self._unwritten))]
+        with suppress(TlacError):
+            self._store.put_entries(answers)
+            self._written.update(answer.key for answer in answers)
 
 
 class OfflineLMM:
