@@ -2,6 +2,8 @@
 
 Answers are made up. Where they are to repeat as real ones do, 54 of 100 equal their class name, as a real LMM's
 answers on 100 photos did, and the others are one of two phrases that each class has: 3,000 phrases in all.
+
+    python -m benchmarks.perf.workload FOLDER distinct|repeating SAMPLES CLASSES
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import io
 import random
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,9 +160,14 @@ class Warm:
         ]
 
 
-def make_warm(folder: Path, answers: Sequence[str], classes: Sequence[str]) -> Warm:
+def warm_in(folder: Path) -> Warm:
+    """The places of a run's files."""
+    return Warm(folder / "images", folder / "store", folder / "vectors.npy", folder / "class-vectors.npy")
+
+
+def make_warm(folder: Path, answers: Sequence[str], classes: Sequence[str]) -> None:
     """Write images, answers and embeddings of one run. The vectors lie in .npy files as well, texts in sorted order."""
-    warm = Warm(folder / "images", folder / "store", folder / "vectors.npy", folder / "class-vectors.npy")
+    warm = warm_in(folder)
     labelled = write_images(warm.images, classes, answers)
     samples = [Sample(str(entry.path), entry.path, entry.label) for entry in labelled]
     with Store(warm.store) as store:
@@ -169,4 +177,14 @@ def make_warm(folder: Path, answers: Sequence[str], classes: Sequence[str]) -> W
         vectors = fill_embeddings(store, rows)
     np.save(warm.vectors, vectors[: len(texts)])
     np.save(warm.class_vectors, vectors[[rows[name] for name in classes]])
-    return warm
+
+
+def main(folder: str, kind: str, samples: str, classes: str) -> None:
+    """Make a warm run's files."""
+    names = class_names(int(classes))
+    make = {"distinct": distinct_answers, "repeating": repeating_answers}[kind]
+    make_warm(Path(folder), make(int(samples), names), names)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
