@@ -120,17 +120,19 @@ def test_a_store_that_fails_ends_the_run() -> None:
 
 def test_progress_hears_of_every_sample() -> None:
     class Listening:
-        heard: list[Transcript] = []
+        def __init__(self) -> None:
+            self.heard: list[str] = []
 
         def advance(self, transcript: Transcript) -> None:
-            self.heard.append(transcript)
+            self.heard.append(transcript.sample)
 
     respondent = Respondent(
         Backend("fake", "fake.yaml", BackendSpec(adapter="fake", model="m")), FakeLMM(lambda _: "a car")
     )
     interview = Interview(respondent, respondent, load_prompts("default"), CLASSES)
-    asyncio.run(gather(SAMPLES, interview, SLAC(), 2, Listening()))
-    assert sorted(transcript.sample for transcript in Listening.heard) == [sample.id for sample in SAMPLES]
+    listening = Listening()
+    asyncio.run(gather(SAMPLES, interview, SLAC(), 2, listening))
+    assert sorted(listening.heard) == [sample.id for sample in SAMPLES]
 
 
 def test_an_answer_that_repeats_is_put_to_stage_2_once() -> None:

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from tlac.identity import dataset_digest
 from tlac.datasets.listing import ListedDataset
+from tlac.identity import dataset_digest
 from tlac.types import Sample
 
 DATASET = ListedDataset("pets", "all", "official", "default", ("cat", "dog"), (Sample("a.jpg", Path("a.jpg"), 0),))

@@ -66,7 +66,7 @@ def replay(bench: Bench, shared: Path, tmp_path: Path, kind: str, matching: str,
     ("kind", "method", "accuracy"),
     [("sentence", "slac", 0.85), ("name", "slac", 0.86), ("sentence", "tlac", 0.95), ("name", "tlac", 0.92)],
 )
-def test_both_rules_give_the_known_figures(  # noqa: PLR0913
+def test_both_rules_give_the_known_figures(  # noqa: PLR0917
     bench: Bench, shared: Path, tmp_path: Path, kind: str, matching: str, method: str, accuracy: float
 ) -> None:
     run = replay(bench, shared, tmp_path, kind, matching, method)

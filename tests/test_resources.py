@@ -71,7 +71,7 @@ def test_broken_yaml_is_one_line_that_names_the_file(tmp_path: Path, text: str, 
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="none.yaml: no such file"):
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
         read_yaml(tmp_path / "none.yaml")
 
 

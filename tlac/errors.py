@@ -23,7 +23,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-
 _MOST_LISTED = 40
 
 

@@ -1,0 +1,1 @@
+"""LMM adapters, found through the entry points of the group tlac.lmms."""
