@@ -15,6 +15,7 @@ def test_options_follow_the_name_in_the_kind_of_their_default() -> None:
     method = open_method("tlac-relook:k=40, relook_below=0.25")
     assert (method.k, method.relook_below) == (40, 0.25)
     assert open_method("slac-fused:view=,samples=3").further_prompts == ()
+    assert [open_method(f"slac-fused:image={word}").image for word in ("true", "false")] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,7 @@ def test_options_follow_the_name_in_the_kind_of_their_default() -> None:
         ("tlac-shortlist:k=many", UsageError, "k: 'many' is not a number; its default is 25"),
         ("tlac-shortlist:k=-1", UsageError, "k: -1 must be 0 or more"),
         ("tlac-relook:relook_below=nan", UsageError, "must be 0 or more"),
+        ("slac-fused:image=1", UsageError, "image: '1' is neither true nor false"),
         ("tlac:k=3", UnknownNameError, "known: none"),
         ("tlac-shortlist:name=x", UnknownNameError, "unknown option"),
     ],

@@ -28,8 +28,9 @@ from tlac.errors import MissingAnswersError, UsageError
 from tlac.full_choices import FullChoices, StoredAnswers, recall_full_choices
 from tlac.gather import GatherProgress, gather
 from tlac.image_scoring import ImageMethod, ImageScorer
+from tlac.image_vectors import ImageVectors
 from tlac.interview import Aids, Interview, Method, Respondent
-from tlac.method_names import base_name, combination_of, open_method, prompts_of
+from tlac.method_names import combination_of, open_method, prompts_of, scale_of, sees_image
 from tlac.metrics import measure
 from tlac.offline import forbid_downloads
 from tlac.order import OrderTrials, choose_again, class_order, compare_orders, restore_choices, rotations
@@ -39,11 +40,11 @@ from tlac.registry import open_encoder, open_image_encoder, open_lmm
 from tlac.report.calls import FILE_NAME, encode_calls, facts_of
 from tlac.report.folder import report_files
 from tlac.report.run_page import ReportedRun
-from tlac.run_spec import RunSpec, choose_samples
+from tlac.run_spec import RunSpec, check_method, choose_samples
 from tlac.runs import Run, RunRecord, free_name, name_run, write_run
 from tlac.scoring import Scored, Scorer
 from tlac.store import Store
-from tlac.types import Combination, Outcome, Transcript
+from tlac.types import Outcome, Transcript
 
 _PACKAGES = ("tlac", "numpy", "litellm", "torch", "open_clip_torch", "sentence-transformers", "diskcache", "pillow")
 
@@ -180,17 +181,21 @@ class Bench:
 
     def digests(self, spec: RunSpec) -> dict[str, str]:
         """What tells the results of this spec from all others'."""
-        further = {f"prompts {name}": load_prompts(name).digest for name in prompts_of(open_method(spec.method))}
-        return {**spec.digests(self.encoder(spec.encoder).fingerprint), **further}
+        method = open_method(spec.method)
+        further = {f"prompts {name}": load_prompts(name).digest for name in prompts_of(method)}
+        return {**spec.digests(scale_of(method, self.encoder(spec.encoder).fingerprint)), **further}
 
     def _ask(self, spec: RunSpec, method: Method, progress: GatherProgress | None) -> _Result:
         """Have an LMM asked about every sample, and score its words."""
         if spec.backend is None or spec.stage2_backend is None:
             raise UsageError(f"the method {spec.method} asks an LMM: name one with --backend")
         combine, prompts = combination_of(method), {name: load_prompts(name) for name in prompts_of(method)}
-        _check(spec, combine)
+        check_method(spec, method)
+        images = None
+        if sees_image(method):
+            images = ImageVectors(open_image_encoder(spec.encoder, spec.method), self._store, self._is_offline)
         if spec.calibration is not None:
-            require_encoder(spec.calibration, self.encoder(spec.encoder).fingerprint)
+            require_encoder(spec.calibration, scale_of(method, self.encoder(spec.encoder).fingerprint))
         scorer = self._scorer(spec, spec.dataset.classes)
         if not self._is_offline:
             scorer.encode_classes()
@@ -203,13 +208,18 @@ class Bench:
             return self._interview(spec, [classes[place] for place in shown], prompts, self.respondent)
 
         samples = choose_samples(spec.dataset, spec.limit, spec.seed)
-        images = ImageDigests(self._store.path, spec.dataset.name)
+        digests = ImageDigests(self._store.path, spec.dataset.name)
         try:
-            gathered = loop.run(gather(samples, interview(order), method, concurrency, progress, images.identify))
+            gathered = loop.run(gather(samples, interview(order), method, concurrency, progress, digests.identify))
         finally:
-            images.save()
+            digests.save()
         _require_answers(gathered.transcripts)
-        scored = scorer.score(restore_choices(gathered.transcripts, order), combine)
+        heard: Sequence[Transcript] = gathered.transcripts
+        vectors = None
+        if images is not None:
+            found = images.find(heard, samples)
+            heard, vectors = found.transcripts, found.by_sha256
+        scored = scorer.score(restore_choices(heard, order), combine, vectors)
         asked_again: list[Transcript] = []
         trials = []
         for turned in rotated if gathered.stopped is None else ():
@@ -265,16 +275,6 @@ class Bench:
         )
         samples = choose_samples(spec.dataset, spec.limit, spec.seed)
         return _Result(method.look(samples, scorer, progress.advance if progress else _ignore))
-
-
-def _check(spec: RunSpec, combine: Combination) -> None:
-    """Raise UsageError for what does not go together."""
-    if combine == "vote" and not spec.panel:
-        raise UsageError(f"the method {spec.method} asks several backends: give --backend more than once")
-    if combine == "vote" and spec.shuffle_classes is not None:
-        raise UsageError(f"the method {spec.method} has no --shuffle-classes: shuffle a run of each backend")
-    if spec.order_trials and base_name(spec.method) not in ("slac", "tlac"):
-        raise UsageError(f"--order-trials asks the second stage of tlac again, which {spec.method} does not have")
 
 
 def _ignore(transcript: Transcript) -> None:

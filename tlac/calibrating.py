@@ -22,14 +22,14 @@ def calibrate(runs: Sequence[Run]) -> Calibration:
 
     Raises UsageError where they have different encoders, or nothing that can be learnt from.
     """
-    encoders = {run.record.encoder: run.record.digests.get("encoder", "") for run in runs}
+    encoders = sorted({(run.record.encoder, run.record.digests.get("encoder", "")) for run in runs})
     if len(encoders) > 1:
         raise UsageError(
-            f"runs of several text encoders ({', '.join(sorted(encoders))}): their margins mean different things; "
-            "calibrate each by itself"
+            f"runs of several text encoders ({', '.join(name for name, _ in encoders)}), "
+            "or with and without the image: their margins mean different things; calibrate each by itself"
         )
     predictions = [prediction for run in runs for prediction in run.predictions]
-    found = fit(predictions, next(iter(encoders.values()), ""), tuple(run.record.run for run in runs))
+    found = fit(predictions, encoders[0][1] if encoders else "", tuple(run.record.run for run in runs))
     if found is None:
         raise UsageError(
             f"{len(predictions)} predictions teach nothing: it takes labelled ones, some of them right and some wrong"

@@ -21,7 +21,7 @@ from tlac.gather import gather
 from tlac.interfaces import TextEncoder
 from tlac.interview import Aids, Interview, Method
 from tlac.matching import DEFAULT_TEMPLATE, find_rule, normalise
-from tlac.method_names import combination_of, open_method, prompts_of
+from tlac.method_names import combination_of, open_method, prompts_of, sees_image
 from tlac.prompts import load_prompts
 from tlac.proposing import Proposer
 from tlac.registry import open_encoder
@@ -133,6 +133,8 @@ class Classifier:
         self._method: Method = open_method(method)
         if not hasattr(self._method, "ask") or combination_of(self._method) == "vote":
             raise UsageError(f"the method {method} does not ask one LMM about one image: use `tlac bench`")
+        if sees_image(self._method):
+            raise UsageError(f"the method {method} scores images too, which a run alone does: use `tlac bench`")
         scorer = Scorer(self.classes, bench.encoder(load_encoder_config(encoder)), rule, template)
         further = {name: load_prompts(name) for name in prompts_of(self._method)}
         self._interview = Interview(

@@ -1,40 +1,24 @@
 """Zero-shot CLIP: images to predictions by the similarity of their vectors with those of the class names.
 
-Every image's vector is kept in the store, so that a run that is cut short goes on where it stopped. Asks no LMM.
-Does not know which encoder it has, nor runs.
+Asks no LMM. Does not know which encoder it has, nor runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from tlac.errors import InputError, MissingAnswersError
-from tlac.images import identify, open_image
+from tlac.image_vectors import BATCH, ImageVectors, SeenImage
 from tlac.interfaces import ImageEncoder, TextEncoder
-from tlac.keys import embedding_key
 from tlac.matching import apply_template
 from tlac.scoring import PLACES, TOP, Scored, rank, similarities
-from tlac.store import Store, StoredEmbedding
-from tlac.types import Failure, Float32Array, Image, Outcome, Prediction, Sample, Transcript
+from tlac.store import Store
+from tlac.types import Failure, Float32Array, Outcome, Prediction, Sample, Transcript
 
-_BATCH = 32
 _TEXTS = 8192
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """A sample, its image if that could be read, and the image's vector (d,), or why there is none."""
-
-    sample: Sample
-    image: Image | None = None
-    vector: Float32Array | None = None
-    complaint: str = ""
 
 
 class ImageScorer:
@@ -50,11 +34,9 @@ class ImageScorer:
         is_offline: bool = False,
     ) -> None:
         self._texts = text_encoder
-        self._images = image_encoder
-        self._store = store
+        self._vectors = ImageVectors(image_encoder, store, is_offline)
         self._classes = tuple(classes)
         self._templates = tuple(templates)
-        self._is_offline = is_offline
 
     def score(self, samples: Iterable[Sample], advance: Callable[[Transcript], None]) -> Scored:
         """The predictions for these samples, in their order. A sample whose image can't be read has failed.
@@ -65,8 +47,8 @@ class ImageScorer:
         classes, truncated = self._encode_classes()
         predictions: list[Prediction] = []
         pending = iter(samples)
-        while batch := list(islice(pending, _BATCH)):
-            for seen in self._look(batch):
+        while batch := list(islice(pending, BATCH)):
+            for seen in self._vectors.look(batch):
                 predictions.append(_predict(seen, classes))
                 failure = Failure("sample", seen.complaint) if seen.complaint else None
                 sha256 = seen.image.sha256 if seen.image else None
@@ -89,36 +71,6 @@ class ImageScorer:
         means: Float32Array = (total / np.linalg.norm(total, axis=1, keepdims=True)).astype(np.float32)
         return means, int(is_cut.sum())
 
-    def _look(self, samples: Sequence[Sample]) -> Iterator[_Seen]:
-        found = [_identify(sample) for sample in samples]
-        keys = {
-            seen.image.sha256: embedding_key(self._images.fingerprint, seen.image.sha256)
-            for seen in found
-            if seen.image is not None
-        }
-        known = self._store.get_embeddings(list(keys.values()))
-        vectors = {sha256: known[key][0] for sha256, key in keys.items() if key in known}
-        complaints: dict[str, str] = {}
-        opened: dict[str, Any] = {}
-        for seen in found:
-            if seen.image is None or seen.image.sha256 in vectors or seen.image.sha256 in opened:
-                continue
-            if self._is_offline:
-                raise MissingAnswersError(
-                    f"{seen.sample.id}: its image vector is not in the store; without --offline it would be made"
-                )
-            try:
-                opened[seen.image.sha256] = open_image(seen.sample.source, _shown_name(seen.sample))
-            except InputError as error:
-                complaints[seen.image.sha256] = str(error)
-        if opened:
-            fresh = dict(zip(opened, self._images.encode(list(opened.values())), strict=True))
-            self._store.put_embeddings(StoredEmbedding(keys[sha256], row, False) for sha256, row in fresh.items())
-            vectors.update(fresh)
-        for seen in found:
-            sha256 = seen.image.sha256 if seen.image else ""
-            yield _Seen(seen.sample, seen.image, vectors.get(sha256), complaints.get(sha256, seen.complaint))
-
 
 @runtime_checkable
 class ImageMethod(Protocol):
@@ -131,18 +83,7 @@ class ImageMethod(Protocol):
         ...
 
 
-def _identify(sample: Sample) -> _Seen:
-    try:
-        return _Seen(sample, identify(sample.source, _shown_name(sample)))
-    except InputError as error:
-        return _Seen(sample, complaint=str(error))
-
-
-def _shown_name(sample: Sample) -> str:
-    return str(sample.source) if isinstance(sample.source, Path) else sample.id
-
-
-def _predict(seen: _Seen, classes: Float32Array) -> Prediction:
+def _predict(seen: SeenImage, classes: Float32Array) -> Prediction:
     predicted, score, margin = None, None, None
     top: tuple[tuple[int, float], ...] = ()
     if seen.vector is not None:

@@ -155,7 +155,8 @@ class Method(Protocol):
     """A way of asking. `ask` yields each turn as it is had, so that none is lost when a later one fails.
 
     A method may also have `combine`: how scoring makes one prediction of several members ("first", "fuse" or
-    "vote"); and `further_prompts`: names of prompt sets that it asks in beside the run's own.
+    "vote"); `further_prompts`: names of prompt sets that it asks in beside the run's own; and `image`: whether scoring
+    also compares the image's own vector with the class names.
     """
 
     name: str

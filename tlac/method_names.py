@@ -1,18 +1,23 @@
 """A method by its name and options in one text: "tlac-shortlist", or "tlac-shortlist:k=40".
 
-A method's options are the fields of its dataclass that hold a number or a word. Does not know any method.
+A method's options are the fields of its dataclass that hold a number, a word, or true or false.
+Does not know any method.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from tlac.errors import UnknownNameError, UsageError
 from tlac.registry import load_plugin
 from tlac.types import Combination
 
-_READERS: dict[type, type] = {int: int, float: float, str: str}
+# marks the fingerprint of an encoder whose image side took part
+IMAGES = "+images"
+_FLAGS = {"true": True, "false": False}
+_READERS: dict[type, Callable[[str], Any]] = {int: int, float: float, str: str, bool: _FLAGS.__getitem__}
 
 
 def base_name(text: str) -> str:
@@ -60,6 +65,17 @@ def combination_of(method: Any) -> Combination:
     return combine
 
 
+def sees_image(method: Any) -> bool:
+    """Whether scoring also compares the image's own vector with the class names."""
+    return bool(getattr(method, "image", False))
+
+
+def scale_of(method: Any, fingerprint: str) -> str:
+    """The text encoder's fingerprint as digests and calibrations name it: with the image, scores and margins have
+    another scale."""
+    return f"{fingerprint}{IMAGES}" if sees_image(method) else fingerprint
+
+
 def prompts_of(method: Any) -> tuple[str, ...]:
     """The prompt sets that a method asks in beside the run's own."""
     return tuple(getattr(method, "further_prompts", ()))
@@ -68,6 +84,8 @@ def prompts_of(method: Any) -> tuple[str, ...]:
 def _read(place: str, value: str, default: Any) -> Any:
     try:
         read = _READERS[type(default)](value)
+    except KeyError as error:
+        raise UsageError(f"{place}: {value!r} is neither true nor false") from error
     except ValueError as error:
         raise UsageError(f"{place}: {value!r} is not a number; its default is {default}") from error
     # every number that our methods take counts or bounds something

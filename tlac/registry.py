@@ -66,12 +66,12 @@ def open_encoder(encoder: str | EncoderConfig) -> TextEncoder:
     return opened
 
 
-def open_image_encoder(config: EncoderConfig) -> ImageEncoder:
-    """The image side of that text encoder. Raises UsageError where it has none."""
+def open_image_encoder(config: EncoderConfig, method: str = "clip") -> ImageEncoder:
+    """The image side of that text encoder, for a method. Raises UsageError where it has none."""
     adapters = list_plugins("tlac.image_encoders")
     if config.spec.adapter not in adapters:
         raise UsageError(
-            f"encoder {config.name!r} encodes texts alone: the method clip needs one whose adapter is "
+            f"encoder {config.name!r} encodes texts alone: the method {method} needs one whose adapter is "
             f"{' or '.join(adapters)}, such as --encoder clip-vit-b-16"
         )
     opened: ImageEncoder = load_plugin("tlac.image_encoders", config.spec.adapter)(config)

@@ -17,12 +17,13 @@ from tlac.confidence import Calibration, abstain
 from tlac.config import load_encoder_config
 from tlac.embeddings import keep_embeddings
 from tlac.errors import MissingAnswersError, UsageError
+from tlac.image_vectors import ImageVectors
 from tlac.matching import MatchingRule, find_rule
-from tlac.method_names import combination_of, open_method
+from tlac.method_names import IMAGES, combination_of, open_method, scale_of, sees_image
 from tlac.metrics import measure
 from tlac.offline import forbid_downloads
 from tlac.order import class_order, restore_choices
-from tlac.registry import open_encoder
+from tlac.registry import open_encoder, open_image_encoder
 from tlac.report.folder import inherited_files
 from tlac.runs import Run, RunRecord, free_name, name_run, read_predictions, read_record, write_run
 from tlac.scoring import Scorer
@@ -67,11 +68,17 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
     _require_choices(transcripts, parent, method, rule)
     stored_encoder = keep_embeddings(open_encoder(encoder), encoder, store, is_offline=True)
     scorer = Scorer(parent.classes, stored_encoder, rule, template, parent.aliases)
-    scored = scorer.score(transcripts, combination_of(open_method(method)))
+    opened = open_method(method)
+    images = None
+    if sees_image(opened):
+        images = ImageVectors(open_image_encoder(encoder, method), store, is_offline=True).find(transcripts).by_sha256
+    scored = scorer.score(transcripts, combination_of(opened), images)
+    scale = scale_of(opened, stored_encoder.fingerprint)
     if change.calibration is not None:
-        require_encoder(change.calibration, stored_encoder.fingerprint)
-    # margins of another encoder mean something else
-    own = parent.calibration if encoder.name == parent.encoder else None
+        require_encoder(change.calibration, scale)
+    # margins of another encoder, or with the image and without, mean something else
+    had_images = parent.digests.get("encoder", "").endswith(IMAGES)
+    own = parent.calibration if encoder.name == parent.encoder and had_images == sees_image(opened) else None
     calibration = change.calibration or own
     abstain_below = parent.abstain_below if change.abstain_below is None else change.abstain_below
     weighed = abstain(scored.predictions, abstain_below, calibration)
@@ -92,7 +99,7 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
         wall_s=round(time.monotonic() - started, 3),
         truncated_texts=scored.truncated_texts,
         truncated_classes=scored.truncated_classes,
-        digests={**parent.digests, "encoder": stored_encoder.fingerprint},
+        digests={**parent.digests, "encoder": scale},
         parent=parent.run,
         order_trials=None,
         abstain_below=abstain_below,

@@ -8,14 +8,18 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tlac.clip_templates import find_templates
 from tlac.confidence import Calibration
 from tlac.config import Backend, EncoderConfig
+from tlac.errors import UsageError
 from tlac.identity import dataset_digest
+from tlac.image_fusing import MIN_CLASSES
 from tlac.interfaces import Dataset
 from tlac.keys import sha256_of
 from tlac.matching import DEFAULT_TEMPLATE, MatchingRule
+from tlac.method_names import base_name, combination_of, sees_image
 from tlac.prompts import PromptSet
 from tlac.types import Sample
 
@@ -113,3 +117,16 @@ def choose_samples(dataset: Dataset, limit: int | None, seed: int) -> Sequence[S
         return dataset
     chosen = set(random.Random(seed).sample(range(len(dataset)), limit))  # noqa: S311 - a sample, not a secret
     return [sample for position, sample in enumerate(dataset) if position in chosen]
+
+
+def check_method(spec: RunSpec, method: Any) -> None:
+    """Raise UsageError for what does not go together with the method."""
+    is_vote = combination_of(method) == "vote"
+    if is_vote and not spec.panel:
+        raise UsageError(f"the method {spec.method} asks several backends: give --backend more than once")
+    if is_vote and spec.shuffle_classes is not None:
+        raise UsageError(f"the method {spec.method} has no --shuffle-classes: shuffle a run of each backend")
+    if spec.order_trials and base_name(spec.method) not in ("slac", "tlac"):
+        raise UsageError(f"--order-trials asks the second stage of tlac again, which {spec.method} does not have")
+    if sees_image(method) and len(spec.dataset.classes) < MIN_CLASSES:
+        raise UsageError(f"the method {spec.method} needs {MIN_CLASSES} classes or more: leave its image option out")

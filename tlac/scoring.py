@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from tlac.combining import combine_votes, fuse, members_of
+from tlac.image_fusing import fuse_scores
 from tlac.interfaces import TextEncoder
 from tlac.matching import ClassIndex, MatchingRule, Verdict, apply_template, split_templates
 from tlac.types import (
@@ -133,10 +134,20 @@ class Scorer:
     def _encoded_classes(self) -> tuple[Float32Array, BoolArray]:
         return self._encode([self.rule.class_text(name) for _, name in self.index.names])
 
-    def score(self, transcripts: Sequence[Transcript], combine: Combination = "first") -> Scored:
-        """The predictions for these transcripts; `combine` says what becomes of several members."""
+    def score(
+        self,
+        transcripts: Sequence[Transcript],
+        combine: Combination = "first",
+        images: Mapping[str, Float32Array] | None = None,
+    ) -> Scored:
+        """The predictions for these transcripts; `combine` says what becomes of several members.
+
+        With `images`, vectors (d,) in the encoder's space by the sha256 of each answered image, scores are fused with
+        the images' own (see tlac.image_fusing).
+        """
         if combine != "vote":
-            return self._score([(transcript, self._judge(transcript, combine)) for transcript in transcripts])
+            judged = [(transcript, self._judge(transcript, combine)) for transcript in transcripts]
+            return self._score(judged) if images is None else self._score_with_images(judged, images)
         panels = [members_of(transcript) for transcript in transcripts]
         members = [member for panel in panels for member in panel]
         scored = self._score([(member, self._judge(member, "first")) for member in members])
@@ -212,6 +223,29 @@ class Scorer:
                 place = places[at]
             predictions.append(self._predict(transcript, verdict, place))
         return Scored(tuple(predictions), truncated_texts, truncated_classes)
+
+    def _score_with_images(
+        self, judged: Sequence[tuple[Transcript, Verdict]], images: Mapping[str, Float32Array]
+    ) -> Scored:
+        answered = [row for row, (_, verdict) in enumerate(judged) if verdict.texts]
+        units = sorted({judged[row][1].texts for row in answered})
+        if not units:
+            return self._score(judged)
+        rows = {unit: row for row, unit in enumerate(units)}
+        vectors, truncated_texts = self._encode_units(units)
+        places: dict[int, _Place] = {}
+        for start in range(0, len(answered), _CHUNK_ROWS):
+            chunk = answered[start : start + _CHUNK_ROWS]
+            seen = np.stack([images[judged[row][0].image_sha256 or ""] for row in chunk])
+            words = self._similarities(vectors[[rows[judged[row][1].texts] for row in chunk]])
+            scores = fuse_scores(words, self._similarities(seen), PLACES)
+            indices, best = rank(scores, TOP + 1)
+            for row, own, order, values in zip(chunk, scores, indices.tolist(), best.tolist(), strict=True):
+                index = judged[row][1].index
+                decided = None if index is None else float(own[index])
+                places[row] = _place(_Ranking(tuple(order), tuple(values)), index, decided)
+        predictions = [self._predict(*pair, places.get(row, _NOWHERE)) for row, pair in enumerate(judged)]
+        return Scored(tuple(predictions), truncated_texts, int(self._encoded_classes[1].sum()))
 
     def _encode_units(self, units: Sequence[tuple[str, ...]]) -> tuple[Float32Array, int]:
         """One vector for each unit of texts, (n, d), and how many distinct texts were cut."""

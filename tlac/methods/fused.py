@@ -1,6 +1,7 @@
 """slac-fused: several stage-1 answers about one image, matched together as the mean of their vectors.
 
-Cost: one call with the image for each view. Does not know how texts are compared.
+Cost: one call with the image for each view; with `image`, a pass of the image encoder too. Does not know how texts
+and images are compared.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ class SLACFused:
     """Stage 1 in the run's own words and in those of the prompt set `view`, `samples` times each.
 
     With `view` empty only the run's own words are asked; more than one sample needs a backend whose parameters
-    leave it something to vary.
+    leave it something to vary. With `image` the image's own vector is scored as well, which takes an encoder that
+    has an image side.
     """
 
     view: str = "name"
     samples: int = 1
+    image: bool = False
     name: str = "slac-fused"
     combine: ClassVar[Combination] = "fuse"
 

@@ -1,0 +1,136 @@
+"""The vectors of images, kept in the store, so that a run that is cut short goes on where it stopped.
+
+Does not know which encoder it has, nor what the vectors are compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tlac.errors import InputError, MissingAnswersError
+from tlac.images import identify, open_image
+from tlac.interfaces import ImageEncoder
+from tlac.keys import embedding_key
+from tlac.store import Store, StoredEmbedding
+from tlac.types import Failure, Float32Array, Image, Outcome, Sample, Transcript
+
+BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class SeenImage:
+    """A sample, its image if that could be read, and the image's vector (d,), or why there is none."""
+
+    sample: Sample
+    image: Image | None = None
+    vector: Float32Array | None = None
+    complaint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundVectors:
+    """Vectors (d,) by the sha256 of their image, and the transcripts, failed where the image can't be read."""
+
+    by_sha256: Mapping[str, Float32Array]
+    transcripts: Sequence[Transcript]
+
+
+class ImageVectors:
+    """The vectors that one encoder gives to images; what is not in the store yet is encoded and put there."""
+
+    def __init__(self, encoder: ImageEncoder, store: Store, is_offline: bool = False) -> None:
+        self._encoder = encoder
+        self._store = store
+        self._is_offline = is_offline
+
+    def find(self, transcripts: Sequence[Transcript], samples: Iterable[Sample] = ()) -> FoundVectors:
+        """The vectors of all images that have an answer; what the store lacks is made from `samples`.
+
+        A sample whose image can't be read has failed. Raises MissingAnswersError for what is in neither, and as
+        `look` does.
+        """
+        wanted = {
+            transcript.image_sha256: transcript.sample
+            for transcript in reversed(transcripts)
+            if transcript.image_sha256 is not None and _has_answer(transcript)
+        }
+        keys = {sha256: embedding_key(self._encoder.fingerprint, sha256) for sha256 in wanted}
+        known = self._store.get_embeddings(list(keys.values()))
+        vectors = {sha256: known[key][0] for sha256, key in keys.items() if key in known}
+        lacking = {sample for sha256, sample in wanted.items() if sha256 not in vectors}
+        complaints: dict[str | None, str] = {}
+        pending = (sample for sample in samples if sample.id in lacking)
+        while batch := list(islice(pending, BATCH)):
+            for seen in self.look(batch):
+                if seen.image is not None and seen.vector is not None:
+                    vectors[seen.image.sha256] = seen.vector
+                elif seen.image is not None:
+                    complaints[seen.image.sha256] = seen.complaint
+        missing = [sample for sha256, sample in wanted.items() if sha256 not in vectors and sha256 not in complaints]
+        if missing:
+            raise MissingAnswersError(
+                f"{len(missing)} of {len(wanted)} images, {missing[-1]} first, have no vector of this encoder in the "
+                "store: `tlac bench` with the same method, encoder and dataset makes them"
+            )
+        return FoundVectors(
+            vectors,
+            [
+                replace(transcript, failure=Failure("sample", complaints[transcript.image_sha256]))
+                if transcript.failure is None and transcript.image_sha256 in complaints
+                else transcript
+                for transcript in transcripts
+            ],
+        )
+
+    def look(self, samples: Sequence[Sample]) -> Iterator[SeenImage]:
+        """The samples with their images' vectors, in their order.
+
+        Raises EncoderUnavailableError, and MissingAnswersError offline for an image that was never encoded.
+        """
+        found = [_identify(sample) for sample in samples]
+        keys = {
+            seen.image.sha256: embedding_key(self._encoder.fingerprint, seen.image.sha256)
+            for seen in found
+            if seen.image is not None
+        }
+        known = self._store.get_embeddings(list(keys.values()))
+        vectors = {sha256: known[key][0] for sha256, key in keys.items() if key in known}
+        complaints: dict[str, str] = {}
+        opened: dict[str, Any] = {}
+        for seen in found:
+            if seen.image is None or seen.image.sha256 in vectors or seen.image.sha256 in opened:
+                continue
+            if self._is_offline:
+                raise MissingAnswersError(
+                    f"{seen.sample.id}: its image vector is not in the store; without --offline it would be made"
+                )
+            try:
+                opened[seen.image.sha256] = open_image(seen.sample.source, _shown_name(seen.sample))
+            except InputError as error:
+                complaints[seen.image.sha256] = str(error)
+        if opened:
+            fresh = dict(zip(opened, self._encoder.encode(list(opened.values())), strict=True))
+            self._store.put_embeddings(StoredEmbedding(keys[sha256], row, False) for sha256, row in fresh.items())
+            vectors.update(fresh)
+        for seen in found:
+            sha256 = seen.image.sha256 if seen.image else ""
+            yield SeenImage(seen.sample, seen.image, vectors.get(sha256), complaints.get(sha256, seen.complaint))
+
+
+def _has_answer(transcript: Transcript) -> bool:
+    return any(turn.response.outcome is Outcome.ANSWERED for turn in transcript.turns)
+
+
+def _identify(sample: Sample) -> SeenImage:
+    try:
+        return SeenImage(sample, identify(sample.source, _shown_name(sample)))
+    except InputError as error:
+        return SeenImage(sample, complaint=str(error))
+
+
+def _shown_name(sample: Sample) -> str:
+    return str(sample.source) if isinstance(sample.source, Path) else sample.id
