@@ -88,10 +88,21 @@ def comparison_html() -> str:
     return render_comparison([some_run(), other], "images").html
 
 
+# not wait_for_function: it evaluates text in the page, which the page's policy forbids
+ALL_IMAGES_SHOWN = """() => new Promise((resolve, reject) => {
+    const look = () => {
+        if ([...document.images].every((image) => image.complete && image.naturalWidth > 0)) resolve();
+        else requestAnimationFrame(look);
+    };
+    setTimeout(() => reject(new Error("an image is not shown")), 20000);
+    look();
+})"""
+
+
 def test_a_run_opens_without_a_complaint_and_asks_for_nothing(visit, run_html: str) -> None:
     found = visit(run_html)
     found.page.locator("#gallery").scroll_into_view_if_needed()
-    found.page.wait_for_function("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+    found.page.evaluate(ALL_IMAGES_SHOWN)
     assert found.page.locator("#samples .card img").count() == 12
     assert found.page.locator("#certainty svg").count() >= 3
     assert found.page.locator("#calls svg").count() == 2
