@@ -17,7 +17,7 @@ PACKAGE = Path(tlac.__file__).parent
 LAYERS = (
     ("errors",),
     ("types",),
-    ("interfaces", "keys", "loop", "offline"),
+    ("interfaces", "keys", "loop", "offline", "versions"),
     ("resources", "litellm_runtime", "images", "redaction"),
     ("digests", "documents"),
     ("packs",),

@@ -6,13 +6,11 @@ Binds the layers below; knows no provider, no encoder's insides, no terminal.
 from __future__ import annotations
 
 import asyncio
-import platform
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from tlac import loop
@@ -45,8 +43,7 @@ from tlac.runs import Run, RunRecord, free_name, name_run, write_run
 from tlac.scoring import Scored, Scorer
 from tlac.store import Store
 from tlac.types import Outcome, Transcript
-
-_PACKAGES = ("tlac", "numpy", "litellm", "torch", "open_clip_torch", "sentence-transformers", "diskcache", "pillow")
+from tlac.versions import installed_versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +156,7 @@ class Bench:
             truncated_texts=result.scored.truncated_texts,
             truncated_classes=result.scored.truncated_classes,
             digests=self.digests(spec),
-            versions=_versions(),
+            versions=installed_versions(),
             classes=spec.dataset.classes,
             shuffle_classes=spec.shuffle_classes,
             order_trials=result.order,
@@ -290,13 +287,3 @@ def _require_answers(transcripts: Sequence[Transcript]) -> None:
         raise MissingAnswersError(
             f"answers for {len(missing)} of {len(transcripts)} samples are missing: {first}{more} ({reason})"
         )
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

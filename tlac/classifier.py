@@ -5,6 +5,7 @@ Does not know the terminal or run folders.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,10 @@ class Classifier:
         first = load_backend(backend)
         second = load_backend(stage2_backend) if stage2_backend else first
         rule = find_rule(matching)
-        bench = Bench(Store(Path(store) if store else store_folder()), is_offline=offline, care=_IMPATIENT)
+        opened = Store(Path(store) if store else store_folder())
+        # nobody has to close a classifier: its store is closed when it is forgotten
+        weakref.finalize(self, opened.close)
+        bench = Bench(opened, is_offline=offline, care=_IMPATIENT)
         self._method: Method = open_method(method)
         if not hasattr(self._method, "ask") or combination_of(self._method) == "vote":
             raise UsageError(f"the method {method} does not ask one LMM about one image: use `tlac bench`")

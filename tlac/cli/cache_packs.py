@@ -65,11 +65,7 @@ def _selection(store: Store, run: Path | None, given: dict[str, Any]) -> tuple[S
 
     if run is not None:
         record = read_record(run)
-        found = [
-            key
-            for prediction in read_predictions(run / "predictions.jsonl")
-            for key in prediction.keys
-        ]
+        found = [key for prediction in read_predictions(run / "predictions.jsonl") for key in prediction.keys]
         prompts = PromptsRecord(record.prompts, record.digests["prompts"])
         return Selection(keys=frozenset(found)), prompts, f"run {record.run}"
     if given["dataset"] is None:
