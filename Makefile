@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS ?= dev,integration
 
-.PHONY: demo test check fuzz record clean
+.PHONY: demo test check fuzz record perf clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.ready: pyproject.toml
@@ -32,6 +32,10 @@ fuzz: $(VENV)/.ready
 record: $(VENV)/.ready
 	TLAC_RECORD_BACKEND=$(BACKEND) $(BIN)/python -m pytest tests/test_cassettes.py --record-mode=rewrite \
 	  -k "recorded_run $(if $(BACKEND),and $(BACKEND) and (slac or tlac))"
+
+# see benchmarks/perf/RESULTS.md; PERF takes options, such as "--only rescoring"
+perf: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.perf --json perf.json $(PERF)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
