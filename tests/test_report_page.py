@@ -79,3 +79,10 @@ def test_an_incomplete_run_says_so_first() -> None:
     page = render_run(some_run(is_complete=False, stopped="the key was refused"), "images").html
     assert page.index("Incomplete:") < page.index("What was asked of whom")
     assert "the key was refused" in page
+
+
+def test_the_page_tells_how_well_confidence_is_calibrated() -> None:
+    run = some_run()
+    html = render_run(run, "images").html
+    assert run.metrics.confidence is not None
+    assert f"expected calibration error {run.metrics.confidence.calibration_error:.3f}" in html
