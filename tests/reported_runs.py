@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import made_runs
 from conftest import make_png
 
 from tlac.accounting import Calls, StageCalls, Tokens
@@ -14,37 +15,19 @@ from tlac.metrics import measure
 from tlac.report.calls import CallFacts, SampleCalls, encode_calls
 from tlac.report.folder import report_files
 from tlac.report.run_page import ReportedRun
-from tlac.runs import RunRecord, write_run
+from tlac.runs import write_run
 from tlac.types import Outcome, Prediction, Sample
 
 CLASSES = ("red car", "old car", "lorry", "bicycle")
-RECORD = RunRecord(
-    run="one",
-    created_at="2030-01-01T00:00:00+00:00",
-    backend="fake",
+RECORD = replace(
+    made_runs.RECORD,
     model="fake-1",
-    stage2_backend="fake",
     stage2_model="fake-1",
-    dataset="cars",
-    split="all",
-    protocol="ours",
-    method="tlac",
-    matching="ladder",
-    encoder="letters",
     template="a photo of a {}",
-    prompts="default",
-    is_complete=True,
-    stopped=None,
     calls=Calls(StageCalls(12, 0), StageCalls(5, 3)),
     tokens=Tokens(300, 40, 0),
     cost_usd=0.25,
     answers_cost_usd=0.25,
-    wall_s=1.5,
-    concurrency=4,
-    limit=None,
-    seed=0,
-    truncated_texts=0,
-    truncated_classes=0,
     digests={"dataset": "d" * 64},
     versions={"tlac": "0.1.0"},
     classes=CLASSES,

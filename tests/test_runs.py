@@ -4,14 +4,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import made_runs
 import pytest
 
-from tlac.accounting import Calls, StageCalls, Tokens
+from tlac.accounting import Tokens
 from tlac.errors import InputError, TlacError
 from tlac.metrics import measure
 from tlac.runs import (
     Run,
-    RunRecord,
     free_name,
     name_run,
     prediction_line,
@@ -40,35 +40,13 @@ PREDICTIONS = (
     ),
     Prediction("b.jpg", None, 1, Outcome.FAILED, None, None, None, None, None, None, (), None, None, reason="time-out"),
 )
-RECORD = RunRecord(
-    run="one",
-    created_at="2030-01-01T00:00:00+00:00",
-    backend="fake",
-    model="m",
-    stage2_backend="fake",
-    stage2_model="m",
-    dataset="cars",
-    split="all",
-    protocol="ours",
-    method="tlac",
-    matching="ladder",
-    encoder="letters",
-    template="{}",
-    prompts="default",
+RECORD = replace(
+    made_runs.RECORD,
     is_complete=False,
-    stopped=None,
-    calls=Calls(StageCalls(2, 0), StageCalls(1, 0)),
     tokens=Tokens(30, 4, 0),
     cost_usd=0.25,
     answers_cost_usd=None,
-    wall_s=1.5,
-    concurrency=4,
-    limit=None,
-    seed=0,
-    truncated_texts=0,
-    truncated_classes=0,
     digests={},
-    versions={},
     classes=("red car", "old car"),
 )
 
