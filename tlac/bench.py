@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -22,17 +22,19 @@ from tlac.confidence import abstain
 from tlac.config import Backend, EncoderConfig
 from tlac.digests import ImageDigests
 from tlac.embeddings import StoredEncoder, keep_embeddings
+from tlac.engine import Engine
 from tlac.errors import MissingAnswersError, UsageError
 from tlac.full_choices import FullChoices, StoredAnswers, recall_full_choices
 from tlac.gather import GatherProgress, gather
 from tlac.image_scoring import ImageMethod, ImageScorer
 from tlac.image_vectors import ImageVectors
-from tlac.interview import Aids, Interview, Method, Respondent
+from tlac.interfaces import LMM
+from tlac.interview import Interview, Method, Respondent
 from tlac.method_names import combination_of, open_method, prompts_of, scale_of, sees_image
 from tlac.metrics import measure
 from tlac.offline import forbid_downloads
 from tlac.order import OrderTrials, choose_again, class_order, compare_orders, restore_choices, rotations
-from tlac.prompts import PromptSet, load_prompts
+from tlac.prompts import load_prompts
 from tlac.proposing import Proposer
 from tlac.registry import open_encoder, open_image_encoder, open_lmm
 from tlac.report.calls import FILE_NAME, encode_calls, facts_of
@@ -41,6 +43,7 @@ from tlac.report.run_page import ReportedRun
 from tlac.run_spec import RunSpec, check_method, choose_samples
 from tlac.runs import Run, RunRecord, free_name, name_run, write_run
 from tlac.scoring import Scored, Scorer
+from tlac.seating import seat_interview
 from tlac.store import Store
 from tlac.types import Outcome, Transcript
 from tlac.versions import installed_versions
@@ -64,7 +67,7 @@ class Bench:
     """Runs evaluations on one store. LMMs and encoders are opened once and shared by all its runs.
 
     `care` says how calls are looked after (budget, retries, concurrency in place of the backends' own);
-    `retry` are outcomes that are asked again.
+    `retry` are outcomes that are asked again. With an `engine` answers are had elsewhere, ahead of each run.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Bench:
         is_offline: bool = False,
         care: Care | None = None,
         retry: Collection[Outcome] = (),
+        engine: Engine | None = None,
     ) -> None:
         if is_offline:
             forbid_downloads()
@@ -80,17 +84,24 @@ class Bench:
         self._is_offline = is_offline
         self._care = care or Care()
         self._retry = retry
+        self._engine = engine
         self._lmms: dict[str, StoredLMM] = {}
         self._encoders: dict[str, StoredEncoder] = {}
 
     def respondent(self, backend: Backend) -> Respondent:
         """The backend's LMM over the store. Raises ConfigError where a key is missing."""
         if backend.digest not in self._lmms:
-            # a pack holds answers as the store does, and asks nobody
-            is_asked = backend.spec.adapter == "pack" or not self._is_offline
-            lmm = surround(open_lmm(backend), backend, self._care) if is_asked else OfflineLMM()
-            self._lmms[backend.digest] = StoredLMM(lmm, self._store, backend.name, self._retry)
+            paid = self._engine.paid if self._engine else ()
+            self._lmms[backend.digest] = StoredLMM(self._open(backend), self._store, backend.name, self._retry, paid)
         return Respondent(backend, self._lmms[backend.digest])
+
+    def _open(self, backend: Backend) -> LMM:
+        # a pack holds answers as the store does, and asks nobody
+        if self._is_offline and backend.spec.adapter != "pack":
+            return OfflineLMM()
+        if self._engine is not None:
+            return self._engine.rest(backend)
+        return surround(open_lmm(backend), backend, self._care)
 
     def encoder(self, config: EncoderConfig) -> StoredEncoder:
         """The text encoder over the store."""
@@ -186,7 +197,6 @@ class Bench:
         """Have an LMM asked about every sample, and score its words."""
         if spec.backend is None or spec.stage2_backend is None:
             raise UsageError(f"the method {spec.method} asks an LMM: name one with --backend")
-        combine, prompts = combination_of(method), {name: load_prompts(name) for name in prompts_of(method)}
         check_method(spec, method)
         images = None
         if sees_image(method):
@@ -201,9 +211,15 @@ class Bench:
         order = class_order(len(classes), spec.shuffle_classes)
         rotated = rotations(order, spec.order_trials)
 
-        def interview(shown: Sequence[int]) -> Interview:
-            return self._interview(spec, [classes[place] for place in shown], prompts, self.respondent)
+        def proposer(shown: Sequence[int]) -> Proposer:
+            # a scorer of its own: what is proposed are places in the list that is shown
+            return Proposer(self._scorer(spec, [classes[place] for place in shown]))
 
+        def interview(shown: Sequence[int]) -> Interview:
+            return seat_interview(spec, shown, self.respondent, proposer(shown))
+
+        if self._engine is not None and not self._is_offline:
+            self._engine.fetch(spec, order, proposer(order))
         samples = choose_samples(spec.dataset, spec.limit, spec.seed)
         digests = ImageDigests(self._store.path, spec.dataset.name)
         try:
@@ -216,7 +232,7 @@ class Bench:
         if images is not None:
             found = images.find(heard, samples)
             heard, vectors = found.transcripts, found.by_sha256
-        scored = scorer.score(restore_choices(heard, order), combine, vectors)
+        scored = scorer.score(restore_choices(heard, order), combination_of(method), vectors)
         asked_again: list[Transcript] = []
         trials = []
         for turned in rotated if gathered.stopped is None else ():
@@ -227,38 +243,12 @@ class Bench:
         changes = compare_orders(scored.predictions, trials) if trials and trials[0] else None
         shown = [classes[place] for place in order]
         reader = StoredAnswers(self._store)
-        stored = self._interview(spec, shown, prompts, lambda backend: Respondent(backend, reader))
+        stored = seat_interview(spec, order, lambda backend: Respondent(backend, reader))
         full = loop.run(recall_full_choices(gathered.transcripts, stored, shown))
         return _Result(scored, gathered.transcripts, asked_again, gathered.stopped, changes, concurrency, full)
 
     def _scorer(self, spec: RunSpec, classes: Sequence[str]) -> Scorer:
         return Scorer(classes, self.encoder(spec.encoder), spec.rule, spec.template, spec.aliases)
-
-    def _interview(
-        self,
-        spec: RunSpec,
-        classes: Sequence[str],
-        prompts: Mapping[str, PromptSet],
-        respondent: Callable[[Backend], Respondent],
-    ) -> Interview:
-        """The questions to the run's backends, about the classes in the order in which they are shown."""
-        assert spec.backend is not None
-        assert spec.stage2_backend is not None
-        # a scorer of its own: what is proposed are places in the list that is shown
-        proposer = Proposer(self._scorer(spec, classes))
-
-        def seat(stage1: Backend, stage2: Backend, panel: tuple[Interview, ...]) -> Interview:
-            return Interview(
-                respondent(stage1),
-                respondent(stage2),
-                spec.prompts,
-                classes,
-                spec.dataset.prompt,
-                spec.rule.skips_stage2_on_exact,
-                aids=Aids(proposer, prompts, panel, spec.aliases),
-            )
-
-        return seat(spec.backend, spec.stage2_backend, tuple(seat(backend, backend, ()) for backend in spec.panel))
 
     def _look(self, spec: RunSpec, method: ImageMethod, progress: GatherProgress | None) -> _Result:
         """Have the images themselves compared with the class names; nobody is asked."""

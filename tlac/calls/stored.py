@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 
 from tlac.errors import MissingAnswersError, StoreError, TlacError
 from tlac.interfaces import LMM
@@ -21,14 +22,18 @@ from tlac.types import LMMRequest, LMMResponse, Outcome
 class StoredLMM:
     """Wraps an LMM with a store; is one. `backend` is the name that its answers are listed under.
 
-    Stored responses whose outcome is in `retry` are asked again, once for each StoredLMM.
+    Stored responses whose outcome is in `retry` are asked again, once for each StoredLMM. Those under keys in `paid`
+    were asked for by this run already, elsewhere: they count as fresh.
     """
 
-    def __init__(self, lmm: LMM, store: Store, backend: str, retry: Collection[Outcome] = ()) -> None:
+    def __init__(
+        self, lmm: LMM, store: Store, backend: str, retry: Collection[Outcome] = (), paid: Collection[str] = ()
+    ) -> None:
         self._lmm = lmm
         self._store = store
         self._backend = backend
         self._retry = frozenset(retry)
+        self._paid = paid
         self._retried: set[str] = set()
         self._is_writable = False
         self._unwritten: deque[StoredAnswer] = deque()
@@ -42,6 +47,8 @@ class StoredLMM:
         document = request_document(request)
         key = document_key(document)
         stored = self._store.get_response(key)
+        if stored is not None and key in self._paid:
+            return replace(stored, from_store=False)
         if stored is not None and (stored.outcome not in self._retry or key in self._retried):
             return stored
         task = self._in_flight.get(key)

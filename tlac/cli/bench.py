@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tlac.cli.engines import engine_options, open_engine
 from tlac.cli.options import (
     check_template,
     encoder_option,
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
 )
 @click.option("--concurrency", type=click.IntRange(min=1), help="Samples in flight.  [default: the backend's own]")
 @click.option("--max-cost", type=click.FloatRange(min=0), help="Hard cap in USD for all runs of this command.")
+@engine_options
 @click.option("--retry", type=click.Choice(["refused", "empty", "truncated"]), multiple=True, help="Ask these again.")
 @click.option("--offline", is_flag=True, help="Ask nobody: use stored answers alone.")
 @store_option
@@ -121,7 +123,9 @@ def bench(**given: Any) -> None:
         raise UsageError("nothing to run on: name a dataset with --dataset, or several with --suite samples")
     plan = _plan(given, suites)
     with open_store(given["store"]) as store:
-        runner = Bench(store, given["offline"], _care(given), _outcomes(given["retry"]))
+        care = _care(given)
+        engine = open_engine(given, store, care)
+        runner = Bench(store, given["offline"], care, _outcomes(given["retry"]), engine)
         matrix = _matrix(given, runner, plan)
         matrix.check()
         cells = matrix.run()
