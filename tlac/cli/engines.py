@@ -1,4 +1,4 @@
-"""Where the questions of `tlac bench` are asked: in this process, on a Ray cluster, or by a provider's batch interface."""
+"""Where `tlac bench` asks: in this process, on a Ray cluster, or through a provider's batch interface."""
 
 from __future__ import annotations
 
