@@ -17,7 +17,7 @@ PACKAGE = Path(tlac.__file__).parent
 LAYERS = (
     ("errors",),
     ("types",),
-    ("interfaces", "keys", "loop", "offline", "versions"),
+    ("interfaces", "batch_interface", "keys", "loop", "offline", "versions"),
     ("resources", "litellm_runtime", "images", "redaction"),
     ("digests", "documents"),
     ("packs",),
@@ -27,7 +27,7 @@ LAYERS = (
     ("prompts", "clip_templates", "store", "matching", "registry", "identity", "accounting", "prices", "statistics"),
     ("aliases", "combining", "method_names", "image_fusing"),
     ("lmms", "encoders", "datasets", "embeddings", "scoring", "calls", "verify", "downloading", "image_vectors"),
-    ("prepare", "proposing"),
+    ("mirroring", "prepare", "proposing"),
     ("exchange", "interview", "image_scoring", "run_spec", "suites"),
     ("order", "full_choices", "seating", "engine"),
     ("methods", "gather", "runs"),

@@ -1,30 +1,47 @@
+import inspect
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from tlac.config import load_dataset_config
-from tlac.errors import TlacError, UsageError
-from tlac.prepare import STAGING, prepare_dataset
+from tlac.downloading import OnBytes, RemoteFile
+from tlac.errors import ConfigError, TlacError, UsageError
+from tlac.prepare import STAGING, Prepared, prepare_dataset
 from tlac.resources import list_names
 
 
-def fetcher(files: tuple[str, ...]):
-    """Fills a folder with files, as torchvision would, and remembers what it was asked for."""
-    asked: list[str] = []
+class Source:
+    """Stands in for the network and for torchvision, and remembers what it was asked for.
 
-    def fetch(reader: str, folder: Path) -> None:
-        asked.append(reader)
-        for name in files:
+    Fetching an archive writes its name into it; reading fills a folder with `files`, as torchvision would.
+    """
+
+    def __init__(self, *files: str) -> None:
+        self.files = files
+        self.fetched: list[str] = []
+        self.read_with: list[str] = []
+
+    def fetch(self, archive: RemoteFile, on_bytes: OnBytes | None) -> None:
+        self.fetched.append(archive.path.name)
+        archive.path.parent.mkdir(parents=True, exist_ok=True)
+        archive.path.write_text(archive.path.name)
+
+    def read(self, reader: str, folder: Path) -> None:
+        self.read_with.append(reader)
+        for name in self.files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(name)
 
-    return fetch, asked
+    def prepare(self, name: str, root: Path) -> Prepared:
+        return prepare_dataset(load_dataset_config(name, root), fetch=self.fetch, read=self.read)
 
 
 def test_a_download_is_put_where_coop_has_it(tmp_path: Path) -> None:
-    fetch, asked = fetcher(("oxford-iiit-pet/images/a.jpg", "oxford-iiit-pet/annotations/test.txt"))
-    prepared = prepare_dataset(load_dataset_config("oxford_pets", tmp_path), fetch)
-    assert asked == ["OxfordIIITPet"]
+    source = Source("oxford-iiit-pet/images/a.jpg", "oxford-iiit-pet/annotations/test.txt")
+    prepared = source.prepare("oxford_pets", tmp_path)
+    assert source.fetched == ["images.tar.gz", "annotations.tar.gz"]
+    assert source.read_with == ["OxfordIIITPet"]
     assert prepared.is_downloaded
     assert prepared.folder == tmp_path / "oxford_pets"
     assert sorted(path.name for path in prepared.folder.iterdir()) == ["annotations", "images"]
@@ -44,39 +61,61 @@ def test_a_download_is_put_where_coop_has_it(tmp_path: Path) -> None:
     ],
 )
 def test_each_download_lands_in_its_own_layout(tmp_path: Path, name: str, made: str, placed: str) -> None:
-    prepare_dataset(load_dataset_config(name, tmp_path), fetcher((made,))[0])
+    Source(made).prepare(name, tmp_path)
     assert (tmp_path / placed).read_text() == made
 
 
+def test_archives_are_removed_once_they_are_unpacked_and_lists_are_kept(tmp_path: Path) -> None:
+    source = Source("flowers-102/jpg/1.jpg")
+    source.prepare("flowers102", tmp_path)
+    assert source.fetched == ["102flowers.tgz", "imagelabels.mat", "setid.mat"]
+    kept = sorted(path.name for path in (tmp_path / "oxford_flowers").iterdir())
+    assert kept == ["imagelabels.mat", "jpg", "setid.mat"]
+
+
 def test_what_is_there_already_is_neither_fetched_nor_changed(tmp_path: Path) -> None:
-    fetch, asked = fetcher(("dtd/dtd/images/x.jpg",))
+    source = Source("dtd/dtd/images/x.jpg")
     (tmp_path / "dtd").mkdir()
     (tmp_path / "dtd" / "split_zhou_DescribableTextures.json").write_text("mine")
-    config = load_dataset_config("dtd", tmp_path)
-    assert prepare_dataset(config, fetch).is_downloaded
-    assert not prepare_dataset(config, fetch).is_downloaded
-    assert asked == ["DTD"]
+    assert source.prepare("dtd", tmp_path).is_downloaded
+    assert not source.prepare("dtd", tmp_path).is_downloaded
+    assert source.read_with == ["DTD"]
     assert (tmp_path / "dtd" / "split_zhou_DescribableTextures.json").read_text() == "mine"
 
 
-def test_a_broken_download_keeps_what_it_got_and_the_next_call_goes_on(tmp_path: Path) -> None:
-    config = load_dataset_config("food101", tmp_path)
+def test_an_unpacking_that_was_stopped_begins_anew_with_the_archive_that_is_there(tmp_path: Path) -> None:
+    source = Source("food-101/images/a/1.jpg")
+    read = source.read
 
     def break_off(reader: str, folder: Path) -> None:
-        (folder / "food-101.tar.gz").write_text("half")
-        raise OSError("connection\nreset")
+        (folder / "food-101" / "images" / "b").mkdir(parents=True)
+        (folder / "food-101" / "images" / "b" / "half.jpg").write_text("ha")
+        raise OSError("disk\nfull")
 
-    with pytest.raises(TlacError, match=r"food101: the download failed \(connection reset\): run the command again"):
-        prepare_dataset(config, break_off)
+    source.read = break_off  # type: ignore[method-assign]
+    with pytest.raises(TlacError, match=r"food101: the download failed \(disk full\): run the command again"):
+        source.prepare("food101", tmp_path)
     assert not (tmp_path / "food-101").exists()
-    seen = []
+    assert (tmp_path / STAGING / "food101" / "food-101.tar.gz").exists()
+    source.read = read  # type: ignore[method-assign]
+    assert source.prepare("food101", tmp_path).is_downloaded
+    assert [path.name for path in (tmp_path / "food-101").rglob("*.jpg")] == ["1.jpg"]
 
-    def resume(reader: str, folder: Path) -> None:
-        seen.append((folder / "food-101.tar.gz").read_text())
-        (folder / "food-101" / "images").mkdir(parents=True)
 
-    assert prepare_dataset(config, resume).is_downloaded
-    assert seen == ["half"]
+def test_a_damaged_archive_is_said_to_be_one(tmp_path: Path) -> None:
+    source = Source()
+    source.read = lambda reader, folder: tarfile.open(folder / "food-101.tar.gz").close()  # type: ignore[method-assign]
+    with pytest.raises(TlacError, match=r"food101: an archive can't be unpacked .*: remove .* and run the command"):
+        source.prepare("food101", tmp_path)
+
+
+@pytest.mark.parametrize("download", ["archives: [{url: 'http://h/a', path: ../../a}]", "makes: ../.."])
+def test_a_dataset_file_cannot_put_files_elsewhere(tmp_path: Path, download: str) -> None:
+    (tmp_path / "own.yaml").write_text(
+        f"loader: coop\nprotocol: p\noptions: {{folder: own}}\ndownload: {{torchvision: DTD, {download}}}\n"
+    )
+    with pytest.raises(ConfigError, match="leads outside the dataset's folder: refused"):
+        Source().prepare(str(tmp_path / "own.yaml"), tmp_path)
 
 
 def test_what_is_fetched_by_hand_is_told_in_steps_that_name_the_folder(tmp_path: Path) -> None:
@@ -95,6 +134,24 @@ def test_every_shipped_dataset_under_the_root_can_be_fetched_or_says_how() -> No
         if "folder" in spec.options:
             assert spec.download.torchvision or spec.download.steps, name
             assert spec.download.torchvision is None or hasattr(reader, spec.download.torchvision), name
+
+
+def test_archives_are_those_that_torchvision_would_fetch() -> None:
+    import torchvision.datasets as readers
+
+    for name in list_names("dataset"):
+        download = load_dataset_config(name).spec.download
+        if download.torchvision is None:
+            continue
+        source = inspect.getsource(inspect.getmodule(getattr(readers, download.torchvision)))
+        assert download.archives, name
+        for archive in download.archives:
+            assert archive.url.startswith(("http://", "https://"))
+            folder, _, file = archive.url.rpartition("/")
+            assert f'"{archive.url}"' in source or (f'"{folder}/"' in source and f'"{file}"' in source), archive.url
+            # of Aircraft it knows none
+            assert archive.md5 in source or name == "fgvc_aircraft", archive.url
+            assert len(archive.md5) == 32
 
 
 def test_packaged_samples_need_no_preparing_and_others_need_a_root(tmp_path: Path) -> None:

@@ -110,14 +110,37 @@ class Expected(_Schema, frozen=True):
     has_unlisted_images: bool = False
 
 
+class Archive(_Schema, frozen=True):
+    """A file to download: its address, where torchvision looks for it below its root, and its md5 (hex)."""
+
+    url: str
+    path: str
+    md5: str = ""
+
+
+class Mirror(_Schema, frozen=True):
+    """A copy of a dataset on the Hugging Face hub: webdataset shards test/*.tar and a classnames.txt.
+
+    `revision` is the commit to fetch, None for the newest. `expected` is what it holds, where that is known.
+    """
+
+    repo: str
+    revision: str | None = None
+    expected: Expected | None = None
+
+
 class Download(_Schema, frozen=True):
     """How a dataset is fetched: by torchvision's class of that name, which makes the folder `makes`.
 
-    `steps` are what a person does by hand, in order; {folder} in them stands for the dataset's folder.
+    `archives` are what that class would download, fetched before it looks. `mirror` is another way to it, with
+    other splits and sizes. `steps` are what a person does by hand, in order; {folder} in them stands for the
+    dataset's folder.
     """
 
     torchvision: str | None = None
+    archives: tuple[Archive, ...] = ()
     makes: str = "."
+    mirror: Mirror | None = None
     steps: tuple[str, ...] = ()
 
 

@@ -6,15 +6,22 @@ Does not verify what it got (see tlac.verify), and knows no dataset: the dataset
 from __future__ import annotations
 
 import shutil
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from tlac.config import DatasetConfig
+from tlac.downloading import OnBytes, RemoteFile, fetch_file
 from tlac.errors import ConfigError, TlacError, UsageError
 
 STAGING = ".tlac-download"
+Fetch: TypeAlias = Callable[[RemoteFile, OnBytes | None], None]
+_UNPACKED = tuple(suffix for _, suffixes, _ in shutil.get_unpack_formats() for suffix in suffixes)
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +34,18 @@ class Prepared:
     steps: tuple[str, ...]
 
 
-def prepare_dataset(config: DatasetConfig, fetch: Callable[[str, Path], None] | None = None) -> Prepared:
-    """Download a dataset through torchvision where that can be done, and put it into its folder.
+def prepare_dataset(
+    config: DatasetConfig,
+    on_bytes: OnBytes | None = None,
+    fetch: Fetch = fetch_file,
+    read: Callable[[str, Path], None] | None = None,
+) -> Prepared:
+    """Download a dataset's archives, have torchvision unpack them, and put the files into the dataset's folder.
 
     Files that are there already stay as they are, and a dataset whose folder holds more than lists is not downloaded.
-    A broken download is taken up again by the next call: archives with the right checksum are kept. `fetch`
-    stands in for torchvision: called with the name of its class and the folder to fill. Raises UsageError
-    without a data root or for a dataset that has no folder there, TlacError where a download fails.
+    A broken download is continued by the next call, wherever it broke. `fetch` gets one archive, `read` stands in
+    for torchvision: called with the name of its class and the folder to fill. Raises UsageError without a data
+    root or for a dataset that has no folder there, TlacError where a download fails.
     """
     folder = _folder(config)
     download = config.spec.download
@@ -41,16 +53,32 @@ def prepare_dataset(config: DatasetConfig, fetch: Callable[[str, Path], None] | 
     if download.torchvision is None or _has_files(folder):
         return Prepared(config.name, folder, is_downloaded=False, steps=steps)
     staging = folder.parent / STAGING / config.name
+    made = _inside(config, staging, download.makes)
+    archives = [
+        RemoteFile(archive.url, _inside(config, staging, archive.path), "md5", archive.md5)
+        for archive in download.archives
+    ]
+    for archive in archives:
+        fetch(archive, on_bytes)
     try:
         staging.mkdir(parents=True, exist_ok=True)
-        (fetch or _fetch_with_torchvision)(download.torchvision, staging)
-        _move_into(staging / download.makes, folder)
+        # torchvision takes what a stopped unpacking has left for the whole
+        _clear(staging, {archive.path for archive in archives})
+        (read or _read_with_torchvision)(download.torchvision, staging)
+        for archive in archives:
+            if archive.path.name.endswith(_UNPACKED):
+                archive.path.unlink(missing_ok=True)
+        _move_into(made, folder)
         shutil.rmtree(staging)
-    except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+    except _DAMAGE as error:
         raise TlacError(
-            f"{config.name}: the download failed ({reason}): run the command again, which keeps what is complete in "
-            f"{staging}"
+            f"{config.name}: an archive can't be unpacked ({_reason(error)}): remove {staging} and run the command "
+            "again"
+        ) from error
+    except (OSError, RuntimeError) as error:
+        raise TlacError(
+            f"{config.name}: the download failed ({_reason(error)}): run the command again, which keeps what is "
+            f"complete in {staging}"
         ) from error
     return Prepared(config.name, folder, is_downloaded=True, steps=steps)
 
@@ -64,9 +92,26 @@ def _folder(config: DatasetConfig) -> Path:
     return config.root / name
 
 
+def _inside(config: DatasetConfig, staging: Path, name: str) -> Path:
+    path = staging / name
+    if not path.resolve().is_relative_to(staging.resolve()):
+        raise ConfigError(f"{config.source}: {name!r} in download leads outside the dataset's folder: refused")
+    return path
+
+
 def _has_files(folder: Path) -> bool:
     # split files and lists of names are put there by hand, before or after
     return folder.is_dir() and any(path.suffix not in (".json", ".txt") for path in folder.iterdir())
+
+
+def _clear(folder: Path, kept: set[Path]) -> None:
+    """Remove all below a folder but these files."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path not in kept:
+            path.unlink()
 
 
 def _move_into(made: Path, folder: Path) -> None:
@@ -77,10 +122,14 @@ def _move_into(made: Path, folder: Path) -> None:
             shutil.move(str(path), folder / path.name)
 
 
-def _fetch_with_torchvision(reader: str, folder: Path) -> None:
+def _read_with_torchvision(reader: str, folder: Path) -> None:
     try:
         from torchvision import datasets
     except ImportError as error:
         raise ConfigError("downloading needs torchvision: pip install torchvision") from error
     opener: Any = getattr(datasets, reader)
     opener(folder, download=True)
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +14,7 @@ from tlac.cli.options import json_option, print_json, print_rows
 from tlac.errors import TlacError
 
 if TYPE_CHECKING:
+    from tlac.config import DatasetConfig
     from tlac.verify import Verification
 
 _data_option = click.option(
@@ -91,54 +92,92 @@ def verify(name: str, root: Path | None, quick: bool, as_json: bool) -> None:
       tlac datasets verify dtd --data ~/data
       tlac datasets verify folder:my-photos --json
     """
-    _verify(name, root, not quick, as_json)
+    from tlac.config import load_dataset_config
+
+    _verify(load_dataset_config(name, root), not quick, as_json)
 
 
 @datasets.command("prepare")
 @click.argument("name")
 @_data_option
+@click.option("--mirror", is_flag=True, help="Fetch its copy on the Hugging Face hub, with splits of its own.")
 @json_option
-def prepare(name: str, root: Path | None, as_json: bool) -> None:
+def prepare(name: str, root: Path | None, mirror: bool, as_json: bool) -> None:
     """Download a dataset where that may be done, say what is left to fetch by hand, and verify it.
 
-    A download that breaks off is taken up again by the same command. Exit codes: 0 all as expected, 1 not yet.
+    A download that breaks off, or is stopped, goes on where it was with the same command. Archives are checked
+    by their checksums. A mirror goes to ROOT/mirrors, with a dataset file to name after --dataset: its splits and
+    sizes are not CoOp's, so its results say another protocol. Exit codes: 0 all as expected, 1 not yet.
 
     \b
-    Example:
+    Examples:
       tlac datasets prepare eurosat --data ~/data
+      tlac datasets prepare sun397 --data ~/data --mirror
     """
     from tlac.config import load_dataset_config
+
+    config = load_dataset_config(name, root)
+    try:
+        if mirror:
+            _prepare_mirror(config, as_json)
+        else:
+            _prepare_files(config, as_json)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo(f"{name}: stopped: the same command goes on from here", err=True)
+        raise
+
+
+def _prepare_files(config: DatasetConfig, as_json: bool) -> None:
+    from tlac.cli.downloads import show_downloads
     from tlac.prepare import prepare_dataset
 
-    prepared = prepare_dataset(load_dataset_config(name, root))
+    name, download = config.name, config.spec.download
+    if download.torchvision and not download.archives and not as_json:
+        click.echo(f"{name}: its file lists no archives: torchvision fetches them, and begins a broken one anew")
+    with show_downloads(as_json) as on_bytes:
+        prepared = prepare_dataset(config, on_bytes)
     if not as_json:
         click.echo(f"{name}: {'downloaded into' if prepared.is_downloaded else 'lies in'} {prepared.folder}")
         if prepared.steps:
             click.echo("by hand, where it is not done yet:")
         for number, step in enumerate(prepared.steps, start=1):
             click.echo(f"  {number}. {step}")
-    _verify(name, root, True, as_json, asdict(prepared))
+        if prepared.steps and download.mirror:
+            click.echo(f"or, with other splits and sizes: tlac datasets prepare {name} --data {config.root} --mirror")
+    _verify(config, True, as_json, {**asdict(prepared), "folder": str(prepared.folder)})
 
 
-def _verify(
-    name: str, root: Path | None, looks_into: bool, as_json: bool, prepared: dict[str, Any] | None = None
-) -> None:
-    """Print what verifying finds. Raises TlacError where there is anything."""
+def _prepare_mirror(config: DatasetConfig, as_json: bool) -> None:
+    from tlac.cli.downloads import show_downloads
     from tlac.config import load_dataset_config
+    from tlac.mirroring import fetch_mirror
+
+    with show_downloads(as_json) as on_bytes:
+        mirrored = fetch_mirror(config, on_bytes)
+    if not as_json:
+        was_done = "downloaded into" if mirrored.is_downloaded else "lies in"
+        click.echo(f"{config.name}: {mirrored.protocol} {was_done} {mirrored.folder}")
+        click.echo(f"to run on it, with its own protocol: --dataset {mirrored.dataset_file}")
+    paths = {"folder": str(mirrored.folder), "dataset_file": str(mirrored.dataset_file)}
+    _verify(load_dataset_config(str(mirrored.dataset_file)), True, as_json, {**asdict(mirrored), **paths})
+
+
+def _verify(config: DatasetConfig, looks_into: bool, as_json: bool, prepared: dict[str, object] | None = None) -> None:
+    """Print what verifying finds. Raises TlacError where there is anything."""
     from tlac.verify import verify_dataset
 
-    with _image_progress(name, as_json) as on_image:
-        found = verify_dataset(load_dataset_config(name, root), on_image, looks_into)
+    with _image_progress(config.name, as_json) as on_image:
+        found = verify_dataset(config, on_image, looks_into)
     if as_json:
         document = {**asdict(found), "good": found.is_good}
         if prepared is not None:
-            document["prepared"] = {**prepared, "folder": str(prepared["folder"])}
+            document["prepared"] = prepared
         print_json(document)
     else:
         _print(found)
     if not found.is_good:
         count = len(found.findings)
-        raise TlacError(f"{name}: {count} finding{'' if count == 1 else 's'}: not as expected, see above")
+        raise TlacError(f"{config.name}: {count} finding{'' if count == 1 else 's'}: not as expected, see above")
 
 
 def _print(found: Verification) -> None:
