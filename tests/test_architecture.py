@@ -52,6 +52,8 @@ HEAVY = (
     "sklearn",
     "statsmodels",
     "transformers",
+    "ray",
+    "pyarrow",
 )
 
 

@@ -52,6 +52,14 @@ def surround(lmm: LMM, backend: Backend, care: Care | None = None) -> LMM:
     Raises ConfigError where a budget is set and the model's price is not known.
     """
     care = care or Care()
+    return RepeatGuard(RetryingLMM(restrain(lmm, backend, care), care.retry, care.pacing))
+
+
+def restrain(lmm: LMM, backend: Backend, care: Care) -> LMM:
+    """The part of `surround` that holds for all who ask a backend together: budget, limits and breaker.
+
+    Raises ConfigError where a budget is set and the model's price is not known.
+    """
     limits = backend.spec.limits
     if care.concurrency is not None:
         limits = msgspec.structs.replace(limits, concurrency=care.concurrency)
@@ -67,5 +75,4 @@ def surround(lmm: LMM, backend: Backend, care: Care | None = None) -> LMM:
     limited = LimitedLMM(inner, limits, care.pacing)
     if isinstance(lmm, TellsHeaders):
         lmm.listen(limited.hear)
-    breaker = CircuitBreaker(limited, backend.name, care.breaker, care.pacing, care.say)
-    return RepeatGuard(RetryingLMM(breaker, care.retry, care.pacing))
+    return CircuitBreaker(limited, backend.name, care.breaker, care.pacing, care.say)

@@ -57,11 +57,14 @@ def open_engine(given: dict[str, Any], store: Store, care: Care) -> Engine | Non
 
 def _ray(given: dict[str, Any], store: Store, care: Care) -> Engine:
     from tlac.cluster.engine import RayEngine
+    from tlac.types import Outcome
 
-    return RayEngine(store, care, given["ray_address"], given["parallelism"])
+    retry = [Outcome(name) for name in given["retry"]]
+    return RayEngine(store, care, given["ray_address"], given["parallelism"], retry)
 
 
 def _batch(given: dict[str, Any], store: Store, care: Care) -> Engine:
     from tlac.batches.engine import BatchEngine
+    from tlac.types import Outcome
 
-    return BatchEngine(store, care)
+    return BatchEngine(store, care, [Outcome(name) for name in given["retry"]])

@@ -1,0 +1,113 @@
+"""Joins a Ray cluster, or starts one on this machine, and keeps it quiet. Does not know what runs on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tlac.errors import ConfigError, TlacError
+
+_OBJECT_STORE_BYTES = 512 * 2**20
+_PATIENCE_S = 5.0
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # a worker that asked for no GPU sees none
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
+
+
+def connect(address: str | None, workers: int | None) -> Any:
+    """The modules ray and ray.data, connected; `address` None starts a Ray with one CPU for each worker here.
+
+    A Ray that this process has started before is used again. Raises ConfigError without the package, TlacError
+    where the cluster can't be reached.
+    """
+    os.environ.update({name: os.environ.get(name, value) for name, value in _SETTINGS.items()})
+    try:
+        ray = _import_ray()
+    except ImportError as error:
+        raise ConfigError("--engine ray needs the package ray: pip install 'tlac[ray]'") from error
+    if not ray.is_initialized():
+        _require_listener(address)
+        given: dict[str, Any] = {"address": address}
+        if address is None:
+            given = {
+                "num_cpus": max(2, workers or os.cpu_count() or 1),
+                "object_store_memory": _OBJECT_STORE_BYTES,
+                "include_dashboard": False,
+                # nobody else is to reach it, and no address of this machine is looked up
+                "_node_ip_address": "127.0.0.1",
+            }
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            where = f"at {address}" if address else "on this machine"
+            raise TlacError(f"no Ray {where}: {_first_line(error)}; start one with `ray start --head`") from error
+    _quieten(ray)
+    return ray
+
+
+@contextmanager
+def translated(ray: Any) -> Iterator[None]:
+    """Turn what Ray raises into one line. Answers are in the logs by then, and the next start finds them."""
+    try:
+        yield
+    except (ray.exceptions.RayError, ray.exceptions.RaySystemError) as error:
+        raise TlacError(
+            f"Ray gave up: {_first_line(error)}; answers so far are kept, and the same command goes on from there"
+        ) from error
+
+
+def count_workers(ray: Any, parallelism: int | None) -> int:
+    """How many workers: as many as were asked for, else one for each CPU of the cluster."""
+    return parallelism or max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def gpu_share(ray: Any, workers: int) -> float:
+    """The GPUs that each worker can have: at most one, none where the cluster has none."""
+    return min(1.0, float(ray.cluster_resources().get("GPU", 0.0)) / workers)
+
+
+def _import_ray() -> Any:
+    with warnings.catch_warnings():
+        # Ray Data warns of its own settings' old names
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        import ray
+        import ray.data
+        import ray.exceptions
+
+        ray.data.DataContext.get_current()
+    return ray
+
+
+def _quieten(ray: Any) -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # it remarks on pools that are larger than their input
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.")
+
+
+def _require_listener(address: str | None) -> None:
+    """Raise where nobody listens: Ray itself would try for minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), _PATIENCE_S).close()
+    except OSError as error:
+        raise TlacError(f"no Ray at {address}: {error.strerror or error}; start one with `ray start --head`") from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
