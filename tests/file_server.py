@@ -14,8 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class FileServer:
     """Serves `files` by path. Every answer uses up one entry of `statuses` and of `cuts`, as long as there are any.
 
-    A status other than 200 is answered alone; a cut is the number of bytes after which the connection breaks.
-    For each request, `ranges` holds the Range asked for and `sent` the bytes of content that were sent.
+    A status other than 200 is answered alone; a cut is the number of bytes after which the connection breaks, or
+    stays open and silent until `stalls` is set, where there is such an event. For each request, `ranges` holds
+    the Range asked for and `sent` the bytes of content that were sent.
     """
 
     def __init__(self) -> None:
@@ -24,6 +25,7 @@ class FileServer:
         self.headers: dict[str, str] = {}
         self.statuses: list[int] = []
         self.cuts: list[int] = []
+        self.stalls: threading.Event | None = None
         self.heeds_range = True
         self.heeds_if_range = True
         self.has_tags = True
@@ -79,6 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
         with suppress(OSError):
             self.wfile.write(content[:cut])
             if cut < len(content):
+                if told.stalls:
+                    told.stalls.wait(60)
                 self.connection.shutdown(socket.SHUT_RDWR)
 
     def log_message(self, format: str, *args: object) -> None:

@@ -121,23 +121,23 @@ def prepare(name: str, root: Path | None, mirror: bool, as_json: bool) -> None:
         if mirror:
             _prepare_mirror(config, as_json)
         else:
-            _prepare_files(config, as_json)
+            _prepare_files(name, config, as_json)
     except (KeyboardInterrupt, click.Abort):
-        click.echo(f"{name}: stopped: the same command goes on from here", err=True)
+        click.echo(f"{config.name}: stopped: the same command goes on from here", err=True)
         raise
 
 
-def _prepare_files(config: DatasetConfig, as_json: bool) -> None:
+def _prepare_files(name: str, config: DatasetConfig, as_json: bool) -> None:
     from tlac.cli.downloads import show_downloads
     from tlac.prepare import prepare_dataset
 
-    name, download = config.name, config.spec.download
+    download = config.spec.download
     if download.torchvision and not download.archives and not as_json:
-        click.echo(f"{name}: its file lists no archives: torchvision fetches them, and begins a broken one anew")
+        click.echo(f"{config.name}: its file lists no archives: torchvision fetches them, and begins a broken one anew")
     with show_downloads(as_json) as on_bytes:
         prepared = prepare_dataset(config, on_bytes)
     if not as_json:
-        click.echo(f"{name}: {'downloaded into' if prepared.is_downloaded else 'lies in'} {prepared.folder}")
+        click.echo(f"{config.name}: {'downloaded into' if prepared.is_downloaded else 'lies in'} {prepared.folder}")
         if prepared.steps:
             click.echo("by hand, where it is not done yet:")
         for number, step in enumerate(prepared.steps, start=1):
