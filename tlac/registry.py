@@ -5,6 +5,7 @@
     tlac.datasets  called with a DatasetConfig, gives a Dataset
     tlac.methods   called with nothing, gives a Method or an ImageMethod
     tlac.image_encoders  called with an EncoderConfig, gives an ImageEncoder
+    tlac.batch_interfaces  called with a Backend, gives a BatchInterface; named as the provider's models begin
 
 Does not know any adapter, and imports one only when it is asked for.
 """
@@ -15,17 +16,21 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, TypeAlias
 
+from tlac.batch_interface import BatchInterface
 from tlac.config import Backend, DatasetConfig, EncoderConfig, load_encoder_config
 from tlac.errors import ConfigError, UnknownNameError, UsageError
 from tlac.interfaces import LMM, Dataset, ImageEncoder, TextEncoder
 
-Group: TypeAlias = Literal["tlac.lmms", "tlac.encoders", "tlac.image_encoders", "tlac.datasets", "tlac.methods"]
+Group: TypeAlias = Literal[
+    "tlac.lmms", "tlac.encoders", "tlac.image_encoders", "tlac.datasets", "tlac.methods", "tlac.batch_interfaces"
+]
 _NOUNS: dict[Group, str] = {
     "tlac.lmms": "adapter",
     "tlac.encoders": "encoder adapter",
     "tlac.image_encoders": "image encoder adapter",
     "tlac.datasets": "dataset loader",
     "tlac.methods": "method",
+    "tlac.batch_interfaces": "batch interface",
 }
 
 
@@ -57,6 +62,24 @@ def open_lmm(backend: Backend) -> LMM:
     """The LMM that a backend file describes. Raises ConfigError where a key or package is missing."""
     lmm: LMM = load_plugin("tlac.lmms", backend.spec.adapter)(backend)
     return lmm
+
+
+def open_batch_interface(backend: Backend) -> BatchInterface:
+    """The batch interface of a backend's provider.
+
+    Raises UsageError where it has none, ConfigError where a key or package is missing.
+    """
+    provider = backend.spec.model.partition("/")[0]
+    known = list_plugins("tlac.batch_interfaces")
+    # a server of one's own speaks a provider's format, but not its batch interface
+    is_own_server = bool(backend.spec.options.get("key_optional"))
+    if backend.spec.adapter != "litellm" or provider not in known or is_own_server:
+        raise UsageError(
+            f"backend {backend.name!r} has no batch interface: --batch asks models of {', '.join(known)}, "
+            "such as --backend gpt-4o; leave --batch out"
+        )
+    opened: BatchInterface = load_plugin("tlac.batch_interfaces", provider)(backend)
+    return opened
 
 
 def open_encoder(encoder: str | EncoderConfig) -> TextEncoder:

@@ -13,7 +13,11 @@ from typing import Any
 from aiohttp import web
 
 from . import anthropic, gemini, ollama, openai
+from .anthropic_batches import AnthropicBatches
+from .batches import Batch, BatchControls, Endpoint, Shelf
 from .checks import RefusedRequestError
+from .gemini_batches import GeminiBatches
+from .openai_batches import OpenAIBatches
 from .replies import Asked, Fault, Reply, Script, default_script
 
 _LARGEST_BODY_BYTES = 64 * 2**20
@@ -22,12 +26,14 @@ _PROVIDERS: dict[str, ModuleType] = {"gemini": gemini, "openai": openai, "anthro
 
 class Emulator:
     """One server for all providers. `script` may be replaced at any time; `asked` holds what came in and was valid,
-    `refused` the complaints about what was not."""
+    `refused` the complaints about what was not. `batching` says what batches do, `shelves` holds them by provider."""
 
     def __init__(self, script: Script = default_script) -> None:
         self.script = script
         self.asked: list[Asked] = []
         self.refused: list[str] = []
+        self.batching = BatchControls()
+        self.shelves = {name: Shelf(name) for name in ("openai", "anthropic", "gemini")}
         self.port = 0
 
     def base(self, provider: str) -> str:
@@ -40,7 +46,38 @@ class Emulator:
         app = web.Application(client_max_size=_LARGEST_BODY_BYTES)
         for name, provider in _PROVIDERS.items():
             app.router.add_post(provider.PATH, self._handler(name, provider))
+        for batches in (OpenAIBatches(self), AnthropicBatches(self), GeminiBatches(self)):
+            batches.add_routes(app)
         return app
+
+    def take(self, name: str, provider: ModuleType, requests: Any, headers: Any, tag: str = "") -> Batch:
+        """A batch of a provider's has come in."""
+        batch = self.shelves[name].take(provider, requests, headers, self.batching, self.script, tag)
+        self.refused += [f"{name} batch: {complaint}" for complaint in batch.refused.values()]
+        return batch
+
+    def add_batch_route(
+        self, app: web.Application, method: str, path: str, endpoint: Endpoint, provider: ModuleType, work: Any
+    ) -> None:
+        """A route of a batch interface; it has the faults of its endpoint."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            waiting = self.batching.faults.get(endpoint) or [None]
+            fault = waiting.pop(0)
+            if fault is not None and fault.kind == "status":
+                document = provider.shape_error(fault.status, fault.message, fault.retry_after)
+                headers = {"Retry-After": fault.retry_after} if fault.retry_after else {}
+                return web.json_response(document, status=fault.status, headers=headers)
+            try:
+                done = await work(request)
+            except RefusedRequestError as error:
+                self.refused.append(f"{endpoint}: {error}")
+                return web.json_response(provider.shape_error(error.status, str(error), None), status=error.status)
+            if fault is not None:
+                return await _drop(request, b"{}" * 20)
+            return done if isinstance(done, web.StreamResponse) else web.json_response(done)
+
+        app.router.add_route(method, path, handle)
 
     def _handler(self, name: str, provider: ModuleType) -> Any:
         async def handle(request: web.Request) -> web.StreamResponse:

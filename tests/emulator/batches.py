@@ -1,0 +1,139 @@
+"""Batches as the emulator keeps them, in no provider's form: what came in, how far they are, what becomes of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from types import ModuleType
+from typing import Any, Literal, TypeAlias
+
+from .checks import RefusedRequestError, require
+from .replies import Asked, Fault, Reply, Script
+
+Fate: TypeAlias = Literal["answered", "failed", "expired", "missing", "twice", "twice otherwise"]
+Endpoint: TypeAlias = Literal["upload", "create", "status", "list", "results", "cancel"]
+State: TypeAlias = Literal["working", "ended", "cancelled", "refused"]
+
+
+def answered(_number: int, _asked: Asked) -> Fate:
+    """Every request is answered once."""
+    return "answered"
+
+
+@dataclass
+class BatchControls:
+    """What batches do: `polls` times a batch is still at work, `fate` says what becomes of its n-th request (from 0).
+
+    `faults` are had in turn by an endpoint; None lets a call through. A fault of kind "dropped" comes after the
+    work is done, all others before. `refusal` refuses whole batches after they were taken.
+    """
+
+    polls: int = 1
+    fate: Callable[[int, Asked], Fate] = answered
+    faults: dict[Endpoint, list[Fault | None]] = field(default_factory=dict)
+    refusal: str = ""
+
+
+@dataclass
+class Batch:
+    """One batch. `asked` holds its valid requests by our id; `refused` the complaints about the others."""
+
+    id: str
+    tag: str
+    asked: dict[str, Asked]
+    refused: dict[str, str]
+    replies: dict[str, Reply | Fault]
+    fates: dict[str, Fate]
+    polls_left: int
+    state: State = "working"
+    created_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+
+    @property
+    def size(self) -> int:
+        """How many requests it holds."""
+        return len(self.asked) + len(self.refused)
+
+    @property
+    def expires_at(self) -> datetime:
+        """A day later."""
+        return self.created_at + timedelta(days=1)
+
+    def poll(self) -> None:
+        """Somebody asks how far it is."""
+        if self.state == "working":
+            self.polls_left -= 1
+            if self.polls_left < 0:
+                self.state = "ended"
+
+    def results(self) -> list[tuple[str, Fate, Reply | Fault]]:
+        """Our ids, what became of each, and the answer; last come first, since no order is promised."""
+        found: list[tuple[str, Fate, Reply | Fault]] = []
+        for custom_id in reversed(self.asked):
+            fate: Fate = self.fates[custom_id]
+            if self.state == "cancelled":
+                fate = "expired"
+            reply = self.replies[custom_id]
+            if fate == "missing":
+                continue
+            found.append((custom_id, "answered" if fate.startswith("twice") else fate, reply))
+            if fate.startswith("twice"):
+                found.append((custom_id, "answered", Reply("a contradiction") if fate == "twice otherwise" else reply))
+        return found
+
+
+class Shelf:
+    """One provider's batches and files."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.batches: list[Batch] = []
+        self.files: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def keep(self, content: bytes) -> str:
+        """A file; its id."""
+        with self._lock:
+            name = f"file{len(self.files) + 1}"
+            self.files[name] = content
+            return name
+
+    def take(
+        self,
+        provider: ModuleType,
+        requests: list[tuple[str, str, dict[str, Any]]],
+        headers: Mapping[str, str],
+        controls: BatchControls,
+        script: Script,
+        tag: str = "",
+    ) -> Batch:
+        """A new batch of (our id, model, body). Raises RefusedRequestError where the ids are not those of a batch."""
+        ids = [custom_id for custom_id, _, _ in requests]
+        require(bool(ids), "a batch must hold a request")
+        require(len(ids) == len(set(ids)), "custom_id must be unique within a batch")
+        asked: dict[str, Asked] = {}
+        refused: dict[str, str] = {}
+        for custom_id, model, body in requests:
+            try:
+                asked[custom_id] = provider.read(model, body, headers)
+            except RefusedRequestError as error:
+                refused[custom_id] = str(error)
+        replies = {custom_id: script(one) for custom_id, one in asked.items()}
+        fates = {custom_id: controls.fate(number, one) for number, (custom_id, one) in enumerate(asked.items())}
+        with self._lock:
+            batch = Batch(f"{self.name}-{len(self.batches) + 1}", tag, asked, refused, replies, fates, controls.polls)
+            batch.state = "refused" if controls.refusal else "working"
+            self.batches.append(batch)
+        return batch
+
+    def find(self, job: str) -> Batch:
+        """A batch by its id. Raises RefusedRequestError."""
+        found = next((batch for batch in self.batches if batch.id == job), None)
+        if found is None:
+            raise RefusedRequestError(f"no batch {job}", 404)
+        return found
+
+    def newest(self) -> list[Batch]:
+        """All batches, the newest first."""
+        return self.batches[::-1]

@@ -1,0 +1,196 @@
+"""`--batch`: has the answers that a run lacks given through batches, in rounds: all first stages, then all second.
+
+A round learns what is lacking by going through the run's questions, submits it, waits, stores. Does not know any
+provider.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import TypeAlias
+
+from tlac import loop
+from tlac.batches.allowance import Allowance
+from tlac.batches.desk import Desk
+from tlac.batches.dispatch import Dispatch
+from tlac.batches.journal import BatchRecord
+from tlac.batches.wanting import CollectingLMM
+from tlac.calls.surround import Care
+from tlac.config import Backend
+from tlac.digests import ImageDigests
+from tlac.errors import CallError, PermanentError, TlacError, TransientError
+from tlac.gather import gather
+from tlac.interfaces import LMM
+from tlac.interview import Respondent
+from tlac.keys import response_key
+from tlac.method_names import combination_of, open_method
+from tlac.proposing import Proposer
+from tlac.run_spec import RunSpec, choose_samples
+from tlac.seating import seat_interview
+from tlac.store import Store
+from tlac.types import LMMRequest, LMMResponse, Outcome
+
+_FIRST_POLL_S, _LONGEST_POLL_S, _POLL_GROWTH = 15.0, 600.0, 1.5
+_MOST_FAULTS = 12
+_MOST_UNCLEAR = 3
+
+_Waited: TypeAlias = tuple[BatchRecord, frozenset[str]]
+
+
+class BatchEngine:
+    """Asks through providers' batch interfaces. `retry` are stored outcomes that are asked again."""
+
+    def __init__(self, store: Store, care: Care, retry: Collection[Outcome] = ()) -> None:
+        self.paid: set[str] = set()
+        self._store = store
+        self._care = care
+        self._retry = retry
+        self._desk = Desk(store, care.pacing, care.say)
+        self._allowance = Allowance(care.budget)
+        self._failed: dict[str, str] = {}
+        self._stopped: str | None = None
+
+    def rest(self, backend: Backend) -> LMM:
+        """See tlac.engine.Engine. Raises UsageError where the backend has no batch interface."""
+        self._desk.interface(backend)
+        self._allowance.check(backend)
+        return _Unanswered(self, backend.name)
+
+    def fetch(self, spec: RunSpec, shown: Sequence[int], proposer: Proposer) -> None:
+        """See tlac.engine.Engine."""
+        try:
+            loop.run(self._fetch(spec, shown, proposer))
+        except KeyboardInterrupt:
+            self._care.say("what is submitted stays so: the same command, or `tlac batch resume`, goes on")
+            raise
+        except CallError as error:
+            # the run is written all the same, and says why it is not complete
+            self._stopped = str(error)
+
+    def complaint(self, key: str, backend: str) -> CallError:
+        """Why there is no answer under a key."""
+        if key in self._failed:
+            return CallError(f"{backend}: {self._failed[key]}")
+        if self._stopped is not None:
+            return PermanentError(self._stopped)
+        return CallError(f"{backend}: no batch brought this answer")
+
+    async def _fetch(self, spec: RunSpec, shown: Sequence[int], proposer: Proposer) -> None:
+        unclear = 0
+        while waiting := await self._round(spec, shown, proposer):
+            unclear = unclear + 1 if all(record.status == "submitting" for record, _ in waiting) else 0
+            if unclear > _MOST_UNCLEAR:
+                raise TransientError(f"{waiting[0][0].backend}: no batch arrives at the provider; run this again later")
+            await self._wait(waiting)
+
+    async def _round(self, spec: RunSpec, shown: Sequence[int], proposer: Proposer) -> list[_Waited]:
+        """Submit what is lacking; the batches that the run has to wait for, with their keys."""
+        async with self._desk.hold():
+            for record in self._desk.journal.open_records():
+                await self._settle(record)
+            dispatch = Dispatch(self._desk, self._allowance, self._failed, self._stopped)
+            try:
+                await self._gather(spec, shown, proposer, dispatch)
+            finally:
+                dispatch.give_up()
+                self._stopped = dispatch.stopped
+            journal = self._desk.journal
+            under_way = [
+                (record, frozenset(line.key for line in journal.requests(record.tag)))
+                for record in journal.open_records()
+            ]
+            return [(record, keys) for record, keys in under_way if keys & dispatch.wanted]
+
+    async def _gather(self, spec: RunSpec, shown: Sequence[int], proposer: Proposer, dispatch: Dispatch) -> None:
+        method = open_method(spec.method)
+        # the members of one prediction don't depend on one another
+        goes_on = combination_of(method) != "first"
+        backends: dict[str, Backend] = {}
+
+        def respondent(backend: Backend) -> Respondent:
+            backends[backend.digest] = backend
+            want = partial(dispatch.want, backend)
+            return Respondent(backend, CollectingLMM(self._store, want, self._retry, self.paid, goes_on))
+
+        interview = seat_interview(spec, shown, respondent, proposer)
+        concurrency = self._care.concurrency or interview.stage1.backend.spec.limits.concurrency
+        digests = ImageDigests(self._store.path, spec.dataset.name)
+        samples = choose_samples(spec.dataset, spec.limit, spec.seed)
+        try:
+            gathered = await gather(samples, interview, method, concurrency, identify=digests.identify)
+        finally:
+            digests.save()
+        if gathered.stopped is None:
+            # why a batch is refused stands in `dispatch.stopped`; those under way are waited for all the same
+            with suppress(PermanentError):
+                await dispatch.finish(list(backends.values()))
+
+    async def _settle(self, record: BatchRecord) -> BatchRecord:
+        try:
+            return await self._desk.settle(record)
+        except TlacError as error:
+            # of another backend, perhaps: its requests count as under way
+            self._care.say(f"{record.backend}: batch {record.tag}: {error}")
+            return record
+
+    async def _wait(self, waiting: list[_Waited]) -> None:
+        """Until all these batches are closed. Raises CallError when a provider does not answer for long."""
+        interval_s, faults = _FIRST_POLL_S, 0
+        left = {record.tag: (record, keys) for record, keys in waiting}
+        while True:
+            for tag, (record, keys) in list(left.items()):
+                try:
+                    closed = await self._look(record)
+                    faults = 0
+                except TransientError as error:
+                    faults += 1
+                    if faults >= _MOST_FAULTS:
+                        raise
+                    self._care.say(f"{error}; asking again")
+                    continue
+                if closed is not None:
+                    self._note(closed, keys)
+                    del left[tag]
+            if not left:
+                return
+            await self._care.pacing.sleep(interval_s)
+            interval_s = min(_LONGEST_POLL_S, interval_s * _POLL_GROWTH)
+
+    async def _look(self, record: BatchRecord) -> BatchRecord | None:
+        """The batch, if it is closed by now: by us, or by another process."""
+        record = self._desk.journal.refresh(record)
+        if not record.is_open:
+            return record
+        if record.status == "submitting":
+            async with self._desk.hold():
+                record = await self._desk.settle(self._desk.journal.refresh(record))
+            return None if record.is_open else record
+        status = await self._desk.ask(record)
+        self._care.say(f"{record.backend}: batch {record.tag}: {record.requests:,} requests, {status.state}")
+        if not status.is_over:
+            return None
+        async with self._desk.hold():
+            record = self._desk.journal.refresh(record)
+            return await self._desk.collect(record, status) if record.is_open else record
+
+    def _note(self, closed: BatchRecord, keys: frozenset[str]) -> None:
+        if closed.status == "collected":
+            self.paid |= keys - set(closed.failed)
+        self._failed.update(closed.failed)
+        self._allowance.settle(closed.tag, closed.cost_usd or 0.0)
+
+
+class _Unanswered:
+    """Speaks for a backend whose batches are all in."""
+
+    def __init__(self, engine: BatchEngine, backend: str) -> None:
+        self._engine = engine
+        self._backend = backend
+
+    async def ask(self, request: LMMRequest) -> LMMResponse:
+        """Raises CallError, always."""
+        await asyncio.sleep(0)
+        raise self._engine.complaint(response_key(request), self._backend)

@@ -1,0 +1,138 @@
+"""Anthropic's Message Batches through the official SDK (extra `batch`).
+
+Does not know where answers are kept. A batch carries no mark of ours: it is found again by its time, its size and,
+once it is over, the ids of its requests.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from tlac.batch_interface import BatchLimits, BatchResult, BatchStatus, Intent, UndecidedError
+from tlac.config import Backend
+from tlac.lmms.batch_bodies import BATCH_DISCOUNT, BatchBodies, load_sdk, plain_reason, translated
+from tlac.types import LMMRequest
+
+_PATH = "/v1/messages/batches"
+_TIMEOUT_S = 600.0
+_PAGE = 100
+_HEAD, _TAIL = b'{"requests":[', b"]}"
+# the provider's clock and ours
+_CLOCK_SLACK = timedelta(minutes=15)
+
+
+class AnthropicBatches:
+    """Batches of one backend at Anthropic. Raises ConfigError where a live call would, and without the SDK.
+
+    The limits are those of Anthropic's page on batch processing (100,000 requests, 256 MB).
+    """
+
+    limits = BatchLimits(requests=100_000, size_bytes=256_000_000 - len(_HEAD + _TAIL))
+    discount = BATCH_DISCOUNT
+
+    def __init__(self, backend: Backend) -> None:
+        self._sdk = load_sdk("anthropic", "anthropic")
+        self._bodies = BatchBodies(backend)
+        self._backend = backend
+
+    async def form(self, request: LMMRequest) -> bytes:
+        """See tlac.batch_interface.BatchInterface."""
+        return await self._bodies.form(request)
+
+    def line(self, custom_id: str, body: bytes) -> bytes:
+        """See tlac.batch_interface.BatchInterface. Its end stands where the body that is sent has a comma."""
+        return b'{"custom_id":' + json.dumps(custom_id).encode() + b',"params":' + body + b"}\n"
+
+    def submit(self, file: Path, tag: str) -> str:
+        """See tlac.batch_interface.BatchInterface."""
+        # every line has one end, the last one's becomes nothing
+        size_bytes = len(_HEAD) + file.stat().st_size - 1 + len(_TAIL)
+        headers = {"Content-Type": "application/json", "Content-Length": str(size_bytes)}
+        with self._client() as client:
+            # create() would hold all images in memory
+            made = client.post(
+                _PATH,
+                content=_body(file),
+                options={"headers": headers},
+                cast_to=self._sdk.types.messages.MessageBatch,
+            )
+        return str(made.id)
+
+    def find(self, intent: Intent) -> str | None:
+        """See tlac.batch_interface.BatchInterface."""
+        undecided: list[str] = []
+        with self._client() as client:
+            for batch in client.messages.batches.list(limit=_PAGE):
+                # the newest come first
+                if batch.created_at < intent.since - _CLOCK_SLACK:
+                    break
+                counts = batch.request_counts
+                size = counts.processing + counts.succeeded + counts.errored + counts.canceled + counts.expired
+                if batch.id in intent.taken or size != len(intent.custom_ids):
+                    continue
+                if batch.processing_status != "ended":
+                    undecided.append(batch.id)
+                elif batch.results_url and self._first_id(client, batch.id) in intent.custom_ids:
+                    return str(batch.id)
+        if undecided:
+            raise UndecidedError(
+                f"{self._backend.name}: Anthropic tells what is in a batch when it is over, and {', '.join(undecided)} "
+                f"may be {intent.tag}: nothing is submitted again before that"
+            )
+        return None
+
+    def status(self, job: str) -> BatchStatus:
+        """See tlac.batch_interface.BatchInterface."""
+        with self._client() as client:
+            batch = client.messages.batches.retrieve(job)
+        is_over = batch.processing_status == "ended"
+        reason = "the results are archived, and can't be read any more" if is_over and not batch.results_url else ""
+        return BatchStatus(str(batch.processing_status), is_over, reason)
+
+    def results(self, job: str) -> Iterator[BatchResult]:
+        """See tlac.batch_interface.BatchInterface."""
+        with self._client() as client:
+            if client.messages.batches.retrieve(job).results_url:
+                for line in client.messages.batches.results(job):
+                    yield self._read(line.custom_id, line.result.to_dict(mode="json"))
+
+    def cancel(self, job: str) -> None:
+        """See tlac.batch_interface.BatchInterface."""
+        with self._client() as client:
+            client.messages.batches.cancel(job)
+
+    def _read(self, custom_id: str, result: dict[str, Any]) -> BatchResult:
+        if result["type"] == "succeeded":
+            return self._bodies.read(custom_id, result["message"])
+        return BatchResult(custom_id, None, plain_reason(result["type"], result.get("error")))
+
+    def _first_id(self, client: Any, job: str) -> str | None:
+        with client.messages.batches.with_streaming_response.results(job) as streamed:
+            return next((line.custom_id for line in streamed.parse()), None)
+
+    @contextmanager
+    def _client(self) -> Iterator[Any]:
+        with (
+            translated(self._backend, self._sdk.AnthropicError),
+            self._sdk.Anthropic(
+                api_key=self._bodies.api_key,
+                base_url=self._bodies.api_base,
+                # a second try after a time-out could make a second batch
+                max_retries=0,
+                timeout=_TIMEOUT_S,
+            ) as client,
+        ):
+            yield client
+
+
+def _body(file: Path) -> Iterator[bytes]:
+    yield _HEAD
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines):
+            yield (b"," if number else b"") + line.rstrip(b"\n")
+    yield _TAIL

@@ -1,0 +1,120 @@
+"""What the batch adapters share: a backend's address and key, requests formed, results read, SDKs imported.
+
+Does not know any provider's batch interface.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+from tlac.batch_interface import BatchResult
+from tlac.config import Backend
+from tlac.errors import ConfigError, InputError, SampleError, TransientError
+from tlac.images import prepare
+from tlac.lmms.litellm import LiteLLM
+from tlac.lmms.litellm_bodies import UNREADABLE, Bodies
+from tlac.lmms.litellm_errors import provider_message, translate
+from tlac.types import ImagePart, LMMRequest
+
+BATCH_DISCOUNT = 0.5
+"""OpenAI, Anthropic and Google each publish half of the live price for batches."""
+
+
+class BatchBodies:
+    """A backend's requests and results, with its address and key. Raises ConfigError where a live call would."""
+
+    def __init__(self, backend: Backend) -> None:
+        # knows what a backend file may not say, and how to complain of a missing key
+        LiteLLM(backend)
+        self.backend = backend
+        spec = backend.spec
+        self.api_key = os.environ.get(spec.api_key_env or "", "").strip()
+        self.api_base = (os.environ.get(spec.api_base_env or "") or spec.api_base or "").rstrip("/") or None
+        self._bodies: Bodies | None = None
+
+    async def form(self, request: LMMRequest) -> bytes:
+        """See tlac.batch_interface.BatchInterface."""
+        parts = [part for message in request.messages for part in message.parts if isinstance(part, ImagePart)]
+        try:
+            images = {
+                part.image.sha256: await asyncio.to_thread(prepare, part.image, request.preparation) for part in parts
+            }
+        except InputError as error:
+            raise SampleError(str(error)) from error
+        bodies = self._opened()
+        from openai import OpenAIError
+
+        try:
+            return bodies.form(request, images).encode()
+        except OpenAIError as error:
+            raise translate(error, self.backend) from error
+
+    def read(self, custom_id: str, body: Any) -> BatchResult:
+        """A result from the provider's JSON of an answer, at the price of a batch."""
+        bodies = self._opened()
+        from openai import OpenAIError
+
+        try:
+            response = bodies.read(json.dumps(body).encode())
+        except (OpenAIError, *UNREADABLE) as error:
+            return BatchResult(custom_id, None, f"the result can't be read: {provider_message(error)}")
+        cost = None if response.cost_usd is None else response.cost_usd * (1 - BATCH_DISCOUNT)
+        return BatchResult(custom_id, replace(response, cost_usd=cost))
+
+    def _opened(self) -> Bodies:
+        # imports litellm, which takes seconds
+        if self._bodies is None:
+            self._bodies = Bodies(self.backend)
+        return self._bodies
+
+
+def plain_reason(kind: str, error: Any) -> str:
+    """A provider's error as one line: its own words where it has any."""
+    document = error if isinstance(error, dict) else {"message": str(error or "")}
+    inner = document.get("error", document)
+    text = inner.get("message") if isinstance(inner, dict) else str(inner)
+    return f"{kind}: {provider_message(RuntimeError(str(text)))}" if text else kind
+
+
+def load_sdk(name: str, package: str) -> ModuleType:
+    """An SDK of the extra `batch`. Raises ConfigError saying how to install it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(f"--batch needs the package {package} here: pip install 'tlac[batch]'") from error
+
+
+@contextmanager
+def translated(backend: Backend, *kinds: type[Exception]) -> Iterator[None]:
+    """Turns an SDK's errors of those kinds into tlac's; connections that break are among them."""
+    # SDKs let the errors of the HTTP client through that they happen to use
+    modules = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
+    transport = [getattr(module, name) for module in modules for name in ("HTTPError", "StreamError")]
+    try:
+        yield
+    except (*kinds, *transport, OSError) as error:
+        if not isinstance(getattr(error, "status_code", None), int) and isinstance(getattr(error, "code", None), int):
+            # where google-genai keeps the HTTP status
+            error.status_code = error.code
+        raise translate(error, backend) from error
+
+
+def json_lines(content: bytes, name: str) -> Iterator[dict[str, Any]]:
+    """The objects in a file of JSON lines. Raises TransientError where it is cut short or no JSON."""
+    for line in content.splitlines():
+        if line.strip():
+            try:
+                document = json.loads(line)
+            except ValueError as error:
+                raise TransientError(f"{name}: the file of results is cut short or broken; run it again") from error
+            if isinstance(document, dict):
+                yield document

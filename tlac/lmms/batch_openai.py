@@ -1,0 +1,124 @@
+"""OpenAI's batch interface through litellm: a file of requests is uploaded, then made into a batch.
+
+Does not know where answers are kept. A batch is found again by the tag in its metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from tlac.batch_interface import BatchLimits, BatchResult, BatchStatus, Intent
+from tlac.config import Backend
+from tlac.litellm_runtime import load_litellm
+from tlac.lmms.batch_bodies import BATCH_DISCOUNT, BatchBodies, json_lines, plain_reason, translated
+from tlac.types import LMMRequest, LMMResponse, Outcome
+
+_ENDPOINT = "/v1/chat/completions"
+_OVER = ("completed", "failed", "expired", "cancelled")
+_PAGE = 100
+_TIMEOUT_S = 600.0
+# the provider's clock and ours
+_CLOCK_SLACK = timedelta(hours=1)
+
+
+class OpenAIBatches:
+    """Batches of one backend at OpenAI. Raises ConfigError where a live call would.
+
+    The limits are those in the docstring of openai.types.BatchCreateParams.
+    """
+
+    limits = BatchLimits(requests=50_000, size_bytes=200_000_000)
+    discount = BATCH_DISCOUNT
+
+    def __init__(self, backend: Backend) -> None:
+        self._bodies = BatchBodies(backend)
+        self._backend = backend
+
+    async def form(self, request: LMMRequest) -> bytes:
+        """See tlac.batch_interface.BatchInterface."""
+        return await self._bodies.form(request)
+
+    def line(self, custom_id: str, body: bytes) -> bytes:
+        """See tlac.batch_interface.BatchInterface."""
+        head = json.dumps({"custom_id": custom_id, "method": "POST", "url": _ENDPOINT})
+        return head[:-1].encode() + b', "body": ' + body + b"}\n"
+
+    def submit(self, file: Path, tag: str) -> str:
+        """See tlac.batch_interface.BatchInterface."""
+        with file.open("rb") as lines:
+            uploaded = self._call("create_file", file=(f"{tag}.jsonl", lines), purpose="batch")
+        made = self._call(
+            "create_batch",
+            completion_window="24h",
+            endpoint=_ENDPOINT,
+            input_file_id=uploaded.id,
+            metadata={"tlac_batch": tag},
+        )
+        return str(made.id)
+
+    def find(self, intent: Intent) -> str | None:
+        """See tlac.batch_interface.BatchInterface."""
+        after: str | None = None
+        while True:
+            page = list(self._call("list_batches", after=after, limit=_PAGE).data)
+            for batch in page:
+                if (batch.metadata or {}).get("tlac_batch") == intent.tag:
+                    return str(batch.id)
+            # the newest come first
+            if len(page) < _PAGE or _is_older(page[-1], intent.since - _CLOCK_SLACK):
+                return None
+            after = page[-1].id
+
+    def status(self, job: str) -> BatchStatus:
+        """See tlac.batch_interface.BatchInterface."""
+        batch = self._call("retrieve_batch", batch_id=job)
+        complaints = [error.message or error.code or "" for error in (batch.errors.data or [] if batch.errors else [])]
+        reason = plain_reason("refused", complaints[0]) if complaints else ""
+        return BatchStatus(str(batch.status), batch.status in _OVER, reason)
+
+    def results(self, job: str) -> Iterator[BatchResult]:
+        """See tlac.batch_interface.BatchInterface."""
+        batch = self._call("retrieve_batch", batch_id=job)
+        for file_id in (batch.output_file_id, batch.error_file_id):
+            if file_id:
+                content = self._call("file_content", file_id=file_id).content
+                yield from map(self._read, json_lines(content, f"{self._backend.name}: batch {job}"))
+
+    def cancel(self, job: str) -> None:
+        """See tlac.batch_interface.BatchInterface."""
+        self._call("cancel_batch", batch_id=job)
+
+    def _read(self, line: dict[str, Any]) -> BatchResult:
+        custom_id, response = str(line.get("custom_id")), line.get("response") or {}
+        body, status = response.get("body"), response.get("status_code")
+        if status == 200 and isinstance(body, dict):
+            return self._bodies.read(custom_id, body)
+        error = line.get("error") or (body or {}).get("error") or {}
+        reason = plain_reason(str(error.get("code") or f"HTTP {status}"), error)
+        if error.get("code") == "content_policy_violation":
+            # as a live call has it
+            return BatchResult(custom_id, LMMResponse(Outcome.REFUSED, "", reason))
+        return BatchResult(custom_id, None, reason)
+
+    def _call(self, name: str, **arguments: Any) -> Any:
+        litellm = load_litellm()
+        from openai import OpenAIError
+
+        with translated(self._backend, OpenAIError):
+            return getattr(litellm, name)(
+                custom_llm_provider="openai",
+                api_key=self._bodies.api_key,
+                api_base=self._bodies.api_base,
+                # a second try after a time-out could make a second batch
+                max_retries=0,
+                timeout=_TIMEOUT_S,
+                **arguments,
+            )
+
+
+def _is_older(batch: Any, moment: datetime) -> bool:
+    return bool(batch.created_at and batch.created_at < moment.timestamp())
