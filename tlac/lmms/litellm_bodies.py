@@ -21,11 +21,11 @@ from tlac.types import ImagePart, LMMRequest, LMMResponse, PreparedImage, TextPa
 PROVIDERS = ("openai", "hosted_vllm", "anthropic", "gemini", "ollama_chat")
 """The providers, by litellm's names, whose requests are formed here."""
 
-UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What litellm's functions raise, beside errors of its own, on a body that is not as the provider documents it."""
 
 # litellm drops what it does not know for Gemini without a word; these it does send on
 _GEMINI_EXTRAS = frozenset(("top_k", "safety_settings"))
+# providers whose models stand in litellm's table by their bare names
+_UNPREFIXED = ("openai", "anthropic")
 # where litellm asks when no address is given
 _ADDRESSES = {
     "openai": "https://api.openai.com/v1",
@@ -36,6 +36,13 @@ _ADDRESSES = {
 _MOST_REMEMBERED = 4096
 
 _Form: TypeAlias = tuple[dict[str, str], dict[str, Any]]
+
+
+class UnreadableError(ValueError):
+    """A provider's JSON that is no answer, in litellm's words."""
+
+
+UNREADABLE = (UnreadableError,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,25 @@ class WireRequest:
     def encode(self) -> bytes:
         """The body as JSON."""
         return msgspec.json.encode(self.body)
+
+
+def open_bodies(backend: Backend, api_key: str, api_base: str | None) -> Bodies | None:
+    """The bodies of a backend, or None where `litellm.acompletion` is the only way to ask it.
+
+    That is so for providers that need more than a body (a signature, a token, a second call), for models that are
+    asked through another interface than chat, and for a litellm without the functions that are used here.
+    """
+    model = backend.spec.model
+    provider, _, name = model.partition("/")
+    if provider not in PROVIDERS:
+        return None
+    entry = load_litellm().model_cost.get(name if provider in _UNPREFIXED else model) or {}
+    if entry.get("mode", "chat") != "chat" or name.startswith("responses/"):
+        return None
+    try:
+        return Bodies(backend, api_key, api_base)
+    except (ImportError, AttributeError):
+        return None
 
 
 class _NoLog:
@@ -67,10 +93,12 @@ class Bodies:
     def __init__(self, backend: Backend, api_key: str = "none", api_base: str | None = None) -> None:
         load_litellm()
         register_model(backend.spec.model)
-        from litellm.types.utils import LlmProviders
+        from litellm.types.utils import LlmProviders, all_litellm_params
         from litellm.utils import ProviderConfigManager
 
         self._backend = backend
+        # they tell litellm what to do, and are not for the provider
+        self._not_sent = frozenset(all_litellm_params)
         self._provider, _, self._model = backend.spec.model.partition("/")
         if self._provider not in PROVIDERS:
             raise ConfigError(f"{backend.source}: requests to {self._provider!r} can't be formed apart from a call")
@@ -80,6 +108,10 @@ class Bodies:
         )
         self._forms: dict[object, _Form] = {}
         self._costs: dict[object, float | None] = {}
+
+    def takes(self, request: LMMRequest) -> bool:
+        """Whether the request's parameters all go into its body."""
+        return self._not_sent.isdisjoint(request.params)
 
     def form(self, request: LMMRequest, images: Mapping[str, PreparedImage]) -> WireRequest:
         """What the provider is sent for a request. `images` is keyed by sha256.
@@ -162,27 +194,32 @@ class Bodies:
     def read(self, content: bytes, body: Mapping[str, Any] | None = None) -> LMMResponse:
         """The response in a provider's JSON, with its cost and without its times. `body` is what was asked.
 
-        Raises one of UNREADABLE or litellm's own errors for what is no answer.
+        Raises UnreadableError for what is no answer.
         """
+        try:
+            response = self._parse(content, body or {})
+            prices = self._backend.spec.prices
+            if not prices:
+                response._hidden_params["response_cost"] = self._cost_usd(response)
+            return read_response(response, prices)
+        except Exception as error:
+            raise UnreadableError(str(error)) from error
+
+    def _parse(self, content: bytes, body: Mapping[str, Any]) -> Any:
         import httpx
         from litellm.types.utils import ModelResponse
 
-        raw = httpx.Response(200, content=content)
-        response = self._functions.transform_response(
+        return self._functions.transform_response(
             model=self._model,
-            raw_response=raw,
+            raw_response=httpx.Response(200, content=content),
             model_response=ModelResponse(),
             logging_obj=_NoLog(),
-            request_data=body or {},
+            request_data=body,
             messages=[],
             optional_params={},
             litellm_params={},
             encoding=None,
         )
-        prices = self._backend.spec.prices
-        if not prices:
-            response._hidden_params["response_cost"] = self._cost_usd(response)
-        return read_response(response, prices)
 
     def _cost_usd(self, response: Any) -> float | None:
         """The cost by litellm's table: of the model that answered, for such a count of tokens."""

@@ -1,4 +1,4 @@
-"""Turns what litellm raises into tlac's errors: one line, the remedy, no secret.
+"""Turns what litellm raises, and what providers say instead of an answer, into tlac's errors: one line, no secret.
 
 Does not retry. The same fault comes in another class from each provider (a 403 as BadRequestError, APIError or
 PermissionDeniedError), so the status decides first, the class only where there is no status to trust.
@@ -7,6 +7,7 @@ PermissionDeniedError), so the status decides first, the class only where there 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -32,6 +33,30 @@ _NOT_FOR_USERS = re.compile(r"To drop (?:these|unsupported)|Traceback \(most rec
 _CLASS_NAMES = re.compile(r"^(?:(?:litellm\.)?\w+(?:Error|Exception)(?:: ?| - ))+")
 
 
+class StatusError(Exception):
+    """A provider's answer that says that there is none: its HTTP status, headers and text."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], text: str) -> None:
+        super().__init__(text)
+        # named as litellm's exceptions name them
+        self.status_code, self.litellm_response_headers = status, headers
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the provider would not answer because of what the image or the text shows."""
+    if type(error).__name__ == "ContentPolicyViolationError":
+        return True
+    return _status(error) == 400 and "content_policy_violation" in str(error)
+
+
+def unreadable(error: Exception, content: bytes, backend: Backend) -> TransientError:
+    """What it means for the run that a provider's answer can't be read for `error`."""
+    text = content.decode("utf-8", "replace")
+    # some send an error as if it were an answer
+    words = provider_message(RuntimeError(text)) if '"error"' in text else provider_message(error)
+    return TransientError(f"{backend.name}: the provider failed (HTTP 200: {words})")
+
+
 def translate(error: Exception, backend: Backend) -> CallError | ConfigError:
     """The error of ours that says what a litellm exception means for the run."""
     kind = type(error).__name__
@@ -43,14 +68,19 @@ def translate(error: Exception, backend: Backend) -> CallError | ConfigError:
         return _limited(error, backend, message)
     if status == 413 or kind == "ContextWindowExceededError" or _TOO_LARGE.search(message):
         return SampleError(f"{backend.name}: the request is too large; lower image.max_side_px ({message})")
-    is_refusal = status is not None and 400 <= status < 500 and status != 408
-    if status is not None and is_refusal and kind != "Timeout" and not _BROKEN_JSON.search(message):
+    if status is not None and 300 <= status < 400:
+        return PermanentError(
+            f"{backend.name}: its address sends calls on to another, which would be told the key (HTTP {status}); "
+            f"check api_base in {backend.source}"
+        )
+    is_refused = status is not None and 400 <= status < 500 and status != 408
+    if status is not None and is_refused and kind != "Timeout" and not _BROKEN_JSON.search(message):
         return _refused(status, backend, message)
     return _failed(error, status, backend, message)
 
 
 def _failed(error: Exception, status: int | None, backend: Backend, message: str) -> TransientError:
-    if type(error).__name__ == "Timeout":
+    if type(error).__name__ == "Timeout" or status == 408:
         return TransientError(f"{backend.name}: no answer in time ({message})")
     wait_s = retry_after_s(error)
     if wait_s is not None:

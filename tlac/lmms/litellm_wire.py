@@ -89,8 +89,10 @@ def _read_outcome(choices: Sequence[Any]) -> tuple[Outcome, str, str]:
     text = message.content or ""
     own = getattr(message, "provider_specific_fields", None) or {}
     finish = str(choices[0].finish_reason or "")
-    if own.get("refusal"):
-        return Outcome.REFUSED, text, str(own["refusal"])
+    # the one or the other, by litellm's version
+    refusal = getattr(message, "refusal", None) or own.get("refusal")
+    if refusal:
+        return Outcome.REFUSED, text, str(refusal)
     if finish == "content_filter":
         return Outcome.REFUSED, text, _native_reason(choices[0]) or finish
     if finish == "length":
