@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Shown
+from conftest import Shown, make_png
 from file_server import FileServer, running_file_server
 
 # a shell's background jobs ignore Ctrl-C, and so would what they start
@@ -34,10 +35,24 @@ def aircraft_archive() -> bytes:
         lists[f"images_variant_{subset}.txt"] = tuple(f"{number:07} {VARIANTS[number % 3]}" for number in numbers)
     files = {name: "".join(f"{line}\n" for line in lines).encode() for name, lines in lists.items()}
     files.update({f"images/{number:07}.jpg": noise(number) for number in range(12)})
+    return packed({f"fgvc-aircraft-2013b/data/{name}": content for name, content in files.items()})
+
+
+def textures_archive() -> bytes:
+    """DTD's archive as it is laid out, with two images a class and subset."""
+    files = {}
+    for number, subset in enumerate(("train", "val", "test")):
+        names = [f"{kind}/{kind}_{number}{copy}.jpg" for kind in ("banded", "dotted") for copy in range(2)]
+        files[f"labels/{subset}1.txt"] = "".join(f"{name}\n" for name in names).encode()
+        files.update({f"images/{name}": make_png(len(files) + place) for place, name in enumerate(names)})
+    return packed({f"dtd/{name}": content for name, content in files.items()})
+
+
+def packed(files: dict[str, bytes]) -> bytes:
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz") as archive:
         for name, part in files.items():
-            entry = tarfile.TarInfo(f"fgvc-aircraft-2013b/data/{name}")
+            entry = tarfile.TarInfo(name)
             entry.size = len(part)
             archive.addfile(entry, io.BytesIO(part))
     return content.getvalue()
@@ -140,3 +155,39 @@ def test_without_archives_in_its_file_a_dataset_is_left_to_torchvision(
     shown = tlac_command("datasets", "prepare", dataset, "--data", tmp_path / "data")
     assert "its file lists no archives: torchvision fetches them, and begins a broken one anew" in shown.out
     assert shown.code == 0, shown.err
+
+
+def test_torchvision_takes_the_archive_that_is_there_and_fetches_nothing(
+    server: FileServer, tmp_path: Path, tlac_command: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import DTD
+
+    archive = textures_archive()
+    digest = hashlib.md5(archive).hexdigest()
+    server.files["/moved/dtd.tar.gz"] = archive
+    monkeypatch.setattr(DTD, "_URL", f"{server.base}/gone/dtd-r1.0.1.tar.gz")
+    monkeypatch.setattr(DTD, "_MD5", digest)
+    (tmp_path / "textures.yaml").write_text(
+        f"""
+loader: coop
+protocol: CoOp
+options:
+  folder: dtd
+  images: images
+  split_file: split.json
+  official: {{reader: dtd, protocol: official split}}
+download:
+  torchvision: DTD
+  archives: [{{url: {server.base}/moved/dtd.tar.gz, path: dtd/dtd-r1.0.1.tar.gz, md5: {digest}}}]
+  makes: dtd/dtd
+expected: {{classes: 2, test: 4}}
+classes: [banded, dotted]
+"""
+    )
+    server.cuts = [len(archive) // 3]
+    monkeypatch.setattr("tlac.downloading._FIRST_PAUSE_S", 0.0)
+    shown = tlac_command("datasets", "prepare", tmp_path / "textures.yaml", "--data", tmp_path / "data")
+    assert shown.code == 0, shown.err
+    assert "official split" in shown.out
+    assert "as expected: 4 test images, 2 classes, 4 looked at" in shown.out
+    assert sum(server.sent) == len(archive)

@@ -137,7 +137,7 @@ def _prepare_files(name: str, config: DatasetConfig, as_json: bool) -> None:
     with show_downloads(as_json) as on_bytes:
         prepared = prepare_dataset(config, on_bytes)
     if not as_json:
-        click.echo(f"{config.name}: {'downloaded into' if prepared.is_downloaded else 'lies in'} {prepared.folder}")
+        click.echo(f"{config.name}: {_whereabouts(prepared.is_downloaded, prepared.folder)}")
         if prepared.steps:
             click.echo("by hand, where it is not done yet:")
         for number, step in enumerate(prepared.steps, start=1):
@@ -155,11 +155,16 @@ def _prepare_mirror(config: DatasetConfig, as_json: bool) -> None:
     with show_downloads(as_json) as on_bytes:
         mirrored = fetch_mirror(config, on_bytes)
     if not as_json:
-        was_done = "downloaded into" if mirrored.is_downloaded else "lies in"
-        click.echo(f"{config.name}: {mirrored.protocol} {was_done} {mirrored.folder}")
+        click.echo(f"{config.name}: {mirrored.protocol} {_whereabouts(mirrored.is_downloaded, mirrored.folder)}")
         click.echo(f"to run on it, with its own protocol: --dataset {mirrored.dataset_file}")
     paths = {"folder": str(mirrored.folder), "dataset_file": str(mirrored.dataset_file)}
     _verify(load_dataset_config(str(mirrored.dataset_file)), True, as_json, {**asdict(mirrored), **paths})
+
+
+def _whereabouts(is_downloaded: bool, folder: Path) -> str:
+    if is_downloaded:
+        return f"downloaded into {folder}"
+    return f"lies in {folder}" if folder.exists() else f"belongs in {folder}, which is not there yet"
 
 
 def _verify(config: DatasetConfig, looks_into: bool, as_json: bool, prepared: dict[str, object] | None = None) -> None:
