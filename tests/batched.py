@@ -98,3 +98,12 @@ def use_letters(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def same_but_times(run: Run) -> object:
     return replace(run.record, run="", created_at="", wall_s=0.0)
+
+
+def start(port: int, name: str, folder: str) -> None:
+    """A batched run in a process of its own, against an emulator in another."""
+    emulator = Emulator()
+    emulator.port = port
+    with pytest.MonkeyPatch.context() as patch:
+        use_letters(patch)
+        Party(emulator, name, Path(folder)).batched()

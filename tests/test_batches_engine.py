@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from batched import INTERFACES, Party, batching_emulator, predictions, run_spec, use_letters
-from emulated import plant_keys
-from emulator import Emulator
+from emulated import KEYS, backend_at, plant_keys
+from emulator import BatchControls, Emulator, Fault
+
+from tlac.batch_interface import BatchLimits
+from tlac.batches.engine import BatchEngine
+from tlac.config import Prices, load_backend
+from tlac.errors import UsageError
+from tlac.store import Store
+from tlac.types import Outcome
+
+ADAPTERS = {
+    "openai": "tlac.lmms.batch_openai.OpenAIBatches",
+    "anthropic": "tlac.lmms.batch_anthropic.AnthropicBatches",
+    "gemini": "tlac.lmms.batch_gemini.GeminiBatches",
+}
 
 
 @pytest.fixture
@@ -24,6 +39,11 @@ def party(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) ->
     return Party(emulator, request.param, tmp_path)
 
 
+@pytest.fixture
+def openai_party(emulator: Emulator, tmp_path: Path) -> Party:
+    return Party(emulator, "gpt-4o", tmp_path)
+
+
 def test_batches_give_the_predictions_of_live_calls_to_the_byte(party: Party) -> None:
     live, batched = party.live(), party.batched()
     assert party.emulator.refused == []
@@ -34,3 +54,229 @@ def test_batches_give_the_predictions_of_live_calls_to_the_byte(party: Party) ->
     assert batched.record.calls == live.record.calls
     assert batched.record.tokens == live.record.tokens
     assert batched.record.cost_usd == pytest.approx((live.record.cost_usd or 0) / 2)
+
+
+def test_what_a_batch_answered_is_stored_as_a_live_answer_is(party: Party) -> None:
+    party.live()
+    party.batched()
+    with Store(party.folder / "live-store") as live, Store(party.folder / "store") as batched:
+        pairs = list(zip(live.entries(), batched.entries(), strict=True))
+    assert len(pairs) > 9
+    for one, other in pairs:
+        assert (one.key, one.request, one.backend) == (other.key, other.request, other.backend)
+        same = replace(one.response, latency_s=0.0, created_at="", cost_usd=(one.response.cost_usd or 0) / 2)
+        assert replace(other.response, created_at="") == same
+
+
+def test_a_run_whose_answers_are_stored_submits_nothing(party: Party) -> None:
+    first = party.batched()
+    taken = party.submitted
+    again = party.batched()
+    assert predictions(again) == predictions(first)
+    assert (party.submitted, again.record.cost_usd) == (taken, 0.0)
+
+
+@pytest.mark.parametrize("fate", ["failed", "expired", "missing"])
+def test_only_what_has_no_answer_is_submitted_again(party: Party, fate: str) -> None:
+    party.emulator.batching = BatchControls(fate=lambda number, asked: fate if number == 4 else "answered")
+    spec = run_spec(party.backend, method="slac")
+    run = party.batched(spec)
+    assert not run.record.is_complete
+    assert [prediction.outcome for prediction in run.predictions].count(Outcome.FAILED) == 1
+    (failed,) = [prediction for prediction in run.predictions if prediction.outcome is Outcome.FAILED]
+    words = {"failed": "server", "expired": "expired|deadline", "missing": "holds no result"}[fate]
+    assert any(word in failed.reason for word in words.split("|")), failed.reason
+    party.emulator.batching = BatchControls()
+    assert party.batched(spec).record.is_complete
+    assert party.submitted == [9, 1]
+
+
+@pytest.mark.parametrize("fate", ["twice", "twice otherwise"])
+def test_a_result_that_comes_twice_is_stored_once(party: Party, fate: str) -> None:
+    party.emulator.batching = BatchControls(fate=lambda number, asked: fate)  # type: ignore[arg-type, return-value]
+    assert predictions(party.batched()) == predictions(party.live())
+    assert len(party.submitted) == 2
+
+
+# Anthropic refuses a batch when it is submitted, or not at all
+@pytest.mark.parametrize(("name", "words"), [("gpt-4o", "enqueued tokens"), ("gemini", "the batch is failed")])
+def test_a_batch_that_is_refused_after_it_was_taken_says_so(
+    emulator: Emulator, tmp_path: Path, name: str, words: str
+) -> None:
+    party = Party(emulator, name, tmp_path)
+    emulator.batching = BatchControls(refusal="the enqueued tokens are too many")
+    run = party.batched(run_spec(party.backend, 2, "slac"))
+    assert not run.record.is_complete
+    assert words in run.predictions[0].reason
+    assert party.submitted == [2]
+
+
+@pytest.mark.parametrize("limits", [BatchLimits(4, 10**9), BatchLimits(10**6, 3000)], ids=["requests", "bytes"])
+def test_batches_are_split_at_the_limits(party: Party, limits: BatchLimits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{ADAPTERS[party.provider]}.limits", limits)
+    assert predictions(party.batched(run_spec(party.backend, method="slac"))) == predictions(
+        party.live(run_spec(party.backend, method="slac"))
+    )
+    assert sum(party.submitted) == 9
+    assert len(party.submitted) >= 3
+    if limits.requests == 4:
+        assert party.submitted == [4, 4, 1]
+
+
+def test_a_request_that_no_batch_can_hold_fails_alone(openai_party: Party, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{ADAPTERS['openai']}.limits", BatchLimits(10, 100))
+    run = openai_party.batched(run_spec(openai_party.backend, 2, "slac"))
+    assert "larger than the 100 bytes" in run.predictions[0].reason
+    assert openai_party.submitted == []
+
+
+# --- faults of the interface ---------------------------------------------------------------------------------
+
+
+FAULTS = {"dropped": Fault("dropped"), "500": Fault(status=500), "429": Fault(status=429, retry_after="3")}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_passing_fault_of_each_endpoint_costs_no_second_batch(party: Party, kind: str) -> None:
+    faults = {endpoint: [FAULTS[kind]] for endpoint in ("upload", "create", "status", "results", "list")}
+    party.emulator.batching = BatchControls(faults=faults)  # type: ignore[arg-type]
+    run = party.batched(run_spec(party.backend, 3))
+    assert run.record.is_complete, party.said
+    assert party.submitted == [3, 2]
+    assert party.most_often == 1
+
+
+@pytest.mark.parametrize("status", [401, 400])
+def test_a_refused_submission_ends_the_run_and_says_why(party: Party, status: int) -> None:
+    party.emulator.batching = BatchControls(faults={"create": [Fault(status=status, message="no batches for you")]})
+    run = party.batched()
+    assert "no batches for you" in (run.record.stopped or "")
+    assert not run.record.is_complete
+    assert party.submitted == []
+    # nothing stands in the way of the next command
+    assert party.batched().record.is_complete
+    assert party.most_often == 1
+
+
+def test_a_provider_that_is_down_ends_the_run_in_time(openai_party: Party) -> None:
+    party = openai_party
+    party.emulator.batching = BatchControls(faults={"create": [Fault(status=500)] * 50})
+    run = party.batched()
+    assert not run.record.is_complete
+    assert "no batch arrives" in (run.record.stopped or "")
+    assert party.submitted == []
+
+
+# --- cost ----------------------------------------------------------------------------------------------------
+
+
+def priced(party: Party) -> Party:
+    prices = Prices(prompt=10.0, completion=40.0)
+    party.backend = replace(party.backend, spec=msgspec.structs.replace(party.backend.spec, prices=prices))
+    return party
+
+
+def test_as_much_is_submitted_as_the_budget_is_sure_to_hold(party: Party) -> None:
+    priced(party)
+    spec = run_spec(party.backend, 20, "slac")
+    # a question may cost 3,000 tokens of the image and 256 of the answer, at half the price: 0.0202 USD
+    run = party.batched(spec, budget_usd=0.1)
+    assert party.submitted == [4]
+    assert "the budget of 0.1 USD is used up" in (run.record.stopped or "")
+    assert "--max-cost" in (run.record.stopped or "")
+    assert 0 < (run.record.cost_usd or 0) < 0.1
+    assert party.batched(spec).record.is_complete
+    assert (party.submitted, party.most_often) == ([4, 16], 1)
+
+
+def test_a_batch_of_an_earlier_command_counts_against_the_budget(openai_party: Party) -> None:
+    party = priced(openai_party)
+    interrupt_waiting(party)
+    with pytest.raises(Interrupted):
+        party.batched(run_spec(party.backend, 4, "slac"))
+    party.clock = type(party.clock)()
+    run = party.batched(run_spec(party.backend, 8, "slac"), budget_usd=0.1)
+    # 4 under way hold 0.08 of it
+    assert party.submitted == [4]
+    assert run.record.stopped is not None
+
+
+class Interrupted(BaseException):
+    """Stands for a process that ends here."""
+
+
+def interrupt_waiting(party: Party) -> None:
+    async def sleep(_wait_s: float) -> None:
+        raise Interrupted
+
+    party.clock.sleep = sleep  # type: ignore[method-assign]
+
+
+# --- methods and backends ------------------------------------------------------------------------------------
+
+
+def test_the_members_of_a_panel_are_asked_in_the_same_round(emulator: Emulator, tmp_path: Path) -> None:
+    party = Party(emulator, "gpt-4o", tmp_path)
+    further = (backend_at(emulator, "claude"), backend_at(emulator, "gemini"))
+    spec = replace(run_spec(party.backend, method="vote"), panel=further)
+    assert predictions(party.batched(spec)) == predictions(party.live(spec))
+    for shelf in emulator.shelves.values():
+        assert [batch.size for batch in shelf.batches] == [9, 2]
+
+
+def test_several_views_of_an_image_are_asked_in_one_batch(openai_party: Party) -> None:
+    spec = run_spec(openai_party.backend, method="slac-fused")
+    assert predictions(openai_party.batched(spec)) == predictions(openai_party.live(spec))
+    assert openai_party.submitted == [18]
+
+
+@pytest.mark.parametrize("name", ["embedded", "ollama", "vllm", "openai-compatible"])
+def test_a_backend_without_a_batch_interface_is_told_at_once(openai_party: Party, name: str) -> None:
+    with Store(openai_party.folder / "store") as store, pytest.raises(UsageError, match="no batch interface") as told:
+        BatchEngine(store, openai_party.care()).rest(load_backend(name))
+    assert "anthropic, gemini, openai" in str(told.value)
+
+
+def test_refusals_are_asked_again_on_demand(openai_party: Party) -> None:
+    party = openai_party
+    spec = run_spec(party.backend, 3, "slac")
+    party.batched(spec)
+    run = party.batched(spec, retry=(Outcome.ANSWERED,))
+    assert party.submitted == [3, 3]
+    assert run.record.calls.stage1.asked == 3
+
+
+def test_parameters_that_a_live_call_refuses_are_refused(emulator: Emulator, tmp_path: Path) -> None:
+    party = Party(emulator, "gemini", tmp_path)
+    spec = msgspec.structs.replace(party.backend.spec, params={"temprature": 0})
+    party.backend = replace(party.backend, spec=spec)
+    with pytest.raises(UsageError, match="temprature"):
+        party.batched()
+    assert party.submitted == []
+
+
+def test_an_image_that_can_not_be_read_leaves_the_others(openai_party: Party) -> None:
+    party = openai_party
+    spec = run_spec(party.backend, 3, "slac")
+    broken = replace(spec.dataset.__class__(0), size=3)  # type: ignore[call-arg, type-var]
+
+    class OneBroken(type(broken)):  # type: ignore[misc]
+        def __iter__(self):  # type: ignore[no-untyped-def]
+            for sample in super().__iter__():
+                yield replace(sample, source=b"no image") if sample.id == "1.png" else sample
+
+    run = party.batched(replace(spec, dataset=OneBroken(3)))
+    assert [prediction.outcome for prediction in run.predictions].count(Outcome.FAILED) == 1
+    assert "not an image" in run.predictions[1].reason
+    assert party.submitted == [2]
+
+
+def test_no_key_is_written_down(party: Party) -> None:
+    interrupt_waiting(party)
+    with pytest.raises(Interrupted):
+        party.batched()
+    written = [path for path in party.folder.rglob("*") if path.is_file()]
+    assert [path for path in written if path.parent.name == "batches"]
+    for key in KEYS.values():
+        assert [path for path in written if key.encode() in path.read_bytes()] == []
+        assert key not in "".join(party.said)

@@ -57,6 +57,8 @@ class AnthropicBatches:
         if after:
             batches = batches[[batch.id for batch in batches].index(after) + 1 :]
         page = batches[: int(request.query.get("limit", 20))]
+        for batch in page:
+            batch.poll()
         return {
             "data": [self._document(batch) for batch in page],
             "has_more": len(page) < len(batches),

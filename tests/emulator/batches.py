@@ -26,8 +26,8 @@ def answered(_number: int, _asked: Asked) -> Fate:
 class BatchControls:
     """What batches do: `polls` times a batch is still at work, `fate` says what becomes of its n-th request (from 0).
 
-    `faults` are had in turn by an endpoint; None lets a call through. A fault of kind "dropped" comes after the
-    work is done, all others before. `refusal` refuses whole batches after they were taken.
+    `faults` are had in turn by an endpoint; None lets a call through. A fault of kind "dropped" or "hung" comes after
+    the work is done, a status before. `refusal` refuses whole batches after they were taken.
     """
 
     polls: int = 1

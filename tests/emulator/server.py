@@ -74,6 +74,8 @@ class Emulator:
                 self.refused.append(f"{endpoint}: {error}")
                 return web.json_response(provider.shape_error(error.status, str(error), None), status=error.status)
             if fault is not None:
+                if fault.kind == "hung":
+                    await asyncio.sleep(3600)
                 return await _drop(request, b"{}" * 20)
             return done if isinstance(done, web.StreamResponse) else web.json_response(done)
 

@@ -19,6 +19,7 @@ from tlac.batches.journal import BatchRecord, Journal, RequestLine
 from tlac.calls.pacing import Pacing, Say, say_nothing
 from tlac.config import Backend
 from tlac.documents import StoredAnswer
+from tlac.errors import PermanentError, StoreError
 from tlac.registry import open_batch_interface
 from tlac.store import Store
 from tlac.types import LMMResponse
@@ -99,6 +100,49 @@ class Desk:
             return BatchStatus("not found yet" if record.is_open else record.status, not record.is_open)
         job = record.job
         return await uninterrupted(lambda: self.interface(record.whose).status(job))
+
+    async def advance(self, record: BatchRecord) -> tuple[BatchRecord, BatchStatus | None]:
+        """Look after one batch: find it, store its answers if it is over. The record as it is then, and how far it is.
+
+        Another process may have closed it. Raises CallError, StoreError.
+        """
+        record = self.journal.refresh(record)
+        if record.status == "submitting":
+            async with self.hold():
+                record = await self.settle(self.journal.refresh(record))
+        if record.status != "submitted":
+            return record, None
+        status = await self.ask(record)
+        if status.is_over:
+            async with self.hold():
+                record = self.journal.refresh(record)
+                if record.is_open:
+                    record = await self.collect(record, status)
+        return record, status
+
+    async def cancel(self, record: BatchRecord) -> BatchRecord:
+        """Have the rest of a batch not answered; what was answered is still to be collected. Under `hold`.
+
+        A batch that the provider does not know, or whose requests are lost, is given up. Raises CallError, and
+        UndecidedError where it is not known yet whether the provider has the batch.
+        """
+        job = record.job
+        if job is None:
+            record = await self.settle(record)
+            job = record.job
+            if record.is_open and job is None:
+                raise UndecidedError(f"batch {record.tag} is not found at the provider yet: cancel it later")
+        if job is None:
+            return record
+        try:
+            await uninterrupted(lambda: self.interface(record.whose).cancel(job))
+            for _ in self.journal.requests(record.tag):
+                pass
+        except (PermanentError, StoreError) as error:
+            self.say(f"{record.backend}: batch {record.tag} is given up: {error}")
+            record = msgspec.structs.replace(record, status="dropped", closed_at=_now())
+            self.journal.write(record)
+        return record
 
     async def collect(self, record: BatchRecord, status: BatchStatus) -> BatchRecord:
         """Store the answers of a batch that is over, and close it. To be called under `hold`; may be repeated.

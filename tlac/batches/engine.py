@@ -21,7 +21,7 @@ from tlac.batches.wanting import CollectingLMM
 from tlac.calls.surround import Care
 from tlac.config import Backend
 from tlac.digests import ImageDigests
-from tlac.errors import CallError, PermanentError, TlacError, TransientError
+from tlac.errors import CallError, PermanentError, StoreError, TlacError, TransientError
 from tlac.gather import gather
 from tlac.interfaces import LMM
 from tlac.interview import Respondent
@@ -79,6 +79,7 @@ class BatchEngine:
         return CallError(f"{backend}: no batch brought this answer")
 
     async def _fetch(self, spec: RunSpec, shown: Sequence[int], proposer: Proposer) -> None:
+        await self._catch_up()
         unclear = 0
         while waiting := await self._round(spec, shown, proposer):
             unclear = unclear + 1 if all(record.status == "submitting" for record, _ in waiting) else 0
@@ -86,11 +87,20 @@ class BatchEngine:
                 raise TransientError(f"{waiting[0][0].backend}: no batch arrives at the provider; run this again later")
             await self._wait(waiting)
 
+    async def _catch_up(self) -> None:
+        """Store what came in since an earlier command ended: its answers were not asked for by this one."""
+        for record in self._desk.journal.open_records():
+            try:
+                await self._desk.advance(record)
+            except StoreError:
+                raise
+            except TlacError as error:
+                # of another backend, perhaps: its requests count as under way
+                self._care.say(f"{record.backend}: batch {record.tag}: {error}")
+
     async def _round(self, spec: RunSpec, shown: Sequence[int], proposer: Proposer) -> list[_Waited]:
         """Submit what is lacking; the batches that the run has to wait for, with their keys."""
         async with self._desk.hold():
-            for record in self._desk.journal.open_records():
-                await self._settle(record)
             dispatch = Dispatch(self._desk, self._allowance, self._failed, self._stopped)
             try:
                 await self._gather(spec, shown, proposer, dispatch)
@@ -128,14 +138,6 @@ class BatchEngine:
             with suppress(PermanentError):
                 await dispatch.finish(list(backends.values()))
 
-    async def _settle(self, record: BatchRecord) -> BatchRecord:
-        try:
-            return await self._desk.settle(record)
-        except TlacError as error:
-            # of another backend, perhaps: its requests count as under way
-            self._care.say(f"{record.backend}: batch {record.tag}: {error}")
-            return record
-
     async def _wait(self, waiting: list[_Waited]) -> None:
         """Until all these batches are closed. Raises CallError when a provider does not answer for long."""
         interval_s, faults = _FIRST_POLL_S, 0
@@ -143,38 +145,23 @@ class BatchEngine:
         while True:
             for tag, (record, keys) in list(left.items()):
                 try:
-                    closed = await self._look(record)
-                    faults = 0
+                    found, status = await self._desk.advance(record)
                 except TransientError as error:
                     faults += 1
                     if faults >= _MOST_FAULTS:
                         raise
                     self._care.say(f"{error}; asking again")
                     continue
-                if closed is not None:
-                    self._note(closed, keys)
+                faults = 0
+                if status is not None:
+                    self._care.say(f"{record.backend}: batch {tag}: {record.requests:,} requests, {status.state}")
+                if not found.is_open:
+                    self._note(found, keys)
                     del left[tag]
             if not left:
                 return
             await self._care.pacing.sleep(interval_s)
             interval_s = min(_LONGEST_POLL_S, interval_s * _POLL_GROWTH)
-
-    async def _look(self, record: BatchRecord) -> BatchRecord | None:
-        """The batch, if it is closed by now: by us, or by another process."""
-        record = self._desk.journal.refresh(record)
-        if not record.is_open:
-            return record
-        if record.status == "submitting":
-            async with self._desk.hold():
-                record = await self._desk.settle(self._desk.journal.refresh(record))
-            return None if record.is_open else record
-        status = await self._desk.ask(record)
-        self._care.say(f"{record.backend}: batch {record.tag}: {record.requests:,} requests, {status.state}")
-        if not status.is_over:
-            return None
-        async with self._desk.hold():
-            record = self._desk.journal.refresh(record)
-            return await self._desk.collect(record, status) if record.is_open else record
 
     def _note(self, closed: BatchRecord, keys: frozenset[str]) -> None:
         if closed.status == "collected":

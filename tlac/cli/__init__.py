@@ -17,6 +17,7 @@ from tlac.errors import TlacError
 # command -> (module that defines it, what --help says)
 _COMMANDS = {
     "bench": ("tlac.cli.bench", "Run backends on datasets and measure them."),
+    "batch": ("tlac.cli.batch", "Look after batches that were submitted."),
     "classify": ("tlac.cli.classify", "Classify images of your own."),
     "estimate": ("tlac.cli.estimate", "Tell what a run would take, before it is started."),
     "match": ("tlac.cli.match", "Map answers that you already have onto classes."),

@@ -116,6 +116,8 @@ class OpenAIBatches:
                 # a second try after a time-out could make a second batch
                 max_retries=0,
                 timeout=_TIMEOUT_S,
+                # litellm makes a client for each call and closes none
+                extra_headers={"Connection": "close"},
                 **arguments,
             )
 

@@ -1,0 +1,153 @@
+"""`tlac batch`: the batches that `tlac bench --batch` submitted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tlac.cli.options import json_option, open_store, print_json, store_option
+from tlac.errors import IncompleteRunError, TlacError, UsageError
+
+if TYPE_CHECKING:
+    from tlac.batches.desk import Desk
+    from tlac.batches.journal import BatchRecord
+
+
+@click.group()
+def batch() -> None:
+    """Look after the batches that `tlac bench --batch` submitted: what is on disk is enough to go on.
+
+    \b
+    Examples:
+      tlac bench --backend gpt-4o --dataset cifar10-samples --batch
+      tlac batch status
+      tlac batch resume
+      tlac batch cancel --all
+    """
+
+
+@batch.command()
+@store_option
+@json_option
+def status(store: Path | None, as_json: bool) -> None:
+    """Ask the providers how far the batches are, and list them, oldest first."""
+    from tlac import loop
+
+    with open_store(store) as opened:
+        desk = _desk(opened)
+        rows = [_row(record, loop.run(_state(desk, record))) for record in desk.journal.records()]
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        click.echo("no batches")
+    for row in rows:
+        click.echo(
+            f"{row['id']}  {row['backend']}  {row['requests']:,} requests  {row['state']}  {_age(row['age_s'])} old"
+        )
+
+
+@batch.command()
+@store_option
+def resume(store: Path | None) -> None:
+    """Store the answers of the batches that are over; then the same `tlac bench` command goes on, and asks for less.
+
+    Exit code 3 while batches are still at work.
+    """
+    from tlac import loop
+
+    with open_store(store) as opened:
+        desk = _desk(opened)
+        records = desk.journal.open_records()
+        if not records:
+            click.echo("no batch is under way")
+        # one that can't be asked about leaves the others as they are
+        left = sum(loop.run(_advance(desk, record)) for record in records)
+    if left:
+        raise IncompleteRunError(f"{left} of {len(records)} batches are still open: `tlac batch resume` goes on")
+
+
+@batch.command()
+@click.argument("tag", metavar="ID", required=False)
+@click.option("--all", "all_of_them", is_flag=True, help="Every batch that is under way.")
+@store_option
+def cancel(tag: str | None, all_of_them: bool, store: Path | None) -> None:
+    """Have the rest of a batch not answered. What was answered before is paid for: `tlac batch resume` stores it."""
+    from tlac import loop
+
+    if (tag is None) == (not all_of_them):
+        raise UsageError("name one batch, as `tlac batch status` lists them, or give --all")
+    with open_store(store) as opened:
+        desk = _desk(opened)
+        records = desk.journal.open_records() if tag is None else [desk.journal.find(tag)]
+        for record in records:
+            loop.run(_cancel(desk, record))
+
+
+def _desk(store: Any) -> Desk:
+    from tlac.batches.desk import Desk
+
+    return Desk(store, say=lambda text: click.echo(f"tlac: {text}", err=True))
+
+
+async def _state(desk: Desk, record: BatchRecord) -> str:
+    if not record.is_open:
+        failed = f", {len(record.failed):,} failed" if record.failed else ""
+        return f"{record.status}, {record.answered:,} answered{failed}"
+    try:
+        return (await desk.ask(record)).state
+    except TlacError as error:
+        return f"unknown: {error}"
+
+
+async def _advance(desk: Desk, record: BatchRecord) -> bool:
+    """Whether the batch is still open."""
+    try:
+        found, status = await desk.advance(record)
+    except TlacError as error:
+        click.echo(f"{record.tag}: {error}")
+        return True
+    if found.status == "collected":
+        click.echo(f"{found.tag}: {found.answered:,} answers stored")
+        if found.failed:
+            reason = next(iter(found.failed.values()))
+            click.echo(f"{found.tag}: {len(found.failed):,} failed ({reason}); the same tlac bench asks them again")
+    elif found.is_open:
+        click.echo(f"{found.tag}: {status.state if status else 'not found yet'}")
+    return found.is_open
+
+
+async def _cancel(desk: Desk, record: BatchRecord) -> None:
+    if not record.is_open:
+        click.echo(f"{record.tag}: {record.status} already")
+        return
+    async with desk.hold():
+        found = await desk.cancel(record)
+    if found.is_open:
+        click.echo(f"{found.tag}: cancelled; `tlac batch resume` stores what was answered before")
+    else:
+        click.echo(f"{found.tag}: {found.status}")
+
+
+def _row(record: BatchRecord, state: str) -> dict[str, Any]:
+    return {
+        "id": record.tag,
+        "backend": record.backend,
+        "model": record.spec.model,
+        "job": record.job,
+        "requests": record.requests,
+        "status": record.status,
+        "state": state,
+        "age_s": round(record.age_s),
+        "answered": record.answered,
+        "failed": len(record.failed),
+        "cost_usd": record.cost_usd,
+    }
+
+
+def _age(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
