@@ -17,7 +17,7 @@ PACKAGE = Path(tlac.__file__).parent
 LAYERS = (
     ("errors",),
     ("types",),
-    ("interfaces", "batch_interface", "keys", "loop", "offline", "versions"),
+    ("interfaces", "batch_interface", "keys", "lines", "loop", "offline", "similarity", "spool", "versions"),
     ("resources", "litellm_runtime", "images", "redaction"),
     ("digests", "documents"),
     ("packs",),
@@ -25,7 +25,8 @@ LAYERS = (
     ("confidence",),
     ("metrics",),
     ("prompts", "clip_templates", "store", "matching", "registry", "identity", "accounting", "prices", "statistics"),
-    ("aliases", "combining", "method_names", "image_fusing"),
+    ("aliases", "combining", "method_names", "image_fusing", "heard"),
+    ("judging",),
     ("lmms", "encoders", "datasets", "embeddings", "scoring", "calls", "verify", "downloading", "image_vectors"),
     ("mirroring", "prepare", "proposing"),
     ("exchange", "interview", "image_scoring", "run_spec", "suites"),

@@ -75,7 +75,7 @@ def test_figures_and_tables_are_written_and_no_page(tlac_command, tmp_path: Path
 def test_a_run_that_names_a_class_there_is_not_is_refused(tlac_command, tmp_path, change, complaint) -> None:
     folder = write_reported_run(tmp_path, some_run())
     lines = folder / "predictions.jsonl"
-    from tlac.runs import prediction_line
+    from tlac.lines import prediction_line
 
     lines.write_text(prediction_line(replace(prediction(0, 0, 0), **change)) + "\n")
     shown = tlac_command("report", folder)

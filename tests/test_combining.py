@@ -48,16 +48,15 @@ def test_a_view_without_an_answer_is_left_out_and_none_at_all_is_no_answer() -> 
 
 
 def test_most_votes_win_and_the_score_decides_between_equals() -> None:
-    transcript = views(turn("a"), turn("b", 1), turn("c", 2))
-    found = combine_votes(transcript, [vote(2), vote(1, answer="mine"), vote(1)])
+    further = ((1, "stage1", "key 1"), (2, "stage1", "key 2"))
+    found = combine_votes(further, [vote(2), vote(1, answer="mine"), vote(1)])
     assert (found.predicted, found.answer, found.votes) == (1, "mine", (2, 1, 1))
-    assert found.further == ((1, "stage1", "key 1 stage1"), (2, "stage1", "key 2 stage1"))
-    assert combine_votes(transcript, [vote(2, 0.4), vote(1, 0.6)]).predicted == 1
-    assert combine_votes(transcript, [vote(2, 0.5), vote(1, 0.5)]).predicted == 1
+    assert found.further == further
+    assert combine_votes((), [vote(2, 0.4), vote(1, 0.6)]).predicted == 1
+    assert combine_votes((), [vote(2, 0.5), vote(1, 0.5)]).predicted == 1
 
 
 def test_who_gave_no_answer_has_no_vote() -> None:
-    transcript = views(turn("a"), turn("b", 1))
-    found = combine_votes(transcript, [vote(None), vote(2)])
+    found = combine_votes((), [vote(None), vote(2)])
     assert (found.predicted, found.outcome, found.votes) == (2, Outcome.ANSWERED, (None, 2))
-    assert combine_votes(transcript, [vote(None), vote(None)]).outcome is Outcome.REFUSED
+    assert combine_votes((), [vote(None), vote(None)]).outcome is Outcome.REFUSED

@@ -48,6 +48,7 @@ def test_an_image_that_can_no_more_be_read_fails_alone(store: Store) -> None:
         replace(transcripts()[0], sample="broken.png", image_sha256=identify(broken.source, "").sha256),
     ]
     found = ImageVectors(MeanEncoder(LetterEncoder()), store).find(heard, [*SAMPLES, broken])
-    assert [one.failure is None for one in found.transcripts] == [True] * 5 + [False]
-    assert "broken.png" in found.transcripts[-1].failure.reason
+    marked = list(found.mark(heard))
+    assert [one.failure is None for one in marked] == [True] * 5 + [False]
+    assert "broken.png" in marked[-1].failure.reason
     assert len(found.by_sha256) == 5

@@ -23,7 +23,7 @@ from tlac.matching import find_rule
 from tlac.registry import open_image_encoder
 from tlac.rescore import Rescoring, rescore
 from tlac.runs import Run
-from tlac.scoring import similarities
+from tlac.similarity import similarities
 from tlac.store import Store
 from tlac.types import LMMRequest, LMMResponse, Outcome
 

@@ -58,7 +58,7 @@ def test_a_choice_by_index_is_turned_back_and_one_by_name_is_kept() -> None:
         transcript("c", "x", '{"class_index": "9"}'),
         transcript("d", "x", None),
     ]
-    found = restore_choices(given_, (3, 2, 0, 1))
+    found = list(restore_choices(given_, (3, 2, 0, 1)))
     texts = [one.stage2.response.text if one.stage2 else None for one in found]
     assert json.loads(texts[0]) == {"class_index": "2"}
     assert texts[1:] == ["lorry", '{"class_index": "9"}', None]

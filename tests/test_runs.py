@@ -9,13 +9,12 @@ import pytest
 
 from tlac.accounting import Tokens
 from tlac.errors import InputError, TlacError
+from tlac.lines import prediction_line, read_predictions
 from tlac.metrics import measure
 from tlac.runs import (
     Run,
     free_name,
     name_run,
-    prediction_line,
-    read_predictions,
     read_record,
     summary,
     write_run,

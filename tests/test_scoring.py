@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tlac.matching import Ladder, Paper
-from tlac.scoring import Scorer, rank, similarities
+from tlac.scoring import Scorer
+from tlac.similarity import rank, similarities
 from tlac.types import Failure, LMMResponse, Outcome, Transcript, Turn
 
 CLASSES = ("aaa", "bbb", "abc", "bbb")

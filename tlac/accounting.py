@@ -5,10 +5,13 @@ One answer may serve many samples: each is counted once. Does not know prices.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import hashlib
+import math
+from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tlac.types import Stage, Transcript, Turn
+from tlac.types import Transcript, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,31 +50,63 @@ class Spending:
     answers_cost_usd: float | None
 
 
+class Ledger:
+    """Counts answers as they come. Holds some hundred bytes for each distinct one."""
+
+    def __init__(self) -> None:
+        self._turns = {"stage1": 0, "stage2": 0}
+        self._asked = {"stage1": 0, "stage2": 0}
+        self._tokens = [0, 0, 0]
+        self._places: dict[bytes, int] = {}
+        # by place; a price that is not known is NaN
+        self._costs = array("d")
+        self._is_paid = bytearray()
+
+    def add(self, turns: Iterable[Turn]) -> None:
+        """Count these turns."""
+        for turn in turns:
+            response = turn.response
+            self._turns[turn.stage] += 1
+            # a digest takes a third of the room of the key
+            place = self._places.setdefault(
+                hashlib.blake2b(turn.key.encode(), digest_size=16).digest(), len(self._costs)
+            )
+            if place == len(self._costs):
+                self._costs.append(math.nan if response.cost_usd is None else response.cost_usd)
+                self._is_paid.append(False)
+            # the same answer may have been paid for by one sample and found in the store by another
+            if not response.from_store and not self._is_paid[place]:
+                self._is_paid[place] = True
+                self._costs[place] = math.nan if response.cost_usd is None else response.cost_usd
+                self._asked[turn.stage] += 1
+                usage = response.usage
+                self._tokens = [
+                    had + more
+                    for had, more in zip(self._tokens, (usage.prompt, usage.completion, usage.cached), strict=True)
+                ]
+
+    def total(self) -> Spending:
+        """What all of them took."""
+        asked, turns = self._asked, self._turns
+        return Spending(
+            Calls(
+                StageCalls(asked["stage1"], turns["stage1"] - asked["stage1"]),
+                StageCalls(asked["stage2"], turns["stage2"] - asked["stage2"]),
+            ),
+            Tokens(*self._tokens),
+            _cost([cost for cost, is_paid in zip(self._costs, self._is_paid, strict=True) if is_paid]),
+            _cost(self._costs),
+        )
+
+
 def count_spending(transcripts: Iterable[Transcript]) -> Spending:
     """What these transcripts took."""
-    turns = [turn for transcript in transcripts for turn in transcript.turns]
-    distinct = {turn.key: turn for turn in turns}
-    # the same answer may have been paid for by one sample and found in the store by another
-    distinct.update({turn.key: turn for turn in turns if not turn.response.from_store})
-    paid = [turn for turn in distinct.values() if not turn.response.from_store]
-    return Spending(
-        Calls(_count("stage1", turns, paid), _count("stage2", turns, paid)),
-        Tokens(
-            sum(turn.response.usage.prompt for turn in paid),
-            sum(turn.response.usage.completion for turn in paid),
-            sum(turn.response.usage.cached for turn in paid),
-        ),
-        _cost(paid),
-        _cost(distinct.values()),
-    )
+    ledger = Ledger()
+    for transcript in transcripts:
+        ledger.add(transcript.turns)
+    return ledger.total()
 
 
-def _count(stage: Stage, turns: Sequence[Turn], paid: Sequence[Turn]) -> StageCalls:
-    asked = sum(turn.stage == stage for turn in paid)
-    return StageCalls(asked, sum(turn.stage == stage for turn in turns) - asked)
-
-
-def _cost(turns: Collection[Turn]) -> float | None:
-    costs = [turn.response.cost_usd for turn in turns]
-    known = [cost for cost in costs if cost is not None]
-    return round(sum(known), 9) if len(known) == len(costs) else None
+def _cost(costs: Iterable[float]) -> float | None:
+    total = round(sum(costs), 9)
+    return None if math.isnan(total) else total

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 from tlac import loop
-from tlac.accounting import count_spending
 from tlac.calibrating import require_encoder
 from tlac.calls.stored import OfflineLMM, StoredLMM
 from tlac.calls.surround import Care, surround
@@ -23,40 +22,38 @@ from tlac.config import Backend, EncoderConfig
 from tlac.digests import ImageDigests
 from tlac.embeddings import StoredEncoder, keep_embeddings
 from tlac.engine import Engine
-from tlac.errors import MissingAnswersError, UsageError
+from tlac.errors import UsageError
 from tlac.full_choices import FullChoices, StoredAnswers, recall_full_choices
-from tlac.gather import GatherProgress, gather
+from tlac.gather import GatherProgress, gather_into
+from tlac.heard import Heard
 from tlac.image_scoring import ImageMethod, ImageScorer
 from tlac.image_vectors import ImageVectors
 from tlac.interfaces import LMM
 from tlac.interview import Interview, Method, Respondent
 from tlac.method_names import combination_of, open_method, prompts_of, scale_of, sees_image
-from tlac.metrics import measure
+from tlac.metrics import Metrics, measure
 from tlac.offline import forbid_downloads
 from tlac.order import OrderTrials, choose_again, class_order, compare_orders, restore_choices, rotations
 from tlac.prompts import load_prompts
 from tlac.proposing import Proposer
 from tlac.registry import open_encoder, open_image_encoder, open_lmm
-from tlac.report.calls import FILE_NAME, encode_calls, facts_of
-from tlac.report.folder import report_files
-from tlac.report.run_page import ReportedRun
+from tlac.report.calls import FILE_NAME, SampleCalls, encode_calls, facts_of
 from tlac.run_spec import RunSpec, check_method, choose_samples
-from tlac.runs import Run, RunRecord, free_name, name_run, write_run
+from tlac.runs import Attachment, Run, RunRecord, begin_run, free_name, name_run
 from tlac.scoring import Scored, Scorer
 from tlac.seating import seat_interview
 from tlac.store import Store
-from tlac.types import Outcome, Transcript
+from tlac.types import Outcome, Prediction, Transcript
 from tlac.versions import installed_versions
 
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """What a method made of the samples. `transcripts` is empty where nobody was asked; `trials` hold the turns
-    of further trials, which cost as well."""
+    """What a method made of the samples. `heard` is empty where nobody was asked; its ledger also counts the turns of
+    further trials."""
 
     scored: Scored
-    transcripts: Sequence[Transcript] = ()
-    trials: Sequence[Transcript] = ()
+    heard: Heard
     stopped: str | None = None
     order: OrderTrials | None = None
     concurrency: int = 1
@@ -134,13 +131,32 @@ class Bench:
         else:
             result = self._ask(spec, method, progress)
         predictions = abstain(result.scored.predictions, spec.abstain_below, spec.calibration)
-        metrics = measure(predictions)
-        spent = count_spending([*result.transcripts, *result.trials])
-        stamp = started_at.strftime("%Y%m%d-%H%M%S")
-        named = spec.names
-        record = RunRecord(
-            run=free_name(out, name_run(stamp, spec.dataset.name, named.backend, spec.method)),
-            created_at=started_at.isoformat(timespec="seconds"),
+        if with_report:
+            # the page shows all of them, in many ways
+            predictions = tuple(predictions)
+        with begin_run(out) as run:
+            metrics = measure(run.keep(predictions))
+            stamp = started_at.strftime("%Y%m%d-%H%M%S")
+            record = replace(
+                self._record(spec, result, metrics),
+                run=free_name(out, name_run(stamp, spec.dataset.name, spec.names.backend, spec.method)),
+                created_at=started_at.isoformat(timespec="seconds"),
+                wall_s=round(time.monotonic() - started, 3),
+            )
+            transcripts = result.heard.transcripts
+            attachments: dict[str, Attachment] = {}
+            if transcripts:
+                attachments[FILE_NAME] = encode_calls(facts_of(transcripts))
+            if with_report:
+                attachments |= _report_files(spec, record, predictions, metrics, tuple(facts_of(transcripts)))
+            return run.finish(record, metrics, attachments)
+
+    def _record(self, spec: RunSpec, result: _Result, metrics: Metrics) -> RunRecord:
+        """The run's record, without its name and times."""
+        named, spent = spec.names, result.heard.ledger.total()
+        return RunRecord(
+            run="",
+            created_at="",
             backend=named.backend,
             model=named.model,
             stage2_backend=named.stage2_backend,
@@ -160,7 +176,7 @@ class Bench:
             tokens=spent.tokens,
             cost_usd=spent.cost_usd,
             answers_cost_usd=spent.answers_cost_usd,
-            wall_s=round(time.monotonic() - started, 3),
+            wall_s=0.0,
             concurrency=result.concurrency,
             limit=spec.limit,
             seed=spec.seed,
@@ -177,15 +193,6 @@ class Bench:
             abstain_below=spec.abstain_below,
             calibration=spec.calibration,
         )
-        calls = facts_of(result.transcripts)
-        attachments = {FILE_NAME: encode_calls(calls)} if calls else {}
-        if with_report:
-            # --limit has drawn the samples already; a dataset is read once more for its thumbnails
-            prompts = spec.prompts if calls else None
-            reported = ReportedRun(record, predictions, metrics, calls, prompts=prompts)
-            attachments |= report_files(reported, choose_samples(spec.dataset, spec.limit, spec.seed))
-        folder = write_run(out, record, predictions, metrics, attachments)
-        return Run(folder, record, predictions, metrics)
 
     def digests(self, spec: RunSpec) -> dict[str, str]:
         """What tells the results of this spec from all others'."""
@@ -222,30 +229,27 @@ class Bench:
             self._engine.fetch(spec, order, proposer(order))
         samples = choose_samples(spec.dataset, spec.limit, spec.seed)
         digests = ImageDigests(self._store.path, spec.dataset.name)
+        heard = Heard()
         try:
-            gathered = loop.run(gather(samples, interview(order), method, concurrency, progress, digests.identify))
+            asking = gather_into(heard.put, samples, interview(order), method, concurrency, progress, digests.identify)
+            stopped = loop.run(asking)
         finally:
             digests.save()
-        _require_answers(gathered.transcripts)
-        heard: Sequence[Transcript] = gathered.transcripts
+        heard.require_answers()
+        transcripts: Iterable[Transcript] = heard.transcripts
         vectors = None
         if images is not None:
-            found = images.find(heard, samples)
-            heard, vectors = found.transcripts, found.by_sha256
-        scored = scorer.score(restore_choices(heard, order), combination_of(method), vectors)
-        asked_again: list[Transcript] = []
-        trials = []
-        for turned in rotated if gathered.stopped is None else ():
-            again = loop.run(choose_again(gathered.transcripts, interview(turned), concurrency))
-            trials.append(scorer.score(restore_choices(again, turned)).predictions)
-            # their first stage is counted already
-            asked_again += [replace(transcript, stage1=None) for transcript in again]
-        changes = compare_orders(scored.predictions, trials) if trials and trials[0] else None
+            found = images.find(heard.transcripts, samples)
+            transcripts, vectors = found.mark(heard.transcripts), found.by_sha256
+        scored = scorer.score(restore_choices(transcripts, order), combination_of(method), vectors)
+        changes = None
+        if stopped is None:
+            changes = _try_orders(rotated, heard, interview, concurrency, scorer, scored)
         shown = [classes[place] for place in order]
         reader = StoredAnswers(self._store)
         stored = seat_interview(spec, order, lambda backend: Respondent(backend, reader))
-        full = loop.run(recall_full_choices(gathered.transcripts, stored, shown))
-        return _Result(scored, gathered.transcripts, asked_again, gathered.stopped, changes, concurrency, full)
+        full = loop.run(recall_full_choices(heard.transcripts, stored, shown))
+        return _Result(scored, heard, stopped, changes, concurrency, full)
 
     def _scorer(self, spec: RunSpec, classes: Sequence[str]) -> Scorer:
         return Scorer(classes, self.encoder(spec.encoder), spec.rule, spec.template, spec.aliases)
@@ -261,19 +265,43 @@ class Bench:
             self._is_offline,
         )
         samples = choose_samples(spec.dataset, spec.limit, spec.seed)
-        return _Result(method.look(samples, scorer, progress.advance if progress else _ignore))
+        return _Result(method.look(samples, scorer, progress.advance if progress else _ignore), Heard())
 
 
 def _ignore(transcript: Transcript) -> None:
     pass
 
 
-def _require_answers(transcripts: Sequence[Transcript]) -> None:
-    missing = [transcript for transcript in transcripts if transcript.failure and transcript.failure.kind == "missing"]
-    if missing:
-        first = ", ".join(transcript.sample for transcript in missing[:3])
-        more = ", ..." if len(missing) > 3 else ""
-        reason = missing[0].failure.reason if missing[0].failure else ""
-        raise MissingAnswersError(
-            f"answers for {len(missing)} of {len(transcripts)} samples are missing: {first}{more} ({reason})"
-        )
+def _try_orders(
+    orders: Sequence[Sequence[int]],
+    heard: Heard,
+    interview: Callable[[Sequence[int]], Interview],
+    concurrency: int,
+    scorer: Scorer,
+    scored: Scored,
+) -> OrderTrials | None:
+    """Ask stage 2 again in these orders; None where nobody was asked."""
+    trials = []
+    for order in orders:
+        again = loop.run(choose_again(heard.transcripts, interview(order), concurrency))
+        trials.append(scorer.score(restore_choices(again, order)).predictions)
+        for transcript in again:
+            # their first stage is counted already
+            heard.ledger.add(replace(transcript, stage1=None).turns)
+    return compare_orders(scored.predictions, trials) if trials and trials[0] else None
+
+
+def _report_files(
+    spec: RunSpec,
+    record: RunRecord,
+    predictions: Sequence[Prediction],
+    metrics: Metrics,
+    calls: Sequence[SampleCalls],
+) -> dict[str, bytes]:
+    # here, not above: a run without a report does without jinja2
+    from tlac.report.folder import report_files
+    from tlac.report.run_page import ReportedRun
+
+    reported = ReportedRun(record, predictions, metrics, calls, prompts=spec.prompts if calls else None)
+    # --limit has drawn the samples already; a dataset is read once more for its thumbnails
+    return report_files(reported, choose_samples(spec.dataset, spec.limit, spec.seed))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tlac.matching import ClassIndex, MatchingRule, Verdict
-from tlac.types import Outcome, Prediction, Transcript
+from tlac.types import Outcome, Prediction, Stage, Transcript
 
 
 def members_of(transcript: Transcript) -> list[Transcript]:
@@ -43,16 +43,16 @@ def fuse(transcript: Transcript, rule: MatchingRule, index: ClassIndex) -> Verdi
     return Verdict(Outcome.ANSWERED, text, None, "similarity", also=tuple(also))
 
 
-def combine_votes(transcript: Transcript, members: Sequence[Prediction]) -> Prediction:
+def combine_votes(further: tuple[tuple[int, Stage, str], ...], members: Sequence[Prediction]) -> Prediction:
     """The prediction that most members made; between equals the one with the highest sum of scores, then the
-    lower index. What else stands in it is from the first member that made it.
+    lower index. What else stands in it is from the first member that made it; `further` as in Prediction.
 
     A member without an answer has no vote; where none has an answer, the first member's outcome stands.
     """
     votes = tuple(member.predicted for member in members)
     first = members[0]
     rest = {
-        "further": tuple((turn.member, turn.stage, turn.key) for turn in transcript.further),
+        "further": further,
         "votes": votes if len(votes) > 1 else (),
         "stage1_key": first.stage1_key,
         "stage2_key": first.stage2_key,

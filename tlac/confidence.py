@@ -7,11 +7,13 @@ labelled runs it is a logistic curve of the margin, one level for each rung. Doe
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from tlac.spool import Replay
 from tlac.types import Float64Array, Outcome, Prediction
 
 BINS = 10
@@ -81,16 +83,18 @@ def agreement(prediction: Prediction) -> float:
     The witnesses: what decided; the nearest class name, where something else decided; the class names that stand
     in the answer, where one does; every other member's vote.
     """
-    witnesses = [True]
+    predicted, agreeing, witnesses = prediction.predicted, 1, 1
     if prediction.rung in ("exact", "choice") and prediction.margin is not None:
-        witnesses.append(prediction.margin >= 0)
+        witnesses += 1
+        agreeing += prediction.margin >= 0
     if prediction.words:
-        witnesses.append(prediction.predicted in prediction.words)
+        witnesses += 1
+        agreeing += predicted in prediction.words
     if prediction.votes:
+        witnesses += len(prediction.votes) - 1
         # one of the votes for the predicted class is what decided
-        agreeing = prediction.votes.count(prediction.predicted) - 1
-        witnesses += [True] * agreeing + [False] * (len(prediction.votes) - 1 - agreeing)
-    return round((sum(witnesses) + 1) / (len(witnesses) + 2), 6)
+        agreeing += prediction.votes.count(predicted) - 1
+    return round((agreeing + 1) / (witnesses + 2), 6)
 
 
 def fit(predictions: Sequence[Prediction], encoder: str = "", runs: tuple[str, ...] = ()) -> Calibration | None:
@@ -145,14 +149,14 @@ def _sigmoid(value: float) -> float:
 
 def abstain(
     predictions: Sequence[Prediction], below: float | None, calibration: Calibration | None = None
-) -> tuple[Prediction, ...]:
+) -> Sequence[Prediction]:
     """The predictions with their confidence where it is calibrated; those less sure than `below` have abstained.
 
     What abstains has no class, and counts as a sample without an answer; the rest of it stays to be seen.
     """
     if below is None and calibration is None:
-        return tuple(predictions)
-    return tuple(_weigh(prediction, below, calibration) for prediction in predictions)
+        return predictions
+    return Replay(len(predictions), lambda: (_weigh(prediction, below, calibration) for prediction in predictions))
 
 
 def _weigh(prediction: Prediction, below: float | None, calibration: Calibration | None) -> Prediction:
@@ -164,26 +168,51 @@ def _weigh(prediction: Prediction, below: float | None, calibration: Calibration
     return replace(told, outcome=Outcome.ABSTAINED, predicted=None, reason=reason)
 
 
-def measure_confidence(predictions: Sequence[Prediction]) -> ConfidenceMetrics | None:
-    """What the confidences of predictions are worth: their own where they have one, else agreement.
+class ConfidenceTally:
+    """Looks at labelled predictions one by one: their own confidence where all have one, else agreement."""
 
-    None without labelled, answered samples.
-    """
-    known = [one for one in predictions if one.label is not None and one.predicted is not None]
-    if not known:
-        return None
-    is_calibrated = all(one.confidence is not None for one in known)
-    sure = np.array([one.confidence if is_calibrated else confidence_of(one) for one in known], np.float64)
-    right = np.array([one.predicted == one.label for one in known], np.float64)
-    curve = risk_coverage(sure, right)
-    return ConfidenceMetrics(
-        is_calibrated,
-        len(known),
-        calibration_error(sure, right),
-        round(float(np.mean((sure - right) ** 2)), 6),
-        round(_area(curve), 6),
-        _thin(curve),
-    )
+    def __init__(self) -> None:
+        self._own = array("d")
+        self._agreement = array("d")
+        self._right = bytearray()
+        self._is_calibrated = True
+
+    def add(self, prediction: Prediction) -> None:
+        """Take one more labelled prediction into account; one without a class says nothing."""
+        if prediction.predicted is None:
+            return
+        if prediction.confidence is None:
+            self._is_calibrated = False
+        else:
+            self._own.append(prediction.confidence)
+        sure = confidence_of(prediction)
+        self._agreement.append(math.nan if sure is None else sure)
+        self._right.append(prediction.predicted == prediction.label)
+
+    def measure(self) -> ConfidenceMetrics | None:
+        """What the confidences are worth; None without labelled, answered samples."""
+        if not self._right:
+            return None
+        sure = np.array(self._own if self._is_calibrated else self._agreement, np.float64)
+        right = np.array(self._right, np.float64)
+        curve = risk_coverage(sure, right)
+        return ConfidenceMetrics(
+            self._is_calibrated,
+            len(right),
+            calibration_error(sure, right),
+            round(float(np.mean((sure - right) ** 2)), 6),
+            round(_area(curve), 6),
+            _thin(curve),
+        )
+
+
+def measure_confidence(predictions: Iterable[Prediction]) -> ConfidenceMetrics | None:
+    """What the confidences of predictions are worth, see ConfidenceTally."""
+    tally = ConfidenceTally()
+    for prediction in predictions:
+        if prediction.label is not None:
+            tally.add(prediction)
+    return tally.measure()
 
 
 def calibration_error(sure: Float64Array, right: Float64Array, bins: int = BINS) -> float:

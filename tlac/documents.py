@@ -147,6 +147,15 @@ def parse_answer(key: str, text: bytes) -> StoredAnswer:
     return StoredAnswer(key, request, _response(row.response), row.backend)
 
 
+def parse_answer_words(text: bytes) -> LMMResponse:
+    """The response from the store's JSON text as far as a matching rule looks at it: outcome, text and reason.
+
+    Parsing is as strict as for the whole.
+    """
+    found: _ResponseDocument = decode(text, _AnswerRow).response
+    return LMMResponse(_OUTCOMES[found.outcome], found.text, found.reason, from_store=True)
+
+
 def parse_answer_response(text: bytes) -> LMMResponse:
     """The response alone from the store's JSON text; skips over the request, which may hold a long class list."""
     return _response(decode(text, _AnswerRow).response)

@@ -39,11 +39,20 @@ class Gathered:
 
 @dataclass(slots=True)
 class _Progress:
-    """What the workers share."""
+    """What the workers share. `done` waits for a sample before it."""
 
     pending: Iterator[tuple[int, Sample]]
+    keep: Callable[[Transcript], None]
     done: dict[int, Transcript] = field(default_factory=dict)
+    kept: int = 0
     stopped: str | None = None
+
+    def finish(self, position: int, transcript: Transcript) -> None:
+        """Keep what has no sample before it that is still asked about."""
+        self.done[position] = transcript
+        while self.kept in self.done:
+            self.keep(self.done.pop(self.kept))
+            self.kept += 1
 
 
 async def _identify(source: Path | bytes, name: str) -> Image:
@@ -58,13 +67,29 @@ async def gather(
     progress: GatherProgress | None = None,
     identify: Identify = _identify,
 ) -> Gathered:
-    """Ask `method`'s questions about every sample, at most `concurrency` samples at a time.
+    """As `gather_into`, with the transcripts of all samples at once."""
+    transcripts: list[Transcript] = []
+    stopped = await gather_into(transcripts.append, samples, interview, method, concurrency, progress, identify)
+    return Gathered(tuple(transcripts), stopped)
+
+
+async def gather_into(  # noqa: PLR0913, PLR0917 - what is asked, how, and who hears of it
+    keep: Callable[[Transcript], None],
+    samples: Iterable[Sample],
+    interview: Interview,
+    method: Method,
+    concurrency: int,
+    progress: GatherProgress | None = None,
+    identify: Identify = _identify,
+) -> str | None:
+    """Ask `method`'s questions about every sample, at most `concurrency` samples at a time; give `keep` the
+    transcripts in the order of the samples, each as soon as all before it are there.
 
     A sample whose image can't be read or whose call fails has a transcript with `failure`. After a
-    PermanentError no further sample is asked about, and the rest say so in their `failure`.
+    PermanentError no further sample is asked about, and the rest say so in their `failure`: its text is returned.
     Raises StoreError when answers can't be kept.
     """
-    state = _Progress(enumerate(samples))
+    state = _Progress(enumerate(samples), keep)
 
     async def work() -> None:
         for position, sample in state.pending:
@@ -74,7 +99,7 @@ async def gather(
                 )
             else:
                 transcript = await _ask(sample, interview, method, state, identify)
-            state.done[position] = transcript
+            state.finish(position, transcript)
             if progress is not None:
                 progress.advance(transcript)
 
@@ -85,7 +110,7 @@ async def gather(
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
-    return Gathered(tuple(state.done[position] for position in sorted(state.done)), state.stopped)
+    return state.stopped
 
 
 async def _ask(

@@ -14,7 +14,8 @@ import numpy as np
 from tlac.image_vectors import BATCH, ImageVectors, SeenImage
 from tlac.interfaces import ImageEncoder, TextEncoder
 from tlac.matching import apply_template
-from tlac.scoring import PLACES, TOP, Scored, rank, similarities
+from tlac.scoring import TOP, Scored
+from tlac.similarity import PLACES, rank, similarities
 from tlac.store import Store
 from tlac.types import Failure, Float32Array, Outcome, Prediction, Sample, Transcript
 

@@ -33,10 +33,18 @@ class SeenImage:
 
 @dataclass(frozen=True, slots=True)
 class FoundVectors:
-    """Vectors (d,) by the sha256 of their image, and the transcripts, failed where the image can't be read."""
+    """Vectors (d,) by the sha256 of their image, and what there is to say of those that can't be read."""
 
     by_sha256: Mapping[str, Float32Array]
-    transcripts: Sequence[Transcript]
+    complaints: Mapping[str | None, str]
+
+    def mark(self, transcripts: Iterable[Transcript]) -> Iterator[Transcript]:
+        """The transcripts, failed where the image can't be read."""
+        for transcript in transcripts:
+            if transcript.failure is None and transcript.image_sha256 in self.complaints:
+                yield replace(transcript, failure=Failure("sample", self.complaints[transcript.image_sha256]))
+            else:
+                yield transcript
 
 
 class ImageVectors:
@@ -47,17 +55,15 @@ class ImageVectors:
         self._store = store
         self._is_offline = is_offline
 
-    def find(self, transcripts: Sequence[Transcript], samples: Iterable[Sample] = ()) -> FoundVectors:
+    def find(self, transcripts: Iterable[Transcript], samples: Iterable[Sample] = ()) -> FoundVectors:
         """The vectors of all images that have an answer; what the store lacks is made from `samples`.
 
-        A sample whose image can't be read has failed. Raises MissingAnswersError for what is in neither, and as
-        `look` does.
+        Raises MissingAnswersError for what is in neither, and as `look` does.
         """
-        wanted = {
-            transcript.image_sha256: transcript.sample
-            for transcript in reversed(transcripts)
-            if transcript.image_sha256 is not None and _has_answer(transcript)
-        }
+        wanted: dict[str, str] = {}
+        for transcript in transcripts:
+            if transcript.image_sha256 is not None and _has_answer(transcript):
+                wanted.setdefault(transcript.image_sha256, transcript.sample)
         keys = {sha256: embedding_key(self._encoder.fingerprint, sha256) for sha256 in wanted}
         known = self._store.get_embeddings(list(keys.values()))
         vectors = {sha256: known[key][0] for sha256, key in keys.items() if key in known}
@@ -73,18 +79,10 @@ class ImageVectors:
         missing = [sample for sha256, sample in wanted.items() if sha256 not in vectors and sha256 not in complaints]
         if missing:
             raise MissingAnswersError(
-                f"{len(missing)} of {len(wanted)} images, {missing[-1]} first, have no vector of this encoder in the "
+                f"{len(missing)} of {len(wanted)} images, {missing[0]} first, have no vector of this encoder in the "
                 "store: `tlac bench` with the same method, encoder and dataset makes them"
             )
-        return FoundVectors(
-            vectors,
-            [
-                replace(transcript, failure=Failure("sample", complaints[transcript.image_sha256]))
-                if transcript.failure is None and transcript.image_sha256 in complaints
-                else transcript
-                for transcript in transcripts
-            ],
-        )
+        return FoundVectors(vectors, complaints)
 
     def look(self, samples: Sequence[Sample]) -> Iterator[SeenImage]:
         """The samples with their images' vectors, in their order.

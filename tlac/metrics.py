@@ -7,14 +7,31 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
-from tlac.confidence import ConfidenceMetrics, measure_confidence
+from tlac.confidence import ConfidenceMetrics, ConfidenceTally
 from tlac.types import Outcome, Prediction
 
 # the 97.5 % point of the normal distribution; importing scipy.stats for it would double a warm run's time
 _Z95 = 1.959963984540054
+# label, outcome, rung, predicted class, whether the label is among the five best
+_Case: TypeAlias = tuple["int | None", str, "str | None", "int | None", bool]
+
+
+class _Labelled(NamedTuple):
+    """What labelled predictions have in common, as far as it is counted."""
+
+    label: int
+    outcome: str
+    rung: str | None
+    predicted: int | None
+    is_in_top: bool
+
+    @property
+    def is_correct(self) -> bool:
+        return self.predicted == self.label
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,72 +119,117 @@ def _share(part: float, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def measure(predictions: Sequence[Prediction]) -> Metrics:
-    """The metrics of predictions, labelled or not."""
-    counts = Counter(prediction.outcome for prediction in predictions)
-    labelled = [prediction for prediction in predictions if prediction.label is not None]
-    n = len(labelled)
-    correct = sum(prediction.predicted == prediction.label for prediction in labelled)
-    answered = sum(prediction.outcome is Outcome.ANSWERED for prediction in labelled)
-    in_top = sum(any(index == prediction.label for index, _ in prediction.top5) for prediction in labelled)
+def measure(predictions: Iterable[Prediction]) -> Metrics:
+    """The metrics of predictions, labelled or not, each looked at once."""
+    cases: Counter[_Case] = Counter()
+    shortlists = _Shortlists()
+    confidence = ConfidenceTally()
+    for prediction in predictions:
+        label = prediction.label
+        is_in_top = label is not None and any([index == label for index, _ in prediction.top5])
+        cases[label, prediction.outcome.value, prediction.rung, prediction.predicted, is_in_top] += 1
+        if prediction.shortlist:
+            shortlists.add(prediction)
+        if label is not None:
+            confidence.add(prediction)
+    return _summarise(cases, shortlists.measure(), confidence.measure())
+
+
+def _summarise(
+    cases: Mapping[_Case, int], shortlist: ShortlistMetrics | None, confidence: ConfidenceMetrics | None
+) -> Metrics:
+    total = sum(cases.values())
+    outcomes: Counter[str] = Counter()
+    for (_, outcome, *_), n in cases.items():
+        outcomes[outcome] += n
+    labelled = [(_Labelled(case[0], *case[1:]), n) for case, n in cases.items() if case[0] is not None]
+    n = sum(count for _, count in labelled)
+    correct = sum(count for case, count in labelled if case.is_correct)
+    answered = sum(count for case, count in labelled if case.outcome == Outcome.ANSWERED.value)
     per_class = _per_class(labelled)
     recalls = [entry.correct / entry.n for entry in per_class if entry.n]
     scores = [2 * entry.correct / (entry.n + entry.predicted) for entry in per_class]
     return Metrics(
-        n=len(predictions),
-        answered=counts[Outcome.ANSWERED],
-        refused=counts[Outcome.REFUSED],
-        empty=counts[Outcome.EMPTY],
-        truncated=counts[Outcome.TRUNCATED],
-        unparsed=counts[Outcome.UNPARSED],
-        failed=counts[Outcome.FAILED],
-        coverage=_share(counts[Outcome.ANSWERED], len(predictions)),
+        n=total,
+        answered=outcomes["answered"],
+        refused=outcomes["refused"],
+        empty=outcomes["empty"],
+        truncated=outcomes["truncated"],
+        unparsed=outcomes["unparsed"],
+        failed=outcomes["failed"],
+        coverage=_share(outcomes["answered"], total),
         accuracy=_share(correct, n),
         accuracy_ci95=wilson_interval(correct, n) if n else None,
         accuracy_answered=_share(correct, answered),
-        top5=_share(in_top, n),
+        top5=_share(sum(count for case, count in labelled if case.is_in_top), n),
         mean_per_class=_share(math.fsum(recalls), len(recalls)),
         macro_f1=_share(math.fsum(scores), len(scores)),
         by_rung=_by_rung(labelled),
         per_class=per_class,
-        confused=most_confused(labelled),
-        abstained=counts[Outcome.ABSTAINED],
-        shortlist=_shortlist(predictions),
-        confidence=measure_confidence(predictions),
+        confused=_most_confused(_confusions(labelled)),
+        abstained=outcomes["abstained"],
+        shortlist=shortlist,
+        confidence=confidence,
     )
 
 
-def _shortlist(predictions: Sequence[Prediction]) -> ShortlistMetrics | None:
-    shown = [prediction for prediction in predictions if prediction.shortlist]
-    if not shown:
-        return None
-    held = [one.label in one.shortlist for one in shown if one.label is not None]
-    size = sum(len(one.shortlist) for one in shown) / len(shown)
-    return ShortlistMetrics(len(shown), size, sum(one.looked_again for one in shown), _share(sum(held), len(held)))
+@dataclass(slots=True)
+class _Shortlists:
+    """What is counted of samples whose stage 2 was shown a shortlist."""
+
+    n: int = 0
+    size: int = 0
+    looked_again: int = 0
+    labelled: int = 0
+    held: int = 0
+
+    def add(self, shown: Prediction) -> None:
+        self.n += 1
+        self.size += len(shown.shortlist)
+        self.looked_again += shown.looked_again
+        if shown.label is not None:
+            self.labelled += 1
+            self.held += shown.label in shown.shortlist
+
+    def measure(self) -> ShortlistMetrics | None:
+        if not self.n:
+            return None
+        return ShortlistMetrics(self.n, self.size / self.n, self.looked_again, _share(self.held, self.labelled))
 
 
-def most_confused(predictions: Sequence[Prediction], count: int = 10) -> tuple[Confusion, ...]:
-    """The `count` pairs of classes that were confused most often, then by label and prediction."""
-    wrong = Counter(
-        (prediction.label, prediction.predicted)
-        for prediction in predictions
-        if prediction.label is not None and prediction.predicted not in (None, prediction.label)
-    )
-    found = [Confusion(label, predicted, n) for (label, predicted), n in wrong.items() if predicted is not None]
+def _most_confused(wrong: Mapping[tuple[int, int], int], count: int = 10) -> tuple[Confusion, ...]:
+    """The `count` pairs (label, predicted) that occur most often, then by label and prediction."""
+    found = [Confusion(label, predicted, n) for (label, predicted), n in wrong.items()]
     return tuple(sorted(found, key=lambda pair: (-pair.n, pair.label, pair.predicted))[:count])
 
 
-def _per_class(labelled: Sequence[Prediction]) -> tuple[ClassMetrics, ...]:
-    support = Counter(prediction.label for prediction in labelled)
-    predicted = Counter(prediction.predicted for prediction in labelled if prediction.predicted is not None)
-    correct = Counter(prediction.label for prediction in labelled if prediction.predicted == prediction.label)
-    indices = sorted(index for index in support.keys() | predicted.keys() if index is not None)
+def _confusions(labelled: Sequence[tuple[_Labelled, int]]) -> Counter[tuple[int, int]]:
+    wrong: Counter[tuple[int, int]] = Counter()
+    for case, n in labelled:
+        if case.predicted is not None and not case.is_correct:
+            wrong[case.label, case.predicted] += n
+    return wrong
+
+
+def _per_class(labelled: Sequence[tuple[_Labelled, int]]) -> tuple[ClassMetrics, ...]:
+    support: Counter[int] = Counter()
+    predicted: Counter[int] = Counter()
+    correct: Counter[int] = Counter()
+    for case, n in labelled:
+        support[case.label] += n
+        if case.predicted is not None:
+            predicted[case.predicted] += n
+        if case.is_correct:
+            correct[case.label] += n
+    indices = sorted(support.keys() | predicted.keys())
     return tuple(ClassMetrics(index, support[index], predicted[index], correct[index]) for index in indices)
 
 
-def _by_rung(labelled: Sequence[Prediction]) -> dict[str, RungMetrics]:
-    found: dict[str, list[bool]] = {}
-    for prediction in labelled:
-        if prediction.rung is not None and prediction.predicted is not None:
-            found.setdefault(prediction.rung, []).append(prediction.predicted == prediction.label)
-    return {rung: RungMetrics(len(hits), sum(hits) / len(hits)) for rung, hits in sorted(found.items())}
+def _by_rung(labelled: Sequence[tuple[_Labelled, int]]) -> dict[str, RungMetrics]:
+    decided: Counter[str] = Counter()
+    correct: Counter[str] = Counter()
+    for case, n in labelled:
+        if case.rung is not None and case.predicted is not None:
+            decided[case.rung] += n
+            correct[case.rung] += n * case.is_correct
+    return {rung: RungMetrics(n, correct[rung] / n) for rung, n in sorted(decided.items())}

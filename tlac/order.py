@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tlac.errors import CallError, UsageError
@@ -53,12 +53,12 @@ def rotations(order: Sequence[int], trials: int) -> list[tuple[int, ...]]:
     return [(*order[start:], *order[:start]) for start in starts]
 
 
-def restore_choices(transcripts: Sequence[Transcript], order: Sequence[int]) -> list[Transcript]:
+def restore_choices(transcripts: Iterable[Transcript], order: Sequence[int]) -> Iterator[Transcript]:
     """The transcripts with choices by index turned from the order that was shown to the dataset's own."""
     if list(order) == sorted(order):
-        return list(transcripts)
+        return iter(transcripts)
     index = ClassIndex([""] * len(order))
-    return [_restore(transcript, order, index) for transcript in transcripts]
+    return (_restore(transcript, order, index) for transcript in transcripts)
 
 
 def _restore(transcript: Transcript, order: Sequence[int], index: ClassIndex) -> Transcript:
@@ -76,7 +76,7 @@ def _restore(transcript: Transcript, order: Sequence[int], index: ClassIndex) ->
 
 
 async def choose_again(
-    transcripts: Sequence[Transcript], interview: Interview, concurrency: int
+    transcripts: Iterable[Transcript], interview: Interview, concurrency: int
 ) -> tuple[Transcript, ...]:
     """The transcripts that had a stage 2, with another in its place: that of `interview`, whose list is rotated.
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from tlac.config import BackendSpec, Prices, load_backend
 from tlac.errors import MissingAnswersError, UsageError
+from tlac.lines import PREDICTIONS, read_predictions
 from tlac.prices import cost_usd, prices_of
-from tlac.runs import read_predictions, read_record
+from tlac.runs import read_record
 from tlac.store import Store, StoredAnswer
 
 
@@ -37,7 +38,7 @@ def reprice(folder: Path, store: Store) -> Repriced:
     Raises InputError for a folder that is no run, MissingAnswersError for answers that are not in the store.
     """
     record = read_record(folder)
-    keys = {key for prediction in read_predictions(folder / "predictions.jsonl") for key in prediction.keys}
+    keys = {key for prediction in read_predictions(folder / PREDICTIONS) for key in prediction.keys}
     entries = [entry for entry in map(store.get_entry, sorted(keys)) if entry is not None]
     if len(entries) < len(keys):
         raise MissingAnswersError(

@@ -87,12 +87,12 @@ def _drawn(limit: int | None, seed: int) -> tuple[int | None, int]:
 
 
 def _saw_these_images(predictions: Sequence[Prediction], spec: RunSpec) -> bool:
-    samples = list(choose_samples(spec.dataset, spec.limit, spec.seed))
-    if [sample.id for sample in samples] != [prediction.sample for prediction in predictions]:
+    samples = choose_samples(spec.dataset, spec.limit, spec.seed)
+    if len(samples) != len(predictions):
         return False
     try:
         return all(
-            identify(sample.source, sample.id).sha256 == prediction.image_sha256
+            sample.id == prediction.sample and identify(sample.source, sample.id).sha256 == prediction.image_sha256
             for sample, prediction in zip(samples, predictions, strict=True)
         )
     except InputError:

@@ -9,10 +9,11 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -20,32 +21,15 @@ from tlac.accounting import Calls, Tokens
 from tlac.confidence import Calibration
 from tlac.errors import InputError, TlacError
 from tlac.full_choices import FullChoices
+from tlac.lines import PREDICTIONS, read_predictions, write_predictions
 from tlac.metrics import Metrics, measure
 from tlac.order import OrderTrials
+from tlac.spool import Replay
 from tlac.types import Prediction
 
 RUN_FORMAT = 1
-# what predictions.jsonl holds, in this order; nothing that differs between two runs of equal answers
-_LINE_FIELDS = (
-    "sample",
-    "image_sha256",
-    "label",
-    "outcome",
-    "answer",
-    "choice",
-    "rung",
-    "predicted",
-    "score",
-    "margin",
-    "top5",
-    "stage1_key",
-    "stage2_key",
-    "words",
-    "reason",
-)
-# what follows them where a method or an option has it to say
-_FURTHER_FIELDS = ("shortlist", "looked_again", "further", "votes", "confidence")
-_LINE_ENCODER = msgspec.json.Encoder()
+# a file's content, or its pieces
+Attachment: TypeAlias = "bytes | Iterable[bytes]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +86,14 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished run: its record, predictions and metrics, and the folder where they lie."""
+    """A finished run: its record, predictions and metrics, and the folder where they lie.
+
+    The predictions of a run that was written or read are read from its folder whenever they are gone through.
+    """
 
     folder: Path
     record: RunRecord
-    predictions: tuple[Prediction, ...]
+    predictions: Sequence[Prediction]
     metrics: Metrics
 
 
@@ -155,32 +142,6 @@ def summary(run: Run) -> dict[str, Any]:
     }
 
 
-def prediction_line(prediction: Prediction) -> str:
-    """One line of predictions.jsonl, without its line break."""
-    content = {name: getattr(prediction, name) for name in _LINE_FIELDS}
-    content["outcome"] = prediction.outcome.value
-    for name in _FURTHER_FIELDS:
-        value = getattr(prediction, name)
-        # not by truth: a confidence of 0.0 is said
-        if value is not None and value is not False and value != ():
-            content[name] = value
-    return _LINE_ENCODER.encode(content).decode()
-
-
-def read_predictions(path: Path) -> Iterator[Prediction]:
-    """The predictions in a predictions.jsonl, in order. Raises InputError naming file and line."""
-    decoder = msgspec.json.Decoder(Prediction)
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                try:
-                    yield decoder.decode(line)
-                except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                    raise InputError(f"{path}: line {number}: {error}") from error
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror}; is this a run folder?") from error
-
-
 def read_record(folder: Path) -> RunRecord:
     """The run.json of a run folder. Raises InputError."""
     path = folder / "run.json"
@@ -192,15 +153,22 @@ def read_record(folder: Path) -> RunRecord:
         raise InputError(f"{path}: not a run record: {error}") from error
 
 
+def _predictions_in(folder: Path, count: int) -> Sequence[Prediction]:
+    return Replay(count, lambda: read_predictions(folder / PREDICTIONS))
+
+
 def read_run(folder: Path) -> Run:
     """A whole run folder, measured anew from its predictions. Raises InputError."""
     record = read_record(folder)
-    predictions = tuple(read_predictions(folder / "predictions.jsonl"))
     count = len(record.classes)
-    for prediction in predictions:
+
+    def check(prediction: Prediction) -> Prediction:
         if any(index is not None and not 0 <= index < count for index in (prediction.label, prediction.predicted)):
             raise InputError(f"{folder}: {prediction.sample}: a class outside the {count} that run.json lists")
-    return Run(folder, record, predictions, measure(predictions))
+        return prediction
+
+    metrics = measure(map(check, read_predictions(folder / PREDICTIONS)))
+    return Run(folder, record, _predictions_in(folder, metrics.n), metrics)
 
 
 def find_runs(place: Path) -> list[Path]:
@@ -226,39 +194,78 @@ def free_name(out: Path, name: str) -> str:
     return candidate
 
 
+class UnfinishedRun:
+    """A run folder while it is made, in a folder beside it that nobody takes for a run."""
+
+    def __init__(self, out: Path, scratch: Path) -> None:
+        self._out = out
+        self._scratch = scratch
+
+    def keep(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+        """Write predictions as they are gone through, and give them on. Raises TlacError."""
+        with _complaining(self._out):
+            yield from write_predictions(self._scratch / PREDICTIONS, predictions)
+
+    def finish(self, record: RunRecord, metrics: Metrics, attachments: Mapping[str, Attachment]) -> Run:
+        """Write what belongs to the predictions and give the folder its name.
+
+        `attachments` are further files by their path in the folder, such as report.html. Raises TlacError.
+        """
+        folder = self._out / record.run
+        with _complaining(self._out):
+            _write_json(self._scratch / "metrics.json", asdict(metrics))
+            _write_json(self._scratch / "run.json", asdict(record))
+            for name, content in attachments.items():
+                path = self._scratch / name
+                path.parent.mkdir(exist_ok=True)
+                with path.open("wb") as file:
+                    file.writelines((content,) if isinstance(content, bytes) else content)
+            if folder.exists():
+                raise TlacError(f"{folder}: exists already and is not overwritten")
+            self._scratch.rename(folder)
+        return Run(folder, record, _predictions_in(folder, metrics.n), metrics)
+
+
+@contextmanager
+def begin_run(out: Path) -> Iterator[UnfinishedRun]:
+    """A run folder in `out`, to be filled and finished; what is not finished leaves nothing behind.
+
+    Raises TlacError where `out` can't be written.
+    """
+    with _complaining(out):
+        out.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))
+    try:
+        with _complaining(out):
+            scratch.chmod(0o755)
+        yield UnfinishedRun(out, scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
 def write_run(
     out: Path,
     record: RunRecord,
     predictions: Iterable[Prediction],
     metrics: Metrics,
-    attachments: Mapping[str, bytes],
+    attachments: Mapping[str, Attachment],
 ) -> Path:
     """Write a run folder in `out` and give its path. Nothing is overwritten; a crash leaves no half folder.
 
-    `attachments` are further files by their path in the folder, such as report.html.
     Raises TlacError where the folder can't be written.
     """
-    folder = out / record.run
+    with begin_run(out) as run:
+        for _ in run.keep(predictions):
+            pass
+        return run.finish(record, metrics, attachments).folder
+
+
+@contextmanager
+def _complaining(out: Path) -> Iterator[None]:
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))
-        try:
-            scratch.chmod(0o755)
-            with (scratch / "predictions.jsonl").open("w", encoding="utf-8", newline="\n") as lines:
-                lines.writelines(prediction_line(prediction) + "\n" for prediction in predictions)
-            _write_json(scratch / "metrics.json", asdict(metrics))
-            _write_json(scratch / "run.json", asdict(record))
-            for name, content in attachments.items():
-                (scratch / name).parent.mkdir(exist_ok=True)
-                (scratch / name).write_bytes(content)
-            if folder.exists():
-                raise TlacError(f"{folder}: exists already and is not overwritten")
-            scratch.rename(folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        yield
     except OSError as error:
         raise TlacError(f"{out}: the run can't be written: {error.strerror}; choose another --out") from error
-    return folder
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -59,13 +59,14 @@ def export_answers(run: Path | None, output: Path, store: Path | None, **given: 
 
 
 def _selection(store: Store, run: Path | None, given: dict[str, Any]) -> tuple[Selection, PromptsRecord | None, str]:
+    from tlac.lines import PREDICTIONS, read_predictions
     from tlac.packs import PromptsRecord
-    from tlac.runs import read_predictions, read_record
+    from tlac.runs import read_record
     from tlac.store import Selection
 
     if run is not None:
         record = read_record(run)
-        found = [key for prediction in read_predictions(run / "predictions.jsonl") for key in prediction.keys]
+        found = [key for prediction in read_predictions(run / PREDICTIONS) for key in prediction.keys]
         prompts = PromptsRecord(record.prompts, record.digests["prompts"])
         return Selection(keys=frozenset(found)), prompts, f"run {record.run}"
     if given["dataset"] is None:

@@ -5,8 +5,9 @@ Does not know prices or providers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ from tlac.errors import InputError
 from tlac.types import Stage, Transcript, Turn
 
 FILE_NAME = "calls.jsonl"
+_BLOCK = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +41,9 @@ class SampleCalls:
     calls: tuple[CallFacts, ...] = ()
 
 
-def facts_of(transcripts: Iterable[Transcript]) -> tuple[SampleCalls, ...]:
+def facts_of(transcripts: Iterable[Transcript]) -> Iterator[SampleCalls]:
     """One entry a transcript, in their order."""
-    return tuple(SampleCalls(transcript.sample, tuple(map(_facts, transcript.turns))) for transcript in transcripts)
+    return (SampleCalls(transcript.sample, tuple(map(_facts, transcript.turns))) for transcript in transcripts)
 
 
 def _facts(turn: Turn) -> CallFacts:
@@ -57,10 +59,12 @@ def _facts(turn: Turn) -> CallFacts:
     )
 
 
-def encode_calls(calls: Iterable[SampleCalls]) -> bytes:
-    """The content of calls.jsonl: one JSON object a line."""
+def encode_calls(calls: Iterable[SampleCalls]) -> Iterator[bytes]:
+    """The content of calls.jsonl, some lines at a time: one JSON object a line."""
     encoder = msgspec.json.Encoder()
-    return encoder.encode_lines(calls)
+    pending = iter(calls)
+    while block := list(islice(pending, _BLOCK)):
+        yield encoder.encode_lines(block)
 
 
 def read_calls(folder: Path) -> tuple[SampleCalls, ...]:

@@ -105,7 +105,7 @@ def compare_pairs(grid: Grid) -> tuple[PairTest, ...]:
 def _pairings(runs: Sequence[ReportedRun]) -> tuple[Pairing, ...]:
     if len(runs) < 2:
         return ()
-    whole = [Run(Path(run.record.run), run.record, tuple(run.predictions), run.metrics) for run in runs]
+    whole = [Run(Path(run.record.run), run.record, run.predictions, run.metrics) for run in runs]
     try:
         return compare(whole).pairings
     except InputError:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,26 +31,41 @@ def report_files(run: ReportedRun, samples: Iterable[Sample]) -> dict[str, bytes
     return files | {REPORT_NAME: page.html.encode()}
 
 
-def inherited_files(parent: Path) -> dict[str, bytes]:
+def inherited_files(parent: Path) -> dict[str, bytes | Iterator[bytes]]:
     """What a run that is scored again takes over from its parent's folder, by path: thumbnails and what the
     answers took, so that `tlac report` shows them. Raises InputError."""
-    names = [*(parent / FOLDER).glob("*.webp"), parent / FILE_NAME]
     try:
-        return {path.relative_to(parent).as_posix(): path.read_bytes() for path in names if path.is_file()}
+        found: dict[str, bytes | Iterator[bytes]] = {
+            path.relative_to(parent).as_posix(): path.read_bytes() for path in (parent / FOLDER).glob("*.webp")
+        }
     except OSError as error:
         raise InputError(f"{error.filename}: can't be read: {error.strerror}; is {parent} a run folder?") from error
+    if (parent / FILE_NAME).is_file():
+        found[FILE_NAME] = _pieces(parent / FILE_NAME)
+    return found
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(2**20):
+                yield piece
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror}; is {path.parent} a run folder?") from error
 
 
 def read_reported_run(folder: Path) -> ReportedRun:
     """A run folder with what lies beside its predictions. Raises InputError."""
     run = read_run(folder)
+    # the page shows all of them, in many ways
+    predictions = tuple(run.predictions)
     count = len(run.record.classes)
-    for prediction in run.predictions:
+    for prediction in predictions:
         shown = (*prediction.words, *prediction.shortlist, *prediction.votes, *(index for index, _ in prediction.top5))
         if any(index is not None and not 0 <= index < count for index in shown):
             raise InputError(f"{folder}: {prediction.sample}: a class outside the {count} that run.json lists")
     prompts = _find_prompts(run.record.prompts) if run.record.prompts else None
-    return ReportedRun(run.record, run.predictions, run.metrics, read_calls(folder), read_thumbnails(folder), prompts)
+    return ReportedRun(run.record, predictions, run.metrics, read_calls(folder), read_thumbnails(folder), prompts)
 
 
 def write_page(page: Page, path: Path, thumbnails: Mapping[str, bytes | Path]) -> None:

@@ -20,6 +20,7 @@ from tlac.documents import (
     embedding_text,
     parse_answer,
     parse_answer_response,
+    parse_answer_words,
     parse_embedding,
 )
 from tlac.errors import InputError, StoreError
@@ -123,9 +124,18 @@ class Store:
     def responses(self, keys: Sequence[str]) -> Iterator[tuple[str, LMMResponse]]:
         """The responses under these keys with their keys, those that there are, in any order; read as they are
         asked for. Raises StoreError for a row that is not tlac's."""
+        return self._responses(keys, parse_answer_response)
+
+    def words(self, keys: Sequence[str]) -> Iterator[tuple[str, LMMResponse]]:
+        """As `responses`, but of each response only outcome, text and reason: what matching rules look at."""
+        return self._responses(keys, parse_answer_words)
+
+    def _responses(
+        self, keys: Sequence[str], parse: Callable[[bytes], LMMResponse]
+    ) -> Iterator[tuple[str, LMMResponse]]:
         for row in self._readers[RESPONSES].get_many(keys):
             try:
-                yield row.key, parse_answer_response(_text(row))
+                yield row.key, parse(_text(row))
             except InputError as error:
                 raise self._row_complaint(row.key, error) from error
 
