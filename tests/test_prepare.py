@@ -159,3 +159,17 @@ def test_packaged_samples_need_no_preparing_and_others_need_a_root(tmp_path: Pat
         prepare_dataset(load_dataset_config("cifar10-samples", tmp_path))
     with pytest.raises(UsageError, match="--data ROOT"):
         prepare_dataset(load_dataset_config("dtd"))
+
+
+@pytest.mark.parametrize(
+    ("download", "complaint"),
+    [
+        ("archives: [{ulr: 'http://h/a', path: a}]", r"'ulr' in 'download.archives\[0\]': did you mean 'url'"),
+        ("mirror: {repository: a/b}", "'repository' in 'download.mirror': did you mean 'repo'"),
+        ("mirror: {repo: a/b, expected: {tests: 3}}", "'tests' in 'download.mirror.expected': did you mean 'test'"),
+    ],
+)
+def test_a_wrong_key_of_a_download_is_named_with_the_right_one(tmp_path: Path, download: str, complaint: str) -> None:
+    (tmp_path / "own.yaml").write_text(f"loader: coop\nprotocol: p\ndownload: {{{download}}}\n")
+    with pytest.raises(ConfigError, match=complaint):
+        load_dataset_config(str(tmp_path / "own.yaml"))

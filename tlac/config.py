@@ -9,7 +9,7 @@ import difflib
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -226,14 +226,22 @@ def _complaint(schema: type[msgspec.Struct], message: str) -> str:
     if not match:
         return re.sub(r" - at `\$\.?(.*?)`", lambda place: f" (at {place[1]!r})" if place[1] else "", message)
     key, place = match[1], match[2] or ""
-    known = schema.__struct_fields__
-    if place:
-        nested = getattr(schema, "__annotations__", {}).get(place)
-        nested = globals().get(str(nested).split(" ")[0], nested)
-        known = getattr(nested, "__struct_fields__", ())
+    nested: type[msgspec.Struct] | None = schema
+    for part in place.split(".") if place else ():
+        nested = _struct_of(nested, part.partition("[")[0]) if nested else None
+    known = nested.__struct_fields__ if nested else ()
     nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
     return f"unknown key {key!r}{f' in {place!r}' if place else ''}: {hint}"
+
+
+def _struct_of(schema: type[msgspec.Struct], field: str) -> type[msgspec.Struct] | None:
+    """The schema of a field: its own, or that of what it lists or may be."""
+    hint = get_type_hints(schema).get(field)
+    for kind in get_args(hint) or (hint,):
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            return kind
+    return None
 
 
 def load_backend(name: str) -> Backend:
