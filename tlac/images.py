@@ -33,6 +33,39 @@ _SHRINK = 0.8
 _warnings_lock = threading.Lock()
 
 
+class _Recent:
+    """The bytes that were read to be digested, until they are taken to be sent: each file is read once.
+
+    Holds so many bytes at most; the oldest go first.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._contents: dict[str, bytes] = {}
+        self._size_bytes = 0
+        self._lock = threading.Lock()
+
+    def put(self, sha256: str, content: bytes) -> None:
+        with self._lock:
+            self._drop(sha256)
+            self._contents[sha256] = content
+            self._size_bytes += len(content)
+            while self._size_bytes > self._most_bytes:
+                self._drop(next(iter(self._contents)))
+
+    def take(self, sha256: str) -> bytes | None:
+        with self._lock:
+            return self._drop(sha256)
+
+    def _drop(self, sha256: str) -> bytes | None:
+        content = self._contents.pop(sha256, None)
+        self._size_bytes -= len(content or b"")
+        return content
+
+
+_recent = _Recent(2**25)
+
+
 def open_image(source: Path | bytes, name: str, least_side_px: int | None = None) -> PIL.Image.Image:
     """The first frame as 8-bit RGB, fully decoded, upright by its EXIF data, transparency laid on white.
 
@@ -59,7 +92,11 @@ def identify(source: Path | bytes, name: str) -> Image:
 
     Raises InputError where there are none to read.
     """
-    return Image(hashlib.sha256(_read(source, name)).hexdigest(), source)
+    content = _read(source, name)
+    sha256 = hashlib.sha256(content).hexdigest()
+    if not isinstance(source, bytes):
+        _recent.put(sha256, content)
+    return Image(sha256, source)
 
 
 def prepare(image: Image, preparation: Preparation) -> PreparedImage:
@@ -69,7 +106,7 @@ def prepare(image: Image, preparation: Preparation) -> PreparedImage:
     Raises InputError as open_image does.
     """
     name = str(image.source) if isinstance(image.source, Path) else f"image {image.sha256[:12]}"
-    content = _read(image.source, name)
+    content = _recent.take(image.sha256) or _read(image.source, name)
     picture = _open_header(content, name)
     if not preparation.strip_metadata and _fits(picture, content, preparation):
         return PreparedImage(content, f"image/{_format(picture)}")

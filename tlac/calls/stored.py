@@ -6,7 +6,6 @@ Concurrent duplicates wait for the first. Does not know what is asked, nor why a
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -36,7 +35,8 @@ class StoredLMM:
         self._paid = paid
         self._retried: set[str] = set()
         self._is_writable = False
-        self._unwritten: deque[StoredAnswer] = deque()
+        self._unwritten: dict[str, StoredAnswer] = {}
+        self._turn = asyncio.Lock()
         self._written: set[str] = set()
         self._in_flight: dict[str, asyncio.Task[LMMResponse]] = {}
         # writes leave the event loop: one waits up to seconds for another process's lock
@@ -84,20 +84,22 @@ class StoredLMM:
         return response
 
     async def _keep(self, answer: StoredAnswer) -> None:
-        """Keep an answer; it is on disk when this returns. Answers that came together share one transaction, which
-        costs five times as much as a row."""
+        """Keep an answer; it is on disk when this returns. Answers that come while others are written share one
+        transaction, which costs five times as much as a row, and one change of thread."""
         loop = asyncio.get_running_loop()
-        self._unwritten.append(answer)
-        await loop.run_in_executor(self._writer, self._write_all)
+        self._unwritten[answer.key] = answer
+        async with self._turn:
+            if answer.key in self._unwritten:
+                answers, self._unwritten = list(self._unwritten.values()), {}
+                await loop.run_in_executor(self._writer, self._write, answers)
         if answer.key in self._written:
             self._written.discard(answer.key)
         else:
             # one of those that shared the transaction was refused; alone, each stands for itself
             await loop.run_in_executor(self._writer, self._store.put_entries, [answer])
 
-    def _write_all(self) -> None:
-        """Write what has come up to now; runs on the writer's thread alone. An earlier turn may have left nothing."""
-        answers = [self._unwritten.popleft() for _ in range(len(self._unwritten))]
+    def _write(self, answers: list[StoredAnswer]) -> None:
+        """Write all or none; runs on the writer's thread alone."""
         with suppress(TlacError):
             self._store.put_entries(answers)
             self._written.update(answer.key for answer in answers)

@@ -65,6 +65,8 @@ class LiveView:
 
     def __init__(self, console: Console, cells: int, cap_usd: float | None = None) -> None:
         self._console, self._cells, self._cap_usd = console, cells, cap_usd
+        # asks the environment anew each time
+        self._is_live = console.is_terminal
         self._started = time.monotonic()
         self._printed = self._started
         self._over: list[Tally] = []
@@ -93,7 +95,7 @@ class LiveView:
             return
         tally.add(transcript)
         now = time.monotonic()
-        if not self._console.is_terminal and (tally.done == tally.total or now - self._printed >= _PLAIN_EVERY_S):
+        if not self._is_live and (tally.done == tally.total or now - self._printed >= _PLAIN_EVERY_S):
             self._printed = now
             self._print_line(tally)
 

@@ -6,6 +6,7 @@ that. What goes over the wire besides (how to connect, how long to wait) is tlac
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -85,6 +86,25 @@ class _NoLog:
 
     def post_call(self, *_: object, **__: object) -> None:
         """Nobody is told."""
+
+
+class _Answer:
+    """As much of an httpx.Response as litellm's functions read; a whole one takes half as long as they do."""
+
+    status_code = 200
+    headers: Mapping[str, str] = {}
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    @property
+    def text(self) -> str:
+        """The content as text."""
+        return self.content.decode("utf-8", "replace")
+
+    def json(self) -> Any:
+        """The content as JSON."""
+        return json.loads(self.content)
 
 
 class Bodies:
@@ -206,12 +226,11 @@ class Bodies:
             raise UnreadableError(str(error)) from error
 
     def _parse(self, content: bytes, body: Mapping[str, Any]) -> Any:
-        import httpx
         from litellm.types.utils import ModelResponse
 
         return self._functions.transform_response(
             model=self._model,
-            raw_response=httpx.Response(200, content=content),
+            raw_response=_Answer(content),
             model_response=ModelResponse(),
             logging_obj=_NoLog(),
             request_data=body,
