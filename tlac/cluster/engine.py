@@ -22,7 +22,7 @@ from tlac.cluster.session import connect, count_workers, gpu_share, translated
 from tlac.cluster.tables import write_samples
 from tlac.cluster.workers import Asker, Chooser
 from tlac.config import Backend
-from tlac.errors import PermanentError, SampleError, TlacError
+from tlac.errors import PermanentError, SampleError
 from tlac.interfaces import LMM
 from tlac.keys import response_key
 from tlac.proposing import Proposer
@@ -60,6 +60,7 @@ class RayEngine:
         self._retry = tuple(retry)
         self._failures: dict[str, Fault] = {}
         self._stopped: Fault | None = None
+        self._had: set[str] = set()
         self.paid: set[str] = set()
 
     def fetch(self, spec: RunSpec, shown: Sequence[int], proposer: Proposer) -> None:
@@ -69,12 +70,14 @@ class RayEngine:
             self._care.say(f"Ray: {found:,} answers of a run that was cut short are stored now")
         ray = connect(self._address, self._parallelism)
         self._stopped = None
+        self.paid.clear()
         with new_run_folder(self._store.path) as folder:
             try:
                 self._run(ray, _Job(spec, tuple(shown), folder, count_workers(ray, self._parallelism)))
             finally:
                 merged = merge_logs(self._store, folder, self._retry)
                 self.paid |= merged.keys
+                self._had |= merged.keys
                 self._failures = merged.failures
         if self._stopped is not None and not _ends_asking(self._stopped):
             raise self._stopped.to_error()
@@ -87,14 +90,18 @@ class RayEngine:
         if backend.spec.adapter == "pack":
             return lmm
         restrain(lmm, backend, self._care)
-        return _Unanswered(self._explain)
+        return _Asked(self._recall)
 
-    def _explain(self, key: str) -> TlacError:
+    def _recall(self, key: str) -> LMMResponse:
+        """What the cluster was answered by an earlier run of this command, which is not asked again; else why not."""
+        response = self._store.get_response(key) if key in self._had else None
+        if response is not None:
+            return response
         if key in self._failures:
-            return self._failures[key].to_error()
+            raise self._failures[key].to_error()
         if self._stopped is not None:
-            return PermanentError(self._stopped.text)
-        return SampleError("not asked by the cluster: run the same command with --engine local")
+            raise PermanentError(self._stopped.text)
+        raise SampleError("not asked by the cluster: run the same command with --engine local")
 
     def _run(self, ray: Any, job: _Job) -> None:
         asked = {digest: shared_by(backend, job.workers) for digest, backend in backends_of(job.spec).items()}
@@ -136,7 +143,7 @@ class RayEngine:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         settings = {"num_cpus": 0, "scheduling_strategy": here}
         limiter = ray.remote(Limiter).options(max_concurrency=100_000, **settings).remote(asked, terms)
-        paid = self.paid if self._retry else ()
+        paid = self._had if self._retry else ()
         reader = ray.remote(StoreReader).options(**settings).remote(self._store.path, self._retry, paid)
         try:
             yield limiter, reader
@@ -188,24 +195,23 @@ class _Job:
     workers: int
 
 
-class _Unanswered:
+class _Asked:
     """In the place of a backend that the cluster has asked already: what it could not have, nobody asks again."""
 
-    def __init__(self, explain: Callable[[str], TlacError]) -> None:
-        self._explain = explain
+    def __init__(self, recall: Callable[[str], LMMResponse]) -> None:
+        self._recall = recall
 
     async def ask(self, request: LMMRequest) -> LMMResponse:
-        """Raises what the cluster met, always."""
-        raise self._explain(response_key(request))
+        """What the cluster had, or the error that it met."""
+        return self._recall(response_key(request))
 
 
 def _pool(ray: Any, workers: int, is_local_model: bool) -> dict[str, Any]:
-    """How the workers are started: spread over the machines, with a share of a GPU where a model runs in them."""
+    """How the workers are started (Ray Data spreads them over the machines): with a share of a GPU where a model runs in them."""
     gpus = gpu_share(ray, workers) if is_local_model else 0.0
     return {
         "compute": ray.data.ActorPoolStrategy(size=workers),
         "num_cpus": _WORKER_CPUS,
-        "scheduling_strategy": "SPREAD",
         **({"num_gpus": gpus} if gpus else {}),
     }
 

@@ -23,8 +23,9 @@ class StoreReader:
 
     def find(self, keys: list[str]) -> dict[str, LMMResponse]:
         """The responses under these keys that need not be asked for. Raises StoreError."""
+        found = ((key, self._store.get_response(key)) for key in keys)
         return {
             key: response
-            for key, response in self._store.responses(keys)
-            if response.outcome not in self._retry or key in self._paid
+            for key, response in found
+            if response is not None and (response.outcome not in self._retry or key in self._paid)
         }

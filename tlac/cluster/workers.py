@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from tlac import loop
@@ -20,18 +21,18 @@ from tlac.cluster.answer_logs import AnswerLog, logs_in, read_log
 from tlac.cluster.asking import AdmittedLMM, Choice, LoggedLMM, Lookup
 from tlac.cluster.faults import Fault, fault_of
 from tlac.cluster.orders import Order
-from tlac.config import Backend
+from tlac.config import Backend, EncoderConfig
 from tlac.documents import StoredAnswer
 from tlac.errors import CallError, TlacError
 from tlac.gather import gather
-from tlac.interfaces import LMM
+from tlac.interfaces import LMM, TextEncoder
 from tlac.interview import Interview, Respondent
 from tlac.method_names import open_method
 from tlac.proposing import Proposer
 from tlac.registry import open_encoder, open_lmm
 from tlac.scoring import Scorer
 from tlac.seating import seat_interview
-from tlac.types import LMMRequest, LMMResponse, Sample, Transcript, Turn
+from tlac.types import Encoding, LMMRequest, LMMResponse, Sample, Transcript, Turn
 
 _REPORT_EVERY_S = 1.0
 
@@ -73,6 +74,24 @@ class RayLine:
     async def enlist(self) -> None:
         """Say that this worker begins, perhaps again."""
         await self._limiter.enlist.remote(self._worker)
+
+
+class _LateEncoder:
+    """A text encoder that is opened when a method first needs it: most don't."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        self._config = config
+
+    @cached_property
+    def _encoder(self) -> TextEncoder:
+        return open_encoder(self._config)
+
+    @property
+    def fingerprint(self) -> str:
+        return self._encoder.fingerprint
+
+    def encode(self, texts: Sequence[str]) -> Encoding:
+        return self._encoder.encode(texts)
 
 
 class _Station:
@@ -120,8 +139,8 @@ class _Station:
         if self._proposer is None:
             spec = self.order.spec
             shown = [spec.dataset.classes[place] for place in self.order.shown]
-            encoder = open_encoder(spec.encoder)
-            self._proposer = Proposer(Scorer(shown, encoder, spec.rule, spec.template, spec.aliases))
+            scorer = Scorer(shown, _LateEncoder(spec.encoder), spec.rule, spec.template, spec.aliases)
+            self._proposer = Proposer(scorer)
         return self._proposer
 
 

@@ -1,0 +1,99 @@
+"""A real Ray of 2 CPUs on this machine for all tests of the cluster, and runs on it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from conftest import make_png
+from emulated import KEYS, backend_at
+from emulator import Emulator
+
+from tlac.config import Backend, load_encoder_config
+from tlac.matching import find_rule
+from tlac.prompts import load_prompts
+from tlac.run_spec import RunSpec
+from tlac.types import Sample
+
+WORKER = b"ray::MapWorker"
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Any]:
+    pytest.importorskip("ray", reason="Ray comes with the extra: pip install 'tlac[ray]'")
+    from tlac.cluster.session import connect
+
+    before = {name: os.environ.get(name) for name in KEYS}
+    # keys are never sent to workers: they are in their environment or nowhere
+    os.environ.update(KEYS)
+    ray = connect(None, 2)
+    for name, value in before.items():
+        os.environ.pop(name)
+        if value is not None:
+            os.environ[name] = value
+    yield ray
+    ray.shutdown()
+
+
+def emulated_backend(emulator: Emulator, **limits: Any) -> Backend:
+    backend = backend_at(emulator, "gpt-4o")
+    changed = msgspec.structs.replace(backend.spec.limits, **limits)
+    return replace(backend, spec=msgspec.structs.replace(backend.spec, limits=changed))
+
+
+def spec_of(backend: Backend, dataset: Any, method: str) -> RunSpec:
+    encoder, rule = load_encoder_config("minilm"), find_rule("ladder")
+    return RunSpec(backend, backend, dataset, method, encoder, load_prompts("default"), rule)
+
+
+class ImageFolder:
+    """So many small images in a folder of this machine."""
+
+    name, split, protocol, prompt = "little-pictures", "all", "ours", "default"
+    classes = ("red car", "old car", "red apple", "green pear")
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self._paths = [folder / f"{number:05d}.png" for number in range(size)]
+        folder.mkdir()
+        for number, path in enumerate(self._paths):
+            path.write_bytes(make_png(number))
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for number, path in enumerate(self._paths):
+            yield Sample(path.name, path, number % len(self.classes))
+
+
+def wait_for(is_met: Callable[[], object], timeout_s: float = 90.0) -> None:
+    ends = time.monotonic() + timeout_s
+    while not is_met():
+        assert time.monotonic() < ends, "waited in vain"
+        time.sleep(0.02)
+
+
+def workers_below(ancestor: int) -> list[int]:
+    """The processes of Ray's pools that descend from a process."""
+    parents, found = {}, []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                if (entry / "cmdline").read_bytes().startswith(WORKER):
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+
+    def descends(process: int) -> bool:
+        while process in parents and process != ancestor:
+            process = parents[process]
+        return process == ancestor
+
+    return [process for process in found if descends(process)]
