@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -38,7 +39,7 @@ from tlac.lmms.litellm_wire import read_response, wire_messages
 from tlac.lmms.transport import NoAnswerError, post
 from tlac.redaction import RedactingFilter
 from tlac.resources import Resource
-from tlac.types import ImagePart, LMMRequest, LMMResponse, Outcome, PreparedImage
+from tlac.types import Image, ImagePart, LMMRequest, LMMResponse, Outcome, PreparedImage
 
 # set by tlac itself, or a way to carry a secret into keys, logs and runs
 _RESERVED = {"model", "messages", "stream", "n", "timeout", "num_retries", "max_retries", "fallbacks", "drop_params"}
@@ -95,8 +96,9 @@ class LiteLLM:
         Raises TransientError, RateLimitError, PermanentError or SampleError where there is no response, and
         ConfigError for a parameter that the provider would refuse.
         """
-        # one change of thread for all that is to be done before the call
-        call = await asyncio.to_thread(self._prepare, request)
+        # one change of thread for all that an image needs; words take less time than that
+        is_quick = "litellm" in sys.modules and not _images_of(request)
+        call = self._prepare(request) if is_quick else await asyncio.to_thread(self._prepare, request)
         started = time.perf_counter()
         try:
             response = await (self._post(call) if isinstance(call, _Post) else self._complete(call))
@@ -188,10 +190,13 @@ class _Post:
     content: bytes = field(repr=False)
 
 
+def _images_of(request: LMMRequest) -> list[Image]:
+    return [part.image for message in request.messages for part in message.parts if isinstance(part, ImagePart)]
+
+
 def _prepare_images(request: LMMRequest) -> dict[str, PreparedImage]:
-    parts = [part for message in request.messages for part in message.parts if isinstance(part, ImagePart)]
     try:
-        return {part.image.sha256: prepare(part.image, request.preparation) for part in parts}
+        return {image.sha256: prepare(image, request.preparation) for image in _images_of(request)}
     except InputError as error:
         raise SampleError(str(error)) from error
 
