@@ -21,3 +21,10 @@ def test_json_is_one_document(tlac_command) -> None:
 def test_a_wrong_name_is_one_line(tlac_command) -> None:
     shown = tlac_command("estimate", "--backend", "gemni", "--dataset", "cifar10-samples")
     assert (shown.code, shown.err.count("\n")) == (2, 1)
+
+
+def test_batches_are_told_with_their_price(tlac_command) -> None:
+    asked = ("estimate", "--backend", "gpt-4o", "--dataset", "cifar10-samples", "--limit", "5")
+    costs = [json.loads(tlac_command(*asked, "--json", *more).out)["cost_usd"] for more in ((), ("--batch",))]
+    assert costs[1] == costs[0] / 2
+    assert "a day for each stage" in tlac_command(*asked, "--batch").out

@@ -7,7 +7,8 @@ from conftest import FakeLMM
 from test_bench import Cars, answer
 
 from tlac.calls.stored import StoredLMM
-from tlac.config import Backend, BackendSpec, Limits, Prices
+from tlac.config import Backend, BackendSpec, Limits, Prices, load_backend
+from tlac.errors import UsageError
 from tlac.estimate import Estimate, estimate
 from tlac.gather import gather
 from tlac.interview import Interview, Respondent
@@ -70,3 +71,18 @@ def test_a_run_that_is_stored_takes_nothing(store: Store) -> None:
 def test_a_limit_of_calls_a_minute_bounds_the_time(store: Store) -> None:
     slow = Backend("slow", "slow.yaml", BackendSpec(adapter="fake", model="m", limits=Limits(requests_per_minute=6)))
     assert reckon(store, inquiry("slac", slow)).time_s == pytest.approx(90.0)
+
+
+def test_batches_cost_half_and_take_a_day_for_each_stage(store: Store) -> None:
+    asked = load_backend("gpt-4o")
+    given = Inquiry(asked, asked, "tlac", load_prompts("default"), find_rule("ladder"))
+    dataset = Cars(size=9)
+    live, batch = (estimate(given, dataset, list(dataset), store, 2, is_batch) for is_batch in (False, True))
+    assert batch.cost_usd == pytest.approx((live.cost_usd or 0) / 2)
+    assert (batch.stage1.calls, batch.time_s) == (live.stage1.calls, 2 * 86_400)
+
+
+def test_a_backend_without_batches_can_not_be_estimated_so(store: Store) -> None:
+    dataset = Cars(size=1)
+    with pytest.raises(UsageError, match="no batch interface"):
+        estimate(inquiry(), dataset, list(dataset), store, 1, is_batch=True)

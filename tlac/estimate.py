@@ -7,13 +7,14 @@ thumb, and says which. Does not know the terminal.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from tlac.config import Prices
 from tlac.interfaces import Dataset
 from tlac.prices import cost_usd, prices_of
 from tlac.recall import Inquiry, recall
+from tlac.registry import batch_discount
 from tlac.store import Store
 from tlac.types import ChoiceTask, LMMResponse, Outcome, Sample, Stage, TextPart, Transcript, Turn, Usage
 
@@ -23,6 +24,8 @@ _CHARACTERS_PER_TOKEN = 4
 _IMAGE_TOKENS = 1000
 _ANSWER_TOKENS = 40
 _LATENCY_S = 2.0
+# the time in which every provider's batch interface promises to be done
+_BATCH_S = 86_400.0
 _TYPICAL_ANSWER = "a typical first answer of some twelve words, give or take a few"
 
 
@@ -44,7 +47,8 @@ class StageEstimate:
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A whole run. `cost_usd` is None where no price is known. `time_s` supposes that nothing slows the calls
-    but their latency, the concurrency and the backend's own limit of calls a minute."""
+    but their latency, the concurrency and the backend's own limit of calls a minute; of batches it is the longest that
+    they may take, each stage after the other."""
 
     stage1: StageEstimate
     stage2: StageEstimate
@@ -53,26 +57,40 @@ class Estimate:
 
 
 def estimate(
-    inquiry: Inquiry, dataset: Dataset, samples: Collection[Sample], store: Store, concurrency: int
+    inquiry: Inquiry,
+    dataset: Dataset,
+    samples: Collection[Sample],
+    store: Store,
+    concurrency: int,
+    is_batch: bool = False,
 ) -> Estimate:
-    """What asking about these samples would take, beyond what is stored. Reads each image once.
+    """What asking about these samples would take, beyond what is stored; with `is_batch`, through the providers' batch
+    interfaces. Reads each image once.
 
-    Raises StoreError, InputError.
+    Raises StoreError, InputError, UsageError where a backend has no batch interface.
     """
+    discounts = [batch_discount(backend) if is_batch else 0.0 for backend in (inquiry.backend, inquiry.stage2_backend)]
     transcripts = recall(inquiry, dataset, samples, store).transcripts
     stage1 = [transcript.stage1 for transcript in transcripts if transcript.stage1]
     stage2 = [transcript.stage2 for transcript in transcripts if transcript.stage2]
     first = _stage(inquiry, "stage1", len(samples) - len(stage1), stage1, _first_prompt_tokens(inquiry, dataset))
     calls2 = 0 if inquiry.method == "slac" else _second_calls(transcripts, len(samples))
     second = _stage(inquiry, "stage2", calls2, stage2, _second_prompt_tokens(inquiry, dataset))
+    first, second = (_discounted(stage, saved) for stage, saved in zip((first, second), discounts, strict=True))
     costs = (first.cost_usd, second.cost_usd)
     known = [cost for cost in costs if cost is not None]
     return Estimate(
         first,
         second,
         sum(known) if len(known) == len(costs) else None,
-        _time_s(inquiry, first, second, [*stage1, *stage2], concurrency),
+        _BATCH_S * sum(stage.calls > 0 for stage in (first, second))
+        if is_batch
+        else _time_s(inquiry, first, second, [*stage1, *stage2], concurrency),
     )
+
+
+def _discounted(stage: StageEstimate, saved: float) -> StageEstimate:
+    return stage if stage.cost_usd is None else replace(stage, cost_usd=stage.cost_usd * (1 - saved))
 
 
 def _stage(inquiry: Inquiry, stage: Stage, calls: int, turns: Sequence[Turn], rule_of_thumb: int) -> StageEstimate:

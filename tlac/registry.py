@@ -69,6 +69,20 @@ def open_batch_interface(backend: Backend) -> BatchInterface:
 
     Raises UsageError where it has none, ConfigError where a key or package is missing.
     """
+    opened: BatchInterface = _batch_plugin(backend)(backend)
+    return opened
+
+
+def batch_discount(backend: Backend) -> float:
+    """The share of the live price that a batch of this backend saves, in [0, 1]. Needs no key.
+
+    Raises UsageError where its provider has no batch interface.
+    """
+    discount: float = _batch_plugin(backend).discount
+    return discount
+
+
+def _batch_plugin(backend: Backend) -> Any:
     provider = backend.spec.model.partition("/")[0]
     known = list_plugins("tlac.batch_interfaces")
     # a server of one's own speaks a provider's format, but not its batch interface
@@ -78,8 +92,7 @@ def open_batch_interface(backend: Backend) -> BatchInterface:
             f"backend {backend.name!r} has no batch interface: --batch asks models of {', '.join(known)}, "
             "such as --backend gpt-4o; leave --batch out"
         )
-    opened: BatchInterface = load_plugin("tlac.batch_interfaces", provider)(backend)
-    return opened
+    return load_plugin("tlac.batch_interfaces", provider)
 
 
 def open_encoder(encoder: str | EncoderConfig) -> TextEncoder:

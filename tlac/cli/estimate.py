@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--limit", type=click.IntRange(min=1), help="As in tlac bench.")
 @click.option("--seed", default=0, show_default=True, help="As in tlac bench.")
 @click.option("--concurrency", type=click.IntRange(min=1), help="As in tlac bench.  [default: the backend's own]")
+@click.option("--batch", is_flag=True, help="Through the provider's batch interface, at its price.")
 @store_option
 @json_option
 def estimate(store: Path | None, as_json: bool, **given: Any) -> None:
@@ -35,6 +36,7 @@ def estimate(store: Path | None, as_json: bool, **given: Any) -> None:
     Examples:
       tlac estimate --backend gemini --dataset imagenet-samples
       tlac estimate --backend gpt-4o --dataset folder:my-photos --method slac --json
+      tlac estimate --backend claude --dataset cifar100-samples --batch
     """
     from dataclasses import asdict
 
@@ -46,7 +48,7 @@ def estimate(store: Path | None, as_json: bool, **given: Any) -> None:
     samples = list(choose_samples(dataset, given["limit"], given["seed"]))
     concurrency = given["concurrency"] or inquiry.backend.spec.limits.concurrency
     with open_store(store) as opened:
-        found = reckon(inquiry, dataset, samples, opened, concurrency)
+        found = reckon(inquiry, dataset, samples, opened, concurrency, given["batch"])
     if as_json:
         print_json({"backend": inquiry.backend.name, "dataset": dataset.name, "n": len(samples), **asdict(found)})
         return
@@ -55,7 +57,10 @@ def estimate(store: Path | None, as_json: bool, **given: Any) -> None:
         click.echo(f"{name}: {_stage_line(stage)}")
     cost = "unknown: no price is known for this model" if found.cost_usd is None else f"${found.cost_usd:.4f}"
     click.echo(f"cost: {cost}")
-    click.echo(f"time: about {_duration(found.time_s)} with {concurrency} calls in flight")
+    if given["batch"]:
+        click.echo(f"time: at most {_duration(found.time_s)}, a day for each stage; batches are often done much sooner")
+    else:
+        click.echo(f"time: about {_duration(found.time_s)} with {concurrency} calls in flight")
 
 
 def _stage_line(stage: StageEstimate) -> str:
