@@ -1,8 +1,7 @@
-"""A real Ray of 2 CPUs on this machine for all tests of the cluster, and runs on it."""
+"""What the tests of the Ray engine run: backends, datasets and a look at the processes below one."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 from conftest import make_png
-from emulated import KEYS, backend_at
+from emulated import backend_at
 from emulator import Emulator
 
 from tlac.config import Backend, load_encoder_config
@@ -22,23 +20,6 @@ from tlac.run_spec import RunSpec
 from tlac.types import Sample
 
 WORKER = b"ray::MapWorker"
-
-
-@pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[Any]:
-    pytest.importorskip("ray", reason="Ray comes with the extra: pip install 'tlac[ray]'")
-    from tlac.cluster.session import connect
-
-    before = {name: os.environ.get(name) for name in KEYS}
-    # keys are never sent to workers: they are in their environment or nowhere
-    os.environ.update(KEYS)
-    ray = connect(None, 2)
-    for name, value in before.items():
-        os.environ.pop(name)
-        if value is not None:
-            os.environ[name] = value
-    yield ray
-    ray.shutdown()
 
 
 def emulated_backend(emulator: Emulator, **limits: Any) -> Backend:

@@ -11,13 +11,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cluster_fixtures import ImageFolder, emulated_backend, spec_of, wait_for, workers_below
-from cluster_fixtures import ray_cluster as ray_cluster
 from emulated import KEYS, plant_keys
 from emulator import Asked, Emulator, Reply, running_emulator
 
@@ -26,6 +25,7 @@ from tlac.calls.budget import Budget
 from tlac.calls.surround import Care
 from tlac.cluster.answer_logs import logs_in, read_log
 from tlac.cluster.engine import RayEngine
+from tlac.cluster.session import connect
 from tlac.config import load_backend, load_dataset_config
 from tlac.documents import StoredAnswer
 from tlac.registry import open_dataset
@@ -33,6 +33,21 @@ from tlac.runs import Run
 from tlac.store import Store
 
 PHRASES = ("red car", "an old rusty car", "some apple", "a pear, I think", "a car of unknown colour", "old car")
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[Any]:
+    pytest.importorskip("ray", reason="Ray comes with the extra: pip install 'tlac[ray]'")
+    before = {name: os.environ.get(name) for name in KEYS}
+    # keys are never sent to workers: they are in their environment or nowhere
+    os.environ.update(KEYS)
+    ray = connect(None, 2)
+    for name, value in before.items():
+        os.environ.pop(name)
+        if value is not None:
+            os.environ[name] = value
+    yield ray
+    ray.shutdown()
 
 
 def say_by_digest(asked: Asked) -> Reply:
@@ -207,7 +222,8 @@ def test_cost_cap_rate_limit_and_calls_in_flight_hold_for_four_workers_together(
         run = bench_on(far, Care(budget), workers=4).run(spec, tmp_path / "runs", with_report=False)
         billed_usd = sum(entry.response.cost_usd for entry in far.entries())
         answers = len(list(far.entries()))
-    assert 0.02 < billed_usd == pytest.approx(budget.spent_usd) <= 0.05
+    assert 0.02 < billed_usd <= 0.05
+    assert budget.spent_usd == pytest.approx(billed_usd)
     assert answers == len(arrivals) < 160
     assert not run.record.is_complete
     assert "the budget of 0.05 USD is used up" in run.record.stopped

@@ -207,7 +207,7 @@ class _Asked:
 
 
 def _pool(ray: Any, workers: int, is_local_model: bool) -> dict[str, Any]:
-    """How the workers are started (Ray Data spreads them over the machines): with a share of a GPU where a model runs in them."""
+    """How the workers are started: with a share of a GPU where a model runs in them. Ray Data spreads them out."""
     gpus = gpu_share(ray, workers) if is_local_model else 0.0
     return {
         "compute": ray.data.ActorPoolStrategy(size=workers),
