@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlac.errors import UsageError
-from tlac.keys import canonical_json, embedding_key, request_document, response_key, sha256_of
+from tlac.keys import KEY_VERSION, canonical_json, embedding_key, request_document, response_key, sha256_of
 from tlac.types import ChoiceTask, Image, ImagePart, LMMRequest, Message, Preparation, TextPart
 
 IMAGE = Image("ab" * 32, b"not read")
@@ -83,3 +83,8 @@ def test_lone_surrogates_and_nan_are_refused() -> None:
 def test_a_key_is_the_digest_of_the_document_that_a_store_and_a_pack_hold() -> None:
     request = replace(REQUEST, params={"temperature": 1.0, "stop": ["a", 2.0]}, preparation=Preparation(quality=90.0))  # type: ignore[arg-type]
     assert response_key(request) == sha256_of(request_document(request))
+
+
+@given(st.text(), st.text())
+def test_an_embeddings_key_is_the_digest_of_its_parts(fingerprint: str, text: str) -> None:
+    assert embedding_key(fingerprint, text) == sha256_of([KEY_VERSION, fingerprint, text])

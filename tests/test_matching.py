@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -124,3 +126,11 @@ def test_an_unknown_rule_names_the_nearest() -> None:
 
 def test_a_template_keeps_braces_of_the_text() -> None:
     assert apply_template("a photo of a {}", "{x} {0}") == "a photo of a {x} {0}"
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_ascii_is_normalised_as_any_text(text: str) -> None:
+    words = re.sub(r"[^\w\s]", " ", text.casefold().replace("_", " ")).split()
+    while len(words) > 1 and words[0] in {"a", "an", "the"}:
+        words = words[1:]
+    assert normalise(text) == " ".join(words)

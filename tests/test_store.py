@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
 import threading
@@ -97,6 +98,51 @@ def test_embeddings_come_back_bit_for_bit(store: Store) -> None:
     assert not found[items[0].key][1]
     assert store.get_embeddings([embedding("cut").key])[embedding("cut").key][1]
     assert len(list(store.embeddings())) == 1101
+
+
+@pytest.mark.parametrize("wanted", [3, 400, 501, 1100])
+def test_embeddings_are_found_in_blocks_however_many_are_asked_for(store: Store, wanted: int) -> None:
+    items = [embedding(f"text {number}", 0.1 * number, -1e-30, is_truncated=number % 3 == 0) for number in range(1100)]
+    store.put_embeddings(items)
+    keys = [item.key for item in items[:wanted]]
+    found = {}
+    for block in store.find_embeddings([*keys, "missing"]):
+        found.update(
+            zip(block.keys, zip(block.vectors.tolist(), block.is_truncated.tolist(), strict=True), strict=True)
+        )
+    assert found == {item.key: (item.vector.tolist(), item.is_truncated) for item in items[:wanted]}
+
+
+@pytest.mark.parametrize("wanted", [20, 700])
+def test_one_bad_embedding_among_many_is_named(store: Store, wanted: int) -> None:
+    items = [embedding(f"text {number}", 0.1, 0.2) for number in range(700)]
+    store.put_embeddings(items)
+    bad = items[7].key
+    nan = base64.b64encode(np.array([np.nan, 1], "<f4").tobytes()).decode()
+    statement = "UPDATE Cache SET value = ? WHERE key = ?"
+    for value, complaint in (
+        (f'{{"is_truncated":false,"vector":"{nan}"}}', "not finite"),
+        ('{"is_truncated":false,"vector":"AAAA"}', "3 bytes"),
+        ('{"is_truncated":false,"vector":"AAAAAA=="}', "number of dimensions"),
+        ('{"is_truncated":false}', "vector"),
+    ):
+        run_sql(store.path / "embeddings", statement, parameters=(value, bad))
+        with pytest.raises(StoreError, match=complaint):
+            list(store.find_embeddings([item.key for item in items[:wanted]]))
+
+
+@pytest.mark.parametrize("change", ["key = CAST(key AS BLOB)", "key = 17", "mode = 4", "raw = 0"])
+def test_a_row_that_tlac_never_writes_is_not_taken_for_an_answer(store: Store, change: str) -> None:
+    asked = entries(600)
+    store.put_entries(asked)
+    run_sql(store.path / "responses", f"UPDATE Cache SET {change} WHERE key = '{asked[5].key}'")
+    keys = [entry.key for entry in asked]
+    if change == "mode = 4":
+        with pytest.raises(StoreError, match="not text that tlac wrote"):
+            list(store.responses(keys))
+    else:
+        assert asked[5].key not in dict(store.responses(keys))
+    assert len(dict(store.responses([key for key in keys if key != asked[5].key]))) == 599
 
 
 def test_statistics_count_by_backend_stage_and_outcome(store: Store) -> None:

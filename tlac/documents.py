@@ -9,6 +9,7 @@ import base64
 import binascii
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeVar
@@ -18,7 +19,7 @@ import numpy as np
 
 from tlac.errors import InputError
 from tlac.keys import KEY_VERSION, canonical_json
-from tlac.types import Float32Array, LMMResponse, Outcome, Usage
+from tlac.types import BoolArray, Float32Array, LMMResponse, Outcome, Usage
 
 STORED_OUTCOMES = frozenset({Outcome.ANSWERED, Outcome.REFUSED, Outcome.EMPTY, Outcome.TRUNCATED})
 MAX_DIMENSIONS = 65_536
@@ -48,6 +49,15 @@ class StoredEmbedding:
     key: str
     vector: Float32Array = field(repr=False)
     is_truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingBlock:
+    """Embeddings of several texts: `vectors` (n, d) float32, `is_truncated` (n,) where a text was cut."""
+
+    keys: tuple[str, ...]
+    vectors: Float32Array = field(repr=False)
+    is_truncated: BoolArray = field(repr=False)
 
 
 class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -194,6 +204,24 @@ def parse_embedding(key: str, text: bytes) -> StoredEmbedding:
     """An embedding from the store's JSON text (UTF-8). Raises InputError saying what is wrong with it."""
     row = decode(text, _EmbeddingRow)
     return StoredEmbedding(key, _vector(row.vector), row.is_truncated)
+
+
+def parse_embeddings(rows: Sequence[tuple[str, bytes]]) -> EmbeddingBlock:
+    """Embeddings of one encoder by their keys, from the store's JSON texts (UTF-8), one or more; as strict as
+    parse_embedding. Raises InputError, not saying which row is wrong."""
+    found: list[_EmbeddingRow] = [decode(text, _EmbeddingRow) for _, text in rows]
+    size = len(found[0].vector)
+    if not 0 < size <= 4 * MAX_DIMENSIONS or size % 4 or any(len(row.vector) != size for row in found):
+        raise InputError("vectors that are not of one and the same number of dimensions")
+    vectors = np.frombuffer(b"".join([row.vector for row in found]), dtype="<f4").astype(np.float32, copy=False)
+    # one look at all of them, where parse_embedding looks at each
+    if not np.isfinite(vectors).all():
+        raise InputError("a vector holds a value that is not finite")
+    return EmbeddingBlock(
+        tuple(key for key, _ in rows),
+        vectors.reshape(len(found), -1),
+        np.array([row.is_truncated for row in found], np.bool_),
+    )
 
 
 def decode(text: bytes, schema: type[Any]) -> Any:

@@ -5,7 +5,7 @@ Does not know what the texts mean. The order and number of texts in a call chang
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -39,24 +39,23 @@ class StoredEncoder:
         missing = {embedding_key(fingerprint, text): text for text in rows}
         table = _Table(len(rows))
         for found in self._store.find_embeddings(list(missing)):
-            table.put(rows[missing.pop(found.key)], found)
+            table.put([rows[missing.pop(key)] for key in found.keys], found.vectors, found.is_truncated)
         if missing:
-            for fresh in self._encode(missing):
-                table.put(rows[missing[fresh.key]], fresh)
+            keys = sorted(missing, key=missing.__getitem__)
+            fresh = self._encode(keys, [missing[key] for key in keys])
+            table.put([rows[missing[key]] for key in keys], fresh.vectors, fresh.is_truncated)
         if len(rows) == len(texts):
             return Encoding(table.vectors, table.is_truncated)
         return Encoding(table.vectors[places], table.is_truncated[places])
 
-    def _encode(self, texts: Mapping[str, str]) -> list[StoredEmbedding]:
-        """Embeddings of texts that the store does not have yet, by their keys; kept before this returns."""
-        keys = sorted(texts, key=texts.__getitem__)
-        fresh = self._encoder.encode([texts[key] for key in keys])
-        found = [
+    def _encode(self, keys: Sequence[str], texts: Sequence[str]) -> Encoding:
+        """Texts that the store does not have yet; kept under these keys before this returns."""
+        fresh = self._encoder.encode(texts)
+        self._store.put_embeddings(
             StoredEmbedding(key, vector, bool(is_truncated))
             for key, vector, is_truncated in zip(keys, fresh.vectors, fresh.is_truncated, strict=True)
-        ]
-        self._store.put_embeddings(found)
-        return found
+        )
+        return fresh
 
 
 class _Table:
@@ -66,11 +65,11 @@ class _Table:
         self.vectors: Float32Array = np.zeros((0, 0), np.float32)
         self.is_truncated: BoolArray = np.zeros(rows, np.bool_)
 
-    def put(self, row: int, embedding: StoredEmbedding) -> None:
+    def put(self, rows: Sequence[int], vectors: Float32Array, is_truncated: BoolArray) -> None:
         if not self.vectors.size:
-            self.vectors = np.empty((len(self.is_truncated), len(embedding.vector)), np.float32)
-        self.vectors[row] = embedding.vector
-        self.is_truncated[row] = embedding.is_truncated
+            self.vectors = np.empty((len(self.is_truncated), vectors.shape[1]), np.float32)
+        self.vectors[rows] = vectors
+        self.is_truncated[rows] = is_truncated
 
 
 class OfflineEncoder:

@@ -95,7 +95,7 @@ def response_key(request: LMMRequest) -> str:
     return document_key(request_document(request))
 
 
-def document_key(document: dict[str, Any]) -> str:
+def document_key(document: dict[str, Any] | list[Any]) -> str:
     """The key of a request, from what `request_document` made of it."""
     # its parts are plain already: looking again would take half of the time
     return _digest(_encode(document))
@@ -103,4 +103,5 @@ def document_key(document: dict[str, Any]) -> str:
 
 def embedding_key(fingerprint: str, text: str) -> str:
     """The key (sha256, hex) of a text's embedding; `text` has its prompt template applied."""
-    return sha256_of([KEY_VERSION, fingerprint, text])
+    # all of it is plain already
+    return document_key([KEY_VERSION, fingerprint, text])

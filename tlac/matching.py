@@ -21,13 +21,18 @@ from tlac.types import LMMResponse, Outcome
 Rung: TypeAlias = Literal["exact", "choice", "similarity"]
 DEFAULT_TEMPLATE = "a photo of a {}"
 _ARTICLES = ("a", "an", "the")
+# what normalising does to ASCII, which most answers are: folded, punctuation as spaces
+_ASCII = "".join(chr(code).lower() if chr(code).isalnum() or chr(code).isspace() else " " for code in range(128))
 
 
 @lru_cache(maxsize=4096)
 def normalise(text: str) -> str:
     """A name as it is compared: NFKC, case folded, punctuation and underscores as spaces, no leading article."""
-    folded = unicodedata.normalize("NFKC", text).casefold().replace("_", " ")
-    words = re.sub(r"[^\w\s]", " ", folded).split()
+    if text.isascii():
+        words = text.translate(_ASCII).split()
+    else:
+        folded = unicodedata.normalize("NFKC", text).casefold().replace("_", " ")
+        words = re.sub(r"[^\w\s]", " ", folded).split()
     while len(words) > 1 and words[0] in _ARTICLES:
         words = words[1:]
     return " ".join(words)
@@ -84,8 +89,10 @@ class ClassIndex:
         """The classes whose whole name stands in the text as words, by index."""
         words = normalise(text).split()
         found = set()
-        for start in range(len(words)):
-            longest = self._longest.get(words[start], 0)
+        for start, first in enumerate(words):
+            if first not in self._longest:
+                continue
+            longest = self._longest[first]
             for end in range(start + 1, min(start + longest, len(words)) + 1):
                 index = self._by_name.get(" ".join(words[start:end]))
                 if index is not None:
@@ -151,7 +158,7 @@ class MatchingRule(Protocol):
 
 
 def _has_words(text: str) -> bool:
-    return any(character.isalnum() for character in text)
+    return any(map(str.isalnum, text))
 
 
 def _without_answer(response: LMMResponse) -> Verdict:

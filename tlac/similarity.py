@@ -117,11 +117,11 @@ class ClassVectors:
         return columns[best], scores[best]
 
     def _pairs(self, texts: Float32Array, rows: IntArray, names: IntArray) -> Float64Array:
-        exact = texts.astype(np.float64)
         scores = np.empty(len(rows))
         for start in range(0, len(rows), _PAIRS):
             part = slice(start, start + _PAIRS)
-            np.einsum("pd,pd->p", exact[rows[part]], self._exact[names[part]], out=scores[part])
+            exact = texts[rows[part]].astype(np.float64)
+            np.einsum("pd,pd->p", exact, self._exact[names[part]], out=scores[part])
         return _rounded(scores)
 
     def _by_class(self, scores: NDArray[_FloatT]) -> NDArray[_FloatT]:

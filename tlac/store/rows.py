@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import diskcache
 from diskcache.core import MODE_RAW
@@ -32,19 +32,22 @@ _LAST = "\U0010ffff"
 _SELECT = f"""
 SELECT key,
     CASE WHEN mode = {MODE_RAW} AND filename IS NULL AND typeof(key) = 'text' AND typeof(value) = 'text'
-        AND length(CAST(value AS BLOB)) <= {MAX_ROW_BYTES} THEN value END
+        AND length(CAST(value AS BLOB)) <= {MAX_ROW_BYTES} THEN value END, rowid
 FROM Cache WHERE raw = 1
 """  # noqa: S608 - constants only
 _SELECT_ONE = f"{_SELECT} AND key = ?"
 _SELECT_AFTER = f"{_SELECT} AND typeof(key) = 'text' AND key > ? AND key < ? ORDER BY key LIMIT {_CHUNK}"
+_SELECT_FROM = f"{_SELECT} AND typeof(key) = 'text' AND rowid >= ? ORDER BY rowid LIMIT {_CHUNK}"
+_FIRST_PLACE = -(2**63)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A row as it lies there: its key and JSON text (UTF-8). `text` is None where tlac did not write the row."""
+class Row(NamedTuple):
+    """A row as it lies there: its key, its JSON text (UTF-8), and its place in the table. `text` is None where tlac
+    did not write the row."""
 
     key: str
     text: bytes | None
+    place: int
 
 
 class RowReader:
@@ -66,11 +69,21 @@ class RowReader:
         return rows[0] if rows else None
 
     def get_many(self, keys: Sequence[str]) -> Iterator[Row]:
-        """The rows under these keys, those that there are."""
+        """The rows under these keys, those that there are, in any order."""
+        if len(keys) > _CHUNK and 2 * len(keys) > self.count():
+            # most rows are wanted: going through all takes a third of the time of finding each
+            yield from self._pick(frozenset(keys))
+            return
         for start in range(0, len(keys), _CHUNK):
             chunk = keys[start : start + _CHUNK]
             places = ",".join("?" * len(chunk))
             yield from self._select(f"{_SELECT} AND key IN ({places})", tuple(chunk))
+
+    def _pick(self, wanted: frozenset[str]) -> Iterator[Row]:
+        place = _FIRST_PLACE
+        while rows := self._select(_SELECT_FROM, (place,), _SCAN_BYTES):
+            yield from (row for row in rows if row.key in wanted)
+            place = rows[-1].place + 1
 
     def scan(self, before: str = _LAST) -> Iterator[Row]:
         """All rows under text keys less than `before`, by key; a few hundred, or a few megabytes, at a time."""
@@ -92,14 +105,14 @@ class RowReader:
         with self._lock:
             self._connection.close()
 
-    def _select(self, query: str, parameters: tuple[str, ...], budget_bytes: int | None = None) -> list[Row]:
+    def _select(self, query: str, parameters: tuple[str | int, ...], budget_bytes: int | None = None) -> list[Row]:
         """The first rows that a query finds: all of them, or as many as a budget of text holds, at least one."""
         rows: list[Row] = []
         with self._lock:
             try:
                 cursor = self._connection.execute(query, parameters)
-                for key, text in cursor:
-                    rows.append(Row(key.decode("utf-8", "backslashreplace"), text))
+                for key, text, place in cursor:
+                    rows.append(Row(key.decode("utf-8", "backslashreplace"), text, place))
                     if budget_bytes is not None:
                         budget_bytes -= len(text or b"")
                         if budget_bytes <= 0:

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from tlac.documents import (
+    EmbeddingBlock,
     StoredAnswer,
     StoredEmbedding,
     answer_text,
@@ -22,6 +24,7 @@ from tlac.documents import (
     parse_answer_response,
     parse_answer_words,
     parse_embedding,
+    parse_embeddings,
 )
 from tlac.errors import InputError, StoreError
 from tlac.keys import sha256_of
@@ -32,6 +35,8 @@ from tlac.store.texts import TEXT_KEY_PREFIX, fold, parse_text_row, unfold
 from tlac.types import Float32Array, LMMResponse
 
 _BATCH = 1000
+# embeddings that are read at once: a megabyte or so
+_EMBEDDINGS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,14 +182,21 @@ class Store:
 
         Raises StoreError for a row that is not tlac's.
         """
-        return {found.key: (found.vector, found.is_truncated) for found in self.find_embeddings(keys)}
+        found = map(self._parse_embedding, self._readers[EMBEDDINGS].get_many(keys))
+        return {one.key: (one.vector, one.is_truncated) for one in found}
 
-    def find_embeddings(self, keys: Sequence[str]) -> Iterator[StoredEmbedding]:
-        """The embeddings under these keys, those that there are, in any order; read as they are asked for.
-
-        Raises StoreError for a row that is not tlac's.
-        """
-        return (self._parse_embedding(row) for row in self._readers[EMBEDDINGS].get_many(keys))
+    def find_embeddings(self, keys: Sequence[str]) -> Iterator[EmbeddingBlock]:
+        """The embeddings under these keys, those that there are, in any order, some hundred at a time; read as they
+        are asked for. Raises StoreError for a row that is not tlac's, or not of as many dimensions as the others."""
+        rows = self._readers[EMBEDDINGS].get_many(keys)
+        while block := list(islice(rows, _EMBEDDINGS)):
+            try:
+                yield parse_embeddings([(row.key, _text(row)) for row in block])
+            except InputError as error:
+                # which of them it is, is told by looking at each
+                for row in block:
+                    self._parse_embedding(row)
+                raise self._row_complaint(block[0].key, error) from error
 
     def put_embeddings(self, items: Iterable[StoredEmbedding]) -> None:
         """Keep embeddings, many in a transaction. Raises StoreError where the disk is full or read-only."""
