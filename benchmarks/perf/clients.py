@@ -1,6 +1,6 @@
 """Asks the server about every image in a folder, in one of several ways.
 
-    python -m benchmarks.perf.clients aiohttp|litellm|tlac|tlac2 ADDRESS FOLDER CONCURRENCY
+    python -m benchmarks.perf.clients aiohttp|bodies|litellm|tlac|tlac2 ADDRESS FOLDER CONCURRENCY
 
 Prints the processor seconds that the asking took, after one call to warm up.
 """
@@ -53,6 +53,31 @@ async def ask_aiohttp(address: str, paths: list[Path], concurrency: int) -> floa
             body = json.dumps({"model": "default", "messages": messages(path), **_PARAMS})
             async with session.post(f"{address}/v1/chat/completions", data=body) as response:
                 await response.json()
+
+        return await _timed(address, ask, paths, concurrency)
+
+
+async def ask_bodies(address: str, paths: list[Path], concurrency: int) -> float:
+    """Bare aiohttp, with litellm's transformations of requests and responses."""
+    import aiohttp
+
+    from tlac.config import load_backend
+    from tlac.images import identify, prepare
+    from tlac.lmms.litellm_bodies import Bodies
+    from tlac.prompts import load_prompts
+    from tlac.types import LMMRequest
+
+    backend = load_backend("openai-compatible")
+    bodies, prompts = Bodies(backend, api_base=f"{address}/v1"), load_prompts("name")
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def ask(path: Path) -> None:
+            image = identify(path, path.name)
+            told = prompts.stage1_messages(image, "default")
+            request = LMMRequest("stage1", backend.spec.model, told, backend.spec.params)
+            wire = bodies.form(request, {image.sha256: prepare(image, backend.preparation)})
+            async with session.post(wire.url, data=wire.encode(), headers=wire.headers) as response:
+                bodies.read(await response.read(), wire.body)
 
         return await _timed(address, ask, paths, concurrency)
 
@@ -119,6 +144,7 @@ def main(kind: str, address: str, folder: str, concurrency: str) -> None:
     os.environ["OPENAI_COMPATIBLE_API_BASE"] = f"{address}/v1"
     ways: dict[str, Callable[[], Awaitable[float]]] = {
         "aiohttp": lambda: ask_aiohttp(address, paths, int(concurrency)),
+        "bodies": lambda: ask_bodies(address, paths, int(concurrency)),
         "litellm": lambda: ask_litellm(address, paths, int(concurrency)),
         "tlac": lambda: ask_tlac(address, paths, int(concurrency), "slac"),
         "tlac2": lambda: ask_tlac(address, paths, int(concurrency), "tlac"),

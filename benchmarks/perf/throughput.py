@@ -1,4 +1,4 @@
-"""Calls a second against a server of set latency: bare aiohttp, litellm, inspect_ai and tlac, in turn.
+"""Calls a second against a server of set latency: bare aiohttp, litellm whole and in parts, inspect_ai, tlac in turn.
 
 The rate is taken at the server, from the first request to the last answer. The server has a core of its own where
 there are two, the clients have the other.
@@ -24,9 +24,10 @@ import PIL.Image
 from benchmarks.perf.figures import Figure
 from benchmarks.perf.processes import measure, pinned
 
-_CLIENTS = ("aiohttp", "litellm", "tlac", "tlac2")
+_CLIENTS = ("aiohttp", "bodies", "litellm", "tlac", "tlac2")
 _NAMES = {
     "aiohttp": "bare aiohttp",
+    "bodies": "aiohttp and litellm's transformations",
     "litellm": "litellm in a semaphore",
     "tlac": "tlac, slac",
     "tlac2": "tlac, both stages",
@@ -49,14 +50,14 @@ def throughput(setting: Setting, repeats: int, peer: Path | None) -> Iterator[Fi
     kinds = [*_CLIENTS, *(["inspect"] if peer else [])]
     rates: dict[str, list[float]] = {kind: [] for kind in kinds}
     cpu_ms: dict[str, list[float]] = {kind: [] for kind in kinds}
-    with tempfile.TemporaryDirectory() as folder, _serving(setting.latency_s) as address:
-        _write_images(Path(folder), setting.images)
+    with tempfile.TemporaryDirectory() as folder, serving(setting.latency_s) as address:
+        write_images(Path(folder), setting.images)
         for _ in range(repeats):
             for kind in kinds:
                 cpu_s = _ask(kind, address, folder, setting, peer)
-                count, seconds = _window(address)
-                rates[kind].append(count / seconds)
-                cpu_ms[kind].append(1000 * cpu_s / count)
+                seen = window(address)
+                rates[kind].append(seen.count / seen.seconds)
+                cpu_ms[kind].append(1000 * cpu_s / seen.count)
     bound = setting.concurrency / setting.latency_s
     group = f"{setting.latency_s:g} s, {setting.concurrency} in flight"
     for kind in kinds:
@@ -69,10 +70,9 @@ def throughput(setting: Setting, repeats: int, peer: Path | None) -> Iterator[Fi
 
 def _own_cost(group: str, cpu_ms: dict[str, list[float]]) -> Figure:
     # pairwise: both were taken one after the other
-    own = [ours - plain for ours, plain in zip(cpu_ms["tlac"], cpu_ms["litellm"], strict=True)]
-    return Figure(
-        group, "tlac's CPU on top of litellm", "ms/call", statistics.median(own), tuple(own), None, "<= 0.5 ms"
-    )
+    own = [ours - plain for ours, plain in zip(cpu_ms["tlac"], cpu_ms["bodies"], strict=True)]
+    name = "tlac's CPU on top of the transformations"
+    return Figure(group, name, "ms/call", statistics.median(own), tuple(own), None, "<= 0.5 ms")
 
 
 def _ask(kind: str, address: str, folder: str, setting: Setting, peer: Path | None) -> float:
@@ -84,7 +84,8 @@ def _ask(kind: str, address: str, folder: str, setting: Setting, peer: Path | No
     return float(measure(pinned(command, 0)).output.split()[-1])
 
 
-def _write_images(folder: Path, count: int) -> None:
+def write_images(folder: Path, count: int) -> None:
+    """So many JPEGs of 76 kB, each different."""
     buffer = io.BytesIO()
     PIL.Image.effect_noise((400, 300), 60).convert("RGB").save(buffer, "JPEG", quality=85)
     for number in range(count):
@@ -92,7 +93,8 @@ def _write_images(folder: Path, count: int) -> None:
 
 
 @contextmanager
-def _serving(latency_s: float) -> Iterator[str]:
+def serving(latency_s: float) -> Iterator[str]:
+    """A server in a process of its own; gives its address."""
     command: Sequence[str] = pinned([sys.executable, "-m", "benchmarks.perf.server", str(latency_s)], 1)
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))  # noqa: S603
     try:
@@ -103,7 +105,17 @@ def _serving(latency_s: float) -> Iterator[str]:
         server.communicate()
 
 
-def _window(address: str) -> tuple[int, float]:
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The calls since the last look: how many, from the first to the last answer, and when the first came, by the
+    clock of time.perf_counter."""
+
+    count: int
+    seconds: float
+    first: float
+
+
+def window(address: str) -> Window:
+    """What came since the last look."""
     with urllib.request.urlopen(f"{address}/window") as response:  # noqa: S310 - our own server
-        seen = json.load(response)
-    return seen["count"], seen["seconds"]
+        return Window(**json.load(response))

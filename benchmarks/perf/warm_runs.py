@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.perf.figures import Figure, median_figure
 from benchmarks.perf.processes import Measured, measure
+from benchmarks.perf.throughput import serving, window, write_images
 from benchmarks.perf.workload import Warm, warm_in
 
 _BARE = Path(__file__).with_name("bare_rescore.py")
@@ -25,10 +27,29 @@ def starting(repeats: int) -> Iterator[Figure]:
         warm = _make(folder, "repeating", 20, 10)
         runs = [measure([*_TLAC, *warm.bench, "--out", str(folder / "runs")]).wall_s for _ in range(repeats)]
     yield median_figure("start", "warm bench of 20 samples", "s", runs, target="<= 0.6 s")
-    importing = [
-        measure([sys.executable, "-c", "from tlac.litellm_runtime import load_litellm; load_litellm()"]).wall_s
-    ]
-    yield median_figure("start", "litellm's import alone", "s", importing, note="what a first live call adds to")
+    yield from _first_call(repeats)
+
+
+def _first_call(repeats: int) -> Iterator[Figure]:
+    """From the start of a process to the first live call, against litellm's import alone, in turn."""
+    load = [sys.executable, "-c", "from tlac.litellm_runtime import load_litellm; load_litellm()"]
+    imports, calls, wholes = [], [], []
+    with tempfile.TemporaryDirectory() as parent, serving(0.0) as address:
+        folder = Path(parent)
+        write_images(folder, repeats)
+        environment = {"OPENAI_COMPATIBLE_API_BASE": f"{address}/v1", "TLAC_CACHE_DIR": str(folder / "store")}
+        for image in sorted(folder.glob("*.jpg")):
+            imports.append(measure(load).wall_s)
+            asked = ["classify", str(image), "--classes", "class 0, class 1", "--backend", "openai-compatible"]
+            started = time.perf_counter()
+            wholes.append(measure([*_TLAC, *asked, "--encoder", "minilm"], environment).wall_s)
+            calls.append(window(address).first - started)
+    alone = sorted(imports)[repeats // 2]
+    yield median_figure("start", "litellm's import alone", "s", imports)
+    yield median_figure("start", "first live call leaves", "s", calls, against=alone, target="<= import + 0.3 s")
+    yield median_figure(
+        "start", "classify, as a whole", "s", wholes, against=alone, note="with a text encoder that needs torch"
+    )
 
 
 def rescoring(samples: int, repeats: int) -> Iterator[Figure]:
