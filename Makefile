@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS ?= dev,integration
 
-.PHONY: demo test check fuzz record perf clean
+.PHONY: demo test check fuzz record perf simulate clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.ready: pyproject.toml
@@ -36,6 +36,10 @@ record: $(VENV)/.ready
 # see benchmarks/perf/RESULTS.md; PERF takes options, such as "--only rescoring"
 perf: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.perf --json perf.json $(PERF)
+
+# the tables of docs/scale.md; CHECK=1 holds the model against measured runs on this machine
+simulate: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.simulation $(if $(CHECK),--check)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

@@ -91,9 +91,27 @@ def bench_on(tmp_path: Path, ray_cluster: Any) -> Callable[..., Bench]:
     return make
 
 
-@pytest.mark.parametrize("name", ["cifar10-samples", "imagenet-samples"])
-def test_predictions_equal_the_local_engine_s_byte_for_byte(name: str, bench_on, tmp_path: Path) -> None:
-    backend, dataset = load_backend("embedded"), open_dataset(load_dataset_config(name))
+def test_the_command_in_the_documentation_predicts_what_the_local_engine_does(
+    ray_cluster: Any, tlac_command: Callable[..., Any], tmp_path: Path
+) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "scale.md").read_text(encoding="utf-8")
+    command = next(line for line in page.splitlines() if line.startswith("tlac bench --engine ray"))
+    local = command.replace("--engine ray --parallelism 2 ", "")
+    runs = {}
+    for engine, line in (("ray", command), ("local", local)):
+        store, out = tmp_path / f"{engine}-store", tmp_path / engine
+        shown = tlac_command(*line.split()[1:], "--store", store, "--out", out, "--no-report", "--json")
+        assert shown.code == 0, shown.err
+        runs[engine] = json.loads(shown.out)["runs"]
+    for apart, near in zip(runs["ray"], runs["local"], strict=True):
+        files = [Path(run["run"]) / "predictions.jsonl" for run in (apart, near)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+        assert apart["calls"] == near["calls"]
+    assert len(runs["ray"]) == 2
+
+
+def test_predictions_equal_the_local_engine_s_byte_for_byte(bench_on, tmp_path: Path) -> None:
+    backend, dataset = load_backend("embedded"), open_dataset(load_dataset_config("imagenet-samples"))
     with Store(tmp_path / "far") as far, Store(tmp_path / "near") as near:
         benches = bench_on(far), bench_on(near, is_local=True)
         for method in ("slac", "tlac"):
