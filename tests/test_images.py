@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from conftest import make_png
 
 from tlac.errors import InputError
 from tlac.images import IMAGE_SUFFIXES, identify, open_image, prepare
@@ -169,3 +170,13 @@ def test_the_listed_suffixes_are_those_of_formats_that_open() -> None:
     registered = PIL.Image.registered_extensions()
     for suffix in IMAGE_SUFFIXES:
         assert open_image(encoded(picture(), registered[suffix]), suffix).size == (40, 20)
+
+
+def test_a_file_is_read_once_to_be_digested_and_sent(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(make_png(3, 16))
+    image = identify(file, "a.png")
+    file.unlink()
+    assert prepare(image, Preparation()).content == make_png(3, 16)
+    with pytest.raises(InputError, match="no such file"):
+        prepare(image, Preparation())

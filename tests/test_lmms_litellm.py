@@ -363,6 +363,40 @@ def test_a_slow_answer_is_an_answer(emulator: Emulator) -> None:
     assert ask(backend, image_question(backend)).text == "a dog, after a while"
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_redirect_is_refused_since_it_would_carry_the_key_on(name: str, emulator: Emulator) -> None:
+    emulator.script = script_of(Fault(status=307))
+    backend = backend_at(emulator, name)
+    with pytest.raises(PermanentError, match=r"which would be told the key \(HTTP 307\); check api_base in"):
+        ask(backend, image_question(backend))
+    assert len(emulator.asked) == 1
+
+
+@pytest.mark.parametrize("road", ["bodies", "acompletion"])
+def test_both_roads_give_the_same_answer_and_tell_the_same_headers(
+    emulator: Emulator, road: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if road == "acompletion":
+        # as for a provider or a litellm that has no other
+        monkeypatch.setattr("tlac.lmms.litellm.open_bodies", lambda *_: None)
+    emulator.script = script_of(Reply("a dog", headers=(("x-ratelimit-remaining-requests", "41"),)))
+    backend = backend_at(emulator, "gpt-4o")
+    heard: list[str | None] = []
+    lmm = LiteLLM(backend)
+    lmm.listen(lambda headers: heard.append(headers.get("x-ratelimit-remaining-requests")))
+    response = loop.run(lmm.ask(image_question(backend)))
+    assert (response.outcome, response.text, heard) == (Outcome.ANSWERED, "a dog", ["41"])
+    assert emulator.asked[-1].key == KEYS["OPENAI_API_KEY"]
+    emulator.script = script_of(Fault(status=429, retry_after="7"))
+    with pytest.raises(RateLimitError, match="asked too fast"):
+        loop.run(lmm.ask(image_question(backend)))
+
+
+def test_a_parameter_for_litellm_itself_is_left_to_litellm(emulator: Emulator) -> None:
+    backend = backend_at(emulator, "gpt-4o", params={"temperature": 0, "metadata": {"team": "blue"}})
+    assert "metadata" not in sent(emulator, backend, image_question(backend)).body
+
+
 def test_headers_are_told_to_who_listens(emulator: Emulator) -> None:
     emulator.script = script_of(Reply("a dog", headers=(("x-ratelimit-remaining-requests", "41"),)))
     backend = backend_at(emulator, "gpt-4o")
