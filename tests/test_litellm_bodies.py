@@ -18,8 +18,8 @@ from tlac.config import Backend, Prices, load_backend
 from tlac.errors import ConfigError
 from tlac.images import prepare
 from tlac.litellm_runtime import load_litellm
-from tlac.lmms.litellm_bodies import Bodies, call_arguments, form_body, read_body, register_model
-from tlac.lmms.litellm_wire import read_response, wire_messages
+from tlac.lmms.litellm_bodies import Bodies
+from tlac.lmms.litellm_wire import call_arguments, read_response, register_model, wire_messages
 from tlac.types import ChoiceTask, ImagePart, LMMRequest, LMMResponse, PreparedImage
 
 SHAPES = {"gemini": gemini, "openai": openai, "anthropic": anthropic, "ollama": ollama}
@@ -96,7 +96,6 @@ def test_the_body_is_the_one_that_acompletion_sends(emulator: Emulator, name: st
     for _ in range(2):
         wire = bodies.form(request, prepared(request))
         assert json.loads(wire.encode()) == emulator.asked[-1].body
-    assert form_body(backend, request, prepared(request)) == emulator.asked[-1].body
 
 
 PARAMS = {
@@ -113,7 +112,7 @@ def test_parameters_are_sent_as_acompletion_sends_them(emulator: Emulator, name:
     backend = at(emulator, name, params=PARAMS[name])
     request = image_question(backend)
     complete(backend, request)
-    assert form_body(backend, request, prepared(request)) == emulator.asked[-1].body
+    assert Bodies(backend).form(request, prepared(request)).body == emulator.asked[-1].body
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -145,7 +144,7 @@ def test_the_response_is_the_one_that_acompletion_gives(
     expected = complete(backend, request)
     content = json.dumps(SHAPES[BACKENDS[name]].shape(emulator.asked[-1], reply)).encode()
     bodies = Bodies(backend)
-    assert bodies.read(content) == bodies.read(content) == read_body(backend, content) == expected
+    assert bodies.read(content) == bodies.read(content) == expected
 
 
 def test_a_provider_that_needs_more_than_a_body_is_not_formed_here() -> None:

@@ -21,7 +21,7 @@ from tlac.config import Backend
 from tlac.errors import ConfigError, InputError, SampleError, TransientError
 from tlac.images import prepare
 from tlac.lmms.litellm import LiteLLM
-from tlac.lmms.litellm_bodies import UNREADABLE, Bodies
+from tlac.lmms.litellm_bodies import Bodies, UnreadableError
 from tlac.lmms.litellm_errors import provider_message, translate
 from tlac.types import ImagePart, LMMRequest
 
@@ -65,7 +65,7 @@ class BatchBodies:
 
         try:
             response = bodies.read(json.dumps(body).encode())
-        except (OpenAIError, *UNREADABLE) as error:
+        except (OpenAIError, UnreadableError) as error:
             return BatchResult(custom_id, None, f"the result can't be read: {provider_message(error)}")
         cost = None if response.cost_usd is None else response.cost_usd * (1 - BATCH_DISCOUNT)
         return BatchResult(custom_id, replace(response, cost_usd=cost))

@@ -25,17 +25,9 @@ from tlac.config import Backend, parse
 from tlac.errors import ConfigError, InputError, SampleError, TransientError
 from tlac.images import prepare
 from tlac.litellm_runtime import load_litellm
-from tlac.lmms.litellm_bodies import (
-    Bodies,
-    UnreadableError,
-    WireRequest,
-    call_arguments,
-    check_params,
-    open_bodies,
-    register_model,
-)
+from tlac.lmms.litellm_bodies import Bodies, UnreadableError, WireRequest, open_bodies
 from tlac.lmms.litellm_errors import StatusError, is_refusal, provider_message, translate, unreadable
-from tlac.lmms.litellm_wire import read_response, wire_messages
+from tlac.lmms.litellm_wire import call_arguments, check_params, read_response, register_model, wire_messages
 from tlac.lmms.transport import NoAnswerError, post
 from tlac.redaction import RedactingFilter
 from tlac.resources import Resource

@@ -16,15 +16,13 @@ import msgspec
 from tlac.config import Backend
 from tlac.errors import ConfigError
 from tlac.litellm_runtime import load_litellm
-from tlac.lmms.litellm_wire import choice_arguments, read_response, wire_messages
+from tlac.lmms.litellm_wire import call_arguments, check_params, read_response, register_model, wire_messages
 from tlac.types import ImagePart, LMMRequest, LMMResponse, PreparedImage, TextPart
 
 PROVIDERS = ("openai", "hosted_vllm", "anthropic", "gemini", "ollama_chat")
 """The providers, by litellm's names, whose requests are formed here."""
 
 
-# litellm drops what it does not know for Gemini without a word; these it does send on
-_GEMINI_EXTRAS = frozenset(("top_k", "safety_settings"))
 # providers whose models stand in litellm's table by their bare names
 _UNPREFIXED = ("openai", "anthropic")
 # where litellm asks when no address is given
@@ -41,9 +39,6 @@ _Form: TypeAlias = tuple[dict[str, str], dict[str, Any]]
 
 class UnreadableError(ValueError):
     """A provider's JSON that is no answer, in litellm's words."""
-
-
-UNREADABLE = (UnreadableError,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,42 +273,3 @@ def _form_key(request: LMMRequest) -> object:
 def _has_prefix(request: LMMRequest) -> bool:
     parts: Iterable[TextPart | ImagePart] = (part for message in request.messages for part in message.parts)
     return any(isinstance(part, TextPart) and part.is_prefix for part in parts)
-
-
-def call_arguments(request: LMMRequest) -> dict[str, Any]:
-    """The arguments of a litellm call that say how to answer: sampling parameters, and the form of a choice."""
-    arguments: dict[str, Any] = dict(request.params)
-    if request.choice is not None and request.choice.by_index:
-        arguments.update(choice_arguments(request.model, request.choice))
-    return arguments
-
-
-def check_params(backend: Backend, request: LMMRequest) -> None:
-    """Raises ConfigError for a parameter that litellm would drop in silence."""
-    provider, _, model = request.model.partition("/")
-    if provider == "gemini":
-        known = set(load_litellm().get_supported_openai_params(model, "gemini")) | _GEMINI_EXTRAS
-        if unknown := sorted(set(request.params) - known):
-            raise ConfigError(
-                f"{backend.source}: parameter {unknown[0]!r} under params would be dropped on the way to "
-                "Gemini; remove it"
-            )
-
-
-def register_model(model: str) -> None:
-    """Have litellm know an Ollama model: else it asks localhost about it before each call, blocking the event loop."""
-    provider = model.partition("/")[0]
-    if provider in ("ollama", "ollama_chat"):
-        entry = {"litellm_provider": provider, "mode": "chat"}
-        prices = {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0}
-        load_litellm().model_cost.setdefault(model, entry | prices)
-
-
-def form_body(backend: Backend, request: LMMRequest, images: Mapping[str, PreparedImage]) -> dict[str, Any]:
-    """The JSON that the provider is sent for a request; see Bodies.form."""
-    return Bodies(backend).form(request, images).body
-
-
-def read_body(backend: Backend, content: bytes) -> LMMResponse:
-    """The response in a provider's JSON, at the live price and without its times; see Bodies.read."""
-    return Bodies(backend).read(content)

@@ -1,4 +1,4 @@
-"""Between tlac's records and litellm's form: messages, the stage-2 schema, responses.
+"""Between tlac's records and litellm's form: messages, parameters, the stage-2 schema, responses.
 
 Does not call anything. Shapes of responses were checked against each provider's published types.
 """
@@ -9,10 +9,14 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tlac.config import Prices
+from tlac.config import Backend, Prices
+from tlac.errors import ConfigError
+from tlac.litellm_runtime import load_litellm
 from tlac.prices import cost_usd
 from tlac.types import ChoiceTask, ImagePart, LMMRequest, LMMResponse, Outcome, PreparedImage, TextPart, Usage
 
+# litellm drops what it does not know for Gemini without a word; these it does send on
+_GEMINI_EXTRAS = frozenset(("top_k", "safety_settings"))
 # OpenAI refuses a schema with more enum values; above it the index is checked when it is read
 _MOST_ENUM_VALUES = 1000
 
@@ -38,6 +42,35 @@ def _wire_part(part: TextPart | ImagePart, images: Mapping[str, PreparedImage], 
         # the others cache prefixes by themselves, and OpenAI would refuse the key
         block["cache_control"] = {"type": "ephemeral"}
     return block
+
+
+def call_arguments(request: LMMRequest) -> dict[str, Any]:
+    """The arguments of a litellm call that say how to answer: sampling parameters, and the form of a choice."""
+    arguments: dict[str, Any] = dict(request.params)
+    if request.choice is not None and request.choice.by_index:
+        arguments.update(choice_arguments(request.model, request.choice))
+    return arguments
+
+
+def check_params(backend: Backend, request: LMMRequest) -> None:
+    """Raises ConfigError for a parameter that litellm would drop in silence."""
+    provider, _, model = request.model.partition("/")
+    if provider == "gemini":
+        known = set(load_litellm().get_supported_openai_params(model, "gemini")) | _GEMINI_EXTRAS
+        if unknown := sorted(set(request.params) - known):
+            raise ConfigError(
+                f"{backend.source}: parameter {unknown[0]!r} under params would be dropped on the way to "
+                "Gemini; remove it"
+            )
+
+
+def register_model(model: str) -> None:
+    """Have litellm know an Ollama model: else it asks localhost about it before each call, blocking the event loop."""
+    provider = model.partition("/")[0]
+    if provider in ("ollama", "ollama_chat"):
+        entry = {"litellm_provider": provider, "mode": "chat"}
+        prices = {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0}
+        load_litellm().model_cost.setdefault(model, entry | prices)
 
 
 def choice_arguments(model: str, task: ChoiceTask) -> dict[str, Any]:
