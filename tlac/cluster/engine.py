@@ -112,10 +112,10 @@ class RayEngine:
             self._care.concurrency or max(backend.spec.limits.concurrency for backend in asked.values()),
             self._care.retry,
         )
-        with translated(ray), self._actors(ray, asked) as actors, self._watched(ray, actors[0], len(job.spec.dataset)):
+        samples = choose_samples(job.spec.dataset, job.spec.limit, job.spec.seed)
+        with translated(ray), self._actors(ray, asked) as actors, self._watched(ray, actors[0], len(samples)):
             pool = _pool(ray, job.workers, any(is_in_process(backend) for backend in asked.values()))
             arguments = {"fn_constructor_args": (order, *actors), "batch_format": "pyarrow", "batch_size": None, **pool}
-            samples = choose_samples(job.spec.dataset, job.spec.limit, job.spec.seed)
             files = write_samples(samples, job.folder.samples, len(samples), job.workers)
             read = ray.data.read_parquet(str(job.folder.samples), override_num_blocks=files)
             first = read.map_batches(Asker, **arguments)
