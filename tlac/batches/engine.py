@@ -35,7 +35,8 @@ from tlac.types import LMMRequest, LMMResponse, Outcome
 
 _FIRST_POLL_S, _LONGEST_POLL_S, _POLL_GROWTH = 15.0, 600.0, 1.5
 _MOST_FAULTS = 12
-_MOST_UNCLEAR = 3
+# rounds in a row whose batches never reached the provider
+_MOST_LOST = 4
 
 _Waited: TypeAlias = tuple[BatchRecord, frozenset[str]]
 
@@ -80,12 +81,11 @@ class BatchEngine:
 
     async def _fetch(self, spec: RunSpec, shown: Sequence[int], proposer: Proposer) -> None:
         await self._catch_up()
-        unclear = 0
+        lost = 0
         while waiting := await self._round(spec, shown, proposer):
-            unclear = unclear + 1 if all(record.status == "submitting" for record, _ in waiting) else 0
-            if unclear > _MOST_UNCLEAR:
+            lost = 0 if await self._wait(waiting) else lost + 1
+            if lost >= _MOST_LOST:
                 raise TransientError(f"{waiting[0][0].backend}: no batch arrives at the provider; run this again later")
-            await self._wait(waiting)
 
     async def _catch_up(self) -> None:
         """Store what came in since an earlier command ended: its answers were not asked for by this one."""
@@ -138,8 +138,12 @@ class BatchEngine:
             with suppress(PermanentError):
                 await dispatch.finish(list(backends.values()))
 
-    async def _wait(self, waiting: list[_Waited]) -> None:
-        """Until all these batches are closed. Raises CallError when a provider does not answer for long."""
+    async def _wait(self, waiting: list[_Waited]) -> bool:
+        """Until all these batches are closed; whether any of them had reached the provider.
+
+        Raises CallError when a provider does not answer for long.
+        """
+        has_arrived = False
         interval_s, faults = _FIRST_POLL_S, 0
         left = {record.tag: (record, keys) for record, keys in waiting}
         while True:
@@ -157,9 +161,10 @@ class BatchEngine:
                     self._care.say(f"{record.backend}: batch {tag}: {record.requests:,} requests, {status.state}")
                 if not found.is_open:
                     self._note(found, keys)
+                    has_arrived = has_arrived or found.status == "collected"
                     del left[tag]
             if not left:
-                return
+                return has_arrived
             await self._care.pacing.sleep(interval_s)
             interval_s = min(_LONGEST_POLL_S, interval_s * _POLL_GROWTH)
 
