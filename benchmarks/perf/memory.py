@@ -25,8 +25,6 @@ from tlac.run_spec import RunSpec
 from tlac.store import Store
 from tlac.types import Sample
 
-_AT_ONCE = 50_000
-
 
 @dataclass(frozen=True, slots=True)
 class Synthetic:
@@ -43,11 +41,7 @@ class Synthetic:
         return self.count
 
     def __iter__(self) -> Iterator[Sample]:
-        return self.part(0, self.count)
-
-    def part(self, start: int, end: int) -> Iterator[Sample]:
-        """Samples `start` to `end`."""
-        for number in range(start, min(end, self.count)):
+        for number in range(self.count):
             yield Sample(f"{number:07d}", number.to_bytes(8, "big"), number % len(self.classes))
 
 
@@ -58,9 +52,7 @@ def prepare(folder: Path, count: int) -> None:
     answers = repeating_answers(count, classes)
     with Store(folder) as store:
         fill_embeddings(store, dict.fromkeys([*classes, *answers]))
-        for start in range(0, count, _AT_ONCE):
-            samples = list(dataset.part(start, start + _AT_ONCE))
-            fill_store(store, samples, answers[start : start + _AT_ONCE], classes)
+        fill_store(store, dataset, answers, classes)
 
 
 def run(folder: Path, count: int) -> None:

@@ -14,16 +14,18 @@ import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
 
-from tlac.config import Backend, load_backend, load_encoder_config
+from tlac.config import load_backend, load_encoder_config
 from tlac.gather import gather
 from tlac.images import identify
 from tlac.interview import Interview, Respondent
-from tlac.keys import embedding_key, request_document, sha256_of
+from tlac.keys import document_key, embedding_key, request_document, sha256_of
 from tlac.matching import DEFAULT_TEMPLATE, apply_template
 from tlac.methods.slac import SLAC
 from tlac.prompts import load_prompts
@@ -88,6 +90,12 @@ def write_images(folder: Path, classes: Sequence[str], answers: Sequence[str]) -
     return made
 
 
+def _response(text: str) -> LMMResponse:
+    """With tokens counted as 4 characters each and 258 an image."""
+    usage = Usage(280, max(1, len(text) // 4))
+    return LMMResponse(Outcome.ANSWERED, text, usage=usage, created_at="2030-01-01T00:00:00+00:00")
+
+
 class Collector:
     """An LMM that answers by a function of the request, and keeps what a store would."""
 
@@ -96,35 +104,47 @@ class Collector:
         self.kept: list[StoredAnswer] = []
 
     async def ask(self, request: LMMRequest) -> LMMResponse:
-        """The answer, with tokens counted as 4 characters each and 258 an image."""
-        text = self._answer(request)
-        response = LMMResponse(
-            Outcome.ANSWERED, text, usage=Usage(280, max(1, len(text) // 4)), created_at="2030-01-01T00:00:00+00:00"
-        )
+        """The answer."""
+        response = _response(self._answer(request))
         document = request_document(request)
         self.kept.append(StoredAnswer(sha256_of(document), document, response, BACKEND))
         return response
 
 
-def fill_store(store: Store, samples: Sequence[Sample], answers: Sequence[str], classes: Sequence[str]) -> None:
-    """Keep the first-stage answer of every sample, asked as `tlac bench` asks."""
-    by_digest = {
-        identify(sample.source, sample.id).sha256: answer for sample, answer in zip(samples, answers, strict=True)
-    }
-    backend = load_backend(BACKEND)
-    for start in range(0, len(samples), _BATCH):
-        collector = Collector(lambda request: by_digest[_image_digest(request)])
-        asyncio.run(_ask(samples[start : start + _BATCH], backend, collector, classes))
-        store.put_entries(collector.kept)
+def fill_store(store: Store, samples: Iterable[Sample], answers: Sequence[str], classes: Sequence[str]) -> None:
+    """Keep the first-stage answer of every sample under the key that `tlac bench` asks with.
+
+    One sample is asked about; the questions about the others differ in their image alone.
+    """
+    pending = zip(samples, answers, strict=True)
+    question = asyncio.run(_question(classes))
+    responses = {answer: _response(answer) for answer in set(answers)}
+    while batch := list(islice(pending, _BATCH)):
+        entries = []
+        for sample, answer in batch:
+            document = _about(question, identify(sample.source, sample.id).sha256)
+            entries.append(StoredAnswer(document_key(document), document, responses[answer], BACKEND))
+        store.put_entries(entries)
 
 
-def _image_digest(request: LMMRequest) -> str:
-    return next(part.image.sha256 for part in request.messages[0].parts if hasattr(part, "image"))
+async def _question(classes: Sequence[str]) -> dict[str, Any]:
+    collector = Collector(lambda request: "")
+    respondent = Respondent(load_backend(BACKEND), collector)
+    interview = Interview(respondent, respondent, load_prompts(PROMPTS), classes)
+    await gather([Sample("any", b"any image")], interview, SLAC(), 1)
+    return collector.kept[0].request
 
 
-async def _ask(samples: Sequence[Sample], backend: Backend, lmm: Collector, classes: Sequence[str]) -> None:
-    respondent = Respondent(backend, lmm)
-    await gather(samples, Interview(respondent, respondent, load_prompts(PROMPTS), classes), SLAC(), 8)
+def _about(question: dict[str, Any], sha256: str) -> dict[str, Any]:
+    """The same question about another image."""
+    messages = [
+        {
+            **message,
+            "parts": [{"image_sha256": sha256} if "image_sha256" in part else part for part in message["parts"]],
+        }
+        for message in question["messages"]
+    ]
+    return {**question, "messages": messages}
 
 
 def fill_embeddings(store: Store, texts: Iterable[str], seed: int = 0) -> np.ndarray:
