@@ -67,7 +67,10 @@ class Emulator:
             if fault is not None and fault.kind == "status":
                 document = provider.shape_error(fault.status, fault.message, fault.retry_after)
                 headers = {"Retry-After": fault.retry_after} if fault.retry_after else {}
-                return web.json_response(document, status=fault.status, headers=headers)
+                refusal = web.json_response(document, status=fault.status, headers=headers)
+                # litellm's clients for batches close none by themselves
+                refusal.force_close()
+                return refusal
             try:
                 done = await work(request)
             except RefusedRequestError as error:

@@ -6,7 +6,6 @@ Does not know where answers are kept. A batch is found again by the tag in its m
 from __future__ import annotations
 
 import json
-import traceback
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -110,27 +109,17 @@ class OpenAIBatches:
         from openai import OpenAIError
 
         with translated(self._backend, OpenAIError):
-            try:
-                return getattr(litellm, name)(
-                    custom_llm_provider="openai",
-                    api_key=self._bodies.api_key,
-                    api_base=self._bodies.api_base,
-                    # a second try after a time-out could make a second batch
-                    max_retries=0,
-                    timeout=_TIMEOUT_S,
-                    **arguments,
-                )
-            except OpenAIError as error:
-                _let_go(error)
-                raise
-
-
-def _let_go(error: BaseException) -> None:
-    """litellm makes a client for each call, and closes none: one lives on in the frames of an error."""
-    at: BaseException | None = error
-    while at is not None:
-        traceback.clear_frames(at.__traceback__)
-        at = at.__cause__ or at.__context__
+            return getattr(litellm, name)(
+                custom_llm_provider="openai",
+                api_key=self._bodies.api_key,
+                api_base=self._bodies.api_base,
+                # a second try after a time-out could make a second batch
+                max_retries=0,
+                timeout=_TIMEOUT_S,
+                # litellm makes a client for each call and closes none
+                extra_headers={"Connection": "close"},
+                **arguments,
+            )
 
 
 def _is_older(batch: Any, moment: datetime) -> bool:
