@@ -214,6 +214,8 @@ def test_a_driver_that_is_killed_costs_no_acknowledged_answer(
     assert again.record.calls.stage1.from_store == len(acknowledged)
     assert any(f"{len(acknowledged)} answers of a run that was cut short" in line for line in said)
     assert not list((store / "cluster").glob("*/logs"))
+    key = KEYS["OPENAI_API_KEY"].encode()
+    assert not [path for path in store.rglob("*") if path.is_file() and key in path.read_bytes()]
 
 
 def test_cost_cap_rate_limit_and_calls_in_flight_hold_for_four_workers_together(
