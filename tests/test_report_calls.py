@@ -11,9 +11,7 @@ from tlac.types import LMMResponse, Outcome, Transcript, Turn, Usage
 
 def test_what_an_answer_took_is_written_and_read_back(tmp_path: Path) -> None:
     response = LMMResponse(Outcome.ANSWERED, "a car", usage=Usage(30, 4), cost_usd=0.5, latency_s=1.25, from_store=True)
-    found = tuple(
-        facts_of([Transcript("a.png", "ab", 0, Turn("stage1", "k", response)), Transcript("b.png", None, 1)])
-    )
+    found = tuple(facts_of([Transcript("a.png", "ab", 0, Turn("stage1", "k", response)), Transcript("b.png", None, 1)]))
     assert found == (
         SampleCalls("a.png", (CallFacts("stage1", "k", 1.25, 0.5, 30, 4, True),)),
         SampleCalls("b.png"),
