@@ -1,4 +1,7 @@
+import errno
 import inspect
+import io
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -107,6 +110,57 @@ def test_a_damaged_archive_is_said_to_be_one(tmp_path: Path) -> None:
     source.read = lambda reader, folder: tarfile.open(folder / "food-101.tar.gz").close()  # type: ignore[method-assign]
     with pytest.raises(TlacError, match=r"food101: an archive can't be unpacked .*: remove .* and run the command"):
         source.prepare("food101", tmp_path)
+
+
+@pytest.mark.parametrize("is_other_disk", [False, True])
+def test_a_move_into_place_that_was_stopped_is_finished_without_fetching_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_other_disk: bool
+) -> None:
+    source = Source("oxford-iiit-pet/images/a.jpg", "oxford-iiit-pet/images/b.jpg", "oxford-iiit-pet/list.txt")
+    rename, copy = Path.rename, shutil.copytree
+
+    def rename_here(path: Path, target: Path) -> Path:
+        if is_other_disk and path.parent != target.parent:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        if not is_other_disk and path.name == "list.txt":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    def copy_one(tree: Path, target: Path) -> None:
+        target.mkdir()
+        (target / "a.jpg").write_bytes((tree / "a.jpg").read_bytes())
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", rename_here)
+        patched.setattr(shutil, "copytree", copy_one)
+        with pytest.raises(KeyboardInterrupt):
+            source.prepare("oxford_pets", tmp_path)
+    monkeypatch.setattr(Path, "rename", rename_here if is_other_disk else rename)
+    monkeypatch.setattr(shutil, "copytree", copy)
+    assert source.prepare("oxford_pets", tmp_path).is_downloaded
+    assert len(source.fetched) == 2
+    found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {f"oxford_pets/{name}" for name in ("images/a.jpg", "images/b.jpg", "list.txt")}
+    assert not source.prepare("oxford_pets", tmp_path).is_downloaded
+
+
+def test_an_archive_cannot_write_outside_of_its_folder(tmp_path: Path) -> None:
+    source = Source()
+
+    def unpack(reader: str, folder: Path) -> None:
+        entry = tarfile.TarInfo("../../../stolen.txt")
+        with tarfile.open(folder / "evil.tar", "w") as archive:
+            archive.addfile(entry, io.BytesIO())
+        with tarfile.open(folder / "evil.tar") as archive:
+            archive.extractall(folder)  # as torchvision does it
+
+    source.read = unpack  # type: ignore[method-assign]
+    before = tarfile.TarFile.extraction_filter
+    with pytest.raises(TlacError, match=r"food101: an archive can't be unpacked \(.*stolen.txt.*outside"):
+        source.prepare("food101", tmp_path / "a" / "b")
+    assert not list(tmp_path.rglob("stolen.txt"))
+    assert tarfile.TarFile.extraction_filter is before
 
 
 @pytest.mark.parametrize("download", ["archives: [{url: 'http://h/a', path: ../../a}]", "makes: ../.."])
