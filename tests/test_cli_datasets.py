@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,11 @@ def test_show_takes_a_split_and_a_subset(tlac_command, shared: Path, tmp_path: P
 def test_verify_of_a_good_dataset_ends_well(tlac_command, pets: Path) -> None:
     shown = tlac_command("datasets", "verify", f"folder:{pets}")
     assert shown.code == 0
-    assert "as expected: 3 test images, 2 classes, 3 looked at" in shown.out
-    assert tlac_command("datasets", "verify", "imagenet-samples").code == 0
+    assert "note: its file expects no counts: none were compared" in shown.out
+    assert "nothing wrong found: 3 test images, 2 classes, 3 looked at" in shown.out
+    shown = tlac_command("datasets", "verify", "imagenet-samples")
+    assert shown.code == 0
+    assert "imagenet-samples: as expected: 20 test images, 1000 classes, 20 looked at" in shown.out
 
 
 def test_verify_names_what_is_wrong_and_exits_1(tlac_command, pets: Path) -> None:
@@ -56,10 +60,22 @@ def test_prepare_lists_steps_by_hand_and_exits_1_until_they_are_done(tlac_comman
     shown = tlac_command("datasets", "prepare", "ucf101", "--data", tmp_path)
     assert shown.code == 1
     assert f"  1. extract UCF-101-midframes.zip into {tmp_path / 'ucf101'}" in shown.out
-    assert "unusable: ucf101" in shown.out
+    # not what was just run
+    assert f"unusable: ucf101: {tmp_path / 'ucf101'} is missing\n" in shown.out
+    assert shown.err == "tlac: ucf101: not ready yet: do the steps above, and run the command again\n"
     document = json.loads(tlac_command("datasets", "prepare", "ucf101", "--data", tmp_path, "--json").out)
     assert document["prepared"]["folder"] == str(tmp_path / "ucf101")
     assert len(document["prepared"]["steps"]) == 2
+
+
+def test_what_a_missing_dataset_is_told_to_run_runs(tlac_command, tmp_path: Path) -> None:
+    own = tmp_path / "my planes.yaml"
+    own.write_text("loader: aircraft\nprotocol: ours\noptions: {folder: planes}\ndownload: {steps: [fly]}\n")
+    for name in ("ucf101", str(own)):
+        err = tlac_command("datasets", "show", name, "--data", tmp_path / "my data").err
+        command = shlex.split(err.split("`")[1])
+        assert command[0] == "tlac"
+        assert "by hand, where it is not done yet:" in tlac_command(*command[1:]).out
 
 
 @pytest.mark.parametrize(

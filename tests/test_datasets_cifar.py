@@ -79,7 +79,7 @@ def test_a_changed_archive_is_refused_before_it_is_unpickled(tmp_path: Path, mon
 
 
 def test_missing_archives_and_subsets_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cifar-100-python is missing: run 'tlac datasets prepare cifar100'"):
+    with pytest.raises(InputError, match=r"cifar-100-python is missing: run `tlac datasets prepare cifar100 --data "):
         open_dataset(load_dataset_config("cifar100", tmp_path))
     with pytest.raises(InputError, match="no subset 'val'"):
         open_dataset(load_dataset_config("cifar10", tmp_path, subset="val"))

@@ -93,7 +93,7 @@ def test_a_class_folder_without_a_name_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_files_and_subsets_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"val is missing: run 'tlac datasets prepare imagenet'"):
+    with pytest.raises(InputError, match=r"val is missing: run `tlac datasets prepare imagenet --data "):
         open_at("imagenet", tmp_path)
     with pytest.raises(InputError, match="no subset 'val'"):
         open_at("imagenet", tmp_path, subset="val")

@@ -138,7 +138,7 @@ def test_a_broken_split_file_is_named_with_what_is_wrong(tmp_path: Path, split: 
 def test_without_a_root_or_the_files_the_error_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--data ROOT"):
         open_dataset(load_dataset_config("food101"))
-    with pytest.raises(InputError, match=r"food-101 is missing: run 'tlac datasets prepare food101'"):
+    with pytest.raises(InputError, match=r"food-101 is missing: run `tlac datasets prepare food101 --data "):
         open_food(tmp_path)
     write_split(tmp_path, SPLIT)
     (tmp_path / "food-101" / "images").rmdir()

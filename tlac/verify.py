@@ -81,7 +81,7 @@ def verify_dataset(
     try:
         subsets = _open_subsets(config, expected)
     except InputError as error:
-        finding = Finding("unusable", config.name, str(error))
+        finding = Finding("unusable", config.name, str(error).removeprefix(f"{config.name}: "))
         return Verification(config.name, config.spec.protocol, "", 0, 0, 0, "", (finding,))
     test = subsets["test"]
     source, notes = str(getattr(test, "source", "")), []

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -167,8 +167,8 @@ def _whereabouts(is_downloaded: bool, folder: Path) -> str:
     return f"lies in {folder}" if folder.exists() else f"belongs in {folder}, which is not there yet"
 
 
-def _verify(config: DatasetConfig, looks_into: bool, as_json: bool, prepared: dict[str, object] | None = None) -> None:
-    """Print what verifying finds. Raises TlacError where there is anything."""
+def _verify(config: DatasetConfig, looks_into: bool, as_json: bool, prepared: dict[str, Any] | None = None) -> None:
+    """Print what verifying finds, after `prepared` where that was done first. Raises TlacError for any finding."""
     from tlac.verify import verify_dataset
 
     with _image_progress(config.name, as_json) as on_image:
@@ -179,22 +179,26 @@ def _verify(config: DatasetConfig, looks_into: bool, as_json: bool, prepared: di
             document["prepared"] = prepared
         print_json(document)
     else:
-        _print(found)
+        _print(found, is_prepared=prepared is not None)
+    if prepared and prepared.get("steps") and any(finding.kind == "unusable" for finding in found.findings):
+        raise TlacError(f"{config.name}: not ready yet: do the steps above, and run the command again")
     if not found.is_good:
         count = len(found.findings)
         raise TlacError(f"{config.name}: {count} finding{'' if count == 1 else 's'}: not as expected, see above")
 
 
-def _print(found: Verification) -> None:
+def _print(found: Verification, is_prepared: bool) -> None:
     for finding in found.findings[:_SHOWN_FINDINGS]:
-        click.echo(f"{finding.kind}: {finding.subject}: {finding.detail}")
+        # the command just ran
+        detail = finding.detail.partition(": run `tlac datasets prepare")[0] if is_prepared else finding.detail
+        click.echo(f"{finding.kind}: {finding.subject}: {detail}")
     if len(found.findings) > _SHOWN_FINDINGS:
         click.echo(f"... and {len(found.findings) - _SHOWN_FINDINGS} more; --json prints all")
     for note in found.notes:
         click.echo(f"note: {note}")
     facts = {"protocol": found.protocol, "source": found.source, "digest": found.digest}
     print_rows([(key, value) for key, value in facts.items() if value])
-    verdict = "as expected" if found.is_good else "not as expected"
+    verdict = "not as expected" if found.findings else "nothing wrong found" if found.notes else "as expected"
     click.echo(f"{found.name}: {verdict}: {found.n:,} test images, {found.classes} classes, {found.images:,} looked at")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlac.config import DatasetConfig
-from tlac.datasets.layout import RootedOptions, dataset_folder, no_subset, not_there
+from tlac.datasets.layout import RootedOptions, dataset_folder, no_subset, not_there, preparing
 from tlac.datasets.listing import is_in_half, read_options, split_label, split_of
 from tlac.errors import ConfigError, InputError
 from tlac.types import Sample
@@ -109,5 +109,5 @@ def _read(config: DatasetConfig, reader: str, places: list[Path]) -> Any:
     except RuntimeError as error:
         raise InputError(
             f"{config.name}: {place / opener.base_folder} does not hold the published files: remove it and run "
-            f"'tlac datasets prepare {config.name}'"
+            f"{preparing(config)}"
         ) from error

@@ -5,11 +5,13 @@ Does not read any list of images.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from tlac.config import DatasetConfig
 from tlac.datasets.listing import Options, split_of
 from tlac.errors import InputError, UsageError
+from tlac.resources import list_names
 
 
 class RootedOptions(Options, frozen=True):
@@ -33,7 +35,13 @@ def dataset_folder(config: DatasetConfig, options: RootedOptions) -> Path:
 
 def not_there(config: DatasetConfig, path: Path) -> InputError:
     """The error for files that have not been put in place."""
-    return InputError(f"{config.name}: {path} is missing: run 'tlac datasets prepare {config.name}' to get it")
+    return InputError(f"{config.name}: {path} is missing: run {preparing(config)} to get it")
+
+
+def preparing(config: DatasetConfig) -> str:
+    """The command that gets the dataset's files, as it can be typed."""
+    name = config.name if config.name in list_names("dataset") else config.source
+    return f"`{shlex.join(['tlac', 'datasets', 'prepare', name, '--data', str(config.root)])}`"
 
 
 def no_subset(config: DatasetConfig, source: Path | str) -> InputError:

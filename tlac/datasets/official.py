@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tlac.config import DatasetConfig
-from tlac.datasets.layout import no_subset, not_there
+from tlac.datasets.layout import no_subset, not_there, preparing
 from tlac.errors import ConfigError, InputError, UnknownNameError
 
 Rows: TypeAlias = list[tuple[str, int]]
@@ -95,7 +95,7 @@ def _read_with_torchvision(reader: _Reader, folder: Path, config: DatasetConfig)
             reason = " ".join(str(error).replace(str(link), str(inner)).split())
             raise InputError(
                 f"{config.name}: {inner} has neither CoOp's split file nor a usable official one ({reason}): "
-                f"run 'tlac datasets prepare {config.name}'"
+                f"run {preparing(config)}"
             ) from error
         return tuple(getattr(opened, reader.classes)), rows
 
