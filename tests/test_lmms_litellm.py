@@ -413,7 +413,7 @@ def test_no_log_holds_a_key_even_when_everything_is_logged(
 ) -> None:
     backend = backend_at(emulator, name)
     ask(backend, image_question(backend))
-    for logger in ("LiteLLM", "httpx", "openai", "tlac"):
+    for logger in ("LiteLLM", "httpx", "httpx2", "openai", "tlac"):
         caplog.set_level("DEBUG", logger)
     ask(backend, image_question(backend))
     emulator.script = script_of(Fault(status=401, message="the key {key} is wrong"))

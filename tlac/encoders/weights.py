@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from tlac.config import EncoderConfig
 from tlac.errors import ConfigError, EncoderUnavailableError
+from tlac.http_clients import http_errors
 from tlac.keys import canonical_json
 
 T = TypeVar("T")
@@ -31,10 +32,9 @@ _MODEL_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".mod
 
 def load_errors() -> tuple[type[Exception], ...]:
     """What the model libraries raise where files are missing, broken, or of another model."""
-    import httpx
     import safetensors
 
-    missing = (OSError, ImportError, httpx.HTTPError)
+    missing = (OSError, ImportError, *http_errors())
     broken = (EOFError, pickle.UnpicklingError, zipfile.BadZipFile, safetensors.SafetensorError)
     foreign = (ValueError, RuntimeError, LookupError, AttributeError, TypeError)
     return (*missing, *broken, *foreign)
@@ -75,14 +75,13 @@ def load_from_disk(config: EncoderConfig, wanted: str, load: Callable[[], T]) ->
 
 def _hub_obstacle() -> str:
     """Why the hub can't be asked, in words; empty where it can."""
-    import httpx
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     try:
         get_session().head(constants.ENDPOINT, timeout=_PROBE_TIMEOUT_S)
-    except (httpx.HTTPError, OSError) as error:
+    except (*http_errors(), OSError) as error:
         return f"{constants.ENDPOINT} can't be reached ({one_line(error)})"
     return ""
 

@@ -23,6 +23,7 @@ import msgspec
 
 from tlac.config import Backend, parse
 from tlac.errors import ConfigError, InputError, SampleError, TransientError
+from tlac.http_clients import HTTP_CLIENTS
 from tlac.images import prepare
 from tlac.litellm_runtime import load_litellm
 from tlac.lmms.litellm_bodies import Bodies, UnreadableError, WireRequest, open_bodies
@@ -196,7 +197,7 @@ def _prepare_images(request: LMMRequest) -> dict[str, PreparedImage]:
 @cache
 def _load() -> ModuleType:
     litellm = load_litellm()
-    for name in ("LiteLLM", "httpx", "openai"):
+    for name in ("LiteLLM", "openai", *HTTP_CLIENTS):
         # these log requests with their headers and errors with whatever the provider sent
         logging.getLogger(name).addFilter(RedactingFilter())
     return litellm
