@@ -14,6 +14,7 @@ from emulator import BatchControls, Emulator, Fault
 
 from tlac.batch_interface import BatchLimits
 from tlac.batches.engine import BatchEngine
+from tlac.batches.journal import Journal
 from tlac.config import Prices, load_backend
 from tlac.errors import UsageError
 from tlac.store import Store
@@ -59,6 +60,16 @@ def test_batches_give_the_predictions_of_live_calls_to_the_byte(party: Party) ->
     again = party.batched()
     assert predictions(again) == predictions(batched)
     assert (party.submitted, again.record.cost_usd) == (taken, 0.0)
+
+
+def test_a_batch_asks_for_the_same_betas_as_live_calls(emulator: Emulator, tmp_path: Path) -> None:
+    party = Party(emulator, "claude", tmp_path)
+    party.batched()
+    party.live()
+    _, stage2 = emulator.shelves["anthropic"].batches
+    batched = {asked.headers.get("anthropic-beta") for asked in stage2.asked.values()}
+    assert batched == {asked.headers.get("anthropic-beta") for asked in emulator.asked if asked.schema}
+    assert None not in batched
 
 
 def assert_stored_alike(party: Party) -> None:
@@ -159,6 +170,14 @@ def test_passing_faults_of_every_endpoint_cost_no_second_batch(party: Party) -> 
     assert party.most_often == 1
 
 
+def test_results_that_are_cut_short_are_read_again(party: Party) -> None:
+    party.emulator.batching = BatchControls(faults={"results": [Fault("malformed"), Fault("malformed")]})
+    run = party.batched(run_spec(party.backend, 3, "slac"))
+    assert run.record.is_complete
+    assert party.submitted == [3]
+    assert sum("asking again" in line for line in party.said) == 2
+
+
 def test_a_refused_submission_ends_the_run_and_says_why(party: Party) -> None:
     status = 401 if party.provider == "openai" else 400
     party.emulator.batching = BatchControls(faults={"create": [Fault(status=status, message="no batches for you")]})
@@ -226,6 +245,21 @@ def interrupt_waiting(party: Party) -> None:
     party.clock.sleep = sleep  # type: ignore[method-assign]
 
 
+def test_an_answer_of_unknown_cost_counts_as_dear_as_it_can_have_been(
+    openai_party: Party, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    party = openai_party
+    monkeypatch.setattr("tlac.lmms.litellm_bodies.Bodies._cost_usd", lambda *_: None)
+    assert party.batched().record.is_complete
+    with Store(party.folder / "store") as store:
+        first = max(Journal(store.path).records(), key=lambda record: record.requests)
+    party.folder = party.folder / "anew"
+    run = party.batched(budget_usd=1.0001 * (first.highest_cost_usd or 0))
+    # nothing is left for stage 2
+    assert party.submitted == [9, 2, 9]
+    assert "is used up" in (run.record.stopped or "")
+
+
 # --- methods and backends ------------------------------------------------------------------------------------
 
 
@@ -265,6 +299,23 @@ def test_parameters_that_a_live_call_refuses_are_refused(emulator: Emulator, tmp
     spec = msgspec.structs.replace(party.backend.spec, params={"temprature": 0})
     party.backend = replace(party.backend, spec=spec)
     with pytest.raises(UsageError, match="temprature"):
+        party.batched()
+    assert party.submitted == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": "openai/o1-pro", "params": {}}, "not asked through the interface that batches take"),
+        ({"params": {"api_version": "1"}}, "params hold what is not sent"),
+    ],
+)
+def test_what_is_not_asked_by_chat_completions_is_refused(
+    openai_party: Party, changes: dict[str, object], words: str
+) -> None:
+    party = openai_party
+    party.backend = replace(party.backend, spec=msgspec.structs.replace(party.backend.spec, **changes))
+    with pytest.raises(UsageError, match=words):
         party.batched()
     assert party.submitted == []
 

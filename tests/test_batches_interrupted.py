@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -66,8 +67,31 @@ def before_the_id_is_written(party: Party, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(f"{adapter}.submit", breaking(real, is_done_first=True))
 
 
+def half_way_through_submitting(party: Party, patch: pytest.MonkeyPatch) -> None:
+    """Between the upload of the file and the batch; Anthropic has all in one, so in the middle of that."""
+    target = {
+        "openai": "litellm.create_batch",
+        "gemini": "google.genai.batches.Batches.create",
+        "anthropic": "tlac.lmms.batch_anthropic._body",
+    }[party.provider]
+    patch.setattr(target, breaking(lambda *_, **__: None))
+
+
 def while_waiting(party: Party, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(party.clock, "sleep", breaking(party.clock.sleep))
+
+
+def while_downloading(party: Party, patch: pytest.MonkeyPatch) -> None:
+    adapter = ADAPTERS[party.provider]
+    module, _, name = adapter.rpartition(".")
+    real = getattr(__import__(module, fromlist=[name]), name).results
+
+    def cut_off(interface: object, job: str) -> Iterator[object]:
+        yield from islice(real(interface, job), 2)
+        raise Killed
+
+    patch.setattr("tlac.batches.desk._AT_ONCE", 1)
+    patch.setattr(f"{adapter}.results", cut_off)
 
 
 def half_way_through_collecting(_party: Party, patch: pytest.MonkeyPatch) -> None:
@@ -81,8 +105,10 @@ def between_the_stages(_party: Party, patch: pytest.MonkeyPatch) -> None:
 
 STEPS = (
     before_submitting,
+    half_way_through_submitting,
     before_the_id_is_written,
     while_waiting,
+    while_downloading,
     half_way_through_collecting,
     between_the_stages,
 )
@@ -110,12 +136,8 @@ def process_of(party: Party) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", script], env=environment)
 
 
-# Anthropic's batches carry no mark: the hardest to find again
-@pytest.mark.parametrize("name", ["claude"])
-def test_a_process_killed_while_the_provider_answers_finds_its_batch_again(
-    emulator: Emulator, tmp_path: Path, name: str
-) -> None:
-    party = Party(emulator, name, tmp_path)
+def test_a_process_killed_while_the_provider_answers_finds_its_batch_again(party: Party) -> None:
+    emulator = party.emulator
     # the batch is taken, and the answer that says so never comes
     emulator.batching = BatchControls(faults={"create": [Fault("hung")]})
     process = process_of(party)

@@ -120,12 +120,16 @@ def test_resume_stores_what_is_over_and_the_same_command_goes_on(
 def test_a_cancelled_batch_is_collected_and_the_rest_submitted_again(
     emulator: Emulator, desk: Callable[..., Shown], clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    emulator.batching = BatchControls(polls=3, answered_early=1)
     submit_and_leave(desk, monkeypatch)
+    emulator.batching = BatchControls()
     tag = json.loads(desk("batch", "status", "--json").out)[0]["id"]
-    assert "cancelled" in desk("batch", "cancel", tag).out
+    assert "stores what was answered before" in desk("batch", "cancel", tag).out
+    assert "cancelled already" in desk("batch", "cancel", tag).out
     resumed = desk("batch", "resume")
     assert resumed.code == 0
-    assert "3 failed" in resumed.out
+    assert "1 answers stored" in resumed.out
+    assert "2 failed" in resumed.out
     assert "collected already" in desk("batch", "cancel", tag).out
     assert desk(*BENCH).code == 0
 
@@ -149,6 +153,9 @@ def test_a_missing_key_is_told_and_the_batch_stays(
     monkeypatch.delenv("OPENAI_API_KEY")
     assert "set the environment variable OPENAI_API_KEY" in desk("batch", "status").out
     assert desk("batch", "resume").code == 3
+    cancelled = desk("batch", "cancel", "--all")
+    assert (cancelled.code, "1 of 1 batches could not be cancelled" in cancelled.err) == (3, True)
+    assert json.loads(desk("batch", "status", "--json").out)[0]["status"] == "submitted"
 
 
 def test_a_missing_package_is_told_with_how_to_install_it(

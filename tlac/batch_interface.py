@@ -12,12 +12,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from tlac.errors import TlacError
+from tlac.errors import PermanentError, TlacError
 from tlac.types import LMMRequest, LMMResponse
 
 
 class UndecidedError(TlacError):
     """Whether the provider has a batch can't be known yet: to be asked again, and nothing submitted until then."""
+
+
+class UnknownBatchError(PermanentError):
+    """The provider has no such batch, or not for this key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,8 @@ class BatchResult:
 class BatchInterface(Protocol):
     """One backend's batch interface. Every method but `form` and `line` asks the provider, and blocks.
 
-    They raise TransientError where asking again may help, PermanentError or SampleError where it would not.
+    They raise TransientError where asking again may help, PermanentError or SampleError where it would not;
+    `status` and `cancel` UnknownBatchError where the provider has no such batch.
     """
 
     @property

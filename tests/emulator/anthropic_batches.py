@@ -49,7 +49,7 @@ class AnthropicBatches:
         headers = request.headers.copy()
         # the official SDK has the key where others have a token
         headers.setdefault("x-api-key", headers.get("Authorization", "").removeprefix("Bearer "))
-        return self._document(self._desk.take("anthropic", anthropic, requests, headers))
+        return self._document(await self._desk.take("anthropic", anthropic, requests, headers))
 
     async def _list(self, request: web.Request) -> Any:
         batches = self._shelf.newest()
@@ -73,7 +73,7 @@ class AnthropicBatches:
 
     async def _cancel(self, request: web.Request) -> Any:
         batch = self._shelf.find(request.match_info["batch"])
-        batch.state = "cancelled"
+        batch.cancel()
         return self._document(batch)
 
     async def _results(self, request: web.Request) -> Any:

@@ -26,11 +26,13 @@ def answered(_number: int, _asked: Asked) -> Fate:
 class BatchControls:
     """What batches do: `polls` times a batch is still at work, `fate` says what becomes of its n-th request (from 0).
 
-    `faults` are had in turn by an endpoint; None lets a call through. A fault of kind "dropped" or "hung" comes after
-    the work is done, a status before. `refusal` refuses whole batches after they were taken.
+    A cancelled batch has answered its first `answered_early` requests. `faults` are had in turn by an endpoint; None
+    lets a call through. A fault of kind "dropped" or "hung" comes after the work is done, a status before, and one of
+    kind "malformed" cuts what is downloaded short. `refusal` refuses whole batches after they were taken.
     """
 
     polls: int = 1
+    answered_early: int = 0
     fate: Callable[[int, Asked], Fate] = answered
     faults: dict[Endpoint, list[Fault | None]] = field(default_factory=dict)
     refusal: str = ""
@@ -47,6 +49,7 @@ class Batch:
     replies: dict[str, Reply | Fault]
     fates: dict[str, Fate]
     polls_left: int
+    answered_early: int
     state: State = "working"
     created_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
@@ -67,12 +70,17 @@ class Batch:
             if self.polls_left < 0:
                 self.state = "ended"
 
+    def cancel(self, status: int = 400) -> None:
+        """Somebody has the rest not answered. Raises RefusedRequestError where all is over."""
+        require(self.state == "working", f"a batch that is {self.state} can't be cancelled", status)
+        self.state = "cancelled"
+
     def results(self) -> list[tuple[str, Fate, Reply | Fault]]:
         """Our ids, what became of each, and the answer; last come first, since no order is promised."""
         found: list[tuple[str, Fate, Reply | Fault]] = []
-        for custom_id in reversed(self.asked):
+        for number, custom_id in reversed(list(enumerate(self.asked))):
             fate: Fate = self.fates[custom_id]
-            if self.state == "cancelled":
+            if self.state == "cancelled" and number >= self.answered_early:
                 fate = "expired"
             reply = self.replies[custom_id]
             if fate == "missing":
@@ -122,7 +130,8 @@ class Shelf:
         replies = {custom_id: script(one) for custom_id, one in asked.items()}
         fates = {custom_id: controls.fate(number, one) for number, (custom_id, one) in enumerate(asked.items())}
         with self._lock:
-            batch = Batch(f"{self.name}-{len(self.batches) + 1}", tag, asked, refused, replies, fates, controls.polls)
+            name = f"{self.name}-{len(self.batches) + 1}"
+            batch = Batch(name, tag, asked, refused, replies, fates, controls.polls, controls.answered_early)
             batch.state = "refused" if controls.refusal else "working"
             self.batches.append(batch)
         return batch

@@ -66,7 +66,7 @@ class GeminiBatches:
             require(set(line) == {"key", "request"}, "a line of the file")
         model = request.match_info["model"]
         requests = [(line["key"], model, line["request"]) for line in lines]
-        return self._document(self._desk.take("gemini", gemini, requests, request.headers, batch["displayName"]))
+        return self._document(await self._desk.take("gemini", gemini, requests, request.headers, batch["displayName"]))
 
     async def _list(self, request: web.Request) -> Any:
         batches = self._shelf.newest()
@@ -84,7 +84,7 @@ class GeminiBatches:
 
     async def _cancel(self, request: web.Request) -> Any:
         batch = self._shelf.find(request.match_info["batch"])
-        batch.state = "cancelled"
+        batch.cancel()
         return {}
 
     async def _download(self, request: web.Request) -> Any:

@@ -66,7 +66,7 @@ class OpenAIBatches:
             require(set(line) == _LINE and line["method"] == "POST" and line["url"] == _ENDPOINT, "a line of the file")
         requests = [(line["custom_id"], "", line["body"]) for line in lines]
         tag = (body.get("metadata") or {}).get("tlac_batch", "")
-        batch = self._desk.take("openai", openai, requests, request.headers, tag)
+        batch = await self._desk.take("openai", openai, requests, request.headers, tag)
         return self._document(batch)
 
     async def _list(self, request: web.Request) -> Any:
@@ -88,7 +88,7 @@ class OpenAIBatches:
 
     async def _cancel(self, request: web.Request) -> Any:
         batch = self._shelf.find(request.match_info["batch"])
-        batch.state = "cancelled"
+        batch.cancel(409)
         return self._document(batch)
 
     async def _download(self, request: web.Request) -> Any:

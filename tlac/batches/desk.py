@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
-from tlac.batch_interface import BatchInterface, BatchStatus, Intent, UndecidedError
+from tlac.batch_interface import BatchInterface, BatchStatus, Intent, UndecidedError, UnknownBatchError
 from tlac.batches.journal import BatchRecord, Journal, RequestLine
 from tlac.calls.pacing import Pacing, Say, say_nothing
-from tlac.config import Backend
+from tlac.config import Backend, load_backend
 from tlac.documents import StoredAnswer
-from tlac.errors import PermanentError, StoreError
+from tlac.errors import ConfigError, StoreError
 from tlac.registry import open_batch_interface
+from tlac.resources import list_names
 from tlac.store import Store
 from tlac.types import LMMResponse
 
@@ -29,6 +31,7 @@ ResultT = TypeVar("ResultT")
 _LISTED_AFTER_S = 60.0
 _LOCK_WAIT_S = 5.0
 _AT_ONCE = 500
+_THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 
 
 class Desk:
@@ -46,6 +49,17 @@ class Desk:
         if backend.digest not in self._interfaces:
             self._interfaces[backend.digest] = open_batch_interface(backend)
         return self._interfaces[backend.digest]
+
+    def _interface_of(self, record: BatchRecord) -> BatchInterface:
+        """The interface that a batch went to. Raises as `interface` does, and ConfigError for a foreign address."""
+        backend = record.whose
+        # what this command was given may be asked anywhere; a record may be anybody's work, and would be told the key
+        if backend.digest not in self._interfaces and not _is_known_address(backend):
+            raise ConfigError(
+                f"batch {record.tag} is said to be at {backend.spec.api_base}, where no backend {backend.name!r} of "
+                "yours is: run the `tlac bench --batch` again that submitted it"
+            )
+        return self.interface(backend)
 
     def hold(self) -> AbstractAsyncContextManager[None]:
         """Hold the store's batches against other processes."""
@@ -77,12 +91,12 @@ class Desk:
         others = {other.job for other in self.journal.records() if other.job is not None}
         intent = Intent(
             record.tag,
-            datetime.fromisoformat(record.created_at),
+            record.created_at,
             {line.custom_id for line in self.journal.requests(record.tag)},
             others,
         )
         try:
-            job = await uninterrupted(lambda: self.interface(record.whose).find(intent))
+            job = await uninterrupted(lambda: self._interface_of(record).find(intent))
         except UndecidedError as error:
             self.say(str(error))
             return record
@@ -99,7 +113,7 @@ class Desk:
         if record.job is None:
             return BatchStatus("not found yet" if record.is_open else record.status, not record.is_open)
         job = record.job
-        return await uninterrupted(lambda: self.interface(record.whose).status(job))
+        return await uninterrupted(lambda: self._interface_of(record).status(job))
 
     async def advance(self, record: BatchRecord) -> tuple[BatchRecord, BatchStatus | None]:
         """Look after one batch: find it, store its answers if it is over. The record as it is then, and how far it is.
@@ -120,29 +134,30 @@ class Desk:
                     record = await self.collect(record, status)
         return record, status
 
-    async def cancel(self, record: BatchRecord) -> BatchRecord:
-        """Have the rest of a batch not answered; what was answered is still to be collected. Under `hold`.
+    async def cancel(self, record: BatchRecord) -> tuple[BatchRecord, BatchStatus | None]:
+        """Have the rest of a batch not answered; what was answered is still to be collected. The record as it is then,
+        and how far the batch was. Under `hold`.
 
-        A batch that the provider does not know, or whose requests are lost, is given up. Raises CallError, and
-        UndecidedError where it is not known yet whether the provider has the batch.
+        A batch that is over stays as it is; one that the provider does not know, or whose requests are lost, is given
+        up. Raises CallError, and UndecidedError where it is not known yet whether the provider has the batch.
         """
-        job = record.job
+        record = await self.settle(self.journal.refresh(record))
+        job, status = record.job, None
+        if not record.is_open:
+            return record, None
         if job is None:
-            record = await self.settle(record)
-            job = record.job
-            if record.is_open and job is None:
-                raise UndecidedError(f"batch {record.tag} is not found at the provider yet: cancel it later")
-        if job is None:
-            return record
+            raise UndecidedError(f"batch {record.tag} is not found at the provider yet: cancel it later")
         try:
-            await uninterrupted(lambda: self.interface(record.whose).cancel(job))
+            status = await self.ask(record)
+            if not status.is_over:
+                await uninterrupted(lambda: self._interface_of(record).cancel(job))
             for _ in self.journal.requests(record.tag):
                 pass
-        except (PermanentError, StoreError) as error:
+        except (UnknownBatchError, StoreError) as error:
             self.say(f"{record.backend}: batch {record.tag} is given up: {error}")
             record = msgspec.structs.replace(record, status="dropped", closed_at=_now())
             self.journal.write(record)
-        return record
+        return record, status
 
     async def collect(self, record: BatchRecord, status: BatchStatus) -> BatchRecord:
         """Store the answers of a batch that is over, and close it. To be called under `hold`; may be repeated.
@@ -159,7 +174,7 @@ class Desk:
         reasons = dict.fromkeys(lines, missing)
         costs: list[float | None] = []
         answers: list[StoredAnswer] = []
-        for result in self.interface(record.whose).results(record.job):
+        for result in self._interface_of(record).results(record.job):
             if result.custom_id not in reasons:
                 # not ours, or answered already: the first answer counts
                 continue
@@ -184,6 +199,21 @@ class Desk:
         )
         self.journal.write(closed)
         return closed
+
+
+def _is_known_address(backend: Backend) -> bool:
+    address = backend.spec.api_base
+    if address is None:
+        return True
+    with suppress(ValueError):
+        if urlsplit(address).hostname in _THIS_MACHINE:
+            return True
+    # a name, never the path of a file that somebody chose
+    if backend.name not in list_names("backend"):
+        return False
+    with suppress(ConfigError):
+        return load_backend(backend.name).spec.api_base == address
+    return False
 
 
 def _line(text: bytes) -> RequestLine:

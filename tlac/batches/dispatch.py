@@ -26,14 +26,13 @@ class Dispatch:
     """What is wanted in one round. To be used under the desk's `hold`.
 
     `wanted` are the keys that were asked for, `failed` says by key what can't be asked, `stopped` why nothing more
-    is submitted, `unclear` counts the batches that may or may not have arrived.
+    is submitted.
     """
 
     def __init__(self, desk: Desk, allowance: Allowance, failed: dict[str, str], stopped: str | None) -> None:
         self.wanted: set[str] = set()
         self.failed = failed
         self.stopped = stopped
-        self.unclear = 0
         self._desk = desk
         self._allowance = allowance
         self._pending = {
@@ -134,7 +133,6 @@ class Dispatch:
                     raise PermanentError(self.stopped or "") from error
                 await self._desk.pacing.sleep(wait_s)
             except TransientError as error:
-                self.unclear += 1
                 self._desk.say(f"{backend.name}: batch {record.tag} may or may not have arrived ({error})")
                 return
             except CallError as error:

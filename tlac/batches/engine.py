@@ -172,7 +172,9 @@ class BatchEngine:
         if closed.status == "collected":
             self.paid |= keys - set(closed.failed)
         self._failed.update(closed.failed)
-        self._allowance.settle(closed.tag, closed.cost_usd or 0.0)
+        # an answer whose cost is not known may have cost what was set aside
+        spent_usd = closed.highest_cost_usd if closed.cost_usd is None and closed.answered else closed.cost_usd
+        self._allowance.settle(closed.tag, spent_usd or 0.0)
 
 
 class _Unanswered:

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from filelock import FileLock, Timeout
@@ -28,6 +28,7 @@ from tlac.packs.lines import numbered_lines
 FOLDER = "batches"
 _RECORD, _REQUESTS, _LINES = ".json", ".requests.jsonl.zst", ".jsonl"
 _LOCK = "lock"
+_Usd = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class BatchRecord(Document, frozen=True):
@@ -43,12 +44,12 @@ class BatchRecord(Document, frozen=True):
     spec: BackendSpec
     status: Literal["submitting", "submitted", "collected", "dropped"]
     requests: Count
-    created_at: str
-    highest_cost_usd: float | None = None
+    created_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    highest_cost_usd: _Usd | None = None
     job: str | None = None
     closed_at: str | None = None
     answered: Count = 0
-    cost_usd: float | None = None
+    cost_usd: _Usd | None = None
     failed: dict[str, str] = msgspec.field(default_factory=dict)
 
     @property
@@ -64,7 +65,7 @@ class BatchRecord(Document, frozen=True):
     @property
     def age_s(self) -> float:
         """Seconds since the batch was written down."""
-        return max(0.0, (datetime.now(timezone.utc) - datetime.fromisoformat(self.created_at)).total_seconds())
+        return max(0.0, (datetime.now(timezone.utc) - self.created_at).total_seconds())
 
 
 class RequestLine(Document, frozen=True):
@@ -84,7 +85,7 @@ class Journal:
     @asynccontextmanager
     async def lock(self, wait: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
         """Hold the folder against other processes; `wait` waits a while, as long as another holds it."""
-        with _complaints(self.folder):
+        with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / _LOCK)
         while True:
@@ -124,7 +125,7 @@ class Journal:
         """Keep a record; it is on disk when this returns. What a closed batch needs no more is removed."""
         path = self._path(record.tag, _RECORD)
         temporary = path.with_suffix(f".{secrets.token_hex(4)}")
-        with _complaints(path):
+        with writing(path):
             with temporary.open("wb") as file:
                 file.write(msgspec.json.encode(record))
                 file.flush()
@@ -178,7 +179,8 @@ class Journal:
 
 
 @contextmanager
-def _complaints(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Turns what a disk complains of into StoreError."""
     try:
         yield
     except OSError as error:

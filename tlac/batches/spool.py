@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 import secrets
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime, timezone
 from typing import Any
 
 import zstandard
 
 from tlac.batch_interface import BatchInterface
-from tlac.batches.journal import BatchRecord, Journal
+from tlac.batches.journal import BatchRecord, Journal, writing
 from tlac.config import Backend
 from tlac.keys import canonical_json
 
@@ -23,7 +23,7 @@ _KEY_CHARACTERS = 40
 
 
 class Spool:
-    """A batch of one backend that is being filled."""
+    """A batch of one backend that is being filled. Raises StoreError where the disk takes no more."""
 
     def __init__(self, journal: Journal, backend: Backend, interface: BatchInterface) -> None:
         self._mark = secrets.token_hex(4)
@@ -32,12 +32,14 @@ class Spool:
         self._requests = self._size_bytes = 0
         self._highest_cost_usd: float | None = None
         self._files = ExitStack()
-        self._lines = self._files.enter_context(journal.lines_file(self.tag).open("wb"))
-        packed = self._files.enter_context(journal.requests_file(self.tag).open("wb"))
-        # without the requests no answer could be stored
-        self._files.callback(lambda: os.fsync(packed.fileno()))
-        writer = zstandard.ZstdCompressor().stream_writer(packed, closefd=False)
-        self._documents = self._files.enter_context(writer)
+        self._path = journal.lines_file(self.tag)
+        with writing(self._path):
+            self._lines = self._files.enter_context(self._path.open("wb"))
+            packed = self._files.enter_context(journal.requests_file(self.tag).open("wb"))
+            # without the requests no answer could be stored
+            self._files.callback(lambda: os.fsync(packed.fileno()))
+            writer = zstandard.ZstdCompressor().stream_writer(packed, closefd=False)
+            self._documents = self._files.enter_context(writer)
 
     def line(self, key: str, body: bytes) -> tuple[str, bytes]:
         """A request's id in this batch, and its line."""
@@ -51,9 +53,10 @@ class Spool:
 
     def add(self, custom_id: str, line: bytes, key: str, document: dict[str, Any]) -> None:
         """Take one request in."""
-        self._lines.write(line)
         row = canonical_json({"custom_id": custom_id, "key": key, "request": document})
-        self._documents.write(row.encode() + b"\n")
+        with writing(self._path):
+            self._lines.write(line)
+            self._documents.write(row.encode() + b"\n")
         self._requests += 1
         self._size_bytes += len(line)
 
@@ -63,7 +66,8 @@ class Spool:
 
     def close(self) -> BatchRecord:
         """Nothing more comes: the record of the batch, to be written before it is submitted."""
-        self._files.close()
+        with writing(self._path):
+            self._files.close()
         return BatchRecord(
             tag=self.tag,
             backend=self._backend.name,
@@ -71,10 +75,11 @@ class Spool:
             spec=self._backend.spec,
             status="submitting",
             requests=self._requests,
-            created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            created_at=datetime.now(timezone.utc).replace(microsecond=0),
             highest_cost_usd=self._highest_cost_usd,
         )
 
     def give_up(self) -> None:
         """Close the files; without a record they are removed."""
-        self._files.close()
+        with suppress(OSError):
+            self._files.close()

@@ -32,7 +32,13 @@ def batch() -> None:
 @store_option
 @json_option
 def status(store: Path | None, as_json: bool) -> None:
-    """Ask the providers how far the batches are, and list them, oldest first."""
+    """Ask the providers how far the batches are, and list them, oldest first. Changes nothing.
+
+    \b
+    Examples:
+      tlac batch status
+      tlac batch status --store shared-store --json
+    """
     from tlac import loop
 
     with open_store(store) as opened:
@@ -44,9 +50,7 @@ def status(store: Path | None, as_json: bool) -> None:
     if not rows:
         click.echo("no batches")
     for row in rows:
-        click.echo(
-            f"{row['id']}  {row['backend']}  {row['requests']:,} requests  {row['state']}  {_age(row['age_s'])} old"
-        )
+        _show(f"{row['id']}  {row['backend']}  {row['requests']:,} requests  {row['state']}  {_age(row['age_s'])} old")
 
 
 @batch.command()
@@ -55,6 +59,11 @@ def resume(store: Path | None) -> None:
     """Store the answers of the batches that are over; then the same `tlac bench` command goes on, and asks for less.
 
     Exit code 3 while batches are still at work.
+
+    \b
+    Examples:
+      tlac batch resume
+      tlac batch resume --store shared-store
     """
     from tlac import loop
 
@@ -74,7 +83,15 @@ def resume(store: Path | None) -> None:
 @click.option("--all", "all_of_them", is_flag=True, help="Every batch that is under way.")
 @store_option
 def cancel(tag: str | None, all_of_them: bool, store: Path | None) -> None:
-    """Have the rest of a batch not answered. What was answered before is paid for: `tlac batch resume` stores it."""
+    """Have the rest of a batch not answered. What was answered before is paid for: `tlac batch resume` stores it.
+
+    A batch that the provider does not know any more is given up, so that its requests can be submitted anew.
+
+    \b
+    Examples:
+      tlac batch cancel 20261125T154815-fbd2417d
+      tlac batch cancel --all
+    """
     from tlac import loop
 
     if (tag is None) == (not all_of_them):
@@ -82,8 +99,10 @@ def cancel(tag: str | None, all_of_them: bool, store: Path | None) -> None:
     with open_store(store) as opened:
         desk = _desk(opened)
         records = desk.journal.open_records() if tag is None else [desk.journal.find(tag)]
-        for record in records:
-            loop.run(_cancel(desk, record))
+        # as with `resume`, one that fails leaves the others
+        left = sum(not loop.run(_cancel(desk, record)) for record in records)
+    if left:
+        raise IncompleteRunError(f"{left} of {len(records)} batches could not be cancelled")
 
 
 def _desk(store: Any) -> Desk:
@@ -107,28 +126,41 @@ async def _advance(desk: Desk, record: BatchRecord) -> bool:
     try:
         found, status = await desk.advance(record)
     except TlacError as error:
-        click.echo(f"{record.tag}: {error}")
+        _show(f"{record.tag}: {error}")
         return True
     if found.status == "collected":
-        click.echo(f"{found.tag}: {found.answered:,} answers stored")
+        _show(f"{found.tag}: {found.answered:,} answers stored")
         if found.failed:
             reason = next(iter(found.failed.values()))
-            click.echo(f"{found.tag}: {len(found.failed):,} failed ({reason}); the same tlac bench asks them again")
+            _show(f"{found.tag}: {len(found.failed):,} failed ({reason}); the same tlac bench asks them again")
     elif found.is_open:
-        click.echo(f"{found.tag}: {status.state if status else 'not found yet'}")
+        _show(f"{found.tag}: {status.state if status else 'not found yet'}")
     return found.is_open
 
 
-async def _cancel(desk: Desk, record: BatchRecord) -> None:
+async def _cancel(desk: Desk, record: BatchRecord) -> bool:
+    """Whether nothing more of the batch will be answered."""
     if not record.is_open:
-        click.echo(f"{record.tag}: {record.status} already")
-        return
-    async with desk.hold():
-        found = await desk.cancel(record)
-    if found.is_open:
-        click.echo(f"{found.tag}: cancelled; `tlac batch resume` stores what was answered before")
+        _show(f"{record.tag}: {record.status} already")
+        return True
+    try:
+        async with desk.hold():
+            found, status = await desk.cancel(record)
+    except TlacError as error:
+        _show(f"{record.tag}: {error}")
+        return False
+    if not found.is_open:
+        _show(f"{found.tag}: {found.status}")
+    elif status is not None and status.is_over:
+        _show(f"{found.tag}: {status.state} already; `tlac batch resume` stores its answers")
     else:
-        click.echo(f"{found.tag}: {found.status}")
+        _show(f"{found.tag}: cancelled; `tlac batch resume` stores what was answered before")
+    return True
+
+
+def _show(line: str) -> None:
+    # words of providers, and of files that anybody may have written
+    click.echo("".join(character if character.isprintable() else " " for character in line))
 
 
 def _row(record: BatchRecord, state: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from tlac.batch_interface import BatchLimits, BatchResult, BatchStatus, Intent, UndecidedError
 from tlac.config import Backend
-from tlac.lmms.batch_bodies import BATCH_DISCOUNT, BatchBodies, load_sdk, plain_reason, translated
+from tlac.lmms.batch_bodies import BATCH_DISCOUNT, BatchBodies, known_batch, load_sdk, plain_reason, translated
 from tlac.types import LMMRequest
 
 _PATH = "/v1/messages/batches"
@@ -39,10 +39,14 @@ class AnthropicBatches:
         self._sdk = load_sdk("anthropic", "anthropic")
         self._bodies = BatchBodies(backend)
         self._backend = backend
+        self._betas: set[str] = set()
 
     async def form(self, request: LMMRequest) -> bytes:
         """See tlac.batch_interface.BatchInterface."""
-        return await self._bodies.form(request)
+        wire = await self._bodies.form(request)
+        # a batch has one header for what each live call asks for in its own
+        self._betas.update(beta for beta in wire.headers.get("anthropic-beta", "").split(",") if beta)
+        return wire.encode()
 
     def line(self, custom_id: str, body: bytes) -> bytes:
         """See tlac.batch_interface.BatchInterface. Its end stands where the body that is sent has a comma."""
@@ -53,6 +57,8 @@ class AnthropicBatches:
         # every line has one end, the last one's becomes nothing
         size_bytes = len(_HEAD) + file.stat().st_size - 1 + len(_TAIL)
         headers = {"Content-Type": "application/json", "Content-Length": str(size_bytes)}
+        if self._betas:
+            headers["anthropic-beta"] = ",".join(sorted(self._betas))
         with self._client() as client:
             # create() would hold all images in memory
             made = client.post(
@@ -88,7 +94,7 @@ class AnthropicBatches:
 
     def status(self, job: str) -> BatchStatus:
         """See tlac.batch_interface.BatchInterface."""
-        with self._client() as client:
+        with known_batch(self._backend, job), self._client() as client:
             batch = client.messages.batches.retrieve(job)
         is_over = batch.processing_status == "ended"
         reason = "the results are archived, and can't be read any more" if is_over and not batch.results_url else ""
@@ -103,7 +109,7 @@ class AnthropicBatches:
 
     def cancel(self, job: str) -> None:
         """See tlac.batch_interface.BatchInterface."""
-        with self._client() as client:
+        with known_batch(self._backend, job), self._client() as client:
             client.messages.batches.cancel(job)
 
     def _read(self, custom_id: str, result: dict[str, Any]) -> BatchResult:
@@ -118,7 +124,8 @@ class AnthropicBatches:
     @contextmanager
     def _client(self) -> Iterator[Any]:
         with (
-            translated(self._backend, self._sdk.AnthropicError),
+            # results that are cut short are no JSON
+            translated(self._backend, self._sdk.AnthropicError, ValueError),
             self._sdk.Anthropic(
                 api_key=self._bodies.api_key,
                 base_url=self._bodies.api_base,

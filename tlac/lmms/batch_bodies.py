@@ -16,12 +16,12 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
-from tlac.batch_interface import BatchResult
+from tlac.batch_interface import BatchResult, UnknownBatchError
 from tlac.config import Backend
-from tlac.errors import ConfigError, InputError, SampleError, TransientError
+from tlac.errors import ConfigError, InputError, PermanentError, SampleError, TransientError
 from tlac.images import prepare
 from tlac.lmms.litellm import LiteLLM
-from tlac.lmms.litellm_bodies import Bodies, UnreadableError
+from tlac.lmms.litellm_bodies import Bodies, UnreadableError, WireRequest, open_bodies
 from tlac.lmms.litellm_errors import provider_message, translate
 from tlac.types import ImagePart, LMMRequest
 
@@ -41,8 +41,8 @@ class BatchBodies:
         self.api_base = (os.environ.get(spec.api_base_env or "") or spec.api_base or "").rstrip("/") or None
         self._bodies: Bodies | None = None
 
-    async def form(self, request: LMMRequest) -> bytes:
-        """See tlac.batch_interface.BatchInterface."""
+    async def form(self, request: LMMRequest) -> WireRequest:
+        """The request as a live call would post it, but for the key. Raises as BatchInterface.form does."""
         parts = [part for message in request.messages for part in message.parts if isinstance(part, ImagePart)]
         try:
             images = {
@@ -53,8 +53,10 @@ class BatchBodies:
         bodies = self._opened()
         from openai import OpenAIError
 
+        if not bodies.takes(request):
+            raise ConfigError(f"{self.backend.source}: params hold what is not sent to the provider: leave --batch out")
         try:
-            return bodies.form(request, images).encode()
+            return bodies.form(request, images)
         except OpenAIError as error:
             raise translate(error, self.backend) from error
 
@@ -73,7 +75,12 @@ class BatchBodies:
     def _opened(self) -> Bodies:
         # imports litellm, which takes seconds
         if self._bodies is None:
-            self._bodies = Bodies(self.backend)
+            self._bodies = open_bodies(self.backend, "none", self.api_base)
+        if self._bodies is None:
+            raise ConfigError(
+                f"{self.backend.source}: {self.backend.spec.model} is not asked through the interface that batches "
+                "take: leave --batch out"
+            )
         return self._bodies
 
 
@@ -91,6 +98,20 @@ def load_sdk(name: str, package: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise ConfigError(f"--batch needs the package {package} here: pip install 'tlac[batch]'") from error
+
+
+@contextmanager
+def known_batch(backend: Backend, job: str) -> Iterator[None]:
+    """Turns the provider's word that there is no such thing into UnknownBatchError."""
+    try:
+        yield
+    except PermanentError as error:
+        if getattr(error.__cause__, "status_code", None) != 404:
+            raise
+        words = provider_message(error.__cause__ or error)
+        raise UnknownBatchError(
+            f"{backend.name}: the provider has no batch {job} for this key (HTTP 404: {words})"
+        ) from error
 
 
 @contextmanager

@@ -13,7 +13,15 @@ from typing import Any
 
 from tlac.batch_interface import BatchLimits, BatchResult, BatchStatus, Intent
 from tlac.config import Backend
-from tlac.lmms.batch_bodies import BATCH_DISCOUNT, BatchBodies, json_lines, load_sdk, plain_reason, translated
+from tlac.lmms.batch_bodies import (
+    BATCH_DISCOUNT,
+    BatchBodies,
+    json_lines,
+    known_batch,
+    load_sdk,
+    plain_reason,
+    translated,
+)
 from tlac.types import LMMRequest
 
 _OVER = {f"JOB_STATE_{end}" for end in ("SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")}
@@ -38,7 +46,7 @@ class GeminiBatches:
 
     async def form(self, request: LMMRequest) -> bytes:
         """See tlac.batch_interface.BatchInterface."""
-        return await self._bodies.form(request)
+        return (await self._bodies.form(request)).encode()
 
     def line(self, custom_id: str, body: bytes) -> bytes:
         """See tlac.batch_interface.BatchInterface."""
@@ -62,7 +70,7 @@ class GeminiBatches:
 
     def status(self, job: str) -> BatchStatus:
         """See tlac.batch_interface.BatchInterface."""
-        with self._client() as client:
+        with known_batch(self._backend, job), self._client() as client:
             found = client.batches.get(name=job)
         state = found.state.name if found.state else "unknown"
         reason = plain_reason("failed", found.error.message) if found.error else ""
@@ -79,7 +87,7 @@ class GeminiBatches:
 
     def cancel(self, job: str) -> None:
         """See tlac.batch_interface.BatchInterface."""
-        with self._client() as client:
+        with known_batch(self._backend, job), self._client() as client:
             client.batches.cancel(name=job)
 
     def _read(self, line: dict[str, Any]) -> BatchResult:
@@ -94,7 +102,7 @@ class GeminiBatches:
         options: dict[str, Any] = {"timeout": _TIMEOUT_MS}
         if base:
             options |= {"base_url": base, "api_version": version}
-        with translated(self._backend, self._sdk.errors.APIError, KeyError):
+        with translated(self._backend, self._sdk.errors.APIError, KeyError, ValueError):
             client = self._sdk.Client(vertexai=False, api_key=self._bodies.api_key, http_options=options)
             try:
                 yield client

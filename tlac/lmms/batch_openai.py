@@ -14,7 +14,7 @@ from typing import Any
 from tlac.batch_interface import BatchLimits, BatchResult, BatchStatus, Intent
 from tlac.config import Backend
 from tlac.litellm_runtime import load_litellm
-from tlac.lmms.batch_bodies import BATCH_DISCOUNT, BatchBodies, json_lines, plain_reason, translated
+from tlac.lmms.batch_bodies import BATCH_DISCOUNT, BatchBodies, json_lines, known_batch, plain_reason, translated
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
 _ENDPOINT = "/v1/chat/completions"
@@ -40,7 +40,7 @@ class OpenAIBatches:
 
     async def form(self, request: LMMRequest) -> bytes:
         """See tlac.batch_interface.BatchInterface."""
-        return await self._bodies.form(request)
+        return (await self._bodies.form(request)).encode()
 
     def line(self, custom_id: str, body: bytes) -> bytes:
         """See tlac.batch_interface.BatchInterface."""
@@ -75,7 +75,8 @@ class OpenAIBatches:
 
     def status(self, job: str) -> BatchStatus:
         """See tlac.batch_interface.BatchInterface."""
-        batch = self._call("retrieve_batch", batch_id=job)
+        with known_batch(self._backend, job):
+            batch = self._call("retrieve_batch", batch_id=job)
         complaints = [error.message or error.code or "" for error in (batch.errors.data or [] if batch.errors else [])]
         reason = plain_reason("refused", complaints[0]) if complaints else ""
         return BatchStatus(str(batch.status), batch.status in _OVER, reason)
@@ -90,7 +91,8 @@ class OpenAIBatches:
 
     def cancel(self, job: str) -> None:
         """See tlac.batch_interface.BatchInterface."""
-        self._call("cancel_batch", batch_id=job)
+        with known_batch(self._backend, job):
+            self._call("cancel_batch", batch_id=job)
 
     def _read(self, line: dict[str, Any]) -> BatchResult:
         custom_id, response = str(line.get("custom_id")), line.get("response") or {}
