@@ -1,4 +1,4 @@
-"""What of the Hugging Face hub a mirror is fetched from: a repository's commit, its list of files, the files."""
+"""What of the Hugging Face hub a mirror or dataset is fetched from: a repository's commit, its tree, the files."""
 
 from __future__ import annotations
 
@@ -13,18 +13,26 @@ class FakeHub:
 
     def __init__(self, server: FileServer) -> None:
         self._server = server
+        # by these its client tells a file that is not there from a hub that is not
+        server.missing_headers["X-Error-Code"] = "EntryNotFound"
 
     def publish(self, repo: str, commit: str, files: dict[str, bytes]) -> None:
-        """Make these files the newest commit of a repository; those in test/ are large files, which have a sha256."""
+        """Make these files the newest commit of a repository; those in folders are large files, which have a sha256."""
         about = json.dumps({"id": repo, "sha": commit, "siblings": []}).encode()
         for revision in ("", "/revision/main", f"/revision/{commit}"):
             self._server.files[f"/api/datasets/{repo}{revision}"] = about
-        tree = []
+        self._server.headers["X-Repo-Commit"] = commit
+        trees: dict[str, list[dict[str, object]]] = {"": []}
         for path, content in files.items():
-            self._server.files[f"/datasets/{repo}/resolve/{commit}/{path}"] = content
+            for revision in ("main", commit):
+                self._server.files[f"/datasets/{repo}/resolve/{revision}/{path}"] = content
             entry: dict[str, object] = {"type": "file", "path": path, "size": len(content), "oid": "0" * 40}
-            if path.startswith("test/"):
+            folder = path.rpartition("/")[0]
+            if folder:
                 digest = hashlib.sha256(content).hexdigest()
                 entry["lfs"] = {"oid": digest, "size": len(content), "pointerSize": 130}
-            tree.append(entry)
-        self._server.files[f"/api/datasets/{repo}/tree/{commit}"] = json.dumps(tree).encode()
+                trees.setdefault(f"/{folder}", []).append(entry)
+            trees[""].append(entry)
+        trees[""] += [{"type": "directory", "path": name[1:], "size": 0, "oid": "0" * 40} for name in trees if name]
+        for name, tree in trees.items():
+            self._server.files[f"/api/datasets/{repo}/tree/{commit}{name}"] = json.dumps(tree).encode()

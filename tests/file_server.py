@@ -16,13 +16,15 @@ class FileServer:
 
     A status other than 200 is answered alone; a cut is the number of bytes after which the connection breaks, or
     stays open and silent until `stalls` is set, where there is such an event. For each request, `ranges` holds
-    the Range asked for and `sent` the bytes of content that were sent.
+    the Range asked for and `sent` the bytes of content that were sent. A file that is not there is answered with
+    `missing_headers`.
     """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.redirects: dict[str, str] = {}
         self.headers: dict[str, str] = {}
+        self.missing_headers: dict[str, str] = {}
         self.statuses: list[int] = []
         self.cuts: list[int] = []
         self.stalls: threading.Event | None = None
@@ -46,9 +48,12 @@ class _Handler(BaseHTTPRequestHandler):
         if place in told.redirects:
             self._answer(302, {"Location": told.redirects[place]}, b"")
         elif status != 200 or place not in told.files:
-            self._answer(status if status != 200 else 404, {}, b"")
+            self._answer(status if status != 200 else 404, told.missing_headers, b"")
         else:
             self._send_file(told.files[place])
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
     def _send_file(self, content: bytes) -> None:
         told = self.server.told
@@ -75,6 +80,8 @@ class _Handler(BaseHTTPRequestHandler):
         if told.has_lengths:
             self.send_header("Content-Length", str(len(content)))
         self.end_headers()
+        if self.command == "HEAD":
+            return
         cut = told.cuts.pop(0) if content and told.cuts else len(content)
         told.sent.append(min(cut, len(content)))
         # the client may have gone

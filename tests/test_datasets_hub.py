@@ -1,10 +1,15 @@
 import io
+import json
+import os
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_hub import FakeHub
+from file_server import running_file_server
 
 from tests.conftest import make_png
 from tlac.config import load_dataset_config
@@ -181,6 +186,34 @@ def test_an_image_given_only_as_a_path_is_refused(tmp_path: Path) -> None:
     dataset = open_at(str(tmp_path / "set"))
     with pytest.raises(InputError, match="row 0: holds no image bytes"):
         list(dataset)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "webdataset"])
+def test_a_repository_of_the_hub_is_read_and_no_other_split_of_it_is_fetched(tmp_path: Path, kind: str) -> None:
+    if kind == "parquet":
+        names = ("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet")
+        files = {name: write_parquet(tmp_path, name[5:].partition("-")[0]).read_bytes() for name in names}
+    else:
+        shard = write_shard(tmp_path / "shard.tar").read_bytes()
+        files = {"train/0.tar": shard, "test/0.tar": shard, "classnames.txt": "\n".join(NAMES).encode()}
+    home = tmp_path / "home"
+    # as a user has it: a process of its own, the hub's address in its environment
+    with running_file_server() as server:
+        FakeHub(server).publish("ours/pets", "0123456789abcdef0123456789abcdef01234567", files)
+        shown = subprocess.run(
+            [sys.executable, "-m", "tlac", "datasets", "show", "hf:ours/pets@main:test", "--json"],
+            env={**os.environ, "HF_ENDPOINT": server.base, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert shown.returncode == 0, shown.stderr
+    facts = json.loads(shown.stdout)
+    assert (facts["n"], facts["classes"], facts["protocol"]) == (4, NAMES, "hf as given, split test at main")
+    assert "Generating" not in shown.stderr
+    fetched = {path.relative_to(home).as_posix() for path in home.rglob("*") if path.suffix in (".parquet", ".tar")}
+    assert fetched
+    assert not [path for path in fetched if "train" in path]
 
 
 def test_files_that_are_no_tables_are_refused(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ Images keep their original bytes: nothing is decoded here. Does not know any par
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,12 +138,38 @@ def _load(config: DatasetConfig, address: Address) -> tuple[Any, str]:
     else:
         arguments["revision"] = address.revision
     try:
-        names = datasets.get_dataset_split_names(**arguments)
-        split = _choose_split(config, address, names)
-        return datasets.load_dataset(**arguments, split=split), split
+        with _bars_on_terminals_alone(datasets):
+            split = _choose_split(config, address, datasets.get_dataset_split_names(**arguments))
+            arguments.update(_files_of(datasets.load_dataset_builder(**arguments), split))
+            return datasets.load_dataset(**arguments, split=split), split
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{config.name}: can't be loaded: {reason}") from error
+
+
+def _files_of(builder: Any, split: str) -> dict[str, Any]:
+    """The arguments that leave the other splits where they are: left to itself, the library fetches them all."""
+    files = builder.config.data_files or {}
+    if split not in files:
+        return {}
+    # what the repository says of sizes is said of all splits together
+    return {
+        "data_files": {split: list(files[split])},
+        "features": builder.info.features,
+        "verification_mode": "no_checks",
+    }
+
+
+@contextmanager
+def _bars_on_terminals_alone(datasets: Any) -> Iterator[None]:
+    hides = not sys.stderr.isatty() and not datasets.are_progress_bars_disabled()
+    if hides:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hides:
+            datasets.enable_progress_bars()
 
 
 def _local_files(place: Path, default_split: str) -> dict[str, Any]:
