@@ -79,9 +79,11 @@ def _hub_obstacle() -> str:
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
+    session = get_session()
+    unreachable = (OSError, *http_errors())
     try:
-        get_session().head(constants.ENDPOINT, timeout=_PROBE_TIMEOUT_S)
-    except (*http_errors(), OSError) as error:
+        session.head(constants.ENDPOINT, timeout=_PROBE_TIMEOUT_S)
+    except unreachable as error:
         return f"{constants.ENDPOINT} can't be reached ({one_line(error)})"
     return ""
 
