@@ -80,7 +80,7 @@ def _hub_obstacle() -> str:
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     session = get_session()
-    unreachable = (OSError, *http_errors())
+    unreachable: tuple[type[Exception], ...] = (OSError, *http_errors())
     try:
         session.head(constants.ENDPOINT, timeout=_PROBE_TIMEOUT_S)
     except unreachable as error:
