@@ -32,9 +32,20 @@ def test_runs_are_ranked_in_a_table(tlac_command, runs: Path) -> None:
 
 def test_markdown_escapes_what_names_may_hold(tlac_command, runs: Path) -> None:
     lines = tlac_command("leaderboard", runs, "--format", "markdown").out.splitlines()
-    assert lines[0].startswith("| rank | dataset |")
-    assert lines[3].startswith("| 2 | cars | bad\\|\\*name\\* | tlac |")
-    assert lines[4].startswith("| - | cars | =half (incomplete) |")
+    assert lines[0].startswith("| rank | dataset | protocol | backend |")
+    assert lines[3].startswith("| 2 | cars | ours | bad\\|\\*name\\* | tlac | ladder | letters | 5 | 60.0 |")
+    assert lines[4].startswith("| - | cars | ours | =half (incomplete) |")
+
+
+def test_what_tells_the_runs_of_a_dataset_apart_has_a_column(tlac_command, runs: Path) -> None:
+    assert tlac_command("leaderboard", runs).out.splitlines()[0].split()[:4] == ["rank", "dataset", "backend", "method"]
+    # another dataset has a protocol of its own anyway
+    written(made_run([(0, 0)], run="d", dataset="pets", protocol="theirs"), runs)
+    assert "protocol" not in tlac_command("leaderboard", runs).out
+    written(made_run([(0, 0)], run="e", protocol="official", encoder="minilm"), runs)
+    shown = tlac_command("leaderboard", runs).out
+    assert shown.splitlines()[0].split()[:6] == ["rank", "dataset", "protocol", "backend", "method", "encoder"]
+    assert "official" in shown
 
 
 def test_csv_and_json_hold_every_column(tlac_command, runs: Path) -> None:

@@ -114,6 +114,7 @@ def test_a_suite_is_a_matrix_with_averages(desk: Desk) -> None:
 def test_the_table_says_averages_and_fits_80_columns(desk: Desk) -> None:
     shown = desk.bench("--backend", "fake", "--suite", "pair")
     assert "87.50   2 of 2" in shown.out
+    assert "\nprotocol ours\n" in shown.out
     assert all(line.startswith("matching ") for line in shown.out.splitlines() if len(line) > 80)
     again = desk.bench("--backend", "fake", "--suite", "pair")
     assert "4 reused: complete before" in again.out
@@ -218,10 +219,16 @@ def test_published_rows_stand_beside_ours_and_are_marked(desk: Desk) -> None:
     (desk.folder / "tlac.yaml").write_text(PROJECT + "  training-free: {datasets: [one], methods: [slac]}\n")
     shown = desk.bench("--backend", "fake", "--suite", "training-free")
     assert "TLAC +" in shown.out
-    assert "+ published by others" in shown.out
+    assert "+ published by others on all test images" in shown.out
     document = desk.document("--backend", "fake", "--suite", "training-free")
     assert {row["published"] for row in document["suites"][0]["published"]} == {True}
     assert {row["published"] for row in document["suites"][0]["rows"]} == {False}
+
+
+def test_datasets_that_are_split_in_other_ways_are_named_with_their_protocols(desk: Desk) -> None:
+    (desk.folder / "tlac.yaml").write_text(PROJECT.replace("csv, protocol: ours", "csv, protocol: theirs", 1))
+    shown = desk.bench("--backend", "fake", "--suite", "pair")
+    assert "\nprotocol theirs: one; protocol ours: two\n" in shown.out
 
 
 def test_choices_by_index_mean_the_datasets_own_classes_in_any_order(desk: Desk) -> None:

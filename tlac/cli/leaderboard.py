@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import asdict, fields
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,10 @@ from tlac.errors import InputError
 if TYPE_CHECKING:
     from tlac.leaderboard import Entry
 
-_HEADINGS = ("rank", "dataset", "backend", "method", "matching", "n", "top-1", "95 % CI", "cover", "USD/right")
+_WORDS = ("rank", "dataset", "protocol", "backend", "method", "matching", "encoder")
+_NUMBERS = ("n", "top-1", "95 % CI", "cover", "USD/right")
+# within 80 columns there is no room for these, unless they tell the runs of a dataset apart
+_SETTINGS = ("protocol", "matching", "encoder")
 
 
 @click.command()
@@ -71,9 +76,11 @@ def _row(entry: Entry) -> tuple[str, ...]:
     return (
         "-" if entry.rank is None else str(entry.rank),
         describe_part(entry.dataset, entry.split) + drawn,
+        entry.protocol,
         entry.backend + ("" if entry.is_complete else " (incomplete)"),
         entry.method,
         entry.matching,
+        entry.encoder,
         str(entry.n),
         percent(entry.accuracy),
         f"{100 * interval[0]:.1f}-{100 * interval[1]:.1f}" if interval else "-",
@@ -87,15 +94,22 @@ def _print(entries: list[Entry]) -> None:
 
     from tlac.cli.tables import make_table
 
-    # within 80 columns there is no room for the matching rule
-    table = make_table(("rank", *_HEADINGS[1:4]), _HEADINGS[5:])
+    shown = [heading not in _SETTINGS or _is_telling(heading, entries) for heading in _WORDS]
+    table = make_table(tuple(compress(_WORDS, shown)), _NUMBERS)
     for row in map(_row, entries):
-        table.add_row(*row[:4], *row[5:])
+        table.add_row(*compress(row, shown), *row[len(_WORDS) :])
     Console().print(table)
 
 
+def _is_telling(setting: str, entries: Sequence[Entry]) -> bool:
+    """Whether runs on one dataset differ in it."""
+    parts = {(entry.dataset, entry.split) for entry in entries}
+    return len({(entry.dataset, entry.split, getattr(entry, setting)) for entry in entries}) > len(parts)
+
+
 def _markdown(entries: list[Entry]) -> str:
-    lines = [f"| {' | '.join(_HEADINGS)} |", f"|{'|'.join(['---'] * 5 + ['--:'] * 5)}|"]
+    rule = ["---"] * len(_WORDS) + ["--:"] * len(_NUMBERS)
+    lines = [f"| {' | '.join((*_WORDS, *_NUMBERS))} |", f"|{'|'.join(rule)}|"]
     lines += [f"| {' | '.join(map(_escape, _row(entry)))} |" for entry in entries]
     return "\n".join(lines) + "\n"
 

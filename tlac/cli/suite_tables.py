@@ -83,7 +83,7 @@ def print_suite(suite: Suite, cells: Sequence[Cell]) -> None:
         if any(row.texts.get(name, "").endswith("*") for row in ours for name in row.texts):
             _print_note(console, "* incomplete, not in the average; - no result")
         if published:
-            _print_note(console, "+ published by others, not run here; ~ digitised: read off a chart")
+            _print_note(console, "+ published by others on all test images, not run here; ~ digitised: off a chart")
     if found := harmonics_of(series):
         _print_rows(console, f"{suite.name}, H of base and novel in %", suite.spec.datasets, *_harmonic_rows(found))
         _print_note(console, "the average of H is that of the two averages, over datasets complete in both halves")

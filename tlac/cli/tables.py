@@ -43,6 +43,7 @@ def print_runs(runs: Sequence[Run], reused: Collection[Path] = ()) -> None:
     first = runs[0].record
     common = [f"{name} {getattr(first, name)}" for name in _SETTINGS if name not in varying and name != "template"]
     _print_note(console, f"{', '.join(common)}; runs in {runs[0].folder.parent}", "dim")
+    _print_note(console, _protocols(runs), "dim")
     if reused:
         _print_note(
             console, f"{len(reused)} reused: complete before, under the same settings, and not run again", "dim"
@@ -52,6 +53,16 @@ def print_runs(runs: Sequence[Run], reused: Collection[Path] = ()) -> None:
             _print_note(console, _describe_order(record, record.order_trials), "dim")
         if note := _truncation(record):
             _print_note(console, note, "yellow")
+
+
+def _protocols(runs: Sequence[Run]) -> str:
+    """Which images and class names the figures are for: not all datasets have the split that they are published on."""
+    datasets: dict[str, dict[str, None]] = {}
+    for record in (run.record for run in runs):
+        datasets.setdefault(record.protocol, {})[record.dataset] = None
+    if len(datasets) == 1:
+        return f"protocol {next(iter(datasets))}"
+    return "; ".join(f"protocol {protocol}: {', '.join(names)}" for protocol, names in datasets.items())
 
 
 def _calls(run: Run, is_reused: bool) -> tuple[str, str]:
