@@ -16,7 +16,8 @@ from tlac.batch_interface import BatchLimits
 from tlac.batches.engine import BatchEngine
 from tlac.batches.journal import Journal
 from tlac.config import Prices, load_backend
-from tlac.errors import UsageError
+from tlac.errors import TransientError, UsageError
+from tlac.registry import open_batch_interface
 from tlac.store import Store
 from tlac.types import Outcome
 
@@ -130,6 +131,8 @@ def test_a_batch_that_is_refused_after_it_was_taken_says_so(
         ("claude", BatchLimits(4, 10**9), [4, 4, 1]),
         ("gemini", BatchLimits(4, 10**9), [4, 4, 1]),
         ("gpt-4o", BatchLimits(10**6, 3000), None),
+        ("claude", BatchLimits(10**6, 3000), None),
+        ("gemini", BatchLimits(10**6, 3000), None),
     ],
 )
 def test_batches_are_split_at_the_limits(
@@ -146,6 +149,11 @@ def test_batches_are_split_at_the_limits(
     assert party.submitted == (sizes or party.submitted)
     assert sum(party.submitted) == 9
     assert len(party.submitted) >= 3
+    shelf = emulator.shelves[party.provider]
+    files = [len(content) for content in shelf.files.values()]
+    bodies = [int(next(iter(batch.asked.values())).headers.get("Content-Length", 0)) for batch in shelf.batches]
+    frame = len('{"requests":[]}')
+    assert max(files or [size - frame for size in bodies]) <= limits.size_bytes
 
 
 def test_a_request_that_no_batch_can_hold_fails_alone(openai_party: Party, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,6 +342,38 @@ def test_an_image_that_can_not_be_read_leaves_the_others(openai_party: Party) ->
     assert [prediction.outcome for prediction in run.predictions].count(Outcome.FAILED) == 1
     assert "not an image" in run.predictions[1].reason
     assert party.submitted == [2]
+
+
+def test_no_key_is_sent_that_the_backend_does_not_name(party: Party) -> None:
+    party.backend = replace(party.backend, spec=msgspec.structs.replace(party.backend.spec, api_key_env=None))
+    assert party.batched(run_spec(party.backend, 2, "slac")).record.is_complete
+    (batch,) = party.emulator.shelves[party.provider].batches
+    sent = " ".join(f"{asked.key} {asked.headers}" for asked in batch.asked.values())
+    assert [key for key in KEYS.values() if key in sent] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [
+        ("gpt-4o", "api.openai.com"),
+        ("claude", "api.anthropic.com"),
+        ("gemini", "generativelanguage.googleapis.com"),
+    ],
+)
+def test_batches_go_where_live_calls_go(monkeypatch: pytest.MonkeyPatch, name: str, host: str) -> None:
+    plant_keys(monkeypatch)
+    for variable in ("OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "GOOGLE_GEMINI_BASE_URL"):
+        monkeypatch.setenv(variable, "http://elsewhere.example/v1")
+    asked: list[str] = []
+
+    def getaddrinfo(wanted: str, *_: object, **__: object) -> None:
+        asked.append(wanted)
+        raise OSError("nobody is there")
+
+    monkeypatch.setattr("socket.getaddrinfo", getaddrinfo)
+    with pytest.raises(TransientError):
+        open_batch_interface(load_backend(name)).status("batches/1")
+    assert set(asked) == {host}
 
 
 def test_no_key_is_written_down(party: Party) -> None:

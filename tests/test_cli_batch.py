@@ -143,7 +143,8 @@ def test_wrong_use_is_told_in_one_line(emulator: Emulator, desk: Callable[..., S
     ):
         shown = desk(*arguments)
         assert (shown.code, words in shown.err, shown.err.count("\n")) == (2, True, 1), shown.err
-    assert desk("batch", "status").out == "no batches\n"
+    # a mistyped --store is seen
+    assert desk("batch", "status", "--store", "elsewhere").out == f"no batches in {Path('elsewhere').absolute()}\n"
 
 
 def test_a_missing_key_is_told_and_the_batch_stays(

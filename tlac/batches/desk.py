@@ -87,6 +87,9 @@ class Desk:
         if record.status != "submitting":
             return record
         if record.age_s < _LISTED_AFTER_S:
+            self.say(
+                f"{record.backend}: batch {record.tag} may have reached the provider; it is looked for in a minute"
+            )
             await self.pacing.sleep(_LISTED_AFTER_S - record.age_s)
         others = {other.job for other in self.journal.records() if other.job is not None}
         intent = Intent(

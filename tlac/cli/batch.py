@@ -48,7 +48,7 @@ def status(store: Path | None, as_json: bool) -> None:
         print_json(rows)
         return
     if not rows:
-        click.echo("no batches")
+        click.echo(f"no batches in {desk.journal.folder.parent}")
     for row in rows:
         _show(f"{row['id']}  {row['backend']}  {row['requests']:,} requests  {row['state']}  {_age(row['age_s'])} old")
 
@@ -71,7 +71,7 @@ def resume(store: Path | None) -> None:
         desk = _desk(opened)
         records = desk.journal.open_records()
         if not records:
-            click.echo("no batch is under way")
+            click.echo(f"no batch is under way in {desk.journal.folder.parent}")
         # one that can't be asked about leaves the others as they are
         left = sum(loop.run(_advance(desk, record)) for record in records)
     if left:
@@ -79,7 +79,7 @@ def resume(store: Path | None) -> None:
 
 
 @batch.command()
-@click.argument("tag", metavar="ID", required=False)
+@click.argument("tag", metavar="[ID]", required=False)
 @click.option("--all", "all_of_them", is_flag=True, help="Every batch that is under way.")
 @store_option
 def cancel(tag: str | None, all_of_them: bool, store: Path | None) -> None:

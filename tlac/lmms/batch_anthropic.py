@@ -37,7 +37,7 @@ class AnthropicBatches:
 
     def __init__(self, backend: Backend) -> None:
         self._sdk = load_sdk("anthropic", "anthropic")
-        self._bodies = BatchBodies(backend)
+        self._bodies = BatchBodies(backend, "https://api.anthropic.com")
         self._backend = backend
         self._betas: set[str] = set()
 

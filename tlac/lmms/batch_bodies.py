@@ -28,17 +28,21 @@ from tlac.types import ImagePart, LMMRequest
 BATCH_DISCOUNT = 0.5
 """OpenAI, Anthropic and Google each publish half of the live price for batches."""
 
+_NO_KEY = "none"
+
 
 class BatchBodies:
-    """A backend's requests and results, with its address and key. Raises ConfigError where a live call would."""
+    """A backend's requests and results, with its address and key; `address` is that of the provider, where the backend
+    names none. Raises ConfigError where a live call would."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, address: str) -> None:
         # knows what a backend file may not say, and how to complain of a missing key
         LiteLLM(backend)
         self.backend = backend
         spec = backend.spec
-        self.api_key = os.environ.get(spec.api_key_env or "", "").strip()
-        self.api_base = (os.environ.get(spec.api_base_env or "") or spec.api_base or "").rstrip("/") or None
+        # where none is given, the SDKs take keys and addresses from the environment that live calls know nothing of
+        self.api_key = os.environ.get(spec.api_key_env or "", "").strip() or _NO_KEY
+        self.api_base = (os.environ.get(spec.api_base_env or "") or spec.api_base or address).rstrip("/")
         self._bodies: Bodies | None = None
 
     async def form(self, request: LMMRequest) -> WireRequest:
@@ -75,7 +79,7 @@ class BatchBodies:
     def _opened(self) -> Bodies:
         # imports litellm, which takes seconds
         if self._bodies is None:
-            self._bodies = open_bodies(self.backend, "none", self.api_base)
+            self._bodies = open_bodies(self.backend, _NO_KEY, self.api_base)
         if self._bodies is None:
             raise ConfigError(
                 f"{self.backend.source}: {self.backend.spec.model} is not asked through the interface that batches "

@@ -41,7 +41,7 @@ class GeminiBatches:
 
     def __init__(self, backend: Backend) -> None:
         self._sdk = load_sdk("google.genai", "google-genai")
-        self._bodies = BatchBodies(backend)
+        self._bodies = BatchBodies(backend, "https://generativelanguage.googleapis.com/v1beta")
         self._backend = backend
 
     async def form(self, request: LMMRequest) -> bytes:
@@ -98,10 +98,8 @@ class GeminiBatches:
 
     @contextmanager
     def _client(self) -> Iterator[Any]:
-        base, _, version = (self._bodies.api_base or "").rpartition("/")
-        options: dict[str, Any] = {"timeout": _TIMEOUT_MS}
-        if base:
-            options |= {"base_url": base, "api_version": version}
+        base, _, version = self._bodies.api_base.rpartition("/")
+        options = {"timeout": _TIMEOUT_MS, "base_url": base, "api_version": version}
         with translated(self._backend, self._sdk.errors.APIError, KeyError, ValueError):
             client = self._sdk.Client(vertexai=False, api_key=self._bodies.api_key, http_options=options)
             try:

@@ -35,7 +35,7 @@ class OpenAIBatches:
     discount = BATCH_DISCOUNT
 
     def __init__(self, backend: Backend) -> None:
-        self._bodies = BatchBodies(backend)
+        self._bodies = BatchBodies(backend, "https://api.openai.com/v1")
         self._backend = backend
 
     async def form(self, request: LMMRequest) -> bytes:
