@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
+from statsmodels.stats.proportion import proportion_confint
 
 from tlac.metrics import measure, wilson_interval
 from tlac.types import Outcome, Prediction
@@ -33,6 +34,42 @@ def test_accuracy_recall_and_f1_agree_with_scikit_learn(pairs: list[tuple[int, i
         recall_score(labels, predicted, labels=present, average="macro"), abs=1e-12
     )
     assert metrics.macro_f1 == pytest.approx(f1_score(labels, predicted, average="macro", zero_division=0), abs=1e-12)
+
+
+# a class or none, of few classes or one alone, so that ties, absent classes and runs without an answer are common
+CASES = st.integers(0, 4).flatmap(
+    lambda top: st.lists(st.tuples(st.integers(0, top), st.none() | st.integers(0, 4)), min_size=1, max_size=40)
+)
+
+
+@given(CASES)
+@example([(2, None), (2, None)])
+@example([(2, 2)])
+@example([(2, 2), (2, None)])
+@example([(2, 0), (0, 2), (1, 1), (1, None)])
+def test_with_non_answers_all_shares_agree_with_scikit_learn(pairs: list[tuple[int, int | None]]) -> None:
+    metrics = measure(
+        [prediction(*pair, Outcome.ANSWERED if pair[1] is not None else Outcome.REFUSED) for pair in pairs]
+    )
+    # to scikit-learn a non-answer is a class of its own, which no sample has
+    labels = [label for label, _ in pairs]
+    predicted = [-1 if guess is None else guess for _, guess in pairs]
+    present, named = sorted(set(labels)), sorted({*labels, *predicted} - {-1})
+    answered = [pair for pair in pairs if pair[1] is not None]
+    expected = {
+        "accuracy": accuracy_score(labels, predicted),
+        "mean_per_class": recall_score(labels, predicted, labels=present, average="macro", zero_division=0),
+        "macro_f1": f1_score(labels, predicted, labels=named, average="macro", zero_division=0),
+        "accuracy_answered": accuracy_score(*zip(*answered, strict=True)) if answered else None,
+        "coverage": len(answered) / len(pairs),
+    }
+    assert {name: getattr(metrics, name) for name in expected} == pytest.approx(expected, abs=1e-12)
+    right = sum(label == guess for label, guess in pairs)
+    interval = proportion_confint(right, len(pairs), method="wilson")
+    assert metrics.accuracy_ci95 == pytest.approx(interval, abs=1e-12)
+    table = confusion_matrix(labels, predicted, labels=[*range(5), -1])
+    counts = {entry.index: (entry.n, entry.predicted, entry.correct) for entry in metrics.per_class}
+    assert counts == {index: (table[index].sum(), table[:, index].sum(), table[index, index]) for index in named}
 
 
 def test_a_non_answer_counts_as_wrong_and_not_as_answered() -> None:
