@@ -49,7 +49,7 @@ def test_verify_names_what_is_wrong_and_exits_1(tlac_command, pets: Path) -> Non
     (pets / "dog" / "2.png").write_bytes(make_png(2)[:60])
     shown = tlac_command("datasets", "verify", f"folder:{pets}")
     assert shown.code == 1
-    assert "broken image: dog/2.png" in shown.out
+    assert "broken image: dog/2.png: the image is broken or cut short" in shown.out
     assert shown.err.rstrip().endswith("1 finding: not as expected, see above")
     assert tlac_command("datasets", "verify", f"folder:{pets}", "--quick").code == 0
     document = json.loads(tlac_command("datasets", "verify", f"folder:{pets}", "--json").out)

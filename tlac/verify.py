@@ -197,7 +197,7 @@ def _surplus_files(subsets: Mapping[Subset, Dataset], expected: Expected | None)
         if any(PurePosixPath(folder).is_relative_to(surplus) for surplus in known_surplus):
             continue
         if folder not in folders:
-            yield Finding("surplus class", folder, f"{len(names)} images that belong to no class of the dataset")
+            yield Finding("surplus class", folder, f"belongs to no class of the dataset; its images: {len(names)}")
         elif not ignores_images:
             for name in names:
                 identifier = name if folder == "." else f"{folder}/{name}"
@@ -241,5 +241,5 @@ def _image_finding(sample: Sample, looks_into: bool) -> Finding | None:
         try:
             open_image(sample.source, sample.id)
         except InputError as error:
-            return Finding("broken image", sample.id, str(error))
+            return Finding("broken image", sample.id, str(error).removeprefix(f"{sample.id}: "))
     return None
