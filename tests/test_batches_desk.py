@@ -141,6 +141,22 @@ def test_a_record_that_is_not_ours_is_named(emulator: Emulator, tmp_path: Path, 
         party.batched()
 
 
+@pytest.mark.parametrize("size_bytes", [0, 60, -1])
+def test_requests_that_are_cut_short_lose_no_answer_in_silence(
+    emulator: Emulator, tmp_path: Path, size_bytes: int
+) -> None:
+    party = Party(emulator, "gpt-4o", tmp_path)
+    record = leave(party)
+    file = Journal(party.folder / "store").requests_file(record.tag)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:size_bytes])
+    with pytest.raises(StoreError, match=f"`tlac batch cancel {record.tag}` gives the batch up"):
+        party.batched(run_spec(party.backend, 3, "slac"))
+    file.write_bytes(whole)
+    assert party.batched(run_spec(party.backend, 3, "slac")).record.is_complete
+    assert party.submitted == [3]
+
+
 @pytest.mark.parametrize("is_shipped", [True, False])
 def test_no_key_goes_to_an_address_that_only_a_record_names(
     emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_shipped: bool

@@ -24,7 +24,7 @@ from tlac.errors import ConfigError, StoreError
 from tlac.registry import open_batch_interface
 from tlac.resources import list_names
 from tlac.store import Store
-from tlac.types import LMMResponse
+from tlac.types import LMMResponse, Usage
 
 ResultT = TypeVar("ResultT")
 # a provider lists a batch some moments after it took it
@@ -95,7 +95,7 @@ class Desk:
         intent = Intent(
             record.tag,
             record.created_at,
-            {line.custom_id for line in self.journal.requests(record.tag)},
+            {line.custom_id for line in self.journal.requests(record)},
             others,
         )
         try:
@@ -154,7 +154,7 @@ class Desk:
             status = await self.ask(record)
             if not status.is_over:
                 await uninterrupted(lambda: self._interface_of(record).cancel(job))
-            for _ in self.journal.requests(record.tag):
+            for _ in self.journal.requests(record):
                 pass
         except (UnknownBatchError, StoreError) as error:
             self.say(f"{record.backend}: batch {record.tag} is given up: {error}")
@@ -172,7 +172,7 @@ class Desk:
     def _collect(self, record: BatchRecord, status: BatchStatus) -> BatchRecord:
         assert record.job is not None
         # as text: a class list in ten thousand requests fills the memory
-        lines = {line.custom_id: msgspec.json.encode(line) for line in self.journal.requests(record.tag)}
+        lines = {line.custom_id: msgspec.json.encode(line) for line in self.journal.requests(record)}
         missing = status.reason or f"the batch is {status.state} and holds no result"
         reasons = dict.fromkeys(lines, missing)
         costs: list[float | None] = []
@@ -185,7 +185,7 @@ class Desk:
                 reasons[result.custom_id] = result.reason
                 continue
             del reasons[result.custom_id]
-            costs.append(result.response.cost_usd)
+            costs.append(_cost_usd(result.response))
             answers.append(_stored(lines[result.custom_id], result.response, record.backend))
             if len(answers) == _AT_ONCE:
                 self._store.put_entries(answers)
@@ -226,6 +226,11 @@ def _line(text: bytes) -> RequestLine:
 def _stored(text: bytes, response: LMMResponse, backend: str) -> StoredAnswer:
     line = _line(text)
     return StoredAnswer(line.key, line.request, replace(response, created_at=_now()), backend)
+
+
+def _cost_usd(response: LMMResponse) -> float | None:
+    # some refusals come without a count of tokens, and are not billed
+    return 0.0 if response.usage == Usage() else response.cost_usd
 
 
 def _now() -> str:

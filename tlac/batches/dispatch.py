@@ -36,7 +36,7 @@ class Dispatch:
         self._desk = desk
         self._allowance = allowance
         self._pending = {
-            line.key: record for record in desk.journal.open_records() for line in desk.journal.requests(record.tag)
+            line.key: record for record in desk.journal.open_records() for line in desk.journal.requests(record)
         }
         self._spools: dict[str, Spool] = {}
         self._lock = asyncio.Lock()

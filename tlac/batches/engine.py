@@ -109,8 +109,7 @@ class BatchEngine:
                 self._stopped = dispatch.stopped
             journal = self._desk.journal
             under_way = [
-                (record, frozenset(line.key for line in journal.requests(record.tag)))
-                for record in journal.open_records()
+                (record, frozenset(line.key for line in journal.requests(record))) for record in journal.open_records()
             ]
             return [(record, keys) for record, keys in under_way if keys & dispatch.wanted]
 

@@ -136,14 +136,21 @@ class Journal:
         if not record.is_open:
             self._remove(record.tag, _REQUESTS)
 
-    def requests(self, tag: str) -> Iterator[RequestLine]:
-        """The requests of an open batch. Raises StoreError where their file is broken."""
-        path = self._path(tag, _REQUESTS)
+    def requests(self, record: BatchRecord) -> Iterator[RequestLine]:
+        """The requests of an open batch. Raises StoreError where their file is broken, or holds another number."""
+        path = self._path(record.tag, _REQUESTS)
+        held = 0
         try:
             for _, line in numbered_lines(path):
+                held += 1
                 yield decode(line, RequestLine)
+            if held != record.requests:
+                # zstd takes a file that was cut short for one that ends there
+                raise InputError(f"holds {held} requests of {record.requests}")
         except InputError as error:
-            raise StoreError(f"{path}: can't be read: {error}; `tlac batch cancel {tag}` gives the batch up") from error
+            raise StoreError(
+                f"{path}: can't be read: {error}; `tlac batch cancel {record.tag}` gives the batch up"
+            ) from error
 
     def requests_file(self, tag: str) -> Path:
         """Where the requests of a batch lie."""
