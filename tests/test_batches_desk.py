@@ -157,6 +157,18 @@ def test_requests_that_are_cut_short_lose_no_answer_in_silence(
     assert party.submitted == [3]
 
 
+@pytest.mark.parametrize("status", ["submitting", "submitted"])
+def test_a_batch_whose_requests_are_lost_is_given_up_on_demand(emulator: Emulator, tmp_path: Path, status: str) -> None:
+    party = Party(emulator, "gpt-4o", tmp_path)
+    path = forge(party, status=status, job="openai-1" if status == "submitted" else None)
+    journal = Journal(party.folder / "store")
+    (record,) = journal.open_records()
+    journal.requests_file(record.tag).write_bytes(b"")
+    found, _ = tend(party, lambda desk: desk.cancel(record))
+    assert (found.status, json.loads(path.read_bytes())["status"]) == ("dropped", "dropped")
+    assert "is given up" in party.said[-1]
+
+
 @pytest.mark.parametrize("is_shipped", [True, False])
 def test_no_key_goes_to_an_address_that_only_a_record_names(
     emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_shipped: bool

@@ -178,6 +178,14 @@ def test_passing_faults_of_every_endpoint_cost_no_second_batch(party: Party) -> 
     assert party.most_often == 1
 
 
+def test_only_a_batch_that_was_turned_away_for_haste_is_handed_in_again_unseen(party: Party) -> None:
+    # the provider took it, and a gateway on the way back says otherwise
+    fault = Fault("error_inside", status=503, retry_after="3")
+    party.emulator.batching = BatchControls(faults={"create": [fault]})
+    assert party.batched(run_spec(party.backend, 3, "slac")).record.is_complete
+    assert (party.submitted, party.most_often) == ([3], 1)
+
+
 def test_results_that_are_cut_short_are_read_again(party: Party) -> None:
     party.emulator.batching = BatchControls(faults={"results": [Fault("malformed"), Fault("malformed")]})
     run = party.batched(run_spec(party.backend, 3, "slac"))

@@ -27,8 +27,9 @@ class BatchControls:
     """What batches do: `polls` times a batch is still at work, `fate` says what becomes of its n-th request (from 0).
 
     A cancelled batch has answered its first `answered_early` requests. `faults` are had in turn by an endpoint; None
-    lets a call through. A fault of kind "dropped" or "hung" comes after the work is done, a status before, and one of
-    kind "malformed" cuts what is downloaded short. `refusal` refuses whole batches after they were taken.
+    lets a call through. A fault of kind "dropped", "hung" or "error_inside" comes after the work is done, a status
+    before, and one of kind "malformed" cuts what is downloaded short. `refusal` refuses whole batches after they were
+    taken.
     """
 
     polls: int = 1

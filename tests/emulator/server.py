@@ -67,12 +67,7 @@ class Emulator:
             waiting = self.batching.faults.get(endpoint) or [None]
             fault = waiting.pop(0)
             if fault is not None and fault.kind == "status":
-                document = provider.shape_error(fault.status, fault.message, fault.retry_after)
-                headers = {"Retry-After": fault.retry_after} if fault.retry_after else {}
-                refusal = web.json_response(document, status=fault.status, headers=headers)
-                # litellm's clients for batches close none by themselves
-                refusal.force_close()
-                return refusal
+                return _refuse(provider, fault)
             try:
                 done = await work(request)
             except RefusedRequestError as error:
@@ -81,6 +76,8 @@ class Emulator:
             if fault is not None:
                 if fault.kind == "hung":
                     await asyncio.sleep(3600)
+                if fault.kind == "error_inside":
+                    return _refuse(provider, fault)
                 if fault.kind == "malformed":
                     return web.Response(body=done.body[:-40])
                 return await _drop(request, b"{}" * 20)
@@ -121,6 +118,15 @@ class Emulator:
         # "hung" answers so late that every caller has gone; "slow" within its patience
         await asyncio.sleep(3600 if step.kind == "hung" else step.delay_s)
         return web.json_response(provider.shape(asked, Reply("a dog, after a while")))
+
+
+def _refuse(provider: ModuleType, fault: Fault) -> web.Response:
+    document = provider.shape_error(fault.status, fault.message, fault.retry_after)
+    headers = {"Retry-After": fault.retry_after} if fault.retry_after else {}
+    refusal = web.json_response(document, status=fault.status, headers=headers)
+    # litellm's clients for batches close none by themselves
+    refusal.force_close()
+    return refusal
 
 
 async def _drop(request: web.Request, content: bytes) -> web.StreamResponse:

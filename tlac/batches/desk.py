@@ -144,13 +144,14 @@ class Desk:
         A batch that is over stays as it is; one that the provider does not know, or whose requests are lost, is given
         up. Raises CallError, and UndecidedError where it is not known yet whether the provider has the batch.
         """
-        record = await self.settle(self.journal.refresh(record))
-        job, status = record.job, None
-        if not record.is_open:
-            return record, None
-        if job is None:
-            raise UndecidedError(f"batch {record.tag} is not found at the provider yet: cancel it later")
+        record, status = self.journal.refresh(record), None
         try:
+            record = await self.settle(record)
+            job = record.job
+            if not record.is_open:
+                return record, None
+            if job is None:
+                raise UndecidedError(f"batch {record.tag} is not found at the provider yet: cancel it later")
             status = await self.ask(record)
             if not status.is_over:
                 await uninterrupted(lambda: self._interface_of(record).cancel(job))

@@ -131,6 +131,7 @@ class Dispatch:
                 if tries == _TRIES:
                     self._drop(record, str(error))
                     raise PermanentError(self.stopped or "") from error
+                self._desk.say(f"{error}; batch {record.tag} is handed in again in {wait_s:.0f} s")
                 await self._desk.pacing.sleep(wait_s)
             except TransientError as error:
                 self._desk.say(f"{backend.name}: batch {record.tag} may or may not have arrived ({error})")

@@ -18,7 +18,7 @@ from typing import Any
 
 from tlac.batch_interface import BatchResult, UnknownBatchError
 from tlac.config import Backend
-from tlac.errors import ConfigError, InputError, PermanentError, SampleError, TransientError
+from tlac.errors import ConfigError, InputError, PermanentError, RateLimitError, SampleError, TransientError
 from tlac.images import prepare
 from tlac.lmms.litellm import LiteLLM
 from tlac.lmms.litellm_bodies import Bodies, UnreadableError, WireRequest, open_bodies
@@ -130,7 +130,11 @@ def translated(backend: Backend, *kinds: type[Exception]) -> Iterator[None]:
         if not isinstance(getattr(error, "status_code", None), int) and isinstance(getattr(error, "code", None), int):
             # where google-genai keeps the HTTP status
             error.status_code = error.code
-        raise translate(error, backend) from error
+        meaning = translate(error, backend)
+        if isinstance(meaning, RateLimitError) and getattr(error, "status_code", 429) != 429:
+            # a server that asks to wait may have done its work; one that says 429 has not
+            meaning = TransientError(str(meaning))
+        raise meaning from error
 
 
 def json_lines(content: bytes, name: str) -> Iterator[dict[str, Any]]:
