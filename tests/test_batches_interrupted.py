@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -127,6 +128,33 @@ def test_a_run_that_ended_there_goes_on_and_submits_nothing_twice(
     assert predictions(run) == predictions(party.live())
     assert party.submitted == [9, 2]
     assert party.most_often == 1
+
+
+def test_a_batch_is_found_among_others_on_a_later_page(party: Party) -> None:
+    module = ADAPTERS[party.provider].rpartition(".")[0]
+    shelf = party.emulator.shelves[party.provider]
+    with pytest.MonkeyPatch.context() as patch:
+        before_the_id_is_written(party, patch)
+        with pytest.raises(Killed):
+            party.batched()
+    (ours,) = shelf.batches
+    for number in range(3):
+        mine = {f"{number}-{custom_id}": custom_id for custom_id in ours.asked}
+        others = replace(
+            ours,
+            id=f"others-{number}",
+            tag=f"others-{number}",
+            asked={one: ours.asked[custom_id] for one, custom_id in mine.items()},
+            replies={one: ours.replies[custom_id] for one, custom_id in mine.items()},
+            fates={one: ours.fates[custom_id] for one, custom_id in mine.items()},
+        )
+        # the newest are listed first
+        shelf.batches.append(others)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"{module}._PAGE", 1)
+        run = party.batched()
+    assert run.record.is_complete
+    assert party.submitted == [9, 9, 9, 9, 2]
 
 
 def process_of(party: Party) -> subprocess.Popen[bytes]:
