@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import PurePosixPath
 
 from file_server import FileServer
 
@@ -22,17 +23,20 @@ class FakeHub:
         for revision in ("", "/revision/main", f"/revision/{commit}"):
             self._server.files[f"/api/datasets/{repo}{revision}"] = about
         self._server.headers["X-Repo-Commit"] = commit
-        trees: dict[str, list[dict[str, object]]] = {"": []}
+        # a folder's tree is answered with all that is below it, however deep
+        trees: dict[str, dict[str, dict[str, object]]] = {"": {}}
         for path, content in files.items():
             for revision in ("main", commit):
                 self._server.files[f"/datasets/{repo}/resolve/{revision}/{path}"] = content
             entry: dict[str, object] = {"type": "file", "path": path, "size": len(content), "oid": "0" * 40}
-            folder = path.rpartition("/")[0]
-            if folder:
+            folders = [folder.as_posix() for folder in PurePosixPath(path).parents][:-1]
+            if folders:
                 digest = hashlib.sha256(content).hexdigest()
                 entry["lfs"] = {"oid": digest, "size": len(content), "pointerSize": 130}
-                trees.setdefault(f"/{folder}", []).append(entry)
-            trees[""].append(entry)
-        trees[""] += [{"type": "directory", "path": name[1:], "size": 0, "oid": "0" * 40} for name in trees if name]
+            for folder in folders:
+                trees.setdefault(f"/{folder}", {})[path] = entry
+                trees[""][folder] = {"type": "directory", "path": folder, "size": 0, "oid": "0" * 40}
+            trees[""][path] = entry
         for name, tree in trees.items():
-            self._server.files[f"/api/datasets/{repo}/tree/{commit}{name}"] = json.dumps(tree).encode()
+            answer = json.dumps(list(tree.values())).encode()
+            self._server.files[f"/api/datasets/{repo}/tree/{commit}{name}"] = answer

@@ -171,7 +171,7 @@ def test_columns_may_be_named_and_unknown_ones_are_listed(tmp_path: Path) -> Non
                 open_dataset(config)
 
 
-def test_an_image_given_only_as_a_path_is_refused(tmp_path: Path) -> None:
+def test_an_image_that_lies_elsewhere_is_refused(tmp_path: Path) -> None:
     from datasets import ClassLabel, Dataset, Features, Value
 
     secret = tmp_path / "secret.png"
@@ -183,16 +183,39 @@ def test_an_image_given_only_as_a_path_is_refused(tmp_path: Path) -> None:
     )
     (tmp_path / "set").mkdir()
     table.to_parquet(tmp_path / "set" / "test.parquet")
+    for address in (tmp_path / "set", tmp_path / "set" / "test.parquet"):
+        with pytest.raises(InputError, match="row 0: holds no image, and names none among the dataset's own files"):
+            list(open_at(str(address)))
+
+
+def write_loose(folder: Path) -> dict[str, bytes]:
+    """Image files in a folder of their class each."""
+    files = {f"{NAMES[label]}/{number}.png": IMAGES[number] for number, label in enumerate(LABELS)}
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return files
+
+
+def test_a_folder_of_image_files_is_read_but_no_link_out_of_it(tmp_path: Path) -> None:
+    write_loose(tmp_path / "set")
     dataset = open_at(str(tmp_path / "set"))
-    with pytest.raises(InputError, match="row 0: holds no image bytes"):
-        list(dataset)
+    assert dataset.classes == tuple(NAMES)
+    assert sorted((sample.source, sample.label) for sample in dataset) == sorted(zip(IMAGES, LABELS, strict=True))
+    (tmp_path / "secret.png").write_bytes(IMAGES[0])
+    (tmp_path / "set" / "cat" / "0.png").unlink()
+    (tmp_path / "set" / "cat" / "0.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(InputError, match="row 0: holds no image, and names none among the dataset's own files"):
+        list(open_at(str(tmp_path / "set")))
 
 
-@pytest.mark.parametrize("kind", ["parquet", "webdataset"])
+@pytest.mark.parametrize("kind", ["parquet", "webdataset", "loose"])
 def test_a_repository_of_the_hub_is_read_and_no_other_split_of_it_is_fetched(tmp_path: Path, kind: str) -> None:
     if kind == "parquet":
         names = ("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet")
         files = {name: write_parquet(tmp_path, name[5:].partition("-")[0]).read_bytes() for name in names}
+    elif kind == "loose":
+        files = {f"test/{name}": content for name, content in write_loose(tmp_path / "loose").items()}
     else:
         shard = write_shard(tmp_path / "shard.tar").read_bytes()
         files = {"train/0.tar": shard, "test/0.tar": shard, "classnames.txt": "\n".join(NAMES).encode()}
@@ -201,17 +224,19 @@ def test_a_repository_of_the_hub_is_read_and_no_other_split_of_it_is_fetched(tmp
     with running_file_server() as server:
         FakeHub(server).publish("ours/pets", "0123456789abcdef0123456789abcdef01234567", files)
         shown = subprocess.run(
-            [sys.executable, "-m", "tlac", "datasets", "show", "hf:ours/pets@main:test", "--json"],
+            [sys.executable, "-m", "tlac", "datasets", "verify", "hf:ours/pets@main:test", "--json"],
             env={**os.environ, "HF_ENDPOINT": server.base, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"},
             capture_output=True,
             text=True,
             check=False,
         )
     assert shown.returncode == 0, shown.stderr
-    facts = json.loads(shown.stdout)
-    assert (facts["n"], facts["classes"], facts["protocol"]) == (4, NAMES, "hf as given, split test at main")
+    found = json.loads(shown.stdout)
+    assert (found["n"], found["classes"], found["images"], found["good"]) == (4, 3, 4, True)
+    assert found["protocol"] == "hf as given, split test at main"
     assert "Generating" not in shown.stderr
-    fetched = {path.relative_to(home).as_posix() for path in home.rglob("*") if path.suffix in (".parquet", ".tar")}
+    kinds = (".parquet", ".tar", ".png")
+    fetched = {path.relative_to(home).as_posix() for path in home.rglob("*") if path.suffix in kinds}
     assert fetched
     assert not [path for path in fetched if "train" in path]
 

@@ -49,7 +49,10 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class HubDataset:
-    """Rows of a table with an image and a label each; rows are read while iterating."""
+    """Rows of a table with an image and a label each; rows are read while iterating.
+
+    Images that are files of their own lie below `root`.
+    """
 
     name: str
     split: str
@@ -61,6 +64,7 @@ class HubDataset:
     labels: tuple[int, ...] = field(repr=False)
     rows: tuple[int, ...] = field(repr=False)
     source: str = ""
+    root: Path = field(default=Path(), repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -69,7 +73,8 @@ class HubDataset:
         for number, label in zip(self.rows, self.labels, strict=True):
             row = self.table[number]
             identifier = str(row.get("__key__", f"{number:06d}"))
-            yield Sample(identifier, _image_bytes(row[self.image_column], f"{self.name}, row {number}"), label)
+            content = _image_bytes(row[self.image_column], self.root, f"{self.name}, row {number}")
+            yield Sample(identifier, content, label)
 
 
 def parse_address(text: str) -> Address:
@@ -114,6 +119,7 @@ def open_hub(config: DatasetConfig) -> HubDataset:
         labels=tuple(labels[row] - offset for row in rows),
         rows=rows,
         source=options.path,
+        root=_root(address),
     )
 
 
@@ -259,9 +265,24 @@ def _classnames(config: DatasetConfig, address: Address) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def _image_bytes(value: Any, place: str) -> bytes:
-    content = value.get("bytes") if isinstance(value, dict) else None
-    if not isinstance(content, bytes):
-        # a path alone would let a downloaded table name, and upload, any file of this machine
-        raise InputError(f"{place}: holds no image bytes: use a dataset whose images are in its files, or folder:PATH")
-    return content
+def _root(address: Address) -> Path:
+    """The folder that holds the dataset's files: on this machine, or in the hub's cache. A file holds its own."""
+    if address.is_local:
+        return Path(address.location)
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=address.location, repo_type="dataset")
+
+
+def _image_bytes(value: Any, root: Path, place: str) -> bytes:
+    content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (None, None)
+    if isinstance(content, bytes):
+        return content
+    # any path would let a downloaded table name, and upload, every file of this machine
+    if not isinstance(path, str) or not Path(path).resolve().is_relative_to(root.resolve()):
+        raise InputError(f"{place}: holds no image, and names none among the dataset's own files: try folder:PATH")
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{place}: {path} can't be read: {error.strerror or error}") from error
