@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ from tlac.run_spec import RunSpec
 from tlac.types import Sample
 
 WORKER = b"ray::MapWorker"
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+"""127.0.0.1, the same as an IPv6 address, and ::1, as the kernel lists them."""
+
+_LISTENS = "0A"
 
 
 def emulated_backend(emulator: Emulator, **limits: Any) -> Backend:
@@ -62,19 +67,36 @@ def wait_for(is_met: Callable[[], object], timeout_s: float = 90.0) -> None:
 
 def workers_below(ancestor: int) -> list[int]:
     """The processes of Ray's pools that descend from a process."""
-    parents, found = {}, []
+    return [process for process, command in processes_below(ancestor).items() if command.startswith(WORKER)]
+
+
+def processes_below(ancestor: int) -> dict[int, bytes]:
+    """The processes that descend from a process, and how they are called."""
+    parents, commands = {}, {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            try:
+            with suppress(OSError):
                 parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                if (entry / "cmdline").read_bytes().startswith(WORKER):
-                    found.append(int(entry.name))
-            except OSError:
-                continue
+                commands[int(entry.name)] = (entry / "cmdline").read_bytes()
 
     def descends(process: int) -> bool:
         while process in parents and process != ancestor:
             process = parents[process]
         return process == ancestor
 
-    return [process for process in found if descends(process)]
+    return {process: command for process, command in commands.items() if process != ancestor and descends(process)}
+
+
+def addresses_listened_at(processes: Iterable[int]) -> set[str]:
+    """The addresses at which any of these processes lets others connect, in the kernel's hexadecimal."""
+    sockets = set()
+    for process in processes:
+        with suppress(OSError):
+            sockets |= {str(entry.readlink()) for entry in Path(f"/proc/{process}/fd").iterdir()}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            columns = line.split()
+            if columns[3] == _LISTENS and f"socket:[{columns[9]}]" in sockets:
+                found.add(columns[1].partition(":")[0])
+    return found

@@ -12,11 +12,23 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from cluster_fixtures import ImageFolder, emulated_backend, spec_of, wait_for, workers_below
+from cluster_fixtures import (
+    LOOPBACK,
+    ImageFolder,
+    addresses_listened_at,
+    emulated_backend,
+    processes_below,
+    spec_of,
+    wait_for,
+    workers_below,
+)
 from emulated import KEYS, plant_keys
 from emulator import Asked, Emulator, Reply, running_emulator
 
@@ -28,6 +40,7 @@ from tlac.cluster.engine import RayEngine
 from tlac.cluster.session import connect
 from tlac.config import load_backend, load_dataset_config
 from tlac.documents import StoredAnswer
+from tlac.errors import ConfigError
 from tlac.registry import open_dataset
 from tlac.runs import Run
 from tlac.store import Store
@@ -37,10 +50,13 @@ PHRASES = ("red car", "an old rusty car", "some apple", "a pear, I think", "a ca
 
 @pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[Any]:
-    pytest.importorskip("ray", reason="Ray comes with the extra: pip install 'tlac[ray]'")
-    before = {name: os.environ.get(name) for name in KEYS}
-    # keys are never sent to workers: they are in their environment or nowhere
-    os.environ.update(KEYS)
+    if find_spec("ray") is None:
+        pytest.skip("Ray comes with the extra: pip install 'tlac[ray]'")
+    # keys are never sent to workers: they are in their environment or nowhere. A cluster that the environment names is
+    # left alone
+    given = KEYS | {"RAY_ADDRESS": "127.0.0.1:1"}
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
     ray = connect(None, 2)
     for name, value in before.items():
         os.environ.pop(name)
@@ -91,6 +107,18 @@ def bench_on(tmp_path: Path, ray_cluster: Any) -> Callable[..., Bench]:
     return make
 
 
+def assert_nobody_else_gets_in(driver: int) -> None:
+    """The Ray below a driver listens on the loopback address alone, and asks for a token."""
+    below = processes_below(driver)
+    listened_at = addresses_listened_at(below)
+    assert listened_at
+    assert listened_at <= LOOPBACK
+    (server,) = (process for process, command in below.items() if b"/gcs_server\0" in command)
+    settings = Path(f"/proc/{server}/environ").read_bytes().split(b"\0")
+    assert b"RAY_AUTH_MODE=token" in settings
+    assert [one for one in settings if one.startswith(b"RAY_AUTH_TOKEN=") and len(one) > 60]
+
+
 def test_the_command_in_the_documentation_predicts_what_the_local_engine_does(
     ray_cluster: Any, tlac_command: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -108,6 +136,19 @@ def test_the_command_in_the_documentation_predicts_what_the_local_engine_does(
         assert files[0].read_bytes() == files[1].read_bytes()
         assert apart["calls"] == near["calls"]
     assert len(runs["ray"]) == 2
+
+
+def test_a_key_that_workers_lack_is_missed_in_a_worker_s_name(bench_on, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HERE_ALONE", "sk-planted-planted-planted-planted-02")
+    with running_emulator(say_by_digest) as emulator, Store(tmp_path / "far") as far:
+        backend = emulated_backend(emulator)
+        lacking = replace(backend, spec=msgspec.structs.replace(backend.spec, api_key_env="HERE_ALONE"))
+        spec = spec_of(lacking, ImageFolder(tmp_path / "pictures", 4), "slac")
+        with pytest.raises(
+            ConfigError, match=r"in a worker of the cluster: .* set the environment variable HERE_ALONE"
+        ):
+            bench_on(far).run(spec, tmp_path / "runs", with_report=False)
+    assert not emulator.asked
 
 
 def test_predictions_equal_the_local_engine_s_byte_for_byte(bench_on, tmp_path: Path) -> None:
@@ -196,6 +237,7 @@ def test_a_driver_that_is_killed_costs_no_acknowledged_answer(
         with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as driver:
             wait_for(lambda: len(emulator.asked) > 60 or driver.poll() is not None)
             assert driver.poll() is None, driver.stderr.read().decode()
+            assert_nobody_else_gets_in(driver.pid)
             workers = workers_below(driver.pid)
             driver.send_signal(signal.SIGKILL)
         # Ray takes its workers down when their driver is gone

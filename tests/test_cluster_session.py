@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from tlac.cluster.session import connect
+from tlac.cluster.session import connect, gpu_share
 from tlac.errors import ConfigError, TlacError
 
 ASKED = ("bench", "--engine", "ray", "--backend", "embedded", "--dataset", "cifar10-samples", "--encoder", "minilm")
@@ -49,3 +50,30 @@ def test_a_cluster_to_be_found_by_itself_is_named_where_there_is_none(monkeypatc
     monkeypatch.setattr(ray, "init", unreachable)
     with pytest.raises(TlacError, match="no Ray at auto: Could not find any running Ray instance"):
         connect("auto", None)
+
+
+def test_a_cluster_that_asks_for_a_token_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="Ray comes with the extra: pip install 'tlac[ray]'")
+    if ray.is_initialized():
+        ray.shutdown()
+
+    def refuse(**_given: object) -> None:
+        # as Ray tells it
+        cause = RuntimeError("Failed to connect to GCS. RPC error: InvalidAuthToken: Authentication token is missing")
+        raise ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379") from cause
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(TlacError, match="no Ray at auto: it asks for a token: set RAY_AUTH_MODE=token"):
+        connect("auto", None)
+
+
+@pytest.mark.parametrize(("gpus", "workers"), [(1, 1), (1, 3), (2, 3), (3, 4), (8, 8), (8, 20), (4, 1)])
+def test_every_worker_finds_a_place_on_a_gpu(gpus: int, workers: int) -> None:
+    share = gpu_share(SimpleNamespace(cluster_resources=lambda: {"CPU": 8.0, "GPU": float(gpus)}), workers)
+    # Ray reckons in parts of ten thousand
+    assert gpus * int(1 / round(share, 4)) >= workers
+    assert share == 1 or workers > gpus
+
+
+def test_without_a_gpu_workers_ask_for_none() -> None:
+    assert gpu_share(SimpleNamespace(cluster_resources=lambda: {"CPU": 8.0}), 4) == 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tlac.calls.surround import Care, restrain
@@ -80,8 +80,9 @@ class RayEngine:
                 self._had |= merged.keys
                 self._failures = merged.failures
         if self._stopped is not None and not _ends_asking(self._stopped):
-            raise self._stopped.to_error()
-        self._care.say(f"Ray: what was said is in {folder.results} as parquet too")
+            raise replace(self._stopped, text=f"in a worker of the cluster: {self._stopped.text}").to_error()
+        if folder.results.exists():
+            self._care.say(f"Ray: what was said is in {folder.results} as parquet too")
 
     def rest(self, backend: Backend) -> LMM:
         """See tlac.engine.Engine. A pack's answers are read from the pack. Raises ConfigError, also for a key that is
@@ -122,7 +123,9 @@ class RayEngine:
             first.write_parquet(str(job.folder.turns))
             put_off = _count_put_off(job.folder)
             if not put_off:
-                job.folder.turns.replace(job.folder.results)
+                # where nobody could be asked, nothing is written
+                if job.folder.turns.exists():
+                    job.folder.turns.replace(job.folder.results)
                 return
             parts = max(2 * job.workers, -(-put_off // _ROWS_A_GROUP))
             turns = ray.data.read_parquet(str(job.folder.turns)).repartition(parts, keys=[GROUP])
@@ -173,7 +176,9 @@ class RayEngine:
                     self._care.say(line)
                 waited_s += _LOOK_EVERY_S
                 if waited_s >= _TELL_EVERY_S and (found.samples, found.calls) != (told.samples, told.calls):
-                    self._care.say(f"Ray: {found.samples:,} of {total:,} samples, {found.calls:,} calls")
+                    # a worker that was killed has told of some samples that it asks about again
+                    done = min(found.samples, total)
+                    self._care.say(f"Ray: {done:,} of {total:,} samples, {found.calls:,} calls")
                     told, waited_s = found, 0.0
 
         watcher = threading.Thread(target=watch, name="tlac-ray-progress", daemon=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +30,9 @@ def connect(address: str | None, workers: int | None) -> Any:
     A Ray that this process has started before is used again. Raises ConfigError without the package, TlacError
     where the cluster can't be reached.
     """
-    os.environ.update({name: os.environ.get(name, value) for name, value in _SETTINGS.items()})
+    # these Ray reads as it is imported, and is at odds with itself where they come later
+    settings = _SETTINGS if address or "ray" in sys.modules else _SETTINGS | _keep_to_oneself()
+    os.environ.update({name: os.environ.get(name, value) for name, value in settings.items()})
     try:
         ray = _import_ray()
     except ImportError as error:
@@ -38,17 +42,18 @@ def connect(address: str | None, workers: int | None) -> Any:
         given: dict[str, Any] = {"address": address}
         if address is None:
             given = {
+                # whatever RAY_ADDRESS says: a cluster is joined by --ray-address alone
+                "address": "local",
                 "num_cpus": max(2, workers or os.cpu_count() or 1),
                 "object_store_memory": _OBJECT_STORE_BYTES,
                 "include_dashboard": False,
-                # nobody else is to reach it, and no address of this machine is looked up
-                "_node_ip_address": "127.0.0.1",
             }
         try:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
+            with _without_stderr():
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             where = f"at {address}" if address else "on this machine"
-            raise TlacError(f"no Ray {where}: {_first_line(error)}; start one with `ray start --head`") from error
+            raise TlacError(f"no Ray {where}: {_reason(error)}") from error
     _quieten(ray)
     return ray
 
@@ -70,8 +75,35 @@ def count_workers(ray: Any, parallelism: int | None) -> int:
 
 
 def gpu_share(ray: Any, workers: int) -> float:
-    """The GPUs that each worker can have: at most one, none where the cluster has none."""
-    return min(1.0, float(ray.cluster_resources().get("GPU", 0.0)) / workers)
+    """The GPUs that each worker can have: one, or the part of one that lets all workers in; none where there is none."""
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    # a part never lies on two: three workers on two GPUs have a half each
+    return 1 / -(-workers // gpus) if gpus else 0.0
+
+
+def _keep_to_oneself() -> dict[str, str]:
+    """What keeps all others from a Ray that starts here: who reaches one may run any code in it."""
+    return {
+        # on other systems Ray does so by itself: it listens on the loopback address alone
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # other users of this machine reach that too
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Drop what is written past Python: Ray tells of its own log level, in a line that no setting turns off."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _import_ray() -> Any:
@@ -106,6 +138,16 @@ def _require_listener(address: str | None) -> None:
         socket.create_connection((host, int(port)), _PATIENCE_S).close()
     except OSError as error:
         raise TlacError(f"no Ray at {address}: {error.strerror or error}; start one with `ray start --head`") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Why there is no connection, and what to do."""
+    deepest = error
+    while deepest.__cause__ is not None:
+        deepest = deepest.__cause__
+    if "InvalidAuthToken" in f"{error} {deepest}":
+        return "it asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to the cluster's own"
+    return f"{_first_line(error)}; start one with `ray start --head`"
 
 
 def _first_line(error: BaseException) -> str:
