@@ -67,11 +67,11 @@ def test_a_cluster_that_asks_for_a_token_says_so(monkeypatch: pytest.MonkeyPatch
         connect("auto", None)
 
 
-@pytest.mark.parametrize(("gpus", "workers"), [(1, 1), (1, 3), (2, 3), (3, 4), (8, 8), (8, 20), (4, 1)])
+@pytest.mark.parametrize(("gpus", "workers"), [(1, 1), (1, 6), (2, 3), (3, 4), (8, 8), (8, 20), (4, 1)])
 def test_every_worker_finds_a_place_on_a_gpu(gpus: int, workers: int) -> None:
     share = gpu_share(SimpleNamespace(cluster_resources=lambda: {"CPU": 8.0, "GPU": float(gpus)}), workers)
-    # Ray reckons in parts of ten thousand
-    assert gpus * int(1 / round(share, 4)) >= workers
+    assert share == round(share, 4)
+    assert gpus * int(1 / share) >= workers
     assert share == 1 or workers > gpus
 
 

@@ -75,10 +75,10 @@ def count_workers(ray: Any, parallelism: int | None) -> int:
 
 
 def gpu_share(ray: Any, workers: int) -> float:
-    """The GPUs that each worker can have: one, or the part of one that lets all workers in; none where there is none."""
+    """The GPUs that each worker can have: one, or a part of one that lets all workers in; none where there are none."""
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    # a part never lies on two: three workers on two GPUs have a half each
-    return 1 / -(-workers // gpus) if gpus else 0.0
+    # a part never lies on two, so three workers on two have a half each; Ray reckons in ten thousandths
+    return (10_000 // -(-workers // gpus)) / 10_000 if gpus else 0.0
 
 
 def _keep_to_oneself() -> dict[str, str]:
