@@ -225,6 +225,19 @@ def test_published_rows_stand_beside_ours_and_are_marked(desk: Desk) -> None:
     assert {row["published"] for row in document["suites"][0]["rows"]} == {False}
 
 
+def test_what_was_read_off_a_chart_or_published_as_a_difference_says_so(desk: Desk) -> None:
+    suites = "  base-to-novel: {datasets: [one, imagenet], split: novel, methods: [slac]}\n"
+    suites += "  domain-generalization: {datasets: [one], methods: [slac]}\n"
+    (desk.folder / "tlac.yaml").write_text(PROJECT + suites)
+    shown = desk.bench("--backend", "fake", "--suite", "base-to-novel", "--suite", "domain-generalization")
+    assert "~74.1" in shown.out
+    assert "\n~ digitised: read off a chart, to about 0.3 points (0.8 on fgvc_aircraft)\n" in shown.out
+    assert "\npublished by others: TLAC over few-shot methods, in points: +3.6 on imagenetv2, +17.0 on" in shown.out
+    document = desk.document("--backend", "fake", "--suite", "domain-generalization")
+    (gain,) = document["suites"][0]["published_gains"]
+    assert gain["by_dataset"]["imagenet-r"] == pytest.approx(0.1259)
+
+
 def test_datasets_that_are_split_in_other_ways_are_named_with_their_protocols(desk: Desk) -> None:
     (desk.folder / "tlac.yaml").write_text(PROJECT.replace("csv, protocol: ours", "csv, protocol: theirs", 1))
     shown = desk.bench("--backend", "fake", "--suite", "pair")

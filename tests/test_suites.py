@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tlac.errors import ConfigError, UnknownNameError
-from tlac.suites import load_published, load_suite
+from tlac.suites import load_gains, load_published, load_suite
 
 
 def test_a_suite_gives_datasets_split_and_methods() -> None:
@@ -39,4 +39,16 @@ def test_published_figures_are_shares_with_their_source_and_mark() -> None:
     assert "2503.12206" in tlac.source
     (chart,) = (figure for figure in figures if figure.is_digitised)
     assert (chart.method, chart.error) == ("TLAC", pytest.approx(0.003))
+    assert chart.error_by_dataset == {"fgvc_aircraft": pytest.approx(0.008)}
     assert load_published("base-to-novel", "base") == ()
+
+
+def test_published_differences_are_kept_apart_from_accuracies() -> None:
+    (gain,) = load_gains("domain-generalization", "all")
+    assert (gain.method, gain.over) == ("TLAC", "few-shot")
+    assert gain.by_dataset == {
+        "imagenetv2": pytest.approx(0.036),
+        "imagenet-sketch": pytest.approx(0.1696),
+        "imagenet-r": pytest.approx(0.1259),
+    }
+    assert load_gains("base-to-novel", "novel") == ()

@@ -74,7 +74,7 @@ class _PublishedSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Published:
     """What a publication says of one method on a suite: shares in [0, 1], `mean` over `mean_over` datasets.
 
-    `is_digitised` figures were read off a chart, with an error of about `error` (a share).
+    `is_digitised` figures were read off a chart, with an error of about `error` (a share), or of `error_by_dataset`.
     """
 
     method: str
@@ -84,6 +84,17 @@ class Published:
     by_dataset: dict[str, float] = field(default_factory=dict)
     is_digitised: bool = False
     error: float | None = None
+    error_by_dataset: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What a publication says that one method gains `over` others: differences of shares, in [-1, 1]."""
+
+    method: str
+    over: str
+    source: str
+    by_dataset: dict[str, float]
 
 
 def load_suite(name: str) -> Suite:
@@ -97,8 +108,7 @@ def load_suite(name: str) -> Suite:
 
 def load_published(suite: str, split: str) -> tuple[Published, ...]:
     """What was published for a suite and split, in the file's order. Raises ConfigError for a broken file."""
-    path = shipped_root() / PUBLISHED
-    spec = parse(_PublishedSpec, Resource("published", str(path), read_yaml(path)))
+    spec = _read_published()
     return tuple(
         Published(
             method=figure.method,
@@ -108,10 +118,31 @@ def load_published(suite: str, split: str) -> tuple[Published, ...]:
             by_dataset={name: value / 100 for name, value in figure.by_dataset.items()},
             is_digitised=figure.digitised,
             error=_share(figure.error),
+            error_by_dataset={name: value / 100 for name, value in figure.error_by_dataset.items()},
         )
         for figure in spec.figures
         if (figure.suite, figure.split) == (suite, split)
     )
+
+
+def load_gains(suite: str, split: str) -> tuple[Gain, ...]:
+    """The differences that were published for a suite and split. Raises ConfigError for a broken file."""
+    spec = _read_published()
+    return tuple(
+        Gain(
+            gain.method,
+            gain.over,
+            spec.sources[gain.source],
+            {name: points / 100 for name, points in gain.by_dataset.items()},
+        )
+        for gain in spec.gains
+        if (gain.suite, gain.split) == (suite, split)
+    )
+
+
+def _read_published() -> _PublishedSpec:
+    path = shipped_root() / PUBLISHED
+    return parse(_PublishedSpec, Resource("published", str(path), read_yaml(path)))
 
 
 def _share(percent: float | None) -> float | None:

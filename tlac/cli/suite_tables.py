@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tlac.matrix import Cell, Harmonic, Series, harmonics_of, series_of
-from tlac.suites import Published, Suite, load_published
+from tlac.suites import Gain, Published, Suite, load_gains, load_published
 
 _WIDTH = 80
 _NAME_WIDTH = 26
@@ -29,7 +29,7 @@ class _Row:
 def suite_document(suite: Suite, cells: Sequence[Cell]) -> dict[str, Any]:
     """A suite as `--json` prints it: shares in [0, 1], published rows marked as such."""
     series = series_of((cell for cell in cells if cell.suite == suite.name), suite.spec.datasets)
-    published = {split: load_published(suite.name, split) for split in dict.fromkeys(one.split for one in series)}
+    splits = list(dict.fromkeys(one.split for one in series))
     return {
         "suite": suite.name,
         "datasets": list(suite.spec.datasets),
@@ -37,8 +37,11 @@ def suite_document(suite: Suite, cells: Sequence[Cell]) -> dict[str, Any]:
         "harmonic": [asdict(one) for one in harmonics_of(series)],
         "published": [
             {"split": split, "published": True, **_published_document(figure)}
-            for split, figures in published.items()
-            for figure in figures
+            for split in splits
+            for figure in load_published(suite.name, split)
+        ],
+        "published_gains": [
+            {"split": split, **asdict(gain)} for split in splits for gain in load_gains(suite.name, split)
         ],
     }
 
@@ -78,12 +81,18 @@ def print_suite(suite: Suite, cells: Sequence[Cell]) -> None:
     series = series_of((cell for cell in cells if cell.suite == suite.name), suite.spec.datasets)
     for split in dict.fromkeys(one.split for one in series):
         ours = [_series_row(one) for one in series if one.split == split]
-        published = [_published_row(figure) for figure in load_published(suite.name, split)]
+        figures = load_published(suite.name, split)
+        published = [_published_row(figure) for figure in figures]
         _print_rows(console, f"{suite.name}, {split} classes: top-1 in %", suite.spec.datasets, ours, published)
         if any(row.texts.get(name, "").endswith("*") for row in ours for name in row.texts):
             _print_note(console, "* incomplete, not in the average; - no result")
         if published:
-            _print_note(console, "+ published by others on all test images, not run here; ~ digitised: off a chart")
+            _print_note(console, "+ published by others on all test images, not run here")
+        for figure in figures:
+            if figure.is_digitised:
+                _print_note(console, _describe_error(figure))
+        for gain in load_gains(suite.name, split):
+            _print_note(console, _describe_gain(gain))
     if found := harmonics_of(series):
         _print_rows(console, f"{suite.name}, H of base and novel in %", suite.spec.datasets, *_harmonic_rows(found))
         _print_note(console, "the average of H is that of the two averages, over datasets complete in both halves")
@@ -105,6 +114,17 @@ def _published_row(figure: Published) -> _Row:
     texts = {name: f"{mark}{100 * value:.1f}" for name, value in figure.by_dataset.items()}
     over = f"{figure.mean_over}" if figure.mean_over else ""
     return _Row(f"{figure.method} +" + (" ~" if mark else ""), texts, figure.mean, over)
+
+
+def _describe_error(figure: Published) -> str:
+    about = "" if figure.error is None else f", to about {100 * figure.error:.1f} points"
+    others = [f"{100 * error:.1f} on {name}" for name, error in figure.error_by_dataset.items()]
+    return f"~ digitised: read off a chart{about}" + (f" ({', '.join(others)})" if others else "")
+
+
+def _describe_gain(gain: Gain) -> str:
+    points = ", ".join(f"{100 * difference:+.1f} on {name}" for name, difference in gain.by_dataset.items())
+    return f"published by others: {gain.method} over {gain.over} methods, in points: {points}"
 
 
 def _harmonic_rows(found: Sequence[Harmonic]) -> tuple[list[_Row], list[_Row]]:
