@@ -57,7 +57,7 @@ def estimate(store: Path | None, as_json: bool, **given: Any) -> None:
         click.echo(f"{name}: {_stage_line(stage)}")
     cost = "unknown: no price is known for this model" if found.cost_usd is None else f"${found.cost_usd:.4f}"
     click.echo(f"cost: {cost}")
-    if given["batch"]:
+    if given["batch"] and found.time_s:
         click.echo(f"time: at most {_duration(found.time_s)}, a day for each stage; batches are often done much sooner")
     else:
         click.echo(f"time: about {_duration(found.time_s)} with {concurrency} calls in flight")
