@@ -13,10 +13,15 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from hypothesis import settings
 
 from tlac.cli import main
 from tlac.store import Store
 from tlac.types import Encoding, LMMRequest, LMMResponse, Outcome, Usage
+
+# the clock decides no test: a first example may import scikit-learn
+settings.register_profile("tlac", deadline=None)
+settings.load_profile("tlac")
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 
