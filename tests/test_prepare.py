@@ -208,6 +208,31 @@ def test_archives_are_those_that_torchvision_would_fetch() -> None:
             assert len(archive.md5) == 32
 
 
+def test_torchvision_unpacks_what_was_fetched_and_fetches_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torchvision.datasets as readers
+    from torchvision.datasets import utils
+
+    unpacked, asked = [], []
+    monkeypatch.setattr(utils, "check_integrity", lambda path, md5=None: Path(path).is_file())
+    monkeypatch.setattr(utils, "extract_archive", lambda path, *_: unpacked.append(Path(path)))
+    monkeypatch.setattr(utils, "_urlretrieve", lambda url, *_: asked.append(url))
+    for name in list_names("dataset"):
+        download = load_dataset_config(name).spec.download
+        if download.torchvision is None:
+            continue
+        places = [tmp_path / name / archive.path for archive in download.archives]
+        for place in places:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.touch()
+        # where nothing was unpacked, there is no dataset
+        with pytest.raises((RuntimeError, OSError)):
+            getattr(readers, download.torchvision)(tmp_path / name, download=True)
+        assert unpacked[-1:] == [place for place in places if place.suffix in (".gz", ".tgz", ".zip")][-1:], name
+        assert asked == [], name
+
+
 def test_packaged_samples_need_no_preparing_and_others_need_a_root(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="needs no preparing"):
         prepare_dataset(load_dataset_config("cifar10-samples", tmp_path))
