@@ -189,5 +189,5 @@ classes: [banded, dotted]
     shown = tlac_command("datasets", "prepare", tmp_path / "textures.yaml", "--data", tmp_path / "data")
     assert shown.code == 0, shown.err
     assert "official split" in shown.out
-    assert "as expected: 4 test images, 2 classes, 4 looked at" in shown.out
+    assert "nothing wrong found: 4 test images, 2 classes, 4 looked at" in shown.out
     assert sum(server.sent) == len(archive)

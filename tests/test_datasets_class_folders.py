@@ -28,7 +28,7 @@ def test_validation_images_are_named_by_the_classnames_file(tmp_path: Path) -> N
     dataset = open_at("imagenet", tmp_path)
     assert dataset.classes == ("tench", "great white shark", "hen")
     assert listed(dataset) == [("n01/a.JPEG", "tench"), ("n02/b.JPEG", "great white shark"), ("n03/c.JPEG", "hen")]
-    assert dataset.protocol == "CoOp"
+    assert dataset.protocol == "CoOp, but 3 classes and not 1000"
     assert open_at("imagenet", tmp_path, split="base").classes == ("tench", "great white shark")
 
 
@@ -36,7 +36,18 @@ def test_without_the_classnames_file_wordnet_ids_are_known_and_the_protocol_says
     touch(tmp_path / "imagenet" / "images" / "val", "n01443537/a.JPEG", "n15075141/b.JPEG")
     dataset = open_at("imagenet", tmp_path)
     assert dataset.classes == ("goldfish", "toilet paper")
-    assert dataset.protocol == "CoOp, open_clip's class names"
+    assert dataset.protocol == "CoOp, open_clip's class names, but 2 classes and not 1000"
+
+
+@pytest.mark.parametrize(("has_names", "protocol"), [(True, "CoOp"), (False, "CoOp, open_clip's class names")])
+def test_with_every_class_the_protocol_is_the_datasets_own(tmp_path: Path, has_names: bool, protocol: str) -> None:
+    spec = load_dataset_config("imagenet").spec
+    touch(tmp_path / "imagenet" / "images" / "val", *(f"{folder}/a.JPEG" for folder in spec.options["folders"]))
+    if has_names:
+        lines = zip(spec.options["folders"], spec.classes, strict=True)
+        (tmp_path / "imagenet" / "classnames.txt").write_text("".join(f"{' '.join(line)}\n" for line in lines))
+    dataset = open_at("imagenet", tmp_path)
+    assert (dataset.protocol, dataset.classes) == (protocol, spec.classes)
 
 
 @pytest.mark.parametrize(("name", "folder"), [("a", "imagenet-adversarial"), ("r", "imagenet-rendition")])

@@ -106,12 +106,20 @@ def take_part(config: DatasetConfig, listing: Listing) -> ListedDataset:
     return ListedDataset(
         name=config.name,
         split=split_label(config),
-        protocol=listing.protocol or config.spec.protocol,
+        protocol=_protocol(config, listing),
         prompt=config.spec.prompt,
         classes=tuple(listing.classes[label] for label in kept),
         samples=samples,
         source=listing.source,
     )
+
+
+def _protocol(config: DatasetConfig, listing: Listing) -> str:
+    """The protocol, which is not quite the one of the dataset file where classes are missing or more."""
+    protocol, expected = listing.protocol or config.spec.protocol, config.spec.expected
+    if expected is None or len(listing.classes) == expected.classes or not protocol.startswith(config.spec.protocol):
+        return protocol
+    return f"{protocol}, but {len(listing.classes)} classes and not {expected.classes}"
 
 
 def split_label(config: DatasetConfig) -> str:
