@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -393,3 +394,25 @@ def test_no_key_is_written_down(party: Party) -> None:
     for key in KEYS.values():
         assert [path for path in written if key.encode() in path.read_bytes()] == []
         assert key not in "".join(party.said)
+
+
+# --- results that are not as published -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", INTERFACES)
+@pytest.mark.parametrize(
+    "line",
+    [
+        {},
+        {"custom_id": 1, "key": [], "response": "no", "result": "no", "error": "no"},
+        {"response": {"status_code": 200, "body": "<html>", "candidates": 3}, "result": {"type": "succeeded"}},
+        {"response": None, "error": {"error": ["no"]}, "result": {"type": None, "error": 7}},
+    ],
+)
+def test_a_result_of_any_shape_is_no_answer_and_no_crash(
+    monkeypatch: pytest.MonkeyPatch, name: str, line: dict[str, object]
+) -> None:
+    plant_keys(monkeypatch)
+    interface: Any = open_batch_interface(load_backend(name))
+    assert interface._read(line).response is None
+    assert interface._read(line).reason

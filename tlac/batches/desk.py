@@ -198,7 +198,7 @@ class Desk:
             status="collected",
             closed_at=_now(),
             answered=len(costs),
-            cost_usd=sum(known) if len(known) == len(costs) else None,
+            cost_usd=max(0.0, sum(known)) if len(known) == len(costs) else None,
             failed={_line(lines[custom_id]).key: reason for custom_id, reason in reasons.items()},
         )
         self.journal.write(closed)

@@ -15,7 +15,15 @@ from typing import Any
 
 from tlac.batch_interface import BatchLimits, BatchResult, BatchStatus, Intent, UndecidedError
 from tlac.config import Backend
-from tlac.lmms.batch_bodies import BATCH_DISCOUNT, BatchBodies, known_batch, load_sdk, plain_reason, translated
+from tlac.lmms.batch_bodies import (
+    BATCH_DISCOUNT,
+    BatchBodies,
+    as_object,
+    known_batch,
+    load_sdk,
+    plain_reason,
+    translated,
+)
 from tlac.types import LMMRequest
 
 _PATH = "/v1/messages/batches"
@@ -105,17 +113,18 @@ class AnthropicBatches:
         with self._client() as client:
             if client.messages.batches.retrieve(job).results_url:
                 for line in client.messages.batches.results(job):
-                    yield self._read(line.custom_id, line.result.to_dict(mode="json"))
+                    yield self._read(line.to_dict(mode="json"))
 
     def cancel(self, job: str) -> None:
         """See tlac.batch_interface.BatchInterface."""
         with known_batch(self._backend, job), self._client() as client:
             client.messages.batches.cancel(job)
 
-    def _read(self, custom_id: str, result: dict[str, Any]) -> BatchResult:
-        if result["type"] == "succeeded":
-            return self._bodies.read(custom_id, result["message"])
-        return BatchResult(custom_id, None, plain_reason(result["type"], result.get("error")))
+    def _read(self, line: dict[str, Any]) -> BatchResult:
+        custom_id, result = str(line.get("custom_id")), as_object(line.get("result"))
+        if result.get("type") == "succeeded":
+            return self._bodies.read(custom_id, result.get("message"))
+        return BatchResult(custom_id, None, plain_reason(str(result.get("type")), result.get("error")))
 
     def _first_id(self, client: Any, job: str) -> str | None:
         with client.messages.batches.with_streaming_response.results(job) as streamed:

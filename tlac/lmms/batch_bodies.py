@@ -88,6 +88,11 @@ class BatchBodies:
         return self._bodies
 
 
+def as_object(value: Any) -> dict[str, Any]:
+    """A JSON object from a provider; an empty one where something else stands in its place."""
+    return value if isinstance(value, dict) else {}
+
+
 def plain_reason(kind: str, error: Any) -> str:
     """A provider's error as one line: its own words where it has any."""
     document = error if isinstance(error, dict) else {"message": str(error or "")}

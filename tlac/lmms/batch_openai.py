@@ -14,7 +14,15 @@ from typing import Any
 from tlac.batch_interface import BatchLimits, BatchResult, BatchStatus, Intent
 from tlac.config import Backend
 from tlac.litellm_runtime import load_litellm
-from tlac.lmms.batch_bodies import BATCH_DISCOUNT, BatchBodies, json_lines, known_batch, plain_reason, translated
+from tlac.lmms.batch_bodies import (
+    BATCH_DISCOUNT,
+    BatchBodies,
+    as_object,
+    json_lines,
+    known_batch,
+    plain_reason,
+    translated,
+)
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
 _ENDPOINT = "/v1/chat/completions"
@@ -95,11 +103,11 @@ class OpenAIBatches:
             self._call("cancel_batch", batch_id=job)
 
     def _read(self, line: dict[str, Any]) -> BatchResult:
-        custom_id, response = str(line.get("custom_id")), line.get("response") or {}
-        body, status = response.get("body"), response.get("status_code")
-        if status == 200 and isinstance(body, dict):
+        custom_id, response = str(line.get("custom_id")), as_object(line.get("response"))
+        body, status = as_object(response.get("body")), response.get("status_code")
+        if status == 200 and body:
             return self._bodies.read(custom_id, body)
-        error = line.get("error") or (body or {}).get("error") or {}
+        error = as_object(line.get("error")) or as_object(body.get("error"))
         reason = plain_reason(str(error.get("code") or f"HTTP {status}"), error)
         if error.get("code") == "content_policy_violation":
             # as a live call has it
