@@ -24,7 +24,7 @@ WORKER = b"ray::MapWorker"
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 """127.0.0.1, the same as an IPv6 address, and ::1, as the kernel lists them."""
 
-_LISTENS = "0A"
+_LISTENS, _IS_CONNECTED = "0A", "01"
 
 
 def emulated_backend(emulator: Emulator, **limits: Any) -> Backend:
@@ -89,14 +89,22 @@ def processes_below(ancestor: int) -> dict[int, bytes]:
 
 def addresses_listened_at(processes: Iterable[int]) -> set[str]:
     """The addresses at which any of these processes lets others connect, in the kernel's hexadecimal."""
+    return {here.partition(":")[0] for here, _ in _sockets_of(processes, _LISTENS)}
+
+
+def is_connected(process: int, port: int) -> bool:
+    """Whether the process has a connection to that port."""
+    return any(there.endswith(f":{port:04X}") for _, there in _sockets_of([process], _IS_CONNECTED))
+
+
+def _sockets_of(processes: Iterable[int], state: str) -> Iterator[tuple[str, str]]:
+    """The ends of the processes' TCP sockets in a state, here and there."""
     sockets = set()
     for process in processes:
         with suppress(OSError):
             sockets |= {str(entry.readlink()) for entry in Path(f"/proc/{process}/fd").iterdir()}
-    found = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             columns = line.split()
-            if columns[3] == _LISTENS and f"socket:[{columns[9]}]" in sockets:
-                found.add(columns[1].partition(":")[0])
-    return found
+            if columns[3] == state and f"socket:[{columns[9]}]" in sockets:
+                yield columns[1], columns[2]

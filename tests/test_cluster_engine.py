@@ -16,6 +16,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
@@ -24,6 +25,7 @@ from cluster_fixtures import (
     ImageFolder,
     addresses_listened_at,
     emulated_backend,
+    is_connected,
     processes_below,
     spec_of,
     wait_for,
@@ -266,8 +268,11 @@ def test_cost_cap_rate_limit_and_calls_in_flight_hold_for_four_workers_together(
     plant_keys(monkeypatch)
     arrivals: list[float] = []
     lock, in_flight, most = threading.Lock(), [0], [0]
+    at_work: set[int] = set()
 
     def measured(asked: Asked) -> Reply:
+        port = urlsplit(emulator.base("openai")).port
+        at_work.update(worker for worker in workers_below(os.getpid()) if is_connected(worker, port))
         with lock:
             arrivals.append(time.monotonic())
             in_flight[0] += 1
@@ -287,6 +292,7 @@ def test_cost_cap_rate_limit_and_calls_in_flight_hold_for_four_workers_together(
     assert 0.02 < billed_usd <= 0.05
     assert budget.spent_usd == pytest.approx(billed_usd)
     assert answers == len(arrivals) < 160
+    assert len(at_work) == 4
     assert not run.record.is_complete
     assert "the budget of 0.05 USD is used up" in run.record.stopped
     assert most[0] <= 3

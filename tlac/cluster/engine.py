@@ -16,7 +16,7 @@ from tlac.calls.surround import Care, restrain
 from tlac.cluster.faults import Fault
 from tlac.cluster.limiter import Limiter, Progress, Terms
 from tlac.cluster.merging import RunFolder, merge_left_behind, merge_logs, new_run_folder
-from tlac.cluster.orders import GROUP, Order, backends_of, is_in_process, shared_by, without_samples
+from tlac.cluster.orders import GROUP, SHARD, Order, backends_of, is_in_process, shared_by, without_samples
 from tlac.cluster.reading import StoreReader
 from tlac.cluster.session import connect, count_workers, gpu_share, translated
 from tlac.cluster.tables import write_samples
@@ -117,10 +117,10 @@ class RayEngine:
         with translated(ray), self._actors(ray, asked) as actors, self._watched(ray, actors[0], len(samples)):
             pool = _pool(ray, job.workers, any(is_in_process(backend) for backend in asked.values()))
             arguments = {"fn_constructor_args": (order, *actors), "batch_format": "pyarrow", "batch_size": None, **pool}
-            files = write_samples(samples, job.folder.samples, len(samples), job.workers)
-            read = ray.data.read_parquet(str(job.folder.samples), override_num_blocks=files)
-            first = read.map_batches(Asker, **arguments)
-            first.write_parquet(str(job.folder.turns))
+            shards = write_samples(samples, job.folder.samples, len(samples), job.workers)
+            # a block for each: Ray's own reader would put small files into one block, and all work on one worker
+            listed = ray.data.from_items([{SHARD: str(path)} for path in shards], override_num_blocks=len(shards))
+            listed.map_batches(Asker, **arguments).write_parquet(str(job.folder.turns))
             put_off = _count_put_off(job.folder)
             if not put_off:
                 # where nobody could be asked, nothing is written
@@ -215,7 +215,8 @@ def _pool(ray: Any, workers: int, is_local_model: bool) -> dict[str, Any]:
     """How the workers are started: with a share of a GPU where a model runs in them. Ray Data spreads them out."""
     gpus = gpu_share(ray, workers) if is_local_model else 0.0
     return {
-        "compute": ray.data.ActorPoolStrategy(size=workers),
+        # few wait at a busy worker while others have nothing to do
+        "compute": ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
         "num_cpus": _WORKER_CPUS,
         **({"num_gpus": gpus} if gpus else {}),
     }

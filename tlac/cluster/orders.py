@@ -16,6 +16,9 @@ from tlac.config import Backend
 from tlac.run_spec import RunSpec
 from tlac.types import Sample
 
+SHARD = "shard"
+"""The column with the files of samples: a worker is given one file at a time."""
+
 GROUP = "group"
 """The column by which rows come together for stage 2: rows with one key lie in one batch."""
 

@@ -1,6 +1,6 @@
 """The tables that go through the cluster: samples in, turns out.
 
-samples: position, sample, path or content (the image file's bytes), label.
+samples: position, sample, path or content (the image file's bytes), label; in files, which a table of shards lists.
 turns, a row for each sample and member: position, sample, label, member, image_sha256, stage1_key, outcome, answer,
 stage2_key, choice_outcome, choice, failure; and of a choice that is put off: group, about, offered, chooser.
 Does not know who asks.
@@ -56,19 +56,19 @@ def turn_schema() -> Any:
     )
 
 
-def write_samples(samples: Iterable[Sample], folder: Path, count: int, workers: int) -> int:
-    """Write samples to parquet files of about equal size, several for each worker; returns how many files.
+def write_samples(samples: Iterable[Sample], folder: Path, count: int, workers: int) -> list[Path]:
+    """Write samples to parquet files of about equal size, several for each worker; returns the files.
 
     Images that are files stay where they are: their paths are written.
     """
     import pyarrow.parquet as pq
 
     longest = max(1, min(_LONGEST_SHARD, -(-count // (4 * workers))))
-    files = 0
+    files: list[Path] = []
     folder.mkdir(parents=True)
     for rows in _shards(samples, longest):
-        pq.write_table(samples_table(rows), folder / f"{files:06d}.parquet")
-        files += 1
+        files.append(folder / f"{len(files):06d}.parquet")
+        pq.write_table(samples_table(rows), files[-1])
     return files
 
 
@@ -90,9 +90,11 @@ def samples_table(numbered: Sequence[tuple[int, Sample]]) -> Any:
     return pa.Table.from_pylist(rows, schema=sample_schema())
 
 
-def read_samples(table: Any) -> tuple[list[int], list[Sample]]:
-    """Positions and samples of a table."""
-    rows = table.to_pylist()
+def read_samples(files: Iterable[str]) -> tuple[list[int], list[Sample]]:
+    """Positions and samples of such files."""
+    import pyarrow.parquet as pq
+
+    rows = [row for file in files for row in pq.read_table(file).to_pylist()]
     samples = [
         Sample(row["sample"], Path(row["path"]) if row["path"] is not None else row["content"], row["label"])
         for row in rows

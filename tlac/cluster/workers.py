@@ -20,7 +20,7 @@ from tlac.calls.retrying import RetryingLMM
 from tlac.cluster.answer_logs import AnswerLog, logs_in, read_log
 from tlac.cluster.asking import AdmittedLMM, Choice, LoggedLMM, Lookup
 from tlac.cluster.faults import Fault, fault_of
-from tlac.cluster.orders import Order
+from tlac.cluster.orders import SHARD, Order
 from tlac.config import Backend, EncoderConfig
 from tlac.documents import StoredAnswer
 from tlac.errors import CallError, TlacError
@@ -171,7 +171,7 @@ class _Ticker:
 
 
 class Asker:
-    """Asks a method's questions about each sample of a table; see tlac.cluster.tables for the columns."""
+    """Asks a method's questions about each sample in the files that a table lists; see tlac.cluster.tables."""
 
     def __init__(self, order: Order, limiter: Any, reader: Any) -> None:
         self._station = _Station(order, limiter, reader)
@@ -181,7 +181,7 @@ class Asker:
         """The table of what was said. An error that concerns every sample stops the whole run, and is told there."""
         from tlac.cluster.tables import read_samples, turns_table
 
-        positions, samples = read_samples(table)
+        positions, samples = read_samples(table[SHARD].to_pylist())
         if not samples:
             return turns_table([], [], {})
         transcripts: Sequence[Transcript] = ()
