@@ -74,6 +74,16 @@ def test_a_cancelled_batch_keeps_what_was_answered(party: Party) -> None:
     assert (party.submitted, party.most_often) == ([3, 1], 2)
 
 
+def test_what_an_expired_batch_left_is_asked_anew(party: Party) -> None:
+    party.emulator.batching = BatchControls(polls=9, answered_early=1)
+    leave(party)
+    party.emulator.shelves[party.provider].batches[0].state = "expired"
+    party.emulator.batching = BatchControls()
+    assert party.batched(run_spec(party.backend, 3, "slac")).record.is_complete
+    # where an expired batch has a file of results, what it holds is not asked again
+    assert party.submitted == [3, 3 if party.provider == "gemini" else 2]
+
+
 def test_a_batch_that_is_over_can_not_be_cancelled_and_loses_nothing(party: Party) -> None:
     record = leave(party)
     found, status = tend(party, lambda desk: desk.cancel(record))

@@ -14,7 +14,7 @@ from .replies import Asked, Fault, Reply, Script
 
 Fate: TypeAlias = Literal["answered", "failed", "expired", "missing", "twice", "twice otherwise"]
 Endpoint: TypeAlias = Literal["upload", "create", "status", "list", "results", "cancel"]
-State: TypeAlias = Literal["working", "ended", "cancelled", "refused"]
+State: TypeAlias = Literal["working", "ended", "cancelled", "expired", "refused"]
 
 
 def answered(_number: int, _asked: Asked) -> Fate:
@@ -81,7 +81,7 @@ class Batch:
         found: list[tuple[str, Fate, Reply | Fault]] = []
         for number, custom_id in reversed(list(enumerate(self.asked))):
             fate: Fate = self.fates[custom_id]
-            if self.state == "cancelled" and number >= self.answered_early:
+            if self.state in ("cancelled", "expired") and number >= self.answered_early:
                 fate = "expired"
             reply = self.replies[custom_id]
             if fate == "missing":

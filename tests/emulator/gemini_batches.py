@@ -13,7 +13,13 @@ from .batches import Batch
 from .checks import require, require_shape
 from .replies import Fault
 
-_STATE = {"working": "RUNNING", "ended": "SUCCEEDED", "cancelled": "CANCELLED", "refused": "FAILED"}
+_STATE = {
+    "working": "RUNNING",
+    "ended": "SUCCEEDED",
+    "cancelled": "CANCELLED",
+    "expired": "EXPIRED",
+    "refused": "FAILED",
+}
 LARGEST_BYTES = 2_000_000_000
 
 

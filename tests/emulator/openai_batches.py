@@ -16,7 +16,13 @@ from .batches import Batch
 from .checks import require, require_shape
 from .replies import Fault
 
-_STATUS = {"working": "in_progress", "ended": "completed", "cancelled": "cancelled", "refused": "failed"}
+_STATUS = {
+    "working": "in_progress",
+    "ended": "completed",
+    "cancelled": "cancelled",
+    "expired": "expired",
+    "refused": "failed",
+}
 _LINE = {"custom_id", "method", "url", "body"}
 _ENDPOINT = "/v1/chat/completions"
 LARGEST_BYTES, MOST_REQUESTS = 200_000_000, 50_000
@@ -111,7 +117,7 @@ class OpenAIBatches:
 
     def _document(self, batch: Batch) -> dict[str, Any]:
         status = _STATUS[batch.state]
-        is_over = batch.state in ("ended", "cancelled")
+        is_over = batch.state in ("ended", "cancelled", "expired")
         refusal = {"data": [{"code": "invalid", "message": self._desk.batching.refusal}], "object": "list"}
         document = {
             "id": batch.id,
