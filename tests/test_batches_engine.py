@@ -64,13 +64,14 @@ def test_batches_give_the_predictions_of_live_calls_to_the_byte(party: Party) ->
     assert (party.submitted, again.record.cost_usd) == (taken, 0.0)
 
 
-def test_a_batch_asks_for_the_same_betas_as_live_calls(emulator: Emulator, tmp_path: Path) -> None:
+@pytest.mark.parametrize("header", ["anthropic-beta", "anthropic-version"])
+def test_a_batch_asks_for_the_same_interface_as_live_calls(emulator: Emulator, tmp_path: Path, header: str) -> None:
     party = Party(emulator, "claude", tmp_path)
     party.batched()
     party.live()
     _, stage2 = emulator.shelves["anthropic"].batches
-    batched = {asked.headers.get("anthropic-beta") for asked in stage2.asked.values()}
-    assert batched == {asked.headers.get("anthropic-beta") for asked in emulator.asked if asked.schema}
+    batched = {asked.headers.get(header) for asked in stage2.asked.values()}
+    assert batched == {asked.headers.get(header) for asked in emulator.asked if asked.schema}
     assert None not in batched
 
 

@@ -30,6 +30,8 @@ _PATH = "/v1/messages/batches"
 _TIMEOUT_S = 600.0
 _PAGE = 100
 _HEAD, _TAIL = b'{"requests":[', b"]}"
+# that of the API whose bodies litellm forms and reads; the SDK has one of its own
+_VERSION = {"anthropic-version": "2023-06-01"}
 # the provider's clock and ours
 _CLOCK_SLACK = timedelta(minutes=15)
 
@@ -64,7 +66,7 @@ class AnthropicBatches:
         """See tlac.batch_interface.BatchInterface."""
         # every line has one end, the last one's becomes nothing
         size_bytes = len(_HEAD) + file.stat().st_size - 1 + len(_TAIL)
-        headers = {"Content-Type": "application/json", "Content-Length": str(size_bytes)}
+        headers = {"Content-Type": "application/json", "Content-Length": str(size_bytes), **_VERSION}
         if self._betas:
             headers["anthropic-beta"] = ",".join(sorted(self._betas))
         with self._client() as client:
@@ -112,7 +114,7 @@ class AnthropicBatches:
         """See tlac.batch_interface.BatchInterface."""
         with self._client() as client:
             if client.messages.batches.retrieve(job).results_url:
-                for line in client.messages.batches.results(job):
+                for line in client.messages.batches.results(job, extra_headers=_VERSION):
                     yield self._read(line.to_dict(mode="json"))
 
     def cancel(self, job: str) -> None:
