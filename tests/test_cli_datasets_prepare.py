@@ -121,6 +121,7 @@ def test_ctrl_c_stops_a_download_and_the_same_command_finishes_it(
 
     shown = tlac_command(*arguments)
     assert shown.code == 0, shown.err
+    assert "\nplanes: unpacking, which may take minutes\n" in shown.err
     assert f"planes: downloaded into {tmp_path / 'data' / 'planes'}" in shown.out
     assert "as expected: 6 test images, 3 classes, 12 looked at" in shown.out
     assert server.ranges == [None, f"bytes={kept}-"]
@@ -131,6 +132,7 @@ def test_ctrl_c_stops_a_download_and_the_same_command_finishes_it(
     assert again.code == 0
     assert f"planes: lies in {tmp_path / 'data' / 'planes'}" in again.out
     assert len(server.ranges) == 2
+    assert again.err == ""
 
 
 def test_a_damaged_archive_leaves_no_dataset_behind(
