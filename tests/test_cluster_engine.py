@@ -33,6 +33,7 @@ from cluster_fixtures import (
 )
 from emulated import KEYS, plant_keys
 from emulator import Asked, Emulator, Reply, running_emulator
+from test_datasets_hub import write_parquet
 
 from tlac.bench import Bench
 from tlac.calls.budget import Budget
@@ -163,6 +164,29 @@ def test_predictions_equal_the_local_engine_s_byte_for_byte(bench_on, tmp_path: 
             assert written(apart) == written(local)
             assert apart.record.is_complete
             assert (apart.record.calls, apart.record.tokens) == (local.record.calls, local.record.tokens)
+
+
+def test_images_in_tables_of_an_object_store_are_asked_about_as_by_the_local_engine(
+    bench_on, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+    import fsspec
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "tables")
+    plant_keys(monkeypatch)
+    table = write_parquet(tmp_path / "set")
+    fsspec.filesystem("memory").pipe("/images/test.parquet", table.read_bytes())
+    dataset = open_dataset(load_dataset_config("hf:memory://images/test.parquet"))
+    with (
+        running_emulator(say_by_digest) as emulator,
+        Store(tmp_path / "far") as far,
+        Store(tmp_path / "near") as near,
+    ):
+        spec = spec_of(emulated_backend(emulator), dataset, "slac")
+        benches = bench_on(far), bench_on(near, is_local=True)
+        apart, local = (bench.run(spec, tmp_path / "runs", with_report=False) for bench in benches)
+    assert written(apart) == written(local)
+    assert apart.record.calls.stage1.asked == len(dataset) == 4
 
 
 def test_a_worker_that_is_killed_costs_no_acknowledged_answer_and_changes_no_prediction(

@@ -65,6 +65,8 @@ def open_at(address: str, **asked: str):
         ("org/set@v1.0:train", Address("org/set", "v1.0", "train")),
         ("org/set@refs/pr/1", Address("org/set", "refs/pr/1")),
         ("set@abc", Address("set", "abc")),
+        ("s3://bucket/a@b", Address("s3://bucket/a@b")),
+        ("s3://bucket/set:val", Address("s3://bucket/set", None, "val")),
     ],
 )
 def test_an_address_names_repository_revision_and_split(text: str, address: Address) -> None:
@@ -98,6 +100,32 @@ def test_a_webdataset_shard_takes_its_names_from_the_file_beside_it(tmp_path: Pa
         assert dataset.classes == tuple(NAMES)
         assert [(sample.source, sample.label) for sample in dataset] == list(zip(IMAGES, LABELS, strict=True))
         assert [sample.id for sample in dataset] == ["s0", "s1", "s2", "s3"]
+
+
+def test_tables_in_an_object_store_are_those_of_this_machine(tmp_path: Path) -> None:
+    import fsspec
+
+    table, shard = write_parquet(tmp_path / "set"), write_shard(tmp_path / "wds" / "shard-000.tar")
+    store = fsspec.filesystem("memory")
+    bucket = f"bucket-{tmp_path.name}"
+    store.pipe(f"/{bucket}/set/data/test-00000-of-00001.parquet", table.read_bytes())
+    store.pipe(f"/{bucket}/wds/shard-000.tar", shard.read_bytes())
+    with pytest.raises(InputError, match=r"there is no classnames.txt"):
+        open_at(f"memory://{bucket}/wds")
+    store.pipe(f"/{bucket}/wds/classnames.txt", b"cat\ndog\nemu\n")
+    for address in ("set", "set:test", "set/data/test-00000-of-00001.parquet", "wds", "wds/shard-000.tar"):
+        dataset = open_at(f"memory://{bucket}/{address}")
+        assert dataset.classes == tuple(NAMES)
+        assert [(sample.source, sample.label) for sample in dataset] == list(zip(IMAGES, LABELS, strict=True))
+    with pytest.raises(InputError, match=r"no split 'train': add one of :test"):
+        open_at(f"memory://{bucket}/set", subset="train")
+
+
+def test_a_url_that_leads_nowhere_says_what_is_missing() -> None:
+    with pytest.raises(InputError, match=r"memory://nowhere/set: no .parquet or .tar files there"):
+        open_at("memory://nowhere/set")
+    with pytest.raises(InputError, match=r"nonsense://bucket/set: can't be listed: Protocol not known"):
+        open_at("nonsense://bucket/set")
 
 
 def test_folder_csv_and_tables_hold_the_same_images_labels_and_classes(tmp_path: Path) -> None:

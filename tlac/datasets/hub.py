@@ -1,11 +1,11 @@
-"""Datasets in the Hugging Face format, from the hub or from local parquet files and webdataset shards.
+"""Datasets in the Hugging Face format, from the hub, or from parquet files and webdataset shards here or in an object
+store that fsspec reaches.
 
 Images keep their original bytes: nothing is decoded here. Does not know any particular dataset.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,18 +15,18 @@ from typing import Any
 
 from tlac.config import DatasetConfig
 from tlac.datasets.listing import Options, is_in_half, read_options, split_label, split_of
+from tlac.datasets.table_files import SPLITS, is_url, local_files, read_beside, remote_files
 from tlac.errors import ConfigError, InputError
 from tlac.types import Sample
 
 CLASSNAMES_FILE = "classnames.txt"
 _IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
 _LABEL_COLUMNS = ("label", "labels", "cls", "class", "fine_label", "txt")
-_SPLITS = {"test": ("test",), "val": ("validation", "val", "valid"), "train": ("train",)}
-_FORMATS = {".parquet": "parquet", ".tar": "webdataset"}
 
 
 class HubOptions(Options, frozen=True, kw_only=True):
-    """`path` is REPO[@revision][:split], or a local folder or file in place of REPO; columns are found by name."""
+    """`path` is REPO[@revision][:split], or a local folder or file, or the URL of one (s3://BUCKET/FOLDER), in place of
+    REPO; columns are found by name."""
 
     path: str
     image_column: str | None = None
@@ -35,7 +35,7 @@ class HubOptions(Options, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a dataset lies: a repository's name or a local path, and which revision and split of it."""
+    """Where a dataset lies: a repository's name, a local path or a URL, and which revision and split of it."""
 
     location: str
     revision: str | None = None
@@ -84,7 +84,7 @@ def parse_address(text: str) -> Address:
     if colon and head and "/" not in tail and not Path(location).exists():
         location, split = head, tail
     head, at, tail = location.rpartition("@")
-    if at and head and not Path(location).exists():
+    if at and head and not is_url(location) and not Path(location).exists():
         location, revision = head, tail
     return Address(location, revision, split or None)
 
@@ -139,8 +139,11 @@ def _load(config: DatasetConfig, address: Address) -> tuple[Any, str]:
     """One split as a table, and its name."""
     datasets = _datasets()
     arguments: dict[str, Any] = {"path": address.location}
-    if address.is_local:
-        arguments.update(_local_files(Path(address.location), address.split or config.subset))
+    default_split = address.split or config.subset
+    if is_url(address.location):
+        arguments.update(remote_files(address.location, default_split))
+    elif address.is_local:
+        arguments.update(local_files(Path(address.location), default_split))
     else:
         arguments["revision"] = address.revision
     try:
@@ -178,29 +181,8 @@ def _bars_on_terminals_alone(datasets: Any) -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _local_files(place: Path, default_split: str) -> dict[str, Any]:
-    """The format and the files by split of a table file, or of a folder of them; nothing for any other folder.
-
-    Left to itself, the library would take a folder's classnames.txt for the data. A file's split is the one
-    that its path below the folder names, else `default_split`.
-    """
-    if place.is_file():
-        if place.suffix not in _FORMATS:
-            raise InputError(f"{place}: not a {' or '.join(_FORMATS)} file")
-        return {"path": _FORMATS[place.suffix], "data_files": {default_split: str(place)}}
-    for suffix, kind in _FORMATS.items():
-        files: dict[str, list[str]] = {}
-        for path in sorted(place.rglob(f"*{suffix}")):
-            words = re.split(r"[^a-z]+", path.relative_to(place).as_posix().lower())
-            named = [name for names in _SPLITS.values() for name in names if name in words]
-            files.setdefault(named[0] if named else default_split, []).append(str(path))
-        if files:
-            return {"path": kind, "data_files": files}
-    return {}
-
-
 def _choose_split(config: DatasetConfig, address: Address, names: list[str]) -> str:
-    wanted = (address.split,) if address.split else _SPLITS[config.subset]
+    wanted = (address.split,) if address.split else SPLITS[config.subset]
     for name in wanted:
         if name in names:
             return name
@@ -250,13 +232,16 @@ def _classnames(config: DatasetConfig, address: Address) -> tuple[str, ...]:
     place = Path(address.location)
     path = (place if place.is_dir() else place.parent) / CLASSNAMES_FILE
     try:
-        if not address.is_local:
-            from huggingface_hub import hf_hub_download
+        if is_url(address.location):
+            lines = read_beside(address.location, CLASSNAMES_FILE).splitlines()
+        else:
+            if not address.is_local:
+                from huggingface_hub import hf_hub_download
 
-            path = Path(
-                hf_hub_download(address.location, CLASSNAMES_FILE, repo_type="dataset", revision=address.revision)
-            )
-        lines = path.read_text(encoding="utf-8").splitlines()
+                path = Path(
+                    hf_hub_download(address.location, CLASSNAMES_FILE, repo_type="dataset", revision=address.revision)
+                )
+            lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise InputError(
             f"{config.name}: labels are numbers and there is no {CLASSNAMES_FILE}: put one beside the data, a name "
@@ -267,7 +252,7 @@ def _classnames(config: DatasetConfig, address: Address) -> tuple[str, ...]:
 
 def _root(address: Address) -> Path:
     """The folder that holds the dataset's files: on this machine, or in the hub's cache. A file holds its own."""
-    if address.is_local:
+    if address.is_local or is_url(address.location):
         return Path(address.location)
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
