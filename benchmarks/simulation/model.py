@@ -28,12 +28,13 @@ class Cluster:
     """Who asks: `cpu_s` is a worker's processor time for each call, `limiter_s` that of a limiter.
 
     Each of the `commands` that run side by side has a limiter of its own, with its share of the service's limits.
+    The figures are measured: see docs/scale.md.
     """
 
     workers: int
     commands: int = 1
-    cpu_s: float = 0.0066
-    limiter_s: float = 0.0019
+    cpu_s: float = 0.0034
+    limiter_s: float = 0.0018
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,12 +36,12 @@ class Scenario:
 
 
 SCENARIOS = (
-    Scenario("10,000 requests a minute, names", Service(1.0, 0.5, 512, 10_000), Cluster(8), True),
-    Scenario("10,000 requests a minute, sentences", Service(1.0, 0.5, 512, 10_000), Cluster(8), False),
-    Scenario("30 M tokens a minute, names", Service(1.0, 0.5, 4096, 60_000, 30e6), Cluster(16, 2), True),
-    Scenario("30 M tokens a minute, sentences", Service(1.0, 0.5, 4096, 60_000, 30e6), Cluster(16, 2), False),
-    Scenario("own servers, 2,048 in flight, names", Service(2.0, 0.3, 2048), Cluster(16, 2), True, False),
-    Scenario("own servers, 2,048 in flight, sentences", Service(2.0, 0.3, 2048), Cluster(16, 2), False, False),
+    Scenario("10,000 requests a minute, names", Service(1.0, 0.5, 512, 10_000), Cluster(2), True),
+    Scenario("10,000 requests a minute, sentences", Service(1.0, 0.5, 512, 10_000), Cluster(2), False),
+    Scenario("30 M tokens a minute, names", Service(1.0, 0.5, 4096, 60_000, 30e6), Cluster(4, 2), True),
+    Scenario("30 M tokens a minute, sentences", Service(1.0, 0.5, 4096, 60_000, 30e6), Cluster(4, 2), False),
+    Scenario("own servers, 2,048 in flight, names", Service(2.0, 0.3, 2048), Cluster(4, 2), True, False),
+    Scenario("own servers, 2,048 in flight, sentences", Service(2.0, 0.3, 2048), Cluster(4, 2), False, False),
 )
 
 
