@@ -6,6 +6,7 @@ import base64
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,34 @@ def test_an_answer_is_there_for_the_next_process(tmp_path: Path) -> None:
     with Store(tmp_path / "own") as store:
         store.put_entries([entry])
     with Store.open(tmp_path / "own") as store:
+        assert store.get_entry(entry.key) == entry
+
+
+def test_a_new_store_can_be_opened_by_several_at_once(tmp_path: Path) -> None:
+    barrier = threading.Barrier(6)
+
+    def open_it(number: int) -> int:
+        barrier.wait()
+        with Store(tmp_path / str(number)) as store:
+            return store.stats().answers
+
+    with ThreadPoolExecutor(6) as threads:
+        for number in range(10):
+            assert list(threads.map(open_it, [number] * 6)) == [0] * 6
+
+
+def test_a_store_whose_making_was_killed_is_made_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    entry = entry_for(image_request(1))
+    with monkeypatch.context() as patched:
+        # the tables come after the settings
+        patched.setattr("diskcache.Cache.reset", die)
+        with pytest.raises(KeyboardInterrupt):
+            Store(tmp_path)
+    with Store(tmp_path) as store:
+        store.put_entries([entry])
         assert store.get_entry(entry.key) == entry
 
 

@@ -65,12 +65,15 @@ def read_format(folder: Path) -> int | None:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        if (folder / RESPONSES).exists():
+        if not (folder / RESPONSES).exists():
+            return None
+        # another process that makes the store just now writes the format before anything else
+        if not path.exists():
             raise StoreError(
                 f"{folder}: holds a folder {RESPONSES!r} but no {FORMAT_FILE}: not a store of tlac's;"
                 " choose another --store (or TLAC_CACHE_DIR)"
             ) from None
-        return None
+        content = path.read_bytes()
     try:
         return msgspec.json.decode(content, type=_FormatDocument, strict=True).tlac_store
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:

@@ -7,6 +7,7 @@ through diskcache. Does not know what the texts mean.
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +26,7 @@ from tlac.store.inspection import SETTINGS, inspect
 
 MAX_ROW_BYTES = 16 * 2**20
 
+_LOCK = ".making.lock"
 _CHUNK = 500
 _SCAN_BYTES = 8 * 2**20
 _LAST = "\U0010ffff"
@@ -48,6 +50,27 @@ class Row(NamedTuple):
     key: str
     text: bytes | None
     place: int
+
+
+def make_database(folder: Path) -> None:
+    """Make the database of one cache where there is none. Raises StoreError.
+
+    diskcache makes its tables one after the other, and another process, or the next one after a kill, would find some
+    of them. So it is made apart, and comes to its place whole; of several that do so together the first counts.
+    """
+    if (folder / DATABASE).exists():
+        return
+    # here, not above: it takes 40 ms, once for each store
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(exist_ok=True)
+        with FileLock(folder / _LOCK, timeout=BUSY_TIMEOUT_S), tempfile.TemporaryDirectory(dir=folder) as apart:
+            if not (folder / DATABASE).exists():
+                _Cache(Path(apart)).close()
+                (Path(apart) / DATABASE).replace(folder / DATABASE)
+    except (sqlite3.Error, OSError, Timeout) as error:
+        raise _write_complaint(folder, error) from error
 
 
 class RowReader:
@@ -139,7 +162,7 @@ class RowWriter:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tlac-store")
 
     def open(self) -> None:
-        """Open the database for writing now, making it where there is none. Raises StoreError."""
+        """Open the database for writing now. Raises StoreError."""
         self._thread.submit(self._opened).result()
 
     def write(self, rows: Iterable[tuple[str, str]]) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from tlac.documents import (
@@ -28,9 +27,8 @@ from tlac.documents import (
 )
 from tlac.errors import InputError, StoreError
 from tlac.keys import sha256_of
-from tlac.store.connection import DATABASE
 from tlac.store.folder import EMBEDDINGS, FORMAT, RESPONSES, prepare_folder, write_format
-from tlac.store.rows import Row, RowReader, RowWriter
+from tlac.store.rows import Row, RowReader, RowWriter, make_database
 from tlac.store.texts import TEXT_KEY_PREFIX, fold, parse_text_row, unfold
 from tlac.types import Float32Array, LMMResponse
 
@@ -64,8 +62,8 @@ class StoreStats:
 class Store:
     """Answers and embeddings on disk, in two diskcache databases inside one folder.
 
-    Any number of threads and processes may use one folder. A store on a full or read-only disk can be read;
-    writing to it raises StoreError. `warnings` holds what the user should know of what was found at opening.
+    Any number of threads and processes may use one folder. A store on a full or read-only disk can be read; writing to
+    it raises StoreError. `warnings` holds what the user should know of what was found at opening.
     """
 
     def __init__(self, path: Path) -> None:
@@ -80,9 +78,8 @@ class Store:
         self._known_texts: set[str] = set()
         self._text_of = lru_cache(maxsize=64)(self._read_text)
         try:
-            for name, writer in self._writers.items():
-                if not (self.path / name / DATABASE).exists():
-                    writer.open()
+            for name in self._writers:
+                make_database(self.path / name)
                 self._readers[name] = RowReader(self.path / name)
         except StoreError:
             self.close()
@@ -99,9 +96,7 @@ class Store:
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -222,7 +217,7 @@ class Store:
             counts=counts,
             answers=sum(count.answers for count in counts),
             embeddings=self._readers[EMBEDDINGS].count(),
-            size_bytes=sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file()),
+            size_bytes=sum(map(_size_bytes, self.path.rglob("*"))),
             cost_usd=sum(count.cost_usd for count in counts),
         )
 
@@ -280,6 +275,14 @@ class Store:
 
     def _row_complaint(self, key: str, error: InputError) -> StoreError:
         return StoreError(f"{self.path}: the row under {key[:12]} can't be used: {error}; see `tlac cache verify`")
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:
+        # sqlite's own files come and go
+        return 0
 
 
 def _text(row: Row) -> bytes:
