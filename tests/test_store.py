@@ -8,6 +8,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from fake_answers import choice_request, embedding, entries, entry_for, image_re
 from tlac.errors import StoreError, UsageError
 from tlac.keys import response_key
 from tlac.store import AnswerCount, Store, verify_store
+from tlac.store.disk import TextDisk
 from tlac.types import LMMResponse, Outcome
 
 
@@ -50,16 +52,14 @@ def test_a_new_store_can_be_opened_by_several_at_once(tmp_path: Path) -> None:
 
 
 def test_a_store_whose_making_was_killed_is_made_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def die(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
     entry = entry_for(image_request(1))
     with monkeypatch.context() as patched:
-        # the tables come after the settings
-        patched.setattr("diskcache.Cache.reset", die)
+        # diskcache makes its table of settings, the folders of values, then the other tables
+        patched.setattr(TextDisk, "__init__", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             Store(tmp_path)
     with Store(tmp_path) as store:
+        assert store.get_entry(entry.key) is None
         store.put_entries([entry])
         assert store.get_entry(entry.key) == entry
 
