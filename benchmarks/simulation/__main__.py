@@ -19,7 +19,8 @@ def main() -> None:
     for name, table in TABLES.items():
         sys.stdout.write(f"{name}\n\n{table()}\n\n")
     if parser.parse_args().check:
-        sys.stdout.write("\n".join(check_lines()) + "\n")
+        for line in check_lines():
+            sys.stdout.write(f"{line}\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,96 @@
+"""Measures a run of `--engine ray` against the emulator of the tests, and simulates the same run.
+
+Takes a minute, and needs Ray. Does not know the other checks.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import PIL.Image
+
+from benchmarks.simulation.check import Compared
+from benchmarks.simulation.model import Cluster, Service, simulate
+from tests.emulator import Asked, Reply, running_emulator
+from tlac.bench import Bench
+from tlac.calls.surround import Care
+from tlac.cluster.engine import RayEngine
+from tlac.config import Backend, load_backend, load_encoder_config
+from tlac.matching import find_rule
+from tlac.prompts import load_prompts
+from tlac.run_spec import RunSpec
+from tlac.store import Store
+from tlac.types import Sample
+
+# the emulator answers a handful at a time
+SERVICE, CALLS, WORKERS = Service(0.4, 0.3, 4, requests_a_minute=540), 240, 4
+# of no account; workers find it in their environment
+_KEY = {"OPENAI_API_KEY": "sk-planted-planted-planted-planted-01"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Specks:
+    """So many images of one colour each."""
+
+    size: int
+    name: str = "specks"
+    split: str = "all"
+    protocol: str = "ours"
+    prompt: str = "default"
+    classes: tuple[str, ...] = ("red car", "old car", "red apple")
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[Sample]:
+        for number in range(self.size):
+            picture = io.BytesIO()
+            PIL.Image.new("RGB", (8, 8), (number % 256, number // 256, 0)).save(picture, "PNG")
+            yield Sample(f"{number}.png", picture.getvalue(), 0)
+
+
+def compare_cluster(service: Service = SERVICE, calls: int = CALLS, workers: int = WORKERS) -> Compared:
+    """Run once on a Ray that starts here, and once in the model; how long the middle half of the calls takes.
+
+    Before that workers start, each holding a place while it imports what it needs: that is not in the model.
+    """
+    latencies = iter(np.random.default_rng(0).lognormal(np.log(service.median_s), service.sigma, calls).tolist())
+    lock, ends = threading.Lock(), []
+
+    def answer(_asked: Asked) -> Reply:
+        with lock:
+            latency_s = next(latencies)
+        time.sleep(latency_s)
+        ends.append(time.perf_counter())
+        return Reply("red car")
+
+    os.environ.update(_KEY)
+    with tempfile.TemporaryDirectory() as folder, running_emulator(answer) as emulator:
+        backend = _backend(service, emulator.base("openai"))
+        prompts, rule = load_prompts("default"), find_rule("ladder")
+        spec = RunSpec(backend, backend, _Specks(calls), "slac", load_encoder_config("minilm"), prompts, rule)
+        with Store(Path(folder) / "store") as store:
+            Bench(store, engine=RayEngine(store, Care(), None, workers)).run(spec, Path(folder), with_report=False)
+    ends.sort()
+    quarter = calls // 4
+    middle = calls - 2 * quarter
+    predicted = simulate(service, Cluster(workers), calls, 0.0).calls_a_second
+    return Compared(service, middle, ends[calls - quarter - 1] - ends[quarter - 1], middle / predicted)
+
+
+def _backend(service: Service, address: str) -> Backend:
+    backend = load_backend("gpt-4o")
+    a_minute = None if service.requests_a_minute is None else int(service.requests_a_minute)
+    limits = msgspec.structs.replace(
+        backend.spec.limits, concurrency=service.in_flight, requests_per_minute=a_minute, tokens_per_minute=None
+    )
+    return replace(backend, spec=msgspec.structs.replace(backend.spec, api_base=address, limits=limits))
