@@ -15,16 +15,15 @@ PACKAGE = Path(tlac.__file__).parent
 
 # from the ground up; a name stands for a module or a package of modules
 LAYERS = (
-    ("errors",),
+    ("errors", "http_clients"),
     ("types",),
     (
         "interfaces",
         "batch_interface",
-        "http_clients",
+        "hub_client",
         "keys",
         "lines",
         "loop",
-        "offline",
         "similarity",
         "spool",
         "versions",

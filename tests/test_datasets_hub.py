@@ -248,16 +248,9 @@ def test_a_repository_of_the_hub_is_read_and_no_other_split_of_it_is_fetched(tmp
         shard = write_shard(tmp_path / "shard.tar").read_bytes()
         files = {"train/0.tar": shard, "test/0.tar": shard, "classnames.txt": "\n".join(NAMES).encode()}
     home = tmp_path / "home"
-    # as a user has it: a process of its own, the hub's address in its environment
     with running_file_server() as server:
         FakeHub(server).publish("ours/pets", "0123456789abcdef0123456789abcdef01234567", files)
-        shown = subprocess.run(
-            [sys.executable, "-m", "tlac", "datasets", "verify", "hf:ours/pets@main:test", "--json"],
-            env={**os.environ, "HF_ENDPOINT": server.base, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        shown = verify_from_hub("hf:ours/pets@main:test", server.base, home)
     assert shown.returncode == 0, shown.stderr
     found = json.loads(shown.stdout)
     assert (found["n"], found["classes"], found["images"], found["good"]) == (4, 3, 4, True)
@@ -267,6 +260,35 @@ def test_a_repository_of_the_hub_is_read_and_no_other_split_of_it_is_fetched(tmp
     fetched = {path.relative_to(home).as_posix() for path in home.rglob("*") if path.suffix in kinds}
     assert fetched
     assert not [path for path in fetched if "train" in path]
+    again = verify_from_hub("hf:ours/pets@main:test", server.base, home)
+    assert (again.returncode, again.stdout) == (0, shown.stdout)
+    other = verify_from_hub("hf:ours/pets@v2:test", server.base, home)
+    assert "is not on this machine" in other.stdout
+
+
+def test_a_repository_that_can_t_be_had_is_one_line_at_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tlac", "bench", "--backend", "embedded", "--encoder", "minilm"]
+    asked = subprocess.run(
+        [*command, "--dataset", "hf:ours/pets:test"],
+        env={**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert asked.returncode != 0
+    (line,) = asked.stderr.splitlines()
+    assert line.startswith("tlac: hf:ours/pets:test: is not on this machine, and http://127.0.0.1:9 can't be reached")
+
+
+def verify_from_hub(name: str, hub: str, home: Path) -> subprocess.CompletedProcess[str]:
+    """As a user has it: a process of its own, the hub's address in its environment."""
+    return subprocess.run(
+        [sys.executable, "-m", "tlac", "datasets", "verify", name, "--json"],
+        env={**os.environ, "HF_ENDPOINT": hub, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_files_that_are_no_tables_are_refused(tmp_path: Path) -> None:

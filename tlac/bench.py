@@ -26,13 +26,13 @@ from tlac.errors import UsageError
 from tlac.full_choices import FullChoices, StoredAnswers, recall_full_choices
 from tlac.gather import GatherProgress, gather_into
 from tlac.heard import Heard
+from tlac.hub_client import forbid_downloads
 from tlac.image_scoring import ImageMethod, ImageScorer
 from tlac.image_vectors import ImageVectors
 from tlac.interfaces import LMM
 from tlac.interview import Interview, Method, Respondent
 from tlac.method_names import combination_of, open_method, prompts_of, scale_of, sees_image
 from tlac.metrics import Metrics, measure
-from tlac.offline import forbid_downloads
 from tlac.order import OrderTrials, choose_again, class_order, compare_orders, restore_choices, rotations
 from tlac.prompts import load_prompts
 from tlac.proposing import Proposer

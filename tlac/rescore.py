@@ -20,12 +20,12 @@ from tlac.confidence import Calibration, abstain
 from tlac.config import load_encoder_config
 from tlac.embeddings import keep_embeddings
 from tlac.errors import MissingAnswersError, UsageError
+from tlac.hub_client import forbid_downloads
 from tlac.image_vectors import ImageVectors
 from tlac.lines import PREDICTIONS, read_lines
 from tlac.matching import find_rule
 from tlac.method_names import IMAGES, combination_of, open_method, scale_of, sees_image
 from tlac.metrics import measure
-from tlac.offline import forbid_downloads
 from tlac.order import class_order, restore_choices
 from tlac.registry import open_encoder, open_image_encoder
 from tlac.report.folder import inherited_files

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from tlac.config import DatasetConfig
+from tlac.datasets.hub_cache import kept_splits
 from tlac.datasets.listing import Options, is_in_half, read_options, split_label, split_of
 from tlac.datasets.table_files import SPLITS, is_url, local_files, read_beside, remote_files
 from tlac.errors import ConfigError, InputError
+from tlac.hub_client import hub_obstacle
 from tlac.types import Sample
 
 CLASSNAMES_FILE = "classnames.txt"
@@ -146,6 +148,8 @@ def _load(config: DatasetConfig, address: Address) -> tuple[Any, str]:
         arguments.update(local_files(Path(address.location), default_split))
     else:
         arguments["revision"] = address.revision
+        if obstacle := hub_obstacle():
+            return _load_kept(config, address, obstacle)
     try:
         with _bars_on_terminals_alone(datasets):
             split = _choose_split(config, address, datasets.get_dataset_split_names(**arguments))
@@ -154,6 +158,16 @@ def _load(config: DatasetConfig, address: Address) -> tuple[Any, str]:
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{config.name}: can't be loaded: {reason}") from error
+
+
+def _load_kept(config: DatasetConfig, address: Address, obstacle: str) -> tuple[Any, str]:
+    """One split as it was fetched before, and its name."""
+    datasets = _datasets()
+    kept = kept_splits(Path(datasets.config.HF_DATASETS_CACHE), address.location, address.revision)
+    if not kept:
+        raise InputError(f"{config.name}: is not on this machine, and {obstacle}; connect once to fetch it")
+    split = _choose_split(config, address, list(kept))
+    return datasets.concatenate_datasets([datasets.Dataset.from_file(str(path)) for path in kept[split]]), split
 
 
 def _files_of(builder: Any, split: str) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Gets hold of model weights: from this machine first, from the Hugging Face hub where it can be reached.
 
-Does not know any model. Left alone, the hub's client tries each file six times over 23 s on a machine without
-network, and tells of each try; here a miss takes one short probe, and one error says what was wanted.
+Does not know any model. Where weights are missing and the hub can't be reached, one error says what was wanted.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from typing import Any, TypeVar
 from tlac.config import EncoderConfig
 from tlac.errors import ConfigError, EncoderUnavailableError
 from tlac.http_clients import http_errors
+from tlac.hub_client import hub_obstacle, offline_hub
 from tlac.keys import canonical_json
 
 T = TypeVar("T")
 
 REMEDY = "or use --encoder minilm"
-_PROBE_TIMEOUT_S = 5.0
 _LOUD = ("huggingface_hub", "transformers", "sentence_transformers")
 # what a model folder's vectors depend on, beside its Python code
 _MODEL_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model")
@@ -46,13 +45,13 @@ def load_from_hub(config: EncoderConfig, wanted: str, load: Callable[[], T]) -> 
     `wanted` names the weights in the error. Raises EncoderUnavailableError.
     """
     errors = load_errors()
-    with quiet(), _offline_hub():
+    with quiet(), offline_hub():
         try:
             return load()
         except errors:
             # what was wrong shows again below, where it is not just the missing network
             pass
-    obstacle = _hub_obstacle()
+    obstacle = hub_obstacle()
     if obstacle:
         raise EncoderUnavailableError(
             f"encoder {config.name!r} wants {wanted}, which is not on this machine, and {obstacle}; "
@@ -71,33 +70,6 @@ def load_from_disk(config: EncoderConfig, wanted: str, load: Callable[[], T]) ->
                 f"encoder {config.name!r} wants {wanted}, which can't be loaded: {one_line(error)}; "
                 f"check the name or file, {REMEDY}"
             ) from error
-
-
-def _hub_obstacle() -> str:
-    """Why the hub can't be asked, in words; empty where it can."""
-    from huggingface_hub import constants, get_session
-
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    session = get_session()
-    unreachable: tuple[type[Exception], ...] = (OSError, *http_errors())
-    try:
-        session.head(constants.ENDPOINT, timeout=_PROBE_TIMEOUT_S)
-    except unreachable as error:
-        return f"{constants.ENDPOINT} can't be reached ({one_line(error)})"
-    return ""
-
-
-@contextmanager
-def _offline_hub() -> Iterator[None]:
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
 
 
 @contextmanager
