@@ -19,9 +19,9 @@ from tlac.bench import Bench, RunSpec
 from tlac.calls.budget import Budget
 from tlac.calls.surround import Care
 from tlac.config import Backend, EncoderConfig, EncoderSpec
-from tlac.matching import find_rule
 from tlac.prompts import load_prompts
-from tlac.runs import Run
+from tlac.runs.folder import Run
+from tlac.scoring.matching import find_rule
 from tlac.store import Store
 from tlac.types import Outcome
 

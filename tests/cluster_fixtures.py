@@ -15,9 +15,9 @@ from emulated import backend_at
 from emulator import Emulator
 
 from tlac.config import Backend, load_encoder_config
-from tlac.matching import find_rule
 from tlac.prompts import load_prompts
 from tlac.run_spec import RunSpec
+from tlac.scoring.matching import find_rule
 from tlac.types import Sample
 
 WORKER = b"ray::MapWorker"

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tlac.asking.interview import Interview, Respondent
 from tlac.config import Backend, BackendSpec, load_dataset_config
 from tlac.documents import StoredAnswer
-from tlac.interview import Interview, Respondent
 from tlac.keys import request_document, response_key
 from tlac.loop import run
 from tlac.packs import Manifest, PackSpec, PromptsRecord, write_pack

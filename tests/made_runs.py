@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tlac.accounting import Calls, StageCalls, Tokens
-from tlac.metrics import measure
-from tlac.runs import Run, RunRecord, write_run
+from tlac.asking.accounting import Calls, StageCalls, Tokens
+from tlac.runs.folder import Run, RunRecord, write_run
+from tlac.scoring.metrics import measure
 from tlac.types import Outcome, Prediction
 
 RECORD = RunRecord(

@@ -10,12 +10,12 @@ from pathlib import Path
 import made_runs
 from conftest import make_png
 
-from tlac.accounting import Calls, StageCalls, Tokens
-from tlac.metrics import measure
+from tlac.asking.accounting import Calls, StageCalls, Tokens
 from tlac.report.calls import CallFacts, SampleCalls, encode_calls
 from tlac.report.folder import report_files
 from tlac.report.run_page import ReportedRun
-from tlac.runs import write_run
+from tlac.runs.folder import write_run
+from tlac.scoring.metrics import measure
 from tlac.types import Outcome, Prediction, Sample
 
 CLASSES = ("red car", "old car", "lorry", "bicycle")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,39 +16,20 @@ PACKAGE = Path(tlac.__file__).parent
 
 # from the ground up; a name stands for a module or a package of modules
 LAYERS = (
-    ("errors", "http_clients"),
-    ("types",),
-    (
-        "interfaces",
-        "batch_interface",
-        "hub_client",
-        "keys",
-        "lines",
-        "loop",
-        "similarity",
-        "spool",
-        "versions",
-    ),
-    ("resources", "litellm_runtime", "images", "redaction"),
-    ("digests", "documents"),
-    ("packs",),
-    ("config",),
-    ("confidence",),
-    ("metrics",),
-    ("prompts", "clip_templates", "store", "matching", "registry", "identity", "accounting", "prices", "statistics"),
-    ("aliases", "combining", "method_names", "image_fusing", "heard"),
-    ("judging",),
-    ("lmms", "encoders", "datasets", "embeddings", "scoring", "calls", "verify", "downloading", "image_vectors"),
-    ("mirroring", "prepare", "proposing"),
-    ("exchange", "interview", "image_scoring", "run_spec", "suites"),
-    ("order", "full_choices", "seating", "engine"),
-    ("methods", "gather", "runs"),
-    ("batches", "cluster"),
-    ("ablation", "calibrating", "comparison", "leaderboard", "reuse", "matrix"),
-    ("frontier",),
+    ("errors", "http_clients", "loop", "versions"),
+    ("types", "redaction", "litellm_runtime"),
+    ("interfaces", "batch_interface", "hub_client", "images", "keys", "resources", "spool"),
+    ("digests", "documents", "identity"),
+    ("packs", "store"),
+    ("config", "exchange"),
+    ("prices", "prompts", "registry", "scoring"),
+    ("datasets", "encoders", "lmms", "calls", "method_names", "preparing"),
+    ("run_spec",),
+    ("asking",),
+    ("batches", "cluster", "methods", "runs"),
+    ("comparing",),
     ("report",),
-    ("alias_asking", "recall"),
-    ("bench", "rescore", "reprice", "estimate"),
+    ("bench", "rescore"),
     ("classifier",),
     ("cli",),
 )
@@ -103,6 +85,12 @@ def test_imports_go_downward_only(path: Path) -> None:
     for module in _imports(path, top_level_only=False):
         if module.startswith("tlac.") and _part(module) != own:
             assert _layer(_part(module)) < _layer(own), f"{own} imports {module}"
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    modules = {".".join(("tlac", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in _modules()}
+    graph = {name: set(_imports(path, top_level_only=False)) & set(modules) for name, path in modules.items()}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(modules)
 
 
 @pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(PACKAGE)))

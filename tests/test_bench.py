@@ -12,8 +12,8 @@ from tlac.bench import Bench, RunSpec, choose_samples
 from tlac.calls.surround import Care
 from tlac.config import Backend, BackendSpec, EncoderConfig, EncoderSpec
 from tlac.errors import EncoderUnavailableError, MissingAnswersError, PermanentError, SampleError
-from tlac.matching import find_rule
 from tlac.prompts import load_prompts
+from tlac.scoring.matching import find_rule
 from tlac.store import Store
 from tlac.types import LMMRequest, LMMResponse, Outcome, Sample
 

@@ -29,10 +29,10 @@ from tlac.bench import Bench, RunSpec
 from tlac.calls.retrying import RetryPolicy
 from tlac.calls.surround import Care
 from tlac.config import EncoderConfig, EncoderSpec, load_backend, load_dataset_config
-from tlac.matching import find_rule
 from tlac.prompts import load_prompts
 from tlac.registry import open_dataset
-from tlac.runs import Run
+from tlac.runs.folder import Run
+from tlac.scoring.matching import find_rule
 from tlac.store import Store
 from tlac.types import Outcome
 

@@ -187,7 +187,7 @@ classes: [banded, dotted]
 """
     )
     server.cuts = [len(archive) // 3]
-    monkeypatch.setattr("tlac.downloading._FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("tlac.preparing.downloading._FIRST_PAUSE_S", 0.0)
     shown = tlac_command("datasets", "prepare", tmp_path / "textures.yaml", "--data", tmp_path / "data")
     assert shown.code == 0, shown.err
     assert "official split" in shown.out

@@ -75,7 +75,7 @@ def test_figures_and_tables_are_written_and_no_page(tlac_command, tmp_path: Path
 def test_a_run_that_names_a_class_there_is_not_is_refused(tlac_command, tmp_path, change, complaint) -> None:
     folder = write_reported_run(tmp_path, some_run())
     lines = folder / "predictions.jsonl"
-    from tlac.lines import prediction_line
+    from tlac.runs.lines import prediction_line
 
     lines.write_text(prediction_line(replace(prediction(0, 0, 0), **change)) + "\n")
     shown = tlac_command("report", folder)
@@ -100,8 +100,8 @@ def test_a_place_that_can_not_be_written_is_named(tlac_command, tmp_path: Path) 
 
 
 def test_fifty_thousand_samples_make_one_page(tmp_path: Path) -> None:
-    from tlac.metrics import measure
     from tlac.report.run_page import render_run
+    from tlac.scoring.metrics import measure
 
     one = some_run().predictions
     many = tuple(replace(one[number % 12], sample=f"{number:05}.png") for number in range(50_000))

@@ -45,7 +45,7 @@ from tlac.config import load_backend, load_dataset_config
 from tlac.documents import StoredAnswer
 from tlac.errors import ConfigError
 from tlac.registry import open_dataset
-from tlac.runs import Run
+from tlac.runs.folder import Run
 from tlac.store import Store
 
 PHRASES = ("red car", "an old rusty car", "some apple", "a pear, I think", "a car of unknown colour", "old car")

@@ -12,10 +12,10 @@ from lmm_answers import PROMPT_SETS, entries, manifest, read_answers
 
 from tlac.bench import Bench, RunSpec
 from tlac.config import load_backend, load_dataset_config, load_encoder_config
-from tlac.matching import find_rule
 from tlac.packs import write_pack
 from tlac.prompts import load_prompts
-from tlac.runs import Run
+from tlac.runs.folder import Run
+from tlac.scoring.matching import find_rule
 from tlac.store import Store
 from tlac.types import Sample
 

@@ -14,9 +14,9 @@ from test_bench import BACKEND, SPEC, Cars, answer
 from tlac.bench import Bench
 from tlac.config import Backend, BackendSpec
 from tlac.errors import SampleError, UsageError
-from tlac.matching import find_rule
 from tlac.rescore import Rescoring, rescore
-from tlac.runs import Run, read_run
+from tlac.runs.folder import Run, read_run
+from tlac.scoring.matching import find_rule
 from tlac.store import Store
 from tlac.types import ImagePart, LMMRequest, LMMResponse, Outcome
 

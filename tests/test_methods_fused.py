@@ -12,18 +12,18 @@ from test_bench import SPEC, Cars, answer
 from test_methods_clip import pets, weights  # noqa: F401 - fixtures
 
 from tlac.bench import Bench
-from tlac.calibrating import calibrate
 from tlac.classifier import Classifier
-from tlac.confidence import Calibration
 from tlac.config import EncoderConfig, EncoderSpec, load_encoder_config
 from tlac.errors import MissingAnswersError, UsageError
-from tlac.image_fusing import fuse_scores
 from tlac.keys import embedding_key
-from tlac.matching import find_rule
 from tlac.registry import open_image_encoder
 from tlac.rescore import Rescoring, rescore
-from tlac.runs import Run
-from tlac.similarity import similarities
+from tlac.runs.calibrating import calibrate
+from tlac.runs.folder import Run
+from tlac.scoring.confidence import Calibration
+from tlac.scoring.image_fusing import fuse_scores
+from tlac.scoring.matching import find_rule
+from tlac.scoring.similarity import similarities
 from tlac.store import Store
 from tlac.types import LMMRequest, LMMResponse, Outcome
 

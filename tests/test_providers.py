@@ -24,9 +24,9 @@ from tlac.calls.retrying import RetryPolicy
 from tlac.calls.surround import Care
 from tlac.cli import main
 from tlac.config import Backend, EncoderConfig, EncoderSpec, Prices
-from tlac.matching import find_rule
 from tlac.prompts import load_prompts
-from tlac.runs import Run
+from tlac.runs.folder import Run
+from tlac.scoring.matching import find_rule
 from tlac.store import Store
 from tlac.types import Outcome
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from reported_runs import prediction, some_predictions, some_run
 
-from tlac.metrics import measure
 from tlac.report.alignment import arrange
 from tlac.report.comparison import compare_pairs, cost_points, find_disagreements, mark_cells
 from tlac.report.comparison_page import published_rows
 from tlac.report.run_page import ReportedRun
+from tlac.scoring.metrics import measure
 
 
 def graded(right: int, n: int = 40, **changes: object) -> ReportedRun:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from reported_runs import HOSTILE, hostile_pair, hostile_run, prediction, refusal, some_run, write_reported_run
 
-from tlac.metrics import measure
 from tlac.report.comparison_page import render_comparison
 from tlac.report.run_page import ReportedRun, render_run
+from tlac.scoring.metrics import measure
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")

@@ -10,9 +10,9 @@ from test_bench import SPEC, answer
 
 from tlac.bench import Bench, RunSpec
 from tlac.errors import MissingAnswersError, SampleError, UnknownNameError, UsageError
-from tlac.matching import find_rule
 from tlac.rescore import Rescoring, rescore
-from tlac.runs import Run
+from tlac.runs.folder import Run
+from tlac.scoring.matching import find_rule
 from tlac.store import Store
 from tlac.types import LMMRequest, Outcome
 
@@ -114,7 +114,7 @@ def test_a_run_can_not_become_what_it_did_not_ask(run, store: Store, tmp_path: P
 def test_a_run_that_asked_nobody_has_nothing_to_score_again(run, store: Store, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from tlac.runs import write_run
+    from tlac.runs.folder import write_run
 
     first = run()
     record = replace(first.record, run="clip", method="clip", prompts="")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from conftest import LetterEncoder
 
-from tlac.heard import Heard
-from tlac.lines import PREDICTIONS, read_predictions, write_predictions
-from tlac.matching import Ladder
-from tlac.metrics import measure
-from tlac.scoring import Scorer
+from tlac.asking.heard import Heard
+from tlac.runs.lines import PREDICTIONS, read_predictions, write_predictions
+from tlac.scoring.matching import Ladder
+from tlac.scoring.metrics import measure
+from tlac.scoring.scorer import Scorer
 from tlac.types import LMMResponse, Outcome, Prediction, Transcript, Turn
 
 SAMPLES = 5_000

@@ -14,34 +14,34 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from tlac import loop
-from tlac.calibrating import require_encoder
+from tlac.asking.engine import Engine
+from tlac.asking.full_choices import FullChoices, StoredAnswers, recall_full_choices
+from tlac.asking.gather import GatherProgress, gather_into
+from tlac.asking.heard import Heard
+from tlac.asking.interview import Interview, Method, Respondent
+from tlac.asking.order import OrderTrials, choose_again, class_order, compare_orders, restore_choices, rotations
+from tlac.asking.proposing import Proposer
+from tlac.asking.seating import seat_interview
 from tlac.calls.stored import OfflineLMM, StoredLMM
 from tlac.calls.surround import Care, surround
-from tlac.confidence import abstain
 from tlac.config import Backend, EncoderConfig
 from tlac.digests import ImageDigests
-from tlac.embeddings import StoredEncoder, keep_embeddings
-from tlac.engine import Engine
 from tlac.errors import UsageError
-from tlac.full_choices import FullChoices, StoredAnswers, recall_full_choices
-from tlac.gather import GatherProgress, gather_into
-from tlac.heard import Heard
 from tlac.hub_client import forbid_downloads
-from tlac.image_scoring import ImageMethod, ImageScorer
-from tlac.image_vectors import ImageVectors
 from tlac.interfaces import LMM
-from tlac.interview import Interview, Method, Respondent
 from tlac.method_names import combination_of, open_method, prompts_of, scale_of, sees_image
-from tlac.metrics import Metrics, measure
-from tlac.order import OrderTrials, choose_again, class_order, compare_orders, restore_choices, rotations
 from tlac.prompts import load_prompts
-from tlac.proposing import Proposer
 from tlac.registry import open_encoder, open_image_encoder, open_lmm
 from tlac.report.calls import FILE_NAME, SampleCalls, encode_calls, facts_of
 from tlac.run_spec import RunSpec, check_method, choose_samples
-from tlac.runs import Attachment, Run, RunRecord, begin_run, free_name, name_run
-from tlac.scoring import Scored, Scorer
-from tlac.seating import seat_interview
+from tlac.runs.calibrating import require_encoder
+from tlac.runs.folder import Attachment, Run, RunRecord, begin_run, free_name, name_run
+from tlac.scoring.confidence import abstain
+from tlac.scoring.embeddings import StoredEncoder, keep_embeddings
+from tlac.scoring.image_scoring import ImageMethod, ImageScorer
+from tlac.scoring.image_vectors import ImageVectors
+from tlac.scoring.metrics import Metrics, measure
+from tlac.scoring.scorer import Scored, Scorer
 from tlac.store import Store
 from tlac.types import Outcome, Prediction, Transcript
 from tlac.versions import installed_versions

@@ -11,22 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlac import loop
+from tlac.asking.gather import gather
+from tlac.asking.interview import Aids, Interview, Method
+from tlac.asking.proposing import Proposer
 from tlac.bench import Bench
 from tlac.calls.breaker import BreakerPolicy
 from tlac.calls.retrying import RetryPolicy
 from tlac.calls.surround import Care
-from tlac.confidence import confidence_of
 from tlac.config import load_backend, load_encoder_config
 from tlac.errors import CallError, InputError, MissingAnswersError, TlacError, UsageError
-from tlac.gather import gather
 from tlac.interfaces import TextEncoder
-from tlac.interview import Aids, Interview, Method
-from tlac.matching import DEFAULT_TEMPLATE, find_rule, normalise
 from tlac.method_names import combination_of, open_method, prompts_of, sees_image
 from tlac.prompts import load_prompts
-from tlac.proposing import Proposer
 from tlac.registry import open_encoder
-from tlac.scoring import Scorer
+from tlac.scoring.confidence import confidence_of
+from tlac.scoring.matching import DEFAULT_TEMPLATE, find_rule, normalise
+from tlac.scoring.scorer import Scorer
 from tlac.store import Store, store_folder
 from tlac.types import LMMResponse, Outcome, Prediction, Sample, Transcript, Turn
 
@@ -48,7 +48,7 @@ class Classification:
     """What an image was taken for.
 
     `class_name` and `score` (cosine in [-1, 1]) are None where the LMM gave no answer; `outcome` says why.
-    `confidence` in [0, 1] is the agreement of what speaks for a class (see tlac.confidence.agreement).
+    `confidence` in [0, 1] is the agreement of what speaks for a class (see tlac.scoring.confidence.agreement).
     """
 
     class_name: str | None

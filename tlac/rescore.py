@@ -14,23 +14,23 @@ from pathlib import Path
 
 import msgspec
 
-from tlac.accounting import Calls, StageCalls, Tokens
-from tlac.calibrating import require_encoder
-from tlac.confidence import Calibration, abstain
+from tlac.asking.accounting import Calls, StageCalls, Tokens
+from tlac.asking.order import class_order, restore_choices
 from tlac.config import load_encoder_config
-from tlac.embeddings import keep_embeddings
 from tlac.errors import MissingAnswersError, UsageError
 from tlac.hub_client import forbid_downloads
-from tlac.image_vectors import ImageVectors
-from tlac.lines import PREDICTIONS, read_lines
-from tlac.matching import find_rule
 from tlac.method_names import IMAGES, combination_of, open_method, scale_of, sees_image
-from tlac.metrics import measure
-from tlac.order import class_order, restore_choices
 from tlac.registry import open_encoder, open_image_encoder
 from tlac.report.folder import inherited_files
-from tlac.runs import Run, RunRecord, begin_run, free_name, name_run, read_record
-from tlac.scoring import Scorer
+from tlac.runs.calibrating import require_encoder
+from tlac.runs.folder import Run, RunRecord, begin_run, free_name, name_run, read_record
+from tlac.runs.lines import PREDICTIONS, read_lines
+from tlac.scoring.confidence import Calibration, abstain
+from tlac.scoring.embeddings import keep_embeddings
+from tlac.scoring.image_vectors import ImageVectors
+from tlac.scoring.matching import find_rule
+from tlac.scoring.metrics import measure
+from tlac.scoring.scorer import Scorer
 from tlac.spool import spooled
 from tlac.store import Store
 from tlac.types import Failure, LMMResponse, Outcome, Stage, Transcript, Turn

@@ -10,17 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tlac.clip_templates import find_templates
-from tlac.confidence import Calibration
 from tlac.config import Backend, EncoderConfig
 from tlac.errors import UsageError
 from tlac.identity import dataset_digest
-from tlac.image_fusing import MIN_CLASSES
 from tlac.interfaces import Dataset
 from tlac.keys import sha256_of
-from tlac.matching import DEFAULT_TEMPLATE, MatchingRule
 from tlac.method_names import base_name, combination_of, sees_image
 from tlac.prompts import PromptSet
+from tlac.scoring.clip_templates import find_templates
+from tlac.scoring.confidence import Calibration
+from tlac.scoring.image_fusing import MIN_CLASSES
+from tlac.scoring.matching import DEFAULT_TEMPLATE, MatchingRule
 from tlac.types import Sample
 
 
@@ -43,10 +43,10 @@ class RunSpec:
     """What to run. `limit` takes that many samples at random, with `seed`, in the dataset's order.
 
     The backends are None for a method that asks no LMM; `clip_templates` then names the templates of the class
-    names (see tlac.clip_templates). `panel` are further backends of a method that asks several, `aliases` further
-    names of classes. A prediction less sure than `abstain_below` has no class; `calibration` says how sure it is,
-    None for agreement (see tlac.confidence). `shuffle_classes` is the seed of the order in which stage 2 is shown
-    the class names, None for the dataset's own; `order_trials` asks it that many more times, with rotated lists.
+    names (see tlac.scoring.clip_templates). `panel` are further backends of a method that asks several, `aliases`
+    further names of classes. A prediction less sure than `abstain_below` has no class; `calibration` says how sure it
+    is, None for agreement (see tlac.scoring.confidence). `shuffle_classes` is the seed of the order in which stage 2 is
+    shown the class names, None for the dataset's own; `order_trials` asks it that many more times, with rotated lists.
     """
 
     backend: Backend | None

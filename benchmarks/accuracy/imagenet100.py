@@ -21,18 +21,18 @@ from typing import Any
 
 import numpy as np
 
-from tlac.confidence import abstain, fit, measure_confidence
+from tlac.asking.proposing import Nearness
+from tlac.comparing.statistics import holm, mcnemar, pair, paired_difference
 from tlac.config import load_dataset_config, load_encoder_config
-from tlac.embeddings import keep_embeddings
 from tlac.litellm_runtime import load_litellm
-from tlac.matching import DEFAULT_TEMPLATE, ClassIndex, find_rule
 from tlac.method_names import open_method
-from tlac.metrics import wilson_interval
 from tlac.prompts import load_prompts
-from tlac.proposing import Nearness
 from tlac.registry import open_encoder
-from tlac.scoring import Scorer
-from tlac.statistics import holm, mcnemar, pair, paired_difference
+from tlac.scoring.confidence import abstain, fit, measure_confidence
+from tlac.scoring.embeddings import keep_embeddings
+from tlac.scoring.matching import DEFAULT_TEMPLATE, ClassIndex, find_rule
+from tlac.scoring.metrics import wilson_interval
+from tlac.scoring.scorer import Scorer
 from tlac.store import Store
 from tlac.types import ChoiceTask, Combination, LMMResponse, Outcome, Prediction, TextPart, Transcript, Turn
 

@@ -105,11 +105,11 @@ async def _timed(address: str, ask: Callable[[Path], Awaitable[object]], paths: 
 
 async def ask_tlac(address: str, paths: list[Path], concurrency: int, method: str) -> float:
     """A run's first phase: store, retries, limits and all."""
+    from tlac.asking.gather import gather
+    from tlac.asking.interview import Interview, Respondent
     from tlac.calls.stored import StoredLMM
     from tlac.calls.surround import Care, surround
     from tlac.config import load_backend
-    from tlac.gather import gather
-    from tlac.interview import Interview, Respondent
     from tlac.prompts import load_prompts
     from tlac.registry import load_plugin, open_lmm
     from tlac.store import Store

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.perf.workload import class_names, distinct_answers
-from tlac.embeddings import StoredEncoder
 from tlac.interfaces import TextEncoder
 from tlac.registry import open_encoder
+from tlac.scoring.embeddings import StoredEncoder
 from tlac.store import Store
 from tlac.types import Encoding
 

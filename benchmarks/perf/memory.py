@@ -19,9 +19,9 @@ from pathlib import Path
 from benchmarks.perf.workload import BACKEND, PROMPTS, class_names, fill_embeddings, fill_store, repeating_answers
 from tlac.bench import Bench
 from tlac.config import load_backend, load_encoder_config
-from tlac.matching import find_rule
 from tlac.prompts import load_prompts
 from tlac.run_spec import RunSpec
+from tlac.scoring.matching import find_rule
 from tlac.store import Store
 from tlac.types import Sample
 

@@ -14,14 +14,14 @@ from pathlib import Path
 
 from benchmarks.perf.figures import Figure
 from benchmarks.perf.workload import class_names, repeating_answers
-from tlac.accounting import count_spending
+from tlac.asking.accounting import count_spending
+from tlac.asking.gather import gather
+from tlac.asking.interview import Interview, Respondent
 from tlac.config import load_backend
-from tlac.gather import gather
-from tlac.interview import Interview, Respondent
-from tlac.matching import ClassIndex, find_rule
 from tlac.methods.tlac import TLAC
 from tlac.prices import cost_usd, prices_of
 from tlac.prompts import load_prompts
+from tlac.scoring.matching import ClassIndex, find_rule
 from tlac.types import ImagePart, LMMRequest, LMMResponse, Outcome, Sample, TextPart, Transcript, Usage
 
 _BACKEND = "gemini"

@@ -21,15 +21,15 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from tlac.asking.gather import gather
+from tlac.asking.interview import Interview, Respondent
 from tlac.config import load_backend, load_encoder_config
-from tlac.gather import gather
 from tlac.images import identify
-from tlac.interview import Interview, Respondent
 from tlac.keys import document_key, embedding_key, request_document, sha256_of
-from tlac.matching import DEFAULT_TEMPLATE, apply_template
 from tlac.methods.slac import SLAC
 from tlac.prompts import load_prompts
 from tlac.registry import open_encoder
+from tlac.scoring.matching import DEFAULT_TEMPLATE, apply_template
 from tlac.store import Store, StoredAnswer, StoredEmbedding
 from tlac.types import LMMRequest, LMMResponse, Outcome, Sample, Usage
 

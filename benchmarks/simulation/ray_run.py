@@ -25,9 +25,9 @@ from tlac.bench import Bench
 from tlac.calls.surround import Care
 from tlac.cluster.engine import RayEngine
 from tlac.config import Backend, load_backend, load_encoder_config
-from tlac.matching import find_rule
 from tlac.prompts import load_prompts
 from tlac.run_spec import RunSpec
+from tlac.scoring.matching import find_rule
 from tlac.store import Store
 from tlac.types import Sample
 

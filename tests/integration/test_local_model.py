@@ -18,9 +18,9 @@ from conftest import LetterEncoder
 
 from tlac.bench import Bench, RunSpec
 from tlac.config import EncoderConfig, EncoderSpec, load_backend, load_dataset_config
-from tlac.matching import find_rule
 from tlac.prompts import load_prompts
 from tlac.registry import open_dataset
+from tlac.scoring.matching import find_rule
 from tlac.store import Store
 
 SERVER = Path(__file__).parent / "llama_server.py"

@@ -13,6 +13,10 @@ from functools import partial
 from typing import TypeAlias
 
 from tlac import loop
+from tlac.asking.gather import gather
+from tlac.asking.interview import Respondent
+from tlac.asking.proposing import Proposer
+from tlac.asking.seating import seat_interview
 from tlac.batches.allowance import Allowance
 from tlac.batches.desk import Desk
 from tlac.batches.dispatch import Dispatch
@@ -22,14 +26,10 @@ from tlac.calls.surround import Care
 from tlac.config import Backend
 from tlac.digests import ImageDigests
 from tlac.errors import CallError, PermanentError, StoreError, TlacError, TransientError
-from tlac.gather import gather
 from tlac.interfaces import LMM
-from tlac.interview import Respondent
 from tlac.keys import response_key
 from tlac.method_names import combination_of, open_method
-from tlac.proposing import Proposer
 from tlac.run_spec import RunSpec, choose_samples
-from tlac.seating import seat_interview
 from tlac.store import Store
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
@@ -55,13 +55,13 @@ class BatchEngine:
         self._stopped: str | None = None
 
     def rest(self, backend: Backend) -> LMM:
-        """See tlac.engine.Engine. Raises UsageError where the backend has no batch interface."""
+        """See tlac.asking.engine. Raises UsageError where the backend has no batch interface."""
         self._desk.interface(backend)
         self._allowance.check(backend)
         return _Unanswered(self, backend.name)
 
     def fetch(self, spec: RunSpec, shown: Sequence[int], proposer: Proposer) -> None:
-        """See tlac.engine.Engine."""
+        """See tlac.asking.engine."""
         try:
             loop.run(self._fetch(spec, shown, proposer))
         except KeyboardInterrupt:

@@ -38,7 +38,7 @@ def aliases(  # noqa: PLR0913, PLR0917 - one parameter per option
     import yaml
 
     from tlac import loop
-    from tlac.alias_asking import ask_aliases
+    from tlac.asking.alias_asking import ask_aliases
     from tlac.bench import Bench
     from tlac.calls.budget import Budget
     from tlac.calls.surround import Care

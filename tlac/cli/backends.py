@@ -49,8 +49,8 @@ def check_backend(name: str) -> None:
       tlac backends check gemini
     """
     from tlac import loop
+    from tlac.asking.interview import Interview, Respondent
     from tlac.config import load_backend
-    from tlac.interview import Interview, Respondent
     from tlac.prompts import load_prompts
     from tlac.registry import open_lmm
 

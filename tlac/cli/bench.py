@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from tlac.bench import Bench
     from tlac.calls.surround import Care
     from tlac.cli.matrix import Matrix, Plan
+    from tlac.comparing.matrix import Cell
+    from tlac.comparing.suites import Suite
     from tlac.config import Backend
     from tlac.interfaces import Dataset
-    from tlac.matrix import Cell
     from tlac.run_spec import RunSpec
-    from tlac.suites import Suite
 
 
 @click.command()
@@ -116,7 +116,7 @@ def bench(**given: Any) -> None:
     # here, not above: these import numpy
     from tlac.bench import Bench
     from tlac.cli.matrix import raise_worst
-    from tlac.suites import load_suite
+    from tlac.comparing.suites import load_suite
 
     suites = [load_suite(name) for name in given["suites"]]
     if not given["datasets"] and not suites:
@@ -136,8 +136,8 @@ def bench(**given: Any) -> None:
 def _plan(given: dict[str, Any], suites: list[Suite]) -> Plan:
     from tlac.cli.matrix import Plan, plan_parts
     from tlac.config import load_backend
-    from tlac.image_scoring import ImageMethod
     from tlac.method_names import combination_of, open_method, with_option
+    from tlac.scoring.image_scoring import ImageMethod
 
     wanted = given["methods"]
     if given["relook_below"] is not None:
@@ -155,14 +155,14 @@ def _plan(given: dict[str, Any], suites: list[Suite]) -> Plan:
 
 
 def _matrix(given: dict[str, Any], runner: Bench, plan: Plan) -> Matrix:
-    from tlac.aliases import read_aliases
-    from tlac.calibrating import read_calibration
     from tlac.cli.matrix import Matrix
     from tlac.config import load_encoder_config
-    from tlac.matching import find_rule
     from tlac.prompts import load_prompts
-    from tlac.reuse import Finished
     from tlac.run_spec import RunSpec
+    from tlac.runs.calibrating import read_calibration
+    from tlac.runs.reuse import Finished
+    from tlac.scoring.aliases import read_aliases
+    from tlac.scoring.matching import find_rule
 
     encoder, prompts = load_encoder_config(given["encoder"]), load_prompts(given["prompts"])
     rule, template = find_rule(given["matching"]), check_template(given["template"])
@@ -207,7 +207,7 @@ def _show(cells: list[Cell], suites: list[Suite], as_json: bool) -> None:
     from tlac.cli.matrix import failures_document
     from tlac.cli.suite_tables import print_suite, suite_document
     from tlac.cli.tables import print_runs
-    from tlac.runs import summary
+    from tlac.runs.folder import summary
 
     # a cell may stand in two suites
     found = {cell.run.folder: cell for cell in cells if cell.run is not None}

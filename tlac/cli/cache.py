@@ -50,8 +50,8 @@ def show_stats(dataset: str | None, root: Path | None, store: Path | None, as_js
     from rich.console import Console
     from rich.table import Table
 
+    from tlac.asking.recall import concerns
     from tlac.config import load_dataset_config
-    from tlac.recall import concerns
     from tlac.registry import open_dataset
 
     about = concerns(open_dataset(load_dataset_config(dataset, root))) if dataset else None

@@ -33,9 +33,9 @@ def explain_sample(sample: str, store: Path | None, **given: Any) -> None:
     Example:
       tlac cache explain imagenet_00_243.jpg --backend gemini --dataset imagenet-samples
     """
+    from tlac.asking.recall import recall
     from tlac.cli.inquiry import read_inquiry
     from tlac.keys import request_document
-    from tlac.recall import recall
     from tlac.store import explain
 
     inquiry, dataset = read_inquiry(given)

@@ -59,9 +59,9 @@ def export_answers(run: Path | None, output: Path, store: Path | None, **given: 
 
 
 def _selection(store: Store, run: Path | None, given: dict[str, Any]) -> tuple[Selection, PromptsRecord | None, str]:
-    from tlac.lines import PREDICTIONS, read_predictions
     from tlac.packs import PromptsRecord
-    from tlac.runs import read_record
+    from tlac.runs.folder import read_record
+    from tlac.runs.lines import PREDICTIONS, read_predictions
     from tlac.store import Selection
 
     if run is not None:
@@ -75,9 +75,9 @@ def _selection(store: Store, run: Path | None, given: dict[str, Any]) -> tuple[S
 
 
 def _asked_on_dataset(store: Store, given: dict[str, Any]) -> tuple[Selection, PromptsRecord | None, str]:
+    from tlac.asking.recall import recall
     from tlac.cli.inquiry import read_inquiry
     from tlac.packs import PromptsRecord
-    from tlac.recall import recall
     from tlac.store import Selection
 
     inquiry, dataset = read_inquiry(given)

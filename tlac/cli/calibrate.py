@@ -32,9 +32,9 @@ def calibrate(runs: tuple[Path, ...], output: Path, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from tlac.calibrating import calibrate as learn
-    from tlac.calibrating import write_calibration
-    from tlac.runs import read_run
+    from tlac.runs.calibrating import calibrate as learn
+    from tlac.runs.calibrating import write_calibration
+    from tlac.runs.folder import read_run
 
     found = learn([read_run(run) for run in runs])
     write_calibration(output, found)

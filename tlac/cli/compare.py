@@ -10,7 +10,7 @@ import click
 from tlac.cli.options import json_option, print_json
 
 if TYPE_CHECKING:
-    from tlac.comparison import Comparison, Pairing, Standing
+    from tlac.comparing.comparison import Comparison, Pairing, Standing
 
 
 @click.command()
@@ -28,8 +28,8 @@ def compare(runs: tuple[Path, ...], as_json: bool) -> None:
       tlac compare runs/20250101-120000-dtd-gemini-tlac runs/20250101-130000-dtd-gpt-4o-tlac
       tlac compare runs/*-dtd-* --json
     """
-    from tlac.comparison import compare as compare_runs
-    from tlac.runs import read_run
+    from tlac.comparing.comparison import compare as compare_runs
+    from tlac.runs.folder import read_run
 
     found = compare_runs([read_run(folder) for folder in runs])
     if as_json:

@@ -15,7 +15,7 @@ from tlac.errors import TlacError
 
 if TYPE_CHECKING:
     from tlac.config import DatasetConfig
-    from tlac.verify import Verification
+    from tlac.preparing.verify import Verification
 
 _data_option = click.option(
     "--data", "root", type=click.Path(path_type=Path), help="Folder that holds the datasets' folders."
@@ -129,7 +129,7 @@ def prepare(name: str, root: Path | None, mirror: bool, as_json: bool) -> None:
 
 def _prepare_files(name: str, config: DatasetConfig, as_json: bool) -> None:
     from tlac.cli.downloads import show_downloads
-    from tlac.prepare import prepare_dataset
+    from tlac.preparing.prepare import prepare_dataset
 
     download = config.spec.download
     if download.torchvision and not download.archives and not as_json:
@@ -150,7 +150,7 @@ def _prepare_files(name: str, config: DatasetConfig, as_json: bool) -> None:
 def _prepare_mirror(config: DatasetConfig, as_json: bool) -> None:
     from tlac.cli.downloads import show_downloads
     from tlac.config import load_dataset_config
-    from tlac.mirroring import fetch_mirror
+    from tlac.preparing.mirroring import fetch_mirror
 
     with show_downloads(as_json) as on_bytes:
         mirrored = fetch_mirror(config, on_bytes)
@@ -169,7 +169,7 @@ def _whereabouts(is_downloaded: bool, folder: Path) -> str:
 
 def _verify(config: DatasetConfig, looks_into: bool, as_json: bool, prepared: dict[str, Any] | None = None) -> None:
     """Print what verifying finds, after `prepared` where that was done first. Raises TlacError for any finding."""
-    from tlac.verify import verify_dataset
+    from tlac.preparing.verify import verify_dataset
 
     with _image_progress(config.name, as_json) as on_image:
         found = verify_dataset(config, on_image, looks_into)

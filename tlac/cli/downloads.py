@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from tlac.downloading import OnBytes
+from tlac.preparing.downloading import OnBytes
 
 _PLAIN_EVERY_S = 10.0
 

@@ -10,8 +10,8 @@ import click
 from tlac.errors import UsageError
 
 if TYPE_CHECKING:
+    from tlac.asking.engine import Engine
     from tlac.calls.surround import Care
-    from tlac.engine import Engine
     from tlac.store import Store
 
 _OPTIONS = (

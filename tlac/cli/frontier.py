@@ -12,8 +12,8 @@ from tlac.cli.options import json_option, print_json
 from tlac.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from tlac.frontier import Point
-    from tlac.runs import Run
+    from tlac.comparing.frontier import Point
+    from tlac.runs.folder import Run
 
 _RUNS = click.argument("places", nargs=-1, type=click.Path(path_type=Path), metavar="[RUNS]...")
 
@@ -32,7 +32,7 @@ def frontier(places: tuple[Path, ...], as_json: bool) -> None:
       tlac frontier runs
       tlac frontier runs/*-dtd-* --json
     """
-    from tlac.frontier import find_frontiers
+    from tlac.comparing.frontier import find_frontiers
 
     frontiers = find_frontiers(_read(places))
     if not frontiers:
@@ -59,8 +59,8 @@ def recommend(places: tuple[Path, ...], budget: float, images: int, dataset: str
     Example:
       tlac recommend runs --budget 10 --images 5000
     """
-    from tlac.frontier import find_frontiers
-    from tlac.frontier import recommend as pick
+    from tlac.comparing.frontier import find_frontiers
+    from tlac.comparing.frontier import recommend as pick
 
     frontiers = [points for points in find_frontiers(_read(places)) if dataset in (None, _dataset(points))]
     if len(frontiers) != 1:
@@ -89,7 +89,7 @@ def recommend(places: tuple[Path, ...], budget: float, images: int, dataset: str
 
 
 def _read(places: Sequence[Path]) -> list[Run]:
-    from tlac.runs import find_runs, read_run
+    from tlac.runs.folder import find_runs, read_run
 
     runs: list[Run] = []
     for folder in [folder for place in places or (Path("runs"),) for folder in find_runs(place)]:
@@ -134,7 +134,7 @@ def _print(points: Sequence[Point]) -> None:
     from rich.console import Console
 
     from tlac.cli.tables import make_table
-    from tlac.matrix import describe_part
+    from tlac.comparing.matrix import describe_part
 
     record = points[0].run.record
     table = make_table(("backend", "method", "encoder"), ("top-1", "95 % CI", "USD/1,000", ""))

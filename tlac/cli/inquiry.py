@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tlac.asking.recall import Inquiry
     from tlac.interfaces import Dataset
-    from tlac.recall import Inquiry
 
 
 def read_inquiry(given: dict[str, Any]) -> tuple[Inquiry, Dataset]:
@@ -14,11 +14,11 @@ def read_inquiry(given: dict[str, Any]) -> tuple[Inquiry, Dataset]:
 
     Raises UnknownNameError, ConfigError, InputError.
     """
+    from tlac.asking.recall import Inquiry
     from tlac.config import load_backend, load_dataset_config
-    from tlac.matching import find_rule
     from tlac.prompts import load_prompts
-    from tlac.recall import Inquiry
     from tlac.registry import open_dataset
+    from tlac.scoring.matching import find_rule
 
     backend = load_backend(given["backend"])
     inquiry = Inquiry(backend, backend, given["method"], load_prompts(given["prompts"]), find_rule(given["matching"]))

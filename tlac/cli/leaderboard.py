@@ -16,7 +16,7 @@ from tlac.cli.options import print_json
 from tlac.errors import InputError
 
 if TYPE_CHECKING:
-    from tlac.leaderboard import Entry
+    from tlac.comparing.leaderboard import Entry
 
 _WORDS = ("rank", "dataset", "protocol", "backend", "method", "matching", "encoder")
 _NUMBERS = ("n", "top-1", "95 % CI", "cover", "USD/right")
@@ -45,8 +45,8 @@ def leaderboard(folder: Path, form: str) -> None:
       tlac leaderboard runs
       tlac leaderboard runs --format markdown > RESULTS.md
     """
-    from tlac.leaderboard import rank_runs
-    from tlac.runs import Run, find_runs, read_run
+    from tlac.comparing.leaderboard import rank_runs
+    from tlac.runs.folder import Run, find_runs, read_run
 
     runs: list[Run] = []
     for place in find_runs(folder):
@@ -69,7 +69,7 @@ def leaderboard(folder: Path, form: str) -> None:
 
 def _row(entry: Entry) -> tuple[str, ...]:
     from tlac.cli.tables import percent
-    from tlac.matrix import describe_part
+    from tlac.comparing.matrix import describe_part
 
     interval = entry.accuracy_ci95
     drawn = "" if entry.drawn == "all" else f", {entry.drawn}"
@@ -121,7 +121,7 @@ def _escape(text: str) -> str:
 
 
 def _csv(entries: list[Entry]) -> str:
-    from tlac.leaderboard import Entry
+    from tlac.comparing.leaderboard import Entry
 
     names = [field.name for field in fields(Entry)]
     written = io.StringIO()

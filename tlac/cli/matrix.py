@@ -10,18 +10,18 @@ from typing import Any
 
 import click
 
-from tlac.accounting import Calls, StageCalls, Tokens
+from tlac.asking.accounting import Calls, StageCalls, Tokens
 from tlac.bench import Bench
 from tlac.cli.progress import LiveView, show_runs
+from tlac.comparing.matrix import Cell
+from tlac.comparing.suites import Suite
 from tlac.config import Backend, DatasetConfig, EncoderConfig, load_dataset_config
 from tlac.errors import IncompleteRunError, TlacError, UnknownNameError
 from tlac.interfaces import Dataset
-from tlac.matrix import Cell
 from tlac.registry import open_dataset
-from tlac.reuse import Finished
 from tlac.run_spec import RunSpec
-from tlac.runs import Run
-from tlac.suites import Suite
+from tlac.runs.folder import Run
+from tlac.runs.reuse import Finished
 from tlac.types import Outcome
 
 

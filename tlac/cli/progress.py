@@ -89,7 +89,7 @@ class LiveView:
             self._place += 1
 
     def advance(self, transcript: Transcript) -> None:
-        """See tlac.gather.GatherProgress."""
+        """See tlac.asking.gather.GatherProgress."""
         tally = self._tally
         if tally is None:
             return

@@ -40,7 +40,7 @@ def report(runs: tuple[Path, ...], output: Path | None, figures: Path | None) ->
       tlac report runs --figures figures
     """
     from tlac.report.folder import read_reported_run
-    from tlac.runs import find_runs
+    from tlac.runs.folder import find_runs
 
     folders = list(dict.fromkeys(folder.resolve() for place in runs for folder in find_runs(place)))
     if not folders:

@@ -24,7 +24,7 @@ def reprice(runs: tuple[Path, ...], store: Path | None, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from tlac.reprice import reprice as price
+    from tlac.runs.reprice import reprice as price
 
     with open_store(store) as opened:
         found = [price(run, opened) for run in runs]

@@ -41,10 +41,10 @@ def score(  # noqa: PLR0913, PLR0917 - one parameter per option
       tlac score runs/20300101-120000-caltech101-gemini-tlac --matching paper
       tlac score runs/2030* --encoder minilm --encoder clip-vit-b-16 --method slac
     """
-    from tlac.calibrating import read_calibration
     from tlac.cli.tables import print_runs
     from tlac.rescore import Rescoring, rescore
-    from tlac.runs import summary
+    from tlac.runs.calibrating import read_calibration
+    from tlac.runs.folder import summary
 
     if template is not None:
         check_template(template)

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tlac.matrix import Cell, Harmonic, Series, harmonics_of, series_of
-from tlac.suites import Gain, Published, Suite, load_gains, load_published
+from tlac.comparing.matrix import Cell, Harmonic, Series, harmonics_of, series_of
+from tlac.comparing.suites import Gain, Published, Suite, load_gains, load_published
 
 _WIDTH = 80
 _NAME_WIDTH = 26

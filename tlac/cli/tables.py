@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tlac.order import OrderTrials
-from tlac.runs import Run, RunRecord
+from tlac.asking.order import OrderTrials
+from tlac.runs.folder import Run, RunRecord
 
 # what a row of runs may differ in beside dataset, backend and method
 _SETTINGS = ("matching", "encoder", "template", "prompts")

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tlac.asking.proposing import Proposer
 from tlac.calls.surround import Care, restrain
 from tlac.cluster.faults import Fault
 from tlac.cluster.limiter import Limiter, Progress, Terms
@@ -25,7 +26,6 @@ from tlac.config import Backend
 from tlac.errors import PermanentError, SampleError
 from tlac.interfaces import LMM
 from tlac.keys import response_key
-from tlac.proposing import Proposer
 from tlac.registry import open_lmm
 from tlac.run_spec import RunSpec, choose_samples
 from tlac.store import Store
@@ -39,7 +39,7 @@ _WORKER_CPUS = 0.25
 
 
 class RayEngine:
-    """Has answers asked for by the workers of a Ray cluster; see tlac.engine.Engine.
+    """Has answers asked for by the workers of a Ray cluster; see tlac.asking.engine.
 
     `address` names a cluster to join, None starts one here; `parallelism` is the number of workers, None one for
     each CPU; `retry` are outcomes of stored answers that are asked again.
@@ -64,7 +64,7 @@ class RayEngine:
         self.paid: set[str] = set()
 
     def fetch(self, spec: RunSpec, shown: Sequence[int], proposer: Proposer) -> None:
-        """See tlac.engine.Engine. Raises ConfigError without Ray, TlacError where the cluster can't be had or fails."""
+        """See tlac.asking.engine. Raises ConfigError without Ray, TlacError where the cluster can't be had or fails."""
         found = merge_left_behind(self._store, self._retry)
         if found:
             self._care.say(f"Ray: {found:,} answers of a run that was cut short are stored now")
@@ -85,7 +85,7 @@ class RayEngine:
             self._care.say(f"Ray: what was said is in {folder.results} as parquet too")
 
     def rest(self, backend: Backend) -> LMM:
-        """See tlac.engine.Engine. A pack's answers are read from the pack. Raises ConfigError, also for a key that is
+        """See tlac.asking.engine. A pack's answers are read from the pack. Raises ConfigError, also for a key that is
         missing here: it has to be in the environment of driver and workers."""
         lmm = open_lmm(backend)
         if backend.spec.adapter == "pack":

@@ -16,6 +16,10 @@ from functools import cached_property
 from typing import Any
 
 from tlac import loop
+from tlac.asking.gather import gather
+from tlac.asking.interview import Interview, Respondent
+from tlac.asking.proposing import Proposer
+from tlac.asking.seating import seat_interview
 from tlac.calls.retrying import RetryingLMM
 from tlac.cluster.answer_logs import AnswerLog, logs_in, read_log
 from tlac.cluster.asking import AdmittedLMM, Choice, LoggedLMM, Lookup
@@ -24,14 +28,10 @@ from tlac.cluster.orders import SHARD, Order
 from tlac.config import Backend, EncoderConfig
 from tlac.documents import StoredAnswer
 from tlac.errors import CallError, TlacError
-from tlac.gather import gather
 from tlac.interfaces import LMM, TextEncoder
-from tlac.interview import Interview, Respondent
 from tlac.method_names import open_method
-from tlac.proposing import Proposer
 from tlac.registry import open_encoder, open_lmm
-from tlac.scoring import Scorer
-from tlac.seating import seat_interview
+from tlac.scoring.scorer import Scorer
 from tlac.types import Encoding, LMMRequest, LMMResponse, Sample, Transcript, Turn
 
 _REPORT_EVERY_S = 1.0

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from tlac.image_scoring import ImageScorer
-from tlac.scoring import Scored
+from tlac.scoring.image_scoring import ImageScorer
+from tlac.scoring.scorer import Scored
 from tlac.types import Sample, Transcript
 
 
@@ -18,5 +18,5 @@ class CLIP:
     name = "clip"
 
     def look(self, samples: Iterable[Sample], scorer: ImageScorer, advance: Callable[[Transcript], None]) -> Scored:
-        """See tlac.image_scoring.ImageMethod."""
+        """See tlac.scoring.image_scoring.ImageMethod."""
         return scorer.score(samples, advance)

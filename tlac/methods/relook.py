@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from tlac.interview import Interview
+from tlac.asking.interview import Interview
 from tlac.types import Image, Outcome, Turn
 
 
@@ -17,7 +17,7 @@ from tlac.types import Image, Outcome, Turn
 class TLACRelook:
     """Stage 1; then stage 2 over the `k` nearest classes, with the image where the answer is doubtful.
 
-    Doubtful is an answer that names no class and whose relative margin (see tlac.proposing.Nearness) is below
+    Doubtful is an answer that names no class and whose relative margin (see tlac.asking.proposing.Nearness) is below
     `relook_below`, in [0, 1]: 0 never looks again, 1 always does.
     """
 
@@ -26,7 +26,7 @@ class TLACRelook:
     name: str = "tlac-relook"
 
     async def ask(self, image: Image, interview: Interview) -> AsyncIterator[Turn]:
-        """See tlac.interview.Method."""
+        """See tlac.asking.interview.Method."""
         described = await interview.describe(image)
         yield described
         answer = described.response.text

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from tlac.interview import Interview
+from tlac.asking.interview import Interview
 from tlac.types import Image, Outcome, Turn
 
 
@@ -21,7 +21,7 @@ class TLACShortlist:
     name: str = "tlac-shortlist"
 
     async def ask(self, image: Image, interview: Interview) -> AsyncIterator[Turn]:
-        """See tlac.interview.Method."""
+        """See tlac.asking.interview.Method."""
         described = await interview.describe(image)
         yield described
         answer = described.response.text

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from tlac.interview import Interview
+from tlac.asking.interview import Interview
 from tlac.types import Image, Turn
 
 
@@ -17,5 +17,5 @@ class SLAC:
     name = "slac"
 
     async def ask(self, image: Image, interview: Interview) -> AsyncIterator[Turn]:
-        """See tlac.interview.Method."""
+        """See tlac.asking.interview.Method."""
         yield await interview.describe(image)

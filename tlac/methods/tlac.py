@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from tlac.interview import Interview
+from tlac.asking.interview import Interview
 from tlac.types import Image, Outcome, Turn
 
 
@@ -18,7 +18,7 @@ class TLAC:
     name = "tlac"
 
     async def ask(self, image: Image, interview: Interview) -> AsyncIterator[Turn]:
-        """See tlac.interview.Method."""
+        """See tlac.asking.interview.Method."""
         described = await interview.describe(image)
         yield described
         if described.response.outcome is Outcome.ANSWERED and interview.needs_choice(described.response.text):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tlac.report.run_page import ReportedRun
-from tlac.runs import RunRecord
+from tlac.runs.folder import RunRecord
 from tlac.types import Prediction
 
 # what tells competitors apart beside backend and method, where it differs between the runs at hand

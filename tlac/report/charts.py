@@ -11,9 +11,9 @@ from itertools import groupby
 
 import numpy as np
 
-from tlac.confidence import confidence_of, risk_coverage
-from tlac.metrics import wilson_interval
 from tlac.report.calls import SampleCalls
+from tlac.scoring.confidence import confidence_of, risk_coverage
+from tlac.scoring.metrics import wilson_interval
 from tlac.types import Prediction
 
 _MOST_POINTS = 200

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tlac.comparison import Pairing, compare
+from tlac.comparing.comparison import Pairing, compare
+from tlac.comparing.statistics import holm
 from tlac.errors import InputError
 from tlac.report.alignment import Column, Grid, align
 from tlac.report.columns import PageImages, TextTable, place_images
 from tlac.report.run_page import ReportedRun
 from tlac.report.texts import LONGEST_NAME, cut
-from tlac.runs import Run
-from tlac.statistics import holm
+from tlac.runs.folder import Run
 from tlac.types import Prediction
 
 # a difference counts as told where its corrected p-value is below this

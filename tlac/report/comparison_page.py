@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tlac.comparing.suites import Published, load_published
 from tlac.report.alignment import Column, Grid, arrange
 from tlac.report.columns import PageImages
 from tlac.report.comparison import (
@@ -28,7 +29,6 @@ from tlac.report.page import render_page
 from tlac.report.run_page import Page, ReportedRun
 from tlac.report.texts import LONGEST_NAME, cut
 from tlac.resources import list_names
-from tlac.suites import Published, load_published
 
 _SCRIPTS = ("core.js", "tables.js", "charts.js", "cards.js", "compare_charts.js", "compare.js")
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tlac.accounting import StageCalls
-from tlac.metrics import Metrics, wilson_interval
+from tlac.asking.accounting import StageCalls
 from tlac.prompts import PromptSet
 from tlac.report.texts import LONGEST_NAME, cut, dollars, duration
-from tlac.runs import RunRecord
+from tlac.runs.folder import RunRecord
+from tlac.scoring.metrics import Metrics, wilson_interval
 
 
 @dataclass(frozen=True, slots=True)

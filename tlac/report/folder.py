@@ -16,7 +16,7 @@ from tlac.prompts import PromptSet, load_prompts
 from tlac.report.calls import FILE_NAME, read_calls
 from tlac.report.run_page import Page, ReportedRun, render_run
 from tlac.report.thumbnails import FOLDER, make_thumbnails, read_thumbnails
-from tlac.runs import read_run
+from tlac.runs.folder import read_run
 from tlac.types import Sample
 
 REPORT_NAME = "report.html"

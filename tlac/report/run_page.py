@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tlac.metrics import ClassMetrics, Metrics
 from tlac.prompts import PromptSet
 from tlac.report.calls import SampleCalls
 from tlac.report.charts import MEASURES, Histogram, Reliability, RiskCurve, call_histograms, reliability, risk_curve
@@ -18,7 +17,8 @@ from tlac.report.confusion import Confusion, confuse
 from tlac.report.facts import describe_origin, describe_prompts, describe_run, rung_rows
 from tlac.report.page import render_page
 from tlac.report.texts import LONGEST_NAME, cut
-from tlac.runs import RunRecord
+from tlac.runs.folder import RunRecord
+from tlac.scoring.metrics import ClassMetrics, Metrics
 from tlac.types import Prediction
 
 _SCRIPTS = ("core.js", "tables.js", "charts.js", "confusion.js", "cards.js", "gallery.js", "run.js")

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tlac.scoring.confidence import (
+    Calibration,
+    RiskPoint,
+    abstain,
+    agreement,
+    calibration_error,
+    confidence_of,
+    fit,
+    measure_confidence,
+    risk_coverage,
+)
+from tlac.scoring.metrics import measure
+from tlac.types import Outcome, Prediction
+
+ONE = Prediction(
+    "1.png", None, 3, Outcome.ANSWERED, "a lorry", None, "similarity", 3, 0.8, 0.1, ((3, 0.8), (1, 0.7)), "k", None
+)
+LEARNT = Calibration({"choice": 2.0, "similarity": 0.0}, 0.5, 0.1, 100)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, 2 / 3),
+        ({"words": (3,)}, 3 / 4),
+        ({"words": (1,)}, 2 / 4),
+        ({"rung": "choice", "margin": 0.1}, 3 / 4),
+        ({"rung": "choice", "margin": -0.1}, 2 / 4),
+        ({"rung": "exact", "margin": 0.1, "words": (3, 4)}, 4 / 5),
+        ({"votes": (3, 3, 1)}, 3 / 5),
+        ({"votes": (3, None)}, 2 / 4),
+    ],
+)
+def test_agreement_counts_the_witnesses_that_name_the_same_class(changes: dict, expected: float) -> None:
+    assert agreement(replace(ONE, **changes)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_calibrated_confidence_is_the_logistic_of_level_and_margin() -> None:
+    assert confidence_of(ONE, LEARNT) == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-6)
+    assert confidence_of(replace(ONE, rung="choice"), LEARNT) == pytest.approx(1 / (1 + math.exp(-3)), abs=1e-6)
+    assert confidence_of(replace(ONE, rung="exact"), LEARNT) == pytest.approx(1 / (1 + math.exp(-1.5)), abs=1e-6)
+    flat = replace(LEARNT, temperature=None)
+    assert confidence_of(ONE, flat) == 0.5
+
+
+def test_what_has_no_class_has_no_confidence() -> None:
+    refused = replace(ONE, outcome=Outcome.REFUSED, predicted=None, margin=None)
+    assert confidence_of(refused) is confidence_of(refused, LEARNT) is None
+    assert abstain([refused], 0.9) == (refused,)
+
+
+def drawn(count: int, level: float, temperature: float, seed: int = 0) -> list[Prediction]:
+    chance = random.Random(seed)
+    made = []
+    for number in range(count):
+        margin = chance.uniform(0, 0.4)
+        is_right = chance.random() < 1 / (1 + math.exp(-(level + margin / temperature)))
+        made.append(replace(ONE, sample=str(number), margin=margin, predicted=3 if is_right else 1))
+    return made
+
+
+def test_fitting_finds_the_level_and_temperature_that_made_the_labels() -> None:
+    found = fit(drawn(20_000, -1.0, 0.1), "letters", ("run",))
+    assert found is not None
+    assert found.level["similarity"] == pytest.approx(-1.0, abs=0.1)
+    assert found.temperature == pytest.approx(0.1, rel=0.05)
+    assert (found.n, found.encoder, found.runs) == (20_000, "letters", ("run",))
+
+
+def test_fitted_confidences_are_calibrated_on_other_samples() -> None:
+    found = fit(drawn(5_000, -1.0, 0.1))
+    unseen = abstain(drawn(5_000, -1.0, 0.1, seed=1), None, found)
+    metrics = measure_confidence(unseen)
+    assert metrics is not None
+    assert metrics.is_calibrated
+    assert metrics.calibration_error < 0.03
+
+
+def test_a_margin_that_speaks_against_its_class_is_left_out() -> None:
+    found = fit(drawn(5_000, 1.0, -0.2))
+    assert found is not None
+    assert found.temperature is None
+
+
+def test_a_rung_that_was_always_right_is_not_called_certain() -> None:
+    predictions = [replace(ONE, rung="exact")] * 20 + [replace(ONE, predicted=1)] * 5 + [ONE] * 5
+    found = fit(predictions)
+    assert found is not None
+    assert 0.5 < confidence_of(replace(ONE, rung="exact"), found) < 0.999  # type: ignore[operator]
+
+
+def test_nothing_is_learnt_without_labels_or_from_one_outcome() -> None:
+    assert fit([]) is None
+    assert fit([replace(ONE, label=None)]) is None
+    assert fit([ONE, ONE]) is None
+
+
+def test_what_is_less_sure_than_wanted_abstains_and_counts_as_no_answer() -> None:
+    sure = replace(ONE, sample="2.png", words=(3,))
+    doubtful = replace(ONE, sample="3.png", predicted=1, words=(3,))
+    kept, given_up = abstain([sure, doubtful], 0.6)
+    assert kept == sure
+    assert (given_up.outcome, given_up.predicted) == (Outcome.ABSTAINED, None)
+    assert given_up.reason == "confidence 0.500 is below 0.6"
+    metrics = measure([kept, given_up])
+    assert (metrics.abstained, metrics.answered, metrics.accuracy, metrics.accuracy_answered) == (1, 1, 0.5, 1.0)
+
+
+def test_the_risk_coverage_curve_takes_equal_confidences_together() -> None:
+    sure, right = np.array([0.9, 0.9, 0.5, 0.5]), np.array([1.0, 1.0, 1.0, 0.0])
+    assert risk_coverage(sure, right) == (RiskPoint(0.5, 0.0, 0.9), RiskPoint(1.0, 0.25, 0.5))
+
+
+def test_the_calibration_error_is_the_mean_gap_of_the_bins() -> None:
+    sure, right = np.array([0.95, 0.95, 0.15, 0.15]), np.array([1.0, 0.0, 0.0, 0.0])
+    assert calibration_error(sure, right) == pytest.approx((2 * 0.45 + 2 * 0.15) / 4)
+    assert calibration_error(np.array([1.0]), np.array([1.0])) == 0.0
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_end() -> None:
+    metrics = measure_confidence(abstain(drawn(1_000, 0.0, 0.1), None, LEARNT))
+    assert metrics is not None
+    assert len(metrics.curve) == 100
+    assert metrics.curve[-1].coverage == 1.0
+    assert [point.coverage for point in metrics.curve] == sorted(point.coverage for point in metrics.curve)

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tlac.errors import UnknownNameError
+from tlac.scoring.matching import RULES, ClassIndex, Ladder, Paper, apply_template, find_rule, normalise
+from tlac.types import LMMResponse, Outcome
+
+CLASSES = ("tench", "missile", "great_white_shark", "missile", "T-shirt", "lion")
+
+
+def answered(text: str) -> LMMResponse:
+    return LMMResponse(Outcome.ANSWERED, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("A Great White Shark.", "great_white_shark"),
+        ("the **Tench**", "tench"),
+        ("t shirt", "T-shirt"),
+        ("  LION\n", "lion"),
+        ("\ufb01sh", "fish"),
+        ("Stra\u00dfe", "strasse"),
+        ("cafe\u0301", "caf\u00e9"),
+    ],
+)
+def test_names_are_compared_without_case_articles_punctuation_and_unicode_form(text: str, name: str) -> None:
+    assert normalise(text) == normalise(name)
+
+
+def test_an_article_alone_is_a_name() -> None:
+    assert normalise("The") == "the"
+
+
+@given(st.text())
+def test_normalising_twice_changes_nothing(text: str) -> None:
+    once = normalise(text)
+    # stripping one article may bare another name only if the whole text were articles
+    assert normalise(once) == once
+
+
+def test_a_name_that_stands_twice_means_its_lower_index() -> None:
+    assert ClassIndex(CLASSES).find("Missile") == 1
+
+
+def test_whole_words_are_found_and_parts_of_words_are_not() -> None:
+    index = ClassIndex(CLASSES)
+    assert index.find_words("A tench beside a great white shark, no lioness") == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("tench", 0),
+        ("Great white shark.", 2),
+        ('{"class_index": "5"}', 5),
+        ('{"class_index": 0}', 0),
+        ('{"class_index": "6"}', None),
+        ('{"class_index": -1}', None),
+        ('{"class_index": true}', None),
+        ('{"class_index": "\u00b2"}', None),
+        ('{"class_index": "99999999999999999999"}', None),
+        ('{"class_index"', None),
+        ("{" * 100_000, None),
+        ("I think it is a tench", None),
+        ("", None),
+    ],
+)
+def test_a_choice_is_valid_only_when_it_names_a_listed_class(text: str, chosen: int | None) -> None:
+    assert ClassIndex(CLASSES).read_choice(text) == chosen
+
+
+def test_ladder_takes_an_exact_answer_before_any_choice() -> None:
+    verdict = Ladder().judge(answered("A lion."), answered("tench"), ClassIndex(CLASSES))
+    assert (verdict.index, verdict.rung) == (5, "exact")
+
+
+def test_ladder_takes_the_choice_when_the_answer_is_no_class_name() -> None:
+    verdict = Ladder().judge(answered("A big cat with a mane."), answered("Lion"), ClassIndex(CLASSES))
+    assert (verdict.index, verdict.rung, verdict.choice) == (5, "choice", "lion")
+
+
+@pytest.mark.parametrize("choice", [answered("a cat"), LMMResponse(Outcome.REFUSED, "")])
+def test_ladder_falls_to_the_similarity_of_the_first_answer_when_the_choice_is_invalid(choice: LMMResponse) -> None:
+    verdict = Ladder().judge(answered("A big cat."), choice, ClassIndex(CLASSES))
+    assert (verdict.outcome, verdict.index, verdict.rung, verdict.text) == (
+        Outcome.ANSWERED,
+        None,
+        "similarity",
+        "A big cat",
+    )
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("outcome", [Outcome.REFUSED, Outcome.EMPTY, Outcome.TRUNCATED])
+def test_no_rule_makes_a_class_of_a_non_answer(rule: Ladder, outcome: Outcome) -> None:
+    verdict = rule.judge(LMMResponse(outcome, "lion", reason="blocked"), None, ClassIndex(CLASSES))
+    assert (verdict.outcome, verdict.text, verdict.index, verdict.reason) == (outcome, None, None, "blocked")
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_an_answer_without_words_is_unparsed(rule: Ladder) -> None:
+    assert rule.judge(answered("...!"), None, ClassIndex(CLASSES)).outcome is Outcome.UNPARSED
+
+
+def test_paper_rule_scores_the_last_answer_without_full_stops_and_line_breaks() -> None:
+    verdict = Paper().judge(answered("A lion."), answered("great_white\n_shark."), ClassIndex(CLASSES))
+    assert (verdict.text, verdict.index, verdict.rung) == ("great white shark", None, "similarity")
+    assert Paper().judge(answered("A lion.\nIt rests."), None, ClassIndex(CLASSES)).text == "A lionIt rests"
+
+
+def test_paper_rule_scores_the_name_behind_a_constrained_choice() -> None:
+    verdict = Paper().judge(answered("A fish"), answered('{"class_index": "2"}'), ClassIndex(CLASSES))
+    assert (verdict.text, verdict.choice) == ("great white shark", "great_white_shark")
+
+
+def test_an_unknown_rule_names_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'ladder'"):
+        find_rule("lader")
+
+
+def test_a_template_keeps_braces_of_the_text() -> None:
+    assert apply_template("a photo of a {}", "{x} {0}") == "a photo of a {x} {0}"
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_ascii_is_normalised_as_any_text(text: str) -> None:
+    words = re.sub(r"[^\w\s]", " ", text.casefold().replace("_", " ")).split()
+    while len(words) > 1 and words[0] in {"a", "an", "the"}:
+        words = words[1:]
+    assert normalise(text) == " ".join(words)

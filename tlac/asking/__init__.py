@@ -1,0 +1,1 @@
+"""Phase 1: what is asked, in which order, about every sample."""

@@ -1,0 +1,1 @@
+"""Gets datasets onto this machine, and counts them there."""
