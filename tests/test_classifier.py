@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread
+import threading
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,20 @@ def test_errors_reach_the_caller_after_all_images_were_asked_about(classifier, t
 
     with pytest.raises(CallError, match="fake: down"):
         classifier(fail).classify_many([make_png(1), make_png(2)])
+
+
+def test_it_can_be_forgotten_in_the_midst_of_code_that_holds_a_lock(classifier) -> None:
+    forgotten = [classifier(lambda request: "old car")]
+
+    def forget() -> None:
+        # a pool takes it whenever work is handed in, and garbage may be collected just then
+        with concurrent.futures.thread._global_shutdown_lock:
+            forgotten.clear()
+
+    forgetting = threading.Thread(target=forget, daemon=True)
+    forgetting.start()
+    forgetting.join(10)
+    assert not forgetting.is_alive()
 
 
 @pytest.mark.parametrize("method", ["tlac-shortlist:k=2", "tlac-relook:k=2", "slac-fused"])

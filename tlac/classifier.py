@@ -132,7 +132,7 @@ class Classifier:
         rule = find_rule(matching)
         opened = Store(Path(store) if store else store_folder())
         # nobody has to close a classifier: its store is closed when it is forgotten
-        weakref.finalize(self, opened.close)
+        weakref.finalize(self, loop.deferred(opened.close)).atexit = False
         bench = Bench(opened, is_offline=offline, care=_IMPATIENT)
         self._method: Method = open_method(method)
         if not hasattr(self._method, "ask") or combination_of(self._method) == "vote":

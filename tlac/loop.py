@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 ResultT = TypeVar("ResultT")
@@ -40,3 +40,17 @@ def run(coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
         future.cancel()
         concurrent.futures.wait([future])
         raise
+
+
+def deferred(action: Callable[[], object]) -> Callable[[], None]:
+    """What has `action` done on the loop's thread, and does not wait for it.
+
+    It takes no lock. So a finalizer may be it: garbage is collected in the midst of any code, also of such that holds
+    the lock which the action needs.
+    """
+    running = _running_loop()
+
+    def defer() -> None:
+        running.call_soon_threadsafe(action)
+
+    return defer
