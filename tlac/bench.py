@@ -49,8 +49,7 @@ from tlac.versions import installed_versions
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """What a method made of the samples. `heard` is empty where nobody was asked; its ledger also counts the turns of
-    further trials."""
+    """What a method made of the samples. `heard` is empty where nobody was asked; its ledger counts further trials."""
 
     scored: Scored
     heard: Heard
@@ -125,6 +124,7 @@ class Bench:
         answers, EncoderUnavailableError before anything is asked, StoreError.
         """
         started, started_at = time.monotonic(), datetime.now(timezone.utc)
+        stamp = f"{started_at:%Y%m%d-%H%M%S}"
         method: Method | ImageMethod = open_method(spec.method)
         if isinstance(method, ImageMethod):
             result = self._look(spec, method, progress)
@@ -136,7 +136,6 @@ class Bench:
             predictions = tuple(predictions)
         with begin_run(out) as run:
             metrics = measure(run.keep(predictions))
-            stamp = started_at.strftime("%Y%m%d-%H%M%S")
             record = replace(
                 self._record(spec, result, metrics),
                 run=free_name(out, name_run(stamp, spec.dataset.name, spec.names.backend, spec.method)),
@@ -144,9 +143,7 @@ class Bench:
                 wall_s=round(time.monotonic() - started, 3),
             )
             transcripts = result.heard.transcripts
-            attachments: dict[str, Attachment] = {}
-            if transcripts:
-                attachments[FILE_NAME] = encode_calls(facts_of(transcripts))
+            attachments: dict[str, Attachment] = {FILE_NAME: encode_calls(facts_of(transcripts))} if transcripts else {}
             if with_report:
                 attachments |= _report_files(spec, record, predictions, metrics, tuple(facts_of(transcripts)))
             return run.finish(record, metrics, attachments)
@@ -239,12 +236,10 @@ class Bench:
         transcripts: Iterable[Transcript] = heard.transcripts
         vectors = None
         if images is not None:
-            found = images.find(heard.transcripts, samples)
-            transcripts, vectors = found.mark(heard.transcripts), found.by_sha256
+            found = images.find(transcripts, samples)
+            transcripts, vectors = found.mark(transcripts), found.by_sha256
         scored = scorer.score(restore_choices(transcripts, order), combination_of(method), vectors)
-        changes = None
-        if stopped is None:
-            changes = _try_orders(rotated, heard, interview, concurrency, scorer, scored)
+        changes = _try_orders(rotated, heard, interview, concurrency, scorer, scored) if stopped is None else None
         shown = [classes[place] for place in order]
         reader = StoredAnswers(self._store)
         stored = seat_interview(spec, order, lambda backend: Respondent(backend, reader))
@@ -265,11 +260,8 @@ class Bench:
             self._is_offline,
         )
         samples = choose_samples(spec.dataset, spec.limit, spec.seed)
-        return _Result(method.look(samples, scorer, progress.advance if progress else _ignore), Heard())
-
-
-def _ignore(transcript: Transcript) -> None:
-    pass
+        advance = progress.advance if progress else lambda _: None
+        return _Result(method.look(samples, scorer, advance), Heard())
 
 
 def _try_orders(

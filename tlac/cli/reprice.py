@@ -16,7 +16,8 @@ from tlac.cli.options import json_option, open_store, print_json, store_option
 def reprice(runs: tuple[Path, ...], store: Path | None, as_json: bool) -> None:
     """Tell what the answers of RUNS would cost at today's prices, beside what they did cost. Asks no LMM.
 
-    Prices come from the backend's file, or else from the table inside litellm, whose version is named.
+    Today's prices are those of live calls, also for answers that came in batches. They come from the backend's file, or
+    else from the table inside litellm, whose version is named.
 
     \b
     Example:
