@@ -9,7 +9,6 @@ import asyncio
 import importlib
 import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +18,7 @@ from typing import Any
 from tlac.batch_interface import BatchResult, UnknownBatchError
 from tlac.config import Backend
 from tlac.errors import ConfigError, InputError, PermanentError, RateLimitError, SampleError, TransientError
+from tlac.http_clients import http_errors
 from tlac.images import prepare
 from tlac.lmms.litellm import LiteLLM
 from tlac.lmms.litellm_bodies import Bodies, UnreadableError, WireRequest, open_bodies
@@ -126,15 +126,14 @@ def known_batch(backend: Backend, job: str) -> Iterator[None]:
 @contextmanager
 def translated(backend: Backend, *kinds: type[Exception]) -> Iterator[None]:
     """Turns an SDK's errors of those kinds into tlac's; connections that break are among them."""
-    # SDKs let the errors of the HTTP client through that they happen to use
-    modules = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
-    transport = [getattr(module, name) for module in modules for name in ("HTTPError", "StreamError")]
+    expected: tuple[type[Exception], ...] = (*kinds, *http_errors(), OSError)
     try:
         yield
-    except (*kinds, *transport, OSError) as error:
-        if not isinstance(getattr(error, "status_code", None), int) and isinstance(getattr(error, "code", None), int):
+    except expected as error:
+        code = getattr(error, "code", None)
+        if not isinstance(getattr(error, "status_code", None), int) and isinstance(code, int):
             # where google-genai keeps the HTTP status
-            error.status_code = error.code
+            error.status_code = code  # type: ignore[attr-defined]
         meaning = translate(error, backend)
         if isinstance(meaning, RateLimitError) and getattr(error, "status_code", 429) != 429:
             # a server that asks to wait may have done its work; one that says 429 has not

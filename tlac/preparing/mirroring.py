@@ -17,6 +17,7 @@ import yaml
 
 from tlac.config import DatasetConfig, Mirror, load_dataset_config
 from tlac.errors import ConfigError, TlacError, UsageError
+from tlac.http_clients import http_errors
 from tlac.preparing.downloading import OnBytes, RemoteFile, fetch_file
 
 FOLDER = "mirrors"
@@ -69,12 +70,13 @@ def _look_up(name: str, mirror: Mirror, folder: Path) -> tuple[str, list[RemoteF
     from huggingface_hub import HfApi, hf_hub_url
     from huggingface_hub.hf_api import RepoFile
 
+    unavailable: tuple[type[Exception], ...] = (OSError, ValueError, *http_errors())
     try:
         hub = HfApi()
         commit = hub.dataset_info(mirror.repo, revision=mirror.revision, timeout=60).sha or ""
         tree = hub.list_repo_tree(mirror.repo, recursive=True, revision=commit, repo_type="dataset")
         entries = [entry for entry in tree if isinstance(entry, RepoFile) and _WANTED.fullmatch(entry.path)]
-    except _hub_errors() as error:
+    except unavailable as error:
         reason = " ".join(str(error).split())
         raise TlacError(
             f"{name}: its mirror {mirror.repo} can't be looked up ({reason}): run the command again where the hub "
@@ -88,13 +90,6 @@ def _look_up(name: str, mirror: Mirror, folder: Path) -> tuple[str, list[RemoteF
     if len(files) < 2 or files[0].path.name != "classnames.txt":
         raise TlacError(f"{name}: {mirror.repo} does not hold test/*.tar and classnames.txt: name another mirror")
     return commit, files
-
-
-def _hub_errors() -> tuple[type[BaseException], ...]:
-    """What the hub's client raises, its HTTP library's errors among them: which library that is, has changed twice."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    return (OSError, ValueError, *HfHubHTTPError.__bases__)
 
 
 def _write_dataset_file(config: DatasetConfig, mirror: Mirror, commit: str, path: Path) -> None:

@@ -5,6 +5,7 @@ Does not know who asks, nor how a key is made from an image.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -217,7 +218,7 @@ class Store:
             counts=counts,
             answers=sum(count.answers for count in counts),
             embeddings=self._readers[EMBEDDINGS].count(),
-            size_bytes=sum(map(_size_bytes, self.path.rglob("*"))),
+            size_bytes=sum(_size_bytes(Path(place, name)) for place, _, names in os.walk(self.path) for name in names),
             cost_usd=sum(count.cost_usd for count in counts),
         )
 
@@ -279,7 +280,7 @@ class Store:
 
 def _size_bytes(path: Path) -> int:
     try:
-        return path.stat().st_size if path.is_file() else 0
+        return path.stat().st_size
     except FileNotFoundError:
         # sqlite's own files come and go
         return 0
