@@ -179,6 +179,8 @@ class Matrix:
                 f"stopped in {cell.title}; every answer so far is stored, and the same command goes on from there"
             ) from interrupt
         except TlacError as error:
+            # calls in flight are paid for
+            self.runner.finish()
             return replace(cell, error=error)
 
 
