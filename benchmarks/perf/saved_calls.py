@@ -57,13 +57,12 @@ class _Recorded:
         return LMMResponse(Outcome.ANSWERED, text, usage=usage, cost_usd=cost)
 
 
-def saved_calls(answers: Path | None, samples: int) -> Iterator[Figure]:
+def saved_calls(answers: Path | None, samples: int) -> list[Figure]:
     """Calls, prompt tokens and cost, the paper's way and ours; `answers` is the file of real ones."""
     cases = [_synthetic(samples)]
     if answers is not None and answers.exists():
         cases.insert(0, _real(answers))
-    for case in cases:
-        yield from _count(case)
+    return [figure for case in cases for figure in _count(case)]
 
 
 def _real(path: Path) -> _Case:
