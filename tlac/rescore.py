@@ -21,7 +21,7 @@ from tlac.errors import MissingAnswersError, UsageError
 from tlac.hub_client import forbid_downloads
 from tlac.method_names import IMAGES, combination_of, open_method, scale_of, sees_image
 from tlac.registry import open_encoder, open_image_encoder
-from tlac.report.folder import inherited_files
+from tlac.report.inherited import inherited_files
 from tlac.runs.calibrating import require_encoder
 from tlac.runs.folder import Run, RunRecord, begin_run, free_name, name_run, read_record
 from tlac.runs.lines import PREDICTIONS, read_lines

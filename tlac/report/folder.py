@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from tlac.errors import InputError, TlacError
 from tlac.prompts import PromptSet, load_prompts
-from tlac.report.calls import FILE_NAME, read_calls
+from tlac.report.calls import read_calls
 from tlac.report.run_page import Page, ReportedRun, render_run
 from tlac.report.thumbnails import FOLDER, make_thumbnails, read_thumbnails
 from tlac.runs.folder import read_run
@@ -29,29 +29,6 @@ def report_files(run: ReportedRun, samples: Iterable[Sample]) -> dict[str, bytes
     page = render_run(replace(run, thumbnails=thumbnails), FOLDER)
     files = {f"{FOLDER}/{sha256}.webp": content for sha256, content in thumbnails.items()}
     return files | {REPORT_NAME: page.html.encode()}
-
-
-def inherited_files(parent: Path) -> dict[str, bytes | Iterator[bytes]]:
-    """What a run that is scored again takes over from its parent's folder, by path: thumbnails and what the
-    answers took, so that `tlac report` shows them. Raises InputError."""
-    try:
-        found: dict[str, bytes | Iterator[bytes]] = {
-            path.relative_to(parent).as_posix(): path.read_bytes() for path in (parent / FOLDER).glob("*.webp")
-        }
-    except OSError as error:
-        raise InputError(f"{error.filename}: can't be read: {error.strerror}; is {parent} a run folder?") from error
-    if (parent / FILE_NAME).is_file():
-        found[FILE_NAME] = _pieces(parent / FILE_NAME)
-    return found
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(2**20):
-                yield piece
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror}; is {path.parent} a run folder?") from error
 
 
 def read_reported_run(folder: Path) -> ReportedRun:
