@@ -8,8 +8,10 @@ from conftest import FakeLMM, make_png
 
 from tlac.asking.gather import Gathered, gather
 from tlac.asking.interview import Interview, Respondent
-from tlac.config import Backend, BackendSpec
+from tlac.calls.limiting import LimitedLMM
+from tlac.config import Backend, BackendSpec, Limits
 from tlac.errors import PermanentError, StoreError, TransientError
+from tlac.interfaces import LMM
 from tlac.methods.slac import SLAC
 from tlac.methods.tlac import TLAC
 from tlac.prompts import load_prompts
@@ -19,7 +21,7 @@ CLASSES = ("red car", "old car")
 SAMPLES = [Sample(f"image {number}", make_png(number), number % 2) for number in range(6)]
 
 
-def run(lmm: FakeLMM, method=None, samples=SAMPLES, concurrency: int = 3, **options) -> Gathered:
+def run(lmm: LMM, method=None, samples=SAMPLES, concurrency: int = 3, **options) -> Gathered:
     respondent = Respondent(Backend("fake", "fake.yaml", BackendSpec(adapter="fake", model="m")), lmm)
     interview = Interview(respondent, respondent, load_prompts("default"), CLASSES, **options)
     return asyncio.run(gather(samples, interview, method or SLAC(), concurrency))
@@ -31,20 +33,25 @@ def test_transcripts_come_in_the_order_of_the_samples() -> None:
     assert gathered.stopped is None
 
 
-def test_no_more_than_the_given_number_is_in_flight() -> None:
-    class Counting(FakeLMM):
-        flying = most = 0
+class Counting(FakeLMM):
+    flying = most = 0
 
-        async def ask(self, request: LMMRequest) -> LMMResponse:
-            self.flying += 1
-            self.most = max(self.most, self.flying)
-            await asyncio.sleep(0.001)
-            self.flying -= 1
-            return await super().ask(request)
+    async def ask(self, request: LMMRequest) -> LMMResponse:
+        self.flying += 1
+        self.most = max(self.most, self.flying)
+        await asyncio.sleep(0.001)
+        self.flying -= 1
+        return await super().ask(request)
 
-    lmm = Counting(lambda _: "a car")
-    run(lmm, concurrency=2)
-    assert lmm.most == 2
+
+@pytest.mark.parametrize(("concurrency", "under_way"), [(1, 1), (3, 3), (8, 10)])
+def test_few_more_samples_are_under_way_than_calls_are_wanted_in_flight(concurrency: int, under_way: int) -> None:
+    samples = [Sample(str(number), make_png(number), 0) for number in range(20)]
+    lmm, limited = Counting(lambda _: "a car"), Counting(lambda _: "a car")
+    run(lmm, samples=samples, concurrency=concurrency)
+    assert lmm.most == under_way
+    run(LimitedLMM(limited, Limits(concurrency=concurrency)), samples=samples, concurrency=concurrency)
+    assert limited.most == concurrency
 
 
 def test_stage_2_is_asked_unless_the_answer_is_a_class_name() -> None:

@@ -82,8 +82,11 @@ async def gather_into(  # noqa: PLR0913, PLR0917 - what is asked, how, and who h
     progress: GatherProgress | None = None,
     identify: Identify = _identify,
 ) -> str | None:
-    """Ask `method`'s questions about every sample, at most `concurrency` samples at a time; give `keep` the
-    transcripts in the order of the samples, each as soon as all before it are there.
+    """Ask `method`'s questions about every sample, for `concurrency` calls in flight; give `keep` the transcripts in
+    the order of the samples, each as soon as all before it are there.
+
+    A quarter more samples than that may be under way: so one is ready when a call ends, while that call's answer is
+    still being stored. It is the LMM that keeps calls within their limit (tlac.calls.limiting).
 
     A sample whose image can't be read or whose call fails has a transcript with `failure`. After a
     PermanentError no further sample is asked about, and the rest say so in their `failure`: its text is returned.
@@ -103,7 +106,7 @@ async def gather_into(  # noqa: PLR0913, PLR0917 - what is asked, how, and who h
             if progress is not None:
                 progress.advance(transcript)
 
-    workers = [asyncio.ensure_future(work()) for _ in range(max(1, concurrency))]
+    workers = [asyncio.ensure_future(work()) for _ in range(max(1, concurrency + concurrency // 4))]
     try:
         await asyncio.gather(*workers)
     finally:

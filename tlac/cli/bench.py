@@ -87,7 +87,7 @@ if TYPE_CHECKING:
     metavar="K",
     help="Ask stage 2 again with K rotated class lists; tell how often its choice changes.",
 )
-@click.option("--concurrency", type=click.IntRange(min=1), help="Samples in flight.  [default: the backend's own]")
+@click.option("--concurrency", type=click.IntRange(min=1), help="Calls in flight.  [default: the backend's own]")
 @click.option("--max-cost", type=click.FloatRange(min=0), help="Hard cap in USD for all runs of this command.")
 @engine_options
 @click.option("--retry", type=click.Choice(["refused", "empty", "truncated"]), multiple=True, help="Ask these again.")
