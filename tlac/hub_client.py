@@ -21,24 +21,22 @@ _SWITCHES = ("huggingface_hub.constants", "datasets.config")
 def forbid_downloads() -> None:
     """Have the hub's client use what is on this machine alone, for the rest of this process."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    _switch(dict.fromkeys(_SWITCHES, True))
+    for name in _SWITCHES:
+        if module := sys.modules.get(name):
+            module.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
 
 
 @contextmanager
 def offline_hub() -> Iterator[None]:
-    """As `forbid_downloads`, while it lasts."""
-    before = {name: sys.modules[name].HF_HUB_OFFLINE for name in _SWITCHES if name in sys.modules}
-    _switch(dict.fromkeys(before, True))
+    """Have the hub's client use what is on this machine alone, while it lasts."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
-        _switch(before)
-
-
-def _switch(offline: dict[str, bool]) -> None:
-    for name, is_offline in offline.items():
-        if module := sys.modules.get(name):
-            module.HF_HUB_OFFLINE = is_offline  # type: ignore[attr-defined]
+        constants.HF_HUB_OFFLINE = before
 
 
 def hub_obstacle() -> str:
