@@ -30,7 +30,7 @@ fuzz: $(VENV)/.ready
 
 # against the emulator, or with BACKEND=gemini and a key against the provider; see cassettes/README.md
 record: $(VENV)/.ready
-	TLAC_RECORD_BACKEND=$(BACKEND) $(BIN)/python -m pytest tests/test_cassettes.py --record-mode=rewrite \
+	TLAC_RECORD_BACKEND=$(BACKEND) $(BIN)/python -m pytest tests/lmms/test_cassettes.py --record-mode=rewrite \
 	  -k "recorded_run $(if $(BACKEND),and $(BACKEND) and (slac or tlac))"
 
 # see benchmarks/perf/RESULTS.md; PERF takes options, such as "--only rescoring"

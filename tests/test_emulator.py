@@ -15,10 +15,11 @@ import anthropic.types
 import ollama
 import openai.types.chat
 import pytest
-from emulator import Asked, Emulator, Fault, Reply, random_faults, running_emulator, script_of
-from emulator.tagger import choose
 from google.genai import types as gemini
 from pydantic import BaseModel
+
+from tests.support.emulator import Asked, Emulator, Fault, Reply, random_faults, running_emulator, script_of
+from tests.support.emulator.tagger import choose
 
 HI = {"role": "user", "content": "hi"}
 PATHS = {
@@ -138,7 +139,7 @@ def test_the_tagger_script_chooses_the_class_that_an_answer_names(words: str, in
 
 
 def test_it_can_be_started_by_hand() -> None:
-    command = [sys.executable, "-m", "tests.emulator", "--port", "0"]
+    command = [sys.executable, "-m", "tests.support.emulator", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as process:
         assert process.stdout is not None
         line = process.stdout.readline()

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import make_png
 
+from tests.support.fakes import make_png
 from tlac.errors import InputError
 from tlac.images import IMAGE_SUFFIXES, identify, open_image, prepare
 from tlac.types import Preparation

@@ -8,19 +8,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tlac.classifier import Classification, Classifier, Match, match
+    from tlac.api import Classification, Classifier, Match, match
     from tlac.errors import TlacError
     from tlac.types import Outcome
 
 __all__ = ["Classification", "Classifier", "Match", "Outcome", "TlacError", "match"]
 
 _HOMES = {
-    "Classification": "tlac.classifier",
-    "Classifier": "tlac.classifier",
-    "Match": "tlac.classifier",
+    "Classification": "tlac.api",
+    "Classifier": "tlac.api",
+    "Match": "tlac.api",
     "Outcome": "tlac.types",
     "TlacError": "tlac.errors",
-    "match": "tlac.classifier",
+    "match": "tlac.api",
 }
 
 

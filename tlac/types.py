@@ -225,7 +225,7 @@ class Prediction:
     `predicted` indexes the dataset's classes, None where there is no answer. `score` is the cosine in
     [-1, 1] between the scored text and the predicted class, `margin` that score less the best score of
     any other class; with a method that scores the image too, `score` is in standard deviations above the sample's mean
-    over the classes (see tlac.scoring.image_fusing). `top5` holds (index, score) by falling score. `rung` says what
+    over the classes (see tlac.scoring.similarity). `top5` holds (index, score) by falling score. `rung` says what
     decided. `words` are the classes whose whole name stands in the answer: evidence that decides nothing.
 
     `shortlist` are the classes that stage 2 was shown where it was not shown all, `looked_again` says that it saw

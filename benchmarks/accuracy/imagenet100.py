@@ -21,19 +21,19 @@ from typing import Any
 
 import numpy as np
 
-from tlac.asking.proposing import Nearness
-from tlac.comparing.statistics import holm, mcnemar, pair, paired_difference
-from tlac.config import load_dataset_config, load_encoder_config
-from tlac.litellm_runtime import load_litellm
-from tlac.method_names import open_method
-from tlac.prompts import load_prompts
-from tlac.registry import open_encoder
+from tlac.analysis.statistics import holm, mcnemar, pair, paired_difference
+from tlac.cache.store import Store
+from tlac.config.method_options import open_method
+from tlac.config.prompts import load_prompts
+from tlac.config.registry import open_encoder
+from tlac.config.schemas import load_dataset_config, load_encoder_config
+from tlac.encoders.cached import keep_embeddings
+from tlac.methods.base import Nearness
+from tlac.runtime.litellm_setup import load_litellm
 from tlac.scoring.confidence import abstain, fit, measure_confidence
-from tlac.scoring.embeddings import keep_embeddings
 from tlac.scoring.matching import DEFAULT_TEMPLATE, ClassIndex, find_rule
 from tlac.scoring.metrics import wilson_interval
 from tlac.scoring.scorer import Scorer
-from tlac.store import Store
 from tlac.types import ChoiceTask, Combination, LMMResponse, Outcome, Prediction, TextPart, Transcript, Turn
 
 KINDS = ("sentence", "name")

@@ -61,10 +61,10 @@ async def ask_bodies(address: str, paths: list[Path], concurrency: int) -> float
     """Bare aiohttp, with litellm's transformations of requests and responses."""
     import aiohttp
 
-    from tlac.config import load_backend
+    from tlac.config.prompts import load_prompts
+    from tlac.config.schemas import load_backend
     from tlac.images import identify, prepare
-    from tlac.lmms.litellm_bodies import Bodies
-    from tlac.prompts import load_prompts
+    from tlac.lmms.litellm_requests import Bodies
     from tlac.types import LMMRequest
 
     backend = load_backend("openai-compatible")
@@ -84,7 +84,7 @@ async def ask_bodies(address: str, paths: list[Path], concurrency: int) -> float
 
 async def ask_litellm(address: str, paths: list[Path], concurrency: int) -> float:
     """litellm's acompletion in a semaphore."""
-    from tlac.litellm_runtime import load_litellm
+    from tlac.runtime.litellm_setup import load_litellm
 
     litellm = load_litellm()
 
@@ -105,14 +105,14 @@ async def _timed(address: str, ask: Callable[[Path], Awaitable[object]], paths: 
 
 async def ask_tlac(address: str, paths: list[Path], concurrency: int, method: str) -> float:
     """A run's first phase: store, retries, limits and all."""
-    from tlac.asking.gather import gather
-    from tlac.asking.interview import Interview, Respondent
-    from tlac.calls.stored import StoredLMM
-    from tlac.calls.surround import Care, surround
-    from tlac.config import load_backend
-    from tlac.prompts import load_prompts
-    from tlac.registry import load_plugin, open_lmm
-    from tlac.store import Store
+    from tlac.cache.store import Store
+    from tlac.config.prompts import load_prompts
+    from tlac.config.registry import load_plugin, open_lmm
+    from tlac.config.schemas import load_backend
+    from tlac.evaluation.collect import gather
+    from tlac.lmms.middleware.cache import StoredLMM
+    from tlac.lmms.middleware.stack import Care, surround
+    from tlac.methods.base import Interview, Respondent
     from tlac.types import Sample
 
     shipped = load_backend("openai-compatible")

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.perf.workload import class_names, distinct_answers
+from tlac.cache.store import Store
+from tlac.config.registry import open_encoder
+from tlac.encoders.cached import StoredEncoder
 from tlac.interfaces import TextEncoder
-from tlac.registry import open_encoder
-from tlac.scoring.embeddings import StoredEncoder
-from tlac.store import Store
 from tlac.types import Encoding
 
 

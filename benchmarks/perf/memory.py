@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.perf.workload import BACKEND, PROMPTS, class_names, fill_embeddings, fill_store, repeating_answers
-from tlac.bench import Bench
-from tlac.config import load_backend, load_encoder_config
-from tlac.prompts import load_prompts
-from tlac.run_spec import RunSpec
+from tlac.cache.store import Store
+from tlac.config.prompts import load_prompts
+from tlac.config.schemas import load_backend, load_encoder_config
+from tlac.evaluation.run_config import RunSpec
+from tlac.evaluation.runner import Bench
 from tlac.scoring.matching import find_rule
-from tlac.store import Store
 from tlac.types import Sample
 
 

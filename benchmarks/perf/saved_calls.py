@@ -14,13 +14,13 @@ from pathlib import Path
 
 from benchmarks.perf.figures import Figure
 from benchmarks.perf.workload import class_names, repeating_answers
-from tlac.asking.accounting import count_spending
-from tlac.asking.gather import gather
-from tlac.asking.interview import Interview, Respondent
-from tlac.config import load_backend
+from tlac.config.prompts import load_prompts
+from tlac.config.schemas import load_backend
+from tlac.evaluation.collect import gather
+from tlac.lmms.prices import cost_usd, prices_of
+from tlac.methods.base import Interview, Respondent
 from tlac.methods.tlac import TLAC
-from tlac.prices import cost_usd, prices_of
-from tlac.prompts import load_prompts
+from tlac.results.usage import count_spending
 from tlac.scoring.matching import ClassIndex, find_rule
 from tlac.types import ImagePart, LMMRequest, LMMResponse, Outcome, Sample, TextPart, Transcript, Usage
 

@@ -17,8 +17,9 @@ import tempfile
 import threading
 from pathlib import Path
 
-from tlac.keys import request_document, sha256_of
-from tlac.store import Store, verify_store
+from tlac.cache.store import Store
+from tlac.cache.verify import verify_store
+from tlac.hashing import request_document, sha256_of
 from tlac.types import LMMRequest, LMMResponse, Message, Outcome, TextPart
 
 CLASSES = ", ".join(f"class number {number}" for number in range(100))

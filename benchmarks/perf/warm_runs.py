@@ -32,7 +32,7 @@ def starting(repeats: int) -> Iterator[Figure]:
 
 def _first_call(repeats: int) -> Iterator[Figure]:
     """From the start of a process to the first live call, against litellm's import alone, in turn."""
-    load = [sys.executable, "-c", "from tlac.litellm_runtime import load_litellm; load_litellm()"]
+    load = [sys.executable, "-c", "from tlac.runtime.litellm_setup import load_litellm; load_litellm()"]
     imports, calls, wholes = [], [], []
     with tempfile.TemporaryDirectory() as parent, serving(0.0) as address:
         folder = Path(parent)

@@ -21,16 +21,17 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from tlac.asking.gather import gather
-from tlac.asking.interview import Interview, Respondent
-from tlac.config import load_backend, load_encoder_config
+from tlac.cache.serialization import StoredAnswer, StoredEmbedding
+from tlac.cache.store import Store
+from tlac.config.prompts import load_prompts
+from tlac.config.registry import open_encoder
+from tlac.config.schemas import load_backend, load_encoder_config
+from tlac.evaluation.collect import gather
+from tlac.hashing import document_key, embedding_key, request_document, sha256_of
 from tlac.images import identify
-from tlac.keys import document_key, embedding_key, request_document, sha256_of
-from tlac.methods.slac import SLAC
-from tlac.prompts import load_prompts
-from tlac.registry import open_encoder
+from tlac.methods.base import Interview, Respondent
+from tlac.methods.tlac import SLAC
 from tlac.scoring.matching import DEFAULT_TEMPLATE, apply_template
-from tlac.store import Store, StoredAnswer, StoredEmbedding
 from tlac.types import LMMRequest, LMMResponse, Outcome, Sample, Usage
 
 BACKEND = "openai-compatible"

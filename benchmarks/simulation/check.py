@@ -15,8 +15,8 @@ import numpy as np
 from aiohttp import web
 
 from benchmarks.simulation.model import Cluster, Service, simulate
-from tlac.calls.limiting import LimitedLMM
-from tlac.config import Limits
+from tlac.config.schemas import Limits
+from tlac.lmms.middleware.rate_limit import LimitedLMM
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
 TOLERANCE = 0.25

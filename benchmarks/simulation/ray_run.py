@@ -20,15 +20,15 @@ import PIL.Image
 
 from benchmarks.simulation.check import Compared
 from benchmarks.simulation.model import Cluster, Service, simulate
-from tests.emulator import Asked, Reply, running_emulator
-from tlac.bench import Bench
-from tlac.calls.surround import Care
-from tlac.cluster.engine import RayEngine
-from tlac.config import Backend, load_backend, load_encoder_config
-from tlac.prompts import load_prompts
-from tlac.run_spec import RunSpec
+from tests.support.emulator import Asked, Reply, running_emulator
+from tlac.cache.store import Store
+from tlac.config.prompts import load_prompts
+from tlac.config.schemas import Backend, load_backend, load_encoder_config
+from tlac.engines.ray.engine import RayEngine
+from tlac.evaluation.run_config import RunSpec
+from tlac.evaluation.runner import Bench
+from tlac.lmms.middleware.stack import Care
 from tlac.scoring.matching import find_rule
-from tlac.store import Store
 from tlac.types import Sample
 
 # the emulator answers a handful at a time

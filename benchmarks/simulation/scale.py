@@ -17,7 +17,7 @@ CLASSES = 1000
 EXACT_SHARE, PHRASES_A_CLASS = 0.54, 2
 # tokens as counted in benchmarks/perf/RESULTS.md: (224,467 for 100 + 46 calls, 454,813 for 100 + 100)
 STAGE1_TOKENS, STAGE2_TOKENS, ANSWER_TOKENS = 282, 4266, 8
-# measured by tests/test_simulation.py, which holds these figures against a real log, store and results file
+# measured by tests/benchmarks/test_simulation.py, which holds these figures against a real log, store and results file
 LOG_BYTES, STORE_BYTES, RESULT_BYTES = 910, 1120, 213
 PROMPT_USD, COMPLETION_USD = 0.30, 2.50
 _SIMULATED_CALLS = 40_000

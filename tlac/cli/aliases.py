@@ -37,13 +37,13 @@ def aliases(  # noqa: PLR0913, PLR0917 - one parameter per option
     """
     import yaml
 
-    from tlac import loop
-    from tlac.asking.alias_asking import ask_aliases
-    from tlac.bench import Bench
-    from tlac.calls.budget import Budget
-    from tlac.calls.surround import Care
-    from tlac.config import load_backend, load_dataset_config
-    from tlac.registry import open_dataset
+    from tlac.config.registry import open_dataset
+    from tlac.config.schemas import load_backend, load_dataset_config
+    from tlac.evaluation.aliases import ask_aliases
+    from tlac.evaluation.runner import Bench
+    from tlac.lmms.middleware.budget import Budget
+    from tlac.lmms.middleware.stack import Care
+    from tlac.runtime import aio
 
     config = load_dataset_config(dataset, root)
     # a file that lists its classes needs no images to be there
@@ -51,7 +51,7 @@ def aliases(  # noqa: PLR0913, PLR0917 - one parameter per option
     asked = load_backend(backend)
     with open_store(store) as opened:
         runner = Bench(opened, offline, Care(Budget(max_cost) if max_cost is not None else None))
-        found = loop.run(ask_aliases(classes, runner.respondent(asked), asked.spec.limits.concurrency))
+        found = aio.run(ask_aliases(classes, runner.respondent(asked), asked.spec.limits.concurrency))
     content = yaml.safe_dump({name: list(names) for name, names in found.items()}, allow_unicode=True, sort_keys=False)
     try:
         output.write_text(content, encoding="utf-8")

@@ -19,8 +19,8 @@ def backends() -> None:
 @backends.command("list")
 def list_backends() -> None:
     """List the backends that can be named after --backend."""
-    from tlac.config import load_backend
-    from tlac.resources import list_names
+    from tlac.config.files import list_names
+    from tlac.config.schemas import load_backend
 
     print_rows([(name, load_backend(name).spec.description) for name in list_names("backend")])
 
@@ -32,7 +32,7 @@ def show_backend(name: str) -> None:
     import msgspec
     import yaml
 
-    from tlac.config import load_backend
+    from tlac.config.schemas import load_backend
 
     backend = load_backend(name)
     click.echo(f"# {backend.source}")
@@ -48,11 +48,11 @@ def check_backend(name: str) -> None:
     Example:
       tlac backends check gemini
     """
-    from tlac import loop
-    from tlac.asking.interview import Interview, Respondent
-    from tlac.config import load_backend
-    from tlac.prompts import load_prompts
-    from tlac.registry import open_lmm
+    from tlac.config.prompts import load_prompts
+    from tlac.config.registry import open_lmm
+    from tlac.config.schemas import load_backend
+    from tlac.methods.base import Interview, Respondent
+    from tlac.runtime import aio
 
     backend = load_backend(name)
     respondent = Respondent(backend, open_lmm(backend))
@@ -60,7 +60,7 @@ def check_backend(name: str) -> None:
     # one after the other: a key that is refused shows at the first stage
     for stage, call in (("stage 1", _describe_a_square(interview)), ("stage 2", interview.choose("a red square"))):
         try:
-            response = loop.run(call).response
+            response = aio.run(call).response
         except TlacError as error:
             raise type(error)(f"{backend.name}: {stage}: {error}") from error
         cost = f"${response.cost_usd:.6f}" if response.cost_usd is not None else "price unknown"
@@ -80,3 +80,17 @@ def _red_square() -> bytes:
     picture = io.BytesIO()
     Image.new("RGB", (64, 64), (200, 30, 30)).save(picture, "PNG")
     return picture.getvalue()
+
+
+@click.group()
+def encoders() -> None:
+    """List text encoders."""
+
+
+@encoders.command("list")
+def list_encoders() -> None:
+    """List the text encoders that can be named after --encoder."""
+    from tlac.config.files import list_names
+    from tlac.config.schemas import load_encoder_config
+
+    print_rows([(name, load_encoder_config(name).spec.description) for name in list_names("encoder")])

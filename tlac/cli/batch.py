@@ -11,8 +11,8 @@ from tlac.cli.options import json_option, open_store, print_json, store_option
 from tlac.errors import IncompleteRunError, TlacError, UsageError
 
 if TYPE_CHECKING:
-    from tlac.batches.desk import Desk
-    from tlac.batches.journal import BatchRecord
+    from tlac.engines.batch.journal import BatchRecord
+    from tlac.engines.batch.manager import Desk
 
 
 @click.group()
@@ -39,11 +39,11 @@ def status(store: Path | None, as_json: bool) -> None:
       tlac batch status
       tlac batch status --store shared-store --json
     """
-    from tlac import loop
+    from tlac.runtime import aio
 
     with open_store(store) as opened:
         desk = _desk(opened)
-        rows = [_row(record, loop.run(_state(desk, record))) for record in desk.journal.records()]
+        rows = [_row(record, aio.run(_state(desk, record))) for record in desk.journal.records()]
     if as_json:
         print_json(rows)
         return
@@ -65,7 +65,7 @@ def resume(store: Path | None) -> None:
       tlac batch resume
       tlac batch resume --store shared-store
     """
-    from tlac import loop
+    from tlac.runtime import aio
 
     with open_store(store) as opened:
         desk = _desk(opened)
@@ -73,7 +73,7 @@ def resume(store: Path | None) -> None:
         if not records:
             click.echo(f"no batch is under way in {desk.journal.folder.parent}")
         # one that can't be asked about leaves the others as they are
-        left = sum(loop.run(_advance(desk, record)) for record in records)
+        left = sum(aio.run(_advance(desk, record)) for record in records)
     if left:
         raise IncompleteRunError(f"{left} of {len(records)} batches are still open: `tlac batch resume` goes on")
 
@@ -92,7 +92,7 @@ def cancel(tag: str | None, all_of_them: bool, store: Path | None) -> None:
       tlac batch cancel 20261125T154815-fbd2417d
       tlac batch cancel --all
     """
-    from tlac import loop
+    from tlac.runtime import aio
 
     if (tag is None) == (not all_of_them):
         raise UsageError("name one batch, as `tlac batch status` lists them, or give --all")
@@ -100,13 +100,13 @@ def cancel(tag: str | None, all_of_them: bool, store: Path | None) -> None:
         desk = _desk(opened)
         records = desk.journal.open_records() if tag is None else [desk.journal.find(tag)]
         # as with `resume`, one that fails leaves the others
-        left = sum(not loop.run(_cancel(desk, record)) for record in records)
+        left = sum(not aio.run(_cancel(desk, record)) for record in records)
     if left:
         raise IncompleteRunError(f"{left} of {len(records)} batches could not be cancelled")
 
 
 def _desk(store: Any) -> Desk:
-    from tlac.batches.desk import Desk
+    from tlac.engines.batch.manager import Desk
 
     return Desk(store, say=lambda text: click.echo(f"tlac: {text}", err=True))
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tlac.cli.engines import engine_options, open_engine
 from tlac.cli.options import (
     check_template,
     encoder_option,
+    engine_options,
     json_option,
     matching_option,
+    open_engine,
     open_store,
     print_json,
     prompts_option,
@@ -22,14 +23,14 @@ from tlac.cli.options import (
 from tlac.errors import UsageError
 
 if TYPE_CHECKING:
-    from tlac.bench import Bench
-    from tlac.calls.surround import Care
-    from tlac.cli.matrix import Matrix, Plan
-    from tlac.comparing.matrix import Cell
-    from tlac.comparing.suites import Suite
-    from tlac.config import Backend
+    from tlac.analysis.suite_table import Cell
+    from tlac.config.schemas import Backend
+    from tlac.config.suites import Suite
+    from tlac.evaluation.run_config import RunSpec
+    from tlac.evaluation.runner import Bench
+    from tlac.evaluation.suite_runner import Matrix, Plan
     from tlac.interfaces import Dataset
-    from tlac.run_spec import RunSpec
+    from tlac.lmms.middleware.stack import Care
 
 
 @click.command()
@@ -114,9 +115,9 @@ def bench(**given: Any) -> None:
       tlac bench --method clip --clip-templates coop --dataset dtd --data ~/data
     """
     # here, not above: these import numpy
-    from tlac.bench import Bench
-    from tlac.cli.matrix import raise_worst
-    from tlac.comparing.suites import load_suite
+    from tlac.config.suites import load_suite
+    from tlac.evaluation.runner import Bench
+    from tlac.evaluation.suite_runner import raise_worst
 
     suites = [load_suite(name) for name in given["suites"]]
     if not given["datasets"] and not suites:
@@ -134,10 +135,10 @@ def bench(**given: Any) -> None:
 
 
 def _plan(given: dict[str, Any], suites: list[Suite]) -> Plan:
-    from tlac.cli.matrix import Plan, plan_parts
-    from tlac.config import load_backend
-    from tlac.method_names import combination_of, open_method, with_option
-    from tlac.scoring.image_scoring import ImageMethod
+    from tlac.config.method_options import combination_of, open_method, with_option
+    from tlac.config.schemas import load_backend
+    from tlac.evaluation.suite_runner import Plan, plan_parts
+    from tlac.methods.base import ImageMethod
 
     wanted = given["methods"]
     if given["relook_below"] is not None:
@@ -155,14 +156,13 @@ def _plan(given: dict[str, Any], suites: list[Suite]) -> Plan:
 
 
 def _matrix(given: dict[str, Any], runner: Bench, plan: Plan) -> Matrix:
-    from tlac.cli.matrix import Matrix
-    from tlac.config import load_encoder_config
-    from tlac.prompts import load_prompts
-    from tlac.run_spec import RunSpec
-    from tlac.runs.calibrating import read_calibration
-    from tlac.runs.reuse import Finished
-    from tlac.scoring.aliases import read_aliases
-    from tlac.scoring.matching import find_rule
+    from tlac.config.prompts import load_prompts
+    from tlac.config.schemas import load_encoder_config
+    from tlac.evaluation.reuse import Finished
+    from tlac.evaluation.run_config import RunSpec
+    from tlac.evaluation.suite_runner import Matrix
+    from tlac.scoring.confidence import read_calibration
+    from tlac.scoring.matching import find_rule, read_aliases
 
     encoder, prompts = load_encoder_config(given["encoder"]), load_prompts(given["prompts"])
     rule, template = find_rule(given["matching"]), check_template(given["template"])
@@ -204,10 +204,9 @@ def _matrix(given: dict[str, Any], runner: Bench, plan: Plan) -> Matrix:
 
 
 def _show(cells: list[Cell], suites: list[Suite], as_json: bool) -> None:
-    from tlac.cli.matrix import failures_document
-    from tlac.cli.suite_tables import print_suite, suite_document
-    from tlac.cli.tables import print_runs
-    from tlac.runs.folder import summary
+    from tlac.cli.tables import print_runs, print_suite, suite_document
+    from tlac.evaluation.suite_runner import failures_document
+    from tlac.results.record import summary
 
     # a cell may stand in two suites
     found = {cell.run.folder: cell for cell in cells if cell.run is not None}
@@ -230,8 +229,8 @@ def _show(cells: list[Cell], suites: list[Suite], as_json: bool) -> None:
 
 
 def _care(given: dict[str, Any]) -> Care:
-    from tlac.calls.budget import Budget
-    from tlac.calls.surround import Care
+    from tlac.lmms.middleware.budget import Budget
+    from tlac.lmms.middleware.stack import Care
 
     budget = Budget(given["max_cost"]) if given["max_cost"] is not None else None
     return Care(budget, given["concurrency"], say=lambda text: click.echo(f"tlac: {text}", err=True))

@@ -4,13 +4,177 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tlac.cli.cache_explain import explain_sample
-from tlac.cli.cache_packs import export_answers, import_answers
-from tlac.cli.options import json_option, open_store, print_json, store_option
-from tlac.errors import StoreError
+from tlac.cli.options import json_option, matching_option, open_store, print_json, prompts_option, store_option
+from tlac.errors import InputError, StoreError, UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from tlac.cache.pack_format import PromptsRecord
+    from tlac.cache.select import Selection
+    from tlac.cache.store import Store
+    from tlac.interfaces import Dataset
+    from tlac.types import Sample
+
+
+_SHOWN_CONFLICTS = 10
+
+
+@click.command("export")
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option("--backend", help="The answers of this backend.")
+@click.option("--dataset", help="Only those that a run on this dataset asks for; goes with --backend.")
+@click.option("--method", default="tlac", show_default=True, help="That run's method.")
+@prompts_option
+@matching_option
+@click.option("--data", "root", type=click.Path(path_type=Path), help="Folder that holds the datasets' folders.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="FILE.jsonl or FILE.jsonl.zst")
+@click.option("--provenance", help="Where the answers come from, in words that a stranger understands.")
+@click.option("--with-embeddings", is_flag=True, help="Add the stored text embeddings.")
+@store_option
+def export_answers(run: Path | None, output: Path, store: Path | None, **given: Any) -> None:
+    """Write stored answers to a response pack: those of a RUN, of a --backend, or of a backend on a --dataset.
+
+    A pack is text. It holds requests without images, responses, usage and model versions, and never a key.
+
+    \b
+    Examples:
+      tlac cache export runs/20300101-120000-caltech101-gemini-tlac -o caltech101.jsonl.zst
+      tlac cache export --backend gemini --dataset cifar10-samples -o cifar10.jsonl.zst --with-embeddings
+    """
+    from tlac.cache.pack_transfer import export_pack
+
+    if (run is None) == (given["backend"] is None):
+        raise UsageError("name a run folder, or a --backend: one of the two")
+    with open_store(store) as opened:
+        selection, prompts, origin = _selection(opened, run, given)
+        manifest = export_pack(
+            opened,
+            output,
+            selection,
+            given["provenance"] or origin,
+            prompts,
+            None if given["with_embeddings"] else (),
+        )
+    click.echo(
+        f"{manifest.answers:,} answers and {manifest.embeddings:,} text embeddings of {manifest.backend}: {output}"
+    )
+
+
+def _selection(store: Store, run: Path | None, given: dict[str, Any]) -> tuple[Selection, PromptsRecord | None, str]:
+    from tlac.cache.pack_format import PromptsRecord
+    from tlac.cache.select import Selection
+    from tlac.results.folder import read_record
+    from tlac.results.predictions import PREDICTIONS, read_predictions
+
+    if run is not None:
+        record = read_record(run)
+        found = [key for prediction in read_predictions(run / PREDICTIONS) for key in prediction.keys]
+        prompts = PromptsRecord(record.prompts, record.digests["prompts"])
+        return Selection(keys=frozenset(found)), prompts, f"run {record.run}"
+    if given["dataset"] is None:
+        return Selection(backend=given["backend"]), None, f"all stored answers of {given['backend']}"
+    return _asked_on_dataset(store, given)
+
+
+def _asked_on_dataset(store: Store, given: dict[str, Any]) -> tuple[Selection, PromptsRecord | None, str]:
+    from tlac.cache.pack_format import PromptsRecord
+    from tlac.cache.select import Selection
+    from tlac.cli.options import read_inquiry
+    from tlac.evaluation.dry_run import recall
+
+    inquiry, dataset = read_inquiry(given)
+    keys = recall(inquiry, dataset, dataset, store).keys
+    if not keys:
+        raise InputError(f"the store has no answer of {inquiry.backend.name} on {dataset.name} with these prompts")
+    prompts = PromptsRecord(inquiry.prompts.name, inquiry.prompts.digest)
+    return Selection(keys=keys), prompts, f"{inquiry.backend.name} on {dataset.name}, {inquiry.method}"
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@store_option
+def import_answers(file: Path, store: Path | None) -> None:
+    """Add the answers of a response pack to the store, once every line of it has been checked.
+
+    What the store has stays as it is. A pack that answers a stored request otherwise is refused as a whole, and
+    the first such requests are listed.
+
+    \b
+    Example:
+      tlac cache import caltech101.jsonl.zst
+    """
+    from tlac.cache.pack_transfer import import_pack
+
+    with open_store(store) as opened:
+        found = import_pack(opened, file)
+        path = opened.path
+    for conflict in found.conflicts[:_SHOWN_CONFLICTS]:
+        ours, theirs = (" ".join(text.split())[:60] for text in (conflict.ours, conflict.theirs))
+        click.echo(f"{conflict.stage} {conflict.key[:12]}: the store says {ours!r}, the pack {theirs!r}", err=True)
+    if found.conflicts:
+        raise InputError(
+            f"{file}: contradicts {len(found.conflicts)} stored answers; nothing was imported: replay it with "
+            f"--backend pack:{file}, or import it into another --store"
+        )
+    click.echo(
+        f"{found.added:,} answers and {found.embeddings_added:,} text embeddings added to {path}; "
+        f"{found.present:,} answers were there"
+    )
+
+
+@click.command("explain")
+@click.argument("sample")
+@click.option("--backend", required=True, help="The LMM that would be asked.")
+@click.option("--dataset", required=True, help="The dataset that the sample is of.")
+@click.option("--method", default="tlac", show_default=True, help="slac or tlac.")
+@prompts_option
+@matching_option
+@click.option("--data", "root", type=click.Path(path_type=Path), help="Folder that holds the datasets' folders.")
+@store_option
+def explain_sample(sample: str, store: Path | None, **given: Any) -> None:
+    """Say whether a SAMPLE's answers are stored, and if not, how the nearest stored request differs.
+
+    SAMPLE is an id as in predictions.jsonl.
+
+    \b
+    Example:
+      tlac cache explain imagenet_00_243.jpg --backend gemini --dataset imagenet-samples
+    """
+    from tlac.cache.select import explain
+    from tlac.cli.options import read_inquiry
+    from tlac.evaluation.dry_run import recall
+    from tlac.hashing import request_document
+
+    inquiry, dataset = read_inquiry(given)
+    with open_store(store) as opened:
+        found = recall(inquiry, dataset, [_find(sample, dataset)], opened)
+        (transcript,) = found.transcripts
+        if transcript.failure is not None and transcript.failure.kind == "sample":
+            raise InputError(transcript.failure.reason)
+        for turn in transcript.turns:
+            words = " ".join(turn.response.text.split())[:60]
+            click.echo(f"{turn.stage}: stored as {turn.key[:12]}: {turn.response.outcome} {words!r}")
+        for request in found.missing:
+            explanation = explain(opened, request_document(request))
+            click.echo(f"{request.stage}: not stored; its key is {explanation.key[:12]}")
+            if explanation.nearest is None:
+                click.echo("  the store holds no answer at all")
+                continue
+            click.echo(f"  nearest stored request: {explanation.nearest[:12]}; it differs in")
+            for difference in explanation.differences:
+                click.echo(f"    {difference.field}: asked {difference.asked}, stored {difference.stored}")
+
+
+def _find(name: str, dataset: Dataset) -> Sample:
+    ids = []
+    for sample in dataset:
+        if sample.id == name:
+            return sample
+        ids.append(sample.id)
+    raise UnknownNameError("sample", name, ids)
 
 
 @click.group()
@@ -27,7 +191,7 @@ cache.add_command(explain_sample)
 @store_option
 def show_path(store: Path | None) -> None:
     """Print the folder of stored answers."""
-    from tlac.store import store_folder
+    from tlac.cache.store import store_folder
 
     click.echo(store or store_folder())
 
@@ -50,9 +214,9 @@ def show_stats(dataset: str | None, root: Path | None, store: Path | None, as_js
     from rich.console import Console
     from rich.table import Table
 
-    from tlac.asking.recall import concerns
-    from tlac.config import load_dataset_config
-    from tlac.registry import open_dataset
+    from tlac.config.registry import open_dataset
+    from tlac.config.schemas import load_dataset_config
+    from tlac.evaluation.dry_run import concerns
 
     about = concerns(open_dataset(load_dataset_config(dataset, root))) if dataset else None
     with open_store(store) as opened:
@@ -89,7 +253,8 @@ def verify(store: Path | None, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from tlac.store import store_folder, verify_store
+    from tlac.cache.store import store_folder
+    from tlac.cache.verify import verify_store
 
     folder = store or store_folder()
     found = verify_store(folder)
@@ -122,7 +287,7 @@ def prune_answers(
       tlac cache prune --outcome refused --dry-run
       tlac cache prune --backend gpt-4o --older-than 365
     """
-    from tlac.store import Selection, prune, prune_damaged
+    from tlac.cache.select import Selection, prune, prune_damaged
     from tlac.types import Outcome
 
     with open_store(store) as opened:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from tlac.cli.options import (
     store_option,
     template_option,
 )
+from tlac.errors import InputError
 
 
 @click.command()
@@ -45,7 +49,7 @@ def classify(images: tuple[str, ...], classes: str, as_json: bool, **given: Any)
     """
     from dataclasses import asdict
 
-    from tlac.classifier import Classifier
+    from tlac.api import Classifier
 
     check_template(given["template"])
     classifier = Classifier(given.pop("backend"), split_classes(classes), **given)
@@ -59,3 +63,95 @@ def classify(images: tuple[str, ...], classes: str, as_json: bool, **given: Any)
         verdict = result.class_name or f"no answer ({result.outcome})"
         score = f"  {result.score:.3f} by {result.rung}" if result.score is not None else ""
         click.echo(f"{image}  {verdict}{score}  {' '.join((result.answer or '').split())!r}")
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--classes", required=True, help='Class names, "red car, old car", or a text file with one a line.')
+@encoder_option
+@matching_option
+@template_option
+def match(file: Path, classes: str, encoder: str, matching: str, template: str) -> None:
+    """Map answers that you already have onto classes.
+
+    FILE is text (one answer a line), CSV or JSON Lines with a column `answer` and perhaps `choice`; - reads
+    text from standard input. Prints JSON Lines with predicted, class_name, score, margin and rung added to
+    what each row held.
+
+    \b
+    Examples:
+      tlac match answers.txt --classes "red car, old car" --encoder minilm
+      tlac match answers.csv --classes names.txt --matching paper > matched.jsonl
+    """
+    from tlac.api import match as match_answers
+
+    rows = read_answers(file)
+    matches = match_answers(
+        [row["answer"] for row in rows],
+        split_classes(classes),
+        choices=[row.get("choice") or None for row in rows],
+        encoder=encoder,
+        matching=matching,
+        template=check_template(template),
+    )
+    for row, found in zip(rows, matches, strict=True):
+        verdict = {
+            "predicted": found.index,
+            "class_name": found.class_name,
+            "score": found.score,
+            "margin": found.margin,
+            "rung": found.rung,
+        }
+        click.echo(json.dumps({**row, **verdict}, ensure_ascii=False))
+
+
+def read_answers(file: Path) -> list[dict[str, Any]]:
+    """The rows of a file of answers, each with a text `answer`. Raises InputError naming file and line."""
+    try:
+        with click.open_file(str(file), encoding="utf-8-sig") as opened:  # opens - as standard input
+            text: str = opened.read()
+    except FileNotFoundError as error:
+        raise InputError(f"{file}: no such file; give a .txt, .csv or .jsonl of answers, or - for stdin") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: can't be read as UTF-8 text: {error}") from error
+    if file.suffix.lower() == ".csv":
+        rows = _read_csv(text, file)
+    elif file.suffix.lower() in (".jsonl", ".ndjson"):
+        rows = _read_json_lines(text, file)
+    else:
+        rows = [{"answer": line} for line in text.splitlines() if line.strip()]
+    if not rows:
+        raise InputError(f"{file}: holds no answers")
+    return rows
+
+
+def _read_csv(text: str, file: Path) -> list[dict[str, Any]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        rows: list[dict[str, Any]] = list(reader)
+    except csv.Error as error:
+        raise InputError(f"{file}: line {reader.line_num}: not valid CSV: {error}") from error
+    if "answer" not in (reader.fieldnames or ()):
+        found = ", ".join(reader.fieldnames or ()) or "none"
+        raise InputError(f"{file}: needs a column named 'answer' in its first line; found: {found}")
+    for number, row in enumerate(rows, start=2):
+        if None in row or row["answer"] is None:
+            raise InputError(f"{file}: row {number} has another number of columns than the first line")
+    return rows
+
+
+def _read_json_lines(text: str, file: Path) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{file}: line {number}: not valid JSON: {error}") from error
+        if not isinstance(row, dict) or not isinstance(row.get("answer"), str):
+            raise InputError(f"{file}: line {number}: needs a key 'answer' with text")
+        if not isinstance(row.get("choice"), (str, type(None))):
+            raise InputError(f"{file}: line {number}: 'choice' must be text or null")
+        rows.append(row)
+    return rows

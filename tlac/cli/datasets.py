@@ -14,8 +14,8 @@ from tlac.cli.options import json_option, print_json, print_rows
 from tlac.errors import TlacError
 
 if TYPE_CHECKING:
-    from tlac.config import DatasetConfig
-    from tlac.preparing.verify import Verification
+    from tlac.config.schemas import DatasetConfig
+    from tlac.datasets.prepare.verify import Verification
 
 _data_option = click.option(
     "--data", "root", type=click.Path(path_type=Path), help="Folder that holds the datasets' folders."
@@ -31,8 +31,8 @@ def datasets() -> None:
 @datasets.command("list")
 def list_datasets() -> None:
     """List the datasets that can be named after --dataset."""
-    from tlac.config import load_dataset_config
-    from tlac.resources import list_names
+    from tlac.config.files import list_names
+    from tlac.config.schemas import load_dataset_config
 
     print_rows([(name, load_dataset_config(name).spec.description) for name in list_names("dataset")])
 
@@ -53,9 +53,9 @@ def show_dataset(name: str, root: Path | None, split: str, subset: str, as_json:
       tlac datasets show imagenet-samples --json
       tlac datasets show dtd --data ~/data --split novel
     """
-    from tlac.config import load_dataset_config
-    from tlac.identity import dataset_digest
-    from tlac.registry import open_dataset
+    from tlac.config.registry import open_dataset
+    from tlac.config.schemas import load_dataset_config
+    from tlac.hashing import dataset_digest
 
     config = load_dataset_config(name, root, split, subset)
     dataset = open_dataset(config)
@@ -92,7 +92,7 @@ def verify(name: str, root: Path | None, quick: bool, as_json: bool) -> None:
       tlac datasets verify dtd --data ~/data
       tlac datasets verify folder:my-photos --json
     """
-    from tlac.config import load_dataset_config
+    from tlac.config.schemas import load_dataset_config
 
     _verify(load_dataset_config(name, root), not quick, as_json)
 
@@ -114,7 +114,7 @@ def prepare(name: str, root: Path | None, mirror: bool, as_json: bool) -> None:
       tlac datasets prepare eurosat --data ~/data
       tlac datasets prepare sun397 --data ~/data --mirror
     """
-    from tlac.config import load_dataset_config
+    from tlac.config.schemas import load_dataset_config
 
     config = load_dataset_config(name, root)
     try:
@@ -128,8 +128,8 @@ def prepare(name: str, root: Path | None, mirror: bool, as_json: bool) -> None:
 
 
 def _prepare_files(name: str, config: DatasetConfig, as_json: bool) -> None:
-    from tlac.cli.downloads import show_downloads
-    from tlac.preparing.prepare import prepare_dataset
+    from tlac.cli.progress import show_downloads
+    from tlac.datasets.prepare.prepare import prepare_dataset
 
     download = config.spec.download
     if download.torchvision and not download.archives and not as_json:
@@ -148,9 +148,9 @@ def _prepare_files(name: str, config: DatasetConfig, as_json: bool) -> None:
 
 
 def _prepare_mirror(config: DatasetConfig, as_json: bool) -> None:
-    from tlac.cli.downloads import show_downloads
-    from tlac.config import load_dataset_config
-    from tlac.preparing.mirroring import fetch_mirror
+    from tlac.cli.progress import show_downloads
+    from tlac.config.schemas import load_dataset_config
+    from tlac.datasets.prepare.mirror import fetch_mirror
 
     with show_downloads(as_json) as on_bytes:
         mirrored = fetch_mirror(config, on_bytes)
@@ -169,7 +169,7 @@ def _whereabouts(is_downloaded: bool, folder: Path) -> str:
 
 def _verify(config: DatasetConfig, looks_into: bool, as_json: bool, prepared: dict[str, Any] | None = None) -> None:
     """Print what verifying finds, after `prepared` where that was done first. Raises TlacError for any finding."""
-    from tlac.preparing.verify import verify_dataset
+    from tlac.datasets.prepare.verify import verify_dataset
 
     with _image_progress(config.name, as_json) as on_image:
         found = verify_dataset(config, on_image, looks_into)

@@ -10,7 +10,7 @@ import click
 from tlac.cli.options import json_option, matching_option, open_store, print_json, prompts_option, store_option
 
 if TYPE_CHECKING:
-    from tlac.asking.estimate import StageEstimate
+    from tlac.evaluation.estimate import StageEstimate
 
 
 @click.command()
@@ -40,9 +40,9 @@ def estimate(store: Path | None, as_json: bool, **given: Any) -> None:
     """
     from dataclasses import asdict
 
-    from tlac.asking.estimate import estimate as reckon
-    from tlac.cli.inquiry import read_inquiry
-    from tlac.run_spec import choose_samples
+    from tlac.cli.options import read_inquiry
+    from tlac.evaluation.estimate import estimate as reckon
+    from tlac.evaluation.run_config import choose_samples
 
     inquiry, dataset = read_inquiry(given)
     samples = list(choose_samples(dataset, given["limit"], given["seed"]))

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from tlac.errors import UsageError
+
+if TYPE_CHECKING:
+    from tlac.cache.store import Store
+    from tlac.evaluation.dry_run import Inquiry
+    from tlac.evaluation.engine import Engine
+    from tlac.interfaces import Dataset
+    from tlac.lmms.middleware.stack import Care
+
 
 store_option = click.option(
     "--store",
@@ -41,7 +51,7 @@ def check_template(template: str) -> str:
 
 def open_store(path: Path | None) -> Any:
     """The store in that folder or the default one; what it had to repair is said on stderr."""
-    from tlac.store import Store, store_folder
+    from tlac.cache.store import Store, store_folder
 
     store = Store(path or store_folder())
     for warning in store.warnings:
@@ -73,3 +83,75 @@ def split_classes(text: str) -> list[str]:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"{path}: can't be read as text: {error}", param_hint="--classes") from error
+
+
+def read_inquiry(given: dict[str, Any]) -> tuple[Inquiry, Dataset]:
+    """The inquiry and dataset that --backend, --dataset, --method, --prompts, --matching and --data name.
+
+    Raises UnknownNameError, ConfigError, InputError.
+    """
+    from tlac.config.prompts import load_prompts
+    from tlac.config.registry import open_dataset
+    from tlac.config.schemas import load_backend, load_dataset_config
+    from tlac.evaluation.dry_run import Inquiry
+    from tlac.scoring.matching import find_rule
+
+    backend = load_backend(given["backend"])
+    inquiry = Inquiry(backend, backend, given["method"], load_prompts(given["prompts"]), find_rule(given["matching"]))
+    return inquiry, open_dataset(load_dataset_config(given["dataset"], given.get("root")))
+
+
+_OPTIONS = (
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="Ask from this process, or from the workers of a Ray cluster (extra: tlac[ray]).",
+    ),
+    click.option(
+        "--ray-address", metavar="ADDRESS", help="Ray cluster to join, such as auto.  [default: start one here]"
+    ),
+    click.option("--parallelism", type=click.IntRange(min=1), help="Ray workers.  [default: one for each CPU]"),
+    click.option(
+        "--batch",
+        is_flag=True,
+        help="Ask through the provider's batch interface: half the price, answers within a day.",
+    ),
+)
+
+
+def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that `open_engine` reads."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def open_engine(given: dict[str, Any], store: Store, care: Care) -> Engine | None:
+    """What the options ask for; None for this process. Raises UsageError for options that don't go together."""
+    is_ray = given["engine"] == "ray"
+    if not is_ray and (given["ray_address"] or given["parallelism"]):
+        raise UsageError("--ray-address and --parallelism belong to --engine ray: add it, or leave them out")
+    if is_ray and given["batch"]:
+        raise UsageError("--engine ray and --batch are two ways to ask: choose one")
+    if (is_ray or given["batch"]) and given["order_trials"]:
+        raise UsageError("--order-trials asks from this process: run it by itself, after --engine ray or --batch")
+    if is_ray:
+        return _ray(given, store, care)
+    return _batch(given, store, care) if given["batch"] else None
+
+
+def _ray(given: dict[str, Any], store: Store, care: Care) -> Engine:
+    from tlac.engines.ray.engine import RayEngine
+    from tlac.types import Outcome
+
+    retry = [Outcome(name) for name in given["retry"]]
+    return RayEngine(store, care, given["ray_address"], given["parallelism"], retry)
+
+
+def _batch(given: dict[str, Any], store: Store, care: Care) -> Engine:
+    from tlac.engines.batch.engine import BatchEngine
+    from tlac.types import Outcome
+
+    return BatchEngine(store, care, [Outcome(name) for name in given["retry"]])

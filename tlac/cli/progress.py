@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 from rich.console import Console, Group
+from rich.filesize import decimal
 from rich.live import Live
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from tlac.datasets.prepare.download import OnBytes
 from tlac.types import Transcript
 
 _PLAIN_EVERY_S = 10.0
@@ -89,7 +92,7 @@ class LiveView:
             self._place += 1
 
     def advance(self, transcript: Transcript) -> None:
-        """See tlac.asking.gather.GatherProgress."""
+        """See tlac.evaluation.collect.GatherProgress."""
         tally = self._tally
         if tally is None:
             return
@@ -170,3 +173,46 @@ def show_runs(cells: int, cap_usd: float | None = None, console: Console | None 
     is_live = console.is_terminal
     with Live(view, console=console, transient=True, refresh_per_second=5) if is_live else nullcontext():
         yield view
+
+
+_DOWNLOAD_EVERY_S = 10.0
+
+
+@contextmanager
+def show_downloads(is_quiet: bool = False, console: Console | None = None) -> Iterator[OnBytes | None]:
+    """What downloads report to, for as long as they take; nothing where it is to be quiet."""
+    console = console or Console(stderr=True)
+    if is_quiet:
+        yield None
+    elif console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+            yield _bars(progress)
+    else:
+        yield _lines(console)
+
+
+def _bars(progress: Progress) -> OnBytes:
+    tasks = {}
+
+    def on_bytes(name: str, done: int, total: int | None) -> None:
+        if name not in tasks:
+            # what was there before counts as done, but not for the speed
+            tasks[name] = progress.add_task(name, total=total, completed=done)
+        progress.update(tasks[name], completed=done, total=total)
+
+    return on_bytes
+
+
+def _lines(console: Console) -> OnBytes:
+    printed: dict[str, float] = {}
+
+    def on_bytes(name: str, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if name in printed and done != total and now - printed[name] < _DOWNLOAD_EVERY_S:
+            return
+        printed[name] = now
+        size = f" of {decimal(total)}" if total is not None else ""
+        console.print(f"{name}: {decimal(done)}{size}", soft_wrap=True, markup=False, highlight=False)
+
+    return on_bytes

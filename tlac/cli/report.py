@@ -39,8 +39,8 @@ def report(runs: tuple[Path, ...], output: Path | None, figures: Path | None) ->
       tlac report runs -o comparison.html
       tlac report runs --figures figures
     """
-    from tlac.report.folder import read_reported_run
-    from tlac.runs.folder import find_runs
+    from tlac.report.files import read_reported_run
+    from tlac.results.folder import find_runs
 
     folders = list(dict.fromkeys(folder.resolve() for place in runs for folder in find_runs(place)))
     if not folders:
@@ -58,9 +58,9 @@ def report(runs: tuple[Path, ...], output: Path | None, figures: Path | None) ->
 def _write_page(runs: Sequence[ReportedRun], path: Path, own_folder: Path | None) -> None:
     from tlac.report.comparison import all_thumbnails
     from tlac.report.comparison_page import render_comparison
-    from tlac.report.folder import write_page
+    from tlac.report.files import write_page
     from tlac.report.run_page import render_run
-    from tlac.report.thumbnails import FOLDER
+    from tlac.results.folder import FOLDER
 
     images = FOLDER if own_folder is not None and path.parent.resolve() == own_folder else f"{path.stem}-images"
     page = render_run(runs[0], images) if len(runs) == 1 else render_comparison(runs, images)
@@ -68,8 +68,7 @@ def _write_page(runs: Sequence[ReportedRun], path: Path, own_folder: Path | None
 
 
 def _write_figures(runs: Sequence[ReportedRun], folder: Path) -> list[Path]:
-    from tlac.report.figures import draw_comparison, draw_run
-    from tlac.report.paper_tables import comparison_tables, run_tables, to_latex, to_markdown
+    from tlac.report.paper import comparison_tables, draw_comparison, draw_run, run_tables, to_latex, to_markdown
 
     written = draw_run(runs[0], folder) if len(runs) == 1 else draw_comparison(runs, folder)
     tables = run_tables(runs[0]) if len(runs) == 1 else comparison_tables(runs)

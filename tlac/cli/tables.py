@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from tlac.asking.order import OrderTrials
-from tlac.runs.folder import Run, RunRecord
+from tlac.analysis.suite_table import Cell, Harmonic, Series, harmonics_of, series_of
+from tlac.config.suites import Gain, Published, Suite, load_gains, load_published
+from tlac.results.record import OrderTrials, Run, RunRecord
 
 # what a row of runs may differ in beside dataset, backend and method
 _SETTINGS = ("matching", "encoder", "template", "prompts")
@@ -119,3 +122,170 @@ def _truncation(record: RunRecord) -> str | None:
         f"{record.dataset}, {record.backend}, {record.method}: {record.encoder} cut {record.truncated_texts} texts "
         f"and {record.truncated_classes} class names that are longer than its window"
     )
+
+
+_WIDTH = 80
+_NAME_WIDTH = 26
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A line of the table: texts by dataset, the average, and how many datasets it is over."""
+
+    name: str
+    texts: Mapping[str, str]
+    mean: float | None
+    over: str
+
+
+def suite_document(suite: Suite, cells: Sequence[Cell]) -> dict[str, Any]:
+    """A suite as `--json` prints it: shares in [0, 1], published rows marked as such."""
+    series = series_of((cell for cell in cells if cell.suite == suite.name), suite.spec.datasets)
+    splits = list(dict.fromkeys(one.split for one in series))
+    return {
+        "suite": suite.name,
+        "datasets": list(suite.spec.datasets),
+        "rows": [_series_document(one) for one in series],
+        "harmonic": [asdict(one) for one in harmonics_of(series)],
+        "published": [
+            {"split": split, "published": True, **_published_document(figure)}
+            for split in splits
+            for figure in load_published(suite.name, split)
+        ],
+        "published_gains": [
+            {"split": split, **asdict(gain)} for split in splits for gain in load_gains(suite.name, split)
+        ],
+    }
+
+
+def _series_document(series: Series) -> dict[str, Any]:
+    return {
+        "backend": series.backend,
+        "method": series.method,
+        "split": series.split,
+        "published": False,
+        "mean": series.mean,
+        "complete": series.complete,
+        "total": series.total,
+        "by_dataset": {name: _cell_document(cell) for name, cell in series.cells.items()},
+    }
+
+
+def _cell_document(cell: Cell) -> dict[str, Any]:
+    return {
+        "accuracy": cell.run.metrics.accuracy if cell.run else None,
+        "complete": cell.is_complete,
+        "reused": cell.is_reused,
+        "run": str(cell.run.folder) if cell.run else None,
+        "error": str(cell.error) if cell.error else None,
+    }
+
+
+def _published_document(figure: Published) -> dict[str, Any]:
+    document = asdict(figure)
+    document["digitised"] = document.pop("is_digitised")
+    return document
+
+
+def print_suite(suite: Suite, cells: Sequence[Cell]) -> None:
+    """Top-1 accuracy in percent: a block of datasets at a time, the averages last; then H."""
+    console = Console()
+    series = series_of((cell for cell in cells if cell.suite == suite.name), suite.spec.datasets)
+    for split in dict.fromkeys(one.split for one in series):
+        ours = [_series_row(one) for one in series if one.split == split]
+        figures = load_published(suite.name, split)
+        published = [_published_row(figure) for figure in figures]
+        _print_rows(console, f"{suite.name}, {split} classes: top-1 in %", suite.spec.datasets, ours, published)
+        if any(row.texts.get(name, "").endswith("*") for row in ours for name in row.texts):
+            _print_suite_note(console, "* incomplete, not in the average; - no result")
+        if published:
+            _print_suite_note(console, "+ published by others on all test images, not run here")
+        for figure in figures:
+            if figure.is_digitised:
+                _print_suite_note(console, _describe_error(figure))
+        for gain in load_gains(suite.name, split):
+            _print_suite_note(console, _describe_gain(gain))
+    if found := harmonics_of(series):
+        _print_rows(console, f"{suite.name}, H of base and novel in %", suite.spec.datasets, *_harmonic_rows(found))
+        _print_suite_note(
+            console, "the average of H is that of the two averages, over datasets complete in both halves"
+        )
+
+
+def _series_row(series: Series) -> _Row:
+    texts = {name: _cell_text(cell) for name, cell in series.cells.items()}
+    return _Row(f"{series.backend} {series.method}", texts, series.mean, f"{series.complete} of {series.total}")
+
+
+def _cell_text(cell: Cell) -> str:
+    if cell.run is None or cell.run.metrics.accuracy is None:
+        return "-"
+    return f"{100 * cell.run.metrics.accuracy:.1f}" + ("" if cell.is_complete else "*")
+
+
+def _published_row(figure: Published) -> _Row:
+    mark = "~" if figure.is_digitised else ""
+    texts = {name: f"{mark}{100 * value:.1f}" for name, value in figure.by_dataset.items()}
+    over = f"{figure.mean_over}" if figure.mean_over else ""
+    return _Row(f"{figure.method} +" + (" ~" if mark else ""), texts, figure.mean, over)
+
+
+def _describe_error(figure: Published) -> str:
+    about = "" if figure.error is None else f", to about {100 * figure.error:.1f} points"
+    others = [f"{100 * error:.1f} on {name}" for name, error in figure.error_by_dataset.items()]
+    return f"~ digitised: read off a chart{about}" + (f" ({', '.join(others)})" if others else "")
+
+
+def _describe_gain(gain: Gain) -> str:
+    points = ", ".join(f"{100 * difference:+.1f} on {name}" for name, difference in gain.by_dataset.items())
+    return f"published by others: {gain.method} over {gain.over} methods, in points: {points}"
+
+
+def _harmonic_rows(found: Sequence[Harmonic]) -> tuple[list[_Row], list[_Row]]:
+    rows = []
+    for one in found:
+        texts = {name: f"{100 * value:.1f}" for name, value in one.by_dataset.items()}
+        rows.append(_Row(f"{one.backend} {one.method}", texts, one.h, f"{one.complete} of {one.total}"))
+    return rows, []
+
+
+def _print_rows(
+    console: Console, title: str, datasets: Sequence[str], ours: Sequence[_Row], published: Sequence[_Row]
+) -> None:
+    console.print(f"\n{title}", style="bold", highlight=False)
+    rows = [*ours, *published]
+    for block in _blocks(datasets):
+        shown = [row for row in rows if any(name in row.texts for name in block)]
+        table = _table(block)
+        for row in shown:
+            table.add_row(row.name, *(row.texts.get(name, "-") for name in block))
+        console.print(table)
+    table = _table(("average", "datasets"))
+    for row in rows:
+        if row.mean is not None or row in ours:
+            table.add_row(row.name, "-" if row.mean is None else f"{100 * row.mean:.2f}", row.over)
+    console.print(table)
+
+
+def _table(headings: Sequence[str]) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("", width=_NAME_WIDTH, overflow="fold")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _blocks(datasets: Sequence[str]) -> Iterator[list[str]]:
+    """The datasets in as many blocks as it takes for their names to fit beside the rows' own."""
+    block: list[str] = []
+    for name in datasets:
+        if block and _NAME_WIDTH + sum(max(len(one), 5) + 1 for one in (*block, name)) > _WIDTH - 2:
+            yield block
+            block = []
+        block.append(name)
+    if block:
+        yield block
+
+
+def _print_suite_note(console: Console, text: str) -> None:
+    console.print(text, style="dim", soft_wrap=True, markup=False, highlight=False)

@@ -7,10 +7,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tlac.config import DatasetConfig
-from tlac.datasets.layout import RootedOptions, dataset_folder, not_there
-from tlac.datasets.listing import ListedDataset, Listing, read_options, take_part
-from tlac.datasets.paths import join_inside
+from tlac.config.schemas import DatasetConfig
+from tlac.datasets.base import (
+    ListedDataset,
+    Listing,
+    RootedOptions,
+    dataset_folder,
+    join_inside,
+    not_there,
+    read_options,
+    take_part,
+)
 from tlac.errors import InputError
 from tlac.types import Sample
 

@@ -16,9 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlac.config import DatasetConfig
-from tlac.datasets.layout import RootedOptions, dataset_folder, no_subset, not_there, preparing
-from tlac.datasets.listing import is_in_half, read_options, split_label, split_of
+from tlac.config.schemas import DatasetConfig
+from tlac.datasets.base import (
+    RootedOptions,
+    dataset_folder,
+    is_in_half,
+    no_subset,
+    not_there,
+    preparing,
+    read_options,
+    split_label,
+    split_of,
+)
 from tlac.errors import ConfigError, InputError
 from tlac.types import Sample
 

@@ -12,11 +12,20 @@ from typing import TypeAlias
 
 import msgspec
 
-from tlac.config import DatasetConfig
-from tlac.datasets.layout import RootedOptions, dataset_folder, no_subset, not_there
-from tlac.datasets.listing import ListedDataset, Listing, Options, read_options, take_part
-from tlac.datasets.official import read_official
-from tlac.datasets.paths import join_inside
+from tlac.config.schemas import DatasetConfig
+from tlac.datasets.base import (
+    ListedDataset,
+    Listing,
+    Options,
+    RootedOptions,
+    dataset_folder,
+    join_inside,
+    no_subset,
+    not_there,
+    read_options,
+    take_part,
+)
+from tlac.datasets.torchvision_splits import read_official
 from tlac.errors import InputError
 from tlac.types import Sample
 
@@ -24,7 +33,7 @@ Row: TypeAlias = tuple[str, int, str]
 
 
 class Official(Options, frozen=True):
-    """The dataset's own split, for when CoOp's file is absent: `reader` is a name in tlac.datasets.official.
+    """The dataset's own split, for when CoOp's file is absent: `reader` is a name in tlac.datasets.torchvision_splits.
 
     `folder` is where torchvision's download puts the images, if not where CoOp does. `classes` are clean
     names in the order of the official labels, where they are not the classes of the dataset file.

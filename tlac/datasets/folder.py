@@ -8,9 +8,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tlac.config import DatasetConfig
-from tlac.datasets.listing import ListedDataset, Listing, Options, only_test_subset, read_options, take_part
-from tlac.datasets.paths import image_paths, is_image_name, require_folder, visible_folders
+from tlac.config.schemas import DatasetConfig
+from tlac.datasets.base import (
+    ListedDataset,
+    Listing,
+    Options,
+    image_paths,
+    is_image_name,
+    only_test_subset,
+    read_options,
+    require_folder,
+    take_part,
+    visible_folders,
+)
 from tlac.errors import InputError
 from tlac.types import Sample
 

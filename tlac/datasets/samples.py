@@ -8,8 +8,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from tlac.config import DatasetConfig
-from tlac.datasets.listing import ListedDataset, Listing, Options, only_test_subset, read_options, take_part
+from tlac.config.schemas import DatasetConfig
+from tlac.datasets.base import ListedDataset, Listing, Options, only_test_subset, read_options, take_part
 from tlac.errors import ConfigError
 from tlac.types import Sample
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from tlac.config import EncoderConfig
+from tlac.config.schemas import EncoderConfig
 from tlac.encoders.batching import normalise, unique_texts
 from tlac.encoders.weights import check_options, describe, one_line
 from tlac.errors import ConfigError, PermanentError, TransientError
-from tlac.litellm_runtime import load_litellm
+from tlac.runtime.litellm_setup import load_litellm
 from tlac.types import Encoding, Float32Array
 
 BATCH_SIZE = 256

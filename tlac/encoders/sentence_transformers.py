@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tlac.config import EncoderConfig
+from tlac.config.schemas import EncoderConfig
 from tlac.encoders.batching import Batch, run_batches, unique_texts
 from tlac.encoders.weights import (
     check_options,

@@ -15,11 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tlac.config import EncoderConfig
+from tlac.config.schemas import EncoderConfig
 from tlac.errors import ConfigError, EncoderUnavailableError
-from tlac.http_clients import http_errors
-from tlac.hub_client import hub_obstacle, offline_hub
-from tlac.keys import canonical_json
+from tlac.hashing import canonical_json
+from tlac.runtime.hub import http_errors, hub_obstacle, offline_hub
 
 T = TypeVar("T")
 

@@ -13,9 +13,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from tlac.batch_interface import BatchLimits, BatchResult, BatchStatus, Intent, UndecidedError
-from tlac.config import Backend
-from tlac.lmms.batch_bodies import (
+from tlac.config.schemas import Backend
+from tlac.interfaces import BatchLimits, BatchResult, BatchStatus, Intent, UndecidedError
+from tlac.lmms.batch_common import (
     BATCH_DISCOUNT,
     BatchBodies,
     as_object,
@@ -52,18 +52,18 @@ class AnthropicBatches:
         self._betas: set[str] = set()
 
     async def form(self, request: LMMRequest) -> bytes:
-        """See tlac.batch_interface.BatchInterface."""
+        """See tlac.interfaces.BatchInterface."""
         wire = await self._bodies.form(request)
         # a batch has one header for what each live call asks for in its own
         self._betas.update(beta for beta in wire.headers.get("anthropic-beta", "").split(",") if beta)
         return wire.encode()
 
     def line(self, custom_id: str, body: bytes) -> bytes:
-        """See tlac.batch_interface.BatchInterface. Its end stands where the body that is sent has a comma."""
+        """See tlac.interfaces.BatchInterface. Its end stands where the body that is sent has a comma."""
         return b'{"custom_id":' + json.dumps(custom_id).encode() + b',"params":' + body + b"}\n"
 
     def submit(self, file: Path, tag: str) -> str:
-        """See tlac.batch_interface.BatchInterface."""
+        """See tlac.interfaces.BatchInterface."""
         # every line has one end, the last one's becomes nothing
         size_bytes = len(_HEAD) + file.stat().st_size - 1 + len(_TAIL)
         headers = {"Content-Type": "application/json", "Content-Length": str(size_bytes), **_VERSION}
@@ -80,7 +80,7 @@ class AnthropicBatches:
         return str(made.id)
 
     def find(self, intent: Intent) -> str | None:
-        """See tlac.batch_interface.BatchInterface."""
+        """See tlac.interfaces.BatchInterface."""
         undecided: list[str] = []
         with self._client() as client:
             for batch in client.messages.batches.list(limit=_PAGE):
@@ -103,7 +103,7 @@ class AnthropicBatches:
         return None
 
     def status(self, job: str) -> BatchStatus:
-        """See tlac.batch_interface.BatchInterface."""
+        """See tlac.interfaces.BatchInterface."""
         with known_batch(self._backend, job), self._client() as client:
             batch = client.messages.batches.retrieve(job)
         is_over = batch.processing_status == "ended"
@@ -111,14 +111,14 @@ class AnthropicBatches:
         return BatchStatus(str(batch.processing_status), is_over, reason)
 
     def results(self, job: str) -> Iterator[BatchResult]:
-        """See tlac.batch_interface.BatchInterface."""
+        """See tlac.interfaces.BatchInterface."""
         with self._client() as client:
             if client.messages.batches.retrieve(job).results_url:
                 for line in client.messages.batches.results(job, extra_headers=_VERSION):
                     yield self._read(line.to_dict(mode="json"))
 
     def cancel(self, job: str) -> None:
-        """See tlac.batch_interface.BatchInterface."""
+        """See tlac.interfaces.BatchInterface."""
         with known_batch(self._backend, job), self._client() as client:
             client.messages.batches.cancel(job)
 

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tlac.batch_interface import BatchLimits, BatchResult, BatchStatus, Intent
-from tlac.config import Backend
-from tlac.lmms.batch_bodies import (
+from tlac.config.schemas import Backend
+from tlac.interfaces import BatchLimits, BatchResult, BatchStatus, Intent
+from tlac.lmms.batch_common import (
     BATCH_DISCOUNT,
     BatchBodies,
     json_lines,
@@ -45,15 +45,15 @@ class GeminiBatches:
         self._backend = backend
 
     async def form(self, request: LMMRequest) -> bytes:
-        """See tlac.batch_interface.BatchInterface."""
+        """See tlac.interfaces.BatchInterface."""
         return (await self._bodies.form(request)).encode()
 
     def line(self, custom_id: str, body: bytes) -> bytes:
-        """See tlac.batch_interface.BatchInterface."""
+        """See tlac.interfaces.BatchInterface."""
         return b'{"key":' + json.dumps(custom_id).encode() + b',"request":' + body + b"}\n"
 
     def submit(self, file: Path, tag: str) -> str:
-        """See tlac.batch_interface.BatchInterface."""
+        """See tlac.interfaces.BatchInterface."""
         model = self._backend.spec.model.partition("/")[2]
         with self._client() as client:
             uploaded = client.files.upload(file=file, config={"display_name": tag, "mime_type": "jsonl"})
@@ -61,7 +61,7 @@ class GeminiBatches:
         return str(job.name)
 
     def find(self, intent: Intent) -> str | None:
-        """See tlac.batch_interface.BatchInterface."""
+        """See tlac.interfaces.BatchInterface."""
         with self._client() as client:
             for job in client.batches.list(config={"page_size": _PAGE}):
                 if job.display_name == intent.tag:
@@ -69,7 +69,7 @@ class GeminiBatches:
         return None
 
     def status(self, job: str) -> BatchStatus:
-        """See tlac.batch_interface.BatchInterface."""
+        """See tlac.interfaces.BatchInterface."""
         with known_batch(self._backend, job), self._client() as client:
             found = client.batches.get(name=job)
         state = found.state.name if found.state else "unknown"
@@ -77,7 +77,7 @@ class GeminiBatches:
         return BatchStatus(state.removeprefix("JOB_STATE_").lower(), state in _OVER, reason)
 
     def results(self, job: str) -> Iterator[BatchResult]:
-        """See tlac.batch_interface.BatchInterface."""
+        """See tlac.interfaces.BatchInterface."""
         with self._client() as client:
             destination = client.batches.get(name=job).dest
             if destination is None or not destination.file_name:
@@ -86,7 +86,7 @@ class GeminiBatches:
         yield from map(self._read, json_lines(content, f"{self._backend.name}: batch {job}"))
 
     def cancel(self, job: str) -> None:
-        """See tlac.batch_interface.BatchInterface."""
+        """See tlac.interfaces.BatchInterface."""
         with known_batch(self._backend, job), self._client() as client:
             client.batches.cancel(name=job)
 

@@ -11,10 +11,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tlac.batch_interface import BatchLimits, BatchResult, BatchStatus, Intent
-from tlac.config import Backend
-from tlac.litellm_runtime import load_litellm
-from tlac.lmms.batch_bodies import (
+from tlac.config.schemas import Backend
+from tlac.interfaces import BatchLimits, BatchResult, BatchStatus, Intent
+from tlac.lmms.batch_common import (
     BATCH_DISCOUNT,
     BatchBodies,
     as_object,
@@ -23,6 +22,7 @@ from tlac.lmms.batch_bodies import (
     plain_reason,
     translated,
 )
+from tlac.runtime.litellm_setup import load_litellm
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
 _ENDPOINT = "/v1/chat/completions"
@@ -47,16 +47,16 @@ class OpenAIBatches:
         self._backend = backend
 
     async def form(self, request: LMMRequest) -> bytes:
-        """See tlac.batch_interface.BatchInterface."""
+        """See tlac.interfaces.BatchInterface."""
         return (await self._bodies.form(request)).encode()
 
     def line(self, custom_id: str, body: bytes) -> bytes:
-        """See tlac.batch_interface.BatchInterface."""
+        """See tlac.interfaces.BatchInterface."""
         head = json.dumps({"custom_id": custom_id, "method": "POST", "url": _ENDPOINT})
         return head[:-1].encode() + b', "body": ' + body + b"}\n"
 
     def submit(self, file: Path, tag: str) -> str:
-        """See tlac.batch_interface.BatchInterface."""
+        """See tlac.interfaces.BatchInterface."""
         with file.open("rb") as lines:
             uploaded = self._call("create_file", file=(f"{tag}.jsonl", lines), purpose="batch")
         made = self._call(
@@ -69,7 +69,7 @@ class OpenAIBatches:
         return str(made.id)
 
     def find(self, intent: Intent) -> str | None:
-        """See tlac.batch_interface.BatchInterface."""
+        """See tlac.interfaces.BatchInterface."""
         after: str | None = None
         while True:
             page = list(self._call("list_batches", after=after, limit=_PAGE).data)
@@ -82,7 +82,7 @@ class OpenAIBatches:
             after = page[-1].id
 
     def status(self, job: str) -> BatchStatus:
-        """See tlac.batch_interface.BatchInterface."""
+        """See tlac.interfaces.BatchInterface."""
         with known_batch(self._backend, job):
             batch = self._call("retrieve_batch", batch_id=job)
         complaints = [error.message or error.code or "" for error in (batch.errors.data or [] if batch.errors else [])]
@@ -90,7 +90,7 @@ class OpenAIBatches:
         return BatchStatus(str(batch.status), batch.status in _OVER, reason)
 
     def results(self, job: str) -> Iterator[BatchResult]:
-        """See tlac.batch_interface.BatchInterface."""
+        """See tlac.interfaces.BatchInterface."""
         batch = self._call("retrieve_batch", batch_id=job)
         for file_id in (batch.output_file_id, batch.error_file_id):
             if file_id:
@@ -98,7 +98,7 @@ class OpenAIBatches:
                 yield from map(self._read, json_lines(content, f"{self._backend.name}: batch {job}"))
 
     def cancel(self, job: str) -> None:
-        """See tlac.batch_interface.BatchInterface."""
+        """See tlac.interfaces.BatchInterface."""
         with known_batch(self._backend, job):
             self._call("cancel_batch", batch_id=job)
 

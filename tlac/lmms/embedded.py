@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from tlac.config import Backend, load_dataset_config
+from tlac.config.registry import open_encoder
+from tlac.config.schemas import Backend, load_dataset_config
 from tlac.errors import ConfigError, InputError, PermanentError, SampleError
 from tlac.images import open_image
 from tlac.interfaces import TextEncoder
-from tlac.registry import open_encoder
 from tlac.types import ChoiceTask, Float32Array, Image, ImagePart, LMMRequest, LMMResponse, Outcome
 
 TEMPLATE = "a photo of a {}"

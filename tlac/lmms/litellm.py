@@ -1,7 +1,7 @@
 """Hosted and served LMMs through litellm.
 
-Does not retry, count, limit or store: tlac.calls does. litellm itself is imported at the first question, since
-the import takes seconds; a missing key or a bad parameter name is found before that.
+Retries, limits and the store are middleware (`tlac.lmms.middleware`). litellm itself is imported at the first
+question, since the import takes seconds; a missing key or a bad parameter name is found before that.
 """
 
 from __future__ import annotations
@@ -21,17 +21,26 @@ from typing import Any
 
 import msgspec
 
-from tlac.config import Backend, parse
+from tlac.config.files import Resource
+from tlac.config.schemas import Backend, parse
 from tlac.errors import ConfigError, InputError, SampleError, TransientError
-from tlac.http_clients import HTTP_CLIENTS
 from tlac.images import prepare
-from tlac.litellm_runtime import load_litellm
-from tlac.lmms.litellm_bodies import Bodies, UnreadableError, WireRequest, open_bodies
+from tlac.lmms.http import NoAnswerError, post
 from tlac.lmms.litellm_errors import StatusError, is_refusal, provider_message, translate, unreadable
-from tlac.lmms.litellm_wire import call_arguments, check_params, read_response, register_model, wire_messages
-from tlac.lmms.transport import NoAnswerError, post
-from tlac.redaction import RedactingFilter
-from tlac.resources import Resource
+from tlac.lmms.litellm_requests import (
+    Bodies,
+    UnreadableError,
+    WireRequest,
+    call_arguments,
+    check_params,
+    open_bodies,
+    read_response,
+    register_model,
+    wire_messages,
+)
+from tlac.runtime.hub import HTTP_CLIENTS
+from tlac.runtime.litellm_setup import load_litellm
+from tlac.runtime.redaction import RedactingFilter
 from tlac.types import Image, ImagePart, LMMRequest, LMMResponse, Outcome, PreparedImage
 
 # set by tlac itself, or a way to carry a secret into keys, logs and runs

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from tlac.config import Backend
+from tlac.config.schemas import Backend
 from tlac.errors import CallError, ConfigError, PermanentError, RateLimitError, SampleError, TransientError
-from tlac.redaction import redact
+from tlac.runtime.redaction import redact
 
 _LONGEST_MESSAGE = 240
 _REFUSED_IMAGE = re.compile(
@@ -107,7 +107,7 @@ def _refused(status: int, backend: Backend, message: str) -> CallError:
         )
     if status in (400, 422) and _REFUSED_IMAGE.search(message):
         return SampleError(f"{backend.name}: the provider can't use this image ({where})")
-    # one image's fault or everybody's: tlac.calls ends the run when it repeats
+    # one image's fault or everybody's: tlac.lmms.middleware ends the run when it repeats
     return SampleError(f"{backend.name}: the request was refused; check params in {backend.source} ({where})")
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tlac.config import Backend
-from tlac.documents import StoredAnswer
+from tlac.cache.pack import read_pack
+from tlac.cache.serialization import StoredAnswer
+from tlac.config.schemas import Backend
 from tlac.errors import ConfigError, InputError, MissingAnswersError
-from tlac.keys import response_key
-from tlac.packs import read_pack
+from tlac.hashing import response_key
 from tlac.types import ImagePart, LMMRequest, LMMResponse
 
 _MAX_TEXT_BYTES = 2**30

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from tlac.scoring.image_scoring import ImageScorer
+from tlac.scoring.clip_zero_shot import ImageScorer
 from tlac.scoring.scorer import Scored
 from tlac.types import Sample, Transcript
 
@@ -18,5 +18,5 @@ class CLIP:
     name = "clip"
 
     def look(self, samples: Iterable[Sample], scorer: ImageScorer, advance: Callable[[Transcript], None]) -> Scored:
-        """See tlac.scoring.image_scoring.ImageMethod."""
+        """See tlac.scoring.clip_zero_shot.ImageMethod."""
         return scorer.score(samples, advance)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from tlac.asking.interview import Interview
+from tlac.methods.base import Interview
 from tlac.types import Combination, Image, Turn
 
 
@@ -35,7 +35,7 @@ class SLACFused:
         return (self.view,) if self.view else ()
 
     async def ask(self, image: Image, interview: Interview) -> AsyncIterator[Turn]:
-        """See tlac.asking.interview.Method."""
+        """See tlac.methods.base.Method."""
         member = 0
         for prompts in (None, *self.further_prompts):
             for repeat in range(self.samples):

@@ -7,8 +7,9 @@ already a class name. Does not know how words are matched.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
-from tlac.asking.interview import Interview
+from tlac.methods.base import Interview
 from tlac.types import Image, Outcome, Turn
 
 
@@ -18,8 +19,60 @@ class TLAC:
     name = "tlac"
 
     async def ask(self, image: Image, interview: Interview) -> AsyncIterator[Turn]:
-        """See tlac.asking.interview.Method."""
+        """See tlac.methods.base.Method."""
         described = await interview.describe(image)
         yield described
         if described.response.outcome is Outcome.ANSWERED and interview.needs_choice(described.response.text):
             yield await interview.choose(described.response.text)
+
+
+class SLAC:
+    """Stage 1 alone."""
+
+    name = "slac"
+
+    async def ask(self, image: Image, interview: Interview) -> AsyncIterator[Turn]:
+        """See tlac.methods.base.Method."""
+        yield await interview.describe(image)
+
+
+@dataclass(frozen=True, slots=True)
+class TLACShortlist:
+    """Stage 1; the `k` classes nearest to it, listed in class order, which hides what the encoder prefers; stage 2."""
+
+    k: int = 25
+    name: str = "tlac-shortlist"
+
+    async def ask(self, image: Image, interview: Interview) -> AsyncIterator[Turn]:
+        """See tlac.methods.base.Method."""
+        described = await interview.describe(image)
+        yield described
+        answer = described.response.text
+        if described.response.outcome is Outcome.ANSWERED and interview.needs_choice(answer):
+            near = await interview.nearest(answer, self.k)
+            if near.indices:
+                yield await interview.choose(answer, sorted(near.indices))
+
+
+@dataclass(frozen=True, slots=True)
+class TLACRelook:
+    """Stage 1; then stage 2 over the `k` nearest classes, with the image where the answer is doubtful.
+
+    Doubtful is an answer that names no class and whose relative margin (see tlac.methods.base.Nearness) is below
+    `relook_below`, in [0, 1]: 0 never looks again, 1 always does.
+    """
+
+    k: int = 25
+    relook_below: float = 0.5
+    name: str = "tlac-relook"
+
+    async def ask(self, image: Image, interview: Interview) -> AsyncIterator[Turn]:
+        """See tlac.methods.base.Method."""
+        described = await interview.describe(image)
+        yield described
+        answer = described.response.text
+        if described.response.outcome is Outcome.ANSWERED and interview.needs_choice(answer):
+            near = await interview.nearest(answer, self.k)
+            if near.indices:
+                is_doubtful = near.relative_margin < self.relook_below
+                yield await interview.choose(answer, sorted(near.indices), image if is_doubtful else None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from tlac.asking.interview import Interview
+from tlac.methods.base import Interview
 from tlac.types import Combination, Image, Outcome, Turn
 
 
@@ -19,7 +19,7 @@ class Vote:
     combine: Combination = "vote"
 
     async def ask(self, image: Image, interview: Interview) -> AsyncIterator[Turn]:
-        """See tlac.asking.interview.Method."""
+        """See tlac.methods.base.Method."""
         for member, seat in enumerate((interview, *interview.panel)):
             described = await seat.describe(image)
             yield replace(described, member=member)

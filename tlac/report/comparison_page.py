@@ -8,27 +8,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tlac.comparing.suites import Published, load_published
-from tlac.report.alignment import Column, Grid, arrange
-from tlac.report.columns import PageImages
+from tlac.config.files import list_names
+from tlac.config.suites import Published, load_published
 from tlac.report.comparison import (
     SIGNIFICANCE,
     CellMark,
+    Column,
     CostPoint,
     Disagreement,
+    Grid,
     PairTest,
     all_thumbnails,
+    arrange,
     column_title,
     compare_pairs,
     cost_points,
     find_disagreements,
     mark_cells,
 )
-from tlac.report.facts import FactGroup, describe_run
-from tlac.report.page import render_page
-from tlac.report.run_page import Page, ReportedRun
-from tlac.report.texts import LONGEST_NAME, cut
-from tlac.resources import list_names
+from tlac.report.page import LONGEST_NAME, cut, render_page
+from tlac.report.run_page import FactGroup, Page, ReportedRun, describe_run
+from tlac.report.samples import PageImages
 
 _SCRIPTS = ("core.js", "tables.js", "charts.js", "cards.js", "compare_charts.js", "compare.js")
 

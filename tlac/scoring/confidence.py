@@ -6,14 +6,18 @@ labelled runs it is a logistic curve of the margin, one level for each rung. Doe
 
 from __future__ import annotations
 
+import json
 import math
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
+import msgspec
 import numpy as np
 
-from tlac.spool import Replay
+from tlac.errors import InputError, TlacError, UsageError
+from tlac.runtime.spooled_list import Replay
 from tlac.types import Float64Array, Outcome, Prediction
 
 BINS = 10
@@ -246,3 +250,33 @@ def _thin(curve: tuple[RiskPoint, ...], count: int = 100) -> tuple[RiskPoint, ..
     if len(curve) <= count:
         return curve
     return tuple(curve[(place + 1) * len(curve) // count - 1] for place in range(count))
+
+
+def require_encoder(calibration: Calibration, fingerprint: str) -> None:
+    """Raise UsageError for a calibration that was learnt with another text encoder."""
+    if calibration.encoder != fingerprint:
+        raise UsageError(
+            "the calibration was learnt with another text encoder or other weights: "
+            "make one from runs of this encoder with `tlac calibrate`"
+        )
+
+
+def write_calibration(path: Path, calibration: Calibration) -> None:
+    """Write a calibration as JSON. Raises TlacError where the file can't be written."""
+    try:
+        path.write_text(json.dumps(asdict(calibration), indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise TlacError(f"{path}: can't be written: {error.strerror}") from error
+
+
+def read_calibration(path: Path) -> Calibration:
+    """A calibration from its file. Raises InputError."""
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=Calibration)
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror}; `tlac calibrate RUNS` makes one") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a calibration: {error}") from error
+    if found.temperature is not None and not found.temperature > 0:
+        raise InputError(f"{path}: not a calibration: temperature {found.temperature} is not above 0")
+    return found

@@ -15,21 +15,11 @@ from typing import TypeAlias
 import numpy as np
 
 from tlac.interfaces import TextEncoder
-from tlac.scoring.combining import combine_votes
-from tlac.scoring.image_fusing import fuse_scores
-from tlac.scoring.judging import Finding, Head, Judged, judge_all
+from tlac.runtime.spooled_list import Replay
+from tlac.scoring.decisions import Finding, Head, Judged, combine_votes, judge_all
 from tlac.scoring.matching import ClassIndex, MatchingRule, apply_template, split_templates
-from tlac.scoring.similarity import PLACES, ClassVectors, mean_vectors, rank
-from tlac.spool import Replay
-from tlac.types import (
-    BoolArray,
-    Combination,
-    Float32Array,
-    LMMResponse,
-    Outcome,
-    Prediction,
-    Transcript,
-)
+from tlac.scoring.similarity import PLACES, ClassVectors, fuse_scores, mean_vectors, rank
+from tlac.types import BoolArray, Combination, Float32Array, LMMResponse, Outcome, Prediction, Transcript
 
 TOP = 5
 # images scored at once
@@ -111,7 +101,7 @@ class Scorer:
         """The predictions for these transcripts, which are read once; `combine` says what becomes of several members.
 
         With `images`, vectors (d,) in the encoder's space by the sha256 of each answered image, scores are fused with
-        the images' own (see tlac.scoring.image_fusing).
+        the images' own (see tlac.scoring.similarity).
         """
         judged = judge_all(transcripts, self.rule, self.index, combine)
         units = sorted({finding.verdict.texts for finding in judged.findings if finding.verdict.texts})

@@ -1,0 +1,1 @@
+"""The tests of tlac; the folders mirror the package."""

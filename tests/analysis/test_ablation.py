@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.cars import SPEC, Cars, answer
+from tests.support.fakes import FakeLMM, LetterEncoder
+from tlac.analysis.ablation import Levels, effects
+from tlac.analysis.statistics import pair, paired_difference
+from tlac.cache.store import Store
+from tlac.errors import UsageError
+from tlac.evaluation.runner import Bench
+from tlac.results.record import Run
+from tlac.scoring.matching import find_rule
+
+
+@pytest.fixture
+def run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tlac.evaluation.runner.open_encoder", lambda config: LetterEncoder())
+    monkeypatch.setattr("tlac.evaluation.runner.open_lmm", lambda backend: FakeLMM(answer))
+
+    def ran(**changes) -> Run:
+        return Bench(store).run(replace(SPEC, **changes), tmp_path / "runs", with_report=False)
+
+    return ran
+
+
+def test_cells_are_every_combination_and_new_answers_vary_slowest() -> None:
+    levels = Levels(("a", "b"), ("e", "f"), ("{}",), ("ladder", "paper", "ladder"), ("slac",))
+    assert len(levels.cells) == 8
+    assert [cell[0] for cell in levels.cells] == ["a"] * 4 + ["b"] * 4
+    assert levels.cells[0] == ("a", "e", "{}", "ladder", "slac", None)
+
+
+def test_an_effect_is_the_mean_paired_difference_over_all_else(run) -> None:
+    rules = [find_rule("ladder"), find_rule("paper")]
+    runs = [run(method=method, rule=rule) for method in ("slac", "tlac") for rule in rules]
+    found = {(effect.factor, effect.level): effect for effect in effects(runs)}
+    assert set(found) == {("method", "slac"), ("method", "tlac"), ("matching", "ladder"), ("matching", "paper")}
+    slac, tlac = found["method", "slac"], found["method", "tlac"]
+    assert (slac.against, slac.difference, tlac.against, tlac.cells) == (None, None, "slac", 2)
+    accuracy = [one.metrics.accuracy for one in runs]
+    assert slac.accuracy == pytest.approx((accuracy[0] + accuracy[1]) / 2)
+    assert tlac.difference is not None
+    assert tlac.difference.value == pytest.approx(tlac.accuracy - slac.accuracy)
+    assert tlac.difference.low < tlac.difference.value < tlac.difference.high
+
+
+def test_the_interval_is_near_newcombes_where_one_pair_of_cells_is_compared(run) -> None:
+    import numpy as np
+
+    many = Cars(size=9)
+    first, second = run(dataset=many, method="slac"), run(dataset=many, method="tlac")
+    (_, effect) = effects([first, second])
+    hits = [np.array([one.predicted == one.label for one in found.predictions]) for found in (second, first)]
+    expected = paired_difference(pair(*hits))
+    assert effect.difference is not None
+    assert effect.difference.value == expected.value
+    assert effect.difference.low == pytest.approx(expected.low, abs=0.12)
+    assert effect.difference.high == pytest.approx(expected.high, abs=0.12)
+
+
+def test_no_difference_still_has_a_width(run) -> None:
+    (_, effect) = effects([run(template="{}"), run(template="{} ")])
+    assert effect.difference is not None
+    assert effect.difference.value == 0
+    assert effect.difference.low < 0 < effect.difference.high
+
+
+def test_one_level_has_no_effect_and_other_samples_are_refused(run) -> None:
+    assert effects([run()]) == []
+    with pytest.raises(UsageError, match="on different samples"):
+        effects([run(), run(dataset=Cars(size=6), method="slac")])
+    one = run()
+    unlabelled = replace(one, predictions=tuple(replace(found, label=None) for found in one.predictions))
+    with pytest.raises(UsageError, match="no labels"):
+        effects([unlabelled])
+
+
+def test_the_command_pays_once_for_what_cells_share(tlac_command, tmp_path: Path) -> None:
+    given = ("ablate", "--backend", "embedded", "--dataset", "cifar10-samples", "--limit", "3", "--encoder", "minilm")
+    factors = ("--method", "slac", "--method", "tlac", "--matching", "ladder", "--matching", "paper")
+    shown = tlac_command(*given, *factors, "--json")
+    assert shown.code == 0, shown.err
+    document = json.loads(shown.out)
+    assert len(document["cells"]) == 4
+    assert [(one["factor"], one["level"]) for one in document["effects"]] == [
+        ("matching", "ladder"),
+        ("matching", "paper"),
+        ("method", "slac"),
+        ("method", "tlac"),
+    ]
+    again = tlac_command(*given, *factors, "--offline")
+    assert again.code == 0, again.err
+    assert "mean top-1" in again.out
+    records = [json.loads((folder / "run.json").read_text()) for folder in (tmp_path / "here" / "runs").iterdir()]
+    assert sum(record["calls"]["stage1"]["asked"] for record in records) == 3
+    wrong = tlac_command(*given, "--method", "slak")
+    assert (wrong.code, "did you mean 'slac'" in wrong.err) == (2, True)

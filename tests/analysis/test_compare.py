@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from scipy.stats import binomtest
+from sklearn.metrics import cohen_kappa_score
+
+from tests.support.made_runs import made_prediction, made_run
+from tlac.analysis.compare import compare
+from tlac.errors import InputError, UsageError
+from tlac.results.record import Run
+from tlac.types import Outcome
+
+LABELS = [0, 1, 2, 0, 1, 2, 0, 1]
+FIRST = made_run(list(zip(LABELS, [0, 1, 2, 0, 1, 0, 0, 1], strict=True)), run="first")
+SECOND = made_run(list(zip(LABELS, [0, 1, 0, 1, 0, 2, 0, None], strict=True)), run="second")
+
+
+def with_predictions(run: Run, *predictions) -> Run:
+    return replace(run, predictions=tuple(predictions))
+
+
+def test_two_runs_are_compared_sample_by_sample() -> None:
+    found = compare([FIRST, SECOND])
+    (pairing,) = found.pairings
+    assert (found.n, found.left_out, found.failed) == (8, 0, 0)
+    assert [standing.correct for standing in found.standings] == [7, 4]
+    assert pairing.only_first == ("2.png", "3.png", "4.png", "7.png")
+    assert pairing.only_second == ("5.png",)
+    assert pairing.difference.value == 3 / 8
+    assert pairing.p == pairing.p_holm == pytest.approx(binomtest(1, 5).pvalue)
+    # a refusal is a choice of its own
+    predicted = [0, 1, 0, 1, 0, 2, 0, -1]
+    assert pairing.kappa == pytest.approx(cohen_kappa_score([0, 1, 2, 0, 1, 0, 0, 1], predicted))
+    assert found.standings[0].cost_per_correct_usd == pytest.approx(1 / 7)
+
+
+def test_several_pairs_are_corrected_together() -> None:
+    third = made_run(list(zip(LABELS, [None] * 8, strict=True)), run="third")
+    found = compare([FIRST, SECOND, third])
+    assert [(pairing.first, pairing.second) for pairing in found.pairings] == [(0, 1), (0, 2), (1, 2)]
+    lowest = min(found.pairings, key=lambda pairing: pairing.p)
+    assert lowest.p_holm == pytest.approx(3 * lowest.p)
+
+
+def test_only_shared_samples_count_whatever_their_order() -> None:
+    part = with_predictions(SECOND, *reversed(SECOND.predictions[2:6]), made_prediction("9.png", 0, 0))
+    found = compare([FIRST, part])
+    assert (found.n, found.left_out) == (4, 5)
+    assert found.standings[0].correct == 3
+
+
+def test_a_sample_with_another_image_is_not_the_same_sample() -> None:
+    swapped = replace(SECOND.predictions[0], image_sha256="another")
+    found = compare([FIRST, with_predictions(SECOND, swapped, *SECOND.predictions[1:])])
+    assert (found.n, found.left_out) == (7, 2)
+
+
+def test_failed_calls_are_left_out_and_counted() -> None:
+    failed = replace(SECOND.predictions[0], outcome=Outcome.FAILED, predicted=None)
+    found = compare([FIRST, with_predictions(SECOND, failed, *SECOND.predictions[1:])])
+    assert (found.n, found.failed) == (7, 1)
+
+
+def test_unlabelled_samples_take_no_part() -> None:
+    unlabelled = [replace(one, label=None) for one in SECOND.predictions]
+    with pytest.raises(InputError, match="first, second: no labelled sample in common"):
+        compare([FIRST, with_predictions(SECOND, *unlabelled)])
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"classes": ("red car", "old car", "bus")}, "different class lists"),
+        ({"protocol": "theirs"}, r"different protocols \(ours; theirs\)"),
+        ({"split": "novel"}, r"different splits \(all; novel\)"),
+    ],
+)
+def test_runs_on_something_else_are_refused(change, complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        compare([FIRST, replace(SECOND, record=replace(SECOND.record, **change))])
+
+
+def test_one_run_is_not_a_comparison() -> None:
+    with pytest.raises(UsageError, match="at least two"):
+        compare([FIRST])

@@ -1,0 +1,189 @@
+"""`tlac bench --batch` and `tlac batch` from the command line, and all that docs/batch.md shows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.support.batched import batching_emulator, use_letters
+from tests.support.emulated import KEYS, plant_keys
+from tests.support.emulator import BatchControls, Emulator
+from tests.support.fakes import Shown, make_png
+from tests.support.virtual_time import SkippingClock
+from tlac.lmms.middleware.budget import Budget
+from tlac.lmms.middleware.stack import Care
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "batch.md"
+COMMANDS = [
+    line
+    for block in re.findall(r"^```sh\n(.*?)^```$", DOCUMENT.read_text(encoding="utf-8"), flags=re.M | re.S)
+    for line in block.splitlines()
+]
+
+
+@pytest.fixture
+def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    plant_keys(monkeypatch)
+    use_letters(monkeypatch)
+    with batching_emulator() as running:
+        for variable, provider in (("GEMINI", "gemini"), ("OPENAI", "openai"), ("ANTHROPIC", "anthropic")):
+            monkeypatch.setenv(f"{variable}_API_BASE", running.base(provider))
+        yield running
+
+
+@pytest.fixture
+def desk(tlac_command: Callable[..., Shown]) -> Callable[..., Shown]:
+    """The command line beside a folder of three photos."""
+    for number, name in enumerate(("red car", "old car", "red apple")):
+        Path("my-photos", name).mkdir(parents=True)
+        Path("my-photos", name, "1.png").write_bytes(make_png(number))
+    return tlac_command
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SkippingClock:
+    """Waits are skipped, both while a run waits and while a lost batch is looked for."""
+    clock = SkippingClock()
+
+    def care(given: dict[str, object]) -> Care:
+        budget = None if given["max_cost"] is None else Budget(given["max_cost"])  # type: ignore[arg-type]
+        return Care(budget, pacing=clock.pacing(), say=lambda text: click.echo(f"tlac: {text}", err=True))
+
+    monkeypatch.setattr("tlac.cli.bench._care", care)
+    return clock
+
+
+BENCH = ("bench", "--backend", "gpt-4o", "--dataset", "folder:my-photos", "--batch")
+
+
+def submit_and_leave(desk: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch) -> Shown:
+    """A run that ends while its first batch is under way."""
+
+    async def interrupted(*_: object) -> None:
+        # as Ctrl-C does
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(60)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tlac.engines.batch.engine.BatchEngine._wait", interrupted)
+        return desk(*BENCH)
+
+
+def test_what_the_document_shows_works_one_after_the_other(
+    emulator: Emulator, desk: Callable[..., Shown], clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, estimate, *tending = [line.split() for line in COMMANDS if line.startswith("tlac ")]
+    assert tuple(bench[1:]) == BENCH
+    left = submit_and_leave(desk, monkeypatch)
+    assert left.code == 3
+    assert "`tlac batch resume`, goes on" in left.out + left.err
+    assert "3 calls" in desk(*estimate[1:]).out
+    shown = {}
+    for command in tending:
+        done = desk(*command[1:])
+        # the first look of `resume` finds the batch at work
+        assert done.code in (0, 3), done.err
+        shown[" ".join(command[2:])] = done.out
+    assert "gpt-4o  3 requests" in shown["status"]
+    assert json.loads(shown["status --json"])[0]["requests"] == 3
+    done = desk(*bench[1:], "--json")
+    assert done.code == 0, done.err
+    assert len(emulator.shelves["openai"].batches) >= 2
+
+
+def test_resume_stores_what_is_over_and_the_same_command_goes_on(
+    emulator: Emulator, desk: Callable[..., Shown], clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit_and_leave(desk, monkeypatch)
+    working = desk("batch", "resume")
+    assert (working.code, "in_progress" in working.out) == (3, True)
+    assert "still open" in working.err
+    over = desk("batch", "resume")
+    assert (over.code, over.out.split(": ")[1]) == (0, "3 answers stored\n")
+    assert "no batch is under way" in desk("batch", "resume").out
+    assert "collected, 3 answered" in desk("batch", "status").out
+    assert desk(*BENCH).code == 0
+    assert emulator.shelves["openai"].batches[0].size == 3
+    assert len(emulator.shelves["openai"].batches) == 2
+    # now all is there: nobody is asked
+    assert desk(*BENCH[:-1], "--offline").code == 0
+
+
+def test_a_cancelled_batch_is_collected_and_the_rest_submitted_again(
+    emulator: Emulator, desk: Callable[..., Shown], clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulator.batching = BatchControls(polls=3, answered_early=1)
+    submit_and_leave(desk, monkeypatch)
+    emulator.batching = BatchControls()
+    tag = json.loads(desk("batch", "status", "--json").out)[0]["id"]
+    assert "stores what was answered before" in desk("batch", "cancel", tag).out
+    assert "cancelled already" in desk("batch", "cancel", tag).out
+    resumed = desk("batch", "resume")
+    assert resumed.code == 0
+    assert "1 answers stored" in resumed.out
+    assert "2 failed" in resumed.out
+    assert "collected already" in desk("batch", "cancel", tag).out
+    assert desk(*BENCH).code == 0
+
+
+def test_wrong_use_is_told_in_one_line(emulator: Emulator, desk: Callable[..., Shown]) -> None:
+    for arguments, words in (
+        (("batch", "cancel"), "--all"),
+        (("batch", "cancel", "nonsense"), "unknown batch"),
+        (("bench", "--backend", "ollama", "--dataset", "folder:my-photos", "--batch"), "no batch interface"),
+        ((*BENCH, "--order-trials", "2"), "--order-trials"),
+    ):
+        shown = desk(*arguments)
+        assert (shown.code, words in shown.err, shown.err.count("\n")) == (2, True, 1), shown.err
+    # a mistyped --store is seen
+    assert desk("batch", "status", "--store", "elsewhere").out == f"no batches in {Path('elsewhere').absolute()}\n"
+
+
+def test_a_missing_key_is_told_and_the_batch_stays(
+    emulator: Emulator, desk: Callable[..., Shown], clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit_and_leave(desk, monkeypatch)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert "set the environment variable OPENAI_API_KEY" in desk("batch", "status").out
+    assert desk("batch", "resume").code == 3
+    cancelled = desk("batch", "cancel", "--all")
+    assert (cancelled.code, "1 of 1 batches could not be cancelled" in cancelled.err) == (3, True)
+    assert json.loads(desk("batch", "status", "--json").out)[0]["status"] == "submitted"
+
+
+def test_a_missing_package_is_told_with_how_to_install_it(
+    emulator: Emulator, desk: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "anthropic", None)
+    shown = desk("bench", "--backend", "claude", "--dataset", "folder:my-photos", "--batch")
+    assert (shown.code, "pip install 'tlac[batch]'" in shown.err) == (2, True)
+
+
+def test_the_cost_cap_is_kept_and_a_failed_request_named(
+    emulator: Emulator, desk: Callable[..., Shown], clock: SkippingClock
+) -> None:
+    capped = desk(*BENCH, "--max-cost", "0.000001")
+    assert (capped.code, "a higher --max-cost continues the run" in capped.err) == (3, True)
+    assert emulator.shelves["openai"].batches == []
+    emulator.batching = BatchControls(fate=lambda number, asked: "failed")
+    failed = desk(*BENCH)
+    assert (failed.code, "the server had an error" in failed.err) == (3, True)
+
+
+def test_no_key_is_shown_or_written(
+    emulator: Emulator, desk: Callable[..., Shown], clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = [submit_and_leave(desk, monkeypatch), desk("batch", "status"), desk("batch", "resume")]
+    for key in KEYS.values():
+        assert not any(key in one.out + one.err for one in shown)
+        assert [
+            path for path in Path.cwd().parent.rglob("*") if path.is_file() and key.encode() in path.read_bytes()
+        ] == []

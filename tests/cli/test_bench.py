@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.fakes import make_png
+from tlac.cache.store import Store
+
+SLAC = ("bench", "--backend", "embedded", "--encoder", "minilm", "--dataset", "imagenet-samples", "--method", "slac")
+HEAVY = {"torch", "litellm", "sentence_transformers", "open_clip", "transformers"}
+
+
+def run_apart(*arguments: object) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    """The command in a process of its own, and the modules that it had loaded in the end."""
+    script = (
+        "import sys\nfrom tlac.cli import main\ntry:\n    main(sys.argv[1:])\n"
+        "finally:\n    print('modules:', *sys.modules, file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done, set(done.stderr.rpartition("modules: ")[2].split())
+
+
+@pytest.fixture
+def only_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_tagger_is_measured_and_a_second_run_asks_nobody(only_run: Path) -> None:
+    first, _ = run_apart(*SLAC, "--json")
+    assert first.returncode == 0, first.stderr
+    (summary,) = json.loads(first.stdout)["runs"]
+    assert (summary["n"], summary["coverage"], summary["complete"]) == (20, 1.0, True)
+    assert summary["calls"]["stage1"] == {"asked": 20, "from_store": 0}
+    # the tagger names 18 of the 20 with its best name; told with its doubts, words decide a few otherwise
+    lines = (Path(summary["run"]) / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    right = sum(prediction["predicted"] == prediction["label"] for prediction in map(json.loads, lines))
+    assert summary["accuracy"] == right / 20
+    assert summary["accuracy"] >= 0.8
+
+    second, modules = run_apart(*SLAC, "--json", "--offline")
+    assert second.returncode == 0, second.stderr
+    (again,) = json.loads(second.stdout)["runs"]
+    assert again["calls"]["stage1"] == {"asked": 0, "from_store": 20}
+    written = [(Path(found["run"]) / "predictions.jsonl").read_bytes() for found in (summary, again)]
+    assert written[0] == written[1]
+    assert modules & HEAVY == set()
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 3)])
+def test_a_run_that_is_stopped_goes_on_where_it_was(only_run: Path, sent: signal.Signals, code: int) -> None:
+    command = [sys.executable, "-m", "tlac", *SLAC, "--concurrency", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    folder = Path(os.environ["TLAC_CACHE_DIR"])
+    kept = 0
+    deadline = time.monotonic() + 120
+    while kept < 3 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+        if (folder / "responses" / "cache.db").exists():
+            with Store(folder) as store:
+                kept = sum(1 for _ in store.entries())
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    if sent is signal.SIGINT:
+        assert errors.splitlines()[-1].startswith("tlac: stopped in imagenet-samples embedded slac; every answer")
+    with Store(folder) as store:
+        kept = sum(1 for _ in store.entries())
+    assert 3 <= kept < 20
+    finished, _ = run_apart(*SLAC, "--json")
+    (summary,) = json.loads(finished.stdout)["runs"]
+    assert summary["calls"]["stage1"] == {"asked": 20 - kept, "from_store": kept}
+
+
+def test_without_a_key_the_variable_is_named_and_litellm_is_not_imported(only_run: Path) -> None:
+    done, modules = run_apart("bench", "--backend", "gemini", "--dataset", "cifar10-samples")
+    assert done.returncode == 2
+    (line,) = done.stderr.rpartition("modules: ")[0].splitlines()
+    assert "GEMINI_API_KEY" in line
+    assert "--backend embedded" in line
+    assert modules & HEAVY == set()
+
+
+def test_offline_with_an_empty_store_counts_what_is_missing(only_run: Path) -> None:
+    done, modules = run_apart("bench", "--backend", "gemini", "--dataset", "cifar10-samples", "--offline")
+    assert done.returncode == 4
+    error = done.stderr.rpartition("modules: ")[0].splitlines()[-1]
+    assert "answers for 20 of 20 samples are missing: cifar10_00_3.png" in error
+    assert modules & HEAVY == set()
+    assert not (only_run / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "complaint"),
+    [
+        ("--backend", "embeded", "unknown backend 'embeded': did you mean 'embedded'?"),
+        ("--stage2-backend", "gemmini", "unknown backend 'gemmini': did you mean 'gemini'?"),
+        ("--dataset", "cifar10-sample", "unknown dataset 'cifar10-sample': did you mean 'cifar10-samples'?"),
+        ("--encoder", "minilmm", "unknown encoder 'minilmm': did you mean 'minilm'?"),
+        ("--method", "slak", "unknown method 'slak': did you mean 'slac'?"),
+        ("--matching", "papper", "unknown matching rule 'papper': did you mean 'paper'?"),
+        ("--prompts", "defaults", "unknown prompt set 'defaults': did you mean 'default'?"),
+        ("--split", "old", "unknown split 'old'"),
+        ("--template", "a photo", "must hold {}"),
+        ("--dataset", "floder:x", "unknown dataset loader 'floder': did you mean 'folder'?"),
+        ("--dataset", "folder:nowhere", "nowhere"),
+    ],
+)
+def test_a_wrong_name_is_one_line_with_the_nearest(tlac_command, option: str, value: str, complaint: str) -> None:
+    given = {"--backend": "embedded", "--dataset": "cifar10-samples", "--encoder": "minilm", option: value}
+    shown = tlac_command("bench", *(word for pair in given.items() for word in pair))
+    assert shown.code == 2
+    assert complaint in shown.err
+    assert "Traceback" not in shown.err
+
+
+def test_a_store_that_can_not_be_written_is_named(tlac_command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    shown = tlac_command(*SLAC, "--store", tmp_path / "file")
+    assert shown.code == 1
+    assert str(tmp_path / "file") in shown.err
+    assert "--store" in shown.err
+    assert shown.err.count("\n") == 1
+
+
+def test_one_broken_image_leaves_the_run_incomplete_and_names_the_file(tlac_command, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        (tmp_path / "pets" / name / "1.png").write_bytes(make_png())
+    (tmp_path / "pets" / "dog" / "2.jpg").write_bytes(b"")
+    shown = tlac_command(
+        "bench", "--backend", "embedded", "--encoder", "minilm", "--dataset", f"folder:{tmp_path / 'pets'}"
+    )
+    assert shown.code == 3
+    assert "1 of 3 samples failed" in shown.err
+    assert "2.jpg" in shown.err
+    (run,) = (tmp_path / "here" / "runs").iterdir()
+    assert json.loads((run / "run.json").read_text())["is_complete"] is False
+
+
+def test_one_cell_that_fails_leaves_the_others_intact(tlac_command, tmp_path: Path) -> None:
+    (tmp_path / "here" / "tlac.yaml").write_text(
+        "encoders: {}\nbackends:\n  broken: {adapter: pack, model: m, options: {path: none.jsonl}}\n"
+    )
+    shown = tlac_command(*SLAC[:1], "--backend", "broken", *SLAC[1:])
+    assert shown.code == 2
+    assert "none.jsonl" in shown.err

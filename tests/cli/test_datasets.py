@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.support.fakes import make_png
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    for number, name in enumerate(("cat", "cat", "dog")):
+        (tmp_path / "pets" / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "pets" / name / f"{number}.png").write_bytes(make_png(number))
+    return tmp_path / "pets"
+
+
+def test_show_says_what_was_read(tlac_command, pets: Path) -> None:
+    facts = json.loads(tlac_command("datasets", "show", f"folder:{pets}", "--json").out)
+    assert (facts["n"], facts["classes"], facts["split"]) == (3, ["cat", "dog"], "all")
+    assert facts["source"] == str(pets)
+    assert len(facts["digest"]) == 64
+
+
+def test_show_takes_a_split_and_a_subset(tlac_command, shared: Path, tmp_path: Path) -> None:
+    split_file = "split_zhou_DescribableTextures.json"
+    (tmp_path / "dtd" / "images").mkdir(parents=True)
+    (tmp_path / "dtd" / split_file).write_bytes((shared / "coop-splits" / split_file).read_bytes())
+    arguments = ("datasets", "show", "dtd", "--data", tmp_path, "--json")
+    facts = json.loads(tlac_command(*arguments, "--split", "novel").out)
+    assert (facts["n"], len(facts["classes"]), facts["split"]) == (828, 23, "novel")
+    facts = json.loads(tlac_command(*arguments, "--subset", "val").out)
+    assert (facts["n"], facts["split"]) == (1128, "all/val")
+    assert facts["source"] == str(tmp_path / "dtd" / split_file)
+
+
+def test_verify_of_a_good_dataset_ends_well(tlac_command, pets: Path) -> None:
+    shown = tlac_command("datasets", "verify", f"folder:{pets}")
+    assert shown.code == 0
+    assert "note: its file expects no counts: none were compared" in shown.out
+    assert "nothing wrong found: 3 test images, 2 classes, 3 looked at" in shown.out
+    shown = tlac_command("datasets", "verify", "imagenet-samples")
+    assert shown.code == 0
+    assert "imagenet-samples: as expected: 20 test images, 1000 classes, 20 looked at" in shown.out
+
+
+def test_verify_names_what_is_wrong_and_exits_1(tlac_command, pets: Path) -> None:
+    (pets / "dog" / "2.png").write_bytes(make_png(2)[:60])
+    shown = tlac_command("datasets", "verify", f"folder:{pets}")
+    assert shown.code == 1
+    assert "broken image: dog/2.png: the image is broken or cut short" in shown.out
+    assert shown.err.rstrip().endswith("1 finding: not as expected, see above")
+    assert tlac_command("datasets", "verify", f"folder:{pets}", "--quick").code == 0
+    document = json.loads(tlac_command("datasets", "verify", f"folder:{pets}", "--json").out)
+    assert (document["good"], document["findings"][0]["kind"]) == (False, "broken image")
+
+
+def test_prepare_lists_steps_by_hand_and_exits_1_until_they_are_done(tlac_command, tmp_path: Path) -> None:
+    shown = tlac_command("datasets", "prepare", "ucf101", "--data", tmp_path)
+    assert shown.code == 1
+    assert f"  1. extract UCF-101-midframes.zip into {tmp_path / 'ucf101'}" in shown.out
+    # not what was just run
+    assert f"unusable: ucf101: {tmp_path / 'ucf101'} is missing\n" in shown.out
+    assert shown.err == "tlac: ucf101: not ready yet: do the steps above, and run the command again\n"
+    document = json.loads(tlac_command("datasets", "prepare", "ucf101", "--data", tmp_path, "--json").out)
+    assert document["prepared"]["folder"] == str(tmp_path / "ucf101")
+    assert len(document["prepared"]["steps"]) == 2
+
+
+def test_what_a_missing_dataset_is_told_to_run_runs(tlac_command, tmp_path: Path) -> None:
+    own = tmp_path / "my planes.yaml"
+    own.write_text("loader: aircraft\nprotocol: ours\noptions: {folder: planes}\ndownload: {steps: [fly]}\n")
+    for name in ("ucf101", str(own)):
+        err = tlac_command("datasets", "show", name, "--data", tmp_path / "my data").err
+        command = shlex.split(err.split("`")[1])
+        assert command[0] == "tlac"
+        assert "by hand, where it is not done yet:" in tlac_command(*command[1:]).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("prepare", "ucf101"), "--data ROOT"),
+        (("prepare", "imagenet-samples"), "needs no preparing"),
+        (("verify", "ucf102"), "did you mean 'ucf101'"),
+        (("show", "dtd"), "--data ROOT"),
+    ],
+)
+def test_wrong_use_is_one_clear_line(tlac_command, arguments: tuple[str, ...], complaint: str) -> None:
+    shown = tlac_command("datasets", *arguments)
+    assert (shown.code, shown.err.count("\n")) == (2, 1)
+    assert complaint in shown.err

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tlac.config.prompts import load_prompts
+from tlac.errors import ConfigError
+from tlac.types import ChoiceTask, Image, ImagePart, TextPart
+
+SET = """
+description: ours
+stage1: {default: What is it?, cars: Which car is it?}
+stage2:
+  prefix: "Classes:\\n{classes}"
+  question: "Seen: {answer}"
+  prefix_by_index: "Numbered:\\n{classes}"
+  question_by_index: "Seen: {answer}. Index?"
+"""
+
+
+def own_set(tmp_path: Path, text: str = SET) -> str:
+    path = tmp_path / "own.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_stage_1_shows_the_image_and_asks_in_the_datasets_words(tmp_path: Path) -> None:
+    image = Image("00", b"")
+    prompts = load_prompts(own_set(tmp_path))
+    (message,) = prompts.stage1_messages(image, "cars")
+    assert message.parts == (ImagePart(image), TextPart("Which car is it?"))
+    assert prompts.stage1_messages(image, "unheard of")[0].parts[1] == TextPart("What is it?")
+
+
+def test_stage_2_lists_each_name_once_and_keeps_braces(tmp_path: Path) -> None:
+    task = ChoiceTask("a {thing}", ("b", "{a}", "b"))
+    (message,) = load_prompts(own_set(tmp_path)).stage2_messages(task)
+    assert message.parts == (TextPart("Classes:\nb\n{a}", is_prefix=True), TextPart("Seen: a {thing}"))
+
+
+def test_stage_2_by_index_numbers_every_class(tmp_path: Path) -> None:
+    task = ChoiceTask("x", ("b", "a", "b"), by_index=True)
+    (message,) = load_prompts(own_set(tmp_path)).stage2_messages(task)
+    assert message.parts[0].text == "Numbered:\n0: b\n1: a\n2: b"
+
+
+def test_the_digest_is_of_the_words_alone(tmp_path: Path) -> None:
+    first = load_prompts(own_set(tmp_path)).digest
+    assert load_prompts(own_set(tmp_path, SET.replace("ours", "mine"))).digest == first
+    assert load_prompts(own_set(tmp_path, SET.replace("Which", "What"))).digest != first
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("{classes}", "", r"stage2.prefix must hold \{classes\}"),
+        ("default:", "other:", "stage1 needs a prompt named 'default'"),
+        ("stage2:", "stage3:", "unknown key 'stage3': did you mean 'stage"),
+    ],
+)
+def test_a_set_that_lacks_something_is_refused(tmp_path: Path, old: str, new: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        load_prompts(own_set(tmp_path, SET.replace(old, new)))

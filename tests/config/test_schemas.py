@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tlac.config.files import list_names
+from tlac.config.schemas import load_backend, load_dataset_config, load_encoder_config
+from tlac.errors import ConfigError, TlacError
+from tlac.types import Preparation
+
+
+def backend_file(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "own.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", list_names("backend"))
+def test_every_shipped_backend_parses_and_says_what_it_is(name: str) -> None:
+    assert load_backend(name).spec.description
+
+
+@pytest.mark.parametrize("name", list_names("encoder"))
+def test_every_shipped_encoder_parses_and_says_what_it_is(name: str) -> None:
+    assert load_encoder_config(name).spec.description
+
+
+@pytest.mark.parametrize("name", list_names("dataset"))
+def test_every_shipped_dataset_parses_and_says_what_it_is(name: str) -> None:
+    assert load_dataset_config(name).spec.description
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("adapter: litellm\nmodle: m\n", "unknown key 'modle': did you mean 'model'?"),
+        ("adapter: litellm\nmodel: m\nlimits: {concurency: 3}\n", "unknown key 'concurency' in 'limits'"),
+        ("adapter: litellm\n", "missing required field `model`"),
+        ("adapter: litellm\nmodel: m\nlimits: {concurrency: many}\n", "limits.concurrency"),
+        ("adapter: litellm\nmodel: 3\n", "(at 'model')"),
+    ],
+)
+def test_a_wrong_key_or_value_names_file_and_key(tmp_path: Path, text: str, complaint: str) -> None:
+    path = backend_file(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load_backend(path)
+    assert str(caught.value).startswith(path)
+    assert complaint in str(caught.value)
+
+
+def test_the_digest_covers_every_setting(tmp_path: Path) -> None:
+    first = load_backend(backend_file(tmp_path, "adapter: litellm\nmodel: m\n")).digest
+    second = load_backend(backend_file(tmp_path, "adapter: litellm\nmodel: m\nimage: {quality: 80}\n"))
+    assert first != second.digest
+    assert second.preparation == Preparation(quality=80)
+
+
+def test_an_encoder_can_be_named_by_adapter_and_model() -> None:
+    spec = load_encoder_config("open_clip:ViT-B-32/openai").spec
+    assert (spec.adapter, spec.model, spec.weights) == ("open_clip", "ViT-B-32", "openai")
+    assert load_encoder_config("sentence_transformers:org/model").spec.model == "org/model"
+
+
+def test_a_dataset_can_be_named_by_loader_and_path() -> None:
+    config = load_dataset_config("folder:some/photos", split="novel")
+    assert (config.spec.loader, config.spec.options, config.split) == ("folder", {"path": "some/photos"}, "novel")
+
+
+def test_a_dataset_lends_its_class_list() -> None:
+    assert len(load_dataset_config("imagenet-samples").spec.classes) == 1000
+
+
+@pytest.mark.parametrize("load", [load_backend, load_encoder_config, load_dataset_config])
+def test_an_unknown_name_is_an_error_for_a_person(load) -> None:
+    with pytest.raises(TlacError, match="unknown"):
+        load("no-such-thing")

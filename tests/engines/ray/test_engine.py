@@ -1,0 +1,325 @@
+"""`--engine ray` on a real Ray: the same bytes as the local engine, nothing lost to SIGKILL, one limit for all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import pytest
+
+from tests.support.cluster_fixtures import (
+    LOOPBACK,
+    ImageFolder,
+    addresses_listened_at,
+    emulated_backend,
+    is_connected,
+    processes_below,
+    spec_of,
+    wait_for,
+    workers_below,
+)
+from tests.support.emulated import KEYS, plant_keys
+from tests.support.emulator import Asked, Emulator, Reply, running_emulator
+from tests.support.table_files import write_parquet
+from tlac.cache.serialization import StoredAnswer
+from tlac.cache.store import Store
+from tlac.config.registry import open_dataset
+from tlac.config.schemas import load_backend, load_dataset_config
+from tlac.engines.ray.engine import RayEngine
+from tlac.engines.ray.logs import logs_in, read_log
+from tlac.engines.ray.session import connect
+from tlac.errors import ConfigError
+from tlac.evaluation.runner import Bench
+from tlac.lmms.middleware.budget import Budget
+from tlac.lmms.middleware.stack import Care
+from tlac.results.record import Run
+
+PHRASES = ("red car", "an old rusty car", "some apple", "a pear, I think", "a car of unknown colour", "old car")
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[Any]:
+    if find_spec("ray") is None:
+        pytest.skip("Ray comes with the extra: pip install 'tlac[ray]'")
+    # keys are never sent to workers: they are in their environment or nowhere. A cluster that the environment names is
+    # left alone
+    given = KEYS | {"RAY_ADDRESS": "127.0.0.1:1"}
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
+    ray = connect(None, 2)
+    for name, value in before.items():
+        os.environ.pop(name)
+        if value is not None:
+            os.environ[name] = value
+    yield ray
+    ray.shutdown()
+
+
+def say_by_digest(asked: Asked) -> Reply:
+    """An answer that depends on the question alone: the same for every engine."""
+    if asked.images:
+        number = int(hashlib.sha256(asked.images[0]).hexdigest()[:8], 16)
+        return Reply(f"{PHRASES[number % len(PHRASES)]}{'' if number % 3 else f' number {number % 97}'}")
+    digest = int(hashlib.sha256(asked.text.encode()).hexdigest()[:8], 16)
+    return Reply(json.dumps({"class_index": asked.class_indices[digest % len(asked.class_indices)]}))
+
+
+def questions(emulator: Emulator) -> Counter[str]:
+    """How often each image, and each text without an image, was asked about."""
+    return Counter(
+        hashlib.sha256(one.images[0] if one.images else one.text.encode()).hexdigest() for one in emulator.asked
+    )
+
+
+def acknowledged_images(store: Path) -> set[str]:
+    """The images (sha256) whose answers are in the workers' logs now."""
+    found = set()
+    for run in (store / "cluster").glob("*/logs"):
+        for path in logs_in(run):
+            for kept in read_log(path):
+                if isinstance(kept, StoredAnswer):
+                    parts = [part for message in kept.request["messages"] for part in message["parts"]]
+                    found |= {part["image_sha256"] for part in parts if "image_sha256" in part}
+    return found
+
+
+def written(run: Run) -> bytes:
+    return (run.folder / "predictions.jsonl").read_bytes()
+
+
+@pytest.fixture
+def bench_on(tmp_path: Path, ray_cluster: Any) -> Callable[..., Bench]:
+    def make(store: Store, care: Care | None = None, workers: int = 2, is_local: bool = False) -> Bench:
+        care = care or Care()
+        return Bench(store, care=care, engine=None if is_local else RayEngine(store, care, None, workers))
+
+    return make
+
+
+def assert_nobody_else_gets_in(driver: int) -> None:
+    """The Ray below a driver listens on the loopback address alone, and asks for a token."""
+    below = processes_below(driver)
+    listened_at = addresses_listened_at(below)
+    assert listened_at
+    assert listened_at <= LOOPBACK
+    (server,) = (process for process, command in below.items() if b"/gcs_server\0" in command)
+    settings = Path(f"/proc/{server}/environ").read_bytes().split(b"\0")
+    assert b"RAY_AUTH_MODE=token" in settings
+    assert [one for one in settings if one.startswith(b"RAY_AUTH_TOKEN=") and len(one) > 60]
+
+
+def test_the_command_in_the_documentation_predicts_what_the_local_engine_does(
+    ray_cluster: Any, tlac_command: Callable[..., Any], tmp_path: Path
+) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "scale.md").read_text(encoding="utf-8")
+    command = next(line for line in page.splitlines() if line.startswith("tlac bench --engine ray"))
+    local = command.replace("--engine ray --parallelism 2 ", "")
+    runs = {}
+    for engine, line in (("ray", command), ("local", local)):
+        store, out = tmp_path / f"{engine}-store", tmp_path / engine
+        shown = tlac_command(*line.split()[1:], "--store", store, "--out", out, "--no-report", "--json")
+        assert shown.code == 0, shown.err
+        runs[engine] = json.loads(shown.out)["runs"]
+    for apart, near in zip(runs["ray"], runs["local"], strict=True):
+        files = [Path(run["run"]) / "predictions.jsonl" for run in (apart, near)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+        assert apart["calls"] == near["calls"]
+    assert len(runs["ray"]) == 2
+
+
+def test_a_key_that_workers_lack_is_missed_in_a_worker_s_name(bench_on, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HERE_ALONE", "sk-planted-planted-planted-planted-02")
+    with running_emulator(say_by_digest) as emulator, Store(tmp_path / "far") as far:
+        backend = emulated_backend(emulator)
+        lacking = replace(backend, spec=msgspec.structs.replace(backend.spec, api_key_env="HERE_ALONE"))
+        spec = spec_of(lacking, ImageFolder(tmp_path / "pictures", 4), "slac")
+        with pytest.raises(
+            ConfigError, match=r"in a worker of the cluster: .* set the environment variable HERE_ALONE"
+        ):
+            bench_on(far).run(spec, tmp_path / "runs", with_report=False)
+    assert not emulator.asked
+
+
+def test_predictions_equal_the_local_engine_s_byte_for_byte(bench_on, tmp_path: Path) -> None:
+    backend, dataset = load_backend("embedded"), open_dataset(load_dataset_config("imagenet-samples"))
+    with Store(tmp_path / "far") as far, Store(tmp_path / "near") as near:
+        benches = bench_on(far), bench_on(near, is_local=True)
+        for method in ("slac", "tlac"):
+            spec = spec_of(backend, dataset, method)
+            apart, local = (bench.run(spec, tmp_path / "runs", with_report=False) for bench in benches)
+            assert written(apart) == written(local)
+            assert apart.record.is_complete
+            assert (apart.record.calls, apart.record.tokens) == (local.record.calls, local.record.tokens)
+
+
+def test_images_in_tables_of_an_object_store_are_asked_about_as_by_the_local_engine(
+    bench_on, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+    import fsspec
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "tables")
+    plant_keys(monkeypatch)
+    table = write_parquet(tmp_path / "set")
+    fsspec.filesystem("memory").pipe("/images/test.parquet", table.read_bytes())
+    dataset = open_dataset(load_dataset_config("hf:memory://images/test.parquet"))
+    with (
+        running_emulator(say_by_digest) as emulator,
+        Store(tmp_path / "far") as far,
+        Store(tmp_path / "near") as near,
+    ):
+        spec = spec_of(emulated_backend(emulator), dataset, "slac")
+        benches = bench_on(far), bench_on(near, is_local=True)
+        apart, local = (bench.run(spec, tmp_path / "runs", with_report=False) for bench in benches)
+    assert written(apart) == written(local)
+    assert apart.record.calls.stage1.asked == len(dataset) == 4
+
+
+def test_a_worker_that_is_killed_costs_no_acknowledged_answer_and_changes_no_prediction(
+    bench_on, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_keys(monkeypatch)
+    pictures = ImageFolder(tmp_path / "pictures", 2000)
+    with running_emulator(say_by_digest) as emulator:
+        spec = spec_of(emulated_backend(emulator, concurrency=16), pictures, "tlac")
+        acknowledged: set[str] = set()
+
+        def kill_one() -> None:
+            wait_for(lambda: len(emulator.asked) > 600)
+            os.kill(workers_below(os.getpid())[0], signal.SIGKILL)
+            acknowledged.update(acknowledged_images(tmp_path / "far"))
+
+        killer = threading.Thread(target=kill_one)
+        killer.start()
+        with Store(tmp_path / "far") as far:
+            apart = bench_on(far).run(spec, tmp_path / "runs", with_report=False)
+            killer.join()
+        far_questions = questions(emulator)
+        emulator.asked.clear()
+        with Store(tmp_path / "near") as near:
+            local = bench_on(near, is_local=True).run(spec, tmp_path / "runs", with_report=False)
+        near_questions = questions(emulator)
+    assert written(apart) == written(local)
+    assert far_questions.keys() == near_questions.keys()
+    assert len(acknowledged) > 300
+    assert {far_questions[image] for image in acknowledged} == {1}
+    # what was in flight is all that may be asked twice; stage 2 is asked once in the whole cluster
+    assert sum(far_questions.values()) <= sum(near_questions.values()) + 16
+    assert apart.record.calls == local.record.calls
+    assert apart.record.calls.stage2.asked == len(near_questions) - 2000
+    assert_results_say_what_predictions_say(tmp_path / "far", apart)
+
+
+def assert_results_say_what_predictions_say(store: Path, run: Run) -> None:
+    import pyarrow.parquet
+
+    (folder,) = (store / "cluster").glob("*/results")
+    rows = {row["sample"]: row for row in pyarrow.parquet.read_table(folder).to_pylist()}
+    assert len(rows) == len(run.predictions)
+    for prediction in run.predictions:
+        row = rows[prediction.sample]
+        assert (row["stage1_key"], row["stage2_key"]) == (prediction.stage1_key, prediction.stage2_key)
+        assert (row["answer"], row["label"]) == (prediction.answer, prediction.label)
+        assert (row["choice"] is None) == (prediction.stage2_key is None)
+
+
+def test_a_driver_that_is_killed_costs_no_acknowledged_answer(
+    bench_on, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_keys(monkeypatch)
+    folder = tmp_path / "pictures"
+    ImageFolder(folder, 0)
+    for label, name in enumerate(ImageFolder.classes):
+        ImageFolder(folder / name, 60)
+        for path in (folder / name).iterdir():
+            path.write_bytes(path.read_bytes() + bytes([label]))
+
+    def slowly(asked: Asked) -> Reply:
+        time.sleep(0.05)
+        return say_by_digest(asked)
+
+    store = tmp_path / "far"
+    with running_emulator(slowly) as emulator:
+        command = [
+            *(sys.executable, "-m", "tlac", "bench", "--engine", "ray", "--parallelism", "2", "--no-report"),
+            *("--backend", "gpt-4o", "--encoder", "minilm", "--dataset", f"folder:{folder}", "--method", "slac"),
+            *("--store", str(store), "--out", str(tmp_path / "runs"), "--concurrency", "4"),
+        ]
+        environment = {**os.environ, **KEYS, "OPENAI_API_BASE": emulator.base("openai")}
+        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as driver:
+            wait_for(lambda: len(emulator.asked) > 60 or driver.poll() is not None)
+            assert driver.poll() is None, driver.stderr.read().decode()
+            assert_nobody_else_gets_in(driver.pid)
+            workers = workers_below(driver.pid)
+            driver.send_signal(signal.SIGKILL)
+        # Ray takes its workers down when their driver is gone
+        wait_for(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+        acknowledged = acknowledged_images(store)
+        assert len(acknowledged) > 30
+        monkeypatch.setenv("OPENAI_API_BASE", emulator.base("openai"))
+        said: list[str] = []
+        spec = spec_of(emulated_backend(emulator), open_dataset(load_dataset_config(f"folder:{folder}")), "slac")
+        with Store(store) as opened:
+            again = bench_on(opened, Care(say=said.append)).run(spec, tmp_path / "runs", with_report=False)
+        found = questions(emulator)
+    assert again.record.is_complete
+    assert len(found) == 240
+    assert {found[image] for image in acknowledged} == {1}
+    assert again.record.calls.stage1.from_store == len(acknowledged)
+    assert any(f"{len(acknowledged)} answers of a run that was cut short" in line for line in said)
+    assert not list((store / "cluster").glob("*/logs"))
+    key = KEYS["OPENAI_API_KEY"].encode()
+    assert not [path for path in store.rglob("*") if path.is_file() and key in path.read_bytes()]
+
+
+def test_cost_cap_rate_limit_and_calls_in_flight_hold_for_four_workers_together(
+    bench_on, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_keys(monkeypatch)
+    arrivals: list[float] = []
+    lock, in_flight, most = threading.Lock(), [0], [0]
+    at_work: set[int] = set()
+
+    def measured(asked: Asked) -> Reply:
+        port = urlsplit(emulator.base("openai")).port
+        at_work.update(worker for worker in workers_below(os.getpid()) if is_connected(worker, port))
+        with lock:
+            arrivals.append(time.monotonic())
+            in_flight[0] += 1
+            most[0] = max(most[0], in_flight[0])
+        time.sleep(0.2)
+        with lock:
+            in_flight[0] -= 1
+        return Reply("a red car of some kind, seen from the side")
+
+    budget = Budget(0.05)
+    with running_emulator(measured) as emulator, Store(tmp_path / "far") as far:
+        backend = emulated_backend(emulator, concurrency=3, requests_per_minute=600)
+        spec = spec_of(backend, ImageFolder(tmp_path / "pictures", 160), "slac")
+        run = bench_on(far, Care(budget), workers=4).run(spec, tmp_path / "runs", with_report=False)
+        billed_usd = sum(entry.response.cost_usd for entry in far.entries())
+        answers = len(list(far.entries()))
+    assert 0.02 < billed_usd <= 0.05
+    assert budget.spent_usd == pytest.approx(billed_usd)
+    assert answers == len(arrivals) < 160
+    assert len(at_work) == 4
+    assert not run.record.is_complete
+    assert "the budget of 0.05 USD is used up" in run.record.stopped
+    assert most[0] <= 3
+    # 10 calls a second; what is on its way when a second begins may come a little late
+    for start in arrivals:
+        assert sum(start <= arrival < start + 1.0 for arrival in arrivals) <= 13

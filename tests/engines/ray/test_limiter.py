@@ -1,0 +1,241 @@
+"""One cap and one set of limits for many workers, in virtual time and without Ray; and logs that outlive a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.support.scripted_lmm import ANSWER, question
+from tests.support.virtual_time import now_s, run_virtual, virtual_pacing
+from tlac.cache.serialization import StoredAnswer
+from tlac.cache.store import Store
+from tlac.config.schemas import Backend, BackendSpec, Limits, Prices
+from tlac.engines.ray.errors import Fault, fault_of
+from tlac.engines.ray.limiter import Limiter, Terms
+from tlac.engines.ray.logs import (
+    AnswerLog,
+    LoggedFailure,
+    RunFolder,
+    logs_in,
+    merge_left_behind,
+    merge_logs,
+    new_run_folder,
+    read_log,
+)
+from tlac.errors import InputError, RateLimitError, SampleError, TlacError, TransientError
+from tlac.hashing import request_document, sha256_of
+from tlac.lmms.middleware.budget import highest_cost_usd
+from tlac.lmms.middleware.circuit_breaker import BreakerPolicy
+from tlac.types import LMMResponse, Message, Outcome, TextPart
+
+PRICES = Prices(prompt=2.0, completion=8.0)
+LIMITS = Limits(concurrency=4, requests_per_minute=600)
+
+
+def backend_with(limits: Limits) -> Backend:
+    spec = BackendSpec(adapter="any", model="any", limits=limits, prices=PRICES)
+    return Backend("any", "any.yaml", spec)
+
+
+def limiter_with(limits: Limits = LIMITS, terms: Terms | None = None) -> Limiter:
+    return Limiter({"any": backend_with(limits)}, terms or Terms(), virtual_pacing())
+
+
+async def work(limiter: Limiter, worker: str, calls: int, cost_usd: float) -> list[float | Fault]:
+    """The moments at which a worker's calls were let through, or why they were not."""
+    seen: list[float | Fault] = []
+    for number in range(calls):
+        admitted = await limiter.admit(worker, "any", question(number))
+        if isinstance(admitted, Fault):
+            seen.append(admitted)
+            continue
+        seen.append(now_s())
+        await asyncio.sleep(random.Random(f"{worker}{number}").random())
+        await limiter.settle(admitted, replace(ANSWER, cost_usd=cost_usd))
+    return seen
+
+
+def test_four_workers_together_keep_to_calls_a_minute_and_to_calls_in_flight() -> None:
+    async def scenario() -> list[float]:
+        limiter = limiter_with()
+        found = await asyncio.gather(*(work(limiter, f"w{n}", 50, 0.0) for n in range(16)))
+        return sorted(moment for moments in found for moment in moments)
+
+    moments = run_virtual(scenario())
+    assert len(moments) == 800
+    assert all(later - earlier > 0.0999 for earlier, later in itertools.pairwise(moments))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_cap_on_cost_holds_for_all_workers_and_is_used(seed: int) -> None:
+    chance, billed = random.Random(seed), [0.0]
+    most = highest_cost_usd(question(0), PRICES)
+    terms = Terms(cap_usd=20 * most, spent_usd=5 * most)
+
+    async def one(limiter: Limiter, worker: str) -> None:
+        while not isinstance(admitted := await limiter.admit(worker, "any", question(0)), Fault):
+            cost = chance.uniform(0, most)
+            billed[0] += cost
+            await asyncio.sleep(chance.random())
+            await limiter.settle(admitted, replace(ANSWER, cost_usd=cost))
+
+    async def scenario() -> Fault | None:
+        limiter = limiter_with(Limits(concurrency=64), terms)
+        await asyncio.gather(*(one(limiter, f"w{n}") for n in range(16)))
+        return (await limiter.progress()).stopped
+
+    stopped = run_virtual(scenario())
+    assert 13 * most < billed[0] <= 15 * most
+    assert stopped is not None
+    assert "the budget of" in stopped.text
+
+
+def test_a_worker_that_died_leaves_its_places_and_counts_as_dear_as_it_may_have_been() -> None:
+    async def scenario() -> tuple[float, float]:
+        limiter = limiter_with(Limits(concurrency=2), Terms(cap_usd=1.0))
+        for _ in range(2):
+            assert isinstance(await limiter.admit("dead", "any", question(0)), int)
+        await limiter.enlist("dead")
+        spent_usd = (await limiter.progress()).spent_usd
+        assert isinstance(await limiter.admit("alive", "any", question(0)), int)
+        return now_s(), spent_usd
+
+    waited_s, spent_usd = run_virtual(scenario())
+    assert waited_s == 0
+    assert spent_usd == pytest.approx(2 * highest_cost_usd(question(0), PRICES))
+
+
+def test_a_provider_s_wish_to_wait_holds_for_every_worker() -> None:
+    async def scenario() -> float:
+        limiter = limiter_with(Limits(concurrency=8))
+        first = await limiter.admit("one", "any", question(0))
+        verdict = await limiter.settle(first, fault_of(RateLimitError("slow down", 30.0)))
+        assert isinstance(verdict.to_error(), RateLimitError)
+        await limiter.admit("other", "any", question(1))
+        return now_s()
+
+    assert run_virtual(scenario()) >= 30
+
+
+def test_faults_that_workers_meet_apart_count_together() -> None:
+    async def scenario() -> tuple[Fault | None, tuple[str, ...]]:
+        limiter = limiter_with(Limits(concurrency=8), Terms(breaker=BreakerPolicy(3, (5.0,))))
+        for number in range(4):
+            admitted = await limiter.admit(f"w{number}", "any", question(number))
+            await limiter.settle(admitted, fault_of(TransientError("connection refused")))
+        refused = await limiter.admit("w9", "any", question(9))
+        assert isinstance(refused, Fault)
+        progress = await limiter.progress()
+        return progress.stopped, progress.lines
+
+    stopped, lines = run_virtual(scenario())
+    assert stopped is not None
+    assert "does not answer" in stopped.text
+    assert "pausing 5 s" in lines[0]
+
+
+def test_a_fault_comes_out_as_the_error_that_went_in() -> None:
+    error = SampleError("can't be read")
+    error.__cause__ = InputError("can't be read")
+    for before in (error, RateLimitError("slow down", 3.0), TransientError("sk-abcdefghijklmnopqrstuvwxyz")):
+        after = fault_of(before).to_error()
+        assert type(after) is type(before)
+        assert type(after.__cause__) is type(before.__cause__)
+        assert "sk-" not in str(after)
+    assert type(fault_of(TlacError("any")).to_error()) is TlacError
+
+
+def answer(number: int, text: str = "a dog", outcome: Outcome = Outcome.ANSWERED, at: str = "") -> StoredAnswer:
+    long_list = TextPart("class name\n" * 500)
+    request = replace(question(number), messages=(Message("user", (long_list, TextPart(f"number {number}"))),))
+    document = request_document(request)
+    return StoredAnswer(sha256_of(document), document, LMMResponse(outcome, text, created_at=at), "any")
+
+
+def write_log(path: Path, *answers: StoredAnswer) -> None:
+    async def write() -> None:
+        log = AnswerLog(path)
+        await asyncio.gather(*(log.keep(one) for one in answers))
+        await log.keep_failure(LoggedFailure("f" * 64, fault_of(SampleError("no such image"))))
+        log.close()
+
+    asyncio.run(write())
+
+
+def test_a_log_gives_back_what_was_written_and_holds_a_long_text_once(tmp_path: Path) -> None:
+    written = [answer(number) for number in range(20)]
+    write_log(tmp_path / "a.jsonl", *written)
+    *read, failure = read_log(tmp_path / "a.jsonl")
+    assert [replace(one, response=replace(one.response, from_store=False)) for one in read] == written
+    assert failure == LoggedFailure("f" * 64, Fault("SampleError", "no such image"))
+    assert (tmp_path / "a.jsonl").stat().st_size < 20_000
+
+
+@pytest.mark.parametrize("lost_bytes", [1, 10, 200])
+def test_a_last_line_that_a_kill_cut_short_is_left_out(tmp_path: Path, lost_bytes: int) -> None:
+    path = tmp_path / "a.jsonl"
+    write_log(path, answer(1), answer(2))
+    whole = list(read_log(path))
+    path.write_bytes(path.read_bytes()[:-lost_bytes])
+    assert list(read_log(path)) == whole[:-1][: len(whole) - 1 if lost_bytes < 190 else 1]
+
+
+def test_a_log_that_somebody_changed_is_refused_with_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    write_log(path, answer(1))
+    path.write_bytes(path.read_bytes().replace(b"number 1", b"number 2"))
+    with pytest.raises(InputError, match=r"a\.jsonl: line 2: .*not the digest of its request"):
+        list(read_log(path))
+
+
+def test_logs_of_a_dead_driver_are_merged_and_those_of_a_live_one_are_left(tmp_path: Path) -> None:
+    with Store(tmp_path / "store") as store:
+        with new_run_folder(store.path) as alive:
+            write_log(alive.logs / "a.jsonl", answer(1))
+            dead = RunFolder(store.path / "cluster" / "dead")
+            dead.logs.mkdir(parents=True)
+            (dead.path / "driver.lock").touch()
+            write_log(dead.logs / "a.jsonl", answer(2), answer(3))
+            assert merge_left_behind(store) == 2
+            assert store.get_response(answer(1).key) is None
+            assert store.get_response(answer(3).key).text == "a dog"
+            assert not dead.path.exists()
+            merged = merge_logs(store, alive)
+        assert merged.keys == {answer(1).key}
+        assert merged.failures["f" * 64].text == "no such image"
+        assert merge_left_behind(store) == 0
+        assert not list((store.path / "cluster").iterdir())
+
+
+def test_a_log_that_is_still_written_to_is_read_and_stays(tmp_path: Path) -> None:
+    with Store(tmp_path / "store") as store, new_run_folder(store.path) as folder:
+        log = AnswerLog(folder.logs / "a.jsonl")
+        asyncio.run(log.keep(answer(1)))
+        assert merge_logs(store, folder).keys == {answer(1).key}
+        assert logs_in(folder.logs)
+        log.close()
+        merge_logs(store, folder)
+        assert not logs_in(folder.logs)
+
+
+def test_merging_replaces_what_was_asked_again_and_nothing_else(tmp_path: Path) -> None:
+    with Store(tmp_path / "store") as store, new_run_folder(store.path) as folder:
+        store.put_entries([answer(1, "", Outcome.REFUSED), answer(2, "a cat")])
+        write_log(folder.logs / "a.jsonl", answer(1, "a dog"), answer(2, "a dog"))
+        merge_logs(store, folder, [Outcome.REFUSED])
+        assert [store.get_response(answer(number).key).text for number in (1, 2)] == ["a dog", "a cat"]
+
+
+def test_limits_of_a_model_inside_the_workers_count_for_each_of_them() -> None:
+    from tlac.engines.ray.job import shared_by
+
+    inside = backend_with(Limits(concurrency=2))
+    hosted = replace(inside, spec=msgspec.structs.replace(inside.spec, api_key_env="ANY_KEY"))
+    assert shared_by(inside, 4).spec.limits.concurrency == 8
+    assert shared_by(hosted, 4).spec.limits.concurrency == 2

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.support.cars import Cars, answer
+from tests.support.fakes import FakeLMM
+from tlac.cache.store import Store
+from tlac.config.prompts import load_prompts
+from tlac.config.schemas import Backend, BackendSpec, Limits, Prices, load_backend
+from tlac.errors import UsageError
+from tlac.evaluation.collect import gather
+from tlac.evaluation.dry_run import Inquiry
+from tlac.evaluation.estimate import Estimate, estimate
+from tlac.lmms.middleware.cache import StoredLMM
+from tlac.methods.base import Interview, Respondent
+from tlac.methods.tlac import TLAC
+from tlac.scoring.matching import find_rule
+
+BACKEND = Backend(
+    "fake", "fake.yaml", BackendSpec(adapter="fake", model="m", prices=Prices(prompt=1.0, completion=10.0))
+)
+
+
+def inquiry(method: str = "tlac", backend: Backend = BACKEND) -> Inquiry:
+    return Inquiry(backend, backend, method, load_prompts("default"), find_rule("ladder"))
+
+
+def reckon(store: Store, given: Inquiry, size: int = 9) -> Estimate:
+    dataset = Cars(size=size)
+    return estimate(given, dataset, list(dataset), store, concurrency=2)
+
+
+def ask(store: Store, size: int) -> None:
+    lmm = StoredLMM(FakeLMM(answer), store, "fake")
+    respondent = Respondent(BACKEND, lmm)
+    interview = Interview(respondent, respondent, load_prompts("default"), Cars().classes)
+    asyncio.run(gather(Cars(size=size), interview, TLAC(), 1))
+
+
+def test_with_nothing_stored_every_question_counts_by_rule_of_thumb(store: Store) -> None:
+    found = reckon(store, inquiry())
+    assert (found.stage1.calls, found.stage2.calls, found.stage1.learned_from) == (9, 9, 0)
+    tokens = found.stage1.prompt_tokens + found.stage2.prompt_tokens
+    completion = found.stage1.completion_tokens + found.stage2.completion_tokens
+    assert found.cost_usd == pytest.approx((tokens * 1.0 + completion * 10.0) / 1e6)
+    assert found.time_s == pytest.approx(18 * 2.0 / 2)
+
+
+def test_slac_asks_once_per_sample(store: Store) -> None:
+    assert reckon(store, inquiry("slac")).stage2.calls == 0
+
+
+def test_stored_answers_are_not_asked_again_and_teach_their_tokens(store: Store) -> None:
+    ask(store, size=3)
+    found = reckon(store, inquiry())
+    assert (found.stage1.calls, found.stage1.stored, found.stage1.learned_from) == (6, 3, 3)
+    # FakeLMM counts 10 prompt tokens a call
+    assert found.stage1.prompt_tokens == 60
+    # of three first answers two needed a choice: two thirds of the other six will
+    assert (found.stage2.calls, found.stage2.stored) == (4, 2)
+
+
+def test_a_run_that_is_stored_takes_nothing(store: Store) -> None:
+    ask(store, size=9)
+    found = reckon(store, inquiry())
+    assert (found.stage1.calls, found.stage2.calls, found.cost_usd, found.time_s) == (0, 0, 0.0, 0.0)
+
+
+def test_a_limit_of_calls_a_minute_bounds_the_time(store: Store) -> None:
+    slow = Backend("slow", "slow.yaml", BackendSpec(adapter="fake", model="m", limits=Limits(requests_per_minute=6)))
+    assert reckon(store, inquiry("slac", slow)).time_s == pytest.approx(90.0)
+
+
+def test_batches_cost_half_and_take_a_day_for_each_stage(store: Store) -> None:
+    asked = load_backend("gpt-4o")
+    given = Inquiry(asked, asked, "tlac", load_prompts("default"), find_rule("ladder"))
+    dataset = Cars(size=9)
+    live, batch = (estimate(given, dataset, list(dataset), store, 2, is_batch) for is_batch in (False, True))
+    assert batch.cost_usd == pytest.approx((live.cost_usd or 0) / 2)
+    assert (batch.stage1.calls, batch.time_s) == (live.stage1.calls, 2 * 86_400)
+
+
+def test_a_backend_without_batches_can_not_be_estimated_so(store: Store) -> None:
+    dataset = Cars(size=1)
+    with pytest.raises(UsageError, match="no batch interface"):
+        estimate(inquiry(), dataset, list(dataset), store, 1, is_batch=True)

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.cars import SPEC, answer
+from tests.support.fakes import FakeLMM, LetterEncoder
+from tlac.cache.store import Store
+from tlac.errors import MissingAnswersError, SampleError, UnknownNameError, UsageError
+from tlac.evaluation.rescore import Rescoring, rescore
+from tlac.evaluation.runner import Bench, RunSpec
+from tlac.results.record import Run
+from tlac.scoring.matching import find_rule
+from tlac.types import LMMRequest, Outcome
+
+
+@pytest.fixture
+def run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def ran(reply=answer, spec: RunSpec = SPEC) -> Run:
+        monkeypatch.setattr("tlac.evaluation.runner.open_lmm", lambda backend: FakeLMM(reply))
+        monkeypatch.setattr("tlac.evaluation.runner.open_encoder", lambda config: LetterEncoder())
+        monkeypatch.setattr("tlac.evaluation.rescore.open_encoder", lambda config: LetterEncoder())
+        monkeypatch.setattr("tlac.evaluation.rescore.load_encoder_config", lambda name: spec.encoder)
+        return Bench(store).run(spec, tmp_path / "runs", with_report=False)
+
+    return ran
+
+
+def test_the_same_scoring_gives_the_same_bytes_and_names_its_parent(run, store: Store, tmp_path: Path) -> None:
+    first = run()
+    again = rescore(first.folder, store, Rescoring(), tmp_path / "runs")
+    assert again.record.parent == first.record.run
+    assert again.folder != first.folder
+    read = [(found.folder / "predictions.jsonl").read_bytes() for found in (first, again)]
+    assert read[0] == read[1]
+    assert again.record.cost_usd == 0
+    assert again.record.calls.stage1.asked == again.record.calls.stage2.asked == 0
+
+
+def test_pictures_and_times_are_taken_over_for_the_report(run, store: Store, tmp_path: Path) -> None:
+    first = run()
+    (first.folder / "thumbnails").mkdir(exist_ok=True)
+    (first.folder / "thumbnails" / "ab.webp").write_bytes(b"picture")
+    again = rescore(first.folder, store, Rescoring(), tmp_path / "runs")
+    for name in ("thumbnails/ab.webp", "calls.jsonl"):
+        assert (again.folder / name).read_bytes() == (first.folder / name).read_bytes()
+
+
+def test_another_template_changes_scores_and_no_answer(run, store: Store, tmp_path: Path) -> None:
+    first = run()
+    again = rescore(first.folder, store, Rescoring(template="zzz {}"), tmp_path)
+    assert [one.answer for one in again.predictions] == [one.answer for one in first.predictions]
+    assert [one.score for one in again.predictions] != [one.score for one in first.predictions]
+    assert again.record.template == "zzz {}"
+
+
+def test_a_tlac_run_scored_as_slac_forgets_its_choices(run, store: Store, tmp_path: Path) -> None:
+    again = rescore(run().folder, store, Rescoring(method="slac"), tmp_path)
+    assert again.record.method == "slac"
+    assert {one.rung for one in again.predictions} == {"exact", "similarity"}
+    assert all(one.stage2_key is None for one in again.predictions)
+
+
+def test_a_rule_that_needs_more_answers_than_there_are_says_how_many(run, store: Store, tmp_path: Path) -> None:
+    with pytest.raises(MissingAnswersError, match=r"3 samples were decided without stage 2.*--matching paper"):
+        rescore(run().folder, store, Rescoring(matching="paper"), tmp_path)
+    assert rescore(run().folder, store, Rescoring(matching="paper", method="slac"), tmp_path).record.is_complete
+
+
+def test_a_paper_run_can_climb_the_ladder(run, store: Store, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    first = run(spec=replace(SPEC, rule=find_rule("paper")))
+    again = rescore(first.folder, store, Rescoring(matching="ladder"), tmp_path)
+    assert {one.rung for one in again.predictions} == {"exact", "choice"}
+
+
+def test_what_failed_stays_failed_unless_its_first_answer_is_enough(run, store: Store, tmp_path: Path) -> None:
+    def fail_second(request: LMMRequest) -> str:
+        if request.stage == "stage2":
+            raise SampleError("fake: too large")
+        return answer(request)
+
+    first = run(fail_second)
+    again = rescore(first.folder, store, Rescoring(), tmp_path)
+    assert again.predictions[1].outcome is Outcome.FAILED
+    assert again.predictions[1].reason == "fake: too large"
+    assert not again.record.is_complete
+    assert rescore(first.folder, store, Rescoring(method="slac"), tmp_path).record.is_complete
+
+
+def test_an_answer_that_is_not_in_the_store_is_named(run, tmp_path: Path) -> None:
+    first = run()
+    with (
+        Store(tmp_path / "other") as other,
+        pytest.raises(MissingAnswersError, match=r"stage1 answer about 0.png .*--store"),
+    ):
+        rescore(first.folder, other, Rescoring(), tmp_path)
+
+
+def test_a_run_can_not_become_what_it_did_not_ask(run, store: Store, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    slac = run(spec=replace(SPEC, method="slac"))
+    with pytest.raises(UsageError, match="use `tlac bench --method tlac`"):
+        rescore(slac.folder, store, Rescoring(method="tlac"), tmp_path)
+    with pytest.raises(UnknownNameError):
+        rescore(slac.folder, store, Rescoring(matching="papper"), tmp_path)
+
+
+def test_a_run_that_asked_nobody_has_nothing_to_score_again(run, store: Store, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from tlac.results.folder import write_run
+
+    first = run()
+    record = replace(first.record, run="clip", method="clip", prompts="")
+    folder = write_run(tmp_path / "runs", record, first.predictions, first.metrics, {})
+    with pytest.raises(UsageError, match="clip asked no LMM"):
+        rescore(folder, store, Rescoring(), tmp_path)
+
+
+def test_scoring_again_imports_neither_torch_nor_litellm(tmp_path: Path) -> None:
+    program = (
+        "import sys, tlac.evaluation.rescore, tlac.encoders.open_clip, tlac.encoders.sentence_transformers; "
+        "print([name for name in ('torch', 'open_clip', 'litellm', 'transformers') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,53 @@
+"""A run holds neither transcripts nor predictions: they pass, from one file to the next."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.support.fakes import LetterEncoder
+from tlac.evaluation.collect import Heard
+from tlac.results.predictions import PREDICTIONS, read_predictions, write_predictions
+from tlac.scoring.matching import Ladder
+from tlac.scoring.metrics import measure
+from tlac.scoring.scorer import Scorer
+from tlac.types import LMMResponse, Outcome, Prediction, Transcript, Turn
+
+SAMPLES = 5_000
+# what a block or two hold
+AT_ONCE = 1_100
+
+
+def transcripts() -> Iterator[Transcript]:
+    for number in range(SAMPLES):
+        response = LMMResponse(Outcome.ANSWERED, ("aaa", "abb", "bbb a")[number % 3], cost_usd=0.5)
+        yield Transcript(f"s{number}", f"{number:064x}", number % 2, Turn("stage1", f"k{number}", response))
+
+
+def alive(kind: type) -> int:
+    return sum(type(one) is kind for one in gc.get_objects())
+
+
+def test_a_run_holds_few_of_its_records_at_a_time(tmp_path: Path) -> None:
+    heard = Heard()
+    for transcript in transcripts():
+        heard.put(transcript)
+    assert alive(Transcript) < AT_ONCE
+    scored = Scorer(("aaa", "bbb"), LetterEncoder(), Ladder(), "{}").score(heard.transcripts)
+    assert alive(Transcript) < AT_ONCE
+
+    most = 0
+
+    def watched() -> Iterator[Prediction]:
+        nonlocal most
+        for number, prediction in enumerate(write_predictions(tmp_path / PREDICTIONS, scored.predictions)):
+            if number % 1_000 == 0:
+                most = max(most, alive(Prediction))
+            yield prediction
+
+    metrics = measure(watched())
+    assert 0 < most < AT_ONCE
+    assert (metrics.n, metrics.answered, heard.ledger.total().answers_cost_usd) == (SAMPLES, SAMPLES, SAMPLES / 2)
+    assert sum(1 for _ in read_predictions(tmp_path / PREDICTIONS)) == SAMPLES
+    assert scored.predictions == list(read_predictions(tmp_path / PREDICTIONS))

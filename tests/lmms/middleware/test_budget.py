@@ -1,0 +1,127 @@
+"""A cost cap that holds: whatever answers cost, whatever breaks off, however many calls are in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import replace
+
+import pytest
+
+from tests.support.scripted_lmm import ANSWER, ScriptedLMM, question
+from tests.support.virtual_time import run_virtual
+from tlac.config.schemas import Prices
+from tlac.errors import PermanentError, RateLimitError, SampleError, TransientError
+from tlac.lmms.middleware.budget import Budget, BudgetedLMM, highest_cost_usd
+from tlac.types import Image, ImagePart, LMMRequest, LMMResponse, Message, TextPart
+
+PRICES = Prices(prompt=2.0, completion=8.0)
+
+
+class Meter:
+    """A provider with random latencies, faults and prices up to the reservation, which keeps its own bill."""
+
+    def __init__(self, seed: int) -> None:
+        self._chance = random.Random(seed)
+        self.billed_usd = 0.0
+        self.most_a_call_usd = 0.0
+
+    async def ask(self, request: LMMRequest) -> LMMResponse:
+        most = highest_cost_usd(request, PRICES)
+        self.most_a_call_usd = max(self.most_a_call_usd, most)
+        cost = self._chance.uniform(0, most)
+        await asyncio.sleep(self._chance.random())
+        fate = self._chance.random()
+        if fate < 0.05:
+            raise RateLimitError("slow down")
+        self.billed_usd += cost
+        if fate < 0.15:
+            # generated, billed, and lost on the way
+            raise TransientError("connection lost")
+        return replace(ANSWER, cost_usd=cost)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_a_cap_is_never_exceeded_at_concurrency_64(seed: int) -> None:
+    meter, budget = Meter(seed), Budget(0.05)
+
+    async def ask_all() -> list[object]:
+        lmm = BudgetedLMM(meter, budget, PRICES)
+        questions = iter(range(600))
+
+        async def work() -> list[object]:
+            return [await asyncio.gather(lmm.ask(question(n)), return_exceptions=True) for n in questions]
+
+        return [error for found in await asyncio.gather(*(work() for _ in range(64))) for (error,) in found]
+
+    outcomes = run_virtual(ask_all())
+    assert meter.billed_usd <= 0.05
+    assert budget.spent_usd >= meter.billed_usd - 1e-12
+    # and it is used: the run ends for want of money, not before
+    assert any(isinstance(outcome, PermanentError) for outcome in outcomes)
+    assert budget.spent_usd > 0.05 - 2 * meter.most_a_call_usd
+
+
+def test_a_call_waits_while_others_may_still_turn_out_cheaper() -> None:
+    one = highest_cost_usd(question(), PRICES)
+
+    async def scenario() -> int:
+        lmm = ScriptedLMM([replace(ANSWER, cost_usd=0.0)] * 10, latency_s=1)
+        budgeted = BudgetedLMM(lmm, Budget(one * 1.5), PRICES)
+        await asyncio.gather(*(budgeted.ask(question(number)) for number in range(10)))
+        return lmm.most_in_flight
+
+    assert run_virtual(scenario()) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "share"),
+    [
+        (RateLimitError("slow down"), 0.0),
+        (SampleError("too large"), 0.0),
+        (PermanentError("wrong key"), 0.0),
+        (TransientError("connection lost"), 1.0),
+    ],
+)
+def test_refused_calls_cost_nothing_and_broken_ones_may_have_cost_all(error: Exception, share: float) -> None:
+    budget = Budget(1.0)
+    lmm = BudgetedLMM(ScriptedLMM([error]), budget, PRICES)
+    with pytest.raises(type(error)):
+        run_virtual(lmm.ask(question()))
+    assert budget.committed_usd == pytest.approx(share * highest_cost_usd(question(), PRICES))
+
+
+def test_a_call_that_is_cancelled_counts_as_paid() -> None:
+    async def scenario() -> float:
+        budget = Budget(1.0)
+        call = asyncio.ensure_future(BudgetedLMM(ScriptedLMM(latency_s=9), budget, PRICES).ask(question()))
+        await asyncio.sleep(1)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        return budget.spent_usd
+
+    assert run_virtual(scenario()) == pytest.approx(highest_cost_usd(question(), PRICES))
+
+
+def test_what_a_response_cost_goes_before_what_its_tokens_would_cost() -> None:
+    budget = Budget(1.0)
+    lmm = BudgetedLMM(ScriptedLMM([replace(ANSWER, cost_usd=None), replace(ANSWER, cost_usd=0.5)]), budget, PRICES)
+    run_virtual(lmm.ask(question()))
+    assert budget.spent_usd == pytest.approx((90 * 2 + 10 * 8) / 1e6)
+    run_virtual(lmm.ask(question()))
+    assert budget.spent_usd == pytest.approx(0.5 + (90 * 2 + 10 * 8) / 1e6)
+
+
+def test_a_spent_budget_says_so_and_how_to_go_on() -> None:
+    lmm = BudgetedLMM(ScriptedLMM(), Budget(0.00001), PRICES)
+    with pytest.raises(PermanentError, match=r"budget of 1e-05 USD is used up.*--max-cost"):
+        run_virtual(lmm.ask(question()))
+
+
+def test_an_image_and_every_byte_of_text_count_before_a_call() -> None:
+    picture = ImagePart(Image("0" * 64, b""))
+    plain = LMMRequest("stage1", "m", (Message("user", (TextPart("x" * 300),)),), {"max_tokens": 50})
+    shown = replace(plain, messages=(Message("user", (picture, TextPart("x" * 300))),))
+    assert highest_cost_usd(plain, PRICES) == pytest.approx((101 * 2 + 50 * 8) / 1e6)
+    assert highest_cost_usd(shown, PRICES) > highest_cost_usd(plain, PRICES) + 1500 * 2 / 1e6
+    assert highest_cost_usd(replace(plain, params={}), PRICES) > highest_cost_usd(plain, PRICES)

@@ -1,0 +1,40 @@
+"""Rate limits as providers tell them in headers."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+import pytest
+
+from tlac.lmms.middleware.rate_limit import RateHint, read_rate_headers
+
+NOW = datetime(2025, 6, 1, 12, 0, 0, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("reset", "seconds"), [("1s", 1.0), ("6m0s", 360.0), ("20ms", 0.02), ("1h2m3.5s", 3723.5), ("soon", None)]
+)
+def test_openais_headers_are_read(reset: str, seconds: float | None) -> None:
+    headers = {
+        "X-RateLimit-Limit-Requests": "500",
+        "x-ratelimit-remaining-requests": "499",
+        "x-ratelimit-reset-requests": reset,
+    }
+    assert read_rate_headers(headers, NOW) == RateHint(499, 500, seconds)
+
+
+@pytest.mark.parametrize(
+    ("reset", "seconds"), [("2025-06-01T12:00:30Z", 30.0), ("2025-06-01T11:00:00Z", 0.0), ("2025-06-01T12:00:30", None)]
+)
+def test_anthropics_headers_are_read(reset: str, seconds: float | None) -> None:
+    headers = {
+        "anthropic-ratelimit-requests-limit": "50",
+        "anthropic-ratelimit-requests-remaining": "0",
+        "anthropic-ratelimit-requests-reset": reset,
+    }
+    assert read_rate_headers(headers, NOW) == RateHint(0, 50, seconds)
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-ratelimit-remaining-requests": "many"}, {"content-type": "text/html"}])
+def test_other_headers_are_no_hint(headers: dict[str, str]) -> None:
+    assert read_rate_headers(headers, NOW) is None

@@ -1,0 +1,174 @@
+"""Bodies and responses formed without a call equal those of litellm's acompletion, feature by feature."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.support.emulated import CLASSES, KEYS, PROVIDERS, backend_at, choice_question, image_question, plant_keys
+from tests.support.emulator import Emulator, Reply, anthropic, gemini, ollama, openai, running_emulator, script_of
+from tests.support.fakes import make_png
+from tlac.config.schemas import Backend, Prices, load_backend
+from tlac.errors import ConfigError
+from tlac.images import prepare
+from tlac.lmms.litellm_requests import Bodies, call_arguments, read_response, register_model, wire_messages
+from tlac.runtime import aio
+from tlac.runtime.litellm_setup import load_litellm
+from tlac.types import ChoiceTask, ImagePart, LMMRequest, LMMResponse, PreparedImage
+
+SHAPES = {"gemini": gemini, "openai": openai, "anthropic": anthropic, "ollama": ollama}
+BACKENDS = {**PROVIDERS, "vllm": "openai", "openai-compatible": "openai"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Emulator]:
+    with running_emulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    plant_keys(monkeypatch)
+
+
+@pytest.fixture
+def emulator(server: Emulator) -> Emulator:
+    server.asked.clear()
+    server.refused.clear()
+    server.script = script_of(Reply("a dog"))
+    return server
+
+
+def at(emulator: Emulator, name: str, **changes: Any) -> Backend:
+    backend = load_backend(name)
+    spec = msgspec.structs.replace(backend.spec, api_base=emulator.base(BACKENDS[name]), **changes)
+    return replace(backend, spec=spec)
+
+
+def prepared(request: LMMRequest) -> dict[str, PreparedImage]:
+    parts = [part for message in request.messages for part in message.parts if isinstance(part, ImagePart)]
+    return {part.image.sha256: prepare(part.image, request.preparation) for part in parts}
+
+
+def complete(backend: Backend, request: LMMRequest) -> LMMResponse:
+    """The answer by acompletion."""
+    litellm = load_litellm()
+    register_model(request.model)
+    arguments = call_arguments(request) | {
+        "model": request.model,
+        "messages": wire_messages(request, prepared(request)),
+        "api_key": KEYS.get(backend.spec.api_key_env or "", "none"),
+        "api_base": backend.spec.api_base,
+        "max_retries": 0,
+    }
+    return read_response(aio.run(litellm.acompletion(**arguments)), backend.spec.prices)
+
+
+def relook(backend: Backend) -> LMMRequest:
+    """A question with an image and a shortlist."""
+    task = ChoiceTask("an ancient car", CLASSES, backend.spec.choice_by_index, offered=(0, 2))
+    return replace(image_question(backend, make_png(7, 40)), stage="stage2", choice=task)
+
+
+QUESTIONS = {
+    "image": image_question,
+    "choice": choice_question,
+    "many classes": lambda backend: choice_question(backend, tuple(f"class {n}" for n in range(1200))),
+    "relook": relook,
+    "accents": lambda backend: choice_question(backend, ("café “crème”", "naïve\nline", "☃ 😀")),
+}
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_the_body_is_the_one_that_acompletion_sends(emulator: Emulator, name: str, question: str) -> None:
+    backend = at(emulator, name)
+    request = QUESTIONS[question](backend)
+    complete(backend, request)
+    bodies = Bodies(backend, api_base=backend.spec.api_base)
+    # the second comes from what was remembered
+    for _ in range(2):
+        wire = bodies.form(request, prepared(request))
+        assert json.loads(wire.encode()) == emulator.asked[-1].body
+
+
+PARAMS = {
+    "gemini": {"temperature": 0.5, "top_p": 0.9, "top_k": 3, "stop": ["."], "reasoning_effort": "low", "max_tokens": 9},
+    "gpt-4o": {"top_p": 0.9, "stop": ["."], "max_completion_tokens": 9, "frequency_penalty": 0.1, "user": "x"},
+    "claude": {"top_k": 3, "stop": ["."], "max_tokens": 5000, "thinking": {"type": "enabled", "budget_tokens": 1024}},
+    "ollama": {"top_p": 0.9, "stop": ["."], "max_tokens": 9, "num_ctx": 4096, "top_k": 3},
+    "vllm": {"top_p": 0.9, "max_tokens": 9, "presence_penalty": 0.2},
+}
+
+
+@pytest.mark.parametrize("name", PARAMS)
+def test_parameters_are_sent_as_acompletion_sends_them(emulator: Emulator, name: str) -> None:
+    backend = at(emulator, name, params=PARAMS[name])
+    request = image_question(backend)
+    complete(backend, request)
+    assert Bodies(backend).form(request, prepared(request)).body == emulator.asked[-1].body
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply("a dog"),
+        Reply("a dog", cached_tokens=40),
+        Reply("I can't.", kind="refusal"),
+        Reply(kind="blocked"),
+        Reply(kind="empty"),
+        Reply("  \n"),
+        Reply("a dog wi", kind="truncated"),
+        Reply("a dog", kind="thinking"),
+        Reply('{"class_index": "1"}'),
+        Reply("<think>a cat?</think>a dog 😀"),
+    ],
+    ids=lambda reply: f"{reply.kind} {reply.text}",
+)
+@pytest.mark.parametrize("prices", [None, Prices(prompt=1.0, completion=2.0)], ids=["table", "file"])
+def test_the_response_is_the_one_that_acompletion_gives(
+    emulator: Emulator, name: str, reply: Reply, prices: Prices | None
+) -> None:
+    if name == "ollama" and reply.kind in ("refusal", "blocked"):
+        pytest.skip("Ollama's format has no shape for these")
+    emulator.script = script_of(reply)
+    backend = at(emulator, name, prices=prices)
+    request = image_question(backend)
+    expected = complete(backend, request)
+    content = json.dumps(SHAPES[BACKENDS[name]].shape(emulator.asked[-1], reply)).encode()
+    bodies = Bodies(backend)
+    assert bodies.read(content) == bodies.read(content) == expected
+
+
+def test_a_provider_that_needs_more_than_a_body_is_not_formed_here() -> None:
+    backend = load_backend("gpt-4o")
+    spec = msgspec.structs.replace(backend.spec, model="bedrock/amazon.nova-lite-v1:0")
+    with pytest.raises(ConfigError, match="bedrock"):
+        Bodies(replace(backend, spec=spec))
+
+
+def test_without_an_address_the_providers_own_is_asked() -> None:
+    def url(name: str) -> str:
+        backend = load_backend(name)
+        request = choice_question(backend)
+        return Bodies(backend).form(request, {}).url
+
+    assert {name: url(name) for name in PROVIDERS} == {
+        "gemini": "https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-flash:generateContent",
+        "gpt-4o": "https://api.openai.com/v1/chat/completions",
+        "claude": "https://api.anthropic.com/v1/messages",
+        "ollama": "http://localhost:11434/api/chat",
+    }
+
+
+def test_no_repr_holds_the_key(emulator: Emulator) -> None:
+    backend = backend_at(emulator, "gpt-4o")
+    wire = Bodies(backend, KEYS["OPENAI_API_KEY"]).form(choice_question(backend), {})
+    assert KEYS["OPENAI_API_KEY"] in str(dict(wire.headers))
+    assert KEYS["OPENAI_API_KEY"] not in repr(wire)

@@ -1,0 +1,99 @@
+"""Zero-shot CLIP through `tlac bench`, with small random weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+
+from tests.support.clip_models import MODELS
+from tests.support.fakes import make_png
+from tlac.images import open_image
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("open_clip")
+    (folder / "tlac-tiny.json").write_text(json.dumps(MODELS["tlac-tiny"]))
+    open_clip.add_model_config(folder)
+    torch.manual_seed(0)
+    torch.save(open_clip.create_model("tlac-tiny").state_dict(), folder / "tlac-tiny.pt")
+    return folder / "tlac-tiny.pt"
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    for number in range(6):
+        place = tmp_path / "pets" / ("tabby_cat", "dog", "emu")[number % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number}.png").write_bytes(make_png(number, side=40))
+    return tmp_path / "pets"
+
+
+@pytest.fixture
+def clip(tlac_command, weights: Path, pets: Path):
+    encoder = f"open_clip:tlac-tiny/{weights}"
+
+    def run(*arguments: object):
+        return tlac_command(
+            "bench", "--method", "clip", "--encoder", encoder, "--dataset", f"folder:{pets}", *arguments
+        )
+
+    return run
+
+
+def read(run: dict) -> tuple[dict, list[dict]]:
+    folder = Path(run["run"])
+    lines = (folder / "predictions.jsonl").read_text().splitlines()
+    return json.loads((folder / "run.json").read_text()), [json.loads(line) for line in lines]
+
+
+def test_it_predicts_what_open_clip_itself_does(clip, weights: Path, pets: Path) -> None:
+    shown = clip("--json")
+    assert shown.code == 0, shown.err
+    record, predictions = read(json.loads(shown.out)["runs"][0])
+    model, _, prepare = open_clip.create_model_and_transforms("tlac-tiny", pretrained=str(weights))
+    tokenizer = open_clip.get_tokenizer("tlac-tiny")
+    images = torch.stack([prepare(open_image(pets / one["sample"], "")) for one in predictions])
+    names = [f"a photo of a {name.replace('_', ' ')}" for name in record["classes"]]
+    with torch.inference_mode():
+        texts = model.eval().encode_text(tokenizer(names), normalize=True)
+        expected = (model.encode_image(images, normalize=True) @ texts.T).numpy()
+    assert [one["predicted"] for one in predictions] == expected.argmax(axis=1).tolist()
+    np.testing.assert_allclose([one["score"] for one in predictions], expected.max(axis=1), atol=2e-6)
+
+
+def test_the_run_says_that_nobody_was_asked(clip) -> None:
+    run = json.loads(clip("--json").out)["runs"][0]
+    record, _ = read(run)
+    assert (run["method"], run["matching"], run["n"], run["complete"]) == ("clip", "similarity", 6, True)
+    assert (run["calls"]["stage1"]["asked"], run["cost_usd"], run["answers_cost_usd"]) == (0, 0, 0)
+    assert (record["stage2_backend"], record["prompts"], record["template"]) == ("", "", "a photo of a {}")
+    assert "templates" in record["digests"]
+
+
+def test_templates_change_the_result_and_are_told(clip) -> None:
+    runs = [
+        json.loads(clip("--json", "--clip-templates", name).out)["runs"][0] for name in ("paper", "coop", "imagenet")
+    ]
+    found = [read(run) for run in runs]
+    assert [record["template"] for record, _ in found] == ["a photo of a {}", "a photo of a {}.", "80 templates"]
+    assert len({record["digests"]["templates"] for record, _ in found}) == 3
+    assert len({predictions[0]["score"] for _, predictions in found}) == 3
+
+
+def test_a_second_run_offline_gives_the_same_bytes(clip) -> None:
+    first = json.loads(clip("--json").out)["runs"][0]["run"]
+    again = json.loads(clip("--json", "--offline").out)["runs"][0]["run"]
+    assert first != again
+    assert len({(Path(run) / "predictions.jsonl").read_bytes() for run in (first, again)}) == 1
+
+
+def test_an_encoder_of_texts_alone_is_refused(tlac_command, pets: Path) -> None:
+    shown = tlac_command("bench", "--method", "clip", "--encoder", "minilm", "--dataset", f"folder:{pets}")
+    assert (shown.code, shown.err.count("\n")) == (2, 1)
+    assert "encodes texts alone" in shown.err

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support import made_runs
+from tlac.errors import InputError, TlacError
+from tlac.results.folder import free_name, name_run, read_record, write_run
+from tlac.results.predictions import prediction_line, read_predictions
+from tlac.results.record import Run, summary
+from tlac.results.usage import Tokens
+from tlac.scoring.metrics import measure
+from tlac.types import Outcome, Prediction
+
+PREDICTIONS = (
+    Prediction(
+        "a.jpg",
+        "ab",
+        0,
+        Outcome.ANSWERED,
+        "a\u2028car",
+        "red car",
+        "choice",
+        0,
+        0.5,
+        0.1,
+        ((0, 0.5), (1, 0.4)),
+        "k",
+        "l",
+    ),
+    Prediction("b.jpg", None, 1, Outcome.FAILED, None, None, None, None, None, None, (), None, None, reason="time-out"),
+)
+RECORD = replace(
+    made_runs.RECORD,
+    is_complete=False,
+    tokens=Tokens(30, 4, 0),
+    cost_usd=0.25,
+    answers_cost_usd=None,
+    digests={},
+    classes=("red car", "old car"),
+)
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "runs", RECORD, PREDICTIONS, measure(PREDICTIONS), {"report.html": b"<p>page</p>"})
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "metrics.json",
+        "predictions.jsonl",
+        "report.html",
+        "run.json",
+    ]
+    assert read_record(folder) == RECORD
+    assert tuple(read_predictions(folder / "predictions.jsonl")) == PREDICTIONS
+
+
+def test_a_prediction_is_one_line_with_the_documented_keys() -> None:
+    line = prediction_line(PREDICTIONS[0])
+    assert list(json.loads(line))[:13] == [
+        "sample", "image_sha256", "label", "outcome", "answer", "choice", "rung",
+        "predicted", "score", "margin", "top5", "stage1_key", "stage2_key",
+    ]  # fmt: skip
+    assert "\n" not in line
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    write_run(tmp_path, RECORD, PREDICTIONS, measure(PREDICTIONS), {})
+    assert free_name(tmp_path, "one") == "one-2"
+    with pytest.raises(TlacError, match="exists already"):
+        write_run(tmp_path, RECORD, (), measure(()), {})
+    assert len(list(read_predictions(tmp_path / "one" / "predictions.jsonl"))) == 2
+
+
+def test_a_crash_in_writing_leaves_no_half_folder(tmp_path: Path) -> None:
+    def breaking():
+        yield PREDICTIONS[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_run(tmp_path, RECORD, breaking(), measure(PREDICTIONS), {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_can_not_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TlacError, match="choose another --out"):
+        write_run(tmp_path / "file", RECORD, PREDICTIONS, measure(PREDICTIONS), {})
+
+
+def test_names_are_safe_for_every_file_system() -> None:
+    assert name_run("20300101", "folder:/a b/../c", "gpt-4o") == "20300101-folder-a-b-..-c-gpt-4o"
+
+
+@pytest.mark.parametrize("text", ["{", '{"sample": 1}', "\xff", "[]"])
+def test_broken_predictions_name_file_and_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "predictions.jsonl"
+    path.write_bytes(prediction_line(PREDICTIONS[0]).encode() + b"\n" + text.encode("latin-1") + b"\n")
+    with pytest.raises(InputError, match=r"predictions.jsonl: line 2"):
+        list(read_predictions(path))
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is .* a run folder"):
+        read_record(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(InputError, match="not a run record"):
+        read_record(tmp_path)
+
+
+def test_the_summary_has_the_documented_keys(tmp_path: Path) -> None:
+    run = Run(tmp_path, replace(RECORD, is_complete=True), PREDICTIONS, measure(PREDICTIONS))
+    found = summary(run)
+    assert {
+        "run", "backend", "model", "dataset", "split", "method", "matching", "encoder", "prompts", "n", "answered",
+        "refused", "empty", "truncated", "unparsed", "failed", "complete", "accuracy", "accuracy_ci95",
+        "accuracy_answered", "coverage", "top5", "mean_per_class", "calls", "tokens", "cost_usd", "wall_s",
+    } <= found.keys()  # fmt: skip
+    assert found["calls"] == {"stage1": {"asked": 2, "from_store": 0}, "stage2": {"asked": 1, "from_store": 0}}
+    assert found["tokens"] == {"prompt": 30, "completion": 4, "cached": 0}
+    json.dumps(found)

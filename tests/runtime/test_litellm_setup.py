@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+CODE = """
+import logging, os, socket, sys
+
+def refuse(*args):
+    raise AssertionError(f"the import tried to reach {args}")
+
+socket.getaddrinfo = refuse
+from tlac.runtime.litellm_setup import load_litellm
+assert "litellm" not in sys.modules
+litellm = load_litellm()
+assert load_litellm() is litellm
+print(litellm.telemetry, litellm.suppress_debug_info, litellm.num_retries, litellm.DEFAULT_MAX_RETRIES)
+print(os.environ.get("FROM_DOTENV"))
+print(logging.getLogger("LiteLLM").getEffectiveLevel())
+"""
+
+
+def test_litellm_is_imported_without_network_dotenv_or_output(tmp_path):
+    (tmp_path / ".env").write_text("FROM_DOTENV=read\n")
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.stderr == ""
+    assert done.stdout == "False True 0 0\nNone\n30\n"

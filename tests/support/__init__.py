@@ -1,0 +1,1 @@
+"""What tests share: fakes, recorded answers, a provider on this machine."""

@@ -1,0 +1,65 @@
+"""Runs made by hand, for the tests of what is done with finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tlac.results.folder import write_run
+from tlac.results.record import Run, RunRecord
+from tlac.results.usage import Calls, StageCalls, Tokens
+from tlac.scoring.metrics import measure
+from tlac.types import Outcome, Prediction
+
+RECORD = RunRecord(
+    run="one",
+    created_at="2030-01-01T00:00:00+00:00",
+    backend="fake",
+    model="m",
+    stage2_backend="fake",
+    stage2_model="m",
+    dataset="cars",
+    split="all",
+    protocol="ours",
+    method="tlac",
+    matching="ladder",
+    encoder="letters",
+    template="{}",
+    prompts="default",
+    is_complete=True,
+    stopped=None,
+    calls=Calls(StageCalls(2, 0), StageCalls(1, 0)),
+    tokens=Tokens(),
+    cost_usd=0.0,
+    answers_cost_usd=1.0,
+    wall_s=1.5,
+    concurrency=4,
+    limit=None,
+    seed=0,
+    truncated_texts=0,
+    truncated_classes=0,
+    digests={"dataset": "d"},
+    versions={},
+    classes=("red car", "old car", "lorry"),
+)
+
+
+def made_prediction(sample: str, label: int | None, predicted: int | None, **changes: object) -> Prediction:
+    outcome = Outcome.ANSWERED if predicted is not None else Outcome.REFUSED
+    top = ((predicted, 0.5),) if predicted is not None else ()
+    rung = "similarity" if predicted is not None else None
+    made = Prediction(sample, f"sha {sample}", label, outcome, "x", None, rung, predicted, 0.5, 0.1, top, "k", None)
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def made_run(pairs: Sequence[tuple[int | None, int | None]], **changes: object) -> Run:
+    """A run whose samples have these labels and predictions; `changes` go into its record."""
+    predictions = tuple(made_prediction(f"{number}.png", *pair) for number, pair in enumerate(pairs))
+    record = replace(RECORD, **changes)  # type: ignore[arg-type]
+    return Run(Path("runs") / record.run, record, predictions, measure(predictions))
+
+
+def written(run: Run, out: Path) -> Path:
+    """The run as a folder in `out`."""
+    return write_run(out, run.record, run.predictions, run.metrics, {})

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tlac.errors import UsageError
+from tlac.hashing import KEY_VERSION, canonical_json, embedding_key, request_document, response_key, sha256_of
+from tlac.types import ChoiceTask, Image, ImagePart, LMMRequest, Message, Preparation, TextPart
+
+IMAGE = Image("ab" * 32, b"not read")
+REQUEST = LMMRequest(
+    "stage1",
+    "gemini/gemini-2.5-flash",
+    (Message("user", (ImagePart(IMAGE), TextPart("what?"))),),
+    {"temperature": 0, "max_tokens": 100},
+)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(REQUEST, model="gemini/gemini-2.5-pro"),
+        replace(REQUEST, params={"temperature": 0.5, "max_tokens": 100}),
+        replace(REQUEST, params={"temperature": 0}),
+        replace(REQUEST, revision="2"),
+        replace(REQUEST, repeat=1),
+        replace(REQUEST, preparation=Preparation(quality=80)),
+        replace(REQUEST, messages=(Message("user", (TextPart("what?"), ImagePart(IMAGE))),)),
+        replace(REQUEST, messages=(Message("user", (ImagePart(Image("cd" * 32, b"")), TextPart("what?"))),)),
+        replace(REQUEST, choice=ChoiceTask("a", ("b", "c"), by_index=True)),
+    ],
+)
+def test_whatever_changes_the_answer_changes_the_key(other: LMMRequest) -> None:
+    assert response_key(other) != response_key(REQUEST)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(REQUEST, params={"max_tokens": 100.0, "temperature": 0.0}),
+        replace(REQUEST, messages=(Message("user", (ImagePart(Image("ab" * 32, b"x")), TextPart("what?", True))),)),
+    ],
+)
+def test_what_asks_the_same_has_the_same_key(other: LMMRequest) -> None:
+    assert response_key(other) == response_key(REQUEST)
+
+
+def test_the_preparation_of_images_is_no_part_of_a_question_without_one() -> None:
+    asked = replace(REQUEST, messages=(Message("user", (TextPart("which?"),)),))
+    assert response_key(asked) == response_key(replace(asked, preparation=Preparation(quality=1)))
+
+
+def test_a_key_is_for_ever() -> None:
+    # a change here makes every stored answer unreachable: raise KEY_VERSION and write a migration instead
+    assert response_key(REQUEST) == "4d1ad68a2e991a289abf877f96849f7fc15046f59536f1955d84c39ec2e127a1"
+    assert (
+        embedding_key("letters", "a photo of a cat")
+        == "a41361c6e12f65e792c8ce0b6ee584d54a50316e5884304d00de405163a7c14c"
+    )
+
+
+def test_the_document_holds_digests_for_images() -> None:
+    assert request_document(REQUEST)["messages"] == [
+        {"role": "user", "parts": [{"image_sha256": "ab" * 32}, {"text": "what?"}]}
+    ]
+
+
+@given(st.dictionaries(st.text(), st.integers() | st.text() | st.booleans() | st.none()))
+def test_the_order_of_keys_does_not_matter(document: dict[str, object]) -> None:
+    assert canonical_json(document) == canonical_json(dict(reversed(document.items())))
+
+
+def test_lone_surrogates_and_nan_are_refused() -> None:
+    with pytest.raises(UsageError, match="lone surrogate"):
+        canonical_json({"text": "\ud800"})
+    with pytest.raises(UsageError, match="JSON"):
+        canonical_json([float("nan")])
+
+
+def test_a_key_is_the_digest_of_the_document_that_a_store_and_a_pack_hold() -> None:
+    request = replace(REQUEST, params={"temperature": 1.0, "stop": ["a", 2.0]}, preparation=Preparation(quality=90.0))  # type: ignore[arg-type]
+    assert response_key(request) == sha256_of(request_document(request))
+
+
+@given(st.text(), st.text())
+def test_an_embeddings_key_is_the_digest_of_its_parts(fingerprint: str, text: str) -> None:
+    assert embedding_key(fingerprint, text) == sha256_of([KEY_VERSION, fingerprint, text])

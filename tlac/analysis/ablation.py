@@ -1,0 +1,121 @@
+"""What matters: the runs of a factorial (prompts, encoder, template, matching, method, class order) set side by side.
+
+Takes runs on the same samples. Does not know how they are made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from tlac.analysis.statistics import Difference
+from tlac.errors import UsageError
+from tlac.results.record import Run
+from tlac.types import Float64Array
+
+FACTORS = ("prompts", "encoder", "template", "matching", "method", "class order")
+_Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """The levels of each factor, in FACTORS' order; the first of each is what the others are compared with.
+
+    A class order is the seed it was shuffled with, None for the dataset's own.
+    """
+
+    prompts: tuple[str, ...]
+    encoders: tuple[str, ...]
+    templates: tuple[str, ...]
+    matchings: tuple[str, ...]
+    methods: tuple[str, ...]
+    orders: tuple[int | None, ...] = (None,)
+
+    @property
+    def cells(self) -> list[tuple[str, str, str, str, str, int | None]]:
+        """Every combination; what needs new answers varies slowest."""
+        asked = product(dict.fromkeys(self.prompts), dict.fromkeys(self.methods), dict.fromkeys(self.orders))
+        scored = list(
+            product(dict.fromkeys(self.encoders), dict.fromkeys(self.templates), dict.fromkeys(self.matchings))
+        )
+        return [
+            (prompts, encoder, template, matching, method, order)
+            for prompts, method, order in asked
+            for encoder, template, matching in scored
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a level does in place of its factor's first: the mean difference in accuracy over the `cells` pairs of
+    cells that differ in nothing else, with its 95 % interval over images; the level's mean accuracy."""
+
+    factor: str
+    level: str
+    accuracy: float
+    against: str | None
+    difference: Difference | None
+    cells: int
+
+
+def effects(runs: Sequence[Run]) -> list[Effect]:
+    """The effects of all factors with more than one level, factor by factor.
+
+    The interval is Bonett and Price's adjusted Wald interval for paired proportions (Journal of Educational and
+    Behavioral Statistics 37, 2012), with an image's mean difference over cells in place of its difference.
+    Raises UsageError for runs on different samples.
+    """
+    samples = [tuple((one.sample, one.label) for one in run.predictions) for run in runs]
+    if len(set(samples)) > 1:
+        raise UsageError("the runs are on different samples: an ablation compares runs on the same ones")
+    cells = {_cell_of(run): _hits(run) for run in runs}
+    found = []
+    for place, factor in enumerate(FACTORS):
+        levels = list(dict.fromkeys(cell[place] for cell in cells))
+        if len(levels) < 2:
+            continue
+        for level in levels:
+            own = [hits for cell, hits in cells.items() if cell[place] == level]
+            accuracy = float(np.mean(own))
+            if level == levels[0]:
+                found.append(Effect(factor, level, accuracy, None, None, len(own)))
+                continue
+            pairs = [
+                (hits, cells[other])
+                for cell, hits in cells.items()
+                if cell[place] == level and (other := (*cell[:place], levels[0], *cell[place + 1 :])) in cells
+            ]
+            mean = np.mean([hits - base for hits, base in pairs], axis=0)
+            found.append(Effect(factor, level, accuracy, levels[0], _interval(mean), len(pairs)))
+    return found
+
+
+def _cell_of(run: Run) -> tuple[str, ...]:
+    record = run.record
+    order = "own" if record.shuffle_classes is None else f"seed {record.shuffle_classes}"
+    return record.prompts, record.encoder, record.template, record.matching, record.method, order
+
+
+def describe_cell(run: Run) -> dict[str, str]:
+    """A run's level of each factor."""
+    return dict(zip(FACTORS, _cell_of(run), strict=True))
+
+
+def _hits(run: Run) -> Float64Array:
+    labelled = [one for one in run.predictions if one.label is not None]
+    if not labelled:
+        raise UsageError(f"{run.record.dataset} has no labels: an ablation compares accuracies")
+    return np.array([one.predicted == one.label for one in labelled], np.float64)
+
+
+def _interval(differences: Float64Array) -> Difference:
+    """The mean of (n,) differences in [-1, 1] and its interval: one image for and one against are added."""
+    n = len(differences) + 2
+    mean = float(differences.sum()) / n
+    variance = (float((differences**2).sum()) + 2) / n - mean**2
+    half = _Z95 * math.sqrt(variance / n)
+    return Difference(float(differences.mean()), max(-1.0, mean - half), min(1.0, mean + half))

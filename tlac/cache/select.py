@@ -1,0 +1,187 @@
+"""Chooses answers by who gave them, how they ended and when, and forgets them.
+
+Does not ask anybody first: that is the command line's part.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from tlac.cache.schema import BUSY_TIMEOUT_S, DATABASE
+from tlac.cache.serialization import StoredAnswer
+from tlac.cache.store import Store
+from tlac.cache.verify import verify_store
+from tlac.errors import StoreError, UsageError
+from tlac.hashing import canonical_json, sha256_of
+from tlac.types import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which answers are meant: those that fit all that is given. Nothing given means all.
+
+    `created_before` without a time zone is UTC; an answer that does not say when it was given does not fit it.
+    """
+
+    backend: str | None = None
+    outcome: Outcome | None = None
+    created_before: datetime | None = None
+    keys: frozenset[str] | None = None
+
+    def fits(self, answer: StoredAnswer) -> bool:
+        """Whether an answer is meant."""
+        return (
+            (self.backend is None or answer.backend == self.backend)
+            and (self.outcome is None or answer.response.outcome is self.outcome)
+            and (self.created_before is None or _is_before(answer.response.created_at, self.created_before))
+            and (self.keys is None or answer.key in self.keys)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What was forgotten, or would be: how many answers, and what asking again would cost (USD, as it did)."""
+
+    answers: int
+    cost_usd: float
+
+
+def select(store: Store, selection: Selection) -> Iterator[StoredAnswer]:
+    """The answers that are meant, by key, read as they are asked for. Raises StoreError."""
+    if selection.keys is None:
+        return (answer for answer in store.entries() if selection.fits(answer))
+    found = (store.get_entry(key) for key in sorted(selection.keys))
+    return (answer for answer in found if answer is not None and selection.fits(answer))
+
+
+def prune(store: Store, selection: Selection, is_dry_run: bool = False) -> Pruned:
+    """Forget the answers that are meant. Raises UsageError for a selection of everything, StoreError."""
+    if selection == Selection():
+        raise UsageError("say what to forget, by backend, outcome or age; to forget all, delete the store's folder")
+    answers = [(answer.key, answer.response.cost_usd or 0.0) for answer in select(store, selection)]
+    if not is_dry_run:
+        store.delete_entries([key for key, _ in answers])
+    return Pruned(len(answers), sum(cost_usd for _, cost_usd in answers))
+
+
+def prune_damaged(store: Store, is_dry_run: bool = False) -> int:
+    """Forget the rows that verification finds fault with; returns how many there are. Raises StoreError."""
+    rows = 0
+    for name in ("responses", "embeddings"):
+        database = store.path / name / DATABASE
+        try:
+            with closing(sqlite3.connect(database, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection:
+                # nobody else writes between looking and deleting
+                connection.execute("BEGIN IMMEDIATE")
+                problems = verify_store(store.path).problems
+                damaged = [
+                    (problem.row,) for problem in problems if problem.database == name and problem.row is not None
+                ]
+                if not is_dry_run:
+                    connection.executemany("DELETE FROM Cache WHERE rowid = ?", damaged)
+                connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise StoreError(f"{database}: can't be written: {error}; choose another --store") from error
+        rows += len(damaged)
+    return rows
+
+
+def _is_before(created_at: str, limit: datetime) -> bool:
+    try:
+        # Python 3.10 does not read the Z
+        created = datetime.fromisoformat(created_at.replace("Z", "+00:00"))
+    except ValueError:
+        return False
+    return _aware(created) < _aware(limit)
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+
+
+_SHOWN_CHARACTERS = 60
+_MISSING = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A field in which two requests differ, such as "params.temperature", and both values as short JSON."""
+
+    field: str
+    asked: str
+    stored: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Whether a request's answer is stored, and else the nearest stored request.
+
+    `nearest` is None where the store holds no answer at all.
+    """
+
+    key: str
+    is_stored: bool
+    nearest: str | None
+    differences: tuple[Difference, ...]
+
+
+def explain(store: Store, request: dict[str, Any]) -> Explanation:
+    """Compare a request (its JSON, from tlac.hashing.request_document) with all stored ones.
+
+    Nearest is one of the same stage, then about the same image, then with the fewest differing fields, then with
+    the least key. Raises StoreError.
+    """
+    key = sha256_of(request)
+    if store.get_response(key) is not None:
+        return Explanation(key, True, key, ())
+    asked = dict(_fields(request))
+    nearest = min(
+        ((*_distance(asked, dict(_fields(entry.request))), entry.key) for entry in store.entries()), default=None
+    )
+    entry = store.get_entry(nearest[-1]) if nearest else None
+    if entry is None:
+        return Explanation(key, False, None, ())
+    stored = dict(_fields(entry.request))
+    differences = [
+        Difference(field, *_shown(asked.get(field, _MISSING), stored.get(field, _MISSING)))
+        for field in _differing(asked, stored)
+    ]
+    return Explanation(key, False, entry.key, tuple(differences))
+
+
+def _fields(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of a JSON value by their paths; numbers that are equal compare so."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else None
+    if items is None or not value:
+        yield path, value
+        return
+    for name, item in items:
+        yield from _fields(item, f"{path}.{name}" if path else str(name))
+
+
+def _differing(asked: dict[str, Any], stored: dict[str, Any]) -> list[str]:
+    return sorted(field for field in {*asked, *stored} if asked.get(field, _MISSING) != stored.get(field, _MISSING))
+
+
+def _distance(asked: dict[str, Any], stored: dict[str, Any]) -> tuple[bool, bool, int]:
+    differing = _differing(asked, stored)
+    return "stage" in differing, any("image_sha256" in field for field in differing), len(differing)
+
+
+def _shown(asked: Any, stored: Any) -> tuple[str, str]:
+    texts = ["(missing)" if value is _MISSING else canonical_json(value) for value in (asked, stored)]
+    same = next((place for place, pair in enumerate(zip(*texts, strict=False)) if pair[0] != pair[1]), 0)
+    start = max(0, same - _SHOWN_CHARACTERS // 3)
+    return _clip(texts[0], start), _clip(texts[1], start)
+
+
+def _clip(text: str, start: int) -> str:
+    if len(text) <= _SHOWN_CHARACTERS:
+        return text
+    shown = text[start : start + _SHOWN_CHARACTERS]
+    return ("..." if start else "") + shown + ("..." if start + _SHOWN_CHARACTERS < len(text) else "")

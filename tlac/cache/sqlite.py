@@ -1,0 +1,287 @@
+"""Reads and writes the rows of one cache of the store: text under text keys.
+
+Reading is plain SQL over a read-only connection, so it goes on when the disk is full or read-only; writing goes
+through diskcache. Does not know what the texts mean.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import diskcache
+from diskcache.core import MODE_RAW, UNKNOWN
+
+from tlac.cache.schema import BUSY_TIMEOUT_S, DATABASE, SETTINGS, connect_read_only, inspect
+from tlac.errors import StoreError
+
+
+class TextDisk(diskcache.Disk):  # type: ignore[misc]
+    """Keeps str under str, inline; refuses every other row, and neither reads, writes nor removes files."""
+
+    def put(self, key: Any) -> tuple[str, bool]:
+        """The database's key for a str. Raises StoreError for another type."""
+        return _text(key, "key"), True
+
+    def get(self, key: Any, raw: Any) -> str:
+        """The str of a database key. Raises StoreError for a key that is not raw text."""
+        if not raw:
+            _refuse("a key that would have to be unpickled")
+        return _text(key, "key")
+
+    def store(self, value: Any, read: bool, key: Any = UNKNOWN) -> tuple[int, int, None, str]:
+        """Size of the file (none), mode, file name (none) and value of a row. Raises StoreError for non-str."""
+        if read:
+            _refuse("a file as a value")
+        return 0, MODE_RAW, None, _text(value, "value")
+
+    def fetch(self, mode: Any, filename: Any, value: Any, read: bool) -> str:
+        """The str of a row. Raises StoreError for a row of another mode, type, or with a file name."""
+        if mode != MODE_RAW or read:
+            _refuse(f"a value of mode {mode!r}")
+        if filename is not None:
+            _refuse("a value in a file")
+        return _text(value, "value")
+
+    def remove(self, file_path: Any) -> None:
+        """Remove nothing: the store has no files, so a row that names one is not ours."""
+
+
+def _text(value: Any, what: str) -> str:
+    if type(value) is not str:
+        _refuse(f"a {what} of type {type(value).__name__}")
+    return str(value)
+
+
+def _refuse(what: str) -> NoReturn:
+    raise StoreError(f"a row of the store holds {what}, which tlac never writes: see `tlac cache verify`")
+
+
+MAX_ROW_BYTES = 16 * 2**20
+
+_LOCK = ".making.lock"
+_CHUNK = 500
+_SCAN_BYTES = 8 * 2**20
+_LAST = "\U0010ffff"
+# a row that tlac can't have written has no text here, and a value over the bound is never fetched
+_SELECT = f"""
+SELECT key,
+    CASE WHEN mode = {MODE_RAW} AND filename IS NULL AND typeof(key) = 'text' AND typeof(value) = 'text'
+        AND length(CAST(value AS BLOB)) <= {MAX_ROW_BYTES} THEN value END, rowid
+FROM Cache WHERE raw = 1
+"""  # noqa: S608 - constants only
+_SELECT_ONE = f"{_SELECT} AND key = ?"
+_SELECT_AFTER = f"{_SELECT} AND typeof(key) = 'text' AND key > ? AND key < ? ORDER BY key LIMIT {_CHUNK}"
+_SELECT_FROM = f"{_SELECT} AND typeof(key) = 'text' AND rowid >= ? ORDER BY rowid LIMIT {_CHUNK}"
+_FIRST_PLACE = -(2**63)
+
+
+class Row(NamedTuple):
+    """A row as it lies there: its key, its JSON text (UTF-8), and its place in the table. `text` is None where tlac
+    did not write the row."""
+
+    key: str
+    text: bytes | None
+    place: int
+
+
+def make_database(folder: Path) -> None:
+    """Make the database of one cache where there is none. Raises StoreError.
+
+    diskcache makes its tables one after the other, and another process, or the next one after a kill, would find some
+    of them. So it is made apart, and comes to its place whole; of several that do so together the first counts.
+    """
+    if (folder / DATABASE).exists():
+        return
+    # here, not above: it takes 40 ms, once for each store
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(exist_ok=True)
+        with FileLock(folder / _LOCK, timeout=BUSY_TIMEOUT_S), tempfile.TemporaryDirectory(dir=folder) as apart:
+            if not (folder / DATABASE).exists():
+                _Cache(Path(apart)).close()
+                (Path(apart) / DATABASE).replace(folder / DATABASE)
+    except (sqlite3.Error, OSError, Timeout) as error:
+        raise _write_complaint(folder, error) from error
+
+
+class RowReader:
+    """Reads the rows of one cache; any thread may use it. Raises StoreError where the database can't be read."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._connection = connect_read_only(folder)
+        try:
+            self.warnings = inspect(folder, self._connection)
+        except StoreError:
+            self._connection.close()
+            raise
+
+    def get(self, key: str) -> Row | None:
+        """The row under a key."""
+        rows = self._select(_SELECT_ONE, (key,))
+        return rows[0] if rows else None
+
+    def get_many(self, keys: Sequence[str]) -> Iterator[Row]:
+        """The rows under these keys, those that there are, in any order."""
+        if len(keys) > _CHUNK and 2 * len(keys) > self.count():
+            # most rows are wanted: going through all takes a third of the time of finding each
+            yield from self._pick(frozenset(keys))
+            return
+        for start in range(0, len(keys), _CHUNK):
+            chunk = keys[start : start + _CHUNK]
+            places = ",".join("?" * len(chunk))
+            yield from self._select(f"{_SELECT} AND key IN ({places})", tuple(chunk))
+
+    def _pick(self, wanted: frozenset[str]) -> Iterator[Row]:
+        place = _FIRST_PLACE
+        while rows := self._select(_SELECT_FROM, (place,), _SCAN_BYTES):
+            yield from (row for row in rows if row.key in wanted)
+            place = rows[-1].place + 1
+
+    def scan(self, before: str = _LAST) -> Iterator[Row]:
+        """All rows under text keys less than `before`, by key; a few hundred, or a few megabytes, at a time."""
+        last = ""
+        while rows := self._select(_SELECT_AFTER, (last, before), _SCAN_BYTES):
+            yield from rows
+            last = rows[-1].key
+
+    def count(self) -> int:
+        """How many rows there are, whoever wrote them."""
+        with self._lock:
+            try:
+                return int(self._connection.execute("SELECT COUNT(*) FROM Cache").fetchone()[0])
+            except sqlite3.Error as error:
+                raise self._complaint(error) from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            self._connection.close()
+
+    def _select(self, query: str, parameters: tuple[str | int, ...], budget_bytes: int | None = None) -> list[Row]:
+        """The first rows that a query finds: all of them, or as many as a budget of text holds, at least one."""
+        rows: list[Row] = []
+        with self._lock:
+            try:
+                cursor = self._connection.execute(query, parameters)
+                for key, text, place in cursor:
+                    rows.append(Row(key.decode("utf-8", "backslashreplace"), text, place))
+                    if budget_bytes is not None:
+                        budget_bytes -= len(text or b"")
+                        if budget_bytes <= 0:
+                            break
+                cursor.close()
+            except (sqlite3.Error, UnicodeEncodeError) as error:
+                raise self._complaint(error) from error
+        return rows
+
+    def _complaint(self, error: Exception) -> StoreError:
+        return StoreError(f"{self._folder / DATABASE}: can't be read: {error}; see `tlac cache verify`")
+
+
+class RowWriter:
+    """Writes the rows of one cache through diskcache, on one thread of its own; any thread may call it.
+
+    The database is opened at the first write. A write is committed when the call returns.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._cache: diskcache.Cache | None = None
+        # diskcache keeps a connection per thread, and only that thread can close it
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tlac-store")
+
+    def open(self) -> None:
+        """Open the database for writing now. Raises StoreError."""
+        self._thread.submit(self._opened).result()
+
+    def write(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Write (key, text) rows, all or none. Raises StoreError, and then none is written.
+
+        No other process writes from before the first row is taken from `rows` until all are committed.
+        """
+        self._thread.submit(self._write, rows).result()
+
+    def delete(self, keys: Sequence[str]) -> int:
+        """Delete the rows under these keys, all or none; returns how many there were. Raises StoreError."""
+        return self._thread.submit(self._delete, keys).result()
+
+    def close(self) -> None:
+        """Finish what is being written and close the database."""
+        self._thread.submit(self._close).result()
+        self._thread.shutdown()
+
+    def _opened(self) -> diskcache.Cache:
+        if self._cache is None:
+            self._cache = _open_cache(self._folder)
+        return self._cache
+
+    def _write(self, rows: Iterable[tuple[str, str]]) -> None:
+        with self._transaction() as cache:
+            for key, text in rows:
+                cache.set(key, text)
+
+    def _delete(self, keys: Sequence[str]) -> int:
+        with self._transaction() as cache:
+            return sum(bool(cache.delete(key)) for key in keys)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[diskcache.Cache]:
+        cache = self._opened()
+        try:
+            # retry=True would try for ever where BEGIN fails for another reason than a lock, as on a read-only disk
+            with cache.transact(retry=False):
+                yield cache
+        except (diskcache.Timeout, sqlite3.Error, UnicodeEncodeError) as error:
+            # diskcache does not roll back after a failed COMMIT, and sqlite does not always; closing does
+            self._close()
+            raise _write_complaint(self._folder, error) from error
+
+    def _close(self) -> None:
+        if self._cache is not None:
+            self._cache.close()
+            self._cache = None
+
+
+class _Cache(diskcache.Cache):  # type: ignore[misc]
+    """diskcache's Cache, but one that can't be opened leaves no connection open."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            super().__init__(str(folder), timeout=BUSY_TIMEOUT_S, disk=TextDisk, **SETTINGS)
+        except (sqlite3.Error, OSError):
+            self.close()
+            raise
+
+
+def _open_cache(folder: Path) -> diskcache.Cache:
+    give_up_at = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            return _Cache(folder)
+        except (sqlite3.Error, OSError) as error:
+            # diskcache opens without a time-out and retries only some of its statements
+            if "locked" not in str(error) or time.monotonic() > give_up_at:
+                raise _write_complaint(folder, error) from error
+            time.sleep(0.005)
+
+
+def _write_complaint(folder: Path, error: Exception) -> StoreError:
+    # diskcache raises Timeout whatever BEGIN failed for, and a failed ROLLBACK hides the failure before it
+    cause: BaseException = error
+    while cause.__context__ is not None:
+        cause = cause.__context__
+    return StoreError(
+        f"{folder.parent}: the store can't be written: {cause}; what was stored before is safe;"
+        " free space or rights, or choose another --store (or TLAC_CACHE_DIR)"
+    )

@@ -1,0 +1,380 @@
+"""The store: every answer and every text embedding that was ever paid for, by key.
+
+Does not know who asks, nor how a key is made from an image.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import platformdirs
+
+from tlac.cache.serialization import (
+    TEXT_KEY_PREFIX,
+    EmbeddingBlock,
+    StoredAnswer,
+    StoredEmbedding,
+    answer_text,
+    check_request,
+    embedding_text,
+    fold,
+    parse_answer,
+    parse_answer_response,
+    parse_answer_words,
+    parse_embedding,
+    parse_embeddings,
+    parse_text_row,
+    unfold,
+)
+from tlac.cache.sqlite import Row, RowReader, RowWriter, make_database
+from tlac.errors import InputError, StoreError
+from tlac.hashing import sha256_of
+from tlac.types import Float32Array, LMMResponse
+
+FORMAT = 2
+FORMAT_FILE = "tlac-store.json"
+RESPONSES = "responses"
+EMBEDDINGS = "embeddings"
+
+
+class _FormatDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    tlac_store: Annotated[int, msgspec.Meta(ge=1)]
+
+
+def store_folder() -> Path:
+    """Where the store lies unless --store says otherwise: TLAC_CACHE_DIR, else the platform's cache folder."""
+    override = os.environ.get("TLAC_CACHE_DIR")
+    return Path(override) if override else Path(platformdirs.user_cache_dir("tlac"))
+
+
+def prepare_folder(folder: Path) -> int:
+    """Make the folder where there is none; returns the format of what lies there.
+
+    Raises StoreError where it can't be made, is something else's, or a newer tlac wrote it.
+    """
+    # diskcache would expand variables and open another folder than the one that was looked at
+    if os.path.expandvars(str(folder)) != str(folder):
+        raise StoreError(f"{folder}: a store's path can't hold a variable; choose another --store (or TLAC_CACHE_DIR)")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        written = read_format(folder)
+        if written is None:
+            write_format(folder)
+            return FORMAT
+    except OSError as error:
+        raise StoreError(
+            f"{folder}: the store can't be made or read here: {error.strerror or error};"
+            " choose another --store (or TLAC_CACHE_DIR)"
+        ) from error
+    if written > FORMAT:
+        raise StoreError(
+            f"{folder}: the store has format {written}, and this tlac knows up to {FORMAT}:"
+            " upgrade tlac or choose another --store"
+        )
+    return written
+
+
+def read_format(folder: Path) -> int | None:
+    """The format of the store in a folder, None where there is none. Raises StoreError, OSError."""
+    path = folder / FORMAT_FILE
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        if not (folder / RESPONSES).exists():
+            return None
+        # another process that makes the store just now writes the format before anything else
+        if not path.exists():
+            raise StoreError(
+                f"{folder}: holds a folder {RESPONSES!r} but no {FORMAT_FILE}: not a store of tlac's;"
+                " choose another --store (or TLAC_CACHE_DIR)"
+            ) from None
+        content = path.read_bytes()
+    try:
+        return msgspec.json.decode(content, type=_FormatDocument, strict=True).tlac_store
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: is not as tlac writes it: {error}; choose another --store") from error
+
+
+def write_format(folder: Path) -> None:
+    """Say that the folder is in our format. Raises OSError."""
+    temporary = folder / f".{FORMAT_FILE}.{secrets.token_hex(4)}"
+    try:
+        temporary.write_text(f'{{"tlac_store": {FORMAT}}}\n', encoding="utf-8")
+        temporary.replace(folder / FORMAT_FILE)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+_BATCH = 1000
+# embeddings that are read at once: a megabyte or so
+_EMBEDDINGS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerCount:
+    """Answers of one backend, stage and outcome, and what they cost (USD, as far as prices were known)."""
+
+    backend: str
+    stage: str
+    outcome: str
+    answers: int
+    cost_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """What a store holds. `cost_usd` was paid once, and is saved by every run that asks for all of it again."""
+
+    counts: tuple[AnswerCount, ...]
+    answers: int
+    embeddings: int
+    size_bytes: int
+    cost_usd: float
+
+
+class Store:
+    """Answers and embeddings on disk, in two diskcache databases inside one folder.
+
+    Any number of threads and processes may use one folder. A store on a full or read-only disk can be read; writing to
+    it raises StoreError. `warnings` holds what the user should know of what was found at opening.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the store in that folder, making it where there is none.
+
+        Raises StoreError naming the path and the remedy.
+        """
+        self.path = path.expanduser().absolute()
+        written_format = prepare_folder(self.path)
+        self._writers = {name: RowWriter(self.path / name) for name in (RESPONSES, EMBEDDINGS)}
+        self._readers: dict[str, RowReader] = {}
+        self._known_texts: set[str] = set()
+        self._text_of = lru_cache(maxsize=64)(self._read_text)
+        try:
+            for name in self._writers:
+                make_database(self.path / name)
+                self._readers[name] = RowReader(self.path / name)
+        except StoreError:
+            self.close()
+            raise
+        self.warnings = tuple(warning for reader in self._readers.values() for warning in reader.warnings)
+        if written_format < FORMAT:
+            self._migrate()
+
+    @classmethod
+    def open(cls, path: Path) -> Store:
+        """The same as Store(path)."""
+        return cls(path)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the databases. What was put is already there."""
+        for reader in self._readers.values():
+            reader.close()
+        for writer in self._writers.values():
+            writer.close()
+
+    def require_writable(self) -> None:
+        """Raises StoreError where answers could not be stored: worth knowing before the first is paid for."""
+        for writer in self._writers.values():
+            writer.open()
+
+    def get_response(self, key: str) -> LMMResponse | None:
+        """The response under a key, None where there is none. Raises StoreError for a row that is not tlac's."""
+        row = self._readers[RESPONSES].get(key)
+        if row is None:
+            return None
+        try:
+            return parse_answer_response(_text(row))
+        except InputError as error:
+            raise self._row_complaint(key, error) from error
+
+    def responses(self, keys: Sequence[str]) -> Iterator[tuple[str, LMMResponse]]:
+        """The responses under these keys with their keys, those that there are, in any order; read as they are
+        asked for. Raises StoreError for a row that is not tlac's."""
+        return self._responses(keys, parse_answer_response)
+
+    def words(self, keys: Sequence[str]) -> Iterator[tuple[str, LMMResponse]]:
+        """As `responses`, but of each response only outcome, text and reason: what matching rules look at."""
+        return self._responses(keys, parse_answer_words)
+
+    def _responses(
+        self, keys: Sequence[str], parse: Callable[[bytes], LMMResponse]
+    ) -> Iterator[tuple[str, LMMResponse]]:
+        for row in self._readers[RESPONSES].get_many(keys):
+            try:
+                yield row.key, parse(_text(row))
+            except InputError as error:
+                raise self._row_complaint(row.key, error) from error
+
+    def get_entry(self, key: str) -> StoredAnswer | None:
+        """The whole answer under a key, None where there is none. Raises StoreError for a row that is not tlac's."""
+        row = self._readers[RESPONSES].get(key)
+        return None if row is None else self._parse_entry(row)
+
+    def put_response(self, key: str, request_document: dict[str, Any], response: LMMResponse, backend: str) -> None:
+        """Keep an answer; it is on disk when this returns. Blocks for a commit: call it off the event loop.
+
+        Raises StoreError for a response that is not an answer, for a request that the key is not the digest of,
+        and where the disk is full or read-only; UsageError for text that is not valid Unicode.
+        """
+        self.put_entries([StoredAnswer(key, request_document, response, backend)])
+
+    def put_entries(self, entries: Iterable[StoredAnswer]) -> None:
+        """Keep answers, as many as fit in one transaction at a time. Raises as put_response does."""
+        batch: list[StoredAnswer] = []
+        for entry in entries:
+            batch.append(entry)
+            if len(batch) == _BATCH:
+                self._put_batch(batch)
+                batch = []
+        if batch:
+            self._put_batch(batch)
+
+    def delete_entries(self, keys: Sequence[str]) -> int:
+        """Forget the answers under these keys; returns how many there were. Raises StoreError."""
+        batches = (keys[start : start + _BATCH] for start in range(0, len(keys), _BATCH))
+        return sum(self._writers[RESPONSES].delete(batch) for batch in batches)
+
+    def entries(self) -> Iterator[StoredAnswer]:
+        """All answers by key, read as they are asked for. Raises StoreError at a row that is not tlac's."""
+        return (self._parse_entry(row) for row in self._readers[RESPONSES].scan(before=TEXT_KEY_PREFIX))
+
+    def get_embeddings(self, keys: Sequence[str]) -> dict[str, tuple[Float32Array, bool]]:
+        """The embeddings under these keys, those that there are: (d,) float32, and whether the text was cut.
+
+        Raises StoreError for a row that is not tlac's.
+        """
+        found = map(self._parse_embedding, self._readers[EMBEDDINGS].get_many(keys))
+        return {one.key: (one.vector, one.is_truncated) for one in found}
+
+    def find_embeddings(self, keys: Sequence[str]) -> Iterator[EmbeddingBlock]:
+        """The embeddings under these keys, those that there are, in any order, some hundred at a time; read as they
+        are asked for. Raises StoreError for a row that is not tlac's, or not of as many dimensions as the others."""
+        rows = self._readers[EMBEDDINGS].get_many(keys)
+        while block := list(islice(rows, _EMBEDDINGS)):
+            try:
+                yield parse_embeddings([(row.key, _text(row)) for row in block])
+            except InputError as error:
+                # which of them it is, is told by looking at each
+                for row in block:
+                    self._parse_embedding(row)
+                raise self._row_complaint(block[0].key, error) from error
+
+    def put_embeddings(self, items: Iterable[StoredEmbedding]) -> None:
+        """Keep embeddings, many in a transaction. Raises StoreError where the disk is full or read-only."""
+        rows = [(item.key, embedding_text(item.vector, item.is_truncated)) for item in items]
+        for start in range(0, len(rows), _BATCH):
+            self._writers[EMBEDDINGS].write(rows[start : start + _BATCH])
+
+    def embeddings(self) -> Iterator[StoredEmbedding]:
+        """All embeddings by key, read as they are asked for. Raises StoreError at a row that is not tlac's."""
+        return (self._parse_embedding(row) for row in self._readers[EMBEDDINGS].scan())
+
+    def stats(self, about: Callable[[StoredAnswer], bool] | None = None) -> StoreStats:
+        """Count what the store holds, or those answers that `about` holds of; reads every answer.
+
+        Raises StoreError at a row that is not tlac's.
+        """
+        groups: dict[tuple[str, str, str], list[float]] = {}
+        for entry in self.entries() if about is None else filter(about, self.entries()):
+            group = (entry.backend, str(entry.request.get("stage")), entry.response.outcome.value)
+            groups.setdefault(group, []).append(entry.response.cost_usd or 0.0)
+        counts = tuple(AnswerCount(*group, len(costs), sum(costs)) for group, costs in sorted(groups.items()))
+        return StoreStats(
+            counts=counts,
+            answers=sum(count.answers for count in counts),
+            embeddings=self._readers[EMBEDDINGS].count(),
+            size_bytes=sum(_size_bytes(Path(place, name)) for place, _, names in os.walk(self.path) for name in names),
+            cost_usd=sum(count.cost_usd for count in counts),
+        )
+
+    def _put_batch(self, entries: list[StoredAnswer]) -> None:
+        rows: list[tuple[str, str]] = []
+        texts: dict[str, str] = {}
+        for entry in entries:
+            try:
+                check_request(entry.request)
+                if sha256_of(entry.request) != entry.key:
+                    raise InputError("the key is not the digest of the request")
+                rows.append(_fold_entry(entry, texts))
+            except InputError as error:
+                raise StoreError(f"the answer under {entry.key[:12]} is not kept: {error}") from error
+        new = {key: content for key, content in texts.items() if key not in self._known_texts}
+        self._writers[RESPONSES].write([*new.items(), *rows])
+        self._known_texts.update(new)
+
+    def _migrate(self) -> None:
+        try:
+            self._writers[RESPONSES].write(self._folded_rows())
+            write_format(self.path)
+        except (StoreError, OSError) as error:
+            self.warnings += (f"{self.path}: an older tlac wrote the store; it is read as it is, since: {error}",)
+
+    def _folded_rows(self) -> Iterator[tuple[str, str]]:
+        texts: dict[str, str] = {}
+        for row in self._readers[RESPONSES].scan(before=TEXT_KEY_PREFIX):
+            try:
+                entry = self._parse_entry(row)
+            except StoreError:
+                # left for `cache verify` to report
+                continue
+            yield _fold_entry(entry, texts)
+        yield from texts.items()
+
+    def _parse_entry(self, row: Row) -> StoredAnswer:
+        try:
+            entry = parse_answer(row.key, _text(row))
+            return replace(entry, request=unfold(entry.request, self._text_of))
+        except InputError as error:
+            raise self._row_complaint(row.key, error) from error
+
+    def _read_text(self, key: str) -> str:
+        row = self._readers[RESPONSES].get(key)
+        if row is None:
+            raise InputError(f"a request whose text {key[:17]} is gone")
+        return parse_text_row(key, _text(row))
+
+    def _parse_embedding(self, row: Row) -> StoredEmbedding:
+        try:
+            return parse_embedding(row.key, _text(row))
+        except InputError as error:
+            raise self._row_complaint(row.key, error) from error
+
+    def _row_complaint(self, key: str, error: InputError) -> StoreError:
+        return StoreError(f"{self.path}: the row under {key[:12]} can't be used: {error}; see `tlac cache verify`")
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        # sqlite's own files come and go
+        return 0
+
+
+def _text(row: Row) -> bytes:
+    if row.text is None:
+        raise InputError("not text that tlac wrote")
+    return row.text
+
+
+def _fold_entry(entry: StoredAnswer, texts: dict[str, str]) -> tuple[str, str]:
+    """The row of an answer; the rows of its long texts are added to `texts`."""
+    request, found = fold(entry.request)
+    texts.update(found)
+    return entry.key, answer_text(request, entry.response, entry.backend)

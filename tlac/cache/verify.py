@@ -1,0 +1,180 @@
+"""Holds a store against everything that tlac promises of it, row by row, and changes nothing.
+
+Works on stores that are too damaged or too strange to be opened. Does not know how to repair.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from diskcache.core import MODE_RAW
+
+from tlac.cache.schema import DATABASE, connect_read_only, find_foreign_schema, find_settings
+from tlac.cache.serialization import (
+    TEXT_KEY_PREFIX,
+    check_request,
+    parse_answer,
+    parse_embedding,
+    parse_text_row,
+    unfold,
+)
+from tlac.cache.sqlite import MAX_ROW_BYTES
+from tlac.cache.store import EMBEDDINGS, FORMAT, RESPONSES, read_format
+from tlac.errors import InputError, StoreError, UsageError
+from tlac.hashing import sha256_of
+
+_SELECT_ALL = f"""
+SELECT rowid, CASE WHEN length(CAST(key AS BLOB)) <= 1000 THEN key END, typeof(key), raw IS 1,
+    CASE WHEN typeof(mode) = 'integer' THEN mode END, filename IS NULL,
+    expire_time IS NULL, typeof(value), COALESCE(length(CAST(value AS BLOB)), 0),
+    CASE WHEN length(CAST(value AS BLOB)) <= {MAX_ROW_BYTES} THEN value END
+FROM Cache ORDER BY rowid
+"""  # noqa: S608 - constants only
+_SELECT_TEXT = "SELECT value FROM Cache WHERE key = ? AND raw = 1 AND typeof(value) = 'text'"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something in a store that tlac did not write, or that was damaged. `row` is the database's rowid."""
+
+    database: str
+    row: int | None
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was looked at, and every problem that was found."""
+
+    answers: int
+    embeddings: int
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _RawRow:
+    rowid: int
+    key: bytes | None
+    key_type: str
+    is_raw: int
+    mode: int | None
+    has_no_file: int
+    has_no_expiry: int
+    value_type: str
+    value_bytes: int
+    value: bytes | None
+
+
+def verify_store(folder: Path) -> Verification:
+    """Look at every row of the store in a folder; nothing in it is executed, changed or deleted.
+
+    Raises StoreError where there is no store.
+    """
+    folder = folder.expanduser().absolute()
+    problems = list(_folder_problems(folder))
+    counts = {RESPONSES: 0, EMBEDDINGS: 0}
+    for name in counts:
+        if not (folder / name / DATABASE).exists():
+            problems.append(Problem(name, None, "there is no database"))
+            continue
+        try:
+            with closing(connect_read_only(folder / name)) as connection:
+                for problem in _database_problems(connection, name):
+                    if problem is None:
+                        counts[name] += 1
+                    else:
+                        problems.append(problem)
+        except (StoreError, sqlite3.Error) as error:
+            problems.append(Problem(name, None, f"can't be read: {error}"))
+    return Verification(counts[RESPONSES], counts[EMBEDDINGS], tuple(problems))
+
+
+def _folder_problems(folder: Path) -> Iterator[Problem]:
+    try:
+        written = read_format(folder)
+    except (StoreError, OSError) as error:
+        yield Problem("", None, str(error))
+        return
+    if written is None:
+        raise StoreError(f"{folder}: there is no store here; choose another --store (or TLAC_CACHE_DIR)")
+    if written > FORMAT:
+        yield Problem("", None, f"format {written} of a newer tlac: upgrade tlac")
+
+
+def _database_problems(connection: sqlite3.Connection, name: str) -> Iterator[Problem | None]:
+    """The problems of a database; None for each answer or embedding that is sound."""
+    foreign = find_foreign_schema(connection)
+    unknown, changed = find_settings(connection) if not foreign else ([], {})
+    changes = [f"setting {setting!r} is {value!r}, which another program wrote" for setting, value in changed.items()]
+    yield from (Problem(name, None, problem) for problem in [*foreign, *unknown, *changes])
+    if any("'Cache'" in problem for problem in foreign):
+        # what goes by that name is not the table, and reading from it could run something
+        return
+    if not foreign:
+        findings = connection.execute("PRAGMA integrity_check(100)").fetchall()
+        yield from (Problem(name, None, line.decode()) for (line,) in findings if line != b"ok")
+    parse = _parse_embedding if name == EMBEDDINGS else _answer_parser(connection)
+    for row in _rows(connection):
+        problem = _row_problem(row, parse)
+        if problem is not None:
+            yield Problem(name, row.rowid, problem)
+        elif not (row.key or b"").startswith(TEXT_KEY_PREFIX.encode()):
+            yield None
+
+
+def _rows(connection: sqlite3.Connection) -> Iterator[_RawRow]:
+    for values in connection.execute(_SELECT_ALL):
+        decoded = [value.decode() if place in (2, 7) else value for place, value in enumerate(values)]
+        yield _RawRow(*decoded)
+
+
+def _row_problem(row: _RawRow, parse: Callable[[str, bytes], None]) -> str | None:
+    columns = (
+        (not row.is_raw, "its key would have to be unpickled"),
+        (row.mode != MODE_RAW, f"its value has mode {row.mode}: a pickle or a file"),
+        (not row.has_no_file, "it names a file"),
+        (not row.has_no_expiry, "it expires"),
+        (row.key_type != "text" or row.key is None, f"its key is of type {row.key_type}, or too long"),
+        (row.value_type != "text", f"its value is of type {row.value_type}"),
+        (row.value_bytes > MAX_ROW_BYTES, f"its value has {row.value_bytes:,} bytes"),
+    )
+    for is_wrong, problem in columns:
+        if is_wrong:
+            return problem
+    try:
+        parse((row.key or b"").decode(), row.value or b"")
+    except (UsageError, UnicodeDecodeError) as error:
+        return str(error)
+    return None
+
+
+def _answer_parser(connection: sqlite3.Connection) -> Callable[[str, bytes], None]:
+    known: dict[str, str] = {}
+
+    def text_of(key: str) -> str:
+        if key not in known:
+            rows = connection.execute(_SELECT_TEXT, (key,)).fetchall()
+            if not rows:
+                raise InputError(f"its request's text {key[:17]} is gone")
+            known[key] = parse_text_row(key, rows[0][0])
+        return known[key]
+
+    def parse(key: str, content: bytes) -> None:
+        if key.startswith(TEXT_KEY_PREFIX):
+            parse_text_row(key, content)
+            return
+        answer = parse_answer(key, content)
+        request = unfold(answer.request, text_of)
+        check_request(request)
+        if sha256_of(request) != key:
+            raise InputError(f"key {key[:12]} is not the digest of its request")
+
+    return parse
+
+
+def _parse_embedding(key: str, content: bytes) -> None:
+    parse_embedding(key, content)

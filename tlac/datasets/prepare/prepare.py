@@ -1,0 +1,178 @@
+"""Gets a dataset's files: downloads what may be downloaded, and says in plain steps what is fetched by hand.
+
+Does not verify what it got (see tlac.datasets.prepare.verify), and knows no dataset: the dataset files say how.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from tlac.config.schemas import DatasetConfig
+from tlac.datasets.prepare.download import OnBytes, RemoteFile, fetch_file
+from tlac.errors import ConfigError, TlacError, UsageError
+
+STAGING = ".tlac-download"
+_DONE = "unpacked"  # lies in the staging folder once all is unpacked there
+Fetch: TypeAlias = Callable[[RemoteFile, OnBytes | None], None]
+_UNPACKED = tuple(suffix for _, suffixes, _ in shutil.get_unpack_formats() for suffix in suffixes)
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What was done: the dataset's folder, whether files were downloaded into it, and the steps left to a person."""
+
+    name: str
+    folder: Path
+    is_downloaded: bool
+    steps: tuple[str, ...]
+
+
+def prepare_dataset(
+    config: DatasetConfig,
+    on_bytes: OnBytes | None = None,
+    fetch: Fetch = fetch_file,
+    read: Callable[[str, Path], None] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Prepared:
+    """Download a dataset's archives, have torchvision unpack them, and put the files into the dataset's folder.
+
+    Files that are there already stay as they are, and a dataset whose folder holds more than lists is not downloaded.
+    What was stopped is continued by the next call, wherever it was. `fetch` gets one archive, `read` stands in
+    for torchvision: called with the name of its class and the folder to fill. `say` is told what takes long beside
+    the download. Raises UsageError without a data root or for a dataset that has no folder there, TlacError where
+    a download fails.
+    """
+    folder = _folder(config)
+    download = config.spec.download
+    steps = tuple(step.replace("{folder}", str(folder)) for step in download.steps)
+    staging = folder.parent / STAGING / config.name
+    is_unpacked = (staging / _DONE).exists()
+    if download.torchvision is None or (_has_files(folder) and not is_unpacked):
+        return Prepared(config.name, folder, is_downloaded=False, steps=steps)
+    made = _inside(config, staging, download.makes)
+    archives = [
+        RemoteFile(archive.url, _inside(config, staging, archive.path), "md5", archive.md5)
+        for archive in download.archives
+    ]
+    if not is_unpacked:
+        for archive in archives:
+            fetch(archive, on_bytes)
+    with _unpacking_errors(config, staging):
+        if not is_unpacked:
+            say(f"{config.name}: unpacking, which may take minutes")
+            staging.mkdir(parents=True, exist_ok=True)
+            # torchvision takes what a stopped unpacking has left for the whole
+            _clear(staging, {archive.path for archive in archives})
+            with _kept_inside():
+                (read or _read_with_torchvision)(download.torchvision, staging)
+            (staging / _DONE).touch()
+        for archive in archives:
+            if archive.path.name.endswith(_UNPACKED):
+                archive.path.unlink(missing_ok=True)
+        _move_into(made, folder)
+        shutil.rmtree(staging)
+    return Prepared(config.name, folder, is_downloaded=True, steps=steps)
+
+
+@contextmanager
+def _unpacking_errors(config: DatasetConfig, staging: Path) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGE as error:
+        raise TlacError(
+            f"{config.name}: an archive can't be unpacked ({_reason(error)}): remove {staging} and run the command "
+            "again"
+        ) from error
+    except (OSError, RuntimeError) as error:
+        raise TlacError(
+            f"{config.name}: the download failed ({_reason(error)}): run the command again, which keeps what is "
+            f"complete in {staging}"
+        ) from error
+
+
+def _folder(config: DatasetConfig) -> Path:
+    name = config.spec.options.get("folder")
+    if not isinstance(name, str):
+        raise UsageError(f"{config.name}: needs no preparing: its loader {config.spec.loader!r} has no data folder")
+    if config.root is None:
+        raise UsageError(f"{config.name}: say with --data ROOT under which folder to put its files")
+    return config.root / name
+
+
+def _inside(config: DatasetConfig, staging: Path, name: str) -> Path:
+    path = staging / name
+    if not path.resolve().is_relative_to(staging.resolve()):
+        raise ConfigError(f"{config.source}: {name!r} in download leads outside the dataset's folder: refused")
+    return path
+
+
+def _has_files(folder: Path) -> bool:
+    # split files and lists of names are put there by hand, before or after
+    return folder.is_dir() and any(path.suffix not in (".json", ".txt") for path in folder.iterdir())
+
+
+def _clear(folder: Path, kept: set[Path]) -> None:
+    """Remove all below a folder but these files."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path not in kept:
+            path.unlink()
+
+
+def _move_into(made: Path, folder: Path) -> None:
+    """Move each entry, whole or not at all: a folder that is there was there first, or moved by a stopped call."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(made.iterdir()) if made.is_dir() else ():
+        target = folder / path.name
+        # the split file may have been put there first
+        if target.exists():
+            continue
+        try:
+            path.rename(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # the folder lies on another disk: copied under a passing name, which a stopped call leaves behind
+            passing = folder / f".{path.name}.part"
+            shutil.rmtree(passing, ignore_errors=True)
+            passing.unlink(missing_ok=True)
+            shutil.copytree(path, passing) if path.is_dir() else shutil.copy2(path, passing)
+            passing.rename(target)
+
+
+@contextmanager
+def _kept_inside() -> Iterator[None]:
+    """Refuse members of a tar archive that would be written elsewhere, as Python does by itself from 3.14 on."""
+    if not hasattr(tarfile, "data_filter"):
+        raise ConfigError("this Python can't unpack safely: update it to 3.10.12, 3.11.4 or a later one")
+    before = tarfile.TarFile.extraction_filter
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+    try:
+        yield
+    finally:
+        tarfile.TarFile.extraction_filter = before
+
+
+def _read_with_torchvision(reader: str, folder: Path) -> None:
+    try:
+        from torchvision import datasets
+    except ImportError as error:
+        raise ConfigError("downloading needs torchvision: pip install torchvision") from error
+    opener: Any = getattr(datasets, reader)
+    opener(folder, download=True)
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,245 @@
+"""Verifies a dataset on disk: its lists, its images, and both against what is expected of it.
+
+Does not know loaders: it opens each subset as a run would, and looks at the files that the samples name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Literal, TypeAlias
+
+from tlac.config.registry import open_dataset
+from tlac.config.schemas import DatasetConfig, Expected
+from tlac.errors import InputError
+from tlac.hashing import dataset_digest
+from tlac.images import IMAGE_SUFFIXES, open_image
+from tlac.interfaces import Dataset
+from tlac.types import Sample
+
+Kind: TypeAlias = Literal[
+    "unusable",
+    "split file",
+    "classes",
+    "count",
+    "wrong label",
+    "listed twice",
+    "missing image",
+    "broken image",
+    "surplus class",
+    "surplus image",
+]
+Subset: TypeAlias = Literal["test", "val", "train"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it should be: what kind of thing, which one, and what is wrong with it."""
+
+    kind: Kind
+    subject: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was found. `n` and `classes` count test images and classes, `images` the image files looked into.
+
+    `digest` is the test subset's (see tlac.hashing), "" where it could not be opened. `notes` say what was
+    not compared, and why.
+    """
+
+    name: str
+    protocol: str
+    source: str
+    n: int
+    classes: int
+    images: int
+    digest: str
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing was found wrong."""
+        return not self.findings
+
+
+def verify_dataset(
+    config: DatasetConfig, on_image: Callable[[int, int], None] | None = None, looks_into_images: bool = True
+) -> Verification:
+    """Open all subsets of a dataset whole, and check lists, counts and files.
+
+    Every listed image is decoded unless `looks_into_images` is false, which only looks whether it is there.
+    `on_image` is called with the images done and their total. A dataset that can't be opened is one finding.
+    """
+    expected = config.spec.expected
+    try:
+        subsets = _open_subsets(config, expected)
+    except InputError as error:
+        finding = Finding("unusable", config.name, str(error).removeprefix(f"{config.name}: "))
+        return Verification(config.name, config.spec.protocol, "", 0, 0, 0, "", (finding,))
+    test = subsets["test"]
+    source, notes = str(getattr(test, "source", "")), []
+    findings = list(_wrong_labels(subsets)) + list(_repeats(subsets))
+    if expected is None:
+        notes.append("its file expects no counts: none were compared")
+    elif not test.protocol.startswith(config.spec.protocol):
+        notes.append(f"counts are those of {config.spec.protocol}, this is {test.protocol}: they were not compared")
+    else:
+        findings += _against(expected, config.spec.classes, subsets, Path(source))
+    findings += _surplus_files(subsets, expected)
+    images, broken = _look_at_images(subsets, on_image, looks_into_images)
+    return Verification(
+        name=config.name,
+        protocol=test.protocol,
+        source=source,
+        n=len(test),
+        classes=len(test.classes),
+        images=images,
+        digest=dataset_digest(test),
+        findings=tuple(findings + broken),
+        notes=tuple(notes),
+    )
+
+
+def _open_subsets(config: DatasetConfig, expected: Expected | None) -> dict[Subset, Dataset]:
+    opened: dict[Subset, Dataset] = {"test": open_dataset(replace(config, split="all", subset="test"))}
+    if expected is not None and opened["test"].protocol.startswith(config.spec.protocol):
+        others: dict[Subset, int | None] = {"val": expected.val, "train": expected.train}
+        for subset, count in others.items():
+            if count is not None:
+                opened[subset] = open_dataset(replace(config, split="all", subset=subset))
+    return opened
+
+
+def _against(
+    expected: Expected, classes: tuple[str, ...], subsets: Mapping[Subset, Dataset], source: Path
+) -> Iterator[Finding]:
+    test = subsets["test"]
+    if expected.split_file_sha256 and source.is_file():
+        digest = hashlib.sha256(source.read_bytes()).hexdigest()
+        if digest != expected.split_file_sha256:
+            yield Finding("split file", str(source), "is not the published one: its sha256 is another")
+    if len(test.classes) != expected.classes:
+        yield Finding("classes", "in all", f"{len(test.classes)}, expected {expected.classes}")
+    for name in sorted(set(classes) - set(test.classes)):
+        yield Finding("classes", name, "is missing")
+    for name in sorted(set(test.classes) - set(classes)) if classes else ():
+        yield Finding("classes", name, "is not among the expected names")
+    counts: dict[Subset, int | None] = {"test": expected.test, "val": expected.val, "train": expected.train}
+    for subset, count in counts.items():
+        if count is not None and subset in subsets and len(subsets[subset]) != count:
+            yield Finding("count", f"{subset} images", f"{len(subsets[subset])}, expected {count}")
+    yield from _class_counts(expected, test)
+
+
+def _class_counts(expected: Expected, test: Dataset) -> Iterator[Finding]:
+    wanted = expected.per_class
+    if isinstance(wanted, int):
+        wanted = (wanted,) * expected.classes
+    if wanted is None or len(wanted) != len(test.classes):
+        return
+    counts = Counter(sample.label for sample in test)
+    for label, (name, count) in enumerate(zip(test.classes, wanted, strict=True)):
+        if counts[label] != count:
+            yield Finding("count", f"test images of {name!r}", f"{counts[label]}, expected {count}")
+
+
+def _wrong_labels(subsets: Mapping[Subset, Dataset]) -> Iterator[Finding]:
+    """Labels unlike those of the other images in the same folder, or of the same name but for its number."""
+    groups: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for dataset in subsets.values():
+        for sample in dataset:
+            if sample.label is not None:
+                groups[_group(sample.id)].append((sample.id, sample.label))
+    classes = subsets["test"].classes
+    if len(groups) < len(classes):
+        return  # names and folders say nothing about the class
+    for group, members in groups.items():
+        usual, count = Counter(label for _, label in members).most_common(1)[0]
+        for identifier, label in members:
+            if label != usual and 2 * count > len(members):
+                detail = f"labelled {classes[label]!r}, but {count} of {len(members)} in {group} are {classes[usual]!r}"
+                yield Finding("wrong label", identifier, detail)
+
+
+def _group(identifier: str) -> str:
+    path = PurePosixPath(identifier)
+    return f"{path.parent}/" if path.parent.name else path.stem.rstrip("0123456789")
+
+
+def _repeats(subsets: Mapping[Subset, Dataset]) -> Iterator[Finding]:
+    first: dict[str, str] = {}
+    for subset, dataset in subsets.items():
+        for sample in dataset:
+            # a sample of a table or array has no path: its number starts anew in each subset
+            if isinstance(sample.source, Path):
+                if sample.id in first:
+                    yield Finding("listed twice", sample.id, f"in {first[sample.id]} and in {subset}")
+                first.setdefault(sample.id, subset)
+
+
+def _surplus_files(subsets: Mapping[Subset, Dataset], expected: Expected | None) -> Iterator[Finding]:
+    """Image files that no subset lists; a folder with nothing but such files is a surplus class."""
+    listed = {sample.id for dataset in subsets.values() for sample in dataset}
+    root = _image_root(next(iter(subsets["test"])))
+    if root is None:
+        return
+    folders = {str(PurePosixPath(identifier).parent) for identifier in listed}
+    known_surplus = expected.surplus if expected else ()
+    ignores_images = expected is not None and (expected.has_unlisted_images or expected.train is None)
+    for folder, names in _folders_of_images(root):
+        if any(PurePosixPath(folder).is_relative_to(surplus) for surplus in known_surplus):
+            continue
+        if folder not in folders:
+            yield Finding("surplus class", folder, f"belongs to no class of the dataset; its images: {len(names)}")
+        elif not ignores_images:
+            for name in names:
+                identifier = name if folder == "." else f"{folder}/{name}"
+                if identifier not in listed:
+                    yield Finding("surplus image", identifier, "is in no list")
+
+
+def _image_root(sample: Sample) -> Path | None:
+    if not isinstance(sample.source, Path):
+        return None
+    return sample.source.parents[len(PurePosixPath(sample.id).parts) - 1]
+
+
+def _folders_of_images(root: Path) -> Iterator[tuple[str, list[str]]]:
+    for place, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        images = sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."))
+        if images:
+            yield Path(place).relative_to(root).as_posix(), images
+
+
+def _look_at_images(
+    subsets: Mapping[Subset, Dataset], on_image: Callable[[int, int], None] | None, looks_into: bool
+) -> tuple[int, list[Finding]]:
+    total, done, findings = sum(len(dataset) for dataset in subsets.values()), 0, []
+    for dataset in subsets.values():
+        for sample in dataset:
+            finding = _image_finding(sample, looks_into)
+            if finding:
+                findings.append(finding)
+            done += 1
+            if on_image:
+                on_image(done, total)
+    return done, findings
+
+
+def _image_finding(sample: Sample, looks_into: bool) -> Finding | None:
+    if isinstance(sample.source, Path) and not sample.source.is_file():
+        return Finding("missing image", sample.id, f"{sample.source} does not exist")
+    if looks_into:
+        try:
+            open_image(sample.source, sample.id)
+        except InputError as error:
+            return Finding("broken image", sample.id, str(error).removeprefix(f"{sample.id}: "))
+    return None

@@ -1,0 +1,216 @@
+"""A text encoder that keeps every embedding in the store and encodes only what is not there yet.
+
+Does not know what the texts mean. The order and number of texts in a call change no vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlac.cache.serialization import StoredEmbedding
+from tlac.cache.store import Store
+from tlac.config.schemas import EncoderConfig
+from tlac.errors import InputError, MissingAnswersError
+from tlac.hashing import embedding_key
+from tlac.images import identify, open_image
+from tlac.interfaces import ImageEncoder, TextEncoder
+from tlac.types import BoolArray, Encoding, Failure, Float32Array, Image, Outcome, Sample, Transcript
+
+
+class StoredEncoder:
+    """Wraps a TextEncoder; is one."""
+
+    def __init__(self, encoder: TextEncoder, store: Store) -> None:
+        self._encoder = encoder
+        self._store = store
+
+    @property
+    def fingerprint(self) -> str:
+        """The wrapped encoder's."""
+        return self._encoder.fingerprint
+
+    def encode(self, texts: Sequence[str]) -> Encoding:
+        """As TextEncoder.encode; vectors are read from the store where it has them."""
+        fingerprint = self.fingerprint
+        rows: dict[str, int] = {}
+        places = [rows.setdefault(text, len(rows)) for text in texts]
+        if not rows:
+            return Encoding(np.zeros((0, 0), np.float32), np.zeros(0, np.bool_))
+        missing = {embedding_key(fingerprint, text): text for text in rows}
+        table = _Table(len(rows))
+        for found in self._store.find_embeddings(list(missing)):
+            table.put([rows[missing.pop(key)] for key in found.keys], found.vectors, found.is_truncated)
+        if missing:
+            keys = sorted(missing, key=missing.__getitem__)
+            fresh = self._encode(keys, [missing[key] for key in keys])
+            table.put([rows[missing[key]] for key in keys], fresh.vectors, fresh.is_truncated)
+        if len(rows) == len(texts):
+            return Encoding(table.vectors, table.is_truncated)
+        return Encoding(table.vectors[places], table.is_truncated[places])
+
+    def _encode(self, keys: Sequence[str], texts: Sequence[str]) -> Encoding:
+        """Texts that the store does not have yet; kept under these keys before this returns."""
+        fresh = self._encoder.encode(texts)
+        self._store.put_embeddings(
+            StoredEmbedding(key, vector, bool(is_truncated))
+            for key, vector, is_truncated in zip(keys, fresh.vectors, fresh.is_truncated, strict=True)
+        )
+        return fresh
+
+
+class _Table:
+    """Embeddings by row, in one array: an array for each would take twice the memory."""
+
+    def __init__(self, rows: int) -> None:
+        self.vectors: Float32Array = np.zeros((0, 0), np.float32)
+        self.is_truncated: BoolArray = np.zeros(rows, np.bool_)
+
+    def put(self, rows: Sequence[int], vectors: Float32Array, is_truncated: BoolArray) -> None:
+        if not self.vectors.size:
+            self.vectors = np.empty((len(self.is_truncated), vectors.shape[1]), np.float32)
+        self.vectors[rows] = vectors
+        self.is_truncated[rows] = is_truncated
+
+
+class OfflineEncoder:
+    """Stands in an endpoint's place where no connection may be made: it has the fingerprint and nothing else."""
+
+    def __init__(self, name: str, fingerprint: str) -> None:
+        self._name = name
+        self.fingerprint = fingerprint
+
+    def encode(self, texts: Sequence[str]) -> Encoding:
+        """Raises MissingAnswersError, always."""
+        raise MissingAnswersError(
+            f"{len(texts)} text embeddings of {self._name} are not in the store, and it is asked over the network; "
+            "run once with `tlac bench` and without --offline, or try --encoder minilm"
+        )
+
+
+def keep_embeddings(encoder: TextEncoder, config: EncoderConfig, store: Store, is_offline: bool) -> StoredEncoder:
+    """The text encoder over the store. Offline, an encoder behind an endpoint serves stored embeddings alone."""
+    if is_offline and config.spec.adapter == "litellm":
+        encoder = OfflineEncoder(config.name, encoder.fingerprint)
+    return StoredEncoder(encoder, store)
+
+
+BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class SeenImage:
+    """A sample, its image if that could be read, and the image's vector (d,), or why there is none."""
+
+    sample: Sample
+    image: Image | None = None
+    vector: Float32Array | None = None
+    complaint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundVectors:
+    """Vectors (d,) by the sha256 of their image, and what there is to say of those that can't be read."""
+
+    by_sha256: Mapping[str, Float32Array]
+    complaints: Mapping[str | None, str]
+
+    def mark(self, transcripts: Iterable[Transcript]) -> Iterator[Transcript]:
+        """The transcripts, failed where the image can't be read."""
+        for transcript in transcripts:
+            if transcript.failure is None and transcript.image_sha256 in self.complaints:
+                yield replace(transcript, failure=Failure("sample", self.complaints[transcript.image_sha256]))
+            else:
+                yield transcript
+
+
+class ImageVectors:
+    """The vectors that one encoder gives to images; what is not in the store yet is encoded and put there."""
+
+    def __init__(self, encoder: ImageEncoder, store: Store, is_offline: bool = False) -> None:
+        self._encoder = encoder
+        self._store = store
+        self._is_offline = is_offline
+
+    def find(self, transcripts: Iterable[Transcript], samples: Iterable[Sample] = ()) -> FoundVectors:
+        """The vectors of all images that have an answer; what the store lacks is made from `samples`.
+
+        Raises MissingAnswersError for what is in neither, and as `look` does.
+        """
+        wanted: dict[str, str] = {}
+        for transcript in transcripts:
+            if transcript.image_sha256 is not None and _has_answer(transcript):
+                wanted.setdefault(transcript.image_sha256, transcript.sample)
+        keys = {sha256: embedding_key(self._encoder.fingerprint, sha256) for sha256 in wanted}
+        known = self._store.get_embeddings(list(keys.values()))
+        vectors = {sha256: known[key][0] for sha256, key in keys.items() if key in known}
+        lacking = {sample for sha256, sample in wanted.items() if sha256 not in vectors}
+        complaints: dict[str | None, str] = {}
+        pending = (sample for sample in samples if sample.id in lacking)
+        while batch := list(islice(pending, BATCH)):
+            for seen in self.look(batch):
+                if seen.image is not None and seen.vector is not None:
+                    vectors[seen.image.sha256] = seen.vector
+                elif seen.image is not None:
+                    complaints[seen.image.sha256] = seen.complaint
+        missing = [sample for sha256, sample in wanted.items() if sha256 not in vectors and sha256 not in complaints]
+        if missing:
+            raise MissingAnswersError(
+                f"{len(missing)} of {len(wanted)} images, {missing[0]} first, have no vector of this encoder in the "
+                "store: `tlac bench` with the same method, encoder and dataset makes them"
+            )
+        return FoundVectors(vectors, complaints)
+
+    def look(self, samples: Sequence[Sample]) -> Iterator[SeenImage]:
+        """The samples with their images' vectors, in their order.
+
+        Raises EncoderUnavailableError, and MissingAnswersError offline for an image that was never encoded.
+        """
+        found = [_identify(sample) for sample in samples]
+        keys = {
+            seen.image.sha256: embedding_key(self._encoder.fingerprint, seen.image.sha256)
+            for seen in found
+            if seen.image is not None
+        }
+        known = self._store.get_embeddings(list(keys.values()))
+        vectors = {sha256: known[key][0] for sha256, key in keys.items() if key in known}
+        complaints: dict[str, str] = {}
+        opened: dict[str, Any] = {}
+        for seen in found:
+            if seen.image is None or seen.image.sha256 in vectors or seen.image.sha256 in opened:
+                continue
+            if self._is_offline:
+                raise MissingAnswersError(
+                    f"{seen.sample.id}: its image vector is not in the store; without --offline it would be made"
+                )
+            try:
+                opened[seen.image.sha256] = open_image(seen.sample.source, _shown_name(seen.sample))
+            except InputError as error:
+                complaints[seen.image.sha256] = str(error)
+        if opened:
+            fresh = dict(zip(opened, self._encoder.encode(list(opened.values())), strict=True))
+            self._store.put_embeddings(StoredEmbedding(keys[sha256], row, False) for sha256, row in fresh.items())
+            vectors.update(fresh)
+        for seen in found:
+            sha256 = seen.image.sha256 if seen.image else ""
+            yield SeenImage(seen.sample, seen.image, vectors.get(sha256), complaints.get(sha256, seen.complaint))
+
+
+def _has_answer(transcript: Transcript) -> bool:
+    return any(turn.response.outcome is Outcome.ANSWERED for turn in transcript.turns)
+
+
+def _identify(sample: Sample) -> SeenImage:
+    try:
+        return SeenImage(sample, identify(sample.source, _shown_name(sample)))
+    except InputError as error:
+        return SeenImage(sample, complaint=str(error))
+
+
+def _shown_name(sample: Sample) -> str:
+    return str(sample.source) if isinstance(sample.source, Path) else sample.id

@@ -1,0 +1,220 @@
+"""`--batch`: has the answers that a run lacks given through batches, in rounds: all first stages, then all second.
+
+A round learns what is lacking by going through the run's questions, submits it, waits, stores. Does not know any
+provider.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeAlias
+
+from tlac.cache.image_hashes import ImageDigests
+from tlac.cache.store import Store
+from tlac.config.method_options import combination_of, open_method
+from tlac.config.schemas import Backend
+from tlac.engines.batch.journal import BatchRecord
+from tlac.engines.batch.manager import Desk
+from tlac.engines.batch.submit import Allowance, Dispatch
+from tlac.errors import CallError, MissingAnswersError, PermanentError, StoreError, TlacError, TransientError
+from tlac.evaluation.collect import gather
+from tlac.evaluation.run_config import RunSpec, choose_samples, seat_interview
+from tlac.hashing import document_key, request_document, response_key
+from tlac.interfaces import LMM
+from tlac.lmms.middleware.stack import Care
+from tlac.methods.base import Proposer, Respondent
+from tlac.runtime import aio
+from tlac.types import LMMRequest, LMMResponse, Outcome
+
+Want: TypeAlias = Callable[[str, "dict[str, Any]", LMMRequest], Awaitable[None]]
+"""Told the key, the document and the request of an answer that is not there."""
+
+_NOTHING_YET = LMMResponse(Outcome.EMPTY, "", "not asked yet")
+
+
+class CollectingLMM:
+    """Reads a store and tells of what it lacks. Stored outcomes in `retry` count as lacking, unless `paid`.
+
+    With `goes_on` a lacking answer is given as an empty one, so that a method whose questions about an image do not
+    depend on one another asks all of them at once.
+    """
+
+    def __init__(
+        self, store: Store, want: Want, retry: Collection[Outcome], paid: Collection[str], goes_on: bool = False
+    ) -> None:
+        self._store = store
+        self._want = want
+        self._retry = frozenset(retry)
+        self._paid = paid
+        self._goes_on = goes_on
+
+    async def ask(self, request: LMMRequest) -> LMMResponse:
+        """The stored response. Raises MissingAnswersError, and what stands against asking for it."""
+        document = request_document(request)
+        key = document_key(document)
+        stored = self._store.get_response(key)
+        if stored is not None and (stored.outcome not in self._retry or key in self._paid):
+            return stored
+        await self._want(key, document, request)
+        if self._goes_on:
+            return _NOTHING_YET
+        raise MissingAnswersError(f"the {request.stage} answer from {request.model} is not there yet")
+
+
+_FIRST_POLL_S, _LONGEST_POLL_S, _POLL_GROWTH = 15.0, 600.0, 1.5
+_MOST_FAULTS = 12
+# rounds in a row whose batches never reached the provider
+_MOST_LOST = 4
+
+_Waited: TypeAlias = tuple[BatchRecord, frozenset[str]]
+
+
+class BatchEngine:
+    """Asks through providers' batch interfaces. `retry` are stored outcomes that are asked again."""
+
+    def __init__(self, store: Store, care: Care, retry: Collection[Outcome] = ()) -> None:
+        self.paid: set[str] = set()
+        self._store = store
+        self._care = care
+        self._retry = retry
+        self._desk = Desk(store, care.pacing, care.say)
+        self._allowance = Allowance(care.budget)
+        self._failed: dict[str, str] = {}
+        self._stopped: str | None = None
+
+    def rest(self, backend: Backend) -> LMM:
+        """See tlac.evaluation.engine. Raises UsageError where the backend has no batch interface."""
+        self._desk.interface(backend)
+        self._allowance.check(backend)
+        return _Unanswered(self, backend.name)
+
+    def fetch(self, spec: RunSpec, shown: Sequence[int], proposer: Proposer) -> None:
+        """See tlac.evaluation.engine."""
+        try:
+            aio.run(self._fetch(spec, shown, proposer))
+        except KeyboardInterrupt:
+            self._care.say("what is submitted stays so: the same command, or `tlac batch resume`, goes on")
+            raise
+        except CallError as error:
+            # the run is written all the same, and says why it is not complete
+            self._stopped = str(error)
+
+    def complaint(self, key: str, backend: str) -> CallError:
+        """Why there is no answer under a key."""
+        if key in self._failed:
+            return CallError(f"{backend}: {self._failed[key]}")
+        if self._stopped is not None:
+            return PermanentError(self._stopped)
+        return CallError(f"{backend}: no batch brought this answer")
+
+    async def _fetch(self, spec: RunSpec, shown: Sequence[int], proposer: Proposer) -> None:
+        await self._catch_up()
+        lost = 0
+        while waiting := await self._round(spec, shown, proposer):
+            lost = 0 if await self._wait(waiting) else lost + 1
+            if lost >= _MOST_LOST:
+                raise TransientError(f"{waiting[0][0].backend}: no batch arrives at the provider; run this again later")
+
+    async def _catch_up(self) -> None:
+        """Store what came in since an earlier command ended: its answers were not asked for by this one."""
+        for record in self._desk.journal.open_records():
+            try:
+                await self._desk.advance(record)
+            except StoreError:
+                raise
+            except TlacError as error:
+                # of another backend, perhaps: its requests count as under way
+                self._care.say(f"{record.backend}: batch {record.tag}: {error}")
+
+    async def _round(self, spec: RunSpec, shown: Sequence[int], proposer: Proposer) -> list[_Waited]:
+        """Submit what is lacking; the batches that the run has to wait for, with their keys."""
+        async with self._desk.hold():
+            dispatch = Dispatch(self._desk, self._allowance, self._failed, self._stopped)
+            try:
+                await self._gather(spec, shown, proposer, dispatch)
+            finally:
+                dispatch.give_up()
+                self._stopped = dispatch.stopped
+            journal = self._desk.journal
+            under_way = [
+                (record, frozenset(line.key for line in journal.requests(record))) for record in journal.open_records()
+            ]
+            return [(record, keys) for record, keys in under_way if keys & dispatch.wanted]
+
+    async def _gather(self, spec: RunSpec, shown: Sequence[int], proposer: Proposer, dispatch: Dispatch) -> None:
+        method = open_method(spec.method)
+        # the members of one prediction don't depend on one another
+        goes_on = combination_of(method) != "first"
+        backends: dict[str, Backend] = {}
+
+        def respondent(backend: Backend) -> Respondent:
+            backends[backend.digest] = backend
+            want = partial(dispatch.want, backend)
+            return Respondent(backend, CollectingLMM(self._store, want, self._retry, self.paid, goes_on))
+
+        interview = seat_interview(spec, shown, respondent, proposer)
+        concurrency = self._care.concurrency or interview.stage1.backend.spec.limits.concurrency
+        digests = ImageDigests(self._store.path, spec.dataset.name)
+        samples = choose_samples(spec.dataset, spec.limit, spec.seed)
+        try:
+            gathered = await gather(samples, interview, method, concurrency, identify=digests.identify)
+        finally:
+            digests.save()
+        if gathered.stopped is None:
+            # why a batch is refused stands in `dispatch.stopped`; those under way are waited for all the same
+            with suppress(PermanentError):
+                await dispatch.finish(list(backends.values()))
+
+    async def _wait(self, waiting: list[_Waited]) -> bool:
+        """Until all these batches are closed; whether any of them had reached the provider.
+
+        Raises CallError when a provider does not answer for long.
+        """
+        has_arrived = False
+        interval_s, faults = _FIRST_POLL_S, 0
+        left = {record.tag: (record, keys) for record, keys in waiting}
+        while True:
+            for tag, (record, keys) in list(left.items()):
+                try:
+                    found, status = await self._desk.advance(record)
+                except TransientError as error:
+                    faults += 1
+                    if faults >= _MOST_FAULTS:
+                        raise
+                    self._care.say(f"{error}; asking again")
+                    continue
+                faults = 0
+                if status is not None:
+                    self._care.say(f"{record.backend}: batch {tag}: {record.requests:,} requests, {status.state}")
+                if not found.is_open:
+                    self._note(found, keys)
+                    has_arrived = has_arrived or found.status == "collected"
+                    del left[tag]
+            if not left:
+                return has_arrived
+            await self._care.pacing.sleep(interval_s)
+            interval_s = min(_LONGEST_POLL_S, interval_s * _POLL_GROWTH)
+
+    def _note(self, closed: BatchRecord, keys: frozenset[str]) -> None:
+        if closed.status == "collected":
+            self.paid |= keys - set(closed.failed)
+        self._failed.update(closed.failed)
+        # an answer whose cost is not known may have cost what was set aside
+        spent_usd = closed.highest_cost_usd if closed.cost_usd is None and closed.answered else closed.cost_usd
+        self._allowance.settle(closed.tag, spent_usd or 0.0)
+
+
+class _Unanswered:
+    """Speaks for a backend whose batches are all in."""
+
+    def __init__(self, engine: BatchEngine, backend: str) -> None:
+        self._engine = engine
+        self._backend = backend
+
+    async def ask(self, request: LMMRequest) -> LMMResponse:
+        """Raises CallError, always."""
+        await asyncio.sleep(0)
+        raise self._engine.complaint(response_key(request), self._backend)

@@ -1,0 +1,248 @@
+"""Tends the batches that are under way: finds those whose fate is not known, asks how far they are, stores results.
+
+Does not know runs, nor what is submitted next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from tlac.cache.serialization import StoredAnswer
+from tlac.cache.store import Store
+from tlac.config.files import list_names
+from tlac.config.registry import open_batch_interface
+from tlac.config.schemas import Backend, load_backend
+from tlac.engines.batch.journal import BatchRecord, Journal, RequestLine
+from tlac.errors import ConfigError, StoreError
+from tlac.interfaces import BatchInterface, BatchStatus, Intent, UndecidedError, UnknownBatchError
+from tlac.lmms.middleware.clock import Pacing, Say, say_nothing
+from tlac.types import LMMResponse, Usage
+
+ResultT = TypeVar("ResultT")
+# a provider lists a batch some moments after it took it
+_LISTED_AFTER_S = 60.0
+_LOCK_WAIT_S = 5.0
+_AT_ONCE = 500
+_THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
+
+
+class Desk:
+    """A store's batches, and the interfaces that they went to."""
+
+    def __init__(self, store: Store, pacing: Pacing | None = None, say: Say = say_nothing) -> None:
+        self.journal = Journal(store.path)
+        self.say = say
+        self.pacing = pacing or Pacing()
+        self._store = store
+        self._interfaces: dict[str, BatchInterface] = {}
+
+    def interface(self, backend: Backend) -> BatchInterface:
+        """The backend's batch interface, opened once. Raises UsageError, ConfigError."""
+        if backend.digest not in self._interfaces:
+            self._interfaces[backend.digest] = open_batch_interface(backend)
+        return self._interfaces[backend.digest]
+
+    def _interface_of(self, record: BatchRecord) -> BatchInterface:
+        """The interface that a batch went to. Raises as `interface` does, and ConfigError for a foreign address."""
+        backend = record.whose
+        # what this command was given may be asked anywhere; a record may be anybody's work, and would be told the key
+        if backend.digest not in self._interfaces and not _is_known_address(backend):
+            raise ConfigError(
+                f"batch {record.tag} is said to be at {backend.spec.api_base}, where no backend {backend.name!r} of "
+                "yours is: run the `tlac bench --batch` again that submitted it"
+            )
+        return self.interface(backend)
+
+    def hold(self) -> AbstractAsyncContextManager[None]:
+        """Hold the store's batches against other processes."""
+        return self._hold()
+
+    @asynccontextmanager
+    async def _hold(self) -> AsyncIterator[None]:
+        has_said = False
+
+        async def wait() -> None:
+            nonlocal has_said
+            if not has_said:
+                self.say("another tlac is at work on the batches of this store; waiting for it")
+                has_said = True
+            await self.pacing.sleep(_LOCK_WAIT_S)
+
+        async with self.journal.lock(wait):
+            yield
+
+    async def settle(self, record: BatchRecord) -> BatchRecord:
+        """Find out whether the provider has a batch that was to be submitted. To be called under `hold`.
+
+        The record stays "submitting" where that can't be known yet. Raises CallError.
+        """
+        if record.status != "submitting":
+            return record
+        if record.age_s < _LISTED_AFTER_S:
+            self.say(
+                f"{record.backend}: batch {record.tag} may have reached the provider; it is looked for in a minute"
+            )
+            await self.pacing.sleep(_LISTED_AFTER_S - record.age_s)
+        others = {other.job for other in self.journal.records() if other.job is not None}
+        intent = Intent(
+            record.tag,
+            record.created_at,
+            {line.custom_id for line in self.journal.requests(record)},
+            others,
+        )
+        try:
+            job = await uninterrupted(lambda: self._interface_of(record).find(intent))
+        except UndecidedError as error:
+            self.say(str(error))
+            return record
+        if job is None:
+            settled = msgspec.structs.replace(record, status="dropped", closed_at=_now())
+            self.say(f"{record.backend}: batch {record.tag} never reached the provider; its requests are asked anew")
+        else:
+            settled = msgspec.structs.replace(record, status="submitted", job=job)
+        self.journal.write(settled)
+        return settled
+
+    async def ask(self, record: BatchRecord) -> BatchStatus:
+        """How far a batch is, in the provider's words. Raises CallError."""
+        if record.job is None:
+            return BatchStatus("not found yet" if record.is_open else record.status, not record.is_open)
+        job = record.job
+        return await uninterrupted(lambda: self._interface_of(record).status(job))
+
+    async def advance(self, record: BatchRecord) -> tuple[BatchRecord, BatchStatus | None]:
+        """Look after one batch: find it, store its answers if it is over. The record as it is then, and how far it is.
+
+        Another process may have closed it. Raises CallError, StoreError.
+        """
+        record = self.journal.refresh(record)
+        if record.status == "submitting":
+            async with self.hold():
+                record = await self.settle(self.journal.refresh(record))
+        if record.status != "submitted":
+            return record, None
+        status = await self.ask(record)
+        if status.is_over:
+            async with self.hold():
+                record = self.journal.refresh(record)
+                if record.is_open:
+                    record = await self.collect(record, status)
+        return record, status
+
+    async def cancel(self, record: BatchRecord) -> tuple[BatchRecord, BatchStatus | None]:
+        """Have the rest of a batch not answered; what was answered is still to be collected. The record as it is then,
+        and how far the batch was. Under `hold`.
+
+        A batch that is over stays as it is; one that the provider does not know, or whose requests are lost, is given
+        up. Raises CallError, and UndecidedError where it is not known yet whether the provider has the batch.
+        """
+        record, status = self.journal.refresh(record), None
+        try:
+            record = await self.settle(record)
+            job = record.job
+            if not record.is_open:
+                return record, None
+            if job is None:
+                raise UndecidedError(f"batch {record.tag} is not found at the provider yet: cancel it later")
+            status = await self.ask(record)
+            if not status.is_over:
+                await uninterrupted(lambda: self._interface_of(record).cancel(job))
+            for _ in self.journal.requests(record):
+                pass
+        except (UnknownBatchError, StoreError) as error:
+            self.say(f"{record.backend}: batch {record.tag} is given up: {error}")
+            record = msgspec.structs.replace(record, status="dropped", closed_at=_now())
+            self.journal.write(record)
+        return record, status
+
+    async def collect(self, record: BatchRecord, status: BatchStatus) -> BatchRecord:
+        """Store the answers of a batch that is over, and close it. To be called under `hold`; may be repeated.
+
+        Raises CallError, StoreError; whatever was stored before stays.
+        """
+        return await uninterrupted(lambda: self._collect(record, status))
+
+    def _collect(self, record: BatchRecord, status: BatchStatus) -> BatchRecord:
+        assert record.job is not None
+        # as text: a class list in ten thousand requests fills the memory
+        lines = {line.custom_id: msgspec.json.encode(line) for line in self.journal.requests(record)}
+        missing = status.reason or f"the batch is {status.state} and holds no result"
+        reasons = dict.fromkeys(lines, missing)
+        costs: list[float | None] = []
+        answers: list[StoredAnswer] = []
+        for result in self._interface_of(record).results(record.job):
+            if result.custom_id not in reasons:
+                # not ours, or answered already: the first answer counts
+                continue
+            if result.response is None:
+                reasons[result.custom_id] = result.reason
+                continue
+            del reasons[result.custom_id]
+            costs.append(_cost_usd(result.response))
+            answers.append(_stored(lines[result.custom_id], result.response, record.backend))
+            if len(answers) == _AT_ONCE:
+                self._store.put_entries(answers)
+                answers = []
+        self._store.put_entries(answers)
+        known = [cost for cost in costs if cost is not None]
+        closed = msgspec.structs.replace(
+            record,
+            status="collected",
+            closed_at=_now(),
+            answered=len(costs),
+            cost_usd=max(0.0, sum(known)) if len(known) == len(costs) else None,
+            failed={_line(lines[custom_id]).key: reason for custom_id, reason in reasons.items()},
+        )
+        self.journal.write(closed)
+        return closed
+
+
+def _is_known_address(backend: Backend) -> bool:
+    address = backend.spec.api_base
+    if address is None:
+        return True
+    with suppress(ValueError):
+        if urlsplit(address).hostname in _THIS_MACHINE:
+            return True
+    # a name, never the path of a file that somebody chose
+    if backend.name not in list_names("backend"):
+        return False
+    with suppress(ConfigError):
+        return load_backend(backend.name).spec.api_base == address
+    return False
+
+
+def _line(text: bytes) -> RequestLine:
+    return msgspec.json.decode(text, type=RequestLine)
+
+
+def _stored(text: bytes, response: LMMResponse, backend: str) -> StoredAnswer:
+    line = _line(text)
+    return StoredAnswer(line.key, line.request, replace(response, created_at=_now()), backend)
+
+
+def _cost_usd(response: LMMResponse) -> float | None:
+    # some refusals come without a count of tokens, and are not billed
+    return 0.0 if response.usage == Usage() else response.cost_usd
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+async def uninterrupted(call: Callable[[], ResultT]) -> ResultT:
+    """Run a blocking call in a thread, and wait for its end even when cancelled: what it does must be written down."""
+    task = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

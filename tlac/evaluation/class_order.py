@@ -1,0 +1,116 @@
+"""The order in which stage 2 is shown the class names, and how much its choices hang on it.
+
+Predictions always index the dataset's own order. Does not know datasets, stores or scoring.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from tlac.errors import CallError, UsageError
+from tlac.methods.base import Interview
+from tlac.results.record import OrderTrials
+from tlac.scoring.matching import ClassIndex
+from tlac.types import Failure, Prediction, Transcript, Turn
+
+
+def class_order(count: int, seed: int | None) -> tuple[int, ...]:
+    """The dataset's own order of `count` classes, or the one shuffled with `seed`: indices as they are shown."""
+    places = range(count)
+    return tuple(places) if seed is None else tuple(random.Random(seed).sample(places, count))  # noqa: S311
+
+
+def rotations(order: Sequence[int], trials: int) -> list[tuple[int, ...]]:
+    """`trials` rotations of an order, evenly spread and different from it and from one another.
+
+    Raises UsageError where there are fewer.
+    """
+    count = len(order)
+    if trials >= count:
+        raise UsageError(f"--order-trials {trials}: {count} classes can be rotated {count - 1} times at most")
+    starts = [trial * count // (trials + 1) for trial in range(1, trials + 1)]
+    return [(*order[start:], *order[:start]) for start in starts]
+
+
+def restore_choices(transcripts: Iterable[Transcript], order: Sequence[int]) -> Iterator[Transcript]:
+    """The transcripts with choices by index turned from the order that was shown to the dataset's own."""
+    if list(order) == sorted(order):
+        return iter(transcripts)
+    index = ClassIndex([""] * len(order))
+    return (_restore(transcript, order, index) for transcript in transcripts)
+
+
+def _restore(transcript: Transcript, order: Sequence[int], index: ClassIndex) -> Transcript:
+    if transcript.stage2 is None:
+        return transcript
+    turn = transcript.stage2
+    if turn.offered is not None:
+        turn = replace(turn, offered=tuple(sorted(order[place] for place in turn.offered)))
+    # without names only a choice by index is read; a choice by name means the same in any order
+    shown = index.read_choice(turn.response.text)
+    if shown is not None:
+        text = json.dumps({"class_index": str(order[shown])})
+        turn = replace(turn, response=replace(turn.response, text=text))
+    return replace(transcript, stage2=turn)
+
+
+async def choose_again(
+    transcripts: Iterable[Transcript], interview: Interview, concurrency: int
+) -> tuple[Transcript, ...]:
+    """The transcripts that had a stage 2, with another in its place: that of `interview`, whose list is rotated.
+
+    Each distinct answer is asked about once. Where a call fails, the transcript has a `failure`.
+    """
+    had = [
+        (transcript, transcript.stage1.response.text)
+        for transcript in transcripts
+        if transcript.stage1 is not None and transcript.stage2 is not None
+    ]
+    answers = dict.fromkeys(answer for _, answer in had)
+    places = asyncio.Semaphore(max(1, concurrency))
+
+    async def choose(answer: str) -> Turn | Failure:
+        async with places:
+            try:
+                return await interview.choose(answer)
+            except CallError as error:
+                return Failure("call", str(error))
+
+    found = dict(zip(answers, await asyncio.gather(*map(choose, answers)), strict=True))
+    return tuple(_with_choice(transcript, found[answer]) for transcript, answer in had)
+
+
+def _with_choice(transcript: Transcript, choice: Turn | Failure) -> Transcript:
+    if isinstance(choice, Failure):
+        return replace(transcript, stage2=None, failure=choice)
+    return replace(transcript, stage2=choice)
+
+
+def compare_orders(own: Sequence[Prediction], trials: Sequence[Sequence[Prediction]]) -> OrderTrials:
+    """How the predictions of the trials, each for the same samples, differ from the run's own."""
+    first = {prediction.sample: prediction for prediction in own}
+    asked = [prediction.sample for prediction in trials[0]]
+    rows = [{prediction.sample: prediction for prediction in trial} for trial in trials]
+    failed = {sample for sample in asked for row in rows if row[sample].outcome == "failed"}
+    kept = [sample for sample in asked if sample not in failed]
+    changes = [[row[sample].predicted != first[sample].predicted for row in rows] for sample in kept]
+    pairs = len(kept) * len(trials)
+    return OrderTrials(
+        trials=len(trials),
+        asked=len(asked),
+        failed=len(failed),
+        changed=sum(any(changed) for changed in changes),
+        change_rate=sum(map(sum, changes)) / pairs if pairs else None,
+        accuracies=tuple(_accuracy([row.get(sample, first[sample]) for sample in first]) for row in rows),
+    )
+
+
+def _accuracy(predictions: Sequence[Prediction]) -> float | None:
+    labelled = [prediction for prediction in predictions if prediction.label is not None]
+    if not labelled:
+        return None
+    return sum(prediction.predicted == prediction.label for prediction in labelled) / len(labelled)

@@ -1,0 +1,177 @@
+"""Phase 1: ask about every sample, with bounded concurrency, and give transcripts in the dataset's order.
+
+Keeps going when one sample fails and stops asking when all would. Does not know stores or scoring.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+from tlac import images
+from tlac.errors import CallError, InputError, MissingAnswersError, PermanentError, SampleError
+from tlac.methods.base import Interview, Method
+from tlac.results.usage import Ledger
+from tlac.runtime.spooled_list import Spool
+from tlac.types import Failure, Image, Sample, Transcript, Turn
+
+Identify: TypeAlias = Callable[["Path | bytes", str], Awaitable[Image]]
+"""Gives the image behind a sample's source, which has that name in complaints. Raises InputError."""
+
+
+class GatherProgress(Protocol):
+    """Told of each sample as it is done."""
+
+    def advance(self, transcript: Transcript) -> None:
+        """One more sample is done."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Transcripts in the order of the samples; `stopped` says why asking ended early, else it is None."""
+
+    transcripts: tuple[Transcript, ...]
+    stopped: str | None = None
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What the workers share. `done` waits for a sample before it."""
+
+    pending: Iterator[tuple[int, Sample]]
+    keep: Callable[[Transcript], None]
+    done: dict[int, Transcript] = field(default_factory=dict)
+    kept: int = 0
+    stopped: str | None = None
+
+    def finish(self, position: int, transcript: Transcript) -> None:
+        """Keep what has no sample before it that is still asked about."""
+        self.done[position] = transcript
+        while self.kept in self.done:
+            self.keep(self.done.pop(self.kept))
+            self.kept += 1
+
+
+async def _identify(source: Path | bytes, name: str) -> Image:
+    return await asyncio.to_thread(images.identify, source, name)
+
+
+async def gather(
+    samples: Iterable[Sample],
+    interview: Interview,
+    method: Method,
+    concurrency: int,
+    progress: GatherProgress | None = None,
+    identify: Identify = _identify,
+) -> Gathered:
+    """As `gather_into`, with the transcripts of all samples at once."""
+    transcripts: list[Transcript] = []
+    stopped = await gather_into(transcripts.append, samples, interview, method, concurrency, progress, identify)
+    return Gathered(tuple(transcripts), stopped)
+
+
+async def gather_into(  # noqa: PLR0913, PLR0917 - what is asked, how, and who hears of it
+    keep: Callable[[Transcript], None],
+    samples: Iterable[Sample],
+    interview: Interview,
+    method: Method,
+    concurrency: int,
+    progress: GatherProgress | None = None,
+    identify: Identify = _identify,
+) -> str | None:
+    """Ask `method`'s questions about every sample, for `concurrency` calls in flight; give `keep` the transcripts in
+    the order of the samples, each as soon as all before it are there.
+
+    A quarter more samples than that may be under way: so one is ready when a call ends, while that call's answer is
+    still being stored. It is the LMM that keeps calls within their limit (tlac.lmms.middleware.rate_limit).
+
+    A sample whose image can't be read or whose call fails has a transcript with `failure`. After a
+    PermanentError no further sample is asked about, and the rest say so in their `failure`: its text is returned.
+    Raises StoreError when answers can't be kept.
+    """
+    state = _Progress(enumerate(samples), keep)
+
+    async def work() -> None:
+        for position, sample in state.pending:
+            if state.stopped:
+                transcript = Transcript(
+                    sample.id, None, sample.label, failure=Failure("stopped", f"not asked: {state.stopped}")
+                )
+            else:
+                transcript = await _ask(sample, interview, method, state, identify)
+            state.finish(position, transcript)
+            if progress is not None:
+                progress.advance(transcript)
+
+    workers = [asyncio.ensure_future(work()) for _ in range(max(1, concurrency + concurrency // 4))]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    return state.stopped
+
+
+async def _ask(
+    sample: Sample, interview: Interview, method: Method, state: _Progress, identify: Identify
+) -> Transcript:
+    image: Image | None = None
+    turns: list[Turn] = []
+    failure: Failure | None = None
+    try:
+        image = await identify(sample.source, _shown_name(sample))
+        async with aclosing(method.ask(image, interview)) as asked:  # type: ignore[type-var]
+            async for turn in asked:
+                turns.append(turn)
+    except MissingAnswersError as error:
+        failure = Failure("missing", str(error))
+    except PermanentError as error:
+        failure = Failure("call", str(error))
+        state.stopped = state.stopped or str(error)
+    except (InputError, SampleError) as error:
+        failure = Failure("sample", str(error))
+    except CallError as error:
+        failure = Failure("call", str(error))
+    found = {turn.stage: turn for turn in turns if turn.member == 0}
+    further = tuple(turn for turn in turns if turn.member)
+    sha256 = image.sha256 if image else None
+    return Transcript(sample.id, sha256, sample.label, found.get("stage1"), found.get("stage2"), failure, further)
+
+
+def _shown_name(sample: Sample) -> str:
+    return str(sample.source) if isinstance(sample.source, Path) else sample.id
+
+
+class Heard:
+    """Transcripts in order, to be gone through as often as needed; `ledger` has counted their answers."""
+
+    def __init__(self) -> None:
+        self.transcripts: Spool[Transcript] = Spool(Transcript)
+        self.ledger = Ledger()
+        self._missing = 0
+        self._first_missing: list[tuple[str, Failure]] = []
+
+    def put(self, transcript: Transcript) -> None:
+        """Keep one more. Raises TlacError where the disk is full."""
+        self.transcripts.put(transcript)
+        self.ledger.add(transcript.turns)
+        if transcript.failure is not None and transcript.failure.kind == "missing":
+            self._missing += 1
+            if len(self._first_missing) < 3:
+                self._first_missing.append((transcript.sample, transcript.failure))
+
+    def require_answers(self) -> None:
+        """Raise MissingAnswersError where answers of an offline run are missing."""
+        if self._missing:
+            first = ", ".join(sample for sample, _ in self._first_missing)
+            more = ", ..." if self._missing > 3 else ""
+            reason = self._first_missing[0][1].reason
+            raise MissingAnswersError(
+                f"answers for {self._missing} of {len(self.transcripts)} samples are missing: {first}{more} ({reason})"
+            )

@@ -1,0 +1,155 @@
+"""What a run would take before it is started: calls, tokens, money, time.
+
+Learns from stored answers of the same backend on the same images where there are any, else reckons by rule of
+thumb, and says which. Does not know the terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from tlac.cache.store import Store
+from tlac.config.registry import batch_discount
+from tlac.config.schemas import Prices
+from tlac.evaluation.dry_run import Inquiry, recall
+from tlac.interfaces import Dataset
+from tlac.lmms.prices import cost_usd, prices_of
+from tlac.types import ChoiceTask, LMMResponse, Outcome, Sample, Stage, TextPart, Transcript, Turn, Usage
+
+# rules of thumb: English text has about four characters a token; providers count an image of some 500 to 1,500
+# pixels as 250 to 1,600 tokens
+_CHARACTERS_PER_TOKEN = 4
+_IMAGE_TOKENS = 1000
+_ANSWER_TOKENS = 40
+_LATENCY_S = 2.0
+# the time in which every provider's batch interface promises to be done
+_BATCH_S = 86_400.0
+_TYPICAL_ANSWER = "a typical first answer of some twelve words, give or take a few"
+
+
+@dataclass(frozen=True, slots=True)
+class StageEstimate:
+    """One stage: `calls` still to be made, answers `stored`, tokens and USD of the calls to be made.
+
+    `learned_from` is the number of stored answers that tokens are reckoned from; 0 means by rule of thumb.
+    """
+
+    calls: int
+    stored: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+    learned_from: int
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A whole run. `cost_usd` is None where no price is known. `time_s` supposes that nothing slows the calls
+    but their latency, the concurrency and the backend's own limit of calls a minute; of batches it is the longest that
+    they may take, each stage after the other."""
+
+    stage1: StageEstimate
+    stage2: StageEstimate
+    cost_usd: float | None
+    time_s: float
+
+
+def estimate(
+    inquiry: Inquiry,
+    dataset: Dataset,
+    samples: Collection[Sample],
+    store: Store,
+    concurrency: int,
+    is_batch: bool = False,
+) -> Estimate:
+    """What asking about these samples would take, beyond what is stored; with `is_batch`, through the providers' batch
+    interfaces. Reads each image once.
+
+    Raises StoreError, InputError, UsageError where a backend has no batch interface.
+    """
+    discounts = [batch_discount(backend) if is_batch else 0.0 for backend in (inquiry.backend, inquiry.stage2_backend)]
+    transcripts = recall(inquiry, dataset, samples, store).transcripts
+    stage1 = [transcript.stage1 for transcript in transcripts if transcript.stage1]
+    stage2 = [transcript.stage2 for transcript in transcripts if transcript.stage2]
+    first = _stage(inquiry, "stage1", len(samples) - len(stage1), stage1, _first_prompt_tokens(inquiry, dataset))
+    calls2 = 0 if inquiry.method == "slac" else _second_calls(transcripts, len(samples))
+    second = _stage(inquiry, "stage2", calls2, stage2, _second_prompt_tokens(inquiry, dataset))
+    first, second = (_discounted(stage, saved) for stage, saved in zip((first, second), discounts, strict=True))
+    costs = (first.cost_usd, second.cost_usd)
+    known = [cost for cost in costs if cost is not None]
+    return Estimate(
+        first,
+        second,
+        sum(known) if len(known) == len(costs) else None,
+        _BATCH_S * sum(stage.calls > 0 for stage in (first, second))
+        if is_batch
+        else _time_s(inquiry, first, second, [*stage1, *stage2], concurrency),
+    )
+
+
+def _discounted(stage: StageEstimate, saved: float) -> StageEstimate:
+    return stage if stage.cost_usd is None else replace(stage, cost_usd=stage.cost_usd * (1 - saved))
+
+
+def _stage(inquiry: Inquiry, stage: Stage, calls: int, turns: Sequence[Turn], rule_of_thumb: int) -> StageEstimate:
+    backend = inquiry.backend if stage == "stage1" else inquiry.stage2_backend
+    distinct = _distinct(turns)
+    counted = [response for response in distinct if response.usage.prompt]
+    prompt = fmean(response.usage.prompt for response in counted) if counted else rule_of_thumb
+    completion = fmean(response.usage.completion for response in counted) if counted else _ANSWER_TOKENS
+    cached = fmean(response.usage.cached for response in counted) if counted else 0.0
+    usage = Usage(round(calls * prompt), round(calls * completion), round(calls * cached))
+    prices: Prices | None = prices_of(backend.spec) if calls else Prices(prompt=0.0, completion=0.0)
+    return StageEstimate(
+        calls,
+        len(distinct),
+        usage.prompt,
+        usage.completion,
+        None if prices is None else cost_usd(usage, prices),
+        len(counted),
+    )
+
+
+def _distinct(turns: Sequence[Turn]) -> list[LMMResponse]:
+    return list({turn.key: turn.response for turn in turns}.values())
+
+
+def _second_calls(transcripts: Sequence[Transcript], samples: int) -> int:
+    """Stage-2 calls still to be made: of the first answers that are known, the distinct ones that lack a choice;
+    for the rest, in the same proportion, or one each where nothing is known."""
+    known = [transcript for transcript in transcripts if transcript.stage1]
+    lacking = {
+        transcript.stage1.response.text
+        for transcript in known
+        if transcript.stage1
+        and transcript.stage1.response.outcome is Outcome.ANSWERED
+        and transcript.failure is not None
+        and transcript.failure.kind == "missing"
+    }
+    chosen = {transcript.stage2.key for transcript in known if transcript.stage2}
+    share = (len(lacking) + len(chosen)) / len(known) if known else 1.0
+    return len(lacking) + round(share * (samples - len(known)))
+
+
+def _first_prompt_tokens(inquiry: Inquiry, dataset: Dataset) -> int:
+    stage1 = inquiry.prompts.spec.stage1
+    return _IMAGE_TOKENS + len(stage1.get(dataset.prompt, stage1["default"])) // _CHARACTERS_PER_TOKEN
+
+
+def _second_prompt_tokens(inquiry: Inquiry, dataset: Dataset) -> int:
+    task = ChoiceTask(_TYPICAL_ANSWER, dataset.classes, inquiry.stage2_backend.spec.choice_by_index)
+    (message,) = inquiry.prompts.stage2_messages(task)
+    return sum(len(part.text) for part in message.parts if isinstance(part, TextPart)) // _CHARACTERS_PER_TOKEN
+
+
+def _time_s(
+    inquiry: Inquiry, first: StageEstimate, second: StageEstimate, turns: Sequence[Turn], concurrency: int
+) -> float:
+    latencies = [response.latency_s for response in _distinct(turns) if response.latency_s]
+    latency_s = fmean(latencies) if latencies else _LATENCY_S
+    calls = first.calls + second.calls
+    by_latency = calls * latency_s / concurrency
+    a_minute = inquiry.backend.spec.limits.requests_per_minute
+    return max(by_latency, 60.0 * calls / a_minute if a_minute else 0.0)

@@ -1,0 +1,232 @@
+"""Scores a run again from its stored answers: another encoder, template, matching rule, or method slac.
+
+Asks no LMM, by construction: it has none. Does not know the dataset's files.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+
+from tlac.cache.store import Store
+from tlac.config.method_options import IMAGES, combination_of, open_method, scale_of, sees_image
+from tlac.config.registry import open_encoder, open_image_encoder
+from tlac.config.schemas import load_encoder_config
+from tlac.encoders.cached import ImageVectors, keep_embeddings
+from tlac.errors import MissingAnswersError, UsageError
+from tlac.evaluation.class_order import class_order, restore_choices
+from tlac.results.calls import inherited_files
+from tlac.results.folder import begin_run, free_name, name_run, read_record
+from tlac.results.predictions import PREDICTIONS, read_lines
+from tlac.results.record import Run, RunRecord
+from tlac.results.usage import Calls, StageCalls, Tokens
+from tlac.runtime.hub import forbid_downloads
+from tlac.runtime.spooled_list import spooled
+from tlac.scoring.confidence import Calibration, abstain, require_encoder
+from tlac.scoring.matching import find_rule
+from tlac.scoring.metrics import measure
+from tlac.scoring.scorer import Scorer
+from tlac.types import Failure, LMMResponse, Outcome, Stage, Transcript, Turn
+
+# predictions whose answers are read from the store at a time: many, since a store reads most of itself faster than
+# as many rows by key
+_BATCH = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rescoring:
+    """What is to be different; None keeps what the run had. `method` can only become "slac".
+
+    A run's own calibration is kept for its own encoder alone.
+    """
+
+    encoder: str | None = None
+    template: str | None = None
+    matching: str | None = None
+    method: str | None = None
+    abstain_below: float | None = None
+    calibration: Calibration | None = None
+
+
+def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
+    """Score the run in `folder` anew and write it to `out` as a run that names its parent.
+
+    Raises MissingAnswersError where an answer that scoring needs is not in the store, InputError for a folder
+    that is no run, UnknownNameError, UsageError for a method that stored answers can't be turned into.
+    """
+    forbid_downloads()
+    started, started_at = time.monotonic(), datetime.now(timezone.utc)
+    parent = read_record(folder)
+    method = _method(parent, change)
+    rule = find_rule(change.matching or parent.matching)
+    encoder = load_encoder_config(change.encoder or parent.encoder)
+    template = change.template or parent.template
+    order = class_order(len(parent.classes), parent.shuffle_classes)
+    needs_choices = (
+        method != "slac" and not rule.skips_stage2_on_exact and find_rule(parent.matching).skips_stage2_on_exact
+    )
+    recalled = _Recalled(rule.name if needs_choices else None)
+    recalling = recalled.check(_recall(folder / PREDICTIONS, store, order, is_slac=method == "slac"))
+    transcripts: Iterable[Transcript] = restore_choices(recalling, order)
+    stored_encoder = keep_embeddings(open_encoder(encoder), encoder, store, is_offline=True)
+    scorer = Scorer(parent.classes, stored_encoder, rule, template, parent.aliases)
+    opened = open_method(method)
+    images = None
+    if sees_image(opened):
+        transcripts = spooled(transcripts, Transcript)
+        images = ImageVectors(open_image_encoder(encoder, method), store, is_offline=True).find(transcripts).by_sha256
+    scored = scorer.score(transcripts, combination_of(opened), images)
+    scale = scale_of(opened, stored_encoder.fingerprint)
+    if change.calibration is not None:
+        require_encoder(change.calibration, scale)
+    # margins of another encoder, or with the image and without, mean something else
+    had_images = parent.digests.get("encoder", "").endswith(IMAGES)
+    own = parent.calibration if encoder.name == parent.encoder and had_images == sees_image(opened) else None
+    calibration = change.calibration or own
+    abstain_below = parent.abstain_below if change.abstain_below is None else change.abstain_below
+    weighed = abstain(scored.predictions, abstain_below, calibration)
+    with begin_run(out) as run:
+        metrics = measure(run.keep(weighed))
+        stamp = started_at.strftime("%Y%m%d-%H%M%S")
+        record = replace(
+            parent,
+            run=free_name(out, name_run(stamp, parent.dataset, parent.backend, method, encoder.name)),
+            created_at=started_at.isoformat(timespec="seconds"),
+            method=method,
+            matching=rule.name,
+            encoder=encoder.name,
+            template=template,
+            is_complete=metrics.failed == 0,
+            calls=recalled.calls,
+            tokens=Tokens(),
+            cost_usd=0.0,
+            wall_s=round(time.monotonic() - started, 3),
+            truncated_texts=scored.truncated_texts,
+            truncated_classes=scored.truncated_classes,
+            digests={**parent.digests, "encoder": scale},
+            parent=parent.run,
+            order_trials=None,
+            abstain_below=abstain_below,
+            calibration=calibration,
+            panel=() if method == "slac" else parent.panel,
+            full_choices=None if method == "slac" else parent.full_choices,
+        )
+        return run.finish(record, metrics, inherited_files(folder))
+
+
+def _method(parent: RunRecord, change: Rescoring) -> str:
+    if not parent.prompts:
+        raise UsageError(f"{parent.run} asked no LMM: a run of {parent.method} has no answers to score again")
+    method = change.method or parent.method
+    if method not in (parent.method, "slac"):
+        raise UsageError(
+            f"a run of {parent.method} can be scored again as {parent.method} or slac, not as {method}: "
+            f"that asks other questions; use `tlac bench --method {method}`"
+        )
+    return method
+
+
+def _recall(path: Path, store: Store, order: Sequence[int], is_slac: bool) -> Iterator[Transcript]:
+    """The transcripts behind the predictions in a file, as they are asked for."""
+    pending = read_lines(path, msgspec.json.Decoder(_Asked))
+    while batch := list(islice(pending, _BATCH)):
+        keys = dict.fromkeys(key for asked in batch for key in (asked.keys[:1] if is_slac else asked.keys))
+        answers = _Answers(dict(store.words(list(keys))), store.path)
+        for asked in batch:
+            yield _transcript(asked, answers, order, is_slac)
+
+
+def _transcript(asked: _Asked, answers: _Answers, order: Sequence[int], is_slac: bool) -> Transcript:
+    # what failed in stage 2 alone has all that slac needs
+    if asked.outcome is Outcome.FAILED and (not is_slac or asked.stage1_key is None):
+        failure = Failure("call", asked.reason)
+        return Transcript(asked.sample, asked.image_sha256, asked.label, failure=failure)
+    stage1 = answers.turn("stage1", asked.stage1_key, asked)
+    if is_slac:
+        return Transcript(asked.sample, asked.image_sha256, asked.label, stage1)
+    stage2 = answers.turn("stage2", asked.stage2_key, asked)
+    if stage2 is not None and (asked.shortlist or asked.looked_again):
+        # a turn knows the places in the list that was shown
+        offered = tuple(sorted(map(order.index, asked.shortlist))) or None
+        stage2 = replace(stage2, offered=offered, is_relook=asked.looked_again)
+    further = tuple(
+        replace(found, member=member)
+        for member, stage, key in asked.further
+        if (found := answers.turn(stage, key, asked))
+    )
+    return Transcript(asked.sample, asked.image_sha256, asked.label, stage1, stage2, further=further)
+
+
+class _Asked(msgspec.Struct, frozen=True, gc=False):
+    """What is read of a prediction: who was asked about what, under which keys."""
+
+    sample: str
+    image_sha256: str | None
+    label: int | None
+    outcome: Outcome
+    stage1_key: str | None
+    stage2_key: str | None
+    reason: str = ""
+    shortlist: tuple[int, ...] = ()
+    looked_again: bool = False
+    further: tuple[tuple[int, Stage, str], ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of all answers behind it."""
+        first = tuple(key for key in (self.stage1_key, self.stage2_key) if key is not None)
+        return (*first, *(key for _, _, key in self.further))
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """Responses by key, and the folder of the store that they were looked for in."""
+
+    found: Mapping[str, LMMResponse]
+    place: Path
+
+    def turn(self, stage: Stage, key: str | None, asked: _Asked) -> Turn | None:
+        if key is None:
+            return None
+        response = self.found.get(key)
+        if response is None:
+            raise MissingAnswersError(
+                f"the {stage} answer about {asked.sample} ({key[:12]}) is not in the store {self.place}; "
+                "name the run's own store with --store, or import its pack with `tlac cache import`"
+            )
+        return Turn(stage, key, response)
+
+
+class _Recalled:
+    """Counts turns as transcripts go by. `rule` names a matching rule that needs a choice for every answer."""
+
+    def __init__(self, rule: str | None) -> None:
+        self._rule = rule
+        self._turns = {"stage1": 0, "stage2": 0}
+
+    @property
+    def calls(self) -> Calls:
+        """The turns so far; all came from the store."""
+        return Calls(StageCalls(0, self._turns["stage1"]), StageCalls(0, self._turns["stage2"]))
+
+    def check(self, transcripts: Iterable[Transcript]) -> Iterator[Transcript]:
+        """The transcripts; raises MissingAnswersError after the last where some lack a choice that is needed."""
+        lacking = 0
+        for transcript in transcripts:
+            for turn in transcript.turns:
+                self._turns[turn.stage] += 1
+            first = transcript.stage1
+            if first is not None and first.response.outcome is Outcome.ANSWERED and transcript.stage2 is None:
+                lacking += 1
+            yield transcript
+        if lacking and self._rule is not None:
+            raise MissingAnswersError(
+                f"{lacking} samples were decided without stage 2, which matching {self._rule!r} needs for all; "
+                f"`tlac bench --matching {self._rule}` asks for them"
+            )

@@ -1,0 +1,100 @@
+"""Finds a run that is already there: complete, asked in the same words, scored the same way, on the same images.
+
+Does not know how runs are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from tlac.errors import InputError
+from tlac.evaluation.run_config import RunSpec, choose_samples
+from tlac.images import identify
+from tlac.results.folder import read_record, read_run
+from tlac.results.record import Run, RunRecord
+from tlac.types import Outcome, Prediction
+
+
+class Finished:
+    """The complete runs in a folder; an unreadable one is passed over. The latest that fits a spec is given."""
+
+    def __init__(self, out: Path) -> None:
+        self._records: list[tuple[Path, RunRecord]] = []
+        for path in sorted(out.glob("[!.]*/run.json"), reverse=True):
+            try:
+                record = read_record(path.parent)
+            except InputError:
+                continue
+            if record.is_complete:
+                self._records.append((path.parent, record))
+
+    def find(self, spec: RunSpec, digests: dict[str, str], retry: Collection[Outcome] = ()) -> Run | None:
+        """The latest run of the same spec, on images that still have the bytes it saw.
+
+        `digests` are those of the spec. A run with an outcome in `retry` does not fit: it is to be asked again.
+        """
+        for folder, record in self._records:
+            if record.digests == digests and _is_same(record, spec):
+                try:
+                    run = read_run(folder)
+                except InputError:
+                    continue
+                asked_again = any(prediction.outcome in retry for prediction in run.predictions)
+                if not asked_again and _saw_these_images(run.predictions, spec):
+                    return run
+        return None
+
+
+def _is_same(record: RunRecord, spec: RunSpec) -> bool:
+    asks = spec.backend is not None
+    wanted = (
+        spec.dataset.name,
+        spec.dataset.split,
+        spec.method,
+        spec.encoder.name,
+        spec.backend_name,
+        spec.rule.name if asks else "similarity",
+        _drawn(spec.limit, spec.seed),
+        version("tlac"),
+        spec.shuffle_classes,
+        spec.abstain_below,
+        spec.calibration,
+    )
+    found = (
+        record.dataset,
+        record.split,
+        record.method,
+        record.encoder,
+        record.backend,
+        record.matching,
+        _drawn(record.limit, record.seed),
+        record.versions.get("tlac"),
+        record.shuffle_classes,
+        record.abstain_below,
+        record.calibration,
+    )
+    # a run without stage 2 has no trials, whatever was wished for
+    trials = record.order_trials.trials if record.order_trials else 0
+    has_trials = trials == spec.order_trials or record.calls.stage2.asked + record.calls.stage2.from_store == 0
+    # the templates of a method that asks nobody are among its digests
+    return wanted == found and has_trials and (not asks or record.template == spec.template)
+
+
+def _drawn(limit: int | None, seed: int) -> tuple[int | None, int]:
+    # without a limit nothing is drawn, and the seed changes nothing
+    return limit, seed if limit is not None else 0
+
+
+def _saw_these_images(predictions: Sequence[Prediction], spec: RunSpec) -> bool:
+    samples = choose_samples(spec.dataset, spec.limit, spec.seed)
+    if len(samples) != len(predictions):
+        return False
+    try:
+        return all(
+            sample.id == prediction.sample and identify(sample.source, sample.id).sha256 == prediction.image_sha256
+            for sample, prediction in zip(samples, predictions, strict=True)
+        )
+    except InputError:
+        return False

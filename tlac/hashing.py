@@ -1,0 +1,118 @@
+"""Keys: canonical JSON, and the digest under which a response or a text embedding is kept.
+
+Does not know the store. A change in what goes into a key needs a new KEY_VERSION: old answers are paid for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict
+from functools import cache
+from typing import Any
+
+from tlac.errors import UsageError
+from tlac.interfaces import Dataset
+from tlac.types import ImagePart, LMMRequest, Message, Preparation
+
+KEY_VERSION = 1
+# one for all: json.dumps would make a new one for each value
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def canonical_json(document: Any) -> str:
+    """One text for one value: sorted keys, no spaces, ASCII, and 1.0 written as 1.
+
+    Raises UsageError for NaN, infinities, lone surrogates and what JSON can't hold.
+    """
+    return _encode(_plain(document))
+
+
+def _encode(plain: Any) -> str:
+    try:
+        text = _ENCODER.encode(plain)
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"text holds a lone surrogate at position {error.start}: it is not valid Unicode") from error
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"a value can't be written as JSON: {error}") from error
+    return text
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    # temperature 0 and 0.0 ask for the same thing, but their JSON differs
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return value
+
+
+def sha256_of(document: Any) -> str:
+    """The sha256 (hex) of a value's canonical JSON."""
+    return _digest(canonical_json(document))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def request_document(request: LMMRequest) -> dict[str, Any]:
+    """A request as JSON without image bytes: what its key is the digest of, and what packs carry."""
+    has_image = any(isinstance(part, ImagePart) for message in request.messages for part in message.parts)
+    return {
+        "key_version": KEY_VERSION,
+        "stage": request.stage,
+        "model": request.model,
+        "revision": request.revision,
+        "params": _plain(dict(request.params)),
+        "messages": [_message_document(message) for message in request.messages],
+        "preparation": dict(_preparation_document(request.preparation)) if has_image else None,
+        "choices_by_index": len(request.choice.classes) if request.choice and request.choice.by_index else None,
+        "repeat": request.repeat,
+    }
+
+
+@cache
+def _preparation_document(preparation: Preparation) -> dict[str, Any]:
+    # asdict takes a third of the time of a whole key
+    plain: dict[str, Any] = _plain(asdict(preparation))
+    return plain
+
+
+def _message_document(message: Message) -> dict[str, Any]:
+    parts = [
+        {"image_sha256": part.image.sha256} if isinstance(part, ImagePart) else {"text": part.text}
+        for part in message.parts
+    ]
+    return {"role": message.role, "parts": parts}
+
+
+def response_key(request: LMMRequest) -> str:
+    """The key (sha256, hex) under which the response to this request is kept."""
+    return document_key(request_document(request))
+
+
+def document_key(document: dict[str, Any] | list[Any]) -> str:
+    """The key of a request, from what `request_document` made of it."""
+    # its parts are plain already: looking again would take half of the time
+    return _digest(_encode(document))
+
+
+def embedding_key(fingerprint: str, text: str) -> str:
+    """The key (sha256, hex) of a text's embedding; `text` has its prompt template applied."""
+    # all of it is plain already
+    return document_key([KEY_VERSION, fingerprint, text])
+
+
+def dataset_digest(dataset: Dataset) -> str:
+    """The sha256 (hex) of split, protocol, class names and, in order, each sample's id and label."""
+    digest = hashlib.sha256()
+    head = {"split": dataset.split, "protocol": dataset.protocol, "classes": dataset.classes}
+    digest.update(canonical_json(head).encode())
+    for sample in dataset:
+        digest.update(b"\n" + canonical_json([sample.id, sample.label]).encode())
+    return digest.hexdigest()

@@ -1,0 +1,116 @@
+"""An LMM that keeps every response, and never asks the same question twice.
+
+Concurrent duplicates wait for the first. Does not know what is asked, nor why a call may fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+
+from tlac.cache.serialization import StoredAnswer
+from tlac.cache.store import Store
+from tlac.errors import MissingAnswersError, StoreError, TlacError
+from tlac.hashing import document_key, request_document
+from tlac.interfaces import LMM
+from tlac.types import LMMRequest, LMMResponse, Outcome
+
+
+class StoredLMM:
+    """Wraps an LMM with a store; is one. `backend` is the name that its answers are listed under.
+
+    Stored responses whose outcome is in `retry` are asked again, once for each StoredLMM. Those under keys in `paid`
+    were asked for by this run already, elsewhere: they count as fresh.
+    """
+
+    def __init__(
+        self, lmm: LMM, store: Store, backend: str, retry: Collection[Outcome] = (), paid: Collection[str] = ()
+    ) -> None:
+        self._lmm = lmm
+        self._store = store
+        self._backend = backend
+        self._retry = frozenset(retry)
+        self._paid = paid
+        self._retried: set[str] = set()
+        self._is_writable = False
+        self._unwritten: dict[str, StoredAnswer] = {}
+        self._turn = asyncio.Lock()
+        self._written: set[str] = set()
+        self._in_flight: dict[str, asyncio.Task[LMMResponse]] = {}
+        # writes leave the event loop: one waits up to seconds for another process's lock
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tlac-store")
+
+    async def ask(self, request: LMMRequest) -> LMMResponse:
+        """The stored response, or a fresh one, which is stored before this returns."""
+        document = request_document(request)
+        key = document_key(document)
+        stored = self._store.get_response(key)
+        if stored is not None and key in self._paid:
+            return replace(stored, from_store=False)
+        if stored is not None and (stored.outcome not in self._retry or key in self._retried):
+            return stored
+        task = self._in_flight.get(key)
+        if task is None:
+            task = asyncio.ensure_future(self._ask_and_keep(key, document, request))
+            self._in_flight[key] = task
+            task.add_done_callback(lambda _: self._in_flight.pop(key, None))
+        # shielded: one waiter that is cancelled must not cost the others a call that is already paid for
+        return await asyncio.shield(task)
+
+    async def finish(self) -> None:
+        """Wait for the calls in flight, and keep what they bring. When cancelled, the calls are given up."""
+        tasks = list(self._in_flight.values())
+        # gather passes a cancellation on to the calls, which ends them
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _ask_and_keep(self, key: str, document: dict[str, object], request: LMMRequest) -> LMMResponse:
+        loop = asyncio.get_running_loop()
+        if not self._is_writable:
+            await loop.run_in_executor(self._writer, self._store.require_writable)
+            self._is_writable = True
+        response = await self._lmm.ask(request)
+        if response.from_store:
+            # a pack's answer: replaying is not importing
+            return response
+        try:
+            await self._keep(StoredAnswer(key, document, response, self._backend))
+        except StoreError:
+            # to be looked at before the next call is paid for
+            self._is_writable = False
+            raise
+        self._retried.add(key)
+        return response
+
+    async def _keep(self, answer: StoredAnswer) -> None:
+        """Keep an answer; it is on disk when this returns. Answers that come while others are written share one
+        transaction, which costs five times as much as a row, and one change of thread."""
+        loop = asyncio.get_running_loop()
+        self._unwritten[answer.key] = answer
+        async with self._turn:
+            if answer.key in self._unwritten:
+                answers, self._unwritten = list(self._unwritten.values()), {}
+                await loop.run_in_executor(self._writer, self._write, answers)
+        if answer.key in self._written:
+            self._written.discard(answer.key)
+        else:
+            # one of those that shared the transaction was refused; alone, each stands for itself
+            await loop.run_in_executor(self._writer, self._store.put_entries, [answer])
+
+    def _write(self, answers: list[StoredAnswer]) -> None:
+        """Write all or none; runs on the writer's thread alone."""
+        with suppress(TlacError):
+            self._store.put_entries(answers)
+            self._written.update(answer.key for answer in answers)
+
+
+class OfflineLMM:
+    """An LMM that can't be asked: what --offline puts in a backend's place."""
+
+    async def ask(self, request: LMMRequest) -> LMMResponse:
+        """Raises MissingAnswersError, always."""
+        raise MissingAnswersError(
+            f"the store has no {request.stage} answer from {request.model}; without --offline it would be asked"
+        )

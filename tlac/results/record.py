@@ -1,0 +1,152 @@
+"""What a run says of itself: its record, and how it is summed up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tlac.results.usage import Calls, Tokens
+from tlac.scoring.confidence import Calibration
+from tlac.scoring.metrics import Metrics
+from tlac.types import Prediction
+
+RUN_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """Everything needed to repeat a run, and what it took: the content of run.json.
+
+    `cost_usd` is what this run paid, `answers_cost_usd` what all its answers cost whenever they were asked; None
+    where a price is not known. `classes` are the class names that predictions index, `prompt` names the stage-1
+    prompt of the prompt set. `panel` names the backends that voted beside the first, `aliases` are further names of
+    classes; `abstain_below` and `calibration` as in `RunSpec`. `shuffle_classes` is the seed of the order in which
+    stage 2 was shown the class names, None for their own.
+    """
+
+    run: str
+    created_at: str
+    backend: str
+    model: str
+    stage2_backend: str
+    stage2_model: str
+    dataset: str
+    split: str
+    protocol: str
+    method: str
+    matching: str
+    encoder: str
+    template: str
+    prompts: str
+    is_complete: bool
+    stopped: str | None
+    calls: Calls
+    tokens: Tokens
+    cost_usd: float | None
+    answers_cost_usd: float | None
+    wall_s: float
+    concurrency: int
+    limit: int | None
+    seed: int
+    truncated_texts: int
+    truncated_classes: int
+    digests: dict[str, str]
+    versions: dict[str, str]
+    classes: tuple[str, ...] = field(repr=False)
+    parent: str | None = None
+    prompt: str = ""
+    shuffle_classes: int | None = None
+    order_trials: OrderTrials | None = None
+    panel: tuple[str, ...] = ()
+    aliases: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+    abstain_below: float | None = None
+    calibration: Calibration | None = None
+    full_choices: FullChoices | None = None
+    format: int = RUN_FORMAT
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run: its record, predictions and metrics, and the folder where they lie.
+
+    The predictions of a run that was written or read are read from its folder whenever they are gone through.
+    """
+
+    folder: Path
+    record: RunRecord
+    predictions: Sequence[Prediction]
+    metrics: Metrics
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """A run as `--json` prints it."""
+    record, metrics = run.record, run.metrics
+    return {
+        "run": str(run.folder),
+        "backend": record.backend,
+        "model": record.model,
+        "stage2_backend": record.stage2_backend,
+        "dataset": record.dataset,
+        "split": record.split,
+        "protocol": record.protocol,
+        "method": record.method,
+        "matching": record.matching,
+        "encoder": record.encoder,
+        "prompts": record.prompts,
+        "n": metrics.n,
+        "answered": metrics.answered,
+        "refused": metrics.refused,
+        "empty": metrics.empty,
+        "truncated": metrics.truncated,
+        "unparsed": metrics.unparsed,
+        "failed": metrics.failed,
+        "abstained": metrics.abstained,
+        "complete": record.is_complete,
+        "accuracy": metrics.accuracy,
+        "accuracy_ci95": metrics.accuracy_ci95,
+        "accuracy_answered": metrics.accuracy_answered,
+        "coverage": metrics.coverage,
+        "top5": metrics.top5,
+        "mean_per_class": metrics.mean_per_class,
+        "macro_f1": metrics.macro_f1,
+        "calibration_error": metrics.confidence.calibration_error if metrics.confidence else None,
+        "shortlist": asdict(metrics.shortlist) if metrics.shortlist else None,
+        "full_choices": asdict(record.full_choices) if record.full_choices else None,
+        "by_rung": {rung: asdict(values) for rung, values in metrics.by_rung.items()},
+        "calls": asdict(record.calls),
+        "tokens": asdict(record.tokens),
+        "cost_usd": record.cost_usd,
+        "answers_cost_usd": record.answers_cost_usd,
+        "shuffle_classes": record.shuffle_classes,
+        "order_trials": asdict(record.order_trials) if record.order_trials else None,
+        "wall_s": record.wall_s,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class FullChoices:
+    """Of the samples that were shown a shortlist, `known` have a stored choice from the whole list as well, and
+    `inside` of these choices stand in the shortlist."""
+
+    known: int
+    inside: int
+
+
+@dataclass(frozen=True, slots=True)
+class OrderTrials:
+    """How stage 2 chose when it was shown rotated class lists, beside the run's own order.
+
+    `asked` counts the samples that had a stage 2, `failed` those of them with a trial that gave no answer: they
+    are left out of what follows. `changed` samples were predicted otherwise in at least one trial;
+    `change_rate` is the share of changed predictions among all (sample, trial) pairs, and `accuracies` hold
+    the accuracy over the whole run with each trial's choices in place of its own, None without labels.
+    """
+
+    trials: int
+    asked: int
+    failed: int
+    changed: int
+    change_rate: float | None
+    accuracies: tuple[float | None, ...]

@@ -1,0 +1,130 @@
+"""Zero-shot CLIP: images to predictions by the similarity of their vectors with those of the class names.
+
+Asks no LMM. Does not know which encoder it has, nor runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+
+import numpy as np
+
+from tlac.cache.store import Store
+from tlac.encoders.cached import BATCH, ImageVectors, SeenImage
+from tlac.errors import UnknownNameError
+from tlac.interfaces import ImageEncoder, TextEncoder
+from tlac.scoring.matching import apply_template
+from tlac.scoring.scorer import TOP, Scored
+from tlac.scoring.similarity import PLACES, rank, similarities
+from tlac.types import Failure, Float32Array, Outcome, Prediction, Sample, Transcript
+
+_TEXTS = 8192
+
+
+class ImageScorer:
+    """Scores images against one class list, each class by the mean vector of all templates (arXiv:2103.00020)."""
+
+    def __init__(
+        self,
+        text_encoder: TextEncoder,
+        image_encoder: ImageEncoder,
+        store: Store,
+        classes: Sequence[str],
+        templates: Sequence[str],
+        is_offline: bool = False,
+    ) -> None:
+        self._texts = text_encoder
+        self._vectors = ImageVectors(image_encoder, store, is_offline)
+        self._classes = tuple(classes)
+        self._templates = tuple(templates)
+
+    def score(self, samples: Iterable[Sample], advance: Callable[[Transcript], None]) -> Scored:
+        """The predictions for these samples, in their order. A sample whose image can't be read has failed.
+
+        `advance` is told of each as it is done. Raises EncoderUnavailableError, and MissingAnswersError offline
+        for an image that was never encoded.
+        """
+        classes, truncated = self._encode_classes()
+        predictions: list[Prediction] = []
+        pending = iter(samples)
+        while batch := list(islice(pending, BATCH)):
+            for seen in self._vectors.look(batch):
+                predictions.append(_predict(seen, classes))
+                failure = Failure("sample", seen.complaint) if seen.complaint else None
+                sha256 = seen.image.sha256 if seen.image else None
+                advance(Transcript(seen.sample.id, sha256, seen.sample.label, failure=failure))
+        return Scored(tuple(predictions), 0, truncated)
+
+    def _encode_classes(self) -> tuple[Float32Array, int]:
+        """(c, d) rows of length 1, and how many names were cut in at least one template."""
+        names = [name.replace("_", " ") for name in self._classes]
+        total = np.zeros((0, 0), np.float64)
+        is_cut = np.zeros(len(names), np.bool_)
+        # many templates at once fill the encoder's batches; all of them for 1,000 classes would fill the memory
+        size = max(1, _TEXTS // len(names))
+        for start in range(0, len(self._templates), size):
+            templates = self._templates[start : start + size]
+            encoded = self._texts.encode([apply_template(template, name) for template in templates for name in names])
+            vectors = encoded.vectors.astype(np.float64).reshape(len(templates), len(names), -1).sum(axis=0)
+            total = total + vectors if total.size else vectors
+            is_cut |= encoded.is_truncated.reshape(len(templates), len(names)).any(axis=0)
+        means: Float32Array = (total / np.linalg.norm(total, axis=1, keepdims=True)).astype(np.float32)
+        return means, int(is_cut.sum())
+
+
+def _predict(seen: SeenImage, classes: Float32Array) -> Prediction:
+    predicted, score, margin = None, None, None
+    top: tuple[tuple[int, float], ...] = ()
+    if seen.vector is not None:
+        indices, scores = rank(similarities(seen.vector[None], classes), TOP)
+        top = tuple(zip(indices[0].tolist(), scores[0].tolist(), strict=True))
+        predicted, score = top[0]
+        margin = round(score - top[1][1], PLACES) + 0.0
+    return Prediction(
+        sample=seen.sample.id,
+        image_sha256=seen.image.sha256 if seen.image else None,
+        label=seen.sample.label,
+        outcome=Outcome.ANSWERED if seen.vector is not None else Outcome.FAILED,
+        answer=None,
+        choice=None,
+        rung="similarity" if seen.vector is not None else None,
+        predicted=predicted,
+        score=score,
+        margin=margin,
+        top5=top,
+        stage1_key=None,
+        stage2_key=None,
+        reason=seen.complaint,
+    )
+
+
+NAMES = ("paper", "coop", "imagenet")
+# https://github.com/KaiyangZhou/CoOp, trainers/zsclip.py
+_COOP = {
+    "oxford_pets": "a photo of a {}, a type of pet.",
+    "flowers102": "a photo of a {}, a type of flower.",
+    "fgvc_aircraft": "a photo of a {}, a type of aircraft.",
+    "food101": "a photo of {}, a type of food.",
+    "dtd": "{} texture.",
+    "eurosat": "a centered satellite photo of {}.",
+    "ucf101": "a photo of a person doing {}.",
+}
+_COOP_DEFAULT = "a photo of a {}."
+
+
+def find_templates(name: str, prompt: str, template: str) -> tuple[str, ...]:
+    """The templates of that name, each with {} where the class goes.
+
+    "paper" is `template` alone, by default the paper's; "coop" CoOp's for the stage-1 prompt `prompt`;
+    "imagenet" the 80 that CLIP's authors chose for ImageNet. Raises UnknownNameError.
+    """
+    if name == "paper":
+        return (template,)
+    if name == "coop":
+        return (_COOP.get(prompt, _COOP_DEFAULT),)
+    if name == "imagenet":
+        from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+        return tuple(make("{}") for make in OPENAI_IMAGENET_TEMPLATES)
+    raise UnknownNameError("set of CLIP templates", name, NAMES)
