@@ -29,7 +29,7 @@ def test_an_image_gets_a_class_a_score_and_its_words(classifier, tmp_path: Path)
     path = tmp_path / "car.png"
     path.write_bytes(make_png())
     found = classifier(lambda request: "a fast automobile" if request.stage == "stage1" else "red car").classify(path)
-    assert (found.class_name, found.index, found.rung) == ("red car", 0, "choice")
+    assert (found.class_name, found.index, found.decided_by) == ("red car", 0, "choice")
     assert (found.answer, found.choice) == ("a fast automobile", "red car")
     assert found.top(2)[0] == ("red car", found.score)
     assert len(found.top(3)) == 3
@@ -94,7 +94,7 @@ def test_a_class_list_that_can_not_be_told_apart_is_refused(classes: list[str]) 
 
 def test_match_maps_answers_and_choices() -> None:
     found = match(["a red car", "zzz", "..."], CLASSES, choices=[None, "red apple", None], encoder=LetterEncoder())
-    assert [(one.class_name, one.rung) for one in found] == [
+    assert [(one.class_name, one.decided_by) for one in found] == [
         ("red car", "exact"),
         ("red apple", "choice"),
         (None, None),

@@ -16,13 +16,13 @@ from tlac.config.prompts import load_prompts
 from tlac.config.registry import open_encoder
 from tlac.config.schemas import load_backend, load_encoder_config
 from tlac.errors import CallError, InputError, MissingAnswersError, TlacError, UsageError
-from tlac.evaluation.collect import gather
-from tlac.evaluation.runner import Bench
+from tlac.evaluation.collect import collect
+from tlac.evaluation.runner import Runner
 from tlac.interfaces import TextEncoder
 from tlac.lmms.middleware.circuit_breaker import BreakerPolicy
 from tlac.lmms.middleware.retry import RetryPolicy
-from tlac.lmms.middleware.stack import Care
-from tlac.methods.base import Aids, Interview, Method, Proposer
+from tlac.lmms.middleware.stack import CallPolicy
+from tlac.methods.base import Method, MethodContext, NearestClassFinder, TwoStagePrompter
 from tlac.runtime import aio
 from tlac.scoring.confidence import confidence_of
 from tlac.scoring.matching import DEFAULT_TEMPLATE, find_rule, normalise
@@ -31,7 +31,7 @@ from tlac.types import LMMResponse, Outcome, Prediction, Sample, Transcript, Tur
 
 DEFAULT_ENCODER = "clip-vit-b-16"
 # somebody waits for this one image: a bench is more patient
-_IMPATIENT = Care(
+_IMPATIENT = CallPolicy(
     retry=RetryPolicy(tries=4, identical_tries=3, total_wait_s=60.0), breaker=BreakerPolicy(pauses_s=(2.0, 5.0))
 )
 _ERRORS: dict[str, type[TlacError]] = {
@@ -54,7 +54,7 @@ class Classification:
     index: int | None
     score: float | None
     margin: float | None
-    rung: str | None
+    decided_by: str | None
     outcome: Outcome
     answer: str | None
     choice: str | None
@@ -77,7 +77,7 @@ class Match:
     class_name: str | None
     score: float | None
     margin: float | None
-    rung: str | None
+    decided_by: str | None
 
 
 def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
@@ -132,7 +132,7 @@ class Classifier:
         opened = Store(Path(store) if store else store_folder())
         # nobody has to close a classifier: its store is closed when it is forgotten
         weakref.finalize(self, aio.deferred(opened.close)).atexit = False
-        bench = Bench(opened, is_offline=offline, care=_IMPATIENT)
+        bench = Runner(opened, is_offline=offline, policy=_IMPATIENT)
         self._method: Method = open_method(method)
         if not hasattr(self._method, "ask") or combination_of(self._method) == "vote":
             raise UsageError(f"the method {method} does not ask one LMM about one image: use `tlac bench`")
@@ -140,13 +140,13 @@ class Classifier:
             raise UsageError(f"the method {method} scores images too, which a run alone does: use `tlac bench`")
         scorer = Scorer(self.classes, bench.encoder(load_encoder_config(encoder)), rule, template)
         further = {name: load_prompts(name) for name in prompts_of(self._method)}
-        self._interview = Interview(
-            bench.respondent(first),
-            bench.respondent(second),
+        self._prompter = TwoStagePrompter(
+            bench.bound_lmm(first),
+            bench.bound_lmm(second),
             load_prompts(prompts),
             self.classes,
             accepts_exact=rule.skips_stage2_on_exact,
-            aids=Aids(Proposer(scorer), further),
+            aids=MethodContext(NearestClassFinder(scorer), further),
         )
         self._scorer = scorer
         self._concurrency = first.spec.limits.concurrency
@@ -172,7 +172,7 @@ class Classifier:
             Sample(str(image) if not isinstance(image, bytes) else f"image {position}", _source(image))
             for position, image in enumerate(images)
         ]
-        gathered = await gather(samples, self._interview, self._method, self._concurrency)
+        gathered = await collect(samples, self._prompter, self._method, self._concurrency)
         for transcript in gathered.transcripts:
             if transcript.failure:
                 raise _ERRORS[transcript.failure.kind](transcript.failure.reason)
@@ -186,7 +186,7 @@ class Classifier:
             index,
             prediction.score,
             prediction.margin,
-            prediction.rung,
+            prediction.decided_by,
             prediction.outcome,
             prediction.answer,
             prediction.choice,
@@ -228,7 +228,7 @@ def match(
             names[prediction.predicted] if prediction.predicted is not None else None,
             prediction.score,
             prediction.margin,
-            prediction.rung,
+            prediction.decided_by,
         )
         for prediction in scorer.score(transcripts).predictions
     ]

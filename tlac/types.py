@@ -105,18 +105,18 @@ class ChoiceTask:
     """What stage 2 asks, beside the words it asks it in: which of `classes` did `answer` mean?
 
     With `by_index` the response is to be JSON, `{"class_index": "17"}`: the index of a class as a string.
-    `offered` are the indices of the classes that may be chosen, None for all of them; they keep their numbers.
+    `candidates` are the indices of the classes that may be chosen, None for all of them; they keep their numbers.
     """
 
     answer: str
     classes: tuple[str, ...] = field(repr=False)
     by_index: bool = False
-    offered: tuple[int, ...] | None = None
+    candidates: tuple[int, ...] | None = None
 
     @property
     def indices(self) -> Sequence[int]:
         """The indices that may be chosen, in the order in which they are listed."""
-        return range(len(self.classes)) if self.offered is None else self.offered
+        return range(len(self.classes)) if self.candidates is None else self.candidates
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,16 +170,16 @@ class LMMResponse:
 class Turn:
     """One exchange about one sample: its stage, the key of its request and what came back.
 
-    `member` numbers the views, or the backends, of a method that has several; 0 is the first. `offered` are the
-    classes of a stage 2 that was shown some of them, None for all; `is_relook` says that it saw the image.
+    `member` numbers the views, or the backends, of a method that has several; 0 is the first. `candidates` are the
+    classes of a stage 2 that was shown some of them, None for all; `has_image` says that it saw the image.
     """
 
     stage: Stage
     key: str
     response: LMMResponse
     member: int = 0
-    offered: tuple[int, ...] | None = None
-    is_relook: bool = False
+    candidates: tuple[int, ...] | None = None
+    has_image: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,10 +225,10 @@ class Prediction:
     `predicted` indexes the dataset's classes, None where there is no answer. `score` is the cosine in
     [-1, 1] between the scored text and the predicted class, `margin` that score less the best score of
     any other class; with a method that scores the image too, `score` is in standard deviations above the sample's mean
-    over the classes (see tlac.scoring.similarity). `top5` holds (index, score) by falling score. `rung` says what
+    over the classes (see tlac.scoring.similarity). `top5` holds (index, score) by falling score. `decided_by` says what
     decided. `words` are the classes whose whole name stands in the answer: evidence that decides nothing.
 
-    `shortlist` are the classes that stage 2 was shown where it was not shown all, `looked_again` says that it saw
+    `shortlist` are the classes that stage 2 was shown where it was not shown all, `stage2_with_image` says that it saw
     the image. `further` are (member, stage, key) of the turns of further members, `votes` what each member
     chose. `confidence` in [0, 1] is there where a calibration was given.
     """
@@ -239,7 +239,7 @@ class Prediction:
     outcome: Outcome
     answer: str | None
     choice: str | None
-    rung: str | None
+    decided_by: str | None
     predicted: int | None
     score: float | None
     margin: float | None
@@ -249,7 +249,7 @@ class Prediction:
     words: tuple[int, ...] = ()
     reason: str = ""
     shortlist: tuple[int, ...] = ()
-    looked_again: bool = False
+    stage2_with_image: bool = False
     further: tuple[tuple[int, Stage, str], ...] = ()
     votes: tuple[int | None, ...] = ()
     confidence: float | None = None

@@ -28,7 +28,7 @@ from tlac.config.prompts import load_prompts
 from tlac.config.registry import open_encoder
 from tlac.config.schemas import load_dataset_config, load_encoder_config
 from tlac.encoders.cached import keep_embeddings
-from tlac.methods.base import Nearness
+from tlac.methods.base import NearestClasses
 from tlac.runtime.litellm_setup import load_litellm
 from tlac.scoring.confidence import abstain, fit, measure_confidence
 from tlac.scoring.matching import DEFAULT_TEMPLATE, ClassIndex, find_rule
@@ -62,7 +62,7 @@ def count_tokens() -> Callable[[str], int]:
     return lambda text: len(encoding.encode(text, disallowed_special=()))
 
 
-class Bench:
+class Runner:
     """The recorded answers, scored in every way that is asked for."""
 
     def __init__(self, folder: Path, store: Store) -> None:
@@ -80,10 +80,10 @@ class Bench:
         """A scorer over ImageNet's names."""
         return Scorer(self.classes, self._encoder, find_rule(matching), template)
 
-    def near(self, kind: str, count: int) -> list[Nearness]:
+    def near(self, kind: str, count: int) -> list[NearestClasses]:
         """The classes nearest to each answer."""
         texts = [answer["stage1"][kind] for answer in self.answers]
-        return [Nearness(*found) for found in self.scorer().nearest(texts, count)]
+        return [NearestClasses(*found) for found in self.scorer().nearest(texts, count)]
 
     def needs_choice(self, kind: str) -> list[bool]:
         """Whether the ladder asks stage 2 about each answer."""
@@ -93,9 +93,9 @@ class Bench:
         """The class that stage 2 chose from the whole list."""
         return [self._index.find(answer["stage2"][kind]) for answer in self.answers]
 
-    def prompt_tokens(self, kind: str, answer: str, offered: Sequence[int] | None) -> int:
+    def prompt_tokens(self, kind: str, answer: str, candidates: Sequence[int] | None) -> int:
         """Tokens of a stage-2 prompt that lists numbers and names."""
-        task = ChoiceTask(answer, self.classes, True, None if offered is None else tuple(offered))
+        task = ChoiceTask(answer, self.classes, True, None if candidates is None else tuple(candidates))
         messages = self._prompts[kind].stage2_messages(task)
         return sum(
             self._count(part.text) for message in messages for part in message.parts if isinstance(part, TextPart)
@@ -144,7 +144,7 @@ def _turn(stage: Any, text: str, member: int = 0) -> Turn:
     return Turn(stage, "", LMMResponse(Outcome.ANSWERED, text), member)
 
 
-def rows_of(bench: Bench, kind: str) -> Iterator[Row]:
+def rows_of(bench: Runner, kind: str) -> Iterator[Row]:
     """The methods on one kind of first answer."""
     texts = [answer["stage1"][kind] for answer in bench.answers]
     full = [bench.prompt_tokens(kind, text, None) for text in texts]
@@ -173,7 +173,7 @@ def rows_of(bench: Bench, kind: str) -> Iterator[Row]:
     yield Row(f"{kind}: SLAC, 3 templates", right, f"{kind}: SLAC, ladder")
 
 
-def fused_rows(bench: Bench) -> Iterator[Row]:
+def fused_rows(bench: Runner) -> Iterator[Row]:
     """The methods on both kinds of first answer together."""
     for label, template in (("fused", DEFAULT_TEMPLATE), ("fused, 3 templates", TEMPLATES)):
         right, found = bench.run(bench.slac("sentence", "name"), template=template, combine="fuse")
@@ -181,7 +181,7 @@ def fused_rows(bench: Bench) -> Iterator[Row]:
             yield Row(label, right, f"{kind}: SLAC, ladder", predictions=found)
 
 
-def say(text: str = "") -> None:
+def on_message(text: str = "") -> None:
     """A line of the report."""
     sys.stdout.write(text + "\n")
 
@@ -196,27 +196,27 @@ def print_rows(rows: Sequence[Row]) -> None:
     compared = [row for row in rows if row.against]
     pairs = [pair(row.right, known[row.against or ""].right) for row in compared]
     alone = [mcnemar(one) for one in pairs]
-    say(f"{'method':<30} {'top-1':>6}  {'95 % CI':<12} {'calls':>5} {'tokens':>7}")
+    on_message(f"{'method':<30} {'top-1':>6}  {'95 % CI':<12} {'calls':>5} {'tokens':>7}")
     for row in {row.name: row for row in rows}.values():
         n, correct = len(row.right), int(row.right.sum())
         low, high = wilson_interval(correct, n)
         spent = f"{row.calls:>5} {row.tokens / row.calls:>7.0f}" if row.calls else f"{'-':>5} {'-':>7}"
-        say(f"{row.name:<30} {100 * correct / n:>6.1f}  {100 * low:4.1f} - {100 * high:5.1f} {spent}")
-    say(f"\n{'less the simpler method':<59} {'points':>6} {'95 % CI':>14} {'p':>6} {'Holm':>6}")
+        on_message(f"{row.name:<30} {100 * correct / n:>6.1f}  {100 * low:4.1f} - {100 * high:5.1f} {spent}")
+    on_message(f"\n{'less the simpler method':<59} {'points':>6} {'95 % CI':>14} {'p':>6} {'Holm':>6}")
     for row, one, p, corrected in zip(compared, pairs, alone, holm(alone), strict=True):
         gap = paired_difference(one)
         verdict = "better" if gap.low > 0 else "worse" if gap.high < 0 else "unproven"
         interval = f"{100 * gap.low:+.1f}, {100 * gap.high:+.1f}"
-        say(
+        on_message(
             f"{f'{row.name} - {row.against}':<59} {100 * gap.value:>+6.1f} {interval:>14} {p:>6.3f} {corrected:>6.3f} "
             f"{verdict}"
         )
 
 
-def print_shortlists(bench: Bench) -> bool:
+def print_shortlists(bench: Runner) -> bool:
     """How often truth and recorded choice stand in the shortlist, and the promise. True where it holds."""
     default = open_method("tlac-shortlist").k
-    say(f"\n{'shortlist':<16} {'truth inside':>12} {'choice inside':>13} {'95 % CI':>14} {'tokens of full':>14}")
+    on_message(f"\n{'shortlist':<16} {'truth inside':>12} {'choice inside':>13} {'95 % CI':>14} {'tokens of full':>14}")
     holds = True
     for kind in KINDS:
         texts = [answer["stage1"][kind] for answer in bench.answers]
@@ -229,7 +229,7 @@ def print_shortlists(bench: Bench) -> bool:
                 bench.prompt_tokens(kind, text, sorted(one.indices)) for text, one in zip(texts, near, strict=True)
             )
             low, high = wilson_interval(choice, len(texts))
-            say(
+            on_message(
                 f"{kind + f' k={size}':<16} {truth:>12} {choice:>13} {f'{100 * low:.1f} - {100 * high:.1f}':>14} "
                 f"{100 * spent / full:>12.1f} %"
             )
@@ -240,7 +240,7 @@ def print_shortlists(bench: Bench) -> bool:
 
 def print_confidence(rows: Sequence[Row]) -> None:
     """What confidence is worth: agreement, and a calibration that never saw the samples it is measured on."""
-    say(f"\n{'confidence':<38} {'n':>4} {'ECE':>6} {'Brier':>6} {'area':>6}   (cross-fitted: 10 parts)")
+    on_message(f"\n{'confidence':<38} {'n':>4} {'ECE':>6} {'Brier':>6} {'area':>6}   (cross-fitted: 10 parts)")
     for row in rows:
         if not row.predictions:
             continue
@@ -254,30 +254,36 @@ def print_confidence(rows: Sequence[Row]) -> None:
             found = measure_confidence(predictions)
             if found is not None:
                 values = f"{found.n:>4} {found.calibration_error:>6.3f} {found.brier:>6.3f} {found.area:>6.3f}"
-                say(f"{row.name + ', ' + label:<38} {values}")
+                on_message(f"{row.name + ', ' + label:<38} {values}")
 
 
 def main(folder: Path) -> int:
     """Print all, and give the exit code."""
     with tempfile.TemporaryDirectory() as scratch, Store(Path(scratch) / "store") as store:
-        bench = Bench(folder, store)
+        bench = Runner(folder, store)
         rows = [row for kind in KINDS for row in rows_of(bench, kind)]
         rows += fused_rows(bench)
-        say("100 recorded answers of a large multimodal model, 1000 classes, encoder minilm; tokens are those of a")
-        say("stage-2 prompt on average, listed by number, as cl100k_base counts them. * simulated: the second stage is")
-        say("taken to choose as it did from the whole list where that choice is offered, and to be wrong elsewhere.\n")
+        on_message(
+            "100 recorded answers of a large multimodal model, 1000 classes, encoder minilm; tokens are those of a"
+        )
+        on_message(
+            "stage-2 prompt on average, listed by number, as cl100k_base counts them. * simulated: the second stage is"
+        )
+        on_message(
+            "taken to choose as it did from the whole list where that choice is offered, and to be wrong elsewhere.\n"
+        )
         print_rows(rows)
         holds = print_shortlists(bench)
         print_confidence([row for row in rows if row.against != "name: SLAC, ladder"])
         below = open_method("tlac-relook").relook_below
-        say()
+        on_message()
         for kind in KINDS:
             needed = bench.needs_choice(kind)
             near = [one for one, is_needed in zip(bench.near(kind, 25), needed, strict=True) if is_needed]
             doubtful = sum(one.relative_margin < below for one in near)
-            say(f"tlac-relook would show the image again for {doubtful} of {len(near)} second stages ({kind})")
+            on_message(f"tlac-relook would show the image again for {doubtful} of {len(near)} second stages ({kind})")
         promise = "at least 98 % of the recorded choices in the default shortlist, at most a tenth of the tokens"
-        say(f"\n{promise}: {'holds' if holds else 'BROKEN'}")
+        on_message(f"\n{promise}: {'holds' if holds else 'BROKEN'}")
     return 0 if holds else 1
 
 

@@ -109,25 +109,25 @@ async def ask_tlac(address: str, paths: list[Path], concurrency: int, method: st
     from tlac.config.prompts import load_prompts
     from tlac.config.registry import load_plugin, open_lmm
     from tlac.config.schemas import load_backend
-    from tlac.evaluation.collect import gather
+    from tlac.evaluation.collect import collect
     from tlac.lmms.middleware.cache import StoredLMM
-    from tlac.lmms.middleware.stack import Care, surround
-    from tlac.methods.base import Interview, Respondent
+    from tlac.lmms.middleware.stack import CallPolicy, build_stack
+    from tlac.methods.base import BoundLMM, TwoStagePrompter
     from tlac.types import Sample
 
     shipped = load_backend("openai-compatible")
     limits = msgspec.structs.replace(shipped.spec.limits, concurrency=concurrency)
     backend = replace(shipped, spec=msgspec.structs.replace(shipped.spec, limits=limits, choice_by_index=False))
     with tempfile.TemporaryDirectory() as folder, Store(Path(folder)) as store:
-        lmm = StoredLMM(surround(open_lmm(backend), backend, Care()), store, backend.name)
-        respondent = Respondent(backend, lmm)
-        interview = Interview(respondent, respondent, load_prompts("name"), [f"class {n}" for n in range(100)])
+        lmm = StoredLMM(build_stack(open_lmm(backend), backend, CallPolicy()), store, backend.name)
+        bound_lmm = BoundLMM(backend, lmm)
+        prompter = TwoStagePrompter(bound_lmm, bound_lmm, load_prompts("name"), [f"class {n}" for n in range(100)])
         asking = load_plugin("tlac.methods", method)()
         samples = [Sample(path.name, path, 0) for path in paths]
-        await gather([Sample("warm-up", paths[0].read_bytes() + b"0")], interview, asking, 1)
+        await collect([Sample("warm-up", paths[0].read_bytes() + b"0")], prompter, asking, 1)
         _look(address)
         started = time.process_time()
-        gathered = await gather(samples, interview, asking, concurrency)
+        gathered = await collect(samples, prompter, asking, concurrency)
         failed = next((one.failure for one in gathered.transcripts if one.failure), None)
         if failed is not None:
             raise RuntimeError(failed.reason)

@@ -20,8 +20,8 @@ from benchmarks.perf.workload import BACKEND, PROMPTS, class_names, fill_embeddi
 from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import load_backend, load_encoder_config
-from tlac.evaluation.run_config import RunSpec
-from tlac.evaluation.runner import Bench
+from tlac.evaluation.run_config import RunConfig
+from tlac.evaluation.runner import Runner
 from tlac.scoring.matching import find_rule
 from tlac.types import Sample
 
@@ -60,11 +60,11 @@ def run(folder: Path, count: int) -> None:
     backend = load_backend(BACKEND)
     dataset = Synthetic(count, tuple(class_names(1000)))
     prompts, encoder = load_prompts(PROMPTS), load_encoder_config("clip-vit-b-16")
-    spec = RunSpec(backend, backend, dataset, "slac", encoder, prompts, find_rule("ladder"))
+    spec = RunConfig(backend, backend, dataset, "slac", encoder, prompts, find_rule("ladder"))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with Store(folder) as store, tempfile.TemporaryDirectory() as out:
         started, cpu = time.perf_counter(), time.process_time()
-        metrics = Bench(store, is_offline=True).run(spec, Path(out), with_report=False).metrics
+        metrics = Runner(store, is_offline=True).run(spec, Path(out), with_report=False).metrics
         took = time.perf_counter() - started, time.process_time() - cpu
     if metrics.n != count or metrics.failed:
         raise RuntimeError(f"{metrics.n} samples, {metrics.failed} failed")

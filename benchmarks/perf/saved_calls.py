@@ -16,11 +16,11 @@ from benchmarks.perf.figures import Figure
 from benchmarks.perf.workload import class_names, repeating_answers
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import load_backend
-from tlac.evaluation.collect import gather
+from tlac.evaluation.collect import collect
 from tlac.lmms.prices import cost_usd, prices_of
-from tlac.methods.base import Interview, Respondent
+from tlac.methods.base import BoundLMM, TwoStagePrompter
 from tlac.methods.tlac import TLAC
-from tlac.results.usage import count_spending
+from tlac.results.usage import count_usage
 from tlac.scoring.matching import ClassIndex, find_rule
 from tlac.types import ImagePart, LMMRequest, LMMResponse, Outcome, Sample, TextPart, Transcript, Usage
 
@@ -83,10 +83,10 @@ def _synthetic(samples: int) -> _Case:
 
 def _ask(case: _Case, accepts_exact: bool) -> tuple[Transcript, ...]:
     lmm = _Recorded(case)
-    respondent = Respondent(load_backend(_BACKEND), lmm)
-    interview = Interview(respondent, respondent, load_prompts("name"), case.classes, accepts_exact=accepts_exact)
+    bound_lmm = BoundLMM(load_backend(_BACKEND), lmm)
+    prompter = TwoStagePrompter(bound_lmm, bound_lmm, load_prompts("name"), case.classes, accepts_exact=accepts_exact)
     samples = [Sample(str(number), str(number).encode()) for number in range(len(case.answers))]
-    return asyncio.run(gather(samples, interview, TLAC(), 1)).transcripts
+    return asyncio.run(collect(samples, prompter, TLAC(), 1)).transcripts
 
 
 def _decide(case: _Case, transcripts: Sequence[Transcript]) -> list[int | None]:
@@ -103,7 +103,7 @@ def _count(case: _Case) -> Iterator[Figure]:
     equal = sum(one == two for one, two in zip(_decide(case, paper), _decide(case, ours), strict=True))
     note = f"{equal:,} of {len(paper):,} predictions are equal"
     turns = [turn for one in paper for turn in one.turns]
-    spent = count_spending(ours)
+    spent = count_usage(ours)
     group = f"calls saved: {case.name}"
     asked = spent.calls.stage2.asked
     distinct = len({one.stage1.response.text for one in ours if one.stage1 and one.stage2})

@@ -26,10 +26,10 @@ from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.registry import open_encoder
 from tlac.config.schemas import load_backend, load_encoder_config
-from tlac.evaluation.collect import gather
+from tlac.evaluation.collect import collect
 from tlac.hashing import document_key, embedding_key, request_document, sha256_of
 from tlac.images import identify
-from tlac.methods.base import Interview, Respondent
+from tlac.methods.base import BoundLMM, TwoStagePrompter
 from tlac.methods.tlac import SLAC
 from tlac.scoring.matching import DEFAULT_TEMPLATE, apply_template
 from tlac.types import LMMRequest, LMMResponse, Outcome, Sample, Usage
@@ -130,9 +130,9 @@ def fill_store(store: Store, samples: Iterable[Sample], answers: Sequence[str], 
 
 async def _question(classes: Sequence[str]) -> dict[str, Any]:
     collector = Collector(lambda request: "")
-    respondent = Respondent(load_backend(BACKEND), collector)
-    interview = Interview(respondent, respondent, load_prompts(PROMPTS), classes)
-    await gather([Sample("any", b"any image")], interview, SLAC(), 1)
+    bound_lmm = BoundLMM(load_backend(BACKEND), collector)
+    prompter = TwoStagePrompter(bound_lmm, bound_lmm, load_prompts(PROMPTS), classes)
+    await collect([Sample("any", b"any image")], prompter, SLAC(), 1)
     return collector.kept[0].request
 
 

@@ -25,9 +25,9 @@ from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, load_backend, load_encoder_config
 from tlac.engines.ray.engine import RayEngine
-from tlac.evaluation.run_config import RunSpec
-from tlac.evaluation.runner import Bench
-from tlac.lmms.middleware.stack import Care
+from tlac.evaluation.run_config import RunConfig
+from tlac.evaluation.runner import Runner
+from tlac.lmms.middleware.stack import CallPolicy
 from tlac.scoring.matching import find_rule
 from tlac.types import Sample
 
@@ -77,9 +77,11 @@ def compare_cluster(service: Service = SERVICE, calls: int = CALLS, workers: int
     with tempfile.TemporaryDirectory() as folder, running_emulator(answer) as emulator:
         backend = _backend(service, emulator.base("openai"))
         prompts, rule = load_prompts("default"), find_rule("ladder")
-        spec = RunSpec(backend, backend, _Specks(calls), "slac", load_encoder_config("minilm"), prompts, rule)
+        spec = RunConfig(backend, backend, _Specks(calls), "slac", load_encoder_config("minilm"), prompts, rule)
         with Store(Path(folder) / "store") as store:
-            Bench(store, engine=RayEngine(store, Care(), None, workers)).run(spec, Path(folder), with_report=False)
+            Runner(store, engine=RayEngine(store, CallPolicy(), None, workers)).run(
+                spec, Path(folder), with_report=False
+            )
     ends.sort()
     quarter = calls // 4
     middle = calls - 2 * quarter

@@ -12,7 +12,7 @@ from tlac.analysis.ablation import Levels, effects
 from tlac.analysis.statistics import pair, paired_difference
 from tlac.cache.store import Store
 from tlac.errors import UsageError
-from tlac.evaluation.runner import Bench
+from tlac.evaluation.runner import Runner
 from tlac.results.record import Run
 from tlac.scoring.matching import find_rule
 
@@ -23,7 +23,7 @@ def run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("tlac.evaluation.runner.open_lmm", lambda backend: FakeLMM(answer))
 
     def ran(**changes) -> Run:
-        return Bench(store).run(replace(SPEC, **changes), tmp_path / "runs", with_report=False)
+        return Runner(store).run(replace(SPEC, **changes), tmp_path / "runs", with_report=False)
 
     return ran
 

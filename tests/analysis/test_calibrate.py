@@ -11,7 +11,7 @@ from tlac.analysis.calibrate import calibrate
 from tlac.cache.store import Store
 from tlac.errors import InputError, UsageError
 from tlac.evaluation.rescore import Rescoring, rescore
-from tlac.evaluation.runner import Bench
+from tlac.evaluation.runner import Runner
 from tlac.results.folder import read_run
 from tlac.results.record import Run
 from tlac.scoring.confidence import read_calibration, write_calibration
@@ -29,7 +29,7 @@ def run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr("tlac.evaluation.runner.open_encoder", lambda config: LetterEncoder())
     monkeypatch.setattr("tlac.evaluation.rescore.open_encoder", lambda config: LetterEncoder())
     monkeypatch.setattr("tlac.evaluation.rescore.load_encoder_config", lambda name: SPEC.encoder)
-    return Bench(store).run(SPEC, tmp_path / "runs", with_report=False)
+    return Runner(store).run(SPEC, tmp_path / "runs", with_report=False)
 
 
 def test_a_calibration_survives_its_file(run: Run, tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_runs_of_two_encoders_and_calibrations_of_another_are_refused(run: Run, 
     with pytest.raises(UsageError, match="another text encoder"):
         rescore(run.folder, store, Rescoring(calibration=foreign), tmp_path)
     with pytest.raises(UsageError, match="another text encoder"):
-        Bench(store).run(replace(SPEC, calibration=foreign), tmp_path)
+        Runner(store).run(replace(SPEC, calibration=foreign), tmp_path)
 
 
 def test_unlabelled_runs_teach_nothing(run: Run) -> None:

@@ -12,7 +12,7 @@ from tests.support.fakes import FakeLMM, LetterEncoder, make_png
 from tlac.analysis.pareto import find_frontiers, recommend
 from tlac.cache.store import Store
 from tlac.errors import UsageError
-from tlac.evaluation.runner import Bench
+from tlac.evaluation.runner import Runner
 from tlac.results.folder import write_run
 from tlac.results.record import Run
 from tlac.scoring.metrics import measure
@@ -24,8 +24,8 @@ def point(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
     monkeypatch.setattr("tlac.evaluation.runner.open_lmm", lambda backend: FakeLMM(answer))
     monkeypatch.setattr("tlac.evaluation.runner.open_encoder", lambda config: LetterEncoder())
     spec = replace(SPEC, dataset=Cars(size=60))
-    monkeypatch.setattr("test_bench.make_png", lambda number: make_png(number % 9))
-    made = Bench(store).run(spec, tmp_path / "first", with_report=False)
+    monkeypatch.setattr("tests.support.cars.make_png", lambda number: make_png(number % 9))
+    made = Runner(store).run(spec, tmp_path / "first", with_report=False)
     folders = iter(range(100))
 
     def build(backend: str, right: int, per_1000: float | None, method: str = "tlac", **changes) -> Run:

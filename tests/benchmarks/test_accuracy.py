@@ -51,7 +51,7 @@ def test_every_figure_in_the_document_was_printed_by_the_benchmark() -> None:
 def test_the_default_shortlist_keeps_the_recorded_choices_for_a_tenth_of_the_tokens(
     shared: Path, store: Store, script: ModuleType
 ) -> None:
-    bench = script.Bench(shared / "lmm-answers", store)
+    bench = script.Runner(shared / "lmm-answers", store)
     size = open_method("tlac-shortlist").k
     for kind in script.KINDS:
         near = bench.near(kind, size)
@@ -67,7 +67,7 @@ def test_the_default_shortlist_keeps_the_recorded_choices_for_a_tenth_of_the_tok
 
 
 def test_the_printed_accuracies_are_still_what_the_code_gives(shared: Path, store: Store, script: ModuleType) -> None:
-    bench = script.Bench(shared / "lmm-answers", store)
+    bench = script.Runner(shared / "lmm-answers", store)
     printed = PRINTED.read_text(encoding="utf-8")
     fused, _ = bench.run(bench.slac("sentence", "name"), combine="fuse")
     ladder, _ = bench.run(bench.tlac("name", asks_all=False))

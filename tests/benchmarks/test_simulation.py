@@ -13,7 +13,7 @@ import pytest
 from benchmarks.simulation.check import TOLERANCE, compare
 from benchmarks.simulation.model import Cluster, Service, bounds, simulate
 from benchmarks.simulation.scale import LOG_BYTES, RESULT_BYTES, STORE_BYTES, TABLES, distinct_choices
-from tests.support.virtual_time import now_s, run_virtual, virtual_pacing
+from tests.support.virtual_time import now_s, run_virtual, virtual_clock
 from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
@@ -53,7 +53,7 @@ def test_the_model_takes_as_long_as_tlac_s_own_limiter_in_virtual_time(service: 
 
     async def ask_all() -> float:
         limits = Limits(concurrency=service.in_flight, requests_per_minute=service.requests_a_minute)
-        lmm = LimitedLMM(Slow(), limits, virtual_pacing())
+        lmm = LimitedLMM(Slow(), limits, virtual_clock())
         await asyncio.gather(*(lmm.ask(LMMRequest("stage1", "any", ())) for _ in range(calls)))
         return now_s()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.support.fake_answers import choice_request, entries, entry_for, image_request
-from tlac.cache.select import Difference, Explanation, explain
+from tlac.cache.select import Explanation, KeyDifference, explain
 from tlac.cache.store import Store
 
 
@@ -27,9 +27,9 @@ def test_the_nearest_is_about_the_same_image_and_the_fields_that_differ_are_show
     assert found.nearest == same_image.key
     assert not found.is_stored
     assert found.differences == (
-        Difference("messages.0.parts.0.text", '"What is shown?"', '"What do you see?"'),
-        Difference("params.seed", "(missing)", "3"),
-        Difference("params.temperature", "0", "1"),
+        KeyDifference("messages.0.parts.0.text", '"What is shown?"', '"What do you see?"'),
+        KeyDifference("params.seed", "(missing)", "3"),
+        KeyDifference("params.temperature", "0", "1"),
     )
 
 

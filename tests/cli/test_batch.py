@@ -19,7 +19,7 @@ from tests.support.emulator import BatchControls, Emulator
 from tests.support.fakes import Shown, make_png
 from tests.support.virtual_time import SkippingClock
 from tlac.lmms.middleware.budget import Budget
-from tlac.lmms.middleware.stack import Care
+from tlac.lmms.middleware.stack import CallPolicy
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "batch.md"
 COMMANDS = [
@@ -40,7 +40,7 @@ def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 
 
 @pytest.fixture
-def desk(tlac_command: Callable[..., Shown]) -> Callable[..., Shown]:
+def manager(tlac_command: Callable[..., Shown]) -> Callable[..., Shown]:
     """The command line beside a folder of three photos."""
     for number, name in enumerate(("red car", "old car", "red apple")):
         Path("my-photos", name).mkdir(parents=True)
@@ -53,18 +53,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SkippingClock:
     """Waits are skipped, both while a run waits and while a lost batch is looked for."""
     clock = SkippingClock()
 
-    def care(given: dict[str, object]) -> Care:
+    def policy(given: dict[str, object]) -> CallPolicy:
         budget = None if given["max_cost"] is None else Budget(given["max_cost"])  # type: ignore[arg-type]
-        return Care(budget, pacing=clock.pacing(), say=lambda text: click.echo(f"tlac: {text}", err=True))
+        return CallPolicy(budget, clock=clock.clock(), on_message=lambda text: click.echo(f"tlac: {text}", err=True))
 
-    monkeypatch.setattr("tlac.cli.bench._care", care)
+    monkeypatch.setattr("tlac.cli.bench._policy", policy)
     return clock
 
 
 BENCH = ("bench", "--backend", "gpt-4o", "--dataset", "folder:my-photos", "--batch")
 
 
-def submit_and_leave(desk: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch) -> Shown:
+def submit_and_leave(manager: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch) -> Shown:
     """A run that ends while its first batch is under way."""
 
     async def interrupted(*_: object) -> None:
@@ -74,114 +74,114 @@ def submit_and_leave(desk: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch
 
     with monkeypatch.context() as patch:
         patch.setattr("tlac.engines.batch.engine.BatchEngine._wait", interrupted)
-        return desk(*BENCH)
+        return manager(*BENCH)
 
 
 def test_what_the_document_shows_works_one_after_the_other(
-    emulator: Emulator, desk: Callable[..., Shown], clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
+    emulator: Emulator, manager: Callable[..., Shown], clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench, estimate, *tending = [line.split() for line in COMMANDS if line.startswith("tlac ")]
     assert tuple(bench[1:]) == BENCH
-    left = submit_and_leave(desk, monkeypatch)
+    left = submit_and_leave(manager, monkeypatch)
     assert left.code == 3
     assert "`tlac batch resume`, goes on" in left.out + left.err
-    assert "3 calls" in desk(*estimate[1:]).out
+    assert "3 calls" in manager(*estimate[1:]).out
     shown = {}
     for command in tending:
-        done = desk(*command[1:])
+        done = manager(*command[1:])
         # the first look of `resume` finds the batch at work
         assert done.code in (0, 3), done.err
         shown[" ".join(command[2:])] = done.out
     assert "gpt-4o  3 requests" in shown["status"]
     assert json.loads(shown["status --json"])[0]["requests"] == 3
-    done = desk(*bench[1:], "--json")
+    done = manager(*bench[1:], "--json")
     assert done.code == 0, done.err
     assert len(emulator.shelves["openai"].batches) >= 2
 
 
 def test_resume_stores_what_is_over_and_the_same_command_goes_on(
-    emulator: Emulator, desk: Callable[..., Shown], clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
+    emulator: Emulator, manager: Callable[..., Shown], clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    submit_and_leave(desk, monkeypatch)
-    working = desk("batch", "resume")
+    submit_and_leave(manager, monkeypatch)
+    working = manager("batch", "resume")
     assert (working.code, "in_progress" in working.out) == (3, True)
     assert "still open" in working.err
-    over = desk("batch", "resume")
+    over = manager("batch", "resume")
     assert (over.code, over.out.split(": ")[1]) == (0, "3 answers stored\n")
-    assert "no batch is under way" in desk("batch", "resume").out
-    assert "collected, 3 answered" in desk("batch", "status").out
-    assert desk(*BENCH).code == 0
+    assert "no batch is under way" in manager("batch", "resume").out
+    assert "collected, 3 answered" in manager("batch", "status").out
+    assert manager(*BENCH).code == 0
     assert emulator.shelves["openai"].batches[0].size == 3
     assert len(emulator.shelves["openai"].batches) == 2
     # now all is there: nobody is asked
-    assert desk(*BENCH[:-1], "--offline").code == 0
+    assert manager(*BENCH[:-1], "--offline").code == 0
 
 
 def test_a_cancelled_batch_is_collected_and_the_rest_submitted_again(
-    emulator: Emulator, desk: Callable[..., Shown], clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
+    emulator: Emulator, manager: Callable[..., Shown], clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     emulator.batching = BatchControls(polls=3, answered_early=1)
-    submit_and_leave(desk, monkeypatch)
+    submit_and_leave(manager, monkeypatch)
     emulator.batching = BatchControls()
-    tag = json.loads(desk("batch", "status", "--json").out)[0]["id"]
-    assert "stores what was answered before" in desk("batch", "cancel", tag).out
-    assert "cancelled already" in desk("batch", "cancel", tag).out
-    resumed = desk("batch", "resume")
+    tag = json.loads(manager("batch", "status", "--json").out)[0]["id"]
+    assert "stores what was answered before" in manager("batch", "cancel", tag).out
+    assert "cancelled already" in manager("batch", "cancel", tag).out
+    resumed = manager("batch", "resume")
     assert resumed.code == 0
     assert "1 answers stored" in resumed.out
     assert "2 failed" in resumed.out
-    assert "collected already" in desk("batch", "cancel", tag).out
-    assert desk(*BENCH).code == 0
+    assert "collected already" in manager("batch", "cancel", tag).out
+    assert manager(*BENCH).code == 0
 
 
-def test_wrong_use_is_told_in_one_line(emulator: Emulator, desk: Callable[..., Shown]) -> None:
+def test_wrong_use_is_told_in_one_line(emulator: Emulator, manager: Callable[..., Shown]) -> None:
     for arguments, words in (
         (("batch", "cancel"), "--all"),
         (("batch", "cancel", "nonsense"), "unknown batch"),
         (("bench", "--backend", "ollama", "--dataset", "folder:my-photos", "--batch"), "no batch interface"),
         ((*BENCH, "--order-trials", "2"), "--order-trials"),
     ):
-        shown = desk(*arguments)
+        shown = manager(*arguments)
         assert (shown.code, words in shown.err, shown.err.count("\n")) == (2, True, 1), shown.err
     # a mistyped --store is seen
-    assert desk("batch", "status", "--store", "elsewhere").out == f"no batches in {Path('elsewhere').absolute()}\n"
+    assert manager("batch", "status", "--store", "elsewhere").out == f"no batches in {Path('elsewhere').absolute()}\n"
 
 
 def test_a_missing_key_is_told_and_the_batch_stays(
-    emulator: Emulator, desk: Callable[..., Shown], clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
+    emulator: Emulator, manager: Callable[..., Shown], clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    submit_and_leave(desk, monkeypatch)
+    submit_and_leave(manager, monkeypatch)
     monkeypatch.delenv("OPENAI_API_KEY")
-    assert "set the environment variable OPENAI_API_KEY" in desk("batch", "status").out
-    assert desk("batch", "resume").code == 3
-    cancelled = desk("batch", "cancel", "--all")
+    assert "set the environment variable OPENAI_API_KEY" in manager("batch", "status").out
+    assert manager("batch", "resume").code == 3
+    cancelled = manager("batch", "cancel", "--all")
     assert (cancelled.code, "1 of 1 batches could not be cancelled" in cancelled.err) == (3, True)
-    assert json.loads(desk("batch", "status", "--json").out)[0]["status"] == "submitted"
+    assert json.loads(manager("batch", "status", "--json").out)[0]["status"] == "submitted"
 
 
 def test_a_missing_package_is_told_with_how_to_install_it(
-    emulator: Emulator, desk: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch
+    emulator: Emulator, manager: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "anthropic", None)
-    shown = desk("bench", "--backend", "claude", "--dataset", "folder:my-photos", "--batch")
+    shown = manager("bench", "--backend", "claude", "--dataset", "folder:my-photos", "--batch")
     assert (shown.code, "pip install 'tlac[batch]'" in shown.err) == (2, True)
 
 
 def test_the_cost_cap_is_kept_and_a_failed_request_named(
-    emulator: Emulator, desk: Callable[..., Shown], clock: SkippingClock
+    emulator: Emulator, manager: Callable[..., Shown], clock: SkippingClock
 ) -> None:
-    capped = desk(*BENCH, "--max-cost", "0.000001")
+    capped = manager(*BENCH, "--max-cost", "0.000001")
     assert (capped.code, "a higher --max-cost continues the run" in capped.err) == (3, True)
     assert emulator.shelves["openai"].batches == []
     emulator.batching = BatchControls(fate=lambda number, asked: "failed")
-    failed = desk(*BENCH)
+    failed = manager(*BENCH)
     assert (failed.code, "the server had an error" in failed.err) == (3, True)
 
 
 def test_no_key_is_shown_or_written(
-    emulator: Emulator, desk: Callable[..., Shown], clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
+    emulator: Emulator, manager: Callable[..., Shown], clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = [submit_and_leave(desk, monkeypatch), desk("batch", "status"), desk("batch", "resume")]
+    shown = [submit_and_leave(manager, monkeypatch), manager("batch", "status"), manager("batch", "resume")]
     for key in KEYS.values():
         assert not any(key in one.out + one.err for one in shown)
         assert [

@@ -21,8 +21,8 @@ def summary(shown: Shown) -> dict:
 @pytest.fixture(autouse=True)
 def quick_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which text encoder scores is no matter here."""
-    for module in ("bench", "rescore"):
-        monkeypatch.setattr(f"tlac.{module}.open_encoder", lambda config: LetterEncoder())
+    for module in ("runner", "rescore"):
+        monkeypatch.setattr(f"tlac.evaluation.{module}.open_encoder", lambda config: LetterEncoder())
 
 
 @pytest.fixture

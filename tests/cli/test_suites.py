@@ -32,7 +32,7 @@ suites:
 NAMES = ("cat", "dog", "emu", "owl")
 
 
-class Desk:
+class BatchManager:
     """A working directory with datasets, and the LMMs that answer there."""
 
     def __init__(self, folder: Path, command: Callable[..., Shown]) -> None:
@@ -89,19 +89,19 @@ def tell(request: LMMRequest) -> str:
 
 
 @pytest.fixture
-def desk(tlac_command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    made = Desk(tmp_path / "here", tlac_command)
+def manager(tlac_command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BatchManager:
+    made = BatchManager(tmp_path / "here", tlac_command)
     monkeypatch.setattr("tlac.evaluation.runner.open_lmm", made.open_lmm)
     monkeypatch.setattr("tlac.evaluation.runner.open_encoder", lambda config: LetterEncoder())
     return made
 
 
-def folders(desk: Desk) -> set[str]:
-    return {path.name for path in (desk.folder / "runs").iterdir()}
+def folders(manager: BatchManager) -> set[str]:
+    return {path.name for path in (manager.folder / "runs").iterdir()}
 
 
-def test_a_suite_is_a_matrix_with_averages(desk: Desk) -> None:
-    document = desk.document("--backend", "fake", "--backend", "other", "--suite", "pair")
+def test_a_suite_is_a_matrix_with_averages(manager: BatchManager) -> None:
+    document = manager.document("--backend", "fake", "--backend", "other", "--suite", "pair")
     assert len(document["runs"]) == 8
     (suite,) = document["suites"]
     rows = {(row["backend"], row["method"]): row for row in suite["rows"]}
@@ -111,20 +111,20 @@ def test_a_suite_is_a_matrix_with_averages(desk: Desk) -> None:
     assert document["failed"] == []
 
 
-def test_the_table_says_averages_and_fits_80_columns(desk: Desk) -> None:
-    shown = desk.bench("--backend", "fake", "--suite", "pair")
+def test_the_table_says_averages_and_fits_80_columns(manager: BatchManager) -> None:
+    shown = manager.bench("--backend", "fake", "--suite", "pair")
     assert "87.50   2 of 2" in shown.out
     assert "\nprotocol ours\n" in shown.out
     assert all(line.startswith("matching ") for line in shown.out.splitlines() if len(line) > 80)
-    again = desk.bench("--backend", "fake", "--suite", "pair")
+    again = manager.bench("--backend", "fake", "--suite", "pair")
     assert "4 reused: complete before" in again.out
 
 
-def test_complete_cells_are_reused_and_nobody_is_asked(desk: Desk) -> None:
-    desk.bench("--backend", "fake", "--suite", "pair")
-    before, asked = folders(desk), desk.asked()
-    document = desk.document("--backend", "fake", "--suite", "pair")
-    assert (folders(desk), desk.asked()) == (before, asked)
+def test_complete_cells_are_reused_and_nobody_is_asked(manager: BatchManager) -> None:
+    manager.bench("--backend", "fake", "--suite", "pair")
+    before, asked = folders(manager), manager.asked()
+    document = manager.document("--backend", "fake", "--suite", "pair")
+    assert (folders(manager), manager.asked()) == (before, asked)
     assert all(run["reused"] and run["calls"]["stage1"]["asked"] == 0 for run in document["runs"])
     assert all(run["cost_usd"] == 0 for run in document["runs"])
 
@@ -139,71 +139,73 @@ def test_complete_cells_are_reused_and_nobody_is_asked(desk: Desk) -> None:
         ("--shuffle-classes", "1"),
     ],
 )
-def test_another_setting_is_another_cell(desk: Desk, change: tuple[str, str]) -> None:
-    desk.bench("--backend", "fake", "--suite", "pair")
-    document = desk.document("--backend", "fake", "--suite", "pair", *change)
+def test_another_setting_is_another_cell(manager: BatchManager, change: tuple[str, str]) -> None:
+    manager.bench("--backend", "fake", "--suite", "pair")
+    document = manager.document("--backend", "fake", "--suite", "pair", *change)
     assert not any(run["reused"] for run in document["runs"])
 
 
-def test_an_image_that_changed_is_asked_about(desk: Desk) -> None:
-    desk.bench("--backend", "fake", "--suite", "pair", "--method", "slac")
-    (desk.folder / "one" / "0.png").write_bytes(make_png(5))
-    document = desk.document("--backend", "fake", "--suite", "pair", "--method", "slac")
+def test_an_image_that_changed_is_asked_about(manager: BatchManager) -> None:
+    manager.bench("--backend", "fake", "--suite", "pair", "--method", "slac")
+    (manager.folder / "one" / "0.png").write_bytes(make_png(5))
+    document = manager.document("--backend", "fake", "--suite", "pair", "--method", "slac")
     assert [run["reused"] for run in document["runs"]] == [False, True]
 
 
-def test_a_cell_that_fails_leaves_the_others_intact_and_the_rerun_does_only_that_cell(desk: Desk) -> None:
-    shutil.move(desk.folder / "two.csv", desk.folder / "away.csv")
-    document = desk.document("--backend", "fake", "--backend", "other", "--suite", "pair", "--method", "slac", code=2)
+def test_a_cell_that_fails_leaves_the_others_intact_and_the_rerun_does_only_that_cell(manager: BatchManager) -> None:
+    shutil.move(manager.folder / "two.csv", manager.folder / "away.csv")
+    document = manager.document(
+        "--backend", "fake", "--backend", "other", "--suite", "pair", "--method", "slac", code=2
+    )
     assert [(run["dataset"], run["backend"]) for run in document["runs"]] == [("one", "fake"), ("one", "other")]
     assert {(cell["dataset"], cell["backend"]) for cell in document["failed"]} == {("two", "fake"), ("two", "other")}
     assert "two.csv: no such file" in document["failed"][0]["error"]
     (row, _) = document["suites"][0]["rows"]
     assert (row["mean"], row["complete"], row["total"]) == (0.75, 1, 2)
 
-    shutil.move(desk.folder / "away.csv", desk.folder / "two.csv")
-    before, asked = folders(desk), desk.asked()
-    document = desk.document("--backend", "fake", "--backend", "other", "--suite", "pair", "--method", "slac")
+    shutil.move(manager.folder / "away.csv", manager.folder / "two.csv")
+    before, asked = folders(manager), manager.asked()
+    document = manager.document("--backend", "fake", "--backend", "other", "--suite", "pair", "--method", "slac")
     assert [run["reused"] for run in document["runs"]] == [True, True, False, False]
-    assert (len(folders(desk) - before), desk.asked() - asked) == (2, 8)
+    assert (len(folders(manager) - before), manager.asked() - asked) == (2, 8)
 
 
-def test_an_incomplete_cell_is_not_averaged_and_the_rerun_asks_for_what_is_missing(desk: Desk) -> None:
+def test_an_incomplete_cell_is_not_averaged_and_the_rerun_asks_for_what_is_missing(manager: BatchManager) -> None:
     def flaky(request: LMMRequest) -> str:
         if seed_of(request) == 6:
             raise SampleError("fake: too large")
         return tell(request)
 
-    desk.answer = flaky
-    shown = desk.bench("--backend", "fake", "--suite", "pair", "--method", "slac")
+    manager.answer = flaky
+    shown = manager.bench("--backend", "fake", "--suite", "pair", "--method", "slac")
     assert shown.code == 3
     assert "two fake slac is incomplete: 1 of 4 samples failed (two/6.png: fake: too large)" in shown.err
     assert "75.0*" in shown.out
     assert "1 of 2" in shown.out
-    desk.answer, asked = tell, desk.asked()
-    document = desk.document("--backend", "fake", "--suite", "pair", "--method", "slac")
+    manager.answer, asked = tell, manager.asked()
+    document = manager.document("--backend", "fake", "--suite", "pair", "--method", "slac")
     assert [run["reused"] for run in document["runs"]] == [True, False]
-    assert desk.asked() - asked == 1
+    assert manager.asked() - asked == 1
 
 
-def test_a_backend_without_its_key_is_named_and_the_others_go_on(desk: Desk) -> None:
-    shown = desk.bench("--backend", "keyless", "--backend", "fake", "--suite", "pair", "--method", "slac")
+def test_a_backend_without_its_key_is_named_and_the_others_go_on(manager: BatchManager) -> None:
+    shown = manager.bench("--backend", "keyless", "--backend", "fake", "--suite", "pair", "--method", "slac")
     assert shown.code == 2
     assert shown.err.splitlines()[0] == (
         "tlac: keyless: set KEYLESS_API_KEY, or try --backend embedded; going on without it"
     )
     assert "no result for one keyless slac, two keyless slac: keyless: set" in shown.err.splitlines()[-1]
-    assert len(folders(desk)) == 2
+    assert len(folders(manager)) == 2
 
 
-def test_where_no_backend_is_left_nothing_is_run(desk: Desk) -> None:
-    shown = desk.bench("--backend", "keyless", "--suite", "pair")
+def test_where_no_backend_is_left_nothing_is_run(manager: BatchManager) -> None:
+    shown = manager.bench("--backend", "keyless", "--suite", "pair")
     assert (shown.code, shown.err.count("\n")) == (2, 1)
-    assert not (desk.folder / "runs").exists()
+    assert not (manager.folder / "runs").exists()
 
 
-def test_both_halves_give_the_harmonic_mean(desk: Desk) -> None:
-    document = desk.document(
+def test_both_halves_give_the_harmonic_mean(manager: BatchManager) -> None:
+    document = manager.document(
         "--backend", "fake", "--suite", "pair", "--method", "tlac", "--split", "base", "--split", "novel"
     )
     (harmonic,) = document["suites"][0]["harmonic"]
@@ -211,99 +213,99 @@ def test_both_halves_give_the_harmonic_mean(desk: Desk) -> None:
     assert (harmonic["base"], harmonic["complete"], harmonic["total"]) == (1.0, 2, 2)
     novel = harmonic["novel"]
     assert harmonic["h"] == pytest.approx(2 * novel / (1 + novel))
-    shown = desk.bench("--backend", "fake", "--suite", "pair", "--split", "base", "--split", "novel")
+    shown = manager.bench("--backend", "fake", "--suite", "pair", "--split", "base", "--split", "novel")
     assert "pair, H of base and novel in %" in shown.out
 
 
-def test_published_rows_stand_beside_ours_and_are_marked(desk: Desk) -> None:
-    (desk.folder / "tlac.yaml").write_text(PROJECT + "  training-free: {datasets: [one], methods: [slac]}\n")
-    shown = desk.bench("--backend", "fake", "--suite", "training-free")
+def test_published_rows_stand_beside_ours_and_are_marked(manager: BatchManager) -> None:
+    (manager.folder / "tlac.yaml").write_text(PROJECT + "  training-free: {datasets: [one], methods: [slac]}\n")
+    shown = manager.bench("--backend", "fake", "--suite", "training-free")
     assert "TLAC +" in shown.out
     assert "+ published by others on all test images" in shown.out
-    document = desk.document("--backend", "fake", "--suite", "training-free")
+    document = manager.document("--backend", "fake", "--suite", "training-free")
     assert {row["published"] for row in document["suites"][0]["published"]} == {True}
     assert {row["published"] for row in document["suites"][0]["rows"]} == {False}
 
 
-def test_what_was_read_off_a_chart_or_published_as_a_difference_says_so(desk: Desk) -> None:
+def test_what_was_read_off_a_chart_or_published_as_a_difference_says_so(manager: BatchManager) -> None:
     suites = "  base-to-novel: {datasets: [one, imagenet], split: novel, methods: [slac]}\n"
     suites += "  domain-generalization: {datasets: [one], methods: [slac]}\n"
-    (desk.folder / "tlac.yaml").write_text(PROJECT + suites)
-    shown = desk.bench("--backend", "fake", "--suite", "base-to-novel", "--suite", "domain-generalization")
+    (manager.folder / "tlac.yaml").write_text(PROJECT + suites)
+    shown = manager.bench("--backend", "fake", "--suite", "base-to-novel", "--suite", "domain-generalization")
     assert "~74.1" in shown.out
     assert "\n~ digitised: read off a chart, to about 0.3 points (0.8 on fgvc_aircraft)\n" in shown.out
     assert "\npublished by others: TLAC over few-shot methods, in points: +3.6 on imagenetv2, +17.0 on" in shown.out
-    document = desk.document("--backend", "fake", "--suite", "domain-generalization")
+    document = manager.document("--backend", "fake", "--suite", "domain-generalization")
     (gain,) = document["suites"][0]["published_gains"]
     assert gain["by_dataset"]["imagenet-r"] == pytest.approx(0.1259)
 
 
-def test_datasets_that_are_split_in_other_ways_are_named_with_their_protocols(desk: Desk) -> None:
-    (desk.folder / "tlac.yaml").write_text(PROJECT.replace("csv, protocol: ours", "csv, protocol: theirs", 1))
-    shown = desk.bench("--backend", "fake", "--suite", "pair")
+def test_datasets_that_are_split_in_other_ways_are_named_with_their_protocols(manager: BatchManager) -> None:
+    (manager.folder / "tlac.yaml").write_text(PROJECT.replace("csv, protocol: ours", "csv, protocol: theirs", 1))
+    shown = manager.bench("--backend", "fake", "--suite", "pair")
     assert "\nprotocol theirs: one; protocol ours: two\n" in shown.out
 
 
-def test_choices_by_index_mean_the_datasets_own_classes_in_any_order(desk: Desk) -> None:
+def test_choices_by_index_mean_the_datasets_own_classes_in_any_order(manager: BatchManager) -> None:
     def by_index(request: LMMRequest) -> str:
         if request.stage == "stage1":
             return tell(request)
         # the list that is shown, not the dataset's own
         return json.dumps({"class_index": str(request.choice.classes.index(request.choice.answer.split()[-1]))})
 
-    desk.answer = by_index
+    manager.answer = by_index
     arguments = ("--backend", "indexed", "--dataset", "one")
-    plain = desk.document(*arguments)["runs"][0]
-    shuffled = desk.document(*arguments, "--shuffle-classes", "1")["runs"][0]
+    plain = manager.document(*arguments)["runs"][0]
+    shuffled = manager.document(*arguments, "--shuffle-classes", "1")["runs"][0]
     assert plain["accuracy"] == shuffled["accuracy"] == 0.75
     assert (plain["shuffle_classes"], shuffled["shuffle_classes"]) == (None, 1)
     # another order is another question
     assert shuffled["calls"]["stage2"]["asked"] == plain["calls"]["stage2"]["asked"] == 3
-    read = [(desk.folder / run["run"] / "predictions.jsonl").read_text() for run in (plain, shuffled)]
+    read = [(manager.folder / run["run"] / "predictions.jsonl").read_text() for run in (plain, shuffled)]
     chosen = [[json.loads(line)["predicted"] for line in text.splitlines()] for text in read]
     assert chosen[0] == chosen[1] == [0, 1, 2, 0]
 
 
-def test_order_trials_tell_how_often_the_choice_changes(desk: Desk) -> None:
+def test_order_trials_tell_how_often_the_choice_changes(manager: BatchManager) -> None:
     def first_of_the_list(request: LMMRequest) -> str:
         return tell(request) if request.stage == "stage1" else request.choice.classes[0]
 
-    desk.answer = first_of_the_list
+    manager.answer = first_of_the_list
     arguments = ("--backend", "fake", "--dataset", "one", "--order-trials", "3")
-    run = desk.document(*arguments)["runs"][0]
+    run = manager.document(*arguments)["runs"][0]
     assert run["order_trials"] == {
         "trials": 3, "asked": 4, "failed": 0, "changed": 4, "change_rate": 1.0, "accuracies": [0.25, 0.25, 0.25],
     }  # fmt: skip
     # three distinct answers, in the list's own order and in three others
     assert run["calls"]["stage2"]["asked"] == 12
-    desk.answer = tell
-    shown = desk.bench("--backend", "other", "--dataset", "one", "--order-trials", "1")
+    manager.answer = tell
+    shown = manager.bench("--backend", "other", "--dataset", "one", "--order-trials", "1")
     assert "in 1 other order 0 of 4 stage-2 samples changed, 0.0 % of all choices; top-1 75.0 to 75.0" in shown.out
 
 
-def test_folder_csv_parquet_and_shard_give_identical_predictions(desk: Desk) -> None:
+def test_folder_csv_parquet_and_shard_give_identical_predictions(manager: BatchManager) -> None:
     import datasets
 
     datasets.disable_progress_bars()
     # what write_parquet and write_shard hold
     labels = [0, 2, 1, 2]
     names = ["cat", "dog", "emu"]
-    with (desk.folder / "same.csv").open("w", newline="") as opened:
+    with (manager.folder / "same.csv").open("w", newline="") as opened:
         lines = csv.writer(opened)
         lines.writerow(["path", "label"])
         for seed, label in enumerate(labels):
-            path = desk.folder / "same" / names[label] / f"{seed}.png"
+            path = manager.folder / "same" / names[label] / f"{seed}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(make_png(seed))
-            lines.writerow([path.relative_to(desk.folder).as_posix(), names[label]])
-    write_parquet(desk.folder / "table")
-    write_shard(desk.folder / "shards" / "test-0.tar")
-    (desk.folder / "shards" / "classnames.txt").write_text("\n".join(names))
+            lines.writerow([path.relative_to(manager.folder).as_posix(), names[label]])
+    write_parquet(manager.folder / "table")
+    write_shard(manager.folder / "shards" / "test-0.tar")
+    (manager.folder / "shards" / "classnames.txt").write_text("\n".join(names))
     addresses = ("folder:same", "csv:same.csv", "hf:table", "hf:shards")
     found = {}
     for address in addresses:
-        run = desk.document("--backend", "fake", "--dataset", address)["runs"][0]
-        lines = (desk.folder / run["run"] / "predictions.jsonl").read_text().splitlines()
+        run = manager.document("--backend", "fake", "--dataset", address)["runs"][0]
+        lines = (manager.folder / run["run"] / "predictions.jsonl").read_text().splitlines()
         predictions = sorted(map(json.loads, lines), key=lambda one: one["image_sha256"])
         for one in predictions:
             # each source has names of its own for the same image
@@ -312,11 +314,11 @@ def test_folder_csv_parquet_and_shard_give_identical_predictions(desk: Desk) -> 
     assert len(found["folder:same"]) == 4
     assert all(found[address] == found["folder:same"] for address in addresses)
     # the first source was asked about, the others are the same questions
-    assert sum(request.stage == "stage1" for request in desk.lmms["fake"].asked) == 4
+    assert sum(request.stage == "stage1" for request in manager.lmms["fake"].asked) == 4
 
 
-def test_a_subset_is_taken_and_named(desk: Desk) -> None:
-    shown = desk.bench("--backend", "fake", "--dataset", "one", "--subset", "val")
+def test_a_subset_is_taken_and_named(manager: BatchManager) -> None:
+    shown = manager.bench("--backend", "fake", "--dataset", "one", "--subset", "val")
     assert shown.code == 2
     assert "has no subset 'val'" in shown.err
 
@@ -330,8 +332,8 @@ def test_a_subset_is_taken_and_named(desk: Desk) -> None:
         (("--backend", "fake", "--suite", "pair", "--order-trials", "9"), "can be rotated 3 times at most"),
     ],
 )
-def test_wrong_use_is_one_clear_line(desk: Desk, arguments: tuple[str, ...], complaint: str) -> None:
-    shown = desk.bench(*arguments)
+def test_wrong_use_is_one_clear_line(manager: BatchManager, arguments: tuple[str, ...], complaint: str) -> None:
+    shown = manager.bench(*arguments)
     assert shown.code == 2
     assert complaint in shown.err.splitlines()[-1]
-    assert desk.asked() == 0
+    assert manager.asked() == 0

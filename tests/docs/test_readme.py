@@ -38,7 +38,7 @@ def script(asked: Asked) -> Reply:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Path:
+def manager(tmp_path: Path) -> Path:
     """A working directory with the files that the README names."""
     (tmp_path / "tlac.yaml").write_text(PROJECT_FILE)
     (tmp_path / "car.jpg").write_bytes(make_png())
@@ -63,17 +63,17 @@ def environment() -> Iterator[dict[str, str]]:
         }
 
 
-def run(command: list[str], desk: Path, environment: dict[str, str]) -> str:
-    own = {**environment, "TLAC_CACHE_DIR": str(desk / "store"), "TLAC_CONFIG_DIR": str(desk / "config")}
-    done = subprocess.run(command, cwd=desk, env=own, capture_output=True, text=True, check=False)
+def run(command: list[str], manager: Path, environment: dict[str, str]) -> str:
+    own = {**environment, "TLAC_CACHE_DIR": str(manager / "store"), "TLAC_CONFIG_DIR": str(manager / "config")}
+    done = subprocess.run(command, cwd=manager, env=own, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_the_commands_work_one_after_the_other(desk: Path, environment: dict[str, str]) -> None:
+def test_the_commands_work_one_after_the_other(manager: Path, environment: dict[str, str]) -> None:
     commands = blocks("sh")
     assert len(commands) >= 5
-    shown = run(["bash", "-e", "-c", "\n".join(commands)], desk, environment)
+    shown = run(["bash", "-e", "-c", "\n".join(commands)], manager, environment)
     assert "gemini: stage 1: answered" in shown
     assert "car.jpg  red car" in shown
     assert '"class_name": "red apple"' in shown
@@ -83,19 +83,19 @@ def test_the_commands_work_one_after_the_other(desk: Path, environment: dict[str
 
 
 @pytest.mark.parametrize("position", range(len(blocks("python"))))
-def test_the_python_examples_work(desk: Path, environment: dict[str, str], position: int) -> None:
-    shown = run([sys.executable, "-c", blocks("python")[position]], desk, environment)
+def test_the_python_examples_work(manager: Path, environment: dict[str, str], position: int) -> None:
+    shown = run([sys.executable, "-c", blocks("python")[position]], manager, environment)
     assert shown.split()[0] in ("red", "Groenendael")
 
 
-def test_the_demo_answers_every_sample(desk: Path, environment: dict[str, str]) -> None:
+def test_the_demo_answers_every_sample(manager: Path, environment: dict[str, str]) -> None:
     recipe = subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     (command,) = re.findall(r"\S+/tlac (bench .*)", recipe.replace("\\\n", " "))
     arguments = command.replace("pack:", f"pack:{ROOT}/").split()
-    shown = run(["tlac", *arguments], desk, environment)
+    shown = run(["tlac", *arguments], manager, environment)
     rows = [line for line in shown.splitlines() if "-samples" in line]
     assert len(rows) == 8
-    again = run(["tlac", *arguments, "--offline"], desk, environment)
+    again = run(["tlac", *arguments, "--offline"], manager, environment)
     asked = [line.split()[-3] for line in again.splitlines() if "-samples" in line]
     assert asked == ["0"] * 8
 

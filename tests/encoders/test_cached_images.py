@@ -43,12 +43,12 @@ def test_what_is_neither_stored_nor_given_is_named(store: Store) -> None:
 
 def test_an_image_that_can_no_more_be_read_fails_alone(store: Store) -> None:
     broken = Sample("broken.png", make_png(9)[:-60], 0)
-    heard = [
+    buffer = [
         *transcripts(),
         replace(transcripts()[0], sample="broken.png", image_sha256=identify(broken.source, "").sha256),
     ]
-    found = ImageVectors(MeanEncoder(LetterEncoder()), store).find(heard, [*SAMPLES, broken])
-    marked = list(found.mark(heard))
+    found = ImageVectors(MeanEncoder(LetterEncoder()), store).find(buffer, [*SAMPLES, broken])
+    marked = list(found.mark(buffer))
     assert [one.failure is None for one in marked] == [True] * 5 + [False]
     assert "broken.png" in marked[-1].failure.reason
     assert len(found.by_sha256) == 5

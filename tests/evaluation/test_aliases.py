@@ -8,7 +8,7 @@ import pytest
 from tests.support.cars import BACKEND
 from tests.support.fakes import FakeLMM
 from tlac.evaluation.aliases import ask_aliases, read_names
-from tlac.methods.base import Respondent
+from tlac.methods.base import BoundLMM
 from tlac.scoring.matching import read_aliases
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
@@ -40,7 +40,7 @@ def test_an_answer_is_read_line_by_line(text: str, names: tuple[str, ...]) -> No
 def test_each_distinct_class_is_asked_about_once_without_an_image() -> None:
     lmm = FakeLMM(reply)
     classes = ("hot_dog", "airplane", "frog", "airplane")
-    found = asyncio.run(ask_aliases(classes, Respondent(BACKEND, lmm), 2))
+    found = asyncio.run(ask_aliases(classes, BoundLMM(BACKEND, lmm), 2))
     assert found == {"hot_dog": ("Frankfurter", "wiener")}
     assert len(lmm.asked) == 3
 

@@ -14,7 +14,7 @@ from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, BackendSpec
 from tlac.errors import SampleError, UsageError
 from tlac.evaluation.class_order import choose_again, class_order, compare_orders, restore_choices, rotations
-from tlac.methods.base import Interview, Respondent
+from tlac.methods.base import BoundLMM, TwoStagePrompter
 from tlac.types import LMMRequest, LMMResponse, Outcome, Transcript, Turn
 
 CLASSES = ("red car", "old car", "lorry", "bus")
@@ -66,9 +66,9 @@ def test_a_choice_by_index_is_turned_back_and_one_by_name_is_kept() -> None:
 
 
 def ask_again(lmm: FakeLMM, transcripts: list[Transcript]) -> tuple[Transcript, ...]:
-    respondent = Respondent(Backend("fake", "fake.yaml", BackendSpec(adapter="fake", model="m")), lmm)
-    interview = Interview(respondent, respondent, load_prompts("default"), CLASSES)
-    return asyncio.run(choose_again(transcripts, interview, 2))
+    bound_lmm = BoundLMM(Backend("fake", "fake.yaml", BackendSpec(adapter="fake", model="m")), lmm)
+    prompter = TwoStagePrompter(bound_lmm, bound_lmm, load_prompts("default"), CLASSES)
+    return asyncio.run(choose_again(transcripts, prompter, 2))
 
 
 def test_each_distinct_answer_is_asked_about_once_more() -> None:

@@ -9,10 +9,10 @@ from tests.support.fakes import FakeLMM, make_png
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, BackendSpec, Limits
 from tlac.errors import PermanentError, StoreError, TransientError
-from tlac.evaluation.collect import Gathered, gather
+from tlac.evaluation.collect import Collected, collect
 from tlac.interfaces import LMM
 from tlac.lmms.middleware.rate_limit import LimitedLMM
-from tlac.methods.base import Interview, Respondent
+from tlac.methods.base import BoundLMM, TwoStagePrompter
 from tlac.methods.tlac import SLAC, TLAC
 from tlac.types import LMMRequest, LMMResponse, Outcome, Sample, Transcript
 
@@ -20,10 +20,10 @@ CLASSES = ("red car", "old car")
 SAMPLES = [Sample(f"image {number}", make_png(number), number % 2) for number in range(6)]
 
 
-def run(lmm: LMM, method=None, samples=SAMPLES, concurrency: int = 3, **options) -> Gathered:
-    respondent = Respondent(Backend("fake", "fake.yaml", BackendSpec(adapter="fake", model="m")), lmm)
-    interview = Interview(respondent, respondent, load_prompts("default"), CLASSES, **options)
-    return asyncio.run(gather(samples, interview, method or SLAC(), concurrency))
+def run(lmm: LMM, method=None, samples=SAMPLES, concurrency: int = 3, **options) -> Collected:
+    bound_lmm = BoundLMM(Backend("fake", "fake.yaml", BackendSpec(adapter="fake", model="m")), lmm)
+    prompter = TwoStagePrompter(bound_lmm, bound_lmm, load_prompts("default"), CLASSES, **options)
+    return asyncio.run(collect(samples, prompter, method or SLAC(), concurrency))
 
 
 def test_transcripts_come_in_the_order_of_the_samples() -> None:
@@ -127,18 +127,18 @@ def test_a_store_that_fails_ends_the_run() -> None:
 def test_progress_hears_of_every_sample() -> None:
     class Listening:
         def __init__(self) -> None:
-            self.heard: list[str] = []
+            self.buffer: list[str] = []
 
         def advance(self, transcript: Transcript) -> None:
-            self.heard.append(transcript.sample)
+            self.buffer.append(transcript.sample)
 
-    respondent = Respondent(
+    bound_lmm = BoundLMM(
         Backend("fake", "fake.yaml", BackendSpec(adapter="fake", model="m")), FakeLMM(lambda _: "a car")
     )
-    interview = Interview(respondent, respondent, load_prompts("default"), CLASSES)
+    prompter = TwoStagePrompter(bound_lmm, bound_lmm, load_prompts("default"), CLASSES)
     listening = Listening()
-    asyncio.run(gather(SAMPLES, interview, SLAC(), 2, listening))
-    assert sorted(listening.heard) == [sample.id for sample in SAMPLES]
+    asyncio.run(collect(SAMPLES, prompter, SLAC(), 2, listening))
+    assert sorted(listening.buffer) == [sample.id for sample in SAMPLES]
 
 
 def test_an_answer_that_repeats_is_put_to_stage_2_once() -> None:

@@ -13,13 +13,13 @@ from tlac.cache.store import Store
 from tlac.config.method_options import open_method
 from tlac.config.schemas import Backend
 from tlac.errors import SampleError
-from tlac.evaluation.collect import gather
-from tlac.evaluation.run_config import RunSpec, seat_interview
-from tlac.evaluation.runner import Bench
+from tlac.evaluation.collect import collect
+from tlac.evaluation.run_config import RunConfig, build_prompter
+from tlac.evaluation.runner import Runner
 from tlac.hashing import response_key
 from tlac.interfaces import LMM
 from tlac.lmms.middleware.cache import StoredLMM
-from tlac.methods.base import Proposer, Respondent
+from tlac.methods.base import BoundLMM, NearestClassFinder
 from tlac.runtime import aio
 from tlac.types import LMMRequest, LMMResponse
 
@@ -37,10 +37,10 @@ class AskingEngine:
         self.paid.add(response_key(request))
         return response
 
-    def fetch(self, spec: RunSpec, shown: Sequence[int], proposer: Proposer) -> None:
+    def fetch(self, spec: RunConfig, shown: Sequence[int], finder: NearestClassFinder) -> None:
         lmm = StoredLMM(self, self._store, "fake")
-        interview = seat_interview(spec, shown, lambda backend: Respondent(backend, lmm), proposer)
-        aio.run(gather(spec.dataset, interview, open_method(spec.method), 3))
+        prompter = build_prompter(spec, shown, lambda backend: BoundLMM(backend, lmm), finder)
+        aio.run(collect(spec.dataset, prompter, open_method(spec.method), 3))
 
     def rest(self, backend: Backend) -> LMM:
         def complain(request: LMMRequest) -> LMMResponse:
@@ -54,7 +54,7 @@ def run_with(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("tlac.evaluation.runner.open_encoder", lambda config: LetterEncoder())
 
     def run(reply: Callable[[LMMRequest], str | LMMResponse]):
-        return Bench(store, engine=AskingEngine(store, FakeLMM(reply))).run(SPEC, tmp_path / "runs")
+        return Runner(store, engine=AskingEngine(store, FakeLMM(reply))).run(SPEC, tmp_path / "runs")
 
     return run
 
@@ -70,7 +70,7 @@ def test_answers_that_an_engine_had_count_as_asked_by_the_run(run_with) -> None:
 def test_a_run_through_an_engine_predicts_what_a_local_run_predicts(run_with, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("tlac.evaluation.runner.open_lmm", lambda backend: FakeLMM(answer))
     with Store(tmp_path / "other") as other:
-        local = Bench(other).run(SPEC, tmp_path / "runs")
+        local = Runner(other).run(SPEC, tmp_path / "runs")
     apart = run_with(answer)
     written = [(run.folder / "predictions.jsonl").read_bytes() for run in (local, apart)]
     assert written[0] == written[1]

@@ -10,11 +10,11 @@ from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, BackendSpec, Limits, Prices, load_backend
 from tlac.errors import UsageError
-from tlac.evaluation.collect import gather
-from tlac.evaluation.dry_run import Inquiry
+from tlac.evaluation.collect import collect
+from tlac.evaluation.dry_run import DryRun
 from tlac.evaluation.estimate import Estimate, estimate
 from tlac.lmms.middleware.cache import StoredLMM
-from tlac.methods.base import Interview, Respondent
+from tlac.methods.base import BoundLMM, TwoStagePrompter
 from tlac.methods.tlac import TLAC
 from tlac.scoring.matching import find_rule
 
@@ -23,20 +23,20 @@ BACKEND = Backend(
 )
 
 
-def inquiry(method: str = "tlac", backend: Backend = BACKEND) -> Inquiry:
-    return Inquiry(backend, backend, method, load_prompts("default"), find_rule("ladder"))
+def inquiry(method: str = "tlac", backend: Backend = BACKEND) -> DryRun:
+    return DryRun(backend, backend, method, load_prompts("default"), find_rule("ladder"))
 
 
-def reckon(store: Store, given: Inquiry, size: int = 9) -> Estimate:
+def reckon(store: Store, given: DryRun, size: int = 9) -> Estimate:
     dataset = Cars(size=size)
     return estimate(given, dataset, list(dataset), store, concurrency=2)
 
 
 def ask(store: Store, size: int) -> None:
     lmm = StoredLMM(FakeLMM(answer), store, "fake")
-    respondent = Respondent(BACKEND, lmm)
-    interview = Interview(respondent, respondent, load_prompts("default"), Cars().classes)
-    asyncio.run(gather(Cars(size=size), interview, TLAC(), 1))
+    bound_lmm = BoundLMM(BACKEND, lmm)
+    prompter = TwoStagePrompter(bound_lmm, bound_lmm, load_prompts("default"), Cars().classes)
+    asyncio.run(collect(Cars(size=size), prompter, TLAC(), 1))
 
 
 def test_with_nothing_stored_every_question_counts_by_rule_of_thumb(store: Store) -> None:
@@ -75,7 +75,7 @@ def test_a_limit_of_calls_a_minute_bounds_the_time(store: Store) -> None:
 
 def test_batches_cost_half_and_take_a_day_for_each_stage(store: Store) -> None:
     asked = load_backend("gpt-4o")
-    given = Inquiry(asked, asked, "tlac", load_prompts("default"), find_rule("ladder"))
+    given = DryRun(asked, asked, "tlac", load_prompts("default"), find_rule("ladder"))
     dataset = Cars(size=9)
     live, batch = (estimate(given, dataset, list(dataset), store, 2, is_batch) for is_batch in (False, True))
     assert batch.cost_usd == pytest.approx((live.cost_usd or 0) / 2)

@@ -11,7 +11,7 @@ from tests.support.fakes import FakeLMM, LetterEncoder
 from tlac.cache.store import Store
 from tlac.errors import MissingAnswersError, SampleError, UnknownNameError, UsageError
 from tlac.evaluation.rescore import Rescoring, rescore
-from tlac.evaluation.runner import Bench, RunSpec
+from tlac.evaluation.runner import RunConfig, Runner
 from tlac.results.record import Run
 from tlac.scoring.matching import find_rule
 from tlac.types import LMMRequest, Outcome
@@ -19,12 +19,12 @@ from tlac.types import LMMRequest, Outcome
 
 @pytest.fixture
 def run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def ran(reply=answer, spec: RunSpec = SPEC) -> Run:
+    def ran(reply=answer, spec: RunConfig = SPEC) -> Run:
         monkeypatch.setattr("tlac.evaluation.runner.open_lmm", lambda backend: FakeLMM(reply))
         monkeypatch.setattr("tlac.evaluation.runner.open_encoder", lambda config: LetterEncoder())
         monkeypatch.setattr("tlac.evaluation.rescore.open_encoder", lambda config: LetterEncoder())
         monkeypatch.setattr("tlac.evaluation.rescore.load_encoder_config", lambda name: spec.encoder)
-        return Bench(store).run(spec, tmp_path / "runs", with_report=False)
+        return Runner(store).run(spec, tmp_path / "runs", with_report=False)
 
     return ran
 
@@ -60,7 +60,7 @@ def test_another_template_changes_scores_and_no_answer(run, store: Store, tmp_pa
 def test_a_tlac_run_scored_as_slac_forgets_its_choices(run, store: Store, tmp_path: Path) -> None:
     again = rescore(run().folder, store, Rescoring(method="slac"), tmp_path)
     assert again.record.method == "slac"
-    assert {one.rung for one in again.predictions} == {"exact", "similarity"}
+    assert {one.decided_by for one in again.predictions} == {"exact", "similarity"}
     assert all(one.stage2_key is None for one in again.predictions)
 
 
@@ -75,7 +75,7 @@ def test_a_paper_run_can_climb_the_ladder(run, store: Store, tmp_path: Path) -> 
 
     first = run(spec=replace(SPEC, rule=find_rule("paper")))
     again = rescore(first.folder, store, Rescoring(matching="ladder"), tmp_path)
-    assert {one.rung for one in again.predictions} == {"exact", "choice"}
+    assert {one.decided_by for one in again.predictions} == {"exact", "choice"}
 
 
 def test_what_failed_stays_failed_unless_its_first_answer_is_enough(run, store: Store, tmp_path: Path) -> None:

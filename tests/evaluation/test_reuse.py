@@ -11,16 +11,16 @@ from tests.support.fakes import FakeLMM, LetterEncoder
 from tlac.cache.store import Store
 from tlac.errors import SampleError
 from tlac.evaluation.reuse import Finished
-from tlac.evaluation.runner import Bench
+from tlac.evaluation.runner import Runner
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
 
 @pytest.fixture
-def bench(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Bench]:
-    def opened(reply=answer) -> Bench:
+def bench(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Runner]:
+    def opened(reply=answer) -> Runner:
         monkeypatch.setattr("tlac.evaluation.runner.open_lmm", lambda backend: FakeLMM(reply))
         monkeypatch.setattr("tlac.evaluation.runner.open_encoder", lambda config: LetterEncoder())
-        return Bench(store)
+        return Runner(store)
 
     return opened
 

@@ -9,14 +9,14 @@ from tests.support.cars import BACKEND, SPEC
 from tests.support.fakes import FakeLMM
 from tlac.config.schemas import Backend
 from tlac.errors import UsageError
-from tlac.evaluation.run_config import seat_interview
-from tlac.methods.base import Respondent
+from tlac.evaluation.run_config import build_prompter
+from tlac.methods.base import BoundLMM
 
 
 def test_stage_2_lists_the_classes_in_the_order_that_is_shown() -> None:
     lmm = FakeLMM(lambda request: "lorry")
-    interview = seat_interview(SPEC, (2, 0, 1), lambda backend: Respondent(backend, lmm))
-    asyncio.run(interview.choose("a big truck"))
+    prompter = build_prompter(SPEC, (2, 0, 1), lambda backend: BoundLMM(backend, lmm))
+    asyncio.run(prompter.ask_stage2("a big truck"))
     assert lmm.asked[0].choice.classes == ("lorry", "red car", "old car")
 
 
@@ -24,15 +24,15 @@ def test_each_member_of_a_panel_is_asked_by_itself() -> None:
     other = Backend("other", "other.yaml", BACKEND.spec)
     seated = []
 
-    def respondent(backend: Backend) -> Respondent:
+    def bound_lmm(backend: Backend) -> BoundLMM:
         seated.append(backend.name)
-        return Respondent(backend, FakeLMM(lambda request: "lorry"))
+        return BoundLMM(backend, FakeLMM(lambda request: "lorry"))
 
-    interview = seat_interview(replace(SPEC, panel=(other,)), (0, 1, 2), respondent)
-    assert [member.stage1.backend.name for member in interview.panel] == ["other"]
+    prompter = build_prompter(replace(SPEC, ensemble=(other,)), (0, 1, 2), bound_lmm)
+    assert [member.stage1.backend.name for member in prompter.ensemble] == ["other"]
     assert sorted(seated) == ["fake", "fake", "other", "other"]
 
 
 def test_without_a_backend_there_is_nobody_to_ask() -> None:
     with pytest.raises(UsageError, match="name one with --backend"):
-        seat_interview(replace(SPEC, backend=None), (0, 1, 2), lambda backend: Respondent(backend, FakeLMM(str)))
+        build_prompter(replace(SPEC, backend=None), (0, 1, 2), lambda backend: BoundLMM(backend, FakeLMM(str)))

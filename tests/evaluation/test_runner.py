@@ -12,18 +12,18 @@ from tests.support.fakes import FakeLMM, LetterEncoder
 from tlac.cache.store import Store
 from tlac.config.schemas import Backend, BackendSpec
 from tlac.errors import EncoderUnavailableError, MissingAnswersError, PermanentError, SampleError
-from tlac.evaluation.runner import Bench, choose_samples
-from tlac.lmms.middleware.stack import Care
+from tlac.evaluation.runner import Runner, choose_samples
+from tlac.lmms.middleware.stack import CallPolicy
 from tlac.types import LMMRequest, LMMResponse, Outcome, Sample
 
 
 @pytest.fixture
-def bench(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Bench, FakeLMM]]:
-    def opened(reply: Callable[[LMMRequest], str | LMMResponse] = answer, **options) -> tuple[Bench, FakeLMM]:
+def bench(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Runner, FakeLMM]]:
+    def opened(reply: Callable[[LMMRequest], str | LMMResponse] = answer, **options) -> tuple[Runner, FakeLMM]:
         lmm = FakeLMM(reply)
         monkeypatch.setattr("tlac.evaluation.runner.open_lmm", lambda backend: lmm)
         monkeypatch.setattr("tlac.evaluation.runner.open_encoder", lambda config: LetterEncoder())
-        return Bench(store, **options), lmm
+        return Runner(store, **options), lmm
 
     return opened
 
@@ -33,7 +33,7 @@ def test_a_run_is_measured_and_written(bench, tmp_path: Path) -> None:
     run = runner.run(SPEC, tmp_path / "runs")
     assert run.record.is_complete
     assert run.metrics.accuracy == 1.0
-    assert {rung: values.n for rung, values in run.metrics.by_rung.items()} == {"choice": 6, "exact": 3}
+    assert {decided_by: values.n for decided_by, values in run.metrics.by_decision.items()} == {"choice": 6, "exact": 3}
     assert run.folder.parent == tmp_path / "runs"
     lines = (run.folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["sample"] for line in lines] == [f"{number}.png" for number in range(9)]
@@ -61,7 +61,7 @@ def test_a_second_run_asks_nobody_and_writes_the_same_bytes(bench, tmp_path: Pat
 
 
 def test_concurrency_changes_no_byte(bench, tmp_path: Path) -> None:
-    runs = [bench(care=Care(concurrency=number))[0].run(SPEC, tmp_path / str(number)) for number in (1, 7)]
+    runs = [bench(policy=CallPolicy(concurrency=number))[0].run(SPEC, tmp_path / str(number)) for number in (1, 7)]
     assert runs[0].predictions == runs[1].predictions
 
 
@@ -87,7 +87,7 @@ def test_a_permanent_error_stops_the_run_and_says_why(bench, tmp_path: Path) -> 
     def refuse(request: LMMRequest) -> str:
         raise PermanentError("fake: the key was refused")
 
-    runner, lmm = bench(refuse, care=Care(concurrency=1))
+    runner, lmm = bench(refuse, policy=CallPolicy(concurrency=1))
     run = runner.run(SPEC, tmp_path)
     assert (run.record.stopped, run.record.is_complete, len(lmm.asked)) == ("fake: the key was refused", False, 1)
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support.fakes import LetterEncoder
-from tlac.evaluation.collect import Heard
+from tlac.evaluation.collect import TranscriptBuffer
 from tlac.results.predictions import PREDICTIONS, read_predictions, write_predictions
-from tlac.scoring.matching import Ladder
+from tlac.scoring.matching import LadderMatching
 from tlac.scoring.metrics import measure
 from tlac.scoring.scorer import Scorer
 from tlac.types import LMMResponse, Outcome, Prediction, Transcript, Turn
@@ -30,11 +30,11 @@ def alive(kind: type) -> int:
 
 
 def test_a_run_holds_few_of_its_records_at_a_time(tmp_path: Path) -> None:
-    heard = Heard()
+    buffer = TranscriptBuffer()
     for transcript in transcripts():
-        heard.put(transcript)
+        buffer.put(transcript)
     assert alive(Transcript) < AT_ONCE
-    scored = Scorer(("aaa", "bbb"), LetterEncoder(), Ladder(), "{}").score(heard.transcripts)
+    scored = Scorer(("aaa", "bbb"), LetterEncoder(), LadderMatching(), "{}").score(buffer.transcripts)
     assert alive(Transcript) < AT_ONCE
 
     most = 0
@@ -48,6 +48,6 @@ def test_a_run_holds_few_of_its_records_at_a_time(tmp_path: Path) -> None:
 
     metrics = measure(watched())
     assert 0 < most < AT_ONCE
-    assert (metrics.n, metrics.answered, heard.ledger.total().answers_cost_usd) == (SAMPLES, SAMPLES, SAMPLES / 2)
+    assert (metrics.n, metrics.answered, buffer.ledger.total().answers_cost_usd) == (SAMPLES, SAMPLES, SAMPLES / 2)
     assert sum(1 for _ in read_predictions(tmp_path / PREDICTIONS)) == SAMPLES
     assert scored.predictions == list(read_predictions(tmp_path / PREDICTIONS))

@@ -88,13 +88,13 @@ def test_what_a_provider_says(
     @given(
         content=contents, status=st.sampled_from([200, 200, 200, 400, 429, 500]), question=st.sampled_from(questions)
     )
-    def say(content: bytes, status: int, question: LMMRequest) -> None:
+    def on_message(content: bytes, status: int, question: LMMRequest) -> None:
         server.says = (status, content)  # type: ignore[attr-defined]
         with suppress(TlacError):
             aio.run(lmm.ask(question))
             assert store.delete_entries([response_key(question)]) == 1
 
-    say()
+    on_message()
 
 
 @pytest.mark.parametrize("name", PROVIDERS)

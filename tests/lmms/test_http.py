@@ -151,7 +151,7 @@ def test_each_event_loop_has_a_session_that_ends_with_it(peer: Peer) -> None:
 
 def test_a_process_ends_without_a_word_about_its_connections(peer: Peer) -> None:
     script = (
-        "from tlac import loop; from tlac.lmms.http import post; "
+        "from tlac.runtime import aio; from tlac.lmms.http import post; "
         f"print(aio.run(post({peer.url()!r}, {{}}, b'{{}}', 5.0)).status)"
     )
     done = subprocess.run([sys.executable, "-W", "default", "-c", script], capture_output=True, text=True, check=True)

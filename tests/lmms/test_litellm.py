@@ -381,11 +381,11 @@ def test_both_roads_give_the_same_answer_and_tell_the_same_headers(
         monkeypatch.setattr("tlac.lmms.litellm.open_bodies", lambda *_: None)
     emulator.script = script_of(Reply("a dog", headers=(("x-ratelimit-remaining-requests", "41"),)))
     backend = backend_at(emulator, "gpt-4o")
-    heard: list[str | None] = []
+    buffer: list[str | None] = []
     lmm = LiteLLM(backend)
-    lmm.listen(lambda headers: heard.append(headers.get("x-ratelimit-remaining-requests")))
+    lmm.listen(lambda headers: buffer.append(headers.get("x-ratelimit-remaining-requests")))
     response = aio.run(lmm.ask(image_question(backend)))
-    assert (response.outcome, response.text, heard) == (Outcome.ANSWERED, "a dog", ["41"])
+    assert (response.outcome, response.text, buffer) == (Outcome.ANSWERED, "a dog", ["41"])
     assert emulator.asked[-1].key == KEYS["OPENAI_API_KEY"]
     emulator.script = script_of(Fault(status=429, retry_after="7"))
     with pytest.raises(RateLimitError, match="asked too fast"):
@@ -400,11 +400,11 @@ def test_a_parameter_for_litellm_itself_is_left_to_litellm(emulator: Emulator) -
 def test_headers_are_told_to_who_listens(emulator: Emulator) -> None:
     emulator.script = script_of(Reply("a dog", headers=(("x-ratelimit-remaining-requests", "41"),)))
     backend = backend_at(emulator, "gpt-4o")
-    heard: list[str | None] = []
+    buffer: list[str | None] = []
     lmm = LiteLLM(backend)
-    lmm.listen(lambda headers: heard.append(headers.get("x-ratelimit-remaining-requests")))
+    lmm.listen(lambda headers: buffer.append(headers.get("x-ratelimit-remaining-requests")))
     aio.run(lmm.ask(image_question(backend)))
-    assert heard == ["41"]
+    assert buffer == ["41"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -71,7 +71,7 @@ def complete(backend: Backend, request: LMMRequest) -> LMMResponse:
 
 def relook(backend: Backend) -> LMMRequest:
     """A question with an image and a shortlist."""
-    task = ChoiceTask("an ancient car", CLASSES, backend.spec.choice_by_index, offered=(0, 2))
+    task = ChoiceTask("an ancient car", CLASSES, backend.spec.choice_by_index, candidates=(0, 2))
     return replace(image_question(backend, make_png(7, 40)), stage="stage2", choice=task)
 
 

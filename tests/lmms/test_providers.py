@@ -22,10 +22,10 @@ from tlac.cache.store import Store
 from tlac.cli import main
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, EncoderConfig, EncoderSpec, Prices
-from tlac.evaluation.runner import Bench, RunSpec
+from tlac.evaluation.runner import RunConfig, Runner
 from tlac.lmms.middleware.budget import Budget
 from tlac.lmms.middleware.retry import RetryPolicy
-from tlac.lmms.middleware.stack import Care
+from tlac.lmms.middleware.stack import CallPolicy
 from tlac.results.record import Run
 from tlac.scoring.matching import find_rule
 from tlac.types import Outcome
@@ -57,17 +57,17 @@ def answer(asked: Asked) -> Reply | Fault:
     return Reply(json.dumps({"class_index": "1"})) if asked.schema else Reply("an ancient car")
 
 
-def run_spec(backend: Backend, size: int, method: str = "slac") -> RunSpec:
+def run_spec(backend: Backend, size: int, method: str = "slac") -> RunConfig:
     encoder = EncoderConfig("letters", "letters", EncoderSpec(adapter="letters", model="letters"))
-    return RunSpec(backend, backend, Pictures(size), method, encoder, load_prompts("default"), find_rule("ladder"))
+    return RunConfig(backend, backend, Pictures(size), method, encoder, load_prompts("default"), find_rule("ladder"))
 
 
-def bench(store: Store, backend: Backend, out: Path, size: int = 2, **care: object) -> tuple[Run, SkippingClock]:
+def bench(store: Store, backend: Backend, out: Path, size: int = 2, **policy: object) -> tuple[Run, SkippingClock]:
     """A run of SLAC whose waits are skipped."""
     clock = SkippingClock()
-    settings: dict[str, object] = {"pacing": clock.pacing(), "retry": POLICY} | care
+    settings: dict[str, object] = {"clock": clock.clock(), "retry": POLICY} | policy
     spec = run_spec(backend, size)
-    return Bench(store, care=Care(**settings)).run(spec, out, with_report=False), clock  # type: ignore[arg-type]
+    return Runner(store, policy=CallPolicy(**settings)).run(spec, out, with_report=False), clock  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def test_a_refusal_is_replayed_and_can_be_asked_for_again(emulator: Emulator, st
     backend = backend_at(emulator, "gpt-4o")
     spec = run_spec(backend, 1)
     for retry, outcome, calls in (((), "refused", 1), ((), "refused", 1), ([Outcome.REFUSED], "answered", 2)):
-        run = Bench(store, retry=retry).run(spec, tmp_path / "runs", with_report=False)
+        run = Runner(store, retry=retry).run(spec, tmp_path / "runs", with_report=False)
         assert [prediction.outcome for prediction in run.predictions] == [outcome]
         assert len(emulator.asked) == calls
 
@@ -153,7 +153,7 @@ def test_a_refusal_is_replayed_and_can_be_asked_for_again(emulator: Emulator, st
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_both_methods_run_end_to_end(emulator: Emulator, store: Store, tmp_path: Path, name: str) -> None:
     spec = run_spec(backend_at(emulator, name), 3, "tlac")
-    run = Bench(store).run(spec, tmp_path / "runs")
+    run = Runner(store).run(spec, tmp_path / "runs")
     assert emulator.refused == []
     assert {prediction.predicted for prediction in run.predictions} == {1}
     assert [bool(asked.images) for asked in emulator.asked].count(False) == 1
@@ -201,10 +201,10 @@ def test_a_dead_provider_ends_the_run_and_a_live_one_finishes_it(
 ) -> None:
     alive = backend_at(emulator, "gemini")
     some = replace(run_spec(alive, 20), limit=5)
-    Bench(store).run(some, tmp_path / "runs", with_report=False)
+    Runner(store).run(some, tmp_path / "runs", with_report=False)
     dead = replace(alive, spec=msgspec.structs.replace(alive.spec, api_base=dead_address()))
     said: list[str] = []
-    run, clock = bench(store, dead, tmp_path / "runs", 20, retry=RetryPolicy(), say=said.append)
+    run, clock = bench(store, dead, tmp_path / "runs", 20, retry=RetryPolicy(), on_message=said.append)
     assert not run.record.is_complete
     assert "does not answer" in (run.record.stopped or "")
     assert run.metrics.failed == 15
@@ -228,7 +228,7 @@ def test_the_cost_cap_holds_for_both_stages_and_many_calls_in_flight(
     backend = backend_at(emulator, "gpt-4o", prices=Prices(prompt=10.0, completion=40.0))
     budget = Budget(0.5)
     spec = run_spec(backend, 200, "tlac")
-    run = Bench(store, care=Care(budget, concurrency=64)).run(spec, tmp_path / "runs", with_report=False)
+    run = Runner(store, policy=CallPolicy(budget, concurrency=64)).run(spec, tmp_path / "runs", with_report=False)
     assert not run.record.is_complete
     assert "--max-cost" in (run.record.stopped or "")
     assert 0.3 < (run.record.cost_usd or 0) <= 0.5
@@ -250,11 +250,11 @@ def photos(tmp_path: Path) -> Path:
 def tlac(monkeypatch: pytest.MonkeyPatch, photos: Path, *arguments: str) -> int:
     clock = SkippingClock()
     monkeypatch.setattr(
-        "tlac.cli.bench._care",
-        lambda given: Care(
+        "tlac.cli.bench._policy",
+        lambda given: CallPolicy(
             None if given["max_cost"] is None else Budget(given["max_cost"]),
             given["concurrency"],
-            pacing=clock.pacing(),
+            clock=clock.clock(),
         ),
     )
     with pytest.raises(SystemExit) as caught:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_methods_clip import pets, weights  # noqa: F401 - fixtures
 
 from tests.support.cars import SPEC, Cars, answer
 from tests.support.fakes import FakeLMM
@@ -18,7 +17,7 @@ from tlac.config.registry import open_image_encoder
 from tlac.config.schemas import EncoderConfig, EncoderSpec, load_encoder_config
 from tlac.errors import MissingAnswersError, UsageError
 from tlac.evaluation.rescore import Rescoring, rescore
-from tlac.evaluation.runner import Bench
+from tlac.evaluation.runner import Runner
 from tlac.hashing import embedding_key
 from tlac.results.record import Run
 from tlac.scoring.confidence import Calibration
@@ -31,7 +30,7 @@ PAPER = find_rule("paper")
 
 
 @pytest.fixture
-def encoder(weights: Path) -> EncoderConfig:  # noqa: F811 - the fixture
+def encoder(weights: Path) -> EncoderConfig:
     return load_encoder_config(f"open_clip:tlac-tiny/{weights}")
 
 
@@ -41,14 +40,14 @@ def run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: 
         lmm = FakeLMM(reply)
         monkeypatch.setattr("tlac.evaluation.runner.open_lmm", lambda backend: lmm)
         spec = replace(SPEC, **{"method": method, "encoder": encoder, **changes})
-        return Bench(store, is_offline).run(spec, tmp_path / "runs", with_report=False), lmm
+        return Runner(store, is_offline).run(spec, tmp_path / "runs", with_report=False), lmm
 
     return ran
 
 
 def test_the_prediction_is_the_mean_of_both_standardised_scores(run, encoder: EncoderConfig, store: Store) -> None:
     found, _ = run(rule=PAPER)
-    runner = Bench(store)
+    runner = Runner(store)
     classes = runner.encoder(encoder).encode([f"a photo of a {name}" for name in Cars().classes]).vectors
     images = open_image_encoder(encoder)
     for one in found.predictions:
@@ -60,7 +59,7 @@ def test_the_prediction_is_the_mean_of_both_standardised_scores(run, encoder: En
         assert one.predicted == int(expected.argmax())
         assert [one.score, *(score for _, score in one.top5[1:])] == pytest.approx(sorted(expected)[::-1], abs=1e-5)
         assert one.margin == pytest.approx(sorted(expected)[-1] - sorted(expected)[-2], abs=1e-5)
-        assert one.rung == "similarity"
+        assert one.decided_by == "similarity"
 
 
 def test_without_the_option_nothing_changes(run) -> None:
@@ -74,7 +73,7 @@ def test_without_the_option_nothing_changes(run) -> None:
 
 def test_a_class_name_still_decides(run) -> None:
     found, _ = run()
-    assert [(one.rung, one.predicted) for one in found.predictions[::3]] == [("exact", 0)] * 3
+    assert [(one.decided_by, one.predicted) for one in found.predictions[::3]] == [("exact", 0)] * 3
     for one in found.predictions:
         assert one.margin == pytest.approx(one.score - one.top5[1][1], abs=1e-6)
 
@@ -143,7 +142,7 @@ def test_single_images_are_refused_in_a_line(tmp_path: Path) -> None:
         Classifier("embedded", ["a", "b", "c"], method=METHOD, store=tmp_path / "single")
 
 
-def test_the_command_line_runs_it_and_scores_it_again(tlac_command, weights: Path, pets: Path) -> None:  # noqa: F811
+def test_the_command_line_runs_it_and_scores_it_again(tlac_command, weights: Path, pets: Path) -> None:
     given = ("--backend", "embedded", "--encoder", f"open_clip:tlac-tiny/{weights}", "--dataset", f"folder:{pets}")
     shown = tlac_command("bench", *given, "--method", METHOD, "--json")
     assert shown.code == 0, shown.err

@@ -15,7 +15,7 @@ from tlac.cache.store import Store
 from tlac.config.schemas import Backend, BackendSpec
 from tlac.errors import SampleError, UsageError
 from tlac.evaluation.rescore import Rescoring, rescore
-from tlac.evaluation.runner import Bench
+from tlac.evaluation.runner import Runner
 from tlac.results.folder import read_run
 from tlac.results.record import Run
 from tlac.scoring.matching import find_rule
@@ -40,7 +40,7 @@ def run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         lmm = FakeLMM(reply)
         monkeypatch.setattr("tlac.evaluation.runner.open_lmm", lambda backend: lmm)
         given = {"dataset": Many(), "method": method, **changes}
-        return Bench(store).run(replace(SPEC, **given), tmp_path / "runs"), lmm
+        return Runner(store).run(replace(SPEC, **given), tmp_path / "runs"), lmm
 
     return ran
 
@@ -50,7 +50,7 @@ METHODS = ("tlac-shortlist:k=3", "tlac-relook:k=3", "slac-fused", "vote")
 
 def settings(method: str) -> dict:
     other = Backend("other", "other.yaml", BackendSpec(adapter="fake", model="n"))
-    return {"panel": (other,)} if method == "vote" else {}
+    return {"ensemble": (other,)} if method == "vote" else {}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -105,13 +105,13 @@ def test_a_shortlist_shows_stage_2_the_nearest_classes_alone_in_class_order(run)
     shown = {request.choice.answer: request for request in lmm.asked if request.stage == "stage2"}
     assert shown.keys() == {"an ancient vehicle", "a big truck"}
     request = shown["a big truck"]
-    assert len(request.choice.offered) == 3
-    assert list(request.choice.offered) == sorted(request.choice.offered)
+    assert len(request.choice.candidates) == 3
+    assert list(request.choice.candidates) == sorted(request.choice.candidates)
     text = request.messages[0].parts[0].text
     listed = [name for name in Many().classes if f"\n{name}\n" in text]
-    assert listed == [Many().classes[index] for index in request.choice.offered]
+    assert listed == [Many().classes[index] for index in request.choice.candidates]
     truck = found.predictions[2]
-    assert truck.shortlist == request.choice.offered
+    assert truck.shortlist == request.choice.candidates
     assert found.metrics.shortlist.n == 6
     assert found.metrics.shortlist.mean_size == 3
     held = [one.label in one.shortlist for one in found.predictions if one.shortlist]
@@ -123,11 +123,11 @@ def test_a_choice_stays_an_index_into_the_datasets_classes(run) -> None:
         if request.stage == "stage1":
             return answer(request)
         numbers = [line.partition(":")[0] for line in request.messages[0].parts[0].text.splitlines() if ": " in line]
-        assert [int(number) for number in numbers] == list(request.choice.offered)
+        assert [int(number) for number in numbers] == list(request.choice.candidates)
         return json.dumps({"class_index": numbers[-1]})
 
     found, _ = run("tlac-shortlist:k=2", pick_last, backend=INDEXED, stage2_backend=INDEXED)
-    chosen = {one.sample: one for one in found.predictions if one.rung == "choice"}
+    chosen = {one.sample: one for one in found.predictions if one.decided_by == "choice"}
     assert len(chosen) == 6
     assert all(one.predicted == one.shortlist[-1] for one in chosen.values())
 
@@ -162,10 +162,10 @@ def test_a_doubtful_sample_is_looked_at_again(run, below: str, looks: int) -> No
     with_image = [request for request in second if isinstance(request.messages[0].parts[0], ImagePart)]
     # without the image an answer is asked about once, with it every image is
     assert (len(second), len(with_image)) == ((6, 6) if looks else (2, 0))
-    assert found.metrics.shortlist.looked_again == looks
-    assert sum(one.looked_again for one in found.predictions) == looks
-    assert all(len(request.choice.offered) == 3 for request in second)
-    assert [one.rung for one in found.predictions[:3]] == ["exact", "choice", "choice"]
+    assert found.metrics.shortlist.stage2_with_image == looks
+    assert sum(one.stage2_with_image for one in found.predictions) == looks
+    assert all(len(request.choice.candidates) == 3 for request in second)
+    assert [one.decided_by for one in found.predictions[:3]] == ["exact", "choice", "choice"]
 
 
 def test_fused_views_are_asked_in_two_wordings_and_scored_as_one(run) -> None:
@@ -204,11 +204,11 @@ def test_backends_vote_and_each_is_paid_once(run) -> None:
             return "zebra" if request.model == "m" else "a big truck"
         return "lorry"
 
-    found, lmm = run("vote", disagree, panel=others)
+    found, lmm = run("vote", disagree, ensemble=others)
     assert {one.predicted for one in found.predictions} == {2}
     assert found.predictions[0].votes == (3, 2, 2)
     assert found.record.backend == "fake+second+third"
-    assert found.record.panel == ("second", "third")
+    assert found.record.ensemble == ("second", "third")
     assert {"panel second", "panel third"} <= found.record.digests.keys()
     assert found.record.cost_usd == pytest.approx(0.001 * len(lmm.asked))
     assert len(lmm.asked) == 3 * 9 + 2
@@ -218,7 +218,7 @@ def test_backends_vote_and_each_is_paid_once(run) -> None:
     ("method", "changes", "complaint"),
     [
         ("vote", {}, "give --backend more than once"),
-        ("vote", {"panel": (BACKEND,), "shuffle_classes": 1}, "no --shuffle-classes"),
+        ("vote", {"ensemble": (BACKEND,), "shuffle_classes": 1}, "no --shuffle-classes"),
         ("tlac-shortlist", {"order_trials": 2}, "--order-trials"),
     ],
 )
@@ -231,7 +231,7 @@ def test_what_does_not_go_together_is_said_before_anybody_is_asked(
 
 def test_aliases_decide_by_name_and_are_kept_for_scoring_again(run, store: Store, tmp_path: Path) -> None:
     first, lmm = run("tlac", aliases={"lorry": ("big truck",)})
-    assert [one.rung for one in first.predictions[:3]] == ["exact", "choice", "exact"]
+    assert [one.decided_by for one in first.predictions[:3]] == ["exact", "choice", "exact"]
     assert {request.choice.answer for request in lmm.asked if request.stage == "stage2"} == {"an ancient vehicle"}
     assert "aliases" in first.record.digests
     assert rescore(first.folder, store, Rescoring(), tmp_path).predictions == first.predictions
@@ -247,18 +247,18 @@ def test_several_templates_are_averaged(run) -> None:
 
 def test_the_paper_rule_scores_the_choice_from_a_shortlist(run) -> None:
     found, _ = run("tlac-shortlist:k=3", rule=find_rule("paper"))
-    assert {one.rung for one in found.predictions} == {"similarity"}
+    assert {one.decided_by for one in found.predictions} == {"similarity"}
     assert found.metrics.shortlist.n == 9
 
 
 def test_a_shortlist_run_tells_how_many_known_choices_from_the_whole_list_it_holds(run) -> None:
     blind, _ = run("tlac-shortlist:k=2")
-    assert (blind.record.full_choices.known, blind.record.full_choices.inside) == (0, 0)
+    assert (blind.record.shortlist_recall.known, blind.record.shortlist_recall.inside) == (0, 0)
     full, _ = run("tlac")
-    assert full.record.full_choices is None
+    assert full.record.shortlist_recall is None
     told, lmm = run("tlac-shortlist:k=2")
     assert lmm.asked == []
-    chosen = {one.sample: one.predicted for one in full.predictions if one.rung == "choice"}
+    chosen = {one.sample: one.predicted for one in full.predictions if one.decided_by == "choice"}
     inside = sum(chosen[one.sample] in one.shortlist for one in told.predictions if one.shortlist)
-    assert (told.record.full_choices.known, told.record.full_choices.inside) == (6, inside)
+    assert (told.record.shortlist_recall.known, told.record.shortlist_recall.inside) == (6, inside)
     assert read_run(told.folder).record == told.record

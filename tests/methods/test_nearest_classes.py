@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.fakes import LetterEncoder
 from tlac.errors import EncoderUnavailableError
-from tlac.methods.base import Nearness, Proposer
+from tlac.methods.base import NearestClasses, NearestClassFinder
 from tlac.scoring.matching import find_rule
 from tlac.scoring.scorer import Scorer
 from tlac.types import Encoding
@@ -16,27 +16,27 @@ from tlac.types import Encoding
 CLASSES = ("red car", "old car", "lorry", "zebra")
 
 
-def proposer(encoder: LetterEncoder, aliases: dict[str, tuple[str, ...]] | None = None) -> Proposer:
-    return Proposer(Scorer(CLASSES, encoder, find_rule("ladder"), "{}", aliases))
+def finder(encoder: LetterEncoder, aliases: dict[str, tuple[str, ...]] | None = None) -> NearestClassFinder:
+    return NearestClassFinder(Scorer(CLASSES, encoder, find_rule("ladder"), "{}", aliases))
 
 
 def test_the_nearest_classes_come_best_first() -> None:
-    near = asyncio.run(proposer(LetterEncoder()).nearest("a zebra.", 2))
+    near = asyncio.run(finder(LetterEncoder()).nearest("a zebra.", 2))
     assert near.indices[0] == 3
     assert len(near.indices) == 2
     assert near.scores[0] > near.scores[1]
 
 
 def test_more_classes_than_there_are_gives_all() -> None:
-    assert sorted(asyncio.run(proposer(LetterEncoder()).nearest("a zebra.", 99)).indices) == [0, 1, 2, 3]
+    assert sorted(asyncio.run(finder(LetterEncoder()).nearest("a zebra.", 99)).indices) == [0, 1, 2, 3]
 
 
 def test_an_answer_without_words_is_near_to_nothing() -> None:
-    assert asyncio.run(proposer(LetterEncoder()).nearest("?!", 2)) == Nearness((), ())
+    assert asyncio.run(finder(LetterEncoder()).nearest("?!", 2)) == NearestClasses((), ())
 
 
 def test_an_alias_brings_its_class_near() -> None:
-    near = asyncio.run(proposer(LetterEncoder(), {"lorry": ("truck",)}).nearest("truck", 1))
+    near = asyncio.run(finder(LetterEncoder(), {"lorry": ("truck",)}).nearest("truck", 1))
     assert near.indices == (2,)
     assert near.scores == (1.0,)
 
@@ -52,7 +52,7 @@ def test_encoding_leaves_the_event_loop_and_takes_together_what_waits() -> None:
             return super().encode(texts)
 
     async def ask() -> None:
-        one = proposer(Watched())
+        one = finder(Watched())
         await asyncio.gather(*(one.nearest(f"a lorry {letter}", 2) for letter in "abcabc"))
         await one.nearest("a lorry a", 2)
 
@@ -69,7 +69,7 @@ def test_an_encoder_that_fails_fails_every_one_who_waits() -> None:
             raise EncoderUnavailableError("no weights")
 
     async def ask() -> list[object]:
-        one = proposer(Broken())
+        one = finder(Broken())
         return await asyncio.gather(*(one.nearest(text, 2) for text in ("car", "lorry")), return_exceptions=True)
 
     assert [type(found) for found in asyncio.run(ask())] == [EncoderUnavailableError] * 2
@@ -81,6 +81,6 @@ def test_an_encoder_that_fails_fails_every_one_who_waits() -> None:
 )
 def test_the_relative_margin_does_not_depend_on_the_encoders_scale(scores: tuple[float, ...], margin: float) -> None:
     indices = tuple(range(len(scores)))
-    assert Nearness(indices, scores).relative_margin == pytest.approx(margin)
+    assert NearestClasses(indices, scores).relative_margin == pytest.approx(margin)
     squeezed = tuple(0.9 + score / 10 for score in scores)
-    assert Nearness(indices, squeezed).relative_margin == pytest.approx(margin)
+    assert NearestClasses(indices, squeezed).relative_margin == pytest.approx(margin)

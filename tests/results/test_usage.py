@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tlac.results.usage import StageCalls, count_spending
+from tlac.results.usage import StageCalls, count_usage
 from tlac.types import LMMResponse, Outcome, Stage, Transcript, Turn, Usage
 
 
@@ -17,7 +17,7 @@ def transcript(*turns: Turn) -> Transcript:
 
 
 def test_an_answer_that_serves_two_samples_is_paid_for_once() -> None:
-    spending = count_spending(
+    spending = count_usage(
         [transcript(turn("stage1", "a"), turn("stage2", "c")), transcript(turn("stage1", "b"), turn("stage2", "c"))]
     )
     assert (spending.calls.stage1, spending.calls.stage2) == (StageCalls(2, 0), StageCalls(1, 1))
@@ -26,11 +26,11 @@ def test_an_answer_that_serves_two_samples_is_paid_for_once() -> None:
 
 
 def test_stored_answers_cost_nothing_now_and_something_once() -> None:
-    spending = count_spending([transcript(turn("stage1", "a", from_store=True))])
+    spending = count_usage([transcript(turn("stage1", "a", from_store=True))])
     assert (spending.calls.stage1, spending.cost_usd, spending.answers_cost_usd) == (StageCalls(0, 1), 0, 0.5)
     assert spending.tokens.prompt == 0
 
 
 def test_a_cost_with_an_unknown_part_is_unknown() -> None:
-    spending = count_spending([transcript(turn("stage1", "a", cost=None)), transcript(turn("stage1", "b"))])
+    spending = count_usage([transcript(turn("stage1", "a", cost=None)), transcript(turn("stage1", "b"))])
     assert (spending.cost_usd, spending.answers_cost_usd) == (None, None)

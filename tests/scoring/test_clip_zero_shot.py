@@ -34,7 +34,7 @@ def test_the_class_with_the_nearest_vector_wins(store: Store) -> None:
     scored, told = score(store)
     assert [prediction.predicted for prediction in scored.predictions] == [shown(sample) for sample in SAMPLES]
     first = scored.predictions[0]
-    assert (first.sample, first.label, first.rung, first.score) == ("0.png", 0, "similarity", 1.0)
+    assert (first.sample, first.label, first.decided_by, first.score) == ("0.png", 0, "similarity", 1.0)
     assert first.margin == pytest.approx(1.0 - first.top5[1][1])
     assert first.answer is None
     assert [transcript.sample for transcript in told] == [sample.id for sample in SAMPLES]

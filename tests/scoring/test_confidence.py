@@ -33,9 +33,9 @@ LEARNT = Calibration({"choice": 2.0, "similarity": 0.0}, 0.5, 0.1, 100)
         ({}, 2 / 3),
         ({"words": (3,)}, 3 / 4),
         ({"words": (1,)}, 2 / 4),
-        ({"rung": "choice", "margin": 0.1}, 3 / 4),
-        ({"rung": "choice", "margin": -0.1}, 2 / 4),
-        ({"rung": "exact", "margin": 0.1, "words": (3, 4)}, 4 / 5),
+        ({"decided_by": "choice", "margin": 0.1}, 3 / 4),
+        ({"decided_by": "choice", "margin": -0.1}, 2 / 4),
+        ({"decided_by": "exact", "margin": 0.1, "words": (3, 4)}, 4 / 5),
         ({"votes": (3, 3, 1)}, 3 / 5),
         ({"votes": (3, None)}, 2 / 4),
     ],
@@ -46,8 +46,8 @@ def test_agreement_counts_the_witnesses_that_name_the_same_class(changes: dict, 
 
 def test_a_calibrated_confidence_is_the_logistic_of_level_and_margin() -> None:
     assert confidence_of(ONE, LEARNT) == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-6)
-    assert confidence_of(replace(ONE, rung="choice"), LEARNT) == pytest.approx(1 / (1 + math.exp(-3)), abs=1e-6)
-    assert confidence_of(replace(ONE, rung="exact"), LEARNT) == pytest.approx(1 / (1 + math.exp(-1.5)), abs=1e-6)
+    assert confidence_of(replace(ONE, decided_by="choice"), LEARNT) == pytest.approx(1 / (1 + math.exp(-3)), abs=1e-6)
+    assert confidence_of(replace(ONE, decided_by="exact"), LEARNT) == pytest.approx(1 / (1 + math.exp(-1.5)), abs=1e-6)
     flat = replace(LEARNT, temperature=None)
     assert confidence_of(ONE, flat) == 0.5
 
@@ -92,10 +92,10 @@ def test_a_margin_that_speaks_against_its_class_is_left_out() -> None:
 
 
 def test_a_rung_that_was_always_right_is_not_called_certain() -> None:
-    predictions = [replace(ONE, rung="exact")] * 20 + [replace(ONE, predicted=1)] * 5 + [ONE] * 5
+    predictions = [replace(ONE, decided_by="exact")] * 20 + [replace(ONE, predicted=1)] * 5 + [ONE] * 5
     found = fit(predictions)
     assert found is not None
-    assert 0.5 < confidence_of(replace(ONE, rung="exact"), found) < 0.999  # type: ignore[operator]
+    assert 0.5 < confidence_of(replace(ONE, decided_by="exact"), found) < 0.999  # type: ignore[operator]
 
 
 def test_nothing_is_learnt_without_labels_or_from_one_outcome() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlac.errors import UnknownNameError
-from tlac.scoring.matching import RULES, ClassIndex, Ladder, Paper, apply_template, find_rule, normalise
+from tlac.scoring.matching import RULES, ClassIndex, LadderMatching, Paper, apply_template, find_rule, normalise
 from tlac.types import LMMResponse, Outcome
 
 CLASSES = ("tench", "missile", "great_white_shark", "missile", "T-shirt", "lion")
@@ -76,19 +76,19 @@ def test_a_choice_is_valid_only_when_it_names_a_listed_class(text: str, chosen: 
 
 
 def test_ladder_takes_an_exact_answer_before_any_choice() -> None:
-    verdict = Ladder().judge(answered("A lion."), answered("tench"), ClassIndex(CLASSES))
-    assert (verdict.index, verdict.rung) == (5, "exact")
+    verdict = LadderMatching().judge(answered("A lion."), answered("tench"), ClassIndex(CLASSES))
+    assert (verdict.index, verdict.decided_by) == (5, "exact")
 
 
 def test_ladder_takes_the_choice_when_the_answer_is_no_class_name() -> None:
-    verdict = Ladder().judge(answered("A big cat with a mane."), answered("Lion"), ClassIndex(CLASSES))
-    assert (verdict.index, verdict.rung, verdict.choice) == (5, "choice", "lion")
+    verdict = LadderMatching().judge(answered("A big cat with a mane."), answered("Lion"), ClassIndex(CLASSES))
+    assert (verdict.index, verdict.decided_by, verdict.choice) == (5, "choice", "lion")
 
 
 @pytest.mark.parametrize("choice", [answered("a cat"), LMMResponse(Outcome.REFUSED, "")])
 def test_ladder_falls_to_the_similarity_of_the_first_answer_when_the_choice_is_invalid(choice: LMMResponse) -> None:
-    verdict = Ladder().judge(answered("A big cat."), choice, ClassIndex(CLASSES))
-    assert (verdict.outcome, verdict.index, verdict.rung, verdict.text) == (
+    verdict = LadderMatching().judge(answered("A big cat."), choice, ClassIndex(CLASSES))
+    assert (verdict.outcome, verdict.index, verdict.decided_by, verdict.text) == (
         Outcome.ANSWERED,
         None,
         "similarity",
@@ -98,19 +98,19 @@ def test_ladder_falls_to_the_similarity_of_the_first_answer_when_the_choice_is_i
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 @pytest.mark.parametrize("outcome", [Outcome.REFUSED, Outcome.EMPTY, Outcome.TRUNCATED])
-def test_no_rule_makes_a_class_of_a_non_answer(rule: Ladder, outcome: Outcome) -> None:
+def test_no_rule_makes_a_class_of_a_non_answer(rule: LadderMatching, outcome: Outcome) -> None:
     verdict = rule.judge(LMMResponse(outcome, "lion", reason="blocked"), None, ClassIndex(CLASSES))
     assert (verdict.outcome, verdict.text, verdict.index, verdict.reason) == (outcome, None, None, "blocked")
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_an_answer_without_words_is_unparsed(rule: Ladder) -> None:
+def test_an_answer_without_words_is_unparsed(rule: LadderMatching) -> None:
     assert rule.judge(answered("...!"), None, ClassIndex(CLASSES)).outcome is Outcome.UNPARSED
 
 
 def test_paper_rule_scores_the_last_answer_without_full_stops_and_line_breaks() -> None:
     verdict = Paper().judge(answered("A lion."), answered("great_white\n_shark."), ClassIndex(CLASSES))
-    assert (verdict.text, verdict.index, verdict.rung) == ("great white shark", None, "similarity")
+    assert (verdict.text, verdict.index, verdict.decided_by) == ("great white shark", None, "similarity")
     assert Paper().judge(answered("A lion.\nIt rests."), None, ClassIndex(CLASSES)).text == "A lionIt rests"
 
 

@@ -12,9 +12,13 @@ from tlac.scoring.metrics import measure, wilson_interval
 from tlac.types import Outcome, Prediction
 
 
-def prediction(label: int | None, predicted: int | None, outcome: Outcome = Outcome.ANSWERED, rung: str = "exact"):
+def prediction(
+    label: int | None, predicted: int | None, outcome: Outcome = Outcome.ANSWERED, decided_by: str = "exact"
+):
     top = ((predicted, 0.9), (7, 0.5)) if predicted is not None else ()
-    return Prediction("s", "00", label, outcome, "x", None, rung if top else None, predicted, 0.9, 0.1, top, "k", None)
+    return Prediction(
+        "s", "00", label, outcome, "x", None, decided_by if top else None, predicted, 0.9, 0.1, top, "k", None
+    )
 
 
 @given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -85,9 +89,11 @@ def test_top5_counts_a_label_among_the_best() -> None:
 
 
 def test_rungs_are_measured_apart() -> None:
-    metrics = measure([prediction(0, 0), prediction(0, 1, rung="similarity"), prediction(2, 2, rung="similarity")])
-    assert metrics.by_rung["exact"].accuracy == 1.0
-    assert (metrics.by_rung["similarity"].n, metrics.by_rung["similarity"].accuracy) == (2, 0.5)
+    metrics = measure(
+        [prediction(0, 0), prediction(0, 1, decided_by="similarity"), prediction(2, 2, decided_by="similarity")]
+    )
+    assert metrics.by_decision["exact"].accuracy == 1.0
+    assert (metrics.by_decision["similarity"].n, metrics.by_decision["similarity"].accuracy) == (2, 0.5)
 
 
 def test_without_samples_or_labels_shares_are_undefined() -> None:

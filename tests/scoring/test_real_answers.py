@@ -14,7 +14,7 @@ from tlac.cache.pack import write_pack
 from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import load_backend, load_dataset_config, load_encoder_config
-from tlac.evaluation.runner import Bench, RunSpec
+from tlac.evaluation.runner import RunConfig, Runner
 from tlac.results.record import Run
 from tlac.scoring.matching import find_rule
 from tlac.types import Sample
@@ -39,13 +39,13 @@ class ImageNet100:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
     # one store for all: the class names are encoded once
     with Store(tmp_path_factory.mktemp("store")) as store:
-        yield Bench(store)
+        yield Runner(store)
 
 
-def replay(bench: Bench, shared: Path, tmp_path: Path, kind: str, matching: str, method: str) -> Run:
+def replay(bench: Runner, shared: Path, tmp_path: Path, kind: str, matching: str, method: str) -> Run:
     folder = shared / "lmm-answers"
     answers = read_answers(folder / "imagenet100.jsonl")
     for answer in answers:
@@ -57,7 +57,7 @@ def replay(bench: Bench, shared: Path, tmp_path: Path, kind: str, matching: str,
     backend = load_backend(f"pack:{pack}")
     dataset = ImageNet100(folder, answers, classes)
     encoder = load_encoder_config("minilm")
-    spec = RunSpec(backend, backend, dataset, method, encoder, prompts, find_rule(matching))
+    spec = RunConfig(backend, backend, dataset, method, encoder, prompts, find_rule(matching))
     return bench.run(spec, tmp_path / "runs", with_report=False)
 
 
@@ -67,22 +67,22 @@ def replay(bench: Bench, shared: Path, tmp_path: Path, kind: str, matching: str,
     [("sentence", "slac", 0.85), ("name", "slac", 0.86), ("sentence", "tlac", 0.95), ("name", "tlac", 0.92)],
 )
 def test_both_rules_give_the_known_figures(  # noqa: PLR0917
-    bench: Bench, shared: Path, tmp_path: Path, kind: str, matching: str, method: str, accuracy: float
+    bench: Runner, shared: Path, tmp_path: Path, kind: str, matching: str, method: str, accuracy: float
 ) -> None:
     run = replay(bench, shared, tmp_path, kind, matching, method)
     assert run.record.is_complete
     assert run.metrics.accuracy == pytest.approx(accuracy, abs=1e-12)
 
 
-def test_the_exact_rung_decides_54_names_and_saves_as_many_calls(bench: Bench, shared: Path, tmp_path: Path) -> None:
+def test_the_exact_rung_decides_54_names_and_saves_as_many_calls(bench: Runner, shared: Path, tmp_path: Path) -> None:
     run = replay(bench, shared, tmp_path, "name", "ladder", "tlac")
-    assert run.metrics.by_rung["exact"].n == 54
+    assert run.metrics.by_decision["exact"].n == 54
     stage2 = run.record.calls.stage2
     assert stage2.asked + stage2.from_store == 46
 
 
-def test_the_exact_rung_decides_no_sentence(bench: Bench, shared: Path, tmp_path: Path) -> None:
+def test_the_exact_rung_decides_no_sentence(bench: Runner, shared: Path, tmp_path: Path) -> None:
     run = replay(bench, shared, tmp_path, "sentence", "ladder", "tlac")
-    assert "exact" not in run.metrics.by_rung
+    assert "exact" not in run.metrics.by_decision
     stage2 = run.record.calls.stage2
     assert stage2.asked + stage2.from_store == 100

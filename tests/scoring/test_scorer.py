@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tests.support.fakes import LetterEncoder
-from tlac.scoring.matching import Ladder, Paper
+from tlac.scoring.matching import LadderMatching, Paper
 from tlac.scoring.scorer import Scorer
 from tlac.scoring.similarity import rank, similarities
 from tlac.types import Failure, LMMResponse, Outcome, Transcript, Turn
@@ -20,13 +20,13 @@ def transcript(answer: str, choice: str | None = None, sample: str = "s") -> Tra
     return Transcript(sample, "00", 0, Turn("stage1", "k1", LMMResponse(Outcome.ANSWERED, answer)), stage2)
 
 
-def score(*transcripts: Transcript, rule: Ladder | Paper | None = None, classes: tuple[str, ...] = CLASSES):
-    return Scorer(classes, LetterEncoder(), rule or Ladder(), "{}").score(transcripts)
+def score(*transcripts: Transcript, rule: LadderMatching | Paper | None = None, classes: tuple[str, ...] = CLASSES):
+    return Scorer(classes, LetterEncoder(), rule or LadderMatching(), "{}").score(transcripts)
 
 
 def test_similarity_decides_where_no_rung_did() -> None:
     (prediction,) = score(transcript("aaaa b")).predictions
-    assert (prediction.predicted, prediction.rung) == (0, "similarity")
+    assert (prediction.predicted, prediction.decided_by) == (0, "similarity")
     expected = (4 * 3 + 1) / np.sqrt((16 + 1 + 1) * (9 + 1))
     assert prediction.score == round(expected, 6)
     assert prediction.top5[0] == (0, prediction.score)
@@ -41,7 +41,7 @@ def test_ties_go_to_the_lower_index_with_no_margin() -> None:
 
 def test_a_choice_decides_and_its_margin_tells_that_the_words_point_elsewhere() -> None:
     (prediction,) = score(transcript("aaaa", choice="bbb")).predictions
-    assert (prediction.predicted, prediction.rung) == (1, "choice")
+    assert (prediction.predicted, prediction.decided_by) == (1, "choice")
     assert prediction.margin is not None
     assert prediction.margin < 0
     assert prediction.top5[0][0] == 1
@@ -66,7 +66,7 @@ def test_a_failed_second_stage_is_not_replaced_by_the_first() -> None:
 
 def test_each_distinct_text_is_encoded_once() -> None:
     encoder = LetterEncoder()
-    Scorer(CLASSES, encoder, Ladder(), "{}").score([transcript("b b"), transcript("b b"), transcript("c")])
+    Scorer(CLASSES, encoder, LadderMatching(), "{}").score([transcript("b b"), transcript("b b"), transcript("c")])
     assert sorted(encoder.encoded) == sorted(["b b", "c", *CLASSES])
 
 
@@ -81,7 +81,7 @@ def test_no_answers_need_no_encoder() -> None:
             raise AssertionError("encoded")
 
     failed = Transcript("s", None, 0, failure=Failure("call", "x"))
-    assert Scorer(CLASSES, Unavailable(), Ladder(), "{}").score([failed]).predictions[0].predicted is None
+    assert Scorer(CLASSES, Unavailable(), LadderMatching(), "{}").score([failed]).predictions[0].predicted is None
 
 
 @given(

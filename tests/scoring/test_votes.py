@@ -31,12 +31,12 @@ def test_each_member_has_a_transcript_of_its_own() -> None:
 def test_views_are_scored_together() -> None:
     verdict = fuse(views(turn("It is a car."), turn("a wagon", 1)), LADDER, INDEX)
     assert verdict.texts == ("It is a car", "a wagon")
-    assert (verdict.index, verdict.rung) == (None, "similarity")
+    assert (verdict.index, verdict.decided_by) == (None, "similarity")
 
 
 def test_a_view_that_names_a_class_decides_unless_another_names_another() -> None:
     verdict = fuse(views(turn("It is a car."), turn("lorry", 1)), LADDER, INDEX)
-    assert (verdict.index, verdict.rung) == (2, "exact")
+    assert (verdict.index, verdict.decided_by) == (2, "exact")
     assert verdict.texts == ("It is a car", "lorry")
     assert fuse(views(turn("red car"), turn("lorry", 1)), LADDER, INDEX).index is None
 

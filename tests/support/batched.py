@@ -18,9 +18,9 @@ from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, EncoderConfig, EncoderSpec
 from tlac.engines.batch.engine import BatchEngine
-from tlac.evaluation.runner import Bench, RunSpec
+from tlac.evaluation.runner import RunConfig, Runner
 from tlac.lmms.middleware.budget import Budget
-from tlac.lmms.middleware.stack import Care
+from tlac.lmms.middleware.stack import CallPolicy
 from tlac.results.record import Run
 from tlac.scoring.matching import find_rule
 from tlac.types import Outcome
@@ -42,9 +42,9 @@ def batching_emulator() -> Iterator[Emulator]:
         yield emulator
 
 
-def run_spec(backend: Backend, size: int = 9, method: str = "tlac") -> RunSpec:
+def run_spec(backend: Backend, size: int = 9, method: str = "tlac") -> RunConfig:
     encoder = EncoderConfig("letters", "letters", EncoderSpec(adapter="letters", model="letters"))
-    return RunSpec(backend, backend, Pictures(size), method, encoder, load_prompts("default"), find_rule("ladder"))
+    return RunConfig(backend, backend, Pictures(size), method, encoder, load_prompts("default"), find_rule("ladder"))
 
 
 class Party:
@@ -58,21 +58,21 @@ class Party:
         self.said: list[str] = []
         self.clock = SkippingClock()
 
-    def care(self, budget_usd: float | None = None) -> Care:
+    def policy(self, budget_usd: float | None = None) -> CallPolicy:
         budget = None if budget_usd is None else Budget(budget_usd)
-        return Care(budget, pacing=self.clock.pacing(), say=self.said.append)
+        return CallPolicy(budget, clock=self.clock.clock(), on_message=self.said.append)
 
-    def live(self, spec: RunSpec | None = None) -> Run:
+    def live(self, spec: RunConfig | None = None) -> Run:
         with Store(self.folder / "live-store") as store:
-            bench = Bench(store, care=self.care())
+            bench = Runner(store, policy=self.policy())
             return bench.run(spec or run_spec(self.backend), self.folder / "live", with_report=False)
 
     def batched(
-        self, spec: RunSpec | None = None, budget_usd: float | None = None, retry: tuple[Outcome, ...] = ()
+        self, spec: RunConfig | None = None, budget_usd: float | None = None, retry: tuple[Outcome, ...] = ()
     ) -> Run:
         with Store(self.folder / "store") as store:
-            care = self.care(budget_usd)
-            bench = Bench(store, care=care, retry=retry, engine=BatchEngine(store, care, retry))
+            policy = self.policy(budget_usd)
+            bench = Runner(store, policy=policy, retry=retry, engine=BatchEngine(store, policy, retry))
             return bench.run(spec or run_spec(self.backend), self.folder / "runs", with_report=False)
 
     @property

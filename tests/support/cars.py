@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tests.support.fakes import make_png
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, BackendSpec, EncoderConfig, EncoderSpec
-from tlac.evaluation.runner import RunSpec
+from tlac.evaluation.runner import RunConfig
 from tlac.scoring.matching import find_rule
 from tlac.types import LMMRequest, Sample
 
@@ -32,7 +32,7 @@ class Cars:
             yield Sample(f"{number}.png", make_png(number), number % 3)
 
 
-SPEC = RunSpec(
+SPEC = RunConfig(
     BACKEND,
     BACKEND,
     Cars(),

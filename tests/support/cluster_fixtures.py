@@ -16,7 +16,7 @@ from tests.support.emulator import Emulator
 from tests.support.fakes import make_png
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, load_encoder_config
-from tlac.evaluation.run_config import RunSpec
+from tlac.evaluation.run_config import RunConfig
 from tlac.scoring.matching import find_rule
 from tlac.types import Sample
 
@@ -33,9 +33,9 @@ def emulated_backend(emulator: Emulator, **limits: Any) -> Backend:
     return replace(backend, spec=msgspec.structs.replace(backend.spec, limits=changed))
 
 
-def spec_of(backend: Backend, dataset: Any, method: str) -> RunSpec:
+def spec_of(backend: Backend, dataset: Any, method: str) -> RunConfig:
     encoder, rule = load_encoder_config("minilm"), find_rule("ladder")
-    return RunSpec(backend, backend, dataset, method, encoder, load_prompts("default"), rule)
+    return RunConfig(backend, backend, dataset, method, encoder, load_prompts("default"), rule)
 
 
 class ImageFolder:

@@ -22,7 +22,7 @@ from tlac.cache.serialization import StoredAnswer
 from tlac.config.prompts import PromptSet, load_prompts
 from tlac.config.schemas import Backend, BackendSpec, load_dataset_config
 from tlac.hashing import request_document, response_key
-from tlac.methods.base import Interview, Respondent
+from tlac.methods.base import BoundLMM, TwoStagePrompter
 from tlac.runtime.aio import run
 from tlac.types import Image, LMMRequest, LMMResponse, Outcome, Turn
 
@@ -63,10 +63,10 @@ def entries(
     for answer in answers:
         for stage in ("stage1", "stage2"):
             recorded = _Recorded(answer[stage][kind])
-            respondent = Respondent(backend, recorded)
-            interview = Interview(respondent, respondent, prompts, classes, prompt)
+            bound_lmm = BoundLMM(backend, recorded)
+            prompter = TwoStagePrompter(bound_lmm, bound_lmm, prompts, classes, prompt)
             image = Image(answer["sha256"], b"")
-            asked = interview.describe(image) if stage == "stage1" else interview.choose(answer["stage1"][kind])
+            asked = prompter.ask_stage1(image) if stage == "stage1" else prompter.ask_stage2(answer["stage1"][kind])
             turn: Turn = run(asked)
             assert recorded.request is not None
             document = request_document(recorded.request)

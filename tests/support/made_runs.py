@@ -48,8 +48,10 @@ RECORD = RunRecord(
 def made_prediction(sample: str, label: int | None, predicted: int | None, **changes: object) -> Prediction:
     outcome = Outcome.ANSWERED if predicted is not None else Outcome.REFUSED
     top = ((predicted, 0.5),) if predicted is not None else ()
-    rung = "similarity" if predicted is not None else None
-    made = Prediction(sample, f"sha {sample}", label, outcome, "x", None, rung, predicted, 0.5, 0.1, top, "k", None)
+    decided_by = "similarity" if predicted is not None else None
+    made = Prediction(
+        sample, f"sha {sample}", label, outcome, "x", None, decided_by, predicted, 0.5, 0.1, top, "k", None
+    )
     return replace(made, **changes)  # type: ignore[arg-type]
 
 

@@ -47,7 +47,7 @@ def prediction(number: int, label: int, predicted: int | None, **changes: object
         outcome=Outcome.ANSWERED,
         answer=f"It looks like a {CLASSES[(predicted or 0) % len(CLASSES)]} to me",
         choice=CLASSES[(predicted or 0) % len(CLASSES)],
-        rung="choice" if number % 2 else "exact",
+        decided_by="choice" if number % 2 else "exact",
         predicted=predicted,
         score=score,
         margin=round(score - 0.5, 6),
@@ -66,7 +66,7 @@ def refusal(number: int, label: int) -> Prediction:
         outcome=Outcome.REFUSED,
         answer=None,
         choice=None,
-        rung=None,
+        decided_by=None,
         predicted=None,
         score=None,
         margin=None,
@@ -128,7 +128,7 @@ def hostile_run() -> ReportedRun:
         other = (place + 1) % len(classes)
         found.append(
             prediction(
-                place, place, other, sample=text, answer=text, choice=text, rung=text, words=(place,),
+                place, place, other, sample=text, answer=text, choice=text, decided_by=text, words=(place,),
                 top5=((other, 0.9), (place, 0.5)), stage1_key=text, stage2_key=text,
             )
         )  # fmt: skip

@@ -9,7 +9,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from tlac.lmms.middleware.clock import Pacing
+from tlac.lmms.middleware.clock import Clock
 
 ResultT = TypeVar("ResultT")
 
@@ -49,9 +49,9 @@ def now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-def virtual_pacing(seed: int = 0) -> Pacing:
+def virtual_clock(seed: int = 0) -> Clock:
     """The virtual clock, with a seeded draw."""
-    return Pacing(now=now_s, sleep=asyncio.sleep, uniform=random.Random(seed).uniform)
+    return Clock(now=now_s, sleep=asyncio.sleep, uniform=random.Random(seed).uniform)
 
 
 class SkippingClock:
@@ -71,6 +71,6 @@ class SkippingClock:
         self.skipped_s += wait_s
         await asyncio.sleep(0)
 
-    def pacing(self) -> Pacing:
+    def clock(self) -> Clock:
         """This clock, with a seeded draw."""
-        return Pacing(self.now, self.sleep, random.Random(0).uniform)
+        return Clock(self.now, self.sleep, random.Random(0).uniform)

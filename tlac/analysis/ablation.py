@@ -12,7 +12,7 @@ from itertools import product
 
 import numpy as np
 
-from tlac.analysis.statistics import Difference
+from tlac.analysis.statistics import PairedDifference
 from tlac.errors import UsageError
 from tlac.results.record import Run
 from tlac.types import Float64Array
@@ -58,7 +58,7 @@ class Effect:
     level: str
     accuracy: float
     against: str | None
-    difference: Difference | None
+    difference: PairedDifference | None
     cells: int
 
 
@@ -112,10 +112,10 @@ def _hits(run: Run) -> Float64Array:
     return np.array([one.predicted == one.label for one in labelled], np.float64)
 
 
-def _interval(differences: Float64Array) -> Difference:
+def _interval(differences: Float64Array) -> PairedDifference:
     """The mean of (n,) differences in [-1, 1] and its interval: one image for and one against are added."""
     n = len(differences) + 2
     mean = float(differences.sum()) / n
     variance = (float((differences**2).sum()) + 2) / n - mean**2
     half = _Z95 * math.sqrt(variance / n)
-    return Difference(float(differences.mean()), max(-1.0, mean - half), min(1.0, mean + half))
+    return PairedDifference(float(differences.mean()), max(-1.0, mean - half), min(1.0, mean + half))

@@ -12,8 +12,8 @@ from itertools import combinations
 import numpy as np
 
 from tlac.analysis.statistics import (
-    Difference,
     Paired,
+    PairedDifference,
     cost_per_correct,
     holm,
     kappa,
@@ -50,7 +50,7 @@ class Pairing:
     first: int
     second: int
     paired: Paired
-    difference: Difference
+    difference: PairedDifference
     p: float
     p_holm: float
     kappa: float | None

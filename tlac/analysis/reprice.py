@@ -46,7 +46,7 @@ def reprice(folder: Path, store: Store) -> Repriced:
             f"{len(keys) - len(entries)} of {len(keys)} answers of {record.run} are not in the store {store.path}; "
             "name the run's own store with --store"
         )
-    names = {record.backend, record.stage2_backend, *record.panel}
+    names = {record.backend, record.stage2_backend, *record.ensemble}
     own = {spec.model: spec for name in sorted(names) if (spec := _spec_of(name)) is not None}
     prices = {model: _prices_of(model, own) for model in sorted({entry.request["model"] for entry in entries})}
     return Repriced(

@@ -33,7 +33,7 @@ class Paired:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class PairedDifference:
     """The first accuracy less the second, in [-1, 1], and its 95 % interval."""
 
     value: float
@@ -51,7 +51,7 @@ def pair(first: BoolArray, second: BoolArray) -> Paired:
     )
 
 
-def paired_difference(paired: Paired) -> Difference:
+def paired_difference(paired: Paired) -> PairedDifference:
     """The difference of two accuracies on the same samples, with Newcombe's interval; n >= 1.
 
     Method 10 of Newcombe, Statistics in Medicine 17 (1998) 2635: Wilson's intervals of both accuracies,
@@ -65,7 +65,7 @@ def paired_difference(paired: Paired) -> Difference:
     below = _combine(first - low1, high2 - second, phi)
     above = _combine(high1 - first, second - low2, phi)
     value = (b - c) / n
-    return Difference(value, max(-1.0, value - below), min(1.0, value + above))
+    return PairedDifference(value, max(-1.0, value - below), min(1.0, value + above))
 
 
 def _combine(one: float, other: float, phi: float) -> float:

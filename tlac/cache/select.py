@@ -109,7 +109,7 @@ _MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class KeyDifference:
     """A field in which two requests differ, such as "params.temperature", and both values as short JSON."""
 
     field: str
@@ -127,7 +127,7 @@ class Explanation:
     key: str
     is_stored: bool
     nearest: str | None
-    differences: tuple[Difference, ...]
+    differences: tuple[KeyDifference, ...]
 
 
 def explain(store: Store, request: dict[str, Any]) -> Explanation:
@@ -148,7 +148,7 @@ def explain(store: Store, request: dict[str, Any]) -> Explanation:
         return Explanation(key, False, None, ())
     stored = dict(_fields(entry.request))
     differences = [
-        Difference(field, *_shown(asked.get(field, _MISSING), stored.get(field, _MISSING)))
+        KeyDifference(field, *_shown(asked.get(field, _MISSING), stored.get(field, _MISSING)))
         for field in _differing(asked, stored)
     ]
     return Explanation(key, False, entry.key, tuple(differences))

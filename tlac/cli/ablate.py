@@ -14,8 +14,8 @@ from tlac.errors import IncompleteRunError
 if TYPE_CHECKING:
     from tlac.analysis.ablation import Effect, Levels
     from tlac.cli.progress import LiveView
-    from tlac.evaluation.run_config import RunSpec
-    from tlac.evaluation.runner import Bench
+    from tlac.evaluation.run_config import RunConfig
+    from tlac.evaluation.runner import Runner
     from tlac.results.record import Run
 
 
@@ -56,14 +56,14 @@ def ablate(**given: Any) -> None:
 
     from tlac.analysis.ablation import describe_cell, effects
     from tlac.cli.progress import show_runs
-    from tlac.evaluation.runner import Bench
+    from tlac.evaluation.runner import Runner
     from tlac.lmms.middleware.budget import Budget
-    from tlac.lmms.middleware.stack import Care
+    from tlac.lmms.middleware.stack import CallPolicy
 
     specs = _specs(given)
     budget = Budget(given["max_cost"]) if given["max_cost"] is not None else None
     with open_store(given["store"]) as store:
-        runner = Bench(store, given["offline"], Care(budget))
+        runner = Runner(store, given["offline"], CallPolicy(budget))
         with nullcontext() if given["as_json"] else show_runs(len(specs), given["max_cost"]) as view:
             runs = [_run(runner, spec, given["out"], view) for spec in specs]
     found = effects(runs)
@@ -74,12 +74,12 @@ def ablate(**given: Any) -> None:
         _print(runs, found)
 
 
-def _specs(given: dict[str, Any]) -> list[RunSpec]:
+def _specs(given: dict[str, Any]) -> list[RunConfig]:
     from tlac.config.method_options import open_method
     from tlac.config.prompts import load_prompts
     from tlac.config.registry import open_dataset
     from tlac.config.schemas import load_backend, load_dataset_config, load_encoder_config
-    from tlac.evaluation.run_config import RunSpec
+    from tlac.evaluation.run_config import RunConfig
     from tlac.scoring.matching import find_rule
 
     backend = load_backend(given["backend"])
@@ -88,7 +88,7 @@ def _specs(given: dict[str, Any]) -> list[RunSpec]:
     for method in levels.methods:
         open_method(method)
     return [
-        RunSpec(
+        RunConfig(
             backend,
             backend,
             dataset,
@@ -119,7 +119,7 @@ def _levels(given: dict[str, Any]) -> Levels:
     )
 
 
-def _run(runner: Bench, spec: RunSpec, out: Path, view: LiveView | None) -> Run:
+def _run(runner: Runner, spec: RunConfig, out: Path, view: LiveView | None) -> Run:
     order = "" if spec.shuffle_classes is None else f" order {spec.shuffle_classes}"
     title = f"{spec.method} {spec.prompts.name} {spec.encoder.name} {spec.rule.name}{order}"
     total = min(len(spec.dataset), spec.limit or len(spec.dataset))

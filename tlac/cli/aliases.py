@@ -40,9 +40,9 @@ def aliases(  # noqa: PLR0913, PLR0917 - one parameter per option
     from tlac.config.registry import open_dataset
     from tlac.config.schemas import load_backend, load_dataset_config
     from tlac.evaluation.aliases import ask_aliases
-    from tlac.evaluation.runner import Bench
+    from tlac.evaluation.runner import Runner
     from tlac.lmms.middleware.budget import Budget
-    from tlac.lmms.middleware.stack import Care
+    from tlac.lmms.middleware.stack import CallPolicy
     from tlac.runtime import aio
 
     config = load_dataset_config(dataset, root)
@@ -50,8 +50,8 @@ def aliases(  # noqa: PLR0913, PLR0917 - one parameter per option
     classes = config.spec.classes or open_dataset(config).classes
     asked = load_backend(backend)
     with open_store(store) as opened:
-        runner = Bench(opened, offline, Care(Budget(max_cost) if max_cost is not None else None))
-        found = aio.run(ask_aliases(classes, runner.respondent(asked), asked.spec.limits.concurrency))
+        runner = Runner(opened, offline, CallPolicy(Budget(max_cost) if max_cost is not None else None))
+        found = aio.run(ask_aliases(classes, runner.bound_lmm(asked), asked.spec.limits.concurrency))
     content = yaml.safe_dump({name: list(names) for name, names in found.items()}, allow_unicode=True, sort_keys=False)
     try:
         output.write_text(content, encoding="utf-8")

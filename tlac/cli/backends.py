@@ -51,14 +51,14 @@ def check_backend(name: str) -> None:
     from tlac.config.prompts import load_prompts
     from tlac.config.registry import open_lmm
     from tlac.config.schemas import load_backend
-    from tlac.methods.base import Interview, Respondent
+    from tlac.methods.base import BoundLMM, TwoStagePrompter
     from tlac.runtime import aio
 
     backend = load_backend(name)
-    respondent = Respondent(backend, open_lmm(backend))
-    interview = Interview(respondent, respondent, load_prompts("default"), ("red square", "green circle"))
+    bound_lmm = BoundLMM(backend, open_lmm(backend))
+    prompter = TwoStagePrompter(bound_lmm, bound_lmm, load_prompts("default"), ("red square", "green circle"))
     # one after the other: a key that is refused shows at the first stage
-    for stage, call in (("stage 1", _describe_a_square(interview)), ("stage 2", interview.choose("a red square"))):
+    for stage, call in (("stage 1", _describe_a_square(prompter)), ("stage 2", prompter.ask_stage2("a red square"))):
         try:
             response = aio.run(call).response
         except TlacError as error:
@@ -68,10 +68,10 @@ def check_backend(name: str) -> None:
         click.echo(f"{backend.name}: {stage}: {response.outcome} {words!r} in {response.latency_s:.2f} s, {cost}")
 
 
-async def _describe_a_square(interview: Any) -> Any:
+async def _describe_a_square(prompter: Any) -> Any:
     from tlac.images import identify
 
-    return await interview.describe(identify(_red_square(), "red square"))
+    return await prompter.ask_stage1(identify(_red_square(), "red square"))
 
 
 def _red_square() -> bytes:

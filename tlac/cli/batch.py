@@ -12,7 +12,7 @@ from tlac.errors import IncompleteRunError, TlacError, UsageError
 
 if TYPE_CHECKING:
     from tlac.engines.batch.journal import BatchRecord
-    from tlac.engines.batch.manager import Desk
+    from tlac.engines.batch.manager import BatchManager
 
 
 @click.group()
@@ -42,13 +42,13 @@ def status(store: Path | None, as_json: bool) -> None:
     from tlac.runtime import aio
 
     with open_store(store) as opened:
-        desk = _desk(opened)
-        rows = [_row(record, aio.run(_state(desk, record))) for record in desk.journal.records()]
+        manager = _manager(opened)
+        rows = [_row(record, aio.run(_state(manager, record))) for record in manager.journal.records()]
     if as_json:
         print_json(rows)
         return
     if not rows:
-        click.echo(f"no batches in {desk.journal.folder.parent}")
+        click.echo(f"no batches in {manager.journal.folder.parent}")
     for row in rows:
         _show(f"{row['id']}  {row['backend']}  {row['requests']:,} requests  {row['state']}  {_age(row['age_s'])} old")
 
@@ -68,12 +68,12 @@ def resume(store: Path | None) -> None:
     from tlac.runtime import aio
 
     with open_store(store) as opened:
-        desk = _desk(opened)
-        records = desk.journal.open_records()
+        manager = _manager(opened)
+        records = manager.journal.open_records()
         if not records:
-            click.echo(f"no batch is under way in {desk.journal.folder.parent}")
+            click.echo(f"no batch is under way in {manager.journal.folder.parent}")
         # one that can't be asked about leaves the others as they are
-        left = sum(aio.run(_advance(desk, record)) for record in records)
+        left = sum(aio.run(_advance(manager, record)) for record in records)
     if left:
         raise IncompleteRunError(f"{left} of {len(records)} batches are still open: `tlac batch resume` goes on")
 
@@ -97,34 +97,34 @@ def cancel(tag: str | None, all_of_them: bool, store: Path | None) -> None:
     if (tag is None) == (not all_of_them):
         raise UsageError("name one batch, as `tlac batch status` lists them, or give --all")
     with open_store(store) as opened:
-        desk = _desk(opened)
-        records = desk.journal.open_records() if tag is None else [desk.journal.find(tag)]
+        manager = _manager(opened)
+        records = manager.journal.open_records() if tag is None else [manager.journal.find(tag)]
         # as with `resume`, one that fails leaves the others
-        left = sum(not aio.run(_cancel(desk, record)) for record in records)
+        left = sum(not aio.run(_cancel(manager, record)) for record in records)
     if left:
         raise IncompleteRunError(f"{left} of {len(records)} batches could not be cancelled")
 
 
-def _desk(store: Any) -> Desk:
-    from tlac.engines.batch.manager import Desk
+def _manager(store: Any) -> BatchManager:
+    from tlac.engines.batch.manager import BatchManager
 
-    return Desk(store, say=lambda text: click.echo(f"tlac: {text}", err=True))
+    return BatchManager(store, on_message=lambda text: click.echo(f"tlac: {text}", err=True))
 
 
-async def _state(desk: Desk, record: BatchRecord) -> str:
+async def _state(manager: BatchManager, record: BatchRecord) -> str:
     if not record.is_open:
         failed = f", {len(record.failed):,} failed" if record.failed else ""
         return f"{record.status}, {record.answered:,} answered{failed}"
     try:
-        return (await desk.ask(record)).state
+        return (await manager.ask(record)).state
     except TlacError as error:
         return f"unknown: {error}"
 
 
-async def _advance(desk: Desk, record: BatchRecord) -> bool:
+async def _advance(manager: BatchManager, record: BatchRecord) -> bool:
     """Whether the batch is still open."""
     try:
-        found, status = await desk.advance(record)
+        found, status = await manager.advance(record)
     except TlacError as error:
         _show(f"{record.tag}: {error}")
         return True
@@ -138,14 +138,14 @@ async def _advance(desk: Desk, record: BatchRecord) -> bool:
     return found.is_open
 
 
-async def _cancel(desk: Desk, record: BatchRecord) -> bool:
+async def _cancel(manager: BatchManager, record: BatchRecord) -> bool:
     """Whether nothing more of the batch will be answered."""
     if not record.is_open:
         _show(f"{record.tag}: {record.status} already")
         return True
     try:
-        async with desk.hold():
-            found, status = await desk.cancel(record)
+        async with manager.hold():
+            found, status = await manager.cancel(record)
     except TlacError as error:
         _show(f"{record.tag}: {error}")
         return False

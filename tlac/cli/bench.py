@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from tlac.analysis.suite_table import Cell
     from tlac.config.schemas import Backend
     from tlac.config.suites import Suite
-    from tlac.evaluation.run_config import RunSpec
-    from tlac.evaluation.runner import Bench
+    from tlac.evaluation.run_config import RunConfig
+    from tlac.evaluation.runner import Runner
     from tlac.evaluation.suite_runner import Matrix, Plan
     from tlac.interfaces import Dataset
-    from tlac.lmms.middleware.stack import Care
+    from tlac.lmms.middleware.stack import CallPolicy
 
 
 @click.command()
@@ -116,7 +116,7 @@ def bench(**given: Any) -> None:
     """
     # here, not above: these import numpy
     from tlac.config.suites import load_suite
-    from tlac.evaluation.runner import Bench
+    from tlac.evaluation.runner import Runner
     from tlac.evaluation.suite_runner import raise_worst
 
     suites = [load_suite(name) for name in given["suites"]]
@@ -124,9 +124,9 @@ def bench(**given: Any) -> None:
         raise UsageError("nothing to run on: name a dataset with --dataset, or several with --suite samples")
     plan = _plan(given, suites)
     with open_store(given["store"]) as store:
-        care = _care(given)
-        engine = open_engine(given, store, care)
-        runner = Bench(store, given["offline"], care, _outcomes(given["retry"]), engine)
+        policy = _policy(given)
+        engine = open_engine(given, store, policy)
+        runner = Runner(store, given["offline"], policy, _outcomes(given["retry"]), engine)
         matrix = _matrix(given, runner, plan)
         matrix.check()
         cells = matrix.run()
@@ -155,11 +155,12 @@ def _plan(given: dict[str, Any], suites: list[Suite]) -> Plan:
     return Plan(parts, backends, stage2, without_lmm, given["root"], given["subset"], together)
 
 
-def _matrix(given: dict[str, Any], runner: Bench, plan: Plan) -> Matrix:
+def _matrix(given: dict[str, Any], runner: Runner, plan: Plan) -> Matrix:
+    from tlac.cli.progress import show_runs
     from tlac.config.prompts import load_prompts
     from tlac.config.schemas import load_encoder_config
     from tlac.evaluation.reuse import Finished
-    from tlac.evaluation.run_config import RunSpec
+    from tlac.evaluation.run_config import RunConfig
     from tlac.evaluation.suite_runner import Matrix
     from tlac.scoring.confidence import read_calibration
     from tlac.scoring.matching import find_rule, read_aliases
@@ -169,8 +170,8 @@ def _matrix(given: dict[str, Any], runner: Bench, plan: Plan) -> Matrix:
     aliases = read_aliases(given["aliases"]) if given["aliases"] else {}
     calibration = read_calibration(given["calibration"]) if given["calibration"] else None
 
-    def make_spec(backend: Backend | None, stage2: Backend | None, dataset: Dataset, method: str) -> RunSpec:
-        return RunSpec(
+    def make_spec(backend: Backend | None, stage2: Backend | None, dataset: Dataset, method: str) -> RunConfig:
+        return RunConfig(
             backend,
             stage2,
             dataset,
@@ -197,9 +198,8 @@ def _matrix(given: dict[str, Any], runner: Bench, plan: Plan) -> Matrix:
         out=given["out"],
         finished=Finished(given["out"]) if given["suites"] else None,
         retry=_outcomes(given["retry"]),
-        is_quiet=given["as_json"],
+        show_runs=None if given["as_json"] else lambda cells: show_runs(cells, given["max_cost"]),
         with_report=not given["no_report"],
-        cap_usd=given["max_cost"],
     )
 
 
@@ -228,12 +228,12 @@ def _show(cells: list[Cell], suites: list[Suite], as_json: bool) -> None:
             print_suite(suite, cells)
 
 
-def _care(given: dict[str, Any]) -> Care:
+def _policy(given: dict[str, Any]) -> CallPolicy:
     from tlac.lmms.middleware.budget import Budget
-    from tlac.lmms.middleware.stack import Care
+    from tlac.lmms.middleware.stack import CallPolicy
 
     budget = Budget(given["max_cost"]) if given["max_cost"] is not None else None
-    return Care(budget, given["concurrency"], say=lambda text: click.echo(f"tlac: {text}", err=True))
+    return CallPolicy(budget, given["concurrency"], on_message=lambda text: click.echo(f"tlac: {text}", err=True))
 
 
 def _outcomes(names: tuple[str, ...]) -> list[Any]:

@@ -61,7 +61,7 @@ def classify(images: tuple[str, ...], classes: str, as_json: bool, **given: Any)
         return
     for image, result in zip(images, results, strict=True):
         verdict = result.class_name or f"no answer ({result.outcome})"
-        score = f"  {result.score:.3f} by {result.rung}" if result.score is not None else ""
+        score = f"  {result.score:.3f} by {result.decided_by}" if result.score is not None else ""
         click.echo(f"{image}  {verdict}{score}  {' '.join((result.answer or '').split())!r}")
 
 
@@ -100,7 +100,7 @@ def match(file: Path, classes: str, encoder: str, matching: str, template: str) 
             "class_name": found.class_name,
             "score": found.score,
             "margin": found.margin,
-            "rung": found.rung,
+            "rung": found.decided_by,
         }
         click.echo(json.dumps({**row, **verdict}, ensure_ascii=False))
 

@@ -135,7 +135,9 @@ def _prepare_files(name: str, config: DatasetConfig, as_json: bool) -> None:
     if download.torchvision and not download.archives and not as_json:
         click.echo(f"{config.name}: its file lists no archives: torchvision fetches them, and begins a broken one anew")
     with show_downloads(as_json) as on_bytes:
-        prepared = prepare_dataset(config, on_bytes, say=lambda text: None if as_json else click.echo(text, err=True))
+        prepared = prepare_dataset(
+            config, on_bytes, on_message=lambda text: None if as_json else click.echo(text, err=True)
+        )
     if not as_json:
         click.echo(f"{config.name}: {_whereabouts(prepared.is_downloaded, prepared.folder)}")
         if prepared.steps:

@@ -13,10 +13,10 @@ from tlac.errors import UsageError
 
 if TYPE_CHECKING:
     from tlac.cache.store import Store
-    from tlac.evaluation.dry_run import Inquiry
+    from tlac.evaluation.dry_run import DryRun
     from tlac.evaluation.engine import Engine
     from tlac.interfaces import Dataset
-    from tlac.lmms.middleware.stack import Care
+    from tlac.lmms.middleware.stack import CallPolicy
 
 
 store_option = click.option(
@@ -85,7 +85,7 @@ def split_classes(text: str) -> list[str]:
         raise click.BadParameter(f"{path}: can't be read as text: {error}", param_hint="--classes") from error
 
 
-def read_inquiry(given: dict[str, Any]) -> tuple[Inquiry, Dataset]:
+def read_inquiry(given: dict[str, Any]) -> tuple[DryRun, Dataset]:
     """The inquiry and dataset that --backend, --dataset, --method, --prompts, --matching and --data name.
 
     Raises UnknownNameError, ConfigError, InputError.
@@ -93,11 +93,11 @@ def read_inquiry(given: dict[str, Any]) -> tuple[Inquiry, Dataset]:
     from tlac.config.prompts import load_prompts
     from tlac.config.registry import open_dataset
     from tlac.config.schemas import load_backend, load_dataset_config
-    from tlac.evaluation.dry_run import Inquiry
+    from tlac.evaluation.dry_run import DryRun
     from tlac.scoring.matching import find_rule
 
     backend = load_backend(given["backend"])
-    inquiry = Inquiry(backend, backend, given["method"], load_prompts(given["prompts"]), find_rule(given["matching"]))
+    inquiry = DryRun(backend, backend, given["method"], load_prompts(given["prompts"]), find_rule(given["matching"]))
     return inquiry, open_dataset(load_dataset_config(given["dataset"], given.get("root")))
 
 
@@ -128,7 +128,7 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def open_engine(given: dict[str, Any], store: Store, care: Care) -> Engine | None:
+def open_engine(given: dict[str, Any], store: Store, policy: CallPolicy) -> Engine | None:
     """What the options ask for; None for this process. Raises UsageError for options that don't go together."""
     is_ray = given["engine"] == "ray"
     if not is_ray and (given["ray_address"] or given["parallelism"]):
@@ -138,20 +138,20 @@ def open_engine(given: dict[str, Any], store: Store, care: Care) -> Engine | Non
     if (is_ray or given["batch"]) and given["order_trials"]:
         raise UsageError("--order-trials asks from this process: run it by itself, after --engine ray or --batch")
     if is_ray:
-        return _ray(given, store, care)
-    return _batch(given, store, care) if given["batch"] else None
+        return _ray(given, store, policy)
+    return _batch(given, store, policy) if given["batch"] else None
 
 
-def _ray(given: dict[str, Any], store: Store, care: Care) -> Engine:
+def _ray(given: dict[str, Any], store: Store, policy: CallPolicy) -> Engine:
     from tlac.engines.ray.engine import RayEngine
     from tlac.types import Outcome
 
     retry = [Outcome(name) for name in given["retry"]]
-    return RayEngine(store, care, given["ray_address"], given["parallelism"], retry)
+    return RayEngine(store, policy, given["ray_address"], given["parallelism"], retry)
 
 
-def _batch(given: dict[str, Any], store: Store, care: Care) -> Engine:
+def _batch(given: dict[str, Any], store: Store, policy: CallPolicy) -> Engine:
     from tlac.engines.batch.engine import BatchEngine
     from tlac.types import Outcome
 
-    return BatchEngine(store, care, [Outcome(name) for name in given["retry"]])
+    return BatchEngine(store, policy, [Outcome(name) for name in given["retry"]])

@@ -92,7 +92,7 @@ class LiveView:
             self._place += 1
 
     def advance(self, transcript: Transcript) -> None:
-        """See tlac.evaluation.collect.GatherProgress."""
+        """See tlac.evaluation.collect.CollectProgress."""
         tally = self._tally
         if tally is None:
             return

@@ -121,7 +121,7 @@ def calibrate(runs: tuple[Path, ...], output: Path, as_json: bool) -> None:
     if as_json:
         print_json({"output": str(output), **asdict(found)})
         return
-    for rung, level in found.level.items():
-        click.echo(f"{rung or 'clip'}: {1 / (1 + 2.718281828459045**-level):.3f} at margin 0")
+    for decided_by, level in found.level.items():
+        click.echo(f"{decided_by or 'clip'}: {1 / (1 + 2.718281828459045**-level):.3f} at margin 0")
     temperature = "the margin says nothing" if found.temperature is None else f"temperature {found.temperature:g}"
     click.echo(f"{temperature}; learnt from {found.n:,} predictions; {output}")

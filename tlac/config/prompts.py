@@ -74,7 +74,7 @@ def _choice_parts(words: Stage2Prompts, task: ChoiceTask) -> tuple[TextPart, Tex
         prefix, question = words.prefix, words.question
     # replace, not str.format: answers and class names may hold braces; a list of its own is no shared prefix
     return (
-        TextPart(prefix.replace("{classes}", listing), is_prefix=task.offered is None),
+        TextPart(prefix.replace("{classes}", listing), is_prefix=task.candidates is None),
         TextPart(question.replace("{answer}", task.answer)),
     )
 

@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 
-from tlac.methods.base import Respondent
+from tlac.methods.base import BoundLMM
 from tlac.scoring.matching import normalise
 from tlac.types import LMMRequest, Message, Outcome, TextPart
 
@@ -23,22 +23,22 @@ _PROMPT = (
 )
 
 
-async def ask_aliases(classes: Sequence[str], respondent: Respondent, concurrency: int) -> dict[str, tuple[str, ...]]:
+async def ask_aliases(classes: Sequence[str], bound_lmm: BoundLMM, concurrency: int) -> dict[str, tuple[str, ...]]:
     """Further names of each class that has some. A refusal or an empty answer gives none. Raises CallError."""
     places = asyncio.Semaphore(max(1, concurrency))
 
     async def ask(name: str) -> tuple[str, ...]:
-        backend = respondent.backend
+        backend = bound_lmm.backend
         words = _PROMPT.replace("{name}", name.replace("_", " "))
         request = LMMRequest(
             stage="stage2",
             model=backend.spec.model,
             messages=(Message("user", (TextPart(words),)),),
-            params=respondent.params("stage2"),
+            params=bound_lmm.params("stage2"),
             revision=backend.spec.revision,
         )
         async with places:
-            response = (await respondent.answer(request)).response
+            response = (await bound_lmm.answer(request)).response
         return read_names(response.text, name) if response.outcome is Outcome.ANSWERED else ()
 
     names = list(dict.fromkeys(classes))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from tlac.errors import CallError, UsageError
-from tlac.methods.base import Interview
+from tlac.methods.base import TwoStagePrompter
 from tlac.results.record import OrderTrials
 from tlac.scoring.matching import ClassIndex
 from tlac.types import Failure, Prediction, Transcript, Turn
@@ -48,8 +48,8 @@ def _restore(transcript: Transcript, order: Sequence[int], index: ClassIndex) ->
     if transcript.stage2 is None:
         return transcript
     turn = transcript.stage2
-    if turn.offered is not None:
-        turn = replace(turn, offered=tuple(sorted(order[place] for place in turn.offered)))
+    if turn.candidates is not None:
+        turn = replace(turn, candidates=tuple(sorted(order[place] for place in turn.candidates)))
     # without names only a choice by index is read; a choice by name means the same in any order
     shown = index.read_choice(turn.response.text)
     if shown is not None:
@@ -59,9 +59,9 @@ def _restore(transcript: Transcript, order: Sequence[int], index: ClassIndex) ->
 
 
 async def choose_again(
-    transcripts: Iterable[Transcript], interview: Interview, concurrency: int
+    transcripts: Iterable[Transcript], prompter: TwoStagePrompter, concurrency: int
 ) -> tuple[Transcript, ...]:
-    """The transcripts that had a stage 2, with another in its place: that of `interview`, whose list is rotated.
+    """The transcripts that had a stage 2, with another in its place: that of `prompter`, whose list is rotated.
 
     Each distinct answer is asked about once. Where a call fails, the transcript has a `failure`.
     """
@@ -76,7 +76,7 @@ async def choose_again(
     async def choose(answer: str) -> Turn | Failure:
         async with places:
             try:
-                return await interview.choose(answer)
+                return await prompter.ask_stage2(answer)
             except CallError as error:
                 return Failure("call", str(error))
 

@@ -14,16 +14,16 @@ from typing import Protocol, TypeAlias
 
 from tlac import images
 from tlac.errors import CallError, InputError, MissingAnswersError, PermanentError, SampleError
-from tlac.methods.base import Interview, Method
-from tlac.results.usage import Ledger
-from tlac.runtime.spooled_list import Spool
+from tlac.methods.base import Method, TwoStagePrompter
+from tlac.results.usage import UsageLedger
+from tlac.runtime.spooled_list import SpilledList
 from tlac.types import Failure, Image, Sample, Transcript, Turn
 
 Identify: TypeAlias = Callable[["Path | bytes", str], Awaitable[Image]]
 """Gives the image behind a sample's source, which has that name in complaints. Raises InputError."""
 
 
-class GatherProgress(Protocol):
+class CollectProgress(Protocol):
     """Told of each sample as it is done."""
 
     def advance(self, transcript: Transcript) -> None:
@@ -32,7 +32,7 @@ class GatherProgress(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
+class Collected:
     """Transcripts in the order of the samples; `stopped` says why asking ended early, else it is None."""
 
     transcripts: tuple[Transcript, ...]
@@ -61,27 +61,27 @@ async def _identify(source: Path | bytes, name: str) -> Image:
     return await asyncio.to_thread(images.identify, source, name)
 
 
-async def gather(
+async def collect(
     samples: Iterable[Sample],
-    interview: Interview,
+    prompter: TwoStagePrompter,
     method: Method,
     concurrency: int,
-    progress: GatherProgress | None = None,
+    progress: CollectProgress | None = None,
     identify: Identify = _identify,
-) -> Gathered:
-    """As `gather_into`, with the transcripts of all samples at once."""
+) -> Collected:
+    """As `collect_into`, with the transcripts of all samples at once."""
     transcripts: list[Transcript] = []
-    stopped = await gather_into(transcripts.append, samples, interview, method, concurrency, progress, identify)
-    return Gathered(tuple(transcripts), stopped)
+    stopped = await collect_into(transcripts.append, samples, prompter, method, concurrency, progress, identify)
+    return Collected(tuple(transcripts), stopped)
 
 
-async def gather_into(  # noqa: PLR0913, PLR0917 - what is asked, how, and who hears of it
+async def collect_into(  # noqa: PLR0913, PLR0917 - what is asked, how, and who hears of it
     keep: Callable[[Transcript], None],
     samples: Iterable[Sample],
-    interview: Interview,
+    prompter: TwoStagePrompter,
     method: Method,
     concurrency: int,
-    progress: GatherProgress | None = None,
+    progress: CollectProgress | None = None,
     identify: Identify = _identify,
 ) -> str | None:
     """Ask `method`'s questions about every sample, for `concurrency` calls in flight; give `keep` the transcripts in
@@ -103,7 +103,7 @@ async def gather_into(  # noqa: PLR0913, PLR0917 - what is asked, how, and who h
                     sample.id, None, sample.label, failure=Failure("stopped", f"not asked: {state.stopped}")
                 )
             else:
-                transcript = await _ask(sample, interview, method, state, identify)
+                transcript = await _ask(sample, prompter, method, state, identify)
             state.finish(position, transcript)
             if progress is not None:
                 progress.advance(transcript)
@@ -119,14 +119,14 @@ async def gather_into(  # noqa: PLR0913, PLR0917 - what is asked, how, and who h
 
 
 async def _ask(
-    sample: Sample, interview: Interview, method: Method, state: _Progress, identify: Identify
+    sample: Sample, prompter: TwoStagePrompter, method: Method, state: _Progress, identify: Identify
 ) -> Transcript:
     image: Image | None = None
     turns: list[Turn] = []
     failure: Failure | None = None
     try:
         image = await identify(sample.source, _shown_name(sample))
-        async with aclosing(method.ask(image, interview)) as asked:  # type: ignore[type-var]
+        async with aclosing(method.ask(image, prompter)) as asked:  # type: ignore[type-var]
             async for turn in asked:
                 turns.append(turn)
     except MissingAnswersError as error:
@@ -148,12 +148,12 @@ def _shown_name(sample: Sample) -> str:
     return str(sample.source) if isinstance(sample.source, Path) else sample.id
 
 
-class Heard:
+class TranscriptBuffer:
     """Transcripts in order, to be gone through as often as needed; `ledger` has counted their answers."""
 
     def __init__(self) -> None:
-        self.transcripts: Spool[Transcript] = Spool(Transcript)
-        self.ledger = Ledger()
+        self.transcripts: SpilledList[Transcript] = SpilledList(Transcript)
+        self.ledger = UsageLedger()
         self._missing = 0
         self._first_missing: list[tuple[str, Failure]] = []
 

@@ -14,20 +14,20 @@ from tlac.config.method_options import open_method
 from tlac.config.prompts import PromptSet
 from tlac.config.schemas import Backend
 from tlac.errors import MissingAnswersError
-from tlac.evaluation.collect import gather
+from tlac.evaluation.collect import collect
 from tlac.hashing import response_key
 from tlac.images import identify
 from tlac.interfaces import Dataset
 from tlac.lmms.middleware.cache import StoredLMM
-from tlac.methods.base import Interview, Method, Respondent
-from tlac.results.record import FullChoices
+from tlac.methods.base import BoundLMM, Method, TwoStagePrompter
+from tlac.results.record import ShortlistRecall
 from tlac.runtime import aio
 from tlac.scoring.matching import ClassIndex, MatchingRule
 from tlac.types import LMMRequest, LMMResponse, Outcome, Sample, Transcript
 
 
 @dataclass(frozen=True, slots=True)
-class Inquiry:
+class DryRun:
     """Who would be asked what: a run without a text encoder."""
 
     backend: Backend
@@ -83,21 +83,21 @@ def _numbered(classes: Iterable[str]) -> Iterator[tuple[str, str]]:
     return ((str(index), name) for index, name in enumerate(classes))
 
 
-def recall(inquiry: Inquiry, dataset: Dataset, samples: Iterable[Sample], store: Store) -> Recalled:
+def recall(inquiry: DryRun, dataset: Dataset, samples: Iterable[Sample], store: Store) -> Recalled:
     """Go through the samples as a run would, with stored answers alone. Raises StoreError."""
     listener = _Listener()
     # one for both stages: the request says which model it is for
     lmm = StoredLMM(listener, store, inquiry.backend.name)
-    interview = Interview(
-        Respondent(inquiry.backend, lmm),
-        Respondent(inquiry.stage2_backend, lmm),
+    prompter = TwoStagePrompter(
+        BoundLMM(inquiry.backend, lmm),
+        BoundLMM(inquiry.stage2_backend, lmm),
         inquiry.prompts,
         dataset.classes,
         dataset.prompt,
         inquiry.rule.skips_stage2_on_exact,
     )
     method: Method = open_method(inquiry.method)
-    gathered = aio.run(gather(samples, interview, method, inquiry.backend.spec.limits.concurrency))
+    gathered = aio.run(collect(samples, prompter, method, inquiry.backend.spec.limits.concurrency))
     return Recalled(gathered.transcripts, tuple(listener.asked))
 
 
@@ -115,33 +115,33 @@ class StoredAnswers:
         return found
 
 
-async def recall_full_choices(
-    transcripts: Iterable[Transcript], interview: Interview, classes: Sequence[str]
-) -> FullChoices | None:
+async def recall_shortlists(
+    transcripts: Iterable[Transcript], prompter: TwoStagePrompter, classes: Sequence[str]
+) -> ShortlistRecall | None:
     """Compare shortlists with stored choices from the whole list; None where no sample was shown a shortlist.
 
-    `interview` asks StoredAnswers; `classes` are in the order in which they were shown.
+    `prompter` asks StoredAnswers; `classes` are in the order in which they were shown.
     """
     index = ClassIndex(classes)
     choices: dict[str, int | None] = {}
     shown = known = inside = 0
     for transcript in transcripts:
         first, second = transcript.stage1, transcript.stage2
-        if first is None or second is None or second.offered is None:
+        if first is None or second is None or second.candidates is None:
             continue
         shown += 1
         answer = first.response.text
         if answer not in choices:
-            choices[answer] = await _recall(answer, interview, index)
+            choices[answer] = await _recall(answer, prompter, index)
         chosen = choices[answer]
         known += chosen is not None
-        inside += chosen in second.offered
-    return FullChoices(known, inside) if shown else None
+        inside += chosen in second.candidates
+    return ShortlistRecall(known, inside) if shown else None
 
 
-async def _recall(answer: str, interview: Interview, index: ClassIndex) -> int | None:
+async def _recall(answer: str, prompter: TwoStagePrompter, index: ClassIndex) -> int | None:
     try:
-        response = (await interview.choose(answer)).response
+        response = (await prompter.ask_stage2(answer)).response
     except MissingAnswersError:
         return None
     return index.read_choice(response.text) if response.outcome is Outcome.ANSWERED else None

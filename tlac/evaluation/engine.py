@@ -9,9 +9,9 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from tlac.config.schemas import Backend
-from tlac.evaluation.run_config import RunSpec
+from tlac.evaluation.run_config import RunConfig
 from tlac.interfaces import LMM
-from tlac.methods.base import Proposer
+from tlac.methods.base import NearestClassFinder
 
 
 class Engine(Protocol):
@@ -22,8 +22,8 @@ class Engine(Protocol):
         """The keys of the answers that this engine has had given: they count as asked by the run."""
         ...
 
-    def fetch(self, spec: RunSpec, shown: Sequence[int], proposer: Proposer) -> None:
-        """Put what the store lacks for this run into it; `shown` and `proposer` as in tlac.evaluation.run_config.
+    def fetch(self, spec: RunConfig, shown: Sequence[int], finder: NearestClassFinder) -> None:
+        """Put what the store lacks for this run into it; `shown` and `finder` as in tlac.evaluation.run_config.
 
         Returns when nothing more can be had. Raises TlacError; whatever was answered is stored.
         """

@@ -13,7 +13,7 @@ from statistics import fmean
 from tlac.cache.store import Store
 from tlac.config.registry import batch_discount
 from tlac.config.schemas import Prices
-from tlac.evaluation.dry_run import Inquiry, recall
+from tlac.evaluation.dry_run import DryRun, recall
 from tlac.interfaces import Dataset
 from tlac.lmms.prices import cost_usd, prices_of
 from tlac.types import ChoiceTask, LMMResponse, Outcome, Sample, Stage, TextPart, Transcript, Turn, Usage
@@ -57,7 +57,7 @@ class Estimate:
 
 
 def estimate(
-    inquiry: Inquiry,
+    inquiry: DryRun,
     dataset: Dataset,
     samples: Collection[Sample],
     store: Store,
@@ -93,7 +93,7 @@ def _discounted(stage: StageEstimate, saved: float) -> StageEstimate:
     return stage if stage.cost_usd is None else replace(stage, cost_usd=stage.cost_usd * (1 - saved))
 
 
-def _stage(inquiry: Inquiry, stage: Stage, calls: int, turns: Sequence[Turn], rule_of_thumb: int) -> StageEstimate:
+def _stage(inquiry: DryRun, stage: Stage, calls: int, turns: Sequence[Turn], rule_of_thumb: int) -> StageEstimate:
     backend = inquiry.backend if stage == "stage1" else inquiry.stage2_backend
     distinct = _distinct(turns)
     counted = [response for response in distinct if response.usage.prompt]
@@ -133,19 +133,19 @@ def _second_calls(transcripts: Sequence[Transcript], samples: int) -> int:
     return len(lacking) + round(share * (samples - len(known)))
 
 
-def _first_prompt_tokens(inquiry: Inquiry, dataset: Dataset) -> int:
+def _first_prompt_tokens(inquiry: DryRun, dataset: Dataset) -> int:
     stage1 = inquiry.prompts.spec.stage1
     return _IMAGE_TOKENS + len(stage1.get(dataset.prompt, stage1["default"])) // _CHARACTERS_PER_TOKEN
 
 
-def _second_prompt_tokens(inquiry: Inquiry, dataset: Dataset) -> int:
+def _second_prompt_tokens(inquiry: DryRun, dataset: Dataset) -> int:
     task = ChoiceTask(_TYPICAL_ANSWER, dataset.classes, inquiry.stage2_backend.spec.choice_by_index)
     (message,) = inquiry.prompts.stage2_messages(task)
     return sum(len(part.text) for part in message.parts if isinstance(part, TextPart)) // _CHARACTERS_PER_TOKEN
 
 
 def _time_s(
-    inquiry: Inquiry, first: StageEstimate, second: StageEstimate, turns: Sequence[Turn], concurrency: int
+    inquiry: DryRun, first: StageEstimate, second: StageEstimate, turns: Sequence[Turn], concurrency: int
 ) -> float:
     latencies = [response.latency_s for response in _distinct(turns) if response.latency_s]
     latency_s = fmean(latencies) if latencies else _LATENCY_S

@@ -23,11 +23,11 @@ from tlac.errors import MissingAnswersError, UsageError
 from tlac.evaluation.class_order import class_order, restore_choices
 from tlac.results.calls import inherited_files
 from tlac.results.folder import begin_run, free_name, name_run, read_record
-from tlac.results.predictions import PREDICTIONS, read_lines
+from tlac.results.predictions import PREDICTIONS, RENAMED, read_lines
 from tlac.results.record import Run, RunRecord
 from tlac.results.usage import Calls, StageCalls, Tokens
 from tlac.runtime.hub import forbid_downloads
-from tlac.runtime.spooled_list import spooled
+from tlac.runtime.spooled_list import spill
 from tlac.scoring.confidence import Calibration, abstain, require_encoder
 from tlac.scoring.matching import find_rule
 from tlac.scoring.metrics import measure
@@ -79,7 +79,7 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
     opened = open_method(method)
     images = None
     if sees_image(opened):
-        transcripts = spooled(transcripts, Transcript)
+        transcripts = spill(transcripts, Transcript)
         images = ImageVectors(open_image_encoder(encoder, method), store, is_offline=True).find(transcripts).by_sha256
     scored = scorer.score(transcripts, combination_of(opened), images)
     scale = scale_of(opened, stored_encoder.fingerprint)
@@ -114,8 +114,8 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
             order_trials=None,
             abstain_below=abstain_below,
             calibration=calibration,
-            panel=() if method == "slac" else parent.panel,
-            full_choices=None if method == "slac" else parent.full_choices,
+            ensemble=() if method == "slac" else parent.ensemble,
+            shortlist_recall=None if method == "slac" else parent.shortlist_recall,
         )
         return run.finish(record, metrics, inherited_files(folder))
 
@@ -151,10 +151,10 @@ def _transcript(asked: _Asked, answers: _Answers, order: Sequence[int], is_slac:
     if is_slac:
         return Transcript(asked.sample, asked.image_sha256, asked.label, stage1)
     stage2 = answers.turn("stage2", asked.stage2_key, asked)
-    if stage2 is not None and (asked.shortlist or asked.looked_again):
+    if stage2 is not None and (asked.shortlist or asked.stage2_with_image):
         # a turn knows the places in the list that was shown
-        offered = tuple(sorted(map(order.index, asked.shortlist))) or None
-        stage2 = replace(stage2, offered=offered, is_relook=asked.looked_again)
+        candidates = tuple(sorted(map(order.index, asked.shortlist))) or None
+        stage2 = replace(stage2, candidates=candidates, has_image=asked.stage2_with_image)
     further = tuple(
         replace(found, member=member)
         for member, stage, key in asked.further
@@ -163,7 +163,7 @@ def _transcript(asked: _Asked, answers: _Answers, order: Sequence[int], is_slac:
     return Transcript(asked.sample, asked.image_sha256, asked.label, stage1, stage2, further=further)
 
 
-class _Asked(msgspec.Struct, frozen=True, gc=False):
+class _Asked(msgspec.Struct, frozen=True, gc=False, rename=RENAMED):
     """What is read of a prediction: who was asked about what, under which keys."""
 
     sample: str
@@ -174,7 +174,7 @@ class _Asked(msgspec.Struct, frozen=True, gc=False):
     stage2_key: str | None
     reason: str = ""
     shortlist: tuple[int, ...] = ()
-    looked_again: bool = False
+    stage2_with_image: bool = False
     further: tuple[tuple[int, Stage, str], ...] = ()
 
     @property

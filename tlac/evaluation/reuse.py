@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tlac.errors import InputError
-from tlac.evaluation.run_config import RunSpec, choose_samples
+from tlac.evaluation.run_config import RunConfig, choose_samples
 from tlac.images import identify
 from tlac.results.folder import read_record, read_run
 from tlac.results.record import Run, RunRecord
@@ -30,7 +30,7 @@ class Finished:
             if record.is_complete:
                 self._records.append((path.parent, record))
 
-    def find(self, spec: RunSpec, digests: dict[str, str], retry: Collection[Outcome] = ()) -> Run | None:
+    def find(self, spec: RunConfig, digests: dict[str, str], retry: Collection[Outcome] = ()) -> Run | None:
         """The latest run of the same spec, on images that still have the bytes it saw.
 
         `digests` are those of the spec. A run with an outcome in `retry` does not fit: it is to be asked again.
@@ -47,7 +47,7 @@ class Finished:
         return None
 
 
-def _is_same(record: RunRecord, spec: RunSpec) -> bool:
+def _is_same(record: RunRecord, spec: RunConfig) -> bool:
     asks = spec.backend is not None
     wanted = (
         spec.dataset.name,
@@ -87,7 +87,7 @@ def _drawn(limit: int | None, seed: int) -> tuple[int | None, int]:
     return limit, seed if limit is not None else 0
 
 
-def _saw_these_images(predictions: Sequence[Prediction], spec: RunSpec) -> bool:
+def _saw_these_images(predictions: Sequence[Prediction], spec: RunConfig) -> bool:
     samples = choose_samples(spec.dataset, spec.limit, spec.seed)
     if len(samples) != len(predictions):
         return False

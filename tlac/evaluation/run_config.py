@@ -16,7 +16,7 @@ from tlac.config.schemas import Backend, EncoderConfig
 from tlac.errors import UsageError
 from tlac.hashing import dataset_digest, sha256_of
 from tlac.interfaces import Dataset
-from tlac.methods.base import Aids, Interview, Proposer, Respondent
+from tlac.methods.base import BoundLMM, MethodContext, NearestClassFinder, TwoStagePrompter
 from tlac.scoring.clip_zero_shot import find_templates
 from tlac.scoring.confidence import Calibration
 from tlac.scoring.matching import DEFAULT_TEMPLATE, MatchingRule
@@ -39,11 +39,11 @@ class Names:
 
 
 @dataclass(frozen=True, slots=True)
-class RunSpec:
+class RunConfig:
     """What to run. `limit` takes that many samples at random, with `seed`, in the dataset's order.
 
     The backends are None for a method that asks no LMM; `clip_templates` then names the templates of the class
-    names (see tlac.scoring.clip_zero_shot). `panel` are further backends of a method that asks several, `aliases`
+    names (see tlac.scoring.clip_zero_shot). `ensemble` are further backends of a method that asks several, `aliases`
     further names of classes. A prediction less sure than `abstain_below` has no class; `calibration` says how sure it
     is, None for agreement (see tlac.scoring.confidence). `shuffle_classes` is the seed of the order in which stage 2 is
     shown the class names, None for the dataset's own; `order_trials` asks it that many more times, with rotated lists.
@@ -62,7 +62,7 @@ class RunSpec:
     shuffle_classes: int | None = None
     order_trials: int = 0
     clip_templates: str = "paper"
-    panel: tuple[Backend, ...] = ()
+    ensemble: tuple[Backend, ...] = ()
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     abstain_below: float | None = None
     calibration: Calibration | None = None
@@ -72,7 +72,7 @@ class RunSpec:
         """Who is asked, as results name it: the backends of a panel together, the encoder where none is asked."""
         if self.backend is None:
             return self.encoder.name
-        return "+".join(backend.name for backend in (self.backend, *self.panel))
+        return "+".join(backend.name for backend in (self.backend, *self.ensemble))
 
     @property
     def names(self) -> Names:
@@ -107,7 +107,7 @@ class RunSpec:
             "backend": self.backend.digest,
             "stage2_backend": self.stage2_backend.digest,
         }
-        found |= {f"panel {backend.name}": backend.digest for backend in self.panel}
+        found |= {f"panel {backend.name}": backend.digest for backend in self.ensemble}
         return found | ({"aliases": sha256_of(dict(self.aliases))} if self.aliases else {})
 
 
@@ -119,10 +119,10 @@ def choose_samples(dataset: Dataset, limit: int | None, seed: int) -> Sequence[S
     return [sample for position, sample in enumerate(dataset) if position in chosen]
 
 
-def check_method(spec: RunSpec, method: Any) -> None:
+def check_method(spec: RunConfig, method: Any) -> None:
     """Raise UsageError for what does not go together with the method."""
     is_vote = combination_of(method) == "vote"
-    if is_vote and not spec.panel:
+    if is_vote and not spec.ensemble:
         raise UsageError(f"the method {spec.method} asks several backends: give --backend more than once")
     if is_vote and spec.shuffle_classes is not None:
         raise UsageError(f"the method {spec.method} has no --shuffle-classes: shuffle a run of each backend")
@@ -132,15 +132,15 @@ def check_method(spec: RunSpec, method: Any) -> None:
         raise UsageError(f"the method {spec.method} needs {MIN_CLASSES} classes or more: leave its image option out")
 
 
-def seat_interview(
-    spec: RunSpec,
+def build_prompter(
+    spec: RunConfig,
     shown: Sequence[int],
-    respondent: Callable[[Backend], Respondent],
-    proposer: Proposer | None = None,
-) -> Interview:
+    bound_lmm: Callable[[Backend], BoundLMM],
+    finder: NearestClassFinder | None = None,
+) -> TwoStagePrompter:
     """The questions to the run's backends; `shown` are the indices of the classes in the order in which they are shown.
 
-    `respondent` gives who speaks for a backend; `proposer` finds places in the list that is shown.
+    `bound_lmm` gives who speaks for a backend; `finder` finds places in the list that is shown.
     Raises UsageError where the spec names no backend.
     """
     if spec.backend is None or spec.stage2_backend is None:
@@ -148,15 +148,15 @@ def seat_interview(
     classes = [spec.dataset.classes[place] for place in shown]
     prompts = {name: load_prompts(name) for name in prompts_of(open_method(spec.method))}
 
-    def seat(stage1: Backend, stage2: Backend, panel: tuple[Interview, ...]) -> Interview:
-        return Interview(
-            respondent(stage1),
-            respondent(stage2),
+    def seat(stage1: Backend, stage2: Backend, ensemble: tuple[TwoStagePrompter, ...]) -> TwoStagePrompter:
+        return TwoStagePrompter(
+            bound_lmm(stage1),
+            bound_lmm(stage2),
             spec.prompts,
             classes,
             spec.dataset.prompt,
             spec.rule.skips_stage2_on_exact,
-            aids=Aids(proposer, prompts, panel, spec.aliases),
+            aids=MethodContext(finder, prompts, ensemble, spec.aliases),
         )
 
-    return seat(spec.backend, spec.stage2_backend, tuple(seat(backend, backend, ()) for backend in spec.panel))
+    return seat(spec.backend, spec.stage2_backend, tuple(seat(backend, backend, ()) for backend in spec.ensemble))

@@ -22,17 +22,17 @@ from tlac.config.schemas import Backend, EncoderConfig
 from tlac.encoders.cached import ImageVectors, StoredEncoder, keep_embeddings
 from tlac.errors import UsageError
 from tlac.evaluation.class_order import choose_again, class_order, compare_orders, restore_choices, rotations
-from tlac.evaluation.collect import GatherProgress, Heard, gather_into
-from tlac.evaluation.dry_run import StoredAnswers, recall_full_choices
+from tlac.evaluation.collect import CollectProgress, TranscriptBuffer, collect_into
+from tlac.evaluation.dry_run import StoredAnswers, recall_shortlists
 from tlac.evaluation.engine import Engine
-from tlac.evaluation.run_config import RunSpec, check_method, choose_samples, seat_interview
+from tlac.evaluation.run_config import RunConfig, build_prompter, check_method, choose_samples
 from tlac.interfaces import LMM
 from tlac.lmms.middleware.cache import OfflineLMM, StoredLMM
-from tlac.lmms.middleware.stack import Care, surround
-from tlac.methods.base import ImageMethod, Interview, Method, Proposer, Respondent
+from tlac.lmms.middleware.stack import CallPolicy, build_stack
+from tlac.methods.base import BoundLMM, ImageMethod, Method, NearestClassFinder, TwoStagePrompter
 from tlac.results.calls import FILE_NAME, SampleCalls, encode_calls, facts_of
 from tlac.results.folder import Attachment, begin_run, free_name, name_run
-from tlac.results.record import FullChoices, OrderTrials, Run, RunRecord
+from tlac.results.record import OrderTrials, Run, RunRecord, ShortlistRecall
 from tlac.runtime import aio
 from tlac.runtime.hub import forbid_downloads
 from tlac.runtime.versions import installed_versions
@@ -45,20 +45,20 @@ from tlac.types import Outcome, Prediction, Transcript
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """What a method made of the samples. `heard` is empty where nobody was asked; its ledger counts further trials."""
+    """What a method made of the samples. `buffer` is empty where nobody was asked; its ledger counts further trials."""
 
     scored: Scored
-    heard: Heard
+    buffer: TranscriptBuffer
     stopped: str | None = None
     order: OrderTrials | None = None
     concurrency: int = 1
-    full_choices: FullChoices | None = None
+    shortlist_recall: ShortlistRecall | None = None
 
 
-class Bench:
+class Runner:
     """Runs evaluations on one store. LMMs and encoders are opened once and shared by all its runs.
 
-    `care` says how calls are looked after (budget, retries, concurrency in place of the backends' own);
+    `policy` says how calls are looked after (budget, retries, concurrency in place of the backends' own);
     `retry` are outcomes that are asked again. With an `engine` answers are had elsewhere, ahead of each run.
     """
 
@@ -66,7 +66,7 @@ class Bench:
         self,
         store: Store,
         is_offline: bool = False,
-        care: Care | None = None,
+        policy: CallPolicy | None = None,
         retry: Collection[Outcome] = (),
         engine: Engine | None = None,
     ) -> None:
@@ -74,18 +74,18 @@ class Bench:
             forbid_downloads()
         self._store = store
         self._is_offline = is_offline
-        self._care = care or Care()
+        self._policy = policy or CallPolicy()
         self._retry = retry
         self._engine = engine
         self._lmms: dict[str, StoredLMM] = {}
         self._encoders: dict[str, StoredEncoder] = {}
 
-    def respondent(self, backend: Backend) -> Respondent:
+    def bound_lmm(self, backend: Backend) -> BoundLMM:
         """The backend's LMM over the store. Raises ConfigError where a key is missing."""
         if backend.digest not in self._lmms:
             paid = self._engine.paid if self._engine else ()
             self._lmms[backend.digest] = StoredLMM(self._open(backend), self._store, backend.name, self._retry, paid)
-        return Respondent(backend, self._lmms[backend.digest])
+        return BoundLMM(backend, self._lmms[backend.digest])
 
     def _open(self, backend: Backend) -> LMM:
         # a pack holds answers as the store does, and asks nobody
@@ -93,7 +93,7 @@ class Bench:
             return OfflineLMM()
         if self._engine is not None:
             return self._engine.rest(backend)
-        return surround(open_lmm(backend), backend, self._care)
+        return build_stack(open_lmm(backend), backend, self._policy)
 
     def encoder(self, config: EncoderConfig) -> StoredEncoder:
         """The text encoder over the store."""
@@ -113,7 +113,7 @@ class Bench:
         with suppress(KeyboardInterrupt):
             aio.run(finish_all())
 
-    def run(self, spec: RunSpec, out: Path, progress: GatherProgress | None = None, with_report: bool = True) -> Run:
+    def run(self, spec: RunConfig, out: Path, progress: CollectProgress | None = None, with_report: bool = True) -> Run:
         """Gather, score, measure and write one run.
 
         An incomplete run is written too and says so. Raises MissingAnswersError where an offline run lacks
@@ -138,15 +138,15 @@ class Bench:
                 created_at=started_at.isoformat(timespec="seconds"),
                 wall_s=round(time.monotonic() - started, 3),
             )
-            transcripts = result.heard.transcripts
+            transcripts = result.buffer.transcripts
             attachments: dict[str, Attachment] = {FILE_NAME: encode_calls(facts_of(transcripts))} if transcripts else {}
             if with_report:
                 attachments |= _report_files(spec, record, predictions, metrics, tuple(facts_of(transcripts)))
             return run.finish(record, metrics, attachments)
 
-    def _record(self, spec: RunSpec, result: _Result, metrics: Metrics) -> RunRecord:
+    def _record(self, spec: RunConfig, result: _Result, metrics: Metrics) -> RunRecord:
         """The run's record, without its name and times."""
-        named, spent = spec.names, result.heard.ledger.total()
+        named, spent = spec.names, result.buffer.ledger.total()
         return RunRecord(
             run="",
             created_at="",
@@ -180,20 +180,20 @@ class Bench:
             classes=spec.dataset.classes,
             shuffle_classes=spec.shuffle_classes,
             order_trials=result.order,
-            full_choices=result.full_choices,
-            panel=tuple(backend.name for backend in spec.panel),
+            shortlist_recall=result.shortlist_recall,
+            ensemble=tuple(backend.name for backend in spec.ensemble),
             aliases=dict(spec.aliases),
             abstain_below=spec.abstain_below,
             calibration=spec.calibration,
         )
 
-    def digests(self, spec: RunSpec) -> dict[str, str]:
+    def digests(self, spec: RunConfig) -> dict[str, str]:
         """What tells the results of this spec from all others'."""
         method = open_method(spec.method)
         further = {f"prompts {name}": load_prompts(name).digest for name in prompts_of(method)}
         return {**spec.digests(scale_of(method, self.encoder(spec.encoder).fingerprint)), **further}
 
-    def _ask(self, spec: RunSpec, method: Method, progress: GatherProgress | None) -> _Result:
+    def _ask(self, spec: RunConfig, method: Method, progress: CollectProgress | None) -> _Result:
         """Have an LMM asked about every sample, and score its words."""
         if spec.backend is None or spec.stage2_backend is None:
             raise UsageError(f"the method {spec.method} asks an LMM: name one with --backend")
@@ -206,46 +206,46 @@ class Bench:
         scorer = self._scorer(spec, spec.dataset.classes)
         if not self._is_offline:
             scorer.encode_classes()
-        concurrency = self._care.concurrency or spec.backend.spec.limits.concurrency
+        concurrency = self._policy.concurrency or spec.backend.spec.limits.concurrency
         classes = spec.dataset.classes
         order = class_order(len(classes), spec.shuffle_classes)
         rotated = rotations(order, spec.order_trials)
 
-        def proposer(shown: Sequence[int]) -> Proposer:
+        def finder(shown: Sequence[int]) -> NearestClassFinder:
             # a scorer of its own: what is proposed are places in the list that is shown
-            return Proposer(self._scorer(spec, [classes[place] for place in shown]))
+            return NearestClassFinder(self._scorer(spec, [classes[place] for place in shown]))
 
-        def interview(shown: Sequence[int]) -> Interview:
-            return seat_interview(spec, shown, self.respondent, proposer(shown))
+        def prompter(shown: Sequence[int]) -> TwoStagePrompter:
+            return build_prompter(spec, shown, self.bound_lmm, finder(shown))
 
         if self._engine is not None and not self._is_offline:
-            self._engine.fetch(spec, order, proposer(order))
+            self._engine.fetch(spec, order, finder(order))
         samples = choose_samples(spec.dataset, spec.limit, spec.seed)
         digests = ImageDigests(self._store.path, spec.dataset.name)
-        heard = Heard()
+        buffer = TranscriptBuffer()
         try:
-            asking = gather_into(heard.put, samples, interview(order), method, concurrency, progress, digests.identify)
+            asking = collect_into(buffer.put, samples, prompter(order), method, concurrency, progress, digests.identify)
             stopped = aio.run(asking)
         finally:
             digests.save()
-        heard.require_answers()
-        transcripts: Iterable[Transcript] = heard.transcripts
+        buffer.require_answers()
+        transcripts: Iterable[Transcript] = buffer.transcripts
         vectors = None
         if images is not None:
             found = images.find(transcripts, samples)
             transcripts, vectors = found.mark(transcripts), found.by_sha256
         scored = scorer.score(restore_choices(transcripts, order), combination_of(method), vectors)
-        changes = _try_orders(rotated, heard, interview, concurrency, scorer, scored) if stopped is None else None
+        changes = _try_orders(rotated, buffer, prompter, concurrency, scorer, scored) if stopped is None else None
         shown = [classes[place] for place in order]
         reader = StoredAnswers(self._store)
-        stored = seat_interview(spec, order, lambda backend: Respondent(backend, reader))
-        full = aio.run(recall_full_choices(heard.transcripts, stored, shown))
-        return _Result(scored, heard, stopped, changes, concurrency, full)
+        stored = build_prompter(spec, order, lambda backend: BoundLMM(backend, reader))
+        full = aio.run(recall_shortlists(buffer.transcripts, stored, shown))
+        return _Result(scored, buffer, stopped, changes, concurrency, full)
 
-    def _scorer(self, spec: RunSpec, classes: Sequence[str]) -> Scorer:
+    def _scorer(self, spec: RunConfig, classes: Sequence[str]) -> Scorer:
         return Scorer(classes, self.encoder(spec.encoder), spec.rule, spec.template, spec.aliases)
 
-    def _look(self, spec: RunSpec, method: ImageMethod, progress: GatherProgress | None) -> _Result:
+    def _look(self, spec: RunConfig, method: ImageMethod, progress: CollectProgress | None) -> _Result:
         """Have the images themselves compared with the class names; nobody is asked."""
         scorer = ImageScorer(
             self.encoder(spec.encoder),
@@ -257,13 +257,13 @@ class Bench:
         )
         samples = choose_samples(spec.dataset, spec.limit, spec.seed)
         advance = progress.advance if progress else lambda _: None
-        return _Result(method.look(samples, scorer, advance), Heard())
+        return _Result(method.look(samples, scorer, advance), TranscriptBuffer())
 
 
 def _try_orders(
     orders: Sequence[Sequence[int]],
-    heard: Heard,
-    interview: Callable[[Sequence[int]], Interview],
+    buffer: TranscriptBuffer,
+    prompter: Callable[[Sequence[int]], TwoStagePrompter],
     concurrency: int,
     scorer: Scorer,
     scored: Scored,
@@ -271,16 +271,16 @@ def _try_orders(
     """Ask stage 2 again in these orders; None where nobody was asked."""
     trials = []
     for order in orders:
-        again = aio.run(choose_again(heard.transcripts, interview(order), concurrency))
+        again = aio.run(choose_again(buffer.transcripts, prompter(order), concurrency))
         trials.append(scorer.score(restore_choices(again, order)).predictions)
         for transcript in again:
             # their first stage is counted already
-            heard.ledger.add(replace(transcript, stage1=None).turns)
+            buffer.ledger.add(replace(transcript, stage1=None).turns)
     return compare_orders(scored.predictions, trials) if trials and trials[0] else None
 
 
 def _report_files(
-    spec: RunSpec,
+    spec: RunConfig,
     record: RunRecord,
     predictions: Sequence[Prediction],
     metrics: Metrics,

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import click
 
 from tlac.analysis.suite_table import Cell
-from tlac.cli.progress import LiveView, show_runs
 from tlac.config.registry import open_dataset
 from tlac.config.schemas import Backend, DatasetConfig, EncoderConfig, load_dataset_config
 from tlac.config.suites import Suite
 from tlac.errors import IncompleteRunError, TlacError, UnknownNameError
+from tlac.evaluation.collect import CollectProgress
 from tlac.evaluation.reuse import Finished
-from tlac.evaluation.run_config import RunSpec
-from tlac.evaluation.runner import Bench
+from tlac.evaluation.run_config import RunConfig
+from tlac.evaluation.runner import Runner
 from tlac.interfaces import Dataset
 from tlac.results.record import Run
 from tlac.results.usage import Calls, StageCalls, Tokens
 from tlac.types import Outcome
+
+
+class RunsView(Protocol):
+    """What the runs of a matrix report to."""
+
+    def go_on(self, place: int) -> None:
+        """The first `place` runs are done."""
+        ...
+
+    def cell(self, title: str, total: int) -> AbstractContextManager[CollectProgress]:
+        """What one run of `total` samples reports to."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +75,15 @@ class Matrix:
     With `finished`, a suite's cell that is complete there under the same spec is taken as it is.
     """
 
-    runner: Bench
+    runner: Runner
     plan: Plan
-    make_spec: Callable[[Backend | None, Backend | None, Dataset, str], RunSpec]
+    make_spec: Callable[[Backend | None, Backend | None, Dataset, str], RunConfig]
     encoder: EncoderConfig
     out: Path
     finished: Finished | None = None
     retry: Sequence[Outcome] = ()
-    is_quiet: bool = False
+    show_runs: Callable[[int], AbstractContextManager[RunsView]] | None = None
     with_report: bool = True
-    cap_usd: float | None = None
     _opened: dict[tuple[str, str], Dataset | TlacError] = field(default_factory=dict)
     _done: dict[tuple[str, str, str, str], Cell] = field(default_factory=dict)
     _broken: dict[str, TlacError] = field(default_factory=dict)
@@ -85,7 +96,7 @@ class Matrix:
         """
         for backend in (*self.plan.backends, *([self.plan.stage2_backend] if self.plan.stage2_backend else [])):
             try:
-                self.runner.respondent(backend)
+                self.runner.bound_lmm(backend)
             except TlacError as error:
                 self._broken[backend.name] = error
         stage2 = self.plan.stage2_backend
@@ -109,12 +120,12 @@ class Matrix:
 
     def run(self) -> list[Cell]:
         """Run cell by cell under one live view. Raises IncompleteRunError when interrupted."""
-        if self.is_quiet:
+        if self.show_runs is None:
             return list(self._run_all(None))
-        with show_runs(len(list(self._places())), self.cap_usd) as view:
+        with self.show_runs(len(list(self._places()))) as view:
             return list(self._run_all(view))
 
-    def _run_all(self, view: LiveView | None) -> Iterator[Cell]:
+    def _run_all(self, view: RunsView | None) -> Iterator[Cell]:
         for number, (suite, name, split, backend, method) in enumerate(self._places()):
             if view is not None:
                 view.go_on(number)
@@ -151,18 +162,18 @@ class Matrix:
         yield from ((self.plan.backends[0], method) for method in methods if method in self.plan.together)
         yield from ((None, method) for method in methods if method in self.plan.without_lmm)
 
-    def _run_once(self, cell: Cell, backend: Backend | None, dataset: Dataset, view: LiveView | None) -> Cell:
+    def _run_once(self, cell: Cell, backend: Backend | None, dataset: Dataset, view: RunsView | None) -> Cell:
         key = (cell.dataset, cell.split, cell.backend, cell.method)
         if key not in self._done:
             stage2 = None if backend is None else self.plan.stage2_backend or backend
             spec = self.make_spec(backend, stage2, dataset, cell.method)
             # what a dataset's file says of its names holds for that dataset; --aliases goes on top
             aliases = {**self._aliases.get(cell.dataset, {}), **spec.aliases}
-            panel = self.plan.backends[1:] if cell.method in self.plan.together else ()
-            self._done[key] = self._run(cell, replace(spec, aliases=aliases, panel=panel), view)
+            ensemble = self.plan.backends[1:] if cell.method in self.plan.together else ()
+            self._done[key] = self._run(cell, replace(spec, aliases=aliases, ensemble=ensemble), view)
         return replace(self._done[key], suite=cell.suite)
 
-    def _run(self, cell: Cell, spec: RunSpec, view: LiveView | None) -> Cell:
+    def _run(self, cell: Cell, spec: RunConfig, view: RunsView | None) -> Cell:
         total = min(len(spec.dataset), spec.limit or len(spec.dataset))
         try:
             found = None

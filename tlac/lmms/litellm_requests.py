@@ -406,7 +406,7 @@ def _remember(known: dict[object, Any], key: object, value: Any) -> Any:
 
 def _form_key(request: LMMRequest) -> object:
     choice = request.choice
-    by_index = (len(choice.classes), choice.offered) if choice is not None and choice.by_index else None
+    by_index = (len(choice.classes), choice.candidates) if choice is not None and choice.by_index else None
     return msgspec.json.encode(request.params, order="sorted"), by_index, _has_prefix(request)
 
 

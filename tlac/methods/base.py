@@ -22,7 +22,7 @@ from tlac.types import ChoiceTask, Image, ImagePart, LMMRequest, Sample, Stage, 
 
 
 @dataclass(frozen=True, slots=True)
-class Nearness:
+class NearestClasses:
     """Classes by falling similarity to an answer: their indices and cosines in [-1, 1]. Empty for no words."""
 
     indices: tuple[int, ...]
@@ -39,17 +39,17 @@ class Nearness:
         return (self.scores[0] - self.scores[1]) / (self.scores[0] - self.scores[-1])
 
 
-class Proposer:
+class NearestClassFinder:
     """Asks a Scorer, off the event loop, for the classes nearest to an answer."""
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
-        self._known: dict[tuple[str, int], Nearness] = {}
+        self._known: dict[tuple[str, int], NearestClasses] = {}
         self._waiting: set[str] = set()
         # one batch at a time: what arrives meanwhile goes into the next
         self._lock = asyncio.Lock()
 
-    async def nearest(self, answer: str, count: int) -> Nearness:
+    async def nearest(self, answer: str, count: int) -> NearestClasses:
         """The `count` classes nearest to the answer. Raises EncoderUnavailableError, MissingAnswersError."""
         self._waiting.add(answer)
         async with self._lock:
@@ -58,12 +58,12 @@ class Proposer:
                 self._waiting.clear()
                 found = await asyncio.to_thread(self._scorer.nearest, batch, count)
                 for text, (indices, scores) in zip(batch, found, strict=True):
-                    self._known[text, count] = Nearness(indices, scores)
+                    self._known[text, count] = NearestClasses(indices, scores)
         return self._known[answer, count]
 
 
 @dataclass(frozen=True, slots=True)
-class Respondent:
+class BoundLMM:
     """A backend together with the LMM that speaks for it."""
 
     backend: Backend
@@ -77,8 +77,8 @@ class Respondent:
             request.stage,
             key,
             await self.lmm.ask(request),
-            offered=task.offered if task else None,
-            is_relook=task is not None and shows_image,
+            candidates=task.candidates if task else None,
+            has_image=task is not None and shows_image,
         )
 
     def params(self, stage: Stage) -> dict[str, Any]:
@@ -88,20 +88,20 @@ class Respondent:
 
 
 @dataclass(frozen=True, slots=True)
-class Aids:
+class MethodContext:
     """What some methods need beside the two questions.
 
-    `proposer` finds the classes nearest to an answer, `prompts` holds further prompt sets by name, `panel` the
+    `finder` finds the classes nearest to an answer, `prompts` holds further prompt sets by name, `ensemble` the
     same questions to further backends, `aliases` further names of classes.
     """
 
-    proposer: Proposer | None = None
+    finder: NearestClassFinder | None = None
     prompts: Mapping[str, PromptSet] = field(default_factory=dict)
-    panel: tuple[Interview, ...] = ()
+    ensemble: tuple[TwoStagePrompter, ...] = ()
     aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-class Interview:
+class TwoStagePrompter:
     """The questions of one run: who is asked, in which words, about which classes.
 
     `accepts_exact` says that an answer which is a class name needs no second stage.
@@ -109,31 +109,31 @@ class Interview:
 
     def __init__(  # noqa: PLR0913 - a question has that many sides
         self,
-        stage1: Respondent,
-        stage2: Respondent,
+        stage1: BoundLMM,
+        stage2: BoundLMM,
         prompts: PromptSet,
         classes: Sequence[str],
         prompt: str = "default",
         accepts_exact: bool = True,
         *,
-        aids: Aids | None = None,
+        aids: MethodContext | None = None,
     ) -> None:
         self.stage1 = stage1
         self.stage2 = stage2
         self.prompts = prompts
         self.prompt = prompt
         self._accepts_exact = accepts_exact
-        self._aids = aids or Aids()
+        self._aids = aids or MethodContext()
         # answers repeat, and the key of a question that lists a thousand classes takes long to make
         self._chosen: dict[tuple[str, tuple[int, ...] | None], Turn] = {}
         self._index = ClassIndex(classes, self._aids.aliases)
 
     @property
-    def panel(self) -> tuple[Interview, ...]:
+    def ensemble(self) -> tuple[TwoStagePrompter, ...]:
         """The interviews with the further backends of the run."""
-        return self._aids.panel
+        return self._aids.ensemble
 
-    async def describe(self, image: Image, repeat: int = 0, prompts: str | None = None) -> Turn:
+    async def ask_stage1(self, image: Image, repeat: int = 0, prompts: str | None = None) -> Turn:
         """Stage 1: what does the image show? `repeat` numbers further samples of the same question.
 
         `prompts` names one of the further prompt sets, None the run's own.
@@ -152,13 +152,15 @@ class Interview:
             )
         )
 
-    async def choose(self, answer: str, offered: Sequence[int] | None = None, image: Image | None = None) -> Turn:
+    async def ask_stage2(
+        self, answer: str, candidates: Sequence[int] | None = None, image: Image | None = None
+    ) -> Turn:
         """Stage 2: which class did that answer mean? No image is shown, unless one is given.
 
-        `offered` are the indices of the classes to choose from, in the order in which they are listed.
+        `candidates` are the indices of the classes to choose from, in the order in which they are listed.
         """
         backend = self.stage2.backend
-        listed = None if offered is None else tuple(offered)
+        listed = None if candidates is None else tuple(candidates)
         if image is None and (answer, listed) in self._chosen:
             return self._chosen[answer, listed]
         task = ChoiceTask(answer, self._index.classes, backend.spec.choice_by_index, listed)
@@ -177,17 +179,17 @@ class Interview:
             self._chosen[answer, listed] = turn
         return turn
 
-    async def nearest(self, answer: str, count: int) -> Nearness:
+    async def nearest(self, answer: str, count: int) -> NearestClasses:
         """The `count` classes whose names are nearest to the answer, as the run's text encoder has it.
 
         Raises UsageError where there is no text encoder at hand.
         """
-        if self._aids.proposer is None:
+        if self._aids.finder is None:
             raise UsageError(
                 "this method needs a text encoder while it asks, and none is at hand here; "
                 "go by the method tlac, or by a finished run"
             )
-        return await self._aids.proposer.nearest(answer, count)
+        return await self._aids.finder.nearest(answer, count)
 
     def needs_choice(self, answer: str) -> bool:
         """Whether stage 2 has anything left to decide about this answer."""
@@ -204,7 +206,7 @@ class Method(Protocol):
 
     name: str
 
-    def ask(self, image: Image, interview: Interview) -> AsyncIterator[Turn]:
+    def ask(self, image: Image, prompter: TwoStagePrompter) -> AsyncIterator[Turn]:
         """The turns about one image, stage 1 first. Raises CallError."""
         ...
 

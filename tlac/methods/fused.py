@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from tlac.methods.base import Interview
+from tlac.methods.base import TwoStagePrompter
 from tlac.types import Combination, Image, Turn
 
 
@@ -34,10 +34,10 @@ class SLACFused:
         """The prompt sets beside the run's own."""
         return (self.view,) if self.view else ()
 
-    async def ask(self, image: Image, interview: Interview) -> AsyncIterator[Turn]:
+    async def ask(self, image: Image, prompter: TwoStagePrompter) -> AsyncIterator[Turn]:
         """See tlac.methods.base.Method."""
         member = 0
         for prompts in (None, *self.further_prompts):
             for repeat in range(self.samples):
-                yield replace(await interview.describe(image, repeat, prompts), member=member)
+                yield replace(await prompter.ask_stage1(image, repeat, prompts), member=member)
                 member += 1

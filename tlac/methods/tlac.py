@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from tlac.methods.base import Interview
+from tlac.methods.base import TwoStagePrompter
 from tlac.types import Image, Outcome, Turn
 
 
@@ -18,12 +18,12 @@ class TLAC:
 
     name = "tlac"
 
-    async def ask(self, image: Image, interview: Interview) -> AsyncIterator[Turn]:
+    async def ask(self, image: Image, prompter: TwoStagePrompter) -> AsyncIterator[Turn]:
         """See tlac.methods.base.Method."""
-        described = await interview.describe(image)
+        described = await prompter.ask_stage1(image)
         yield described
-        if described.response.outcome is Outcome.ANSWERED and interview.needs_choice(described.response.text):
-            yield await interview.choose(described.response.text)
+        if described.response.outcome is Outcome.ANSWERED and prompter.needs_choice(described.response.text):
+            yield await prompter.ask_stage2(described.response.text)
 
 
 class SLAC:
@@ -31,9 +31,9 @@ class SLAC:
 
     name = "slac"
 
-    async def ask(self, image: Image, interview: Interview) -> AsyncIterator[Turn]:
+    async def ask(self, image: Image, prompter: TwoStagePrompter) -> AsyncIterator[Turn]:
         """See tlac.methods.base.Method."""
-        yield await interview.describe(image)
+        yield await prompter.ask_stage1(image)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +43,22 @@ class TLACShortlist:
     k: int = 25
     name: str = "tlac-shortlist"
 
-    async def ask(self, image: Image, interview: Interview) -> AsyncIterator[Turn]:
+    async def ask(self, image: Image, prompter: TwoStagePrompter) -> AsyncIterator[Turn]:
         """See tlac.methods.base.Method."""
-        described = await interview.describe(image)
+        described = await prompter.ask_stage1(image)
         yield described
         answer = described.response.text
-        if described.response.outcome is Outcome.ANSWERED and interview.needs_choice(answer):
-            near = await interview.nearest(answer, self.k)
+        if described.response.outcome is Outcome.ANSWERED and prompter.needs_choice(answer):
+            near = await prompter.nearest(answer, self.k)
             if near.indices:
-                yield await interview.choose(answer, sorted(near.indices))
+                yield await prompter.ask_stage2(answer, sorted(near.indices))
 
 
 @dataclass(frozen=True, slots=True)
 class TLACRelook:
     """Stage 1; then stage 2 over the `k` nearest classes, with the image where the answer is doubtful.
 
-    Doubtful is an answer that names no class and whose relative margin (see tlac.methods.base.Nearness) is below
+    Doubtful is an answer that names no class and whose relative margin (see tlac.methods.base.NearestClasses) is below
     `relook_below`, in [0, 1]: 0 never looks again, 1 always does.
     """
 
@@ -66,13 +66,13 @@ class TLACRelook:
     relook_below: float = 0.5
     name: str = "tlac-relook"
 
-    async def ask(self, image: Image, interview: Interview) -> AsyncIterator[Turn]:
+    async def ask(self, image: Image, prompter: TwoStagePrompter) -> AsyncIterator[Turn]:
         """See tlac.methods.base.Method."""
-        described = await interview.describe(image)
+        described = await prompter.ask_stage1(image)
         yield described
         answer = described.response.text
-        if described.response.outcome is Outcome.ANSWERED and interview.needs_choice(answer):
-            near = await interview.nearest(answer, self.k)
+        if described.response.outcome is Outcome.ANSWERED and prompter.needs_choice(answer):
+            near = await prompter.nearest(answer, self.k)
             if near.indices:
                 is_doubtful = near.relative_margin < self.relook_below
-                yield await interview.choose(answer, sorted(near.indices), image if is_doubtful else None)
+                yield await prompter.ask_stage2(answer, sorted(near.indices), image if is_doubtful else None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from tlac.methods.base import Interview
+from tlac.methods.base import TwoStagePrompter
 from tlac.types import Combination, Image, Outcome, Turn
 
 
@@ -18,11 +18,11 @@ class Vote:
     name = "vote"
     combine: Combination = "vote"
 
-    async def ask(self, image: Image, interview: Interview) -> AsyncIterator[Turn]:
+    async def ask(self, image: Image, prompter: TwoStagePrompter) -> AsyncIterator[Turn]:
         """See tlac.methods.base.Method."""
-        for member, seat in enumerate((interview, *interview.panel)):
-            described = await seat.describe(image)
+        for member, seat in enumerate((prompter, *prompter.ensemble)):
+            described = await seat.ask_stage1(image)
             yield replace(described, member=member)
             answer = described.response.text
             if described.response.outcome is Outcome.ANSWERED and seat.needs_choice(answer):
-                yield replace(await seat.choose(answer), member=member)
+                yield replace(await seat.ask_stage2(answer), member=member)

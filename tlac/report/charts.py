@@ -182,7 +182,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Confusion:
+class ConfusionMatrix:
     """`cells[row][column]` counts samples of `classes[row]` that were taken for `classes[column]`; `others` and
     `unanswered` count, by row, those taken for other classes and those without an answer.
 
@@ -197,7 +197,7 @@ class Confusion:
     unanswered: tuple[int, ...]
 
 
-def confuse(predictions: Sequence[Prediction]) -> Confusion:
+def confuse(predictions: Sequence[Prediction]) -> ConfusionMatrix:
     """The confusions among labelled predictions."""
     counts = Counter(
         (prediction.label, prediction.predicted) for prediction in predictions if prediction.label is not None
@@ -215,7 +215,7 @@ def confuse(predictions: Sequence[Prediction]) -> Confusion:
     rows = [[counts[row, column] for column in classes] for row in classes]
     unanswered = [counts[row, None] for row in classes]
     others = [support[row] - sum(cells) - none for row, cells, none in zip(classes, rows, unanswered, strict=True)]
-    return Confusion(
+    return ConfusionMatrix(
         tuple(wrong[:_MOST_PAIRS]),
         len(wrong),
         classes,

@@ -17,7 +17,7 @@ from typing import Any
 from tlac.errors import TlacError, UsageError
 from tlac.report.charts import MEASURES, Histogram, Reliability, call_histograms, confuse, reliability, risk_curve
 from tlac.report.comparison import Grid, arrange, column_title, compare_pairs, cost_points, mark_cells
-from tlac.report.run_page import ReportedRun, rung_rows
+from tlac.report.run_page import ReportedRun, decision_rows
 
 _WIDTH_IN, _HEIGHT_IN = 4.2, 3.0
 _BLUE, _ORANGE, _GREEN, _GREY = "#1f5fbf", "#b8420c", "#0b7a6b", "#7a848f"
@@ -237,7 +237,7 @@ class PaperTable:
 
 
 def run_tables(run: ReportedRun) -> tuple[PaperTable, ...]:
-    """The tables of one run: headline, rungs, most confused pairs."""
+    """The tables of one run: headline, what decided, most confused pairs."""
     metrics = run.metrics
     headline = (
         ("samples", f"{metrics.n}"),
@@ -249,9 +249,9 @@ def run_tables(run: ReportedRun) -> tuple[PaperTable, ...]:
         ("mean per class", _share(metrics.mean_per_class)),
         ("macro F1", _share(metrics.macro_f1)),
     )
-    rungs = tuple(
+    decisions = tuple(
         (row.name, f"{row.n}", _share(row.share), _share(row.accuracy), _interval(row.ci95))
-        for row in rung_rows(metrics)
+        for row in decision_rows(metrics)
     )
     classes = run.record.classes
     pairs = tuple(
@@ -260,7 +260,7 @@ def run_tables(run: ReportedRun) -> tuple[PaperTable, ...]:
     )
     return (
         PaperTable("headline", ("measure", f"{run.record.backend}, {run.record.method}"), headline),
-        PaperTable("rungs", ("decided by", "samples", "share", "right", "95 % interval"), rungs),
+        PaperTable("decisions", ("decided by", "samples", "share", "right", "95 % interval"), decisions),
         PaperTable("confusions", ("truth", "taken for", "times", "of class"), pairs, texts=2),
     )
 

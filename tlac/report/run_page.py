@@ -12,7 +12,7 @@ from pathlib import Path
 from tlac.config.prompts import PromptSet
 from tlac.report.charts import (
     MEASURES,
-    Confusion,
+    ConfusionMatrix,
     Histogram,
     Reliability,
     RiskCurve,
@@ -47,8 +47,8 @@ class FactGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class RungRow:
-    """One rung of the matching: how many samples it decided, of how many, and how well."""
+class DecisionRow:
+    """One step of the matching: how many samples it decided, of how many, and how well."""
 
     name: str
     n: int
@@ -92,15 +92,15 @@ def describe_prompts(record: RunRecord, prompts: PromptSet | None) -> tuple[Fact
     return _facts(shown | stage2 if _has_stage2(record) else shown)
 
 
-def rung_rows(metrics: Metrics) -> tuple[RungRow, ...]:
-    """The rungs, the one that decided most first."""
-    total = sum(values.n for values in metrics.by_rung.values())
+def decision_rows(metrics: Metrics) -> tuple[DecisionRow, ...]:
+    """What decided, the one that decided most first."""
+    total = sum(values.n for values in metrics.by_decision.values())
     rows = [
-        RungRow(
+        DecisionRow(
             name, values.n, values.n / total, values.accuracy,
             wilson_interval(round(values.accuracy * values.n), values.n),
         )
-        for name, values in metrics.by_rung.items()
+        for name, values in metrics.by_decision.items()
     ]  # fmt: skip
     return tuple(sorted(rows, key=lambda row: -row.n))
 
@@ -125,8 +125,8 @@ def _asked(record: RunRecord) -> dict[str, str]:
     }
     if _has_stage2(record):
         found["stage 2"] = f"{record.stage2_backend}: {record.stage2_model}"
-    if record.panel:
-        found["voting with it"] = ", ".join(record.panel)
+    if record.ensemble:
+        found["voting with it"] = ", ".join(record.ensemble)
     if record.shuffle_classes is not None:
         found["class order"] = f"shuffled with seed {record.shuffle_classes}"
     if record.prompts:
@@ -196,7 +196,7 @@ class RunContent:
 
     classes: tuple[str, ...]
     per_class: tuple[ClassMetrics, ...]
-    confusion: Confusion
+    confusion: ConfusionMatrix
     reliability: tuple[Reliability, ...]
     risk: tuple[RiskCurve, ...]
     is_calibrated: bool
@@ -233,7 +233,7 @@ def render_run(run: ReportedRun, images_folder: str) -> Page:
     context = {
         "record": run.record,
         "metrics": run.metrics,
-        "rungs": rung_rows(run.metrics),
+        "decisions": decision_rows(run.metrics),
         "facts": describe_run(run.record),
         "origin": describe_origin(run.record),
         "prompts": describe_prompts(run.record, run.prompts),

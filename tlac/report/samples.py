@@ -95,7 +95,7 @@ class SampleColumns:
     label: tuple[int | None, ...]
     predicted: tuple[int | None, ...]
     outcome: tuple[int, ...]
-    rung: tuple[int, ...]
+    decided_by: tuple[int, ...]
     answer: tuple[int, ...]
     choice: tuple[int, ...]
     reason: tuple[int, ...]
@@ -110,7 +110,7 @@ class SampleColumns:
     stage2_key: tuple[int, ...]
     thumbnail: tuple[int, ...]
     outcomes: tuple[str, ...]
-    rungs: tuple[str, ...]
+    decisions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,19 +141,19 @@ def to_columns(predictions: Sequence[Prediction], numbers: Mapping[str, int]) ->
     """The columns of these predictions; `numbers` gives an image's place among the page's by its sha256."""
     table = TextTable()
     outcomes = [str(outcome) for outcome in Outcome]
-    rungs = sorted({prediction.rung for prediction in predictions if prediction.rung is not None})
-    places: dict[str | None, int] = {rung: place for place, rung in enumerate(rungs)}
+    decisions = sorted({prediction.decided_by for prediction in predictions if prediction.decided_by is not None})
+    places: dict[str | None, int] = {decided_by: place for place, decided_by in enumerate(decisions)}
     columns: dict[str, Any] = {
         "sample": tuple(cut(prediction.sample, LONGEST_NAME) for prediction in predictions),
         "outcome": tuple(outcomes.index(prediction.outcome) for prediction in predictions),
-        "rung": tuple(places.get(prediction.rung, -1) for prediction in predictions),
+        "decided_by": tuple(places.get(prediction.decided_by, -1) for prediction in predictions),
         "thumbnail": tuple(numbers.get(prediction.image_sha256 or "", -1) for prediction in predictions),
     }
     for name in ("answer", "choice", "reason", "stage1_key", "stage2_key"):
         columns[name] = tuple(table.number(getattr(prediction, name)) for prediction in predictions)
     for name in ("label", "predicted", "score", "margin", "confidence", "top5", "words", "shortlist", "votes"):
         columns[name] = tuple(getattr(prediction, name) for prediction in predictions)
-    return SampleColumns(texts=table.texts(), outcomes=tuple(outcomes), rungs=tuple(rungs), **columns)
+    return SampleColumns(texts=table.texts(), outcomes=tuple(outcomes), decisions=tuple(decisions), **columns)
 
 
 def place_images(

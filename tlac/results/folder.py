@@ -20,11 +20,13 @@ import msgspec
 from tlac.errors import InputError, TlacError
 from tlac.results.predictions import PREDICTIONS, read_predictions, write_predictions
 from tlac.results.record import Run, RunRecord
-from tlac.runtime.spooled_list import Replay
+from tlac.runtime.spooled_list import LazySequence
 from tlac.scoring.metrics import Metrics, measure
 from tlac.types import Prediction
 
 FOLDER = "thumbnails"
+# as run.json called them before
+_RENAMED = {"panel": "ensemble", "full_choices": "shortlist_recall"}
 
 
 # a file's content, or its pieces
@@ -35,7 +37,8 @@ def read_record(folder: Path) -> RunRecord:
     """The run.json of a run folder. Raises InputError."""
     path = folder / "run.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=RunRecord)
+        document = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        return msgspec.convert({_RENAMED.get(key, key): value for key, value in document.items()}, RunRecord)
     except OSError as error:
         raise InputError(f"{path}: can't be read: {error.strerror}; is {folder} a run folder?") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -43,7 +46,7 @@ def read_record(folder: Path) -> RunRecord:
 
 
 def _predictions_in(folder: Path, count: int) -> Sequence[Prediction]:
-    return Replay(count, lambda: read_predictions(folder / PREDICTIONS))
+    return LazySequence(count, lambda: read_predictions(folder / PREDICTIONS))
 
 
 def read_run(folder: Path) -> Run:

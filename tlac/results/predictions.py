@@ -21,7 +21,11 @@ _BLOCK = 512
 LineT = TypeVar("LineT")
 
 
-class _Line(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+# two fields have had other names in files since the first version
+RENAMED = {"decided_by": "rung", "stage2_with_image": "looked_again"}
+
+
+class _Line(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, rename=RENAMED):
     """What a line holds, in this order; the last ones only where a method or an option has them to say."""
 
     sample: str
@@ -30,7 +34,7 @@ class _Line(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     outcome: Outcome
     answer: str | None
     choice: str | None
-    rung: str | None
+    decided_by: str | None
     predicted: int | None
     score: float | None
     margin: float | None
@@ -40,7 +44,7 @@ class _Line(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     words: tuple[int, ...]
     reason: str
     shortlist: tuple[int, ...] = ()
-    looked_again: bool = False
+    stage2_with_image: bool = False
     further: tuple[tuple[int, Stage, str], ...] = ()
     votes: tuple[int | None, ...] = ()
     confidence: float | None = None
@@ -62,7 +66,7 @@ def _line(prediction: Prediction) -> _Line:
         prediction.outcome,
         prediction.answer,
         prediction.choice,
-        prediction.rung,
+        prediction.decided_by,
         prediction.predicted,
         prediction.score,
         prediction.margin,
@@ -72,7 +76,7 @@ def _line(prediction: Prediction) -> _Line:
         prediction.words,
         prediction.reason,
         prediction.shortlist,
-        prediction.looked_again,
+        prediction.stage2_with_image,
         prediction.further,
         prediction.votes,
         prediction.confidence,
@@ -90,7 +94,8 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> Iterator
 
 def read_predictions(path: Path) -> Iterator[Prediction]:
     """The predictions in a predictions.jsonl, in order. Raises InputError naming file and line."""
-    return read_lines(path, msgspec.json.Decoder(Prediction))
+    for line in read_lines(path, msgspec.json.Decoder(_Line)):
+        yield Prediction(*msgspec.structs.astuple(line))
 
 
 def read_lines(path: Path, decoder: msgspec.json.Decoder[LineT]) -> Iterator[LineT]:

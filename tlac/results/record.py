@@ -21,8 +21,8 @@ class RunRecord:
 
     `cost_usd` is what this run paid, `answers_cost_usd` what all its answers cost whenever they were asked; None
     where a price is not known. `classes` are the class names that predictions index, `prompt` names the stage-1
-    prompt of the prompt set. `panel` names the backends that voted beside the first, `aliases` are further names of
-    classes; `abstain_below` and `calibration` as in `RunSpec`. `shuffle_classes` is the seed of the order in which
+    prompt of the prompt set. `ensemble` names the backends that voted beside the first, `aliases` are further names of
+    classes; `abstain_below` and `calibration` as in `RunConfig`. `shuffle_classes` is the seed of the order in which
     stage 2 was shown the class names, None for their own.
     """
 
@@ -59,11 +59,11 @@ class RunRecord:
     prompt: str = ""
     shuffle_classes: int | None = None
     order_trials: OrderTrials | None = None
-    panel: tuple[str, ...] = ()
+    ensemble: tuple[str, ...] = ()
     aliases: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     abstain_below: float | None = None
     calibration: Calibration | None = None
-    full_choices: FullChoices | None = None
+    shortlist_recall: ShortlistRecall | None = None
     format: int = RUN_FORMAT
 
 
@@ -113,8 +113,8 @@ def summary(run: Run) -> dict[str, Any]:
         "macro_f1": metrics.macro_f1,
         "calibration_error": metrics.confidence.calibration_error if metrics.confidence else None,
         "shortlist": asdict(metrics.shortlist) if metrics.shortlist else None,
-        "full_choices": asdict(record.full_choices) if record.full_choices else None,
-        "by_rung": {rung: asdict(values) for rung, values in metrics.by_rung.items()},
+        "shortlist_recall": asdict(record.shortlist_recall) if record.shortlist_recall else None,
+        "by_decision": {decided_by: asdict(values) for decided_by, values in metrics.by_decision.items()},
         "calls": asdict(record.calls),
         "tokens": asdict(record.tokens),
         "cost_usd": record.cost_usd,
@@ -126,7 +126,7 @@ def summary(run: Run) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class FullChoices:
+class ShortlistRecall:
     """Of the samples that were shown a shortlist, `known` have a stored choice from the whole list as well, and
     `inside` of these choices stand in the shortlist."""
 

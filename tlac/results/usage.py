@@ -40,7 +40,7 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
-class Spending:
+class RunUsage:
     """`cost_usd` is what the calls cost that were made now, `answers_cost_usd` what all answers cost whenever
     they were asked; None where a price is not known."""
 
@@ -50,7 +50,7 @@ class Spending:
     answers_cost_usd: float | None
 
 
-class Ledger:
+class UsageLedger:
     """Counts answers as they come. Holds some hundred bytes for each distinct one."""
 
     def __init__(self) -> None:
@@ -85,10 +85,10 @@ class Ledger:
                     for had, more in zip(self._tokens, (usage.prompt, usage.completion, usage.cached), strict=True)
                 ]
 
-    def total(self) -> Spending:
+    def total(self) -> RunUsage:
         """What all of them took."""
         asked, turns = self._asked, self._turns
-        return Spending(
+        return RunUsage(
             Calls(
                 StageCalls(asked["stage1"], turns["stage1"] - asked["stage1"]),
                 StageCalls(asked["stage2"], turns["stage2"] - asked["stage2"]),
@@ -99,9 +99,9 @@ class Ledger:
         )
 
 
-def count_spending(transcripts: Iterable[Transcript]) -> Spending:
+def count_usage(transcripts: Iterable[Transcript]) -> RunUsage:
     """What these transcripts took."""
-    ledger = Ledger()
+    ledger = UsageLedger()
     for transcript in transcripts:
         ledger.add(transcript.turns)
     return ledger.total()

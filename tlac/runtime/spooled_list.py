@@ -21,7 +21,7 @@ _IN_MEMORY_BYTES = 16 * 2**20
 ItemT = TypeVar("ItemT")
 
 
-class Replay(Sequence[ItemT]):
+class LazySequence(Sequence[ItemT]):
     """A sequence whose items are made anew whenever it is gone through, and not held.
 
     `play` gives `count` items, equal ones each time.
@@ -59,7 +59,7 @@ class Replay(Sequence[ItemT]):
     __hash__ = None  # type: ignore[assignment]
 
 
-class Spool(Generic[ItemT]):
+class SpilledList(Generic[ItemT]):
     """Records of one type, in the order in which they were put; they may be gone through while more are put."""
 
     def __init__(self, kind: type[ItemT]) -> None:
@@ -111,9 +111,9 @@ class Spool(Generic[ItemT]):
         return self._decoder.decode(content)
 
 
-def spooled(items: Iterable[ItemT], kind: type[ItemT]) -> Spool[ItemT]:
+def spill(items: Iterable[ItemT], kind: type[ItemT]) -> SpilledList[ItemT]:
     """All items of one type in a spool, to be gone through again and again."""
-    spool = Spool(kind)
+    spool = SpilledList(kind)
     for item in items:
         spool.put(item)
     return spool

@@ -88,7 +88,7 @@ def _predict(seen: SeenImage, classes: Float32Array) -> Prediction:
         outcome=Outcome.ANSWERED if seen.vector is not None else Outcome.FAILED,
         answer=None,
         choice=None,
-        rung="similarity" if seen.vector is not None else None,
+        decided_by="similarity" if seen.vector is not None else None,
         predicted=predicted,
         score=score,
         margin=margin,

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from tlac.errors import InputError, TlacError, UsageError
-from tlac.runtime.spooled_list import Replay
+from tlac.runtime.spooled_list import LazySequence
 from tlac.types import Float64Array, Outcome, Prediction
 
 BINS = 10
@@ -75,7 +75,7 @@ def confidence_of(prediction: Prediction, calibration: Calibration | None = None
     if prediction.predicted is None or prediction.margin is None:
         return None
     if calibration is not None:
-        level = calibration.level.get(prediction.rung or "", calibration.default_level)
+        level = calibration.level.get(prediction.decided_by or "", calibration.default_level)
         slope = prediction.margin / calibration.temperature if calibration.temperature else 0.0
         return round(_sigmoid(level + slope), 6)
     return agreement(prediction)
@@ -88,7 +88,7 @@ def agreement(prediction: Prediction) -> float:
     in the answer, where one does; every other member's vote.
     """
     predicted, agreeing, witnesses = prediction.predicted, 1, 1
-    if prediction.rung in ("exact", "choice") and prediction.margin is not None:
+    if prediction.decided_by in ("exact", "choice") and prediction.margin is not None:
         witnesses += 1
         agreeing += prediction.margin >= 0
     if prediction.words:
@@ -111,17 +111,17 @@ def fit(predictions: Sequence[Prediction], encoder: str = "", runs: tuple[str, .
     right = np.array([one.predicted == one.label for one in known], np.float64)
     if not known or right.min() == right.max():
         return None
-    rungs = sorted({one.rung or "" for one in known})
+    decisions = sorted({one.decided_by or "" for one in known})
     margins = np.array([one.margin or 0.0 for one in known], np.float64)
     scale = float(np.std(margins)) or 1.0
-    shares = np.array([[float((one.rung or "") == rung) for rung in rungs] for one in known])
+    shares = np.array([[float((one.decided_by or "") == decided_by) for decided_by in decisions] for one in known])
     inputs = np.column_stack([shares, margins / scale])
     weights = _fit_logistic(inputs, right)
     slope = float(weights[-1])
     # a margin that speaks against its class is noise, not evidence: it is left out
     if slope <= 0:
         weights = _fit_logistic(shares, right)
-    level = {rung: round(float(weight), 6) for rung, weight in zip(rungs, weights, strict=False)}
+    level = {decided_by: round(float(weight), 6) for decided_by, weight in zip(decisions, weights, strict=False)}
     mean = float(right.mean())
     return Calibration(
         level,
@@ -160,7 +160,9 @@ def abstain(
     """
     if below is None and calibration is None:
         return predictions
-    return Replay(len(predictions), lambda: (_weigh(prediction, below, calibration) for prediction in predictions))
+    return LazySequence(
+        len(predictions), lambda: (_weigh(prediction, below, calibration) for prediction in predictions)
+    )
 
 
 def _weigh(prediction: Prediction, below: float | None, calibration: Calibration | None) -> Prediction:

@@ -12,8 +12,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from tlac.runtime.spooled_list import Spool
-from tlac.scoring.matching import ClassIndex, MatchingRule, Verdict
+from tlac.runtime.spooled_list import SpilledList
+from tlac.scoring.matching import ClassIndex, MatchDecision, MatchingRule
 from tlac.types import Combination, Outcome, Prediction, Stage, Transcript, Turn
 
 
@@ -28,7 +28,7 @@ def members_of(transcript: Transcript) -> list[Transcript]:
     return members
 
 
-def fuse(transcript: Transcript, rule: MatchingRule, index: ClassIndex) -> Verdict:
+def fuse(transcript: Transcript, rule: MatchingRule, index: ClassIndex) -> MatchDecision:
     """The verdict on several first answers about one image: their texts are scored together, as one mean vector.
 
     A rung decides where all views that it decides name the same class. Views without an answer are left out;
@@ -44,7 +44,7 @@ def fuse(transcript: Transcript, rule: MatchingRule, index: ClassIndex) -> Verdi
     if len(named) == 1:
         decided = next(verdict for verdict in answered if verdict.index is not None)
         return replace(decided, text=text, also=tuple(also))
-    return Verdict(Outcome.ANSWERED, text, None, "similarity", also=tuple(also))
+    return MatchDecision(Outcome.ANSWERED, text, None, "similarity", also=tuple(also))
 
 
 def combine_votes(further: tuple[tuple[int, Stage, str], ...], members: Sequence[Prediction]) -> Prediction:
@@ -86,7 +86,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True, gc=False):
     stage1_key: str | None
     stage2_key: str | None
     shortlist: tuple[int, ...]
-    looked_again: bool
+    stage2_with_image: bool
     finding: int
     members: int
     further: tuple[tuple[int, Stage, str], ...]
@@ -97,7 +97,7 @@ class Finding:
     """What all samples share about which the same was said: the verdict, the first answer, and the classes whose whole
     name stands in it."""
 
-    verdict: Verdict
+    verdict: MatchDecision
     answer: str | None
     words: tuple[int, ...]
 
@@ -107,7 +107,7 @@ class Judged:
     """The distinct findings, and the heads of all samples in order."""
 
     findings: list[Finding]
-    heads: Spool[Head]
+    heads: SpilledList[Head]
     samples: int
 
 
@@ -115,7 +115,7 @@ def judge_all(transcripts: Iterable[Transcript], rule: MatchingRule, index: Clas
     """Judge transcripts, each read once; `combine` says what becomes of several members."""
     places: dict[_Exchange, int] = {}
     findings: list[Finding] = []
-    heads: Spool[Head] = Spool(Head)
+    heads: SpilledList[Head] = SpilledList(Head)
     samples = 0
     for transcript in transcripts:
         samples += 1
@@ -145,11 +145,11 @@ def _find(transcript: Transcript, rule: MatchingRule, index: ClassIndex, combine
     return Finding(_judge(transcript, rule, index, combine), answer, words)
 
 
-def _judge(transcript: Transcript, rule: MatchingRule, index: ClassIndex, combine: Combination) -> Verdict:
+def _judge(transcript: Transcript, rule: MatchingRule, index: ClassIndex, combine: Combination) -> MatchDecision:
     if transcript.failure is not None:
-        return Verdict(Outcome.FAILED, reason=transcript.failure.reason)
+        return MatchDecision(Outcome.FAILED, reason=transcript.failure.reason)
     if transcript.stage1 is None:
-        return Verdict(Outcome.FAILED, reason="nothing was asked")
+        return MatchDecision(Outcome.FAILED, reason="nothing was asked")
     if combine == "fuse":
         return fuse(transcript, rule, index)
     choice = transcript.stage2.response if transcript.stage2 else None
@@ -164,8 +164,8 @@ def _head(transcript: Transcript, finding: int, members: int, further: tuple[Tur
         transcript.label,
         stage1.key if stage1 else None,
         stage2.key if stage2 else None,
-        (stage2.offered or ()) if stage2 else (),
-        stage2 is not None and stage2.is_relook,
+        (stage2.candidates or ()) if stage2 else (),
+        stage2 is not None and stage2.has_image,
         finding,
         members,
         tuple((turn.member, turn.stage, turn.key) for turn in further) if further else (),

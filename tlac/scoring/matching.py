@@ -124,7 +124,7 @@ class ClassIndex:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class MatchDecision:
     """What a rule makes of one sample's answers before any similarity is known.
 
     `text` is what is scored against the class names (no template applied), None where there is nothing to
@@ -135,7 +135,7 @@ class Verdict:
     outcome: Outcome
     text: str | None = None
     index: int | None = None
-    rung: Rung | None = None
+    decided_by: Rung | None = None
     choice: str | None = None
     reason: str = ""
     also: tuple[str, ...] = ()
@@ -152,7 +152,7 @@ class MatchingRule(Protocol):
     name: str
     skips_stage2_on_exact: bool
 
-    def judge(self, answer: LMMResponse, choice: LMMResponse | None, index: ClassIndex) -> Verdict:
+    def judge(self, answer: LMMResponse, choice: LMMResponse | None, index: ClassIndex) -> MatchDecision:
         """The verdict on a first answer and, where stage 2 was asked, its answer."""
         ...
 
@@ -165,11 +165,11 @@ def _has_words(text: str) -> bool:
     return any(map(str.isalnum, text))
 
 
-def _without_answer(response: LMMResponse) -> Verdict:
-    return Verdict(response.outcome, reason=response.reason)
+def _without_answer(response: LMMResponse) -> MatchDecision:
+    return MatchDecision(response.outcome, reason=response.reason)
 
 
-class Ladder:
+class LadderMatching:
     """Exact match of the normalised answer, then a stage-2 choice that names a listed class, then similarity.
 
     Similarity is always that of the first answer. A stage-2 answer that names no listed class, or a
@@ -179,21 +179,21 @@ class Ladder:
     name = "ladder"
     skips_stage2_on_exact = True
 
-    def judge(self, answer: LMMResponse, choice: LMMResponse | None, index: ClassIndex) -> Verdict:
+    def judge(self, answer: LMMResponse, choice: LMMResponse | None, index: ClassIndex) -> MatchDecision:
         """See MatchingRule."""
         if answer.outcome is not Outcome.ANSWERED:
             return _without_answer(answer)
         text = " ".join(answer.text.split()).rstrip(".")
         if not _has_words(text):
-            return Verdict(Outcome.UNPARSED, reason="the answer holds no words")
+            return MatchDecision(Outcome.UNPARSED, reason="the answer holds no words")
         exact = index.find(text)
         if exact is not None:
-            return Verdict(Outcome.ANSWERED, text, exact, "exact")
+            return MatchDecision(Outcome.ANSWERED, text, exact, "exact")
         if choice is not None and choice.outcome is Outcome.ANSWERED:
             chosen = index.read_choice(choice.text)
             if chosen is not None:
-                return Verdict(Outcome.ANSWERED, text, chosen, "choice", index.classes[chosen])
-        return Verdict(Outcome.ANSWERED, text, None, "similarity", choice.text if choice else None)
+                return MatchDecision(Outcome.ANSWERED, text, chosen, "choice", index.classes[chosen])
+        return MatchDecision(Outcome.ANSWERED, text, None, "similarity", choice.text if choice else None)
 
     def class_text(self, name: str) -> str:
         """See MatchingRule."""
@@ -209,7 +209,7 @@ class Paper:
     name = "paper"
     skips_stage2_on_exact = False
 
-    def judge(self, answer: LMMResponse, choice: LMMResponse | None, index: ClassIndex) -> Verdict:
+    def judge(self, answer: LMMResponse, choice: LMMResponse | None, index: ClassIndex) -> MatchDecision:
         """See MatchingRule."""
         last = answer if choice is None else choice
         if last.outcome is not Outcome.ANSWERED:
@@ -222,15 +222,15 @@ class Paper:
             text = text.replace("_", " ")
         text = text.replace("\n", "").replace(".", "")
         if not _has_words(text):
-            return Verdict(Outcome.UNPARSED, choice=shown, reason="the answer holds no words")
-        return Verdict(Outcome.ANSWERED, text, None, "similarity", shown)
+            return MatchDecision(Outcome.UNPARSED, choice=shown, reason="the answer holds no words")
+        return MatchDecision(Outcome.ANSWERED, text, None, "similarity", shown)
 
     def class_text(self, name: str) -> str:
         """See MatchingRule."""
         return name.replace("_", " ")
 
 
-RULES: dict[str, MatchingRule] = {rule.name: rule for rule in (Ladder(), Paper())}
+RULES: dict[str, MatchingRule] = {rule.name: rule for rule in (LadderMatching(), Paper())}
 
 
 def find_rule(name: str) -> MatchingRule:

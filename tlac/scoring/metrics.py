@@ -25,7 +25,7 @@ class _Labelled(NamedTuple):
 
     label: int
     outcome: str
-    rung: str | None
+    decided_by: str | None
     predicted: int | None
     is_in_top: bool
 
@@ -35,7 +35,7 @@ class _Labelled(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class RungMetrics:
+class DecisionMetrics:
     """The samples that one rung decided: how many, and the share of them that is right."""
 
     n: int
@@ -68,7 +68,7 @@ class ShortlistMetrics:
 
     n: int
     mean_size: float
-    looked_again: int
+    stage2_with_image: int
     holds_label: float | None
 
 
@@ -97,7 +97,7 @@ class Metrics:
     top5: float | None
     mean_per_class: float | None
     macro_f1: float | None
-    by_rung: dict[str, RungMetrics]
+    by_decision: dict[str, DecisionMetrics]
     per_class: tuple[ClassMetrics, ...]
     confused: tuple[Confusion, ...] = ()
     abstained: int = 0
@@ -127,7 +127,7 @@ def measure(predictions: Iterable[Prediction]) -> Metrics:
     for prediction in predictions:
         label = prediction.label
         is_in_top = label is not None and any([index == label for index, _ in prediction.top5])
-        cases[label, prediction.outcome.value, prediction.rung, prediction.predicted, is_in_top] += 1
+        cases[label, prediction.outcome.value, prediction.decided_by, prediction.predicted, is_in_top] += 1
         if prediction.shortlist:
             shortlists.add(prediction)
         if label is not None:
@@ -164,7 +164,7 @@ def _summarise(
         top5=_share(sum(count for case, count in labelled if case.is_in_top), n),
         mean_per_class=_share(math.fsum(recalls), len(recalls)),
         macro_f1=_share(math.fsum(scores), len(scores)),
-        by_rung=_by_rung(labelled),
+        by_decision=_by_decision(labelled),
         per_class=per_class,
         confused=_most_confused(_confusions(labelled)),
         abstained=outcomes["abstained"],
@@ -179,14 +179,14 @@ class _Shortlists:
 
     n: int = 0
     size: int = 0
-    looked_again: int = 0
+    stage2_with_image: int = 0
     labelled: int = 0
     held: int = 0
 
     def add(self, shown: Prediction) -> None:
         self.n += 1
         self.size += len(shown.shortlist)
-        self.looked_again += shown.looked_again
+        self.stage2_with_image += shown.stage2_with_image
         if shown.label is not None:
             self.labelled += 1
             self.held += shown.label in shown.shortlist
@@ -194,7 +194,7 @@ class _Shortlists:
     def measure(self) -> ShortlistMetrics | None:
         if not self.n:
             return None
-        return ShortlistMetrics(self.n, self.size / self.n, self.looked_again, _share(self.held, self.labelled))
+        return ShortlistMetrics(self.n, self.size / self.n, self.stage2_with_image, _share(self.held, self.labelled))
 
 
 def _most_confused(wrong: Mapping[tuple[int, int], int], count: int = 10) -> tuple[Confusion, ...]:
@@ -225,11 +225,11 @@ def _per_class(labelled: Sequence[tuple[_Labelled, int]]) -> tuple[ClassMetrics,
     return tuple(ClassMetrics(index, support[index], predicted[index], correct[index]) for index in indices)
 
 
-def _by_rung(labelled: Sequence[tuple[_Labelled, int]]) -> dict[str, RungMetrics]:
+def _by_decision(labelled: Sequence[tuple[_Labelled, int]]) -> dict[str, DecisionMetrics]:
     decided: Counter[str] = Counter()
     correct: Counter[str] = Counter()
     for case, n in labelled:
-        if case.rung is not None and case.predicted is not None:
-            decided[case.rung] += n
-            correct[case.rung] += n * case.is_correct
-    return {rung: RungMetrics(n, correct[rung] / n) for rung, n in sorted(decided.items())}
+        if case.decided_by is not None and case.predicted is not None:
+            decided[case.decided_by] += n
+            correct[case.decided_by] += n * case.is_correct
+    return {decided_by: DecisionMetrics(n, correct[decided_by] / n) for decided_by, n in sorted(decided.items())}

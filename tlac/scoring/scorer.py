@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 
 from tlac.interfaces import TextEncoder
-from tlac.runtime.spooled_list import Replay
+from tlac.runtime.spooled_list import LazySequence
 from tlac.scoring.decisions import Finding, Head, Judged, combine_votes, judge_all
 from tlac.scoring.matching import ClassIndex, MatchingRule, apply_template, split_templates
 from tlac.scoring.similarity import PLACES, ClassVectors, fuse_scores, mean_vectors, rank
@@ -106,15 +106,17 @@ class Scorer:
         judged = judge_all(transcripts, self.rule, self.index, combine)
         units = sorted({finding.verdict.texts for finding in judged.findings if finding.verdict.texts})
         if not units:
-            return Scored(Replay(judged.samples, lambda: _predict_all(judged, [_NOWHERE] * len(judged.findings))), 0, 0)
+            return Scored(
+                LazySequence(judged.samples, lambda: _predict_all(judged, [_NOWHERE] * len(judged.findings))), 0, 0
+            )
         rows = {unit: row for row, unit in enumerate(units)}
         vectors, truncated = self._encode_units(units)
         truncated_classes = self._encoded_classes[1]
         if images is not None:
             seen = _Seen(self._encoded_classes[0], vectors, rows, images)
-            return Scored(Replay(judged.samples, lambda: seen.predict_all(judged)), truncated, truncated_classes)
+            return Scored(LazySequence(judged.samples, lambda: seen.predict_all(judged)), truncated, truncated_classes)
         places = self._places(judged.findings, rows, vectors)
-        return Scored(Replay(judged.samples, lambda: _predict_all(judged, places)), truncated, truncated_classes)
+        return Scored(LazySequence(judged.samples, lambda: _predict_all(judged, places)), truncated, truncated_classes)
 
     def nearest(self, answers: Sequence[str], count: int) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
         """The `count` nearest classes of each answer and their cosines, best first; none where it has no words."""
@@ -203,9 +205,9 @@ def _predict_all(judged: Judged, places: Sequence[_Place]) -> Iterator[Predictio
     """The predictions; those of several members are combined."""
     heads = iter(judged.heads)
     for head in heads:
-        panel = (head, *islice(heads, head.members - 1))
-        predictions = [_predict(one, judged.findings[one.finding], places[one.finding]) for one in panel]
-        yield predictions[0] if len(panel) == 1 else combine_votes(head.further, predictions)
+        ensemble = (head, *islice(heads, head.members - 1))
+        predictions = [_predict(one, judged.findings[one.finding], places[one.finding]) for one in ensemble]
+        yield predictions[0] if len(ensemble) == 1 else combine_votes(head.further, predictions)
 
 
 def _predict(head: Head, finding: Finding, place: _Place) -> Prediction:
@@ -217,7 +219,7 @@ def _predict(head: Head, finding: Finding, place: _Place) -> Prediction:
         verdict.outcome,
         finding.answer,
         verdict.choice,
-        verdict.rung,
+        verdict.decided_by,
         place.predicted,
         place.score,
         place.margin,
@@ -227,6 +229,6 @@ def _predict(head: Head, finding: Finding, place: _Place) -> Prediction:
         finding.words,
         verdict.reason,
         head.shortlist,
-        head.looked_again,
+        head.stage2_with_image,
         head.further,
     )

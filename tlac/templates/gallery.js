@@ -5,7 +5,7 @@ const samples = page.samples;
 const textAt = (number) => (number < 0 ? null : samples.texts[number]);
 const className = (index) => (index === null ? null : page.classes[index]);
 const outcomeOf = (sample) => samples.outcomes[samples.outcome[sample]];
-const rungOf = (sample) => (samples.rung[sample] < 0 ? null : samples.rungs[samples.rung[sample]]);
+const decisionOf = (sample) => (samples.decided_by[sample] < 0 ? null : samples.decisions[samples.decided_by[sample]]);
 
 function verdictOf(sample) {
   if (samples.predicted[sample] === null) return "no answer";
@@ -28,7 +28,7 @@ class Gallery {
         .sort((a, b) => a[1].localeCompare(b[1]));
     this.verdict = select("verdict", [["", "any"], ...named(found(everything.map(verdictOf)))], refresh);
     this.outcome = select("outcome", [["", "any"], ...named(found(everything.map(outcomeOf)))], refresh);
-    this.rung = select("decided by", [["", "any"], ...samples.rungs.map((rung, index) => [String(index), label(rung)])], refresh);
+    this.decidedBy = select("decided by", [["", "any"], ...samples.decisions.map((decision, index) => [String(index), label(decision)])], refresh);
     this.truth = select("truth", [["", "any class"], ...classes(samples.label)], refresh);
     this.predicted = select("predicted", [["", "any class"], ...classes(samples.predicted)], refresh);
     this.margin = select("margin", [["", "any"], ["0.05", "lowest 5 %"], ["0.1", "lowest 10 %"], ["0.25", "lowest 25 %"]], refresh);
@@ -39,7 +39,7 @@ class Gallery {
     );
     this.words = make("input", { type: "search", placeholder: "file, answer, class …", oninput: refresh });
     const reset = make("button", { type: "button", textContent: "Reset", onclick: () => this.set({}) });
-    this.filters = [this.verdict, this.outcome, this.rung, this.truth, this.predicted, this.margin, this.order];
+    this.filters = [this.verdict, this.outcome, this.decidedBy, this.truth, this.predicted, this.margin, this.order];
     const controls = make("div", { className: "controls", role: "search", "aria-label": "Filter the samples" }, make("label", {}, "find", this.words), ...this.filters.map((filter) => filter.element), reset);
     this.element = make("div", {}, controls, this.cards.element);
     this.refresh();
@@ -69,7 +69,7 @@ class Gallery {
     const add = (filter, test) => filter.list.value !== "" && tests.push(test(filter.list.value));
     add(this.verdict, (value) => (sample) => verdictOf(sample) === value);
     add(this.outcome, (value) => (sample) => outcomeOf(sample) === value);
-    add(this.rung, (value) => (sample) => samples.rung[sample] === Number(value));
+    add(this.decidedBy, (value) => (sample) => samples.decided_by[sample] === Number(value));
     add(this.truth, (value) => (sample) => samples.label[sample] === Number(value));
     add(this.predicted, (value) => (sample) => samples.predicted[sample] === Number(value));
     add(this.margin, (value) => {
@@ -131,7 +131,7 @@ function detailCard(sample) {
     ["predicted", verdictLine(verdict, className(samples.predicted[sample]) ?? outcomeOf(sample))],
     ["truth", samples.label[sample] === null ? "no label" : outside(className(samples.label[sample]))],
     ["outcome", outcomeOf(sample)],
-    ["decided by", rungOf(sample) === null ? null : outside(rungOf(sample))],
+    ["decided by", decisionOf(sample) === null ? null : outside(decisionOf(sample))],
     ["score", fixed(samples.score[sample])],
     ["margin", fixed(samples.margin[sample])],
     ["confidence", samples.confidence[sample] === null ? null : fixed(samples.confidence[sample])],

@@ -50,12 +50,12 @@ def leftovers(file: RemoteFile) -> list[str]:
 
 
 def test_a_file_is_fetched_and_nothing_else_is_left(server: FileServer, file: RemoteFile) -> None:
-    heard = []
-    fetch_file(file, on_bytes=lambda *told: heard.append(told))
+    buffer = []
+    fetch_file(file, on_bytes=lambda *told: buffer.append(told))
     assert file.path.read_bytes() == CONTENT
     assert leftovers(file) == []
-    assert heard[-1] == ("set.tar.gz", len(CONTENT), len(CONTENT))
-    assert [done for _, done, _ in heard] == sorted(done for _, done, _ in heard)
+    assert buffer[-1] == ("set.tar.gz", len(CONTENT), len(CONTENT))
+    assert [done for _, done, _ in buffer] == sorted(done for _, done, _ in buffer)
 
 
 def test_a_file_that_is_right_is_not_asked_for_again(server: FileServer, file: RemoteFile) -> None:
@@ -195,10 +195,10 @@ def test_content_is_stored_as_it_is_sent(server: FileServer, file: RemoteFile) -
 
 def test_a_length_that_is_not_told_is_no_hindrance(server: FileServer, file: RemoteFile) -> None:
     server.has_lengths = False
-    heard = []
-    fetch_file(file, on_bytes=lambda *told: heard.append(told))
+    buffer = []
+    fetch_file(file, on_bytes=lambda *told: buffer.append(told))
     assert file.path.read_bytes() == CONTENT
-    assert heard[-1] == ("set.tar.gz", len(CONTENT), None)
+    assert buffer[-1] == ("set.tar.gz", len(CONTENT), None)
 
 
 def test_a_redirect_is_followed_but_not_out_of_the_web(server: FileServer, tmp_path: Path) -> None:

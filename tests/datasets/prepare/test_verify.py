@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import make_png
+from tests.support.fakes import make_png
 from tlac.config.schemas import DatasetConfig, load_dataset_config
 from tlac.datasets.prepare.verify import Finding, Verification, verify_dataset
 

@@ -279,7 +279,7 @@ def test_an_answer_of_unknown_cost_counts_as_dear_as_it_can_have_been(
 def test_the_members_of_a_panel_are_asked_in_the_same_round(emulator: Emulator, tmp_path: Path) -> None:
     party = Party(emulator, "gpt-4o", tmp_path)
     further = (backend_at(emulator, "claude"), backend_at(emulator, "gemini"))
-    spec = replace(run_spec(party.backend, method="vote"), panel=further)
+    spec = replace(run_spec(party.backend, method="vote"), ensemble=further)
     assert predictions(party.batched(spec)) == predictions(party.live(spec))
     for shelf in emulator.shelves.values():
         assert [batch.size for batch in shelf.batches] == [9, 2]
@@ -294,7 +294,7 @@ def test_several_views_of_an_image_are_asked_in_one_batch(openai_party: Party) -
 @pytest.mark.parametrize("name", ["embedded", "ollama", "vllm", "openai-compatible"])
 def test_a_backend_without_a_batch_interface_is_told_at_once(openai_party: Party, name: str) -> None:
     with Store(openai_party.folder / "store") as store, pytest.raises(UsageError, match="no batch interface") as told:
-        BatchEngine(store, openai_party.care()).rest(load_backend(name))
+        BatchEngine(store, openai_party.policy()).rest(load_backend(name))
     assert "anthropic, gemini, openai" in str(told.value)
 
 

@@ -15,7 +15,7 @@ from tests.support.emulated import plant_keys
 from tests.support.emulator import Asked, BatchControls, Emulator, Fault, Reply
 from tlac.cache.store import Store
 from tlac.engines.batch.journal import BatchRecord, Journal
-from tlac.engines.batch.manager import Desk
+from tlac.engines.batch.manager import BatchManager
 from tlac.errors import ConfigError, PermanentError, StoreError
 
 
@@ -51,22 +51,22 @@ def leave(party: Party, size: int = 3) -> BatchRecord:
     return record
 
 
-def tend(party: Party, work: Callable[[Desk], Any]) -> Any:
+def tend(party: Party, work: Callable[[BatchManager], Any]) -> Any:
     """What a desk over the party's store does, under its lock."""
 
     async def held() -> Any:
-        async with desk.hold():
-            return await work(desk)
+        async with manager.hold():
+            return await work(manager)
 
     with Store(party.folder / "store") as store:
-        desk = Desk(store, party.clock.pacing(), party.said.append)
+        manager = BatchManager(store, party.clock.clock(), party.said.append)
         return asyncio.run(held())
 
 
 def test_a_cancelled_batch_keeps_what_was_answered(party: Party) -> None:
     party.emulator.batching = BatchControls(polls=9, answered_early=2)
     record = leave(party)
-    found, _ = tend(party, lambda desk: desk.cancel(record))
+    found, _ = tend(party, lambda manager: manager.cancel(record))
     assert found.is_open
     party.emulator.batching = BatchControls()
     run = party.batched(run_spec(party.backend, 3, "slac"))
@@ -86,7 +86,7 @@ def test_what_an_expired_batch_left_is_asked_anew(party: Party) -> None:
 
 def test_a_batch_that_is_over_can_not_be_cancelled_and_loses_nothing(party: Party) -> None:
     record = leave(party)
-    found, status = tend(party, lambda desk: desk.cancel(record))
+    found, status = tend(party, lambda manager: manager.cancel(record))
     assert (found.is_open, status.is_over) == (True, True)
     assert party.batched(run_spec(party.backend, 3, "slac")).record.is_complete
     assert party.submitted == [3]
@@ -98,7 +98,7 @@ def test_a_refused_key_gives_no_batch_up(party: Party, endpoint: str) -> None:
     record = leave(party)
     party.emulator.batching = BatchControls(faults={endpoint: [Fault(status=401)]})  # type: ignore[dict-item]
     with pytest.raises(PermanentError, match="the key was refused"):
-        tend(party, lambda desk: desk.cancel(record))
+        tend(party, lambda manager: manager.cancel(record))
     assert Journal(party.folder / "store").find(record.tag).is_open
 
 
@@ -106,8 +106,8 @@ def test_a_batch_that_the_provider_does_not_know_is_given_up_on_demand(party: Pa
     record = leave(party)
     party.emulator.shelves[party.provider].batches.clear()
     with pytest.raises(PermanentError, match="has no batch"):
-        tend(party, lambda desk: desk.ask(record))
-    found, _ = tend(party, lambda desk: desk.cancel(record))
+        tend(party, lambda manager: manager.ask(record))
+    found, _ = tend(party, lambda manager: manager.cancel(record))
     assert found.status == "dropped"
     assert party.batched(run_spec(party.backend, 3, "slac")).record.is_complete
 
@@ -116,7 +116,7 @@ def test_what_another_process_collected_meanwhile_stays_collected(emulator: Emul
     party = Party(emulator, "gpt-4o", tmp_path)
     record = leave(party)
     party.batched(run_spec(party.backend, 3, "slac"))
-    found, _ = tend(party, lambda desk: desk.cancel(record))
+    found, _ = tend(party, lambda manager: manager.cancel(record))
     assert (found.status, found.answered) == ("collected", 3)
 
 
@@ -174,7 +174,7 @@ def test_a_batch_whose_requests_are_lost_is_given_up_on_demand(emulator: Emulato
     journal = Journal(party.folder / "store")
     (record,) = journal.open_records()
     journal.requests_file(record.tag).write_bytes(b"")
-    found, _ = tend(party, lambda desk: desk.cancel(record))
+    found, _ = tend(party, lambda manager: manager.cancel(record))
     assert (found.status, json.loads(path.read_bytes())["status"]) == ("dropped", "dropped")
     assert "is given up" in party.said[-1]
 
@@ -192,7 +192,7 @@ def test_no_key_goes_to_an_address_that_only_a_record_names(
     monkeypatch.setattr("tlac.engines.batch.manager.open_batch_interface", lambda backend: opened.append(backend.name))
     (record,) = Journal(party.folder / "store").open_records()
     with pytest.raises(ConfigError, match=f"said to be at {address}"):
-        tend(party, lambda desk: desk.ask(record))
+        tend(party, lambda manager: manager.ask(record))
     assert opened == []
 
 

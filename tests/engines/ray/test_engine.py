@@ -43,9 +43,9 @@ from tlac.engines.ray.engine import RayEngine
 from tlac.engines.ray.logs import logs_in, read_log
 from tlac.engines.ray.session import connect
 from tlac.errors import ConfigError
-from tlac.evaluation.runner import Bench
+from tlac.evaluation.runner import Runner
 from tlac.lmms.middleware.budget import Budget
-from tlac.lmms.middleware.stack import Care
+from tlac.lmms.middleware.stack import CallPolicy
 from tlac.results.record import Run
 
 PHRASES = ("red car", "an old rusty car", "some apple", "a pear, I think", "a car of unknown colour", "old car")
@@ -102,10 +102,10 @@ def written(run: Run) -> bytes:
 
 
 @pytest.fixture
-def bench_on(tmp_path: Path, ray_cluster: Any) -> Callable[..., Bench]:
-    def make(store: Store, care: Care | None = None, workers: int = 2, is_local: bool = False) -> Bench:
-        care = care or Care()
-        return Bench(store, care=care, engine=None if is_local else RayEngine(store, care, None, workers))
+def bench_on(tmp_path: Path, ray_cluster: Any) -> Callable[..., Runner]:
+    def make(store: Store, policy: CallPolicy | None = None, workers: int = 2, is_local: bool = False) -> Runner:
+        policy = policy or CallPolicy()
+        return Runner(store, policy=policy, engine=None if is_local else RayEngine(store, policy, None, workers))
 
     return make
 
@@ -274,7 +274,7 @@ def test_a_driver_that_is_killed_costs_no_acknowledged_answer(
         said: list[str] = []
         spec = spec_of(emulated_backend(emulator), open_dataset(load_dataset_config(f"folder:{folder}")), "slac")
         with Store(store) as opened:
-            again = bench_on(opened, Care(say=said.append)).run(spec, tmp_path / "runs", with_report=False)
+            again = bench_on(opened, CallPolicy(on_message=said.append)).run(spec, tmp_path / "runs", with_report=False)
         found = questions(emulator)
     assert again.record.is_complete
     assert len(found) == 240
@@ -310,7 +310,7 @@ def test_cost_cap_rate_limit_and_calls_in_flight_hold_for_four_workers_together(
     with running_emulator(measured) as emulator, Store(tmp_path / "far") as far:
         backend = emulated_backend(emulator, concurrency=3, requests_per_minute=600)
         spec = spec_of(backend, ImageFolder(tmp_path / "pictures", 160), "slac")
-        run = bench_on(far, Care(budget), workers=4).run(spec, tmp_path / "runs", with_report=False)
+        run = bench_on(far, CallPolicy(budget), workers=4).run(spec, tmp_path / "runs", with_report=False)
         billed_usd = sum(entry.response.cost_usd for entry in far.entries())
         answers = len(list(far.entries()))
     assert 0.02 < billed_usd <= 0.05

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from tests.support.scripted_lmm import ANSWER, question
-from tests.support.virtual_time import now_s, run_virtual, virtual_pacing
+from tests.support.virtual_time import now_s, run_virtual, virtual_clock
 from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
 from tlac.config.schemas import Backend, BackendSpec, Limits, Prices
@@ -44,7 +44,7 @@ def backend_with(limits: Limits) -> Backend:
 
 
 def limiter_with(limits: Limits = LIMITS, terms: Terms | None = None) -> Limiter:
-    return Limiter({"any": backend_with(limits)}, terms or Terms(), virtual_pacing())
+    return Limiter({"any": backend_with(limits)}, terms or Terms(), virtual_clock())
 
 
 async def work(limiter: Limiter, worker: str, calls: int, cost_usd: float) -> list[float | Fault]:

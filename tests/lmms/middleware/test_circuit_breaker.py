@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.support.scripted_lmm import ANSWER, ScriptedLMM, question
-from tests.support.virtual_time import now_s, run_virtual, virtual_pacing
+from tests.support.virtual_time import now_s, run_virtual, virtual_clock
 from tlac.errors import PermanentError, RateLimitError, SampleError, TransientError
 from tlac.lmms.middleware.circuit_breaker import BreakerPolicy, CircuitBreaker
 
@@ -31,7 +31,7 @@ def test_after_so_many_faults_in_a_row_calls_wait_and_a_good_one_ends_the_pause(
     said: list[str] = []
 
     async def scenario() -> tuple[list[str], float]:
-        breaker = CircuitBreaker(ScriptedLMM([DOWN] * 3), "gemini", POLICY, virtual_pacing(), said.append)
+        breaker = CircuitBreaker(ScriptedLMM([DOWN] * 3), "gemini", POLICY, virtual_clock(), said.append)
         return await outcomes(breaker, 5), now_s()
 
     assert run_virtual(scenario()) == (["TransientError"] * 3 + ["answered"] * 2, 10)
@@ -44,7 +44,7 @@ def test_after_so_many_faults_in_a_row_calls_wait_and_a_good_one_ends_the_pause(
 def test_a_provider_that_stays_down_ends_the_run_in_bounded_time() -> None:
     async def scenario() -> tuple[list[str], float, int]:
         lmm = ScriptedLMM(lambda _call: DOWN)
-        breaker = CircuitBreaker(lmm, "gemini", POLICY, virtual_pacing())
+        breaker = CircuitBreaker(lmm, "gemini", POLICY, virtual_clock())
         return await outcomes(breaker, 8), now_s(), len(lmm.asked)
 
     found, took_s, asked = run_virtual(scenario())
@@ -54,7 +54,7 @@ def test_a_provider_that_stays_down_ends_the_run_in_bounded_time() -> None:
 
 def test_what_the_run_ends_with_says_how_to_go_on() -> None:
     async def scenario() -> None:
-        breaker = CircuitBreaker(ScriptedLMM(lambda _call: DOWN), "gemini", POLICY, virtual_pacing())
+        breaker = CircuitBreaker(ScriptedLMM(lambda _call: DOWN), "gemini", POLICY, virtual_clock())
         await outcomes(breaker, 5)
         await breaker.ask(question())
 
@@ -65,7 +65,7 @@ def test_what_the_run_ends_with_says_how_to_go_on() -> None:
 def test_one_call_alone_tries_whether_the_provider_is_back() -> None:
     async def scenario() -> tuple[int, list[float]]:
         lmm = ScriptedLMM([DOWN] * 3, latency_s=1)
-        breaker = CircuitBreaker(lmm, "gemini", POLICY, virtual_pacing())
+        breaker = CircuitBreaker(lmm, "gemini", POLICY, virtual_clock())
         await outcomes(breaker, 3)
         answers = await asyncio.gather(*(breaker.ask(question(number)) for number in range(20)))
         assert answers == [ANSWER] * 20
@@ -80,7 +80,7 @@ def test_one_call_alone_tries_whether_the_provider_is_back() -> None:
 def test_any_sign_of_life_starts_the_count_anew(sign_of_life: Exception | None) -> None:
     async def scenario() -> float:
         plan = [DOWN, DOWN, sign_of_life, DOWN, DOWN, None]
-        await outcomes(CircuitBreaker(ScriptedLMM(plan), "gemini", POLICY, virtual_pacing()), 6)
+        await outcomes(CircuitBreaker(ScriptedLMM(plan), "gemini", POLICY, virtual_clock()), 6)
         return now_s()
 
     assert run_virtual(scenario()) == 0
@@ -88,7 +88,7 @@ def test_any_sign_of_life_starts_the_count_anew(sign_of_life: Exception | None) 
 
 def test_after_recovery_the_pauses_begin_with_the_shortest_again() -> None:
     async def scenario() -> float:
-        breaker = CircuitBreaker(ScriptedLMM([*[DOWN] * 4, None, *[DOWN] * 3]), "gemini", POLICY, virtual_pacing())
+        breaker = CircuitBreaker(ScriptedLMM([*[DOWN] * 4, None, *[DOWN] * 3]), "gemini", POLICY, virtual_clock())
         await outcomes(breaker, 9)
         return now_s()
 

@@ -7,17 +7,17 @@ import asyncio
 import pytest
 
 from tests.support.scripted_lmm import ANSWER, ScriptedLMM, question
-from tests.support.virtual_time import now_s, run_virtual, virtual_pacing
+from tests.support.virtual_time import now_s, run_virtual, virtual_clock
 from tlac.errors import InputError, PermanentError, RateLimitError, SampleError, TransientError
-from tlac.lmms.middleware.clock import Pacing
-from tlac.lmms.middleware.retry import RepeatGuard, RetryingLMM, RetryPolicy
+from tlac.lmms.middleware.clock import Clock
+from tlac.lmms.middleware.retry import AbortOnRepeatedError, RetryingLMM, RetryPolicy
 from tlac.types import LMMResponse
 
-LARGEST_JITTER = Pacing(now=now_s, sleep=asyncio.sleep, uniform=lambda _low, high: high)
+LARGEST_JITTER = Clock(now=now_s, sleep=asyncio.sleep, uniform=lambda _low, high: high)
 
 
-def ask(lmm: ScriptedLMM, policy: RetryPolicy | None = None, pacing: Pacing | None = None) -> LMMResponse:
-    return run_virtual(RetryingLMM(lmm, policy, pacing or virtual_pacing()).ask(question()))
+def ask(lmm: ScriptedLMM, policy: RetryPolicy | None = None, clock: Clock | None = None) -> LMMResponse:
+    return run_virtual(RetryingLMM(lmm, policy, clock or virtual_clock()).ask(question()))
 
 
 def test_a_passing_fault_is_asked_again_until_it_has_passed() -> None:
@@ -34,10 +34,10 @@ def test_waits_double_up_to_the_longest_one() -> None:
 
 def test_the_jitter_is_full_and_differs_from_question_to_question() -> None:
     async def first_waits() -> list[float]:
-        pacing, waits = virtual_pacing(), []
+        clock, waits = virtual_clock(), []
         for _ in range(200):
             lmm = ScriptedLMM([TransientError("a")])
-            await RetryingLMM(lmm, RetryPolicy(base_s=4), pacing).ask(question())
+            await RetryingLMM(lmm, RetryPolicy(base_s=4), clock).ask(question())
             waits.append(lmm.started_at[1] - lmm.started_at[0])
         return waits
 
@@ -83,7 +83,7 @@ def test_the_waits_are_bounded_in_all() -> None:
     async def how_long() -> float:
         lmm = ScriptedLMM(lambda _call: RateLimitError("slow down", 50))
         with pytest.raises(TransientError, match="gave up"):
-            await RetryingLMM(lmm, RetryPolicy(total_wait_s=300), virtual_pacing()).ask(question())
+            await RetryingLMM(lmm, RetryPolicy(total_wait_s=300), virtual_clock()).ask(question())
         return now_s()
 
     assert 250 <= run_virtual(how_long()) <= 300
@@ -97,7 +97,7 @@ def test_what_will_not_pass_is_not_asked_again(error: Exception) -> None:
     assert len(lmm.asked) == 1
 
 
-async def _failures(guard: RepeatGuard, count: int, stage: str = "stage1") -> list[str]:
+async def _failures(guard: AbortOnRepeatedError, count: int, stage: str = "stage1") -> list[str]:
     kinds = []
     for number in range(count):
         try:
@@ -109,19 +109,23 @@ async def _failures(guard: RepeatGuard, count: int, stage: str = "stage1") -> li
 
 
 def test_the_same_refusal_for_one_sample_after_the_other_ends_the_run() -> None:
-    guard = RepeatGuard(ScriptedLMM(lambda call: SampleError(f"bad request (id 5e{call})")), repeats=3)
+    guard = AbortOnRepeatedError(ScriptedLMM(lambda call: SampleError(f"bad request (id 5e{call})")), repeats=3)
     assert run_virtual(_failures(guard, 3)) == ["SampleError", "SampleError", "PermanentError"]
 
 
 def test_an_answer_in_between_proves_that_it_is_not_everybodys_fault() -> None:
-    guard = RepeatGuard(ScriptedLMM(lambda call: None if call % 3 == 2 else SampleError("bad image")), repeats=3)
+    guard = AbortOnRepeatedError(
+        ScriptedLMM(lambda call: None if call % 3 == 2 else SampleError("bad image")), repeats=3
+    )
     assert "PermanentError" not in run_virtual(_failures(guard, 12))
 
 
 def test_answers_in_stage_1_say_nothing_about_stage_2() -> None:
     async def alternate() -> str:
         # every other question is of stage 2, and only those fail
-        guard = RepeatGuard(ScriptedLMM(lambda call: SampleError("bad schema") if call % 2 else None), repeats=3)
+        guard = AbortOnRepeatedError(
+            ScriptedLMM(lambda call: SampleError("bad schema") if call % 2 else None), repeats=3
+        )
         kinds = []
         for _ in range(3):
             await guard.ask(question())
@@ -137,4 +141,4 @@ def test_unreadable_files_never_end_the_run() -> None:
         error.__cause__ = InputError("a.jpg: the image is broken")
         return error
 
-    assert set(run_virtual(_failures(RepeatGuard(ScriptedLMM(unreadable), repeats=3), 9))) == {"SampleError"}
+    assert set(run_virtual(_failures(AbortOnRepeatedError(ScriptedLMM(unreadable), repeats=3), 9))) == {"SampleError"}

@@ -10,12 +10,12 @@ import pytest
 
 from tests.support.fakes import FakeLMM
 from tests.support.scripted_lmm import ANSWER, ScriptedLMM, question
-from tests.support.virtual_time import now_s, run_virtual, virtual_pacing
+from tests.support.virtual_time import now_s, run_virtual, virtual_clock
 from tlac.config.schemas import Backend, BackendSpec, Limits, Prices
 from tlac.errors import ConfigError, PermanentError, RateLimitError, SampleError, TransientError
 from tlac.interfaces import LMM
 from tlac.lmms.middleware.budget import Budget
-from tlac.lmms.middleware.stack import Care, surround
+from tlac.lmms.middleware.stack import CallPolicy, build_stack
 
 
 def backend(**settings: object) -> Backend:
@@ -39,7 +39,7 @@ def test_two_thousand_calls_with_every_tenth_failing_are_all_answered() -> None:
 
     async def scenario() -> tuple[list[object], int]:
         lmm = ScriptedLMM(plan, latency_s=0.5)
-        return await ask_all(surround(lmm, backend(), Care(pacing=virtual_pacing())), 2000), lmm.most_in_flight
+        return await ask_all(build_stack(lmm, backend(), CallPolicy(clock=virtual_clock())), 2000), lmm.most_in_flight
 
     answers, most_in_flight = run_virtual(scenario())
     assert answers == [ANSWER] * 2000
@@ -50,7 +50,7 @@ def test_waits_between_tries_take_no_place_among_the_calls_in_flight() -> None:
     async def scenario() -> float:
         limited = Backend("mine", "mine.yaml", BackendSpec(adapter="x", model="m", limits=Limits(concurrency=1)))
         lmm = ScriptedLMM([TransientError("once")], latency_s=1)
-        surrounded = surround(lmm, limited, Care(pacing=virtual_pacing(seed=1)))
+        surrounded = build_stack(lmm, limited, CallPolicy(clock=virtual_clock(seed=1)))
         await ask_all(surrounded, 3)
         return lmm.started_at[1]
 
@@ -62,7 +62,9 @@ def test_a_dead_provider_ends_every_call_in_bounded_time() -> None:
 
     async def scenario() -> tuple[list[object], float, int]:
         lmm = ScriptedLMM(lambda _call: TransientError("connection refused"))
-        found = await ask_all(surround(lmm, backend(), Care(pacing=virtual_pacing(), say=said.append)), 200)
+        found = await ask_all(
+            build_stack(lmm, backend(), CallPolicy(clock=virtual_clock(), on_message=said.append)), 200
+        )
         return found, now_s(), len(lmm.asked)
 
     outcomes, took_s, asked = run_virtual(scenario())
@@ -76,7 +78,7 @@ def test_a_dead_provider_ends_every_call_in_bounded_time() -> None:
 def test_an_outage_that_ends_costs_time_and_no_answer() -> None:
     async def scenario() -> list[object]:
         lmm = ScriptedLMM(lambda _call: TransientError("HTTP 503") if 10 < now_s() < 60 else None, latency_s=1)
-        return await ask_all(surround(lmm, backend(), Care(pacing=virtual_pacing())), 1000)
+        return await ask_all(build_stack(lmm, backend(), CallPolicy(clock=virtual_clock())), 1000)
 
     assert run_virtual(scenario()) == [ANSWER] * 1000
 
@@ -85,7 +87,7 @@ def test_a_request_that_all_refuse_ends_the_run_after_a_few() -> None:
     async def scenario() -> tuple[list[object], int]:
         lmm = ScriptedLMM(lambda _call: SampleError("HTTP 400: no such parameter"))
         slow = Backend("mine", "mine.yaml", BackendSpec(adapter="x", model="m", limits=Limits(concurrency=1)))
-        return await ask_all(surround(lmm, slow, Care(pacing=virtual_pacing())), 5), len(lmm.asked)
+        return await ask_all(build_stack(lmm, slow, CallPolicy(clock=virtual_clock())), 5), len(lmm.asked)
 
     outcomes, asked = run_virtual(scenario())
     assert [type(outcome).__name__ for outcome in outcomes] == ["SampleError"] * 4 + ["PermanentError"]
@@ -95,7 +97,7 @@ def test_a_request_that_all_refuse_ends_the_run_after_a_few() -> None:
 def test_the_concurrency_that_is_asked_for_goes_before_the_files() -> None:
     async def scenario() -> int:
         lmm = ScriptedLMM(latency_s=1)
-        await ask_all(surround(lmm, backend(), Care(concurrency=50, pacing=virtual_pacing())), 100)
+        await ask_all(build_stack(lmm, backend(), CallPolicy(concurrency=50, clock=virtual_clock())), 100)
         return lmm.most_in_flight
 
     assert run_virtual(scenario()) == 50
@@ -106,8 +108,8 @@ def test_each_try_is_paid_for_by_itself() -> None:
 
     async def scenario() -> None:
         lmm = ScriptedLMM([TransientError("connection lost"), TransientError("again")])
-        care = Care(budget, pacing=virtual_pacing())
-        await surround(lmm, backend(prices=Prices(prompt=1, completion=1)), care).ask(question())
+        policy = CallPolicy(budget, clock=virtual_clock())
+        await build_stack(lmm, backend(prices=Prices(prompt=1, completion=1)), policy).ask(question())
 
     run_virtual(scenario())
     reserved = (len("what is shown? 0") // 3 + 1 + 100) / 1e6
@@ -116,7 +118,7 @@ def test_each_try_is_paid_for_by_itself() -> None:
 
 def test_a_cap_without_a_known_price_is_refused_before_anything_is_asked() -> None:
     with pytest.raises(ConfigError, match=r"mine\.yaml: no price is known for openai/mine.*prices:"):
-        surround(ScriptedLMM(), backend(), Care(Budget(1.0)))
+        build_stack(ScriptedLMM(), backend(), CallPolicy(Budget(1.0)))
 
 
 def test_an_adapter_that_can_tell_headers_is_listened_to() -> None:
@@ -125,6 +127,6 @@ def test_an_adapter_that_can_tell_headers_is_listened_to() -> None:
             self.listener = listener
 
     lmm = Telling(lambda _request: "a dog")
-    surround(lmm, backend(), Care(pacing=virtual_pacing()))
+    build_stack(lmm, backend(), CallPolicy(clock=virtual_clock()))
     headers: Mapping[str, str] = {"x-ratelimit-remaining-requests": "1"}
     lmm.listener(headers)  # type: ignore[operator]

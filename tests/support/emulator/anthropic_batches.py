@@ -22,15 +22,15 @@ MOST_REQUESTS = 100_000
 
 
 class AnthropicBatches:
-    """The routes; `desk` is the emulator."""
+    """The routes; `manager` is the emulator."""
 
-    def __init__(self, desk: Any) -> None:
-        self._desk = desk
-        self._shelf = desk.shelves["anthropic"]
+    def __init__(self, manager: Any) -> None:
+        self._manager = manager
+        self._shelf = manager.shelves["anthropic"]
 
     def add_routes(self, app: web.Application) -> None:
         """Batches, and their results."""
-        add, path = self._desk.add_batch_route, "/v1/messages/batches"
+        add, path = self._manager.add_batch_route, "/v1/messages/batches"
         add(app, "POST", path, "create", anthropic, self._create)
         add(app, "GET", path, "list", anthropic, self._list)
         add(app, "GET", f"{path}/{{batch}}", "status", anthropic, self._status)
@@ -49,7 +49,7 @@ class AnthropicBatches:
         headers = request.headers.copy()
         # the official SDK has the key where others have a token
         headers.setdefault("x-api-key", headers.get("Authorization", "").removeprefix("Bearer "))
-        return self._document(await self._desk.take("anthropic", anthropic, requests, headers))
+        return self._document(await self._manager.take("anthropic", anthropic, requests, headers))
 
     async def _list(self, request: web.Request) -> Any:
         batches = self._shelf.newest()
@@ -103,7 +103,7 @@ class AnthropicBatches:
             # results that are lost or come twice are not in the provider's books
             counts["succeeded"] += batch.size - counts.total()
         names = ("succeeded", "errored", "canceled", "expired")
-        results_url = f"{self._desk.base('anthropic')}/v1/messages/batches/{batch.id}/results"
+        results_url = f"{self._manager.base('anthropic')}/v1/messages/batches/{batch.id}/results"
         document = {
             "id": batch.id,
             "type": "message_batch",

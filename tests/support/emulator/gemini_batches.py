@@ -24,16 +24,16 @@ LARGEST_BYTES = 2_000_000_000
 
 
 class GeminiBatches:
-    """The routes; `desk` is the emulator."""
+    """The routes; `manager` is the emulator."""
 
-    def __init__(self, desk: Any) -> None:
-        self._desk = desk
-        self._shelf = desk.shelves["gemini"]
+    def __init__(self, manager: Any) -> None:
+        self._manager = manager
+        self._shelf = manager.shelves["gemini"]
         self._uploads: dict[str, bytearray] = {}
 
     def add_routes(self, app: web.Application) -> None:
         """Files and jobs."""
-        add = self._desk.add_batch_route
+        add = self._manager.add_batch_route
         add(app, "POST", "/upload/v1beta/files", "upload", gemini, self._start)
         add(app, "POST", "/uploading/{upload}", "upload", gemini, self._upload)
         add(app, "POST", "/v1beta/models/{model}:batchGenerateContent", "create", gemini, self._create)
@@ -49,7 +49,7 @@ class GeminiBatches:
         require_shape(types.File, body["file"], "file")
         name = f"upload{len(self._uploads) + 1}"
         self._uploads[name] = bytearray()
-        headers = {"x-goog-upload-url": f"http://127.0.0.1:{self._desk.port}/uploading/{name}"}
+        headers = {"x-goog-upload-url": f"http://127.0.0.1:{self._manager.port}/uploading/{name}"}
         return web.json_response({}, headers=headers)
 
     async def _upload(self, request: web.Request) -> Any:
@@ -72,7 +72,9 @@ class GeminiBatches:
             require(set(line) == {"key", "request"}, "a line of the file")
         model = request.match_info["model"]
         requests = [(line["key"], model, line["request"]) for line in lines]
-        return self._document(await self._desk.take("gemini", gemini, requests, request.headers, batch["displayName"]))
+        return self._document(
+            await self._manager.take("gemini", gemini, requests, request.headers, batch["displayName"])
+        )
 
     async def _list(self, request: web.Request) -> Any:
         batches = self._shelf.newest()

@@ -29,15 +29,15 @@ LARGEST_BYTES, MOST_REQUESTS = 200_000_000, 50_000
 
 
 class OpenAIBatches:
-    """The routes; `desk` is the emulator."""
+    """The routes; `manager` is the emulator."""
 
-    def __init__(self, desk: Any) -> None:
-        self._desk = desk
-        self._shelf = desk.shelves["openai"]
+    def __init__(self, manager: Any) -> None:
+        self._manager = manager
+        self._shelf = manager.shelves["openai"]
 
     def add_routes(self, app: web.Application) -> None:
         """Files and batches."""
-        add = self._desk.add_batch_route
+        add = self._manager.add_batch_route
         add(app, "POST", "/v1/files", "upload", openai, self._upload)
         add(app, "GET", "/v1/files/{file}/content", "results", openai, self._download)
         add(app, "POST", "/v1/batches", "create", openai, self._create)
@@ -72,7 +72,7 @@ class OpenAIBatches:
             require(set(line) == _LINE and line["method"] == "POST" and line["url"] == _ENDPOINT, "a line of the file")
         requests = [(line["custom_id"], "", line["body"]) for line in lines]
         tag = (body.get("metadata") or {}).get("tlac_batch", "")
-        batch = await self._desk.take("openai", openai, requests, request.headers, tag)
+        batch = await self._manager.take("openai", openai, requests, request.headers, tag)
         return self._document(batch)
 
     async def _list(self, request: web.Request) -> Any:
@@ -118,7 +118,7 @@ class OpenAIBatches:
     def _document(self, batch: Batch) -> dict[str, Any]:
         status = _STATUS[batch.state]
         is_over = batch.state in ("ended", "cancelled", "expired")
-        refusal = {"data": [{"code": "invalid", "message": self._desk.batching.refusal}], "object": "list"}
+        refusal = {"data": [{"code": "invalid", "message": self._manager.batching.refusal}], "object": "list"}
         document = {
             "id": batch.id,
             "object": "batch",

@@ -42,13 +42,13 @@ def prepare_dataset(
     on_bytes: OnBytes | None = None,
     fetch: Fetch = fetch_file,
     read: Callable[[str, Path], None] | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    on_message: Callable[[str], None] = lambda text: None,
 ) -> Prepared:
     """Download a dataset's archives, have torchvision unpack them, and put the files into the dataset's folder.
 
     Files that are there already stay as they are, and a dataset whose folder holds more than lists is not downloaded.
     What was stopped is continued by the next call, wherever it was. `fetch` gets one archive, `read` stands in
-    for torchvision: called with the name of its class and the folder to fill. `say` is told what takes long beside
+    for torchvision: called with the name of its class and the folder to fill. `on_message` gets what takes long beside
     the download. Raises UsageError without a data root or for a dataset that has no folder there, TlacError where
     a download fails.
     """
@@ -69,7 +69,7 @@ def prepare_dataset(
             fetch(archive, on_bytes)
     with _unpacking_errors(config, staging):
         if not is_unpacked:
-            say(f"{config.name}: unpacking, which may take minutes")
+            on_message(f"{config.name}: unpacking, which may take minutes")
             staging.mkdir(parents=True, exist_ok=True)
             # torchvision takes what a stopped unpacking has left for the whole
             _clear(staging, {archive.path for archive in archives})

@@ -17,15 +17,15 @@ from tlac.cache.store import Store
 from tlac.config.method_options import combination_of, open_method
 from tlac.config.schemas import Backend
 from tlac.engines.batch.journal import BatchRecord
-from tlac.engines.batch.manager import Desk
-from tlac.engines.batch.submit import Allowance, Dispatch
+from tlac.engines.batch.manager import BatchManager
+from tlac.engines.batch.submit import BatchSubmitter, CostReservation
 from tlac.errors import CallError, MissingAnswersError, PermanentError, StoreError, TlacError, TransientError
-from tlac.evaluation.collect import gather
-from tlac.evaluation.run_config import RunSpec, choose_samples, seat_interview
+from tlac.evaluation.collect import collect
+from tlac.evaluation.run_config import RunConfig, build_prompter, choose_samples
 from tlac.hashing import document_key, request_document, response_key
 from tlac.interfaces import LMM
-from tlac.lmms.middleware.stack import Care
-from tlac.methods.base import Proposer, Respondent
+from tlac.lmms.middleware.stack import CallPolicy
+from tlac.methods.base import BoundLMM, NearestClassFinder
 from tlac.runtime import aio
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
@@ -75,28 +75,28 @@ _Waited: TypeAlias = tuple[BatchRecord, frozenset[str]]
 class BatchEngine:
     """Asks through providers' batch interfaces. `retry` are stored outcomes that are asked again."""
 
-    def __init__(self, store: Store, care: Care, retry: Collection[Outcome] = ()) -> None:
+    def __init__(self, store: Store, policy: CallPolicy, retry: Collection[Outcome] = ()) -> None:
         self.paid: set[str] = set()
         self._store = store
-        self._care = care
+        self._policy = policy
         self._retry = retry
-        self._desk = Desk(store, care.pacing, care.say)
-        self._allowance = Allowance(care.budget)
+        self._manager = BatchManager(store, policy.clock, policy.on_message)
+        self._allowance = CostReservation(policy.budget)
         self._failed: dict[str, str] = {}
         self._stopped: str | None = None
 
     def rest(self, backend: Backend) -> LMM:
         """See tlac.evaluation.engine. Raises UsageError where the backend has no batch interface."""
-        self._desk.interface(backend)
+        self._manager.interface(backend)
         self._allowance.check(backend)
         return _Unanswered(self, backend.name)
 
-    def fetch(self, spec: RunSpec, shown: Sequence[int], proposer: Proposer) -> None:
+    def fetch(self, spec: RunConfig, shown: Sequence[int], finder: NearestClassFinder) -> None:
         """See tlac.evaluation.engine."""
         try:
-            aio.run(self._fetch(spec, shown, proposer))
+            aio.run(self._fetch(spec, shown, finder))
         except KeyboardInterrupt:
-            self._care.say("what is submitted stays so: the same command, or `tlac batch resume`, goes on")
+            self._policy.on_message("what is submitted stays so: the same command, or `tlac batch resume`, goes on")
             raise
         except CallError as error:
             # the run is written all the same, and says why it is not complete
@@ -110,57 +110,59 @@ class BatchEngine:
             return PermanentError(self._stopped)
         return CallError(f"{backend}: no batch brought this answer")
 
-    async def _fetch(self, spec: RunSpec, shown: Sequence[int], proposer: Proposer) -> None:
+    async def _fetch(self, spec: RunConfig, shown: Sequence[int], finder: NearestClassFinder) -> None:
         await self._catch_up()
         lost = 0
-        while waiting := await self._round(spec, shown, proposer):
+        while waiting := await self._round(spec, shown, finder):
             lost = 0 if await self._wait(waiting) else lost + 1
             if lost >= _MOST_LOST:
                 raise TransientError(f"{waiting[0][0].backend}: no batch arrives at the provider; run this again later")
 
     async def _catch_up(self) -> None:
         """Store what came in since an earlier command ended: its answers were not asked for by this one."""
-        for record in self._desk.journal.open_records():
+        for record in self._manager.journal.open_records():
             try:
-                await self._desk.advance(record)
+                await self._manager.advance(record)
             except StoreError:
                 raise
             except TlacError as error:
                 # of another backend, perhaps: its requests count as under way
-                self._care.say(f"{record.backend}: batch {record.tag}: {error}")
+                self._policy.on_message(f"{record.backend}: batch {record.tag}: {error}")
 
-    async def _round(self, spec: RunSpec, shown: Sequence[int], proposer: Proposer) -> list[_Waited]:
+    async def _round(self, spec: RunConfig, shown: Sequence[int], finder: NearestClassFinder) -> list[_Waited]:
         """Submit what is lacking; the batches that the run has to wait for, with their keys."""
-        async with self._desk.hold():
-            dispatch = Dispatch(self._desk, self._allowance, self._failed, self._stopped)
+        async with self._manager.hold():
+            dispatch = BatchSubmitter(self._manager, self._allowance, self._failed, self._stopped)
             try:
-                await self._gather(spec, shown, proposer, dispatch)
+                await self._gather(spec, shown, finder, dispatch)
             finally:
                 dispatch.give_up()
                 self._stopped = dispatch.stopped
-            journal = self._desk.journal
+            journal = self._manager.journal
             under_way = [
                 (record, frozenset(line.key for line in journal.requests(record))) for record in journal.open_records()
             ]
             return [(record, keys) for record, keys in under_way if keys & dispatch.wanted]
 
-    async def _gather(self, spec: RunSpec, shown: Sequence[int], proposer: Proposer, dispatch: Dispatch) -> None:
+    async def _gather(
+        self, spec: RunConfig, shown: Sequence[int], finder: NearestClassFinder, dispatch: BatchSubmitter
+    ) -> None:
         method = open_method(spec.method)
         # the members of one prediction don't depend on one another
         goes_on = combination_of(method) != "first"
         backends: dict[str, Backend] = {}
 
-        def respondent(backend: Backend) -> Respondent:
+        def bound_lmm(backend: Backend) -> BoundLMM:
             backends[backend.digest] = backend
             want = partial(dispatch.want, backend)
-            return Respondent(backend, CollectingLMM(self._store, want, self._retry, self.paid, goes_on))
+            return BoundLMM(backend, CollectingLMM(self._store, want, self._retry, self.paid, goes_on))
 
-        interview = seat_interview(spec, shown, respondent, proposer)
-        concurrency = self._care.concurrency or interview.stage1.backend.spec.limits.concurrency
+        prompter = build_prompter(spec, shown, bound_lmm, finder)
+        concurrency = self._policy.concurrency or prompter.stage1.backend.spec.limits.concurrency
         digests = ImageDigests(self._store.path, spec.dataset.name)
         samples = choose_samples(spec.dataset, spec.limit, spec.seed)
         try:
-            gathered = await gather(samples, interview, method, concurrency, identify=digests.identify)
+            gathered = await collect(samples, prompter, method, concurrency, identify=digests.identify)
         finally:
             digests.save()
         if gathered.stopped is None:
@@ -179,23 +181,25 @@ class BatchEngine:
         while True:
             for tag, (record, keys) in list(left.items()):
                 try:
-                    found, status = await self._desk.advance(record)
+                    found, status = await self._manager.advance(record)
                 except TransientError as error:
                     faults += 1
                     if faults >= _MOST_FAULTS:
                         raise
-                    self._care.say(f"{error}; asking again")
+                    self._policy.on_message(f"{error}; asking again")
                     continue
                 faults = 0
                 if status is not None:
-                    self._care.say(f"{record.backend}: batch {tag}: {record.requests:,} requests, {status.state}")
+                    self._policy.on_message(
+                        f"{record.backend}: batch {tag}: {record.requests:,} requests, {status.state}"
+                    )
                 if not found.is_open:
                     self._note(found, keys)
                     has_arrived = has_arrived or found.status == "collected"
                     del left[tag]
             if not left:
                 return has_arrived
-            await self._care.pacing.sleep(interval_s)
+            await self._policy.clock.sleep(interval_s)
             interval_s = min(_LONGEST_POLL_S, interval_s * _POLL_GROWTH)
 
     def _note(self, closed: BatchRecord, keys: frozenset[str]) -> None:

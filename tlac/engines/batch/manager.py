@@ -23,7 +23,7 @@ from tlac.config.schemas import Backend, load_backend
 from tlac.engines.batch.journal import BatchRecord, Journal, RequestLine
 from tlac.errors import ConfigError, StoreError
 from tlac.interfaces import BatchInterface, BatchStatus, Intent, UndecidedError, UnknownBatchError
-from tlac.lmms.middleware.clock import Pacing, Say, say_nothing
+from tlac.lmms.middleware.clock import Clock, OnMessage, say_nothing
 from tlac.types import LMMResponse, Usage
 
 ResultT = TypeVar("ResultT")
@@ -34,13 +34,13 @@ _AT_ONCE = 500
 _THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 
 
-class Desk:
+class BatchManager:
     """A store's batches, and the interfaces that they went to."""
 
-    def __init__(self, store: Store, pacing: Pacing | None = None, say: Say = say_nothing) -> None:
+    def __init__(self, store: Store, clock: Clock | None = None, on_message: OnMessage = say_nothing) -> None:
         self.journal = Journal(store.path)
-        self.say = say
-        self.pacing = pacing or Pacing()
+        self.on_message = on_message
+        self.clock = clock or Clock()
         self._store = store
         self._interfaces: dict[str, BatchInterface] = {}
 
@@ -72,9 +72,9 @@ class Desk:
         async def wait() -> None:
             nonlocal has_said
             if not has_said:
-                self.say("another tlac is at work on the batches of this store; waiting for it")
+                self.on_message("another tlac is at work on the batches of this store; waiting for it")
                 has_said = True
-            await self.pacing.sleep(_LOCK_WAIT_S)
+            await self.clock.sleep(_LOCK_WAIT_S)
 
         async with self.journal.lock(wait):
             yield
@@ -87,10 +87,10 @@ class Desk:
         if record.status != "submitting":
             return record
         if record.age_s < _LISTED_AFTER_S:
-            self.say(
+            self.on_message(
                 f"{record.backend}: batch {record.tag} may have reached the provider; it is looked for in a minute"
             )
-            await self.pacing.sleep(_LISTED_AFTER_S - record.age_s)
+            await self.clock.sleep(_LISTED_AFTER_S - record.age_s)
         others = {other.job for other in self.journal.records() if other.job is not None}
         intent = Intent(
             record.tag,
@@ -101,11 +101,13 @@ class Desk:
         try:
             job = await uninterrupted(lambda: self._interface_of(record).find(intent))
         except UndecidedError as error:
-            self.say(str(error))
+            self.on_message(str(error))
             return record
         if job is None:
             settled = msgspec.structs.replace(record, status="dropped", closed_at=_now())
-            self.say(f"{record.backend}: batch {record.tag} never reached the provider; its requests are asked anew")
+            self.on_message(
+                f"{record.backend}: batch {record.tag} never reached the provider; its requests are asked anew"
+            )
         else:
             settled = msgspec.structs.replace(record, status="submitted", job=job)
         self.journal.write(settled)
@@ -158,7 +160,7 @@ class Desk:
             for _ in self.journal.requests(record):
                 pass
         except (UnknownBatchError, StoreError) as error:
-            self.say(f"{record.backend}: batch {record.tag} is given up: {error}")
+            self.on_message(f"{record.backend}: batch {record.tag} is given up: {error}")
             record = msgspec.structs.replace(record, status="dropped", closed_at=_now())
             self.journal.write(record)
         return record, status

@@ -17,7 +17,7 @@ import zstandard
 
 from tlac.config.schemas import Backend
 from tlac.engines.batch.journal import BatchRecord, Journal, writing
-from tlac.engines.batch.manager import Desk, uninterrupted
+from tlac.engines.batch.manager import BatchManager, uninterrupted
 from tlac.errors import CallError, ConfigError, PermanentError, RateLimitError, SampleError, TransientError
 from tlac.hashing import canonical_json
 from tlac.interfaces import BatchInterface
@@ -26,7 +26,7 @@ from tlac.lmms.prices import prices_of
 from tlac.types import LMMRequest
 
 
-class Allowance:
+class CostReservation:
     """What may still be submitted under a budget; without one, everything."""
 
     def __init__(self, budget: Budget | None) -> None:
@@ -90,7 +90,7 @@ class Allowance:
 _KEY_CHARACTERS = 40
 
 
-class Spool:
+class BatchFile:
     """A batch of one backend that is being filled. Raises StoreError where the disk takes no more."""
 
     def __init__(self, journal: Journal, backend: Backend, interface: BatchInterface) -> None:
@@ -157,23 +157,25 @@ _TRIES = 6
 _BASE_S, _LONGEST_S = 10.0, 600.0
 
 
-class Dispatch:
+class BatchSubmitter:
     """What is wanted in one round. To be used under the desk's `hold`.
 
     `wanted` are the keys that were asked for, `failed` says by key what can't be asked, `stopped` why nothing more
     is submitted.
     """
 
-    def __init__(self, desk: Desk, allowance: Allowance, failed: dict[str, str], stopped: str | None) -> None:
+    def __init__(
+        self, manager: BatchManager, allowance: CostReservation, failed: dict[str, str], stopped: str | None
+    ) -> None:
         self.wanted: set[str] = set()
         self.failed = failed
         self.stopped = stopped
-        self._desk = desk
+        self._manager = manager
         self._allowance = allowance
         self._pending = {
-            line.key: record for record in desk.journal.open_records() for line in desk.journal.requests(record)
+            line.key: record for record in manager.journal.open_records() for line in manager.journal.requests(record)
         }
-        self._spools: dict[str, Spool] = {}
+        self._spools: dict[str, BatchFile] = {}
         self._lock = asyncio.Lock()
 
     async def want(self, backend: Backend, key: str, document: dict[str, Any], request: LMMRequest) -> None:
@@ -189,7 +191,7 @@ class Dispatch:
             return
         if key in self.failed or self.stopped is not None:
             return
-        interface = self._desk.interface(backend)
+        interface = self._manager.interface(backend)
         try:
             amount_usd = await self._allowance.reserve(request, backend, interface)
         except PermanentError as error:
@@ -228,9 +230,9 @@ class Dispatch:
         if amount_usd is not None:
             spool.reserve(amount_usd)
 
-    def _spool(self, backend: Backend, interface: BatchInterface) -> Spool:
+    def _spool(self, backend: Backend, interface: BatchInterface) -> BatchFile:
         if backend.digest not in self._spools:
-            self._spools[backend.digest] = Spool(self._desk.journal, backend, interface)
+            self._spools[backend.digest] = BatchFile(self._manager.journal, backend, interface)
         return self._spools[backend.digest]
 
     async def finish(self, backends: list[Backend]) -> None:
@@ -248,7 +250,7 @@ class Dispatch:
         record = self._spools.pop(backend.digest).close()
         if not record.requests:
             return
-        journal, interface = self._desk.journal, self._desk.interface(backend)
+        journal, interface = self._manager.journal, self._manager.interface(backend)
         self._allowance.hold(record)
 
         def submit() -> None:
@@ -266,19 +268,21 @@ class Dispatch:
                 if tries == _TRIES:
                     self._drop(record, str(error))
                     raise PermanentError(self.stopped or "") from error
-                self._desk.say(f"{error}; batch {record.tag} is handed in again in {wait_s:.0f} s")
-                await self._desk.pacing.sleep(wait_s)
+                self._manager.on_message(f"{error}; batch {record.tag} is handed in again in {wait_s:.0f} s")
+                await self._manager.clock.sleep(wait_s)
             except TransientError as error:
-                self._desk.say(f"{backend.name}: batch {record.tag} may or may not have arrived ({error})")
+                self._manager.on_message(f"{backend.name}: batch {record.tag} may or may not have arrived ({error})")
                 return
             except CallError as error:
                 self._drop(record, str(error))
                 raise PermanentError(str(error)) from error
             else:
-                self._desk.say(f"{backend.name}: batch {record.tag} is submitted, {record.requests:,} requests")
+                self._manager.on_message(
+                    f"{backend.name}: batch {record.tag} is submitted, {record.requests:,} requests"
+                )
                 return
 
     def _drop(self, record: Any, reason: str) -> None:
         self.stopped = reason
-        self._desk.journal.write(msgspec.structs.replace(record, status="dropped"))
+        self._manager.journal.write(msgspec.structs.replace(record, status="dropped"))
         self._allowance.settle(record.tag, 0.0)

@@ -17,18 +17,18 @@ from tlac.cache.store import Store
 from tlac.config.registry import open_lmm
 from tlac.config.schemas import Backend
 from tlac.engines.ray.errors import Fault
-from tlac.engines.ray.job import GROUP, SHARD, Order, backends_of, is_in_process, shared_by, without_samples
+from tlac.engines.ray.job import GROUP, SHARD, RayJob, backends_of, is_in_process, shared_by, without_samples
 from tlac.engines.ray.limiter import Limiter, Progress, Terms
 from tlac.engines.ray.logs import RunFolder, merge_left_behind, merge_logs, new_run_folder
 from tlac.engines.ray.session import connect, count_workers, gpu_share, translated
 from tlac.engines.ray.tables import write_samples
-from tlac.engines.ray.workers import Asker, Chooser
+from tlac.engines.ray.workers import Stage1Worker, Stage2Worker
 from tlac.errors import PermanentError, SampleError
-from tlac.evaluation.run_config import RunSpec, choose_samples
+from tlac.evaluation.run_config import RunConfig, choose_samples
 from tlac.hashing import response_key
 from tlac.interfaces import LMM
-from tlac.lmms.middleware.stack import Care, restrain
-from tlac.methods.base import Proposer
+from tlac.lmms.middleware.stack import CallPolicy, restrain
+from tlac.methods.base import NearestClassFinder
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
 
@@ -68,13 +68,13 @@ class RayEngine:
     def __init__(
         self,
         store: Store,
-        care: Care,
+        policy: CallPolicy,
         address: str | None = None,
         parallelism: int | None = None,
         retry: Collection[Outcome] = (),
     ) -> None:
         self._store = store
-        self._care = care
+        self._policy = policy
         self._address = address
         self._parallelism = parallelism
         self._retry = tuple(retry)
@@ -83,11 +83,11 @@ class RayEngine:
         self._had: set[str] = set()
         self.paid: set[str] = set()
 
-    def fetch(self, spec: RunSpec, shown: Sequence[int], proposer: Proposer) -> None:
+    def fetch(self, spec: RunConfig, shown: Sequence[int], finder: NearestClassFinder) -> None:
         """See `Engine`. Raises ConfigError without Ray, TlacError where the cluster can't be had or fails."""
         found = merge_left_behind(self._store, self._retry)
         if found:
-            self._care.say(f"Ray: {found:,} answers of a run that was cut short are stored now")
+            self._policy.on_message(f"Ray: {found:,} answers of a run that was cut short are stored now")
         ray = connect(self._address, self._parallelism)
         self._stopped = None
         self.paid.clear()
@@ -102,7 +102,7 @@ class RayEngine:
         if self._stopped is not None and not _ends_asking(self._stopped):
             raise replace(self._stopped, text=f"in a worker of the cluster: {self._stopped.text}").to_error()
         if folder.results.exists():
-            self._care.say(f"Ray: what was said is in {folder.results} as parquet too")
+            self._policy.on_message(f"Ray: what was said is in {folder.results} as parquet too")
 
     def rest(self, backend: Backend) -> LMM:
         """See `Engine`. A pack's answers are read from the pack. Raises ConfigError, also for a key that is
@@ -110,7 +110,7 @@ class RayEngine:
         lmm = open_lmm(backend)
         if backend.spec.adapter == "pack":
             return lmm
-        restrain(lmm, backend, self._care)
+        restrain(lmm, backend, self._policy)
         return _Asked(self._recall)
 
     def _recall(self, key: str) -> LMMResponse:
@@ -126,12 +126,12 @@ class RayEngine:
 
     def _run(self, ray: Any, job: _Job) -> None:
         asked = {digest: shared_by(backend, job.workers) for digest, backend in backends_of(job.spec).items()}
-        order = Order(
+        order = RayJob(
             without_samples(job.spec),
             job.shown,
             job.folder.logs,
-            self._care.concurrency or max(backend.spec.limits.concurrency for backend in asked.values()),
-            self._care.retry,
+            self._policy.concurrency or max(backend.spec.limits.concurrency for backend in asked.values()),
+            self._policy.retry,
         )
         samples = choose_samples(job.spec.dataset, job.spec.limit, job.spec.seed)
         with translated(ray), self._actors(ray, asked) as actors, self._watched(ray, actors[0], len(samples)):
@@ -140,7 +140,7 @@ class RayEngine:
             shards = write_samples(samples, job.folder.samples, len(samples), job.workers)
             # a block for each: Ray's own reader would put small files into one block, and all work on one worker
             listed = ray.data.from_items([{SHARD: str(path)} for path in shards], override_num_blocks=len(shards))
-            listed.map_batches(Asker, **arguments).write_parquet(str(job.folder.turns))
+            listed.map_batches(Stage1Worker, **arguments).write_parquet(str(job.folder.turns))
             put_off = _count_put_off(job.folder)
             if not put_off:
                 # where nobody could be asked, nothing is written
@@ -149,19 +149,19 @@ class RayEngine:
                 return
             parts = max(2 * job.workers, -(-put_off // _ROWS_A_GROUP))
             turns = ray.data.read_parquet(str(job.folder.turns)).repartition(parts, keys=[GROUP])
-            turns.map_batches(Chooser, **arguments).write_parquet(str(job.folder.results))
+            turns.map_batches(Stage2Worker, **arguments).write_parquet(str(job.folder.results))
 
     @contextmanager
     def _actors(self, ray: Any, asked: dict[str, Backend]) -> Iterator[tuple[Any, Any]]:
         """The limiter and the store's reader, on the driver's machine."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        budget = self._care.budget
+        budget = self._policy.budget
         terms = Terms(
             budget.cap_usd if budget else None,
             budget.spent_usd if budget else 0.0,
-            self._care.concurrency,
-            self._care.breaker,
+            self._policy.concurrency,
+            self._policy.breaker,
         )
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         settings = {"num_cpus": 0, "scheduling_strategy": here}
@@ -177,8 +177,8 @@ class RayEngine:
 
     def _note(self, progress: Progress) -> None:
         self._stopped = progress.stopped
-        if self._care.budget is not None:
-            self._care.budget.settle(0.0, progress.spent_usd - self._care.budget.spent_usd)
+        if self._policy.budget is not None:
+            self._policy.budget.settle(0.0, progress.spent_usd - self._policy.budget.spent_usd)
 
     @contextmanager
     def _watched(self, ray: Any, limiter: Any, total: int) -> Iterator[None]:
@@ -193,12 +193,12 @@ class RayEngine:
                 except ray.exceptions.RayError:
                     return
                 for line in found.lines:
-                    self._care.say(line)
+                    self._policy.on_message(line)
                 waited_s += _LOOK_EVERY_S
                 if waited_s >= _TELL_EVERY_S and (found.samples, found.calls) != (told.samples, told.calls):
                     # a worker that was killed has told of some samples that it asks about again
                     done = min(found.samples, total)
-                    self._care.say(f"Ray: {done:,} of {total:,} samples, {found.calls:,} calls")
+                    self._policy.on_message(f"Ray: {done:,} of {total:,} samples, {found.calls:,} calls")
                     told, waited_s = found, 0.0
 
         watcher = threading.Thread(target=watch, name="tlac-ray-progress", daemon=True)
@@ -214,7 +214,7 @@ class RayEngine:
 class _Job:
     """One run's work: its spec, the classes as they are shown, its folder, the number of workers."""
 
-    spec: RunSpec
+    spec: RunConfig
     shown: tuple[int, ...]
     folder: RunFolder
     workers: int

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from tlac.config.schemas import Backend
-from tlac.evaluation.run_config import RunSpec
+from tlac.evaluation.run_config import RunConfig
 from tlac.lmms.middleware.retry import RetryPolicy
 from tlac.types import Sample
 
@@ -41,27 +41,27 @@ class ClassList:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class RayJob:
     """One run: its spec without samples, the classes in the order in which they are shown, the folder of the answer
     logs, and how many samples a worker has in hand at a time."""
 
-    spec: RunSpec
+    spec: RunConfig
     shown: tuple[int, ...]
     logs: Path
     concurrency: int
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 
 
-def without_samples(spec: RunSpec) -> RunSpec:
+def without_samples(spec: RunConfig) -> RunConfig:
     """The spec with a class list in its dataset's place."""
     found = spec.dataset
     listed = ClassList(found.name, found.split, found.protocol, found.prompt, tuple(found.classes))
     return replace(spec, dataset=listed)
 
 
-def backends_of(spec: RunSpec) -> dict[str, Backend]:
+def backends_of(spec: RunConfig) -> dict[str, Backend]:
     """All backends that a run asks, by their digests."""
-    asked = (spec.backend, spec.stage2_backend, *spec.panel)
+    asked = (spec.backend, spec.stage2_backend, *spec.ensemble)
     return {backend.digest: backend for backend in asked if backend is not None}
 
 

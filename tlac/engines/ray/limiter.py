@@ -18,9 +18,9 @@ from tlac.errors import CallError, PermanentError, TlacError
 from tlac.interfaces import LMM
 from tlac.lmms.middleware.budget import Budget
 from tlac.lmms.middleware.circuit_breaker import BreakerPolicy
-from tlac.lmms.middleware.clock import Pacing
-from tlac.lmms.middleware.retry import RepeatGuard
-from tlac.lmms.middleware.stack import Care, restrain
+from tlac.lmms.middleware.clock import Clock
+from tlac.lmms.middleware.retry import AbortOnRepeatedError
+from tlac.lmms.middleware.stack import CallPolicy, restrain
 from tlac.types import LMMRequest, LMMResponse
 
 
@@ -79,22 +79,23 @@ class Limiter:
     Raises ConfigError where a budget is set and a model's price is not known.
     """
 
-    def __init__(self, backends: Mapping[str, Backend], terms: Terms, pacing: Pacing | None = None) -> None:
+    def __init__(self, backends: Mapping[str, Backend], terms: Terms, clock: Clock | None = None) -> None:
         self._budget = Budget(float("inf") if terms.cap_usd is None else terms.cap_usd)
         self._budget.spent_usd = terms.spent_usd
         self._lines: list[str] = []
         self._tickets: dict[int, _Ticket] = {}
         self._calls: dict[int, asyncio.Task[LMMResponse]] = {}
-        care = Care(
+        policy = CallPolicy(
             None if terms.cap_usd is None else self._budget,
             terms.concurrency,
             self._lines.append,
             breaker=terms.breaker,
-            pacing=pacing or Pacing(),
+            clock=clock or Clock(),
         )
         self._absent = {digest: _Absent(self._tickets) for digest in backends}
         self._chains: dict[str, LMM] = {
-            digest: RepeatGuard(restrain(self._absent[digest], backend, care)) for digest, backend in backends.items()
+            digest: AbortOnRepeatedError(restrain(self._absent[digest], backend, policy))
+            for digest, backend in backends.items()
         }
         self._count = self._samples = 0
         self._stopped: Fault | None = None

@@ -171,6 +171,6 @@ def _turn_rows(position: int, transcript: Transcript, put_off: Mapping[str, Choi
             "failure": transcript.failure.reason if transcript.failure else None,
             GROUP: second.key if second else first.key if first else transcript.sample,
             "about": waits.answer if waits else None,
-            "offered": list(waits.offered) if waits and waits.offered is not None else None,
+            "offered": list(waits.candidates) if waits and waits.candidates is not None else None,
             "chooser": waits.backend if waits else None,
         }

@@ -89,7 +89,7 @@ class Choice:
     """A stage-2 question that is put off: the answer, the classes that may be chosen, the backend's digest."""
 
     answer: str
-    offered: tuple[int, ...] | None
+    candidates: tuple[int, ...] | None
     backend: str
 
 
@@ -136,7 +136,7 @@ class LoggedLMM:
             return stored
         choice = request.choice
         if self._put_off is not None and choice is not None and not _shows_image(request):
-            self._put_off[key] = Choice(choice.answer, choice.offered, self._digest)
+            self._put_off[key] = Choice(choice.answer, choice.candidates, self._digest)
             return LMMResponse(Outcome.ANSWERED, "")
         try:
             response = await self._lmm.ask(request)

@@ -1,4 +1,4 @@
-"""What runs in the workers: `Asker` asks a method's questions about samples, `Chooser` the stage-2 questions that were
+"""What runs in the workers: `Stage1Worker` asks about samples, `Stage2Worker` asks the stage-2 questions that were
 put off, each once.
 
 Both take and give tables, a batch at a time. Does not know how tables are made or who hands them out.
@@ -20,15 +20,15 @@ from tlac.config.method_options import open_method
 from tlac.config.registry import open_encoder, open_lmm
 from tlac.config.schemas import Backend, EncoderConfig
 from tlac.engines.ray.errors import Fault, fault_of
-from tlac.engines.ray.job import SHARD, Order
+from tlac.engines.ray.job import SHARD, RayJob
 from tlac.engines.ray.logs import AnswerLog, logs_in, read_log
 from tlac.engines.ray.worker_models import AdmittedLMM, Choice, LoggedLMM, Lookup
 from tlac.errors import CallError, TlacError
-from tlac.evaluation.collect import gather
-from tlac.evaluation.run_config import seat_interview
+from tlac.evaluation.collect import collect
+from tlac.evaluation.run_config import build_prompter
 from tlac.interfaces import LMM, TextEncoder
 from tlac.lmms.middleware.retry import RetryingLMM
-from tlac.methods.base import Interview, Proposer, Respondent
+from tlac.methods.base import BoundLMM, NearestClassFinder, TwoStagePrompter
 from tlac.runtime import aio
 from tlac.scoring.scorer import Scorer
 from tlac.types import Encoding, LMMRequest, LMMResponse, Sample, Transcript, Turn
@@ -93,16 +93,16 @@ class _LateEncoder:
         return self._encoder.encode(texts)
 
 
-class _Station:
+class WorkerClient:
     """What both kinds of worker stand on: LMMs that are opened once, and a log for each batch."""
 
-    def __init__(self, order: Order, limiter: Any, reader: Any) -> None:
+    def __init__(self, order: RayJob, limiter: Any, reader: Any) -> None:
         import ray
 
         self.order = order
         self.line = RayLine(limiter, reader, ray.get_runtime_context().get_actor_id())
         self._lmms: dict[str, LMM] = {}
-        self._proposer: Proposer | None = None
+        self._proposer: NearestClassFinder | None = None
         aio.run(self.line.enlist())
 
     def begin(self, batch: str, puts_off: bool) -> _Batch:
@@ -112,21 +112,21 @@ class _Station:
             known.update((kept.key, kept.response) for kept in read_log(path) if isinstance(kept, StoredAnswer))
         log = AnswerLog(self.order.logs / f"{batch}-{secrets.token_hex(4)}.jsonl")
         put_off: dict[str, Choice] = {}
-        opened: dict[str, Respondent] = {}
+        opened: dict[str, BoundLMM] = {}
 
-        def respondent(backend: Backend) -> Respondent:
+        def bound_lmm(backend: Backend) -> BoundLMM:
             if backend.digest not in opened:
                 who = (backend.name, backend.digest)
                 lmm = LoggedLMM(self._lmm(backend), who, self.line, log, known, put_off if puts_off else None)
-                opened[backend.digest] = Respondent(backend, lmm)
+                opened[backend.digest] = BoundLMM(backend, lmm)
             return opened[backend.digest]
 
         try:
-            interview = seat_interview(self.order.spec, self.order.shown, respondent, self._propose())
+            prompter = build_prompter(self.order.spec, self.order.shown, bound_lmm, self._propose())
         except TlacError:
             log.close()
             raise
-        return _Batch(interview, log, put_off)
+        return _Batch(prompter, log, put_off)
 
     def _lmm(self, backend: Backend) -> LMM:
         if backend.digest not in self._lmms:
@@ -134,18 +134,18 @@ class _Station:
             self._lmms[backend.digest] = RetryingLMM(admitted, self.order.retry)
         return self._lmms[backend.digest]
 
-    def _propose(self) -> Proposer:
+    def _propose(self) -> NearestClassFinder:
         if self._proposer is None:
             spec = self.order.spec
             shown = [spec.dataset.classes[place] for place in self.order.shown]
             scorer = Scorer(shown, _LateEncoder(spec.encoder), spec.rule, spec.template, spec.aliases)
-            self._proposer = Proposer(scorer)
+            self._proposer = NearestClassFinder(scorer)
         return self._proposer
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    interview: Interview
+    prompter: TwoStagePrompter
     log: AnswerLog
     put_off: dict[str, Choice]
 
@@ -169,11 +169,11 @@ class _Ticker:
         self._count, self._told_at = 0, time.monotonic()
 
 
-class Asker:
+class Stage1Worker:
     """Asks a method's questions about each sample in the files that a table lists; see tlac.engines.ray.tables."""
 
-    def __init__(self, order: Order, limiter: Any, reader: Any) -> None:
-        self._station = _Station(order, limiter, reader)
+    def __init__(self, order: RayJob, limiter: Any, reader: Any) -> None:
+        self._station = WorkerClient(order, limiter, reader)
         self._method = open_method(order.spec.method)
 
     def __call__(self, table: Any) -> Any:
@@ -190,7 +190,7 @@ class Asker:
             batch = self._station.begin(_name_batch("a", positions), puts_off=True)
             put_off = batch.put_off
             try:
-                transcripts = aio.run(self._ask(samples, batch.interview, ticker))
+                transcripts = aio.run(self._ask(samples, batch.prompter, ticker))
             finally:
                 batch.log.close()
                 ticker.flush()
@@ -198,16 +198,18 @@ class Asker:
             self._station.line.halt(error)
         return turns_table(positions, transcripts, put_off)
 
-    async def _ask(self, samples: Sequence[Sample], interview: Interview, ticker: _Ticker) -> Sequence[Transcript]:
-        found = await gather(samples, interview, self._method, self._station.order.concurrency, ticker)
+    async def _ask(
+        self, samples: Sequence[Sample], prompter: TwoStagePrompter, ticker: _Ticker
+    ) -> Sequence[Transcript]:
+        found = await collect(samples, prompter, self._method, self._station.order.concurrency, ticker)
         return found.transcripts
 
 
-class Chooser:
+class Stage2Worker:
     """Asks the choices that a table of turns still lacks, each distinct one once, and fills them in."""
 
-    def __init__(self, order: Order, limiter: Any, reader: Any) -> None:
-        self._station = _Station(order, limiter, reader)
+    def __init__(self, order: RayJob, limiter: Any, reader: Any) -> None:
+        self._station = WorkerClient(order, limiter, reader)
 
     def __call__(self, table: Any) -> Any:
         """The table with choices. An error that concerns every question stops the whole run, and is told there."""
@@ -219,22 +221,22 @@ class Chooser:
             try:
                 batch = self._station.begin(_name_batch("b", sorted(wanted)), puts_off=False)
                 try:
-                    chosen = aio.run(self._choose(wanted, batch.interview))
+                    chosen = aio.run(self._choose(wanted, batch.prompter))
                 finally:
                     batch.log.close()
             except TlacError as error:
                 self._station.line.halt(error)
         return fill_choices(table, chosen)
 
-    async def _choose(self, wanted: Mapping[str, Choice], interview: Interview) -> Mapping[str, Turn]:
-        seats = {seat.stage2.backend.digest: seat for seat in (*interview.panel, interview)}
+    async def _choose(self, wanted: Mapping[str, Choice], prompter: TwoStagePrompter) -> Mapping[str, Turn]:
+        seats = {seat.stage2.backend.digest: seat for seat in (*prompter.ensemble, prompter)}
         chosen: dict[str, Turn] = {}
         pending = iter(wanted.items())
 
         async def work() -> None:
             for key, choice in pending:
                 try:
-                    chosen[key] = await seats[choice.backend].choose(choice.answer, choice.offered)
+                    chosen[key] = await seats[choice.backend].ask_stage2(choice.answer, choice.candidates)
                 except CallError:
                     # logged with its reason
                     continue

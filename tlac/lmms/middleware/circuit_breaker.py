@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tlac.errors import CallError, PermanentError, RateLimitError, TransientError
 from tlac.interfaces import LMM
-from tlac.lmms.middleware.clock import Pacing, Say, say_nothing
+from tlac.lmms.middleware.clock import Clock, OnMessage, say_nothing
 from tlac.types import LMMRequest, LMMResponse
 
 
@@ -34,14 +34,14 @@ class CircuitBreaker:
         lmm: LMM,
         name: str,
         policy: BreakerPolicy | None = None,
-        pacing: Pacing | None = None,
-        say: Say = say_nothing,
+        clock: Clock | None = None,
+        on_message: OnMessage = say_nothing,
     ) -> None:
         self._lmm = lmm
         self._name = name
         self._policy = policy or BreakerPolicy()
-        self._pacing = pacing or Pacing()
-        self._say = say
+        self._clock = clock or Clock()
+        self._on_message = on_message
         self._failures = 0
         self._pauses = 0
         self._is_open = False
@@ -67,11 +67,11 @@ class CircuitBreaker:
             ) from self._last_error
         wait_s = pauses_s[self._pauses]
         self._pauses += 1
-        self._say(
+        self._on_message(
             f"{self._name} does not answer ({self._last_error}); "
             f"pausing {wait_s:g} s (pause {self._pauses} of {len(pauses_s)})"
         )
-        await self._pacing.sleep(wait_s)
+        await self._clock.sleep(wait_s)
 
     async def _try(self, request: LMMRequest) -> LMMResponse:
         try:
@@ -93,7 +93,7 @@ class CircuitBreaker:
 
     def _close(self) -> None:
         if self._pauses:
-            self._say(f"{self._name} answers again")
+            self._on_message(f"{self._name} answers again")
         self._failures = 0
         self._pauses = 0
         self._is_open = False

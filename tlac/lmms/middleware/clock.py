@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-Say: TypeAlias = Callable[[str], None]
+OnMessage: TypeAlias = Callable[[str], None]
 """Told one line for the person who watches: a pause, a slow-down."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pacing:
+class Clock:
     """A clock in seconds, a way to wait, and a draw between two bounds."""
 
     now: Callable[[], float] = time.monotonic

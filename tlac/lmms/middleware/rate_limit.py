@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from tlac.config.schemas import Limits
 from tlac.errors import RateLimitError
 from tlac.interfaces import LMM
-from tlac.lmms.middleware.clock import Pacing
+from tlac.lmms.middleware.clock import Clock
 from tlac.types import LMMRequest, LMMResponse
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -76,10 +76,10 @@ class LimitedLMM:
     as long as the provider wishes; each answer lets them grow again.
     """
 
-    def __init__(self, lmm: LMM, limits: Limits, pacing: Pacing | None = None) -> None:
+    def __init__(self, lmm: LMM, limits: Limits, clock: Clock | None = None) -> None:
         self._lmm = lmm
         self._limits = limits
-        self._pacing = pacing or Pacing()
+        self._clock = clock or Clock()
         self._window = float(max(1, limits.concurrency))
         self._in_flight = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -99,7 +99,7 @@ class LimitedLMM:
         await self._take_place()
         try:
             await self._await_start()
-            started = self._pacing.now()
+            started = self._clock.now()
             try:
                 response = await self._lmm.ask(request)
             except RateLimitError as error:
@@ -145,10 +145,10 @@ class LimitedLMM:
                 turn.set_result(None)
 
     async def _await_start(self) -> None:
-        start = max(self._pacing.now(), self._next_start)
+        start = max(self._clock.now(), self._next_start)
         self._next_start = start + self._spacing_s()
-        while (wait_s := max(start, self._held_until) - self._pacing.now()) > 0:
-            await self._pacing.sleep(wait_s)
+        while (wait_s := max(start, self._held_until) - self._clock.now()) > 0:
+            await self._clock.sleep(wait_s)
 
     def _spacing_s(self) -> float:
         requests, tokens = self._limits.requests_per_minute, self._limits.tokens_per_minute
@@ -158,12 +158,12 @@ class LimitedLMM:
         # calls that were under way together are turned away together: that is one signal, not many
         if started >= self._slowed_at:
             self._window = max(1.0, self._window * _DECREASE)
-            self._slowed_at = self._pacing.now()
+            self._slowed_at = self._clock.now()
             self._refusals += 1
         self._hold(error.retry_after_s if error.retry_after_s is not None else 2.0 ** min(self._refusals, 6) / 2)
 
     def _hold(self, wait_s: float) -> None:
-        self._held_until = max(self._held_until, self._pacing.now() + min(wait_s, _LONGEST_HOLD_S))
+        self._held_until = max(self._held_until, self._clock.now() + min(wait_s, _LONGEST_HOLD_S))
 
     def _speed_up(self, response: LMMResponse) -> None:
         self._refusals = 0

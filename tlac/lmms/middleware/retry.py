@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tlac.errors import InputError, PermanentError, RateLimitError, SampleError, TransientError
 from tlac.interfaces import LMM
-from tlac.lmms.middleware.clock import Pacing
+from tlac.lmms.middleware.clock import Clock
 from tlac.types import LMMRequest, LMMResponse, Stage
 
 
@@ -51,10 +51,10 @@ class _Attempts:
 class RetryingLMM:
     """Wraps an LMM and asks again after TransientError and RateLimitError, within a policy."""
 
-    def __init__(self, lmm: LMM, policy: RetryPolicy | None = None, pacing: Pacing | None = None) -> None:
+    def __init__(self, lmm: LMM, policy: RetryPolicy | None = None, clock: Clock | None = None) -> None:
         self._lmm = lmm
         self._policy = policy or RetryPolicy()
-        self._pacing = pacing or Pacing()
+        self._clock = clock or Clock()
 
     async def ask(self, request: LMMRequest) -> LMMResponse:
         """The first response to be had.
@@ -71,12 +71,12 @@ class RetryingLMM:
                 wait_s = self._wait_s(error, attempts)
                 self._require_patience(error, attempts, wait_s)
             attempts.waited_s += wait_s
-            await self._pacing.sleep(wait_s)
+            await self._clock.sleep(wait_s)
 
     def _wait_s(self, error: TransientError, attempts: _Attempts) -> float:
         policy = self._policy
         doublings = min(attempts.failed + attempts.limited - 1, 30)
-        jitter_s = self._pacing.uniform(0.0, min(policy.longest_s, policy.base_s * 2**doublings))
+        jitter_s = self._clock.uniform(0.0, min(policy.longest_s, policy.base_s * 2**doublings))
         wished_s = error.retry_after_s if isinstance(error, RateLimitError) else None
         # a wished wait is a lower bound; the jitter keeps all from coming back in the same instant
         return jitter_s if wished_s is None else wished_s + min(jitter_s, policy.base_s)
@@ -97,7 +97,7 @@ class RetryingLMM:
             raise TransientError(f"{error}; gave up after {count} tries") from error
 
 
-class RepeatGuard:
+class AbortOnRepeatedError:
     """Wraps an LMM and ends the run when the same fault hits one sample after the other.
 
     A bad request may be this image's fault or everybody's: after `repeats` of the same words in a row, without
