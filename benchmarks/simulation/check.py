@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import aiohttp
 import numpy as np
 from aiohttp import web
 
-from benchmarks.simulation.model import Cluster, Service, simulate
+from benchmarks.simulation.model import Cluster, Compared, Service, simulate
 from tlac.config.schemas import Limits
 from tlac.lmms.middleware.rate_limit import LimitedLMM
 from tlac.types import LMMRequest, LMMResponse, Outcome
@@ -28,21 +27,6 @@ CASES = (
     (Service(0.1, 0.5, 16, requests_a_minute=2400), 200),
     (Service(0.2, 0.3, 8, requests_a_minute=2400), 200),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """Seconds that a run took, and those that the model had said."""
-
-    service: Service
-    calls: int
-    measured_s: float
-    predicted_s: float
-
-    @property
-    def deviation(self) -> float:
-        """How much longer the run took, as a share of what the model had said."""
-        return self.measured_s / self.predicted_s - 1
 
 
 class _Asker:

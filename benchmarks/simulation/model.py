@@ -89,3 +89,18 @@ def bounds(service: Service, cluster: Cluster, tokens_a_call: float) -> dict[str
         "workers": cluster.workers / cluster.cpu_s if cluster.cpu_s else float("inf"),
         "limiter": cluster.commands / cluster.limiter_s if cluster.limiter_s else float("inf"),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Seconds that a run took, and those that the model had said."""
+
+    service: Service
+    calls: int
+    measured_s: float
+    predicted_s: float
+
+    @property
+    def deviation(self) -> float:
+        """How much longer the run took, as a share of what the model had said."""
+        return self.measured_s / self.predicted_s - 1

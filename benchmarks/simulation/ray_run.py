@@ -18,8 +18,7 @@ import msgspec
 import numpy as np
 import PIL.Image
 
-from benchmarks.simulation.check import Compared
-from benchmarks.simulation.model import Cluster, Service, simulate
+from benchmarks.simulation.model import Cluster, Compared, Service, simulate
 from tests.support.emulator import Asked, Reply, running_emulator
 from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
