@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import asyncio
+import hashlib
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.fakes import FakeLMM
+from tlac.cache.store import Store
 from tlac.errors import UsageError
 from tlac.hashing import KEY_VERSION, canonical_json, embedding_key, request_document, response_key, sha256_of
+from tlac.lmms.middleware.cache import StoredLMM
 from tlac.types import ChoiceTask, Image, ImagePart, LMMRequest, Message, Preparation, TextPart
 
 IMAGE = Image("ab" * 32, b"not read")
@@ -88,3 +93,25 @@ def test_a_key_is_the_digest_of_the_document_that_a_store_and_a_pack_hold() -> N
 @given(st.text(), st.text())
 def test_an_embeddings_key_is_the_digest_of_its_parts(fingerprint: str, text: str) -> None:
     assert embedding_key(fingerprint, text) == sha256_of([KEY_VERSION, fingerprint, text])
+
+
+def test_a_question_is_digested_once_on_its_way_into_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    digested: list[str] = []
+
+    def digest(text: str) -> str:
+        digested.append(text)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    monkeypatch.setattr("tlac.hashing._digest", digest)
+    asked = replace(REQUEST, repeat=3)
+    key = response_key(asked)
+    lmm = StoredLMM(FakeLMM(lambda _: "a cat"), store, "fake")
+    assert asyncio.run(lmm.ask(asked)).text == asyncio.run(lmm.ask(asked)).text == "a cat"
+    assert store.get_response(key) is not None
+    assert len(digested) == 1
+
+
+def test_a_request_that_is_changed_has_another_key() -> None:
+    key = response_key(REQUEST)
+    assert response_key(replace(REQUEST, repeat=7)) != key
+    assert replace(REQUEST) == REQUEST

@@ -92,8 +92,15 @@ def _message_document(message: Message) -> dict[str, Any]:
 
 
 def response_key(request: LMMRequest) -> str:
-    """The key (sha256, hex) under which the response to this request is kept."""
-    return document_key(request_document(request))
+    """The key (sha256, hex) under which the response to this request is kept.
+
+    Computed at the first call, and kept by the request: a question that lists a thousand classes takes long to digest.
+    """
+    key = request.cached_key
+    if key is None:
+        key = document_key(request_document(request))
+        object.__setattr__(request, "cached_key", key)
+    return key
 
 
 def document_key(document: dict[str, Any] | list[Any]) -> str:

@@ -125,7 +125,8 @@ class LMMRequest:
 
     `params` are sampling parameters as the provider is asked for them (temperature, seed, max_tokens).
     `revision` tells apart what one model name means at different times on a local server.
-    `repeat` numbers repeated sampling of the same question, from 0.
+    `repeat` numbers repeated sampling of the same question, from 0. `cached_key` is filled in by
+    tlac.hashing.response_key, which computes a request's key once.
     """
 
     stage: Stage
@@ -136,6 +137,7 @@ class LMMRequest:
     preparation: Preparation = Preparation()
     choice: ChoiceTask | None = None
     repeat: int = 0
+    cached_key: str | None = field(default=None, init=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

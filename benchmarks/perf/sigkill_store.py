@@ -17,18 +17,19 @@ import tempfile
 import threading
 from pathlib import Path
 
+from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
 from tlac.cache.verify import verify_store
-from tlac.hashing import request_document, sha256_of
+from tlac.hashing import response_key
 from tlac.types import LMMRequest, LMMResponse, Message, Outcome, TextPart
 
 CLASSES = ", ".join(f"class number {number}" for number in range(100))
 
 
-def document_of(number: int) -> dict[str, object]:
+def request_of(number: int) -> LMMRequest:
     """The request of a number: a question after a class list that all share."""
     parts = (TextPart(CLASSES, is_prefix=True), TextPart(f"Which is answer {number}?"))
-    return request_document(LMMRequest("stage2", "fake/model", (Message("user", parts),)))
+    return LMMRequest("stage2", "fake/model", (Message("user", parts),))
 
 
 def write(folder: Path, start: int) -> None:
@@ -36,8 +37,8 @@ def write(folder: Path, start: int) -> None:
     with Store(folder) as store:
         number = start
         while True:
-            document = document_of(number)
-            store.put_response(sha256_of(document), document, LMMResponse(Outcome.ANSWERED, f"is {number}"), "fake")
+            response = LMMResponse(Outcome.ANSWERED, f"is {number}")
+            store.put_entries([StoredAnswer.of(request_of(number), response, "fake")])
             sys.stdout.write(f"{number}\n")
             sys.stdout.flush()
             number += 1
@@ -66,7 +67,7 @@ def main(rounds: int) -> int:
         lost, wrong = 0, 0
         with Store(folder) as store:
             for number in acknowledged:
-                response = store.get_response(sha256_of(document_of(number)))
+                response = store.get_response(response_key(request_of(number)))
                 lost += response is None
                 wrong += response is not None and response.text != f"is {number}"
         verification = verify_store(folder)

@@ -18,7 +18,6 @@ from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Limits, load_backend
-from tlac.hashing import request_document, sha256_of
 from tlac.lmms.middleware.rate_limit import LimitedLMM
 from tlac.types import Image, LMMRequest, LMMResponse, Outcome, Transcript, Turn, Usage
 
@@ -125,5 +124,4 @@ def _answer(number: int) -> StoredAnswer:
         latency_s=1.234567,
         created_at="2030-01-01T00:00:00+00:00",
     )
-    document = request_document(request)
-    return StoredAnswer(sha256_of(document), document, response, backend.name)
+    return StoredAnswer.of(request, response, backend.name)

@@ -17,11 +17,10 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import tlac.cache.pack_format
+import tlac.cache.pack
 from tests.support.fake_answers import choice_request, embedding, entries, entry_for, image_request
 from tests.support.fuzzing import fuzzed
-from tlac.cache.pack import read_pack, write_pack
-from tlac.cache.pack_format import Manifest, PackSpec, PromptsRecord, read_manifest
+from tlac.cache.pack import Manifest, PackSpec, PromptsRecord, read_manifest, read_pack, write_pack
 from tlac.cache.serialization import StoredAnswer
 from tlac.errors import InputError, UsageError
 from tlac.types import Outcome
@@ -140,7 +139,7 @@ HOSTILE: list[tuple[Callable[[list[Any]], None], str]] = [
     (set_answer("key", "../../etc/passwd"), r"line 2: .*key"),
     (set_answer("extra", 1), "line 2: .*extra"),
     (set_answer("request", {}), "line 2: "),
-    (set_answer("request", None), "line 2: .*request"),
+    (set_answer("request", None), "line 2: .*object"),
     (set_response("outcome", "failed"), "line 2: .*outcome"),
     (set_response("text", None), "line 2: .*text"),
     (set_response("cost_usd", -1), "line 2: .*cost_usd"),
@@ -264,7 +263,7 @@ def test_a_zip_bomb_is_refused_without_holding_it(tmp_path: Path) -> None:
 
 def test_a_pack_of_too_many_bytes_in_all_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "pack.jsonl.zst", entries(50))
-    monkeypatch.setattr(tlac.cache.pack_format, "MAX_PACK_BYTES", 5000)
+    monkeypatch.setattr(tlac.cache.pack, "MAX_PACK_BYTES", 5000)
     with pytest.raises(InputError, match="holds more than 5,000 bytes"):
         list(read_pack(path))
 

@@ -10,8 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.fake_answers import choice_request, embedding, entries, entry_for, image_request
-from tlac.cache.pack import read_pack
-from tlac.cache.pack_format import PackSpec, PromptsRecord
+from tlac.cache.pack import PackSpec, PromptsRecord, read_pack
 from tlac.cache.pack_transfer import Imported, derive_spec, export_pack, import_pack
 from tlac.cache.select import Selection
 from tlac.cache.serialization import StoredAnswer
@@ -46,8 +45,8 @@ def test_answers_and_embeddings_reach_another_store(filled: Store, other: Store,
     assert list(other.entries()) == list(filled.entries())
     wanted = [embedding("a").key, embedding("b").key]
     ours, theirs = filled.get_embeddings(wanted), other.get_embeddings(wanted)
-    assert {key: (v.tobytes(), cut) for key, (v, cut) in ours.items()} == {
-        key: (v.tobytes(), cut) for key, (v, cut) in theirs.items()
+    assert {key: (one.vector.tobytes(), one.is_truncated) for key, one in ours.items()} == {
+        key: (one.vector.tobytes(), one.is_truncated) for key, one in theirs.items()
     }
     assert import_pack(other, path) == Imported(0, 4, 0, ())
 
@@ -140,9 +139,8 @@ def test_a_pack_that_contradicts_the_store_is_not_imported_at_all(filled: Store,
     same = entry_for(image_request(1), "answer 1", latency_s=9.0, cost_usd=None, backend="mine")
     other.put_entries([contradicted, same])
     found = import_pack(other, tmp_path / "pack.jsonl")
-    (conflict,) = found.conflicts
-    assert (conflict.key, conflict.stage) == (contradicted.key, "stage1")
-    assert (conflict.ours, conflict.theirs) == ("answered: a dog", "answered: answer 0")
+    ((theirs, ours),) = found.conflicts
+    assert (theirs.key, theirs.response.text, ours.text) == (contradicted.key, "answer 0", "a dog")
     assert (found.added, found.embeddings_added) == (0, 0)
     assert list(other.entries()) == sorted([contradicted, same], key=lambda answer: answer.key)
     assert list(other.embeddings()) == []
@@ -164,4 +162,4 @@ def test_what_the_store_has_already_stays_as_it_is(filled: Store, other: Store, 
     other.put_embeddings([embedding("a", 0.5)])
     assert import_pack(other, tmp_path / "pack.jsonl") == Imported(3, 1, 1, ())
     assert other.get_entry(mine.key) == mine
-    assert other.get_embeddings([embedding("a").key])[embedding("a").key][0].tolist() == [0.5]
+    assert other.get_embeddings([embedding("a").key])[embedding("a").key].vector.tolist() == [0.5]

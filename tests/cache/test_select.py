@@ -7,8 +7,8 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from tests.support.fake_answers import choice_request, embedding, entries, entry_for, image_request, insert_row
-from tlac.cache.select import Pruned, Selection, prune, prune_damaged, select
-from tlac.cache.store import Store
+from tlac.cache.select import Selection, prune, prune_damaged, select
+from tlac.cache.store import AnswerCount, Store
 from tlac.cache.verify import verify_store
 from tlac.errors import StoreError, UsageError
 from tlac.types import Outcome
@@ -45,12 +45,12 @@ def test_a_selection_fits_what_it_says(filled: Store, selection: Selection, chos
 
 
 def test_a_dry_run_counts_and_keeps(filled: Store) -> None:
-    assert prune(filled, Selection(backend="a"), is_dry_run=True) == Pruned(2, 1.0)
+    assert prune(filled, Selection(backend="a"), is_dry_run=True) == (AnswerCount("a", "stage1", "answered", 2, 1.0),)
     assert len(list(filled.entries())) == 3
 
 
 def test_what_is_pruned_is_gone_and_nothing_else(filled: Store) -> None:
-    assert prune(filled, Selection(outcome=Outcome.REFUSED)) == Pruned(1, 0.0)
+    assert prune(filled, Selection(outcome=Outcome.REFUSED)) == (AnswerCount("b", "stage1", "refused", 1, 0.0),)
     assert list(filled.entries()) == sorted([OLD, NEW], key=lambda answer: answer.key)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,21 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.fake_answers import choice_request, entry_for, image_request
+from tests.support.fake_answers import choice_request, embedding, entry_for, image_request
 from tlac.cache.serialization import (
+    StoredAnswer,
     answer_text,
-    check_request,
     embedding_text,
     parse_answer,
-    parse_answer_response,
     parse_embedding,
     parse_response,
-    parse_vector,
-    response_document,
-    vector_text,
 )
 from tlac.errors import InputError, UsageError
-from tlac.hashing import request_document
 from tlac.types import LMMResponse, Outcome, Usage
 
 KEPT = [Outcome.ANSWERED, Outcome.REFUSED, Outcome.EMPTY, Outcome.TRUNCATED]
@@ -40,23 +37,52 @@ def test_a_kept_response_comes_back_as_it_was_and_says_that_it_was_kept(
     outcome: Outcome, text: str, reason: str, cost_usd: float | None
 ) -> None:
     response = LMMResponse(outcome, text, reason, "v", Usage(1, 2, 3, 4), cost_usd, 0.5, "2025-01-01T00:00:00Z", True)
-    row = answer_text(ENTRY.request, response, "fake").encode()
-    assert parse_response(response_document(response)) == response
-    assert parse_answer_response(row) == response
-    assert parse_answer(ENTRY.key, row).request == ENTRY.request
+    answer = replace(ENTRY, response=response)
+    row = answer_text(answer).encode()
+    assert parse_response(row) == response
+    assert parse_answer(row, key=answer.key) == answer
+    assert parse_answer(answer_text(answer, has_key=True).encode()) == answer
+    line = answer_text(answer, has_key=True, has_backend=False).encode()
+    assert parse_answer(line, backend="fake") == answer
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {},
+        {"key": "0" * 64},
+        {"backend": "fake"},
+        {"key": "../../etc/passwd", "backend": "fake"},
+    ],
+)
+def test_an_answer_without_a_key_or_a_backend_is_refused(line: dict[str, str]) -> None:
+    document = json.loads(answer_text(ENTRY, has_backend=False))
+    with pytest.raises(InputError, match="key"):
+        parse_answer(json.dumps(document | line).encode())
+
+
+def test_an_answer_that_names_another_key_than_its_rows_is_refused() -> None:
+    with pytest.raises(InputError, match="each once"):
+        parse_answer(answer_text(ENTRY, has_key=True).encode(), key="0" * 64)
+
+
+def changed(change: dict[str, Any]) -> bytes:
+    document = json.loads(answer_text(ENTRY))
+    document["response"] |= change
+    return json.dumps(document).encode()
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.UNPARSED])
 def test_what_is_not_an_answer_is_neither_written_nor_read(outcome: Outcome) -> None:
     with pytest.raises(InputError, match=f"outcome {outcome}"):
-        response_document(LMMResponse(outcome, "x"))
+        answer_text(replace(ENTRY, response=LMMResponse(outcome, "x")))
     with pytest.raises(InputError, match="outcome"):
-        parse_response({**response_document(LMMResponse(Outcome.ANSWERED, "x")), "outcome": outcome.value})
+        parse_response(changed({"outcome": outcome.value}))
 
 
 def test_a_lone_surrogate_is_refused() -> None:
     with pytest.raises(UsageError, match="lone surrogate"):
-        answer_text(ENTRY.request, LMMResponse(Outcome.ANSWERED, "\ud800"), "fake")
+        answer_text(entry_for(image_request(1), "\ud800"))
 
 
 @pytest.mark.parametrize(
@@ -71,20 +97,20 @@ def test_a_lone_surrogate_is_refused() -> None:
     ],
 )
 def test_a_response_that_is_not_as_written_is_refused_by_field(change: dict[str, Any], complaint: str) -> None:
-    document = {**response_document(LMMResponse(Outcome.ANSWERED, "x")), **change}
     with pytest.raises(InputError, match=complaint):
-        parse_response(document)
+        parse_response(changed(change))
 
 
 @pytest.mark.parametrize("row", [b"", b"{", b"[" * 100_000, b'"\xff"', b"1e999", b'{"backend": "\\ud800"}'])
 def test_broken_json_is_refused(row: bytes) -> None:
     with pytest.raises(InputError):
-        parse_answer("key", row)
+        parse_answer(row, key="key")
 
 
-def test_the_requests_of_both_stages_fit_the_schema() -> None:
-    check_request(request_document(image_request(1)))
-    check_request(request_document(choice_request("a cat")))
+def test_requests_of_both_stages_are_of_our_form() -> None:
+    for request in (image_request(1), choice_request("a cat")):
+        answer = StoredAnswer.of(request, ENTRY.response, "fake")
+        assert answer.checked() == replace(answer, is_checked=False).checked() == entry_for(request)
 
 
 @pytest.mark.parametrize(
@@ -96,21 +122,25 @@ def test_the_requests_of_both_stages_fit_the_schema() -> None:
         {"messages": [{"role": "user", "parts": [{"image_sha256": "../../etc/passwd"}]}]},
         {"extra": None},
         {"key_version": 99},
+        {"model": "another"},
     ],
 )
-def test_a_request_of_another_shape_is_refused(change: dict[str, Any]) -> None:
+def test_a_request_of_another_form_or_key_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(InputError):
-        check_request({**ENTRY.request, **change})
+        replace(ENTRY, request={**ENTRY.request, **change}).checked()
 
 
 def test_an_embedding_comes_back_bit_for_bit() -> None:
-    vector = np.array([0.1, -1e-30, 3.0], np.float32)
-    found = parse_embedding("key", embedding_text(vector, True).encode())
-    assert found.vector.tobytes() == vector.tobytes()
-    assert found.is_truncated
+    item = embedding("a", 0.1, -1e-30, 3.0, is_truncated=True)
+    for found in (
+        parse_embedding(embedding_text(item).encode(), item.key),
+        parse_embedding(embedding_text(item, has_key=True).encode()),
+    ):
+        assert (found.key, found.is_truncated) == (item.key, True)
+        assert found.vector.tobytes() == item.vector.tobytes()
 
 
-@pytest.mark.parametrize("text", ["", "AAA=", "!!!!", vector_text(np.array([np.nan], np.float32))])
-def test_a_vector_that_is_not_numbers_is_refused(text: str) -> None:
+@pytest.mark.parametrize("vector", ["", "AAA=", "!!!!", json.loads(embedding_text(embedding("a", np.nan)))["vector"]])
+def test_a_vector_that_is_not_numbers_is_refused(vector: str) -> None:
     with pytest.raises(InputError, match="vector"):
-        parse_vector(text)
+        parse_embedding(json.dumps({"vector": vector, "is_truncated": False}).encode(), key="a")

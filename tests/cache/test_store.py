@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -24,7 +25,7 @@ from tlac.types import LMMResponse, Outcome
 
 def test_an_answer_comes_back_with_its_request(store: Store) -> None:
     entry = entry_for(image_request(1), "a Groenendael \u2603 \U0001f415\n")
-    store.put_response(entry.key, entry.request, entry.response, "fake")
+    store.put_entries([entry])
     assert store.get_response(entry.key) == entry.response
     assert store.get_entry(entry.key) == entry
     assert store.get_response(response_key(image_request(2))) is None
@@ -35,7 +36,7 @@ def test_an_answer_is_there_for_the_next_process(tmp_path: Path) -> None:
     entry = entry_for(image_request(1))
     with Store(tmp_path / "own") as store:
         store.put_entries([entry])
-    with Store.open(tmp_path / "own") as store:
+    with Store(tmp_path / "own") as store:
         assert store.get_entry(entry.key) == entry
 
 
@@ -78,14 +79,14 @@ def test_a_refusal_is_kept_and_can_be_replaced_by_an_answer(store: Store) -> Non
 def test_what_is_not_an_answer_is_not_kept(store: Store, outcome: Outcome) -> None:
     entry = entry_for(image_request(1))
     with pytest.raises(StoreError, match=f"outcome {outcome}"):
-        store.put_response(entry.key, entry.request, LMMResponse(outcome, "sorry"), "fake")
+        store.put_entries([replace(entry, response=LMMResponse(outcome, "sorry"))])
     assert list(store.entries()) == []
 
 
 def test_a_key_must_be_the_digest_of_its_request(store: Store) -> None:
     entry = entry_for(image_request(1))
     with pytest.raises(StoreError, match="not the digest"):
-        store.put_response("0" * 64, entry.request, entry.response, "fake")
+        store.put_entries([replace(entry, key="0" * 64)])
 
 
 def test_a_lone_surrogate_is_refused_and_nothing_of_its_batch_is_kept(store: Store) -> None:
@@ -124,9 +125,9 @@ def test_embeddings_come_back_bit_for_bit(store: Store) -> None:
     store.put_embeddings([embedding("cut", 1.0, is_truncated=True)])
     found = store.get_embeddings([item.key for item in items] + ["missing"])
     assert len(found) == 1100
-    assert all(np.array_equal(found[item.key][0], item.vector) for item in items)
-    assert not found[items[0].key][1]
-    assert store.get_embeddings([embedding("cut").key])[embedding("cut").key][1]
+    assert all(np.array_equal(found[item.key].vector, item.vector) for item in items)
+    assert not found[items[0].key].is_truncated
+    assert store.get_embeddings([embedding("cut").key])[embedding("cut").key].is_truncated
     assert len(list(store.embeddings())) == 1101
 
 
@@ -136,10 +137,8 @@ def test_embeddings_are_found_in_blocks_however_many_are_asked_for(store: Store,
     store.put_embeddings(items)
     keys = [item.key for item in items[:wanted]]
     found = {}
-    for block in store.find_embeddings([*keys, "missing"]):
-        found.update(
-            zip(block.keys, zip(block.vectors.tolist(), block.is_truncated.tolist(), strict=True), strict=True)
-        )
+    for names, block in store.find_embeddings([*keys, "missing"]):
+        found.update(zip(names, zip(block.vectors.tolist(), block.is_truncated.tolist(), strict=True), strict=True))
     assert found == {item.key: (item.vector.tolist(), item.is_truncated) for item in items[:wanted]}
 
 

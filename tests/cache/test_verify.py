@@ -55,7 +55,7 @@ def test_hostile_rows_are_reported_one_by_one_and_nothing_is_run_read_or_deleted
         ({"value": None}, "value is of type null"),
         ({"value": 1.5}, "value is of type real"),
         ({"value": "x" * (16 * 2**20 + 1)}, "16,777,217 bytes"),
-        ({"value": "{}"}, "backend"),
+        ({"value": "{}"}, "request"),
         ({"value": "[" * 100_000}, "not as expected"),
         ({"value": '{"backend": "b", "request": ' + "[" * 100_000 + "]" * 100_000 + "}"}, "not as expected"),
         ({"key": "text:" + "0" * 64, "value": '{"text": "x"}'}, "not the digest"),

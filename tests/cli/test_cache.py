@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,7 @@ def test_a_pack_that_contradicts_the_store_is_refused(tlac_command, run: dict, t
     tlac_command("cache", "export", run["run"], "-o", pack)
     with Store(tmp_path / "other") as other, Store(Path(tmp_path / "store")) as ours:
         entry = next(iter(ours.entries()))
-        other.put_response(entry.key, entry.request, LMMResponse(Outcome.ANSWERED, "a truck"), "someone")
+        other.put_entries([replace(entry, response=LMMResponse(Outcome.ANSWERED, "a truck"))])
     shown = tlac_command("cache", "import", pack, "--store", tmp_path / "other")
     assert shown.code == 2
     assert "'answered: a truck'" in shown.err or "a truck" in shown.err

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fake_answers import choice_request, entry_for, image_request
-from tlac.cache.pack import write_pack
-from tlac.cache.pack_format import Manifest, PackSpec
+from tlac.cache.pack import Manifest, PackSpec, write_pack
 from tlac.config.registry import open_lmm
 from tlac.config.schemas import Backend, BackendSpec, load_backend
 from tlac.errors import ConfigError, InputError, MissingAnswersError

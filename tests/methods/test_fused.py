@@ -54,7 +54,7 @@ def test_the_prediction_is_the_mean_of_both_standardised_scores(run, encoder: En
         # both views have the same words here
         words = runner.encoder(encoder).encode([f"a photo of a {one.answer.rstrip('.')}"]).vectors
         key = embedding_key(images.fingerprint, one.image_sha256)
-        seen = store.get_embeddings([key])[key][0]
+        seen = store.get_embeddings([key])[key].vector
         expected = fuse_scores(similarities(words, classes), similarities(seen[None], classes), 6)[0]
         assert one.predicted == int(expected.argmax())
         assert [one.score, *(score for _, score in one.top5[1:])] == pytest.approx(sorted(expected)[::-1], abs=1e-5)

@@ -41,6 +41,7 @@ def entry_for(
         "from_store": True,
     }
     backend = str(changes.pop("backend", "fake"))
+    # tuples become lists, as they are in what is read back
     document = json.loads(json.dumps(request_document(request)))
     response = LMMResponse(outcome, text, **{**given, **changes})  # type: ignore[arg-type]
     return StoredAnswer(sha256_of(document), document, response, backend)

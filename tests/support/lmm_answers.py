@@ -16,12 +16,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tlac.cache.pack import write_pack
-from tlac.cache.pack_format import Manifest, PackSpec, PromptsRecord
+from tlac.cache.pack import Manifest, PackSpec, PromptsRecord, write_pack
 from tlac.cache.serialization import StoredAnswer
 from tlac.config.prompts import PromptSet, load_prompts
 from tlac.config.schemas import Backend, BackendSpec, load_dataset_config
-from tlac.hashing import request_document, response_key
+from tlac.hashing import response_key
 from tlac.methods.base import BoundLMM, TwoStagePrompter
 from tlac.runtime.aio import run
 from tlac.types import Image, LMMRequest, LMMResponse, Outcome, Turn
@@ -69,9 +68,8 @@ def entries(
             asked = prompter.ask_stage1(image) if stage == "stage1" else prompter.ask_stage2(answer["stage1"][kind])
             turn: Turn = run(asked)
             assert recorded.request is not None
-            document = request_document(recorded.request)
             assert turn.key == response_key(recorded.request)
-            kept.setdefault(turn.key, StoredAnswer(turn.key, document, turn.response, MODEL))
+            kept.setdefault(turn.key, StoredAnswer.of(recorded.request, turn.response, MODEL))
     return iter(sorted(kept.values(), key=lambda entry: entry.key))
 
 

@@ -1,7 +1,6 @@
 """Remembers the digests of image files, so that a run whose answers are stored reads no image.
 
-A file counts as unchanged while its size and both of its times are. Does not know datasets, nor what an image is
-asked.
+A file counts as unchanged while its size and both of its times are.
 """
 
 from __future__ import annotations
@@ -13,10 +12,11 @@ import secrets
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
+from tlac.cache.serialization import Sha256
 from tlac.images import identify
 from tlac.types import Image
 
@@ -26,19 +26,9 @@ _SMALL_BYTES = 2**16
 # a file may change again within one tick of the file system's clock
 _SETTLED_NS = 2 * 10**9
 
-_Sha256: TypeAlias = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+# size in bytes, time of the last write and of the last change of the file's entry (ns)
 _State: TypeAlias = tuple[int, int, int]
-
-
-class _Known(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    size_bytes: int
-    modified_ns: int
-    changed_ns: int
-    sha256: _Sha256
-
-    @property
-    def state(self) -> _State:
-        return self.size_bytes, self.modified_ns, self.changed_ns
+_Known: TypeAlias = tuple[int, int, int, Sha256]
 
 
 class ImageDigests:
@@ -62,12 +52,12 @@ class ImageDigests:
             return await asyncio.to_thread(identify, source, name)
         path, state = os.path.abspath(source), _state(source)  # noqa: PTH100 - links are not followed
         known = self._known.get(path)
-        if known is not None and known.state == state:
-            return Image(known.sha256, source)
+        if known is not None and known[:3] == state:
+            return Image(known[3], source)
         image = await asyncio.to_thread(identify, source, name)
         # the same state before and after: these are the bytes that belong to it
         if state is not None and state == _state(source) and time.time_ns() - max(state[1:]) > _SETTLED_NS:
-            self._known[path] = _Known(*state, image.sha256)
+            self._known[path] = (*state, image.sha256)
             self._is_changed = True
         return image
 

@@ -1,49 +1,101 @@
-"""Writes a response pack: the same answers give the same bytes, and the file is there whole or not at all.
+"""Response packs: answers and embeddings in one file of JSON Lines, a manifest first, all ordered by key.
 
-Does not know the store.
+The same answers give the same bytes, and a pack is written whole or not at all. Reading believes nothing: every key
+is checked, and lines, sizes, counts and the digest are held against the manifest.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any, Literal
 
 import msgspec
 
-from tlac.cache.pack_format import (
-    MAX_LINE_BYTES,
-    ZSTD_SUFFIX,
-    Manifest,
-    PackError,
-    manifest_line,
-    numbered_lines,
-    parse_manifest,
-)
 from tlac.cache.serialization import (
+    Count,
     Document,
     Sha256,
     StoredAnswer,
     StoredEmbedding,
-    check_request,
+    answer_text,
     decode,
-    parse_response,
-    parse_vector,
-    response_document,
-    vector_text,
+    embedding_text,
+    parse_answer,
+    parse_embedding,
 )
 from tlac.errors import InputError, UsageError
-from tlac.hashing import canonical_json, sha256_of
+from tlac.hashing import canonical_json
 
+PACK_VERSION = 1
+MAX_LINE_BYTES = 16 * 2**20
+MAX_PACK_BYTES = 8 * 2**30
+ZSTD_SUFFIX = ".zst"
 _ZSTD_LEVEL = 10
+_MAX_WINDOW_BYTES = 128 * 2**20
 _MEMORY_BYTES = 32 * 2**20
+
+# names are shown in terminals and tables: no control characters
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length=1000)]
+
+
+class PackError(InputError):
+    """A response pack that can't be used; names the file and the line."""
+
+    def __init__(self, path: Path, number: int, problem: str) -> None:
+        super().__init__(f"{path}: line {number}: {problem}")
+
+
+class PackSpec(Document, frozen=True):
+    """What a backend file says that changes its requests, so that a replay forms the very same ones.
+
+    `image` holds the keys of a backend file's `image` section.
+    """
+
+    model: _Name
+    revision: _Name | None = None
+    params: dict[str, Any] = msgspec.field(default_factory=dict)
+    stage1_params: dict[str, Any] = msgspec.field(default_factory=dict)
+    stage2_params: dict[str, Any] = msgspec.field(default_factory=dict)
+    choice_by_index: bool = False
+    image: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class PromptsRecord(Document, frozen=True):
+    """The prompt set that the questions were asked with: its name and sha256 (hex)."""
+
+    name: _Name
+    digest: _Name
+
+
+class Manifest(Document, frozen=True):
+    """A pack's first line. `answers`, `embeddings` and `digest` are filled in when the pack is written.
+
+    `created_at` is ISO 8601; `provenance` says in words where the answers come from; `digest` is the sha256
+    (hex) over all bytes after the manifest's line, uncompressed.
+    """
+
+    created_at: _Name
+    provenance: _Name
+    backend: _Name
+    spec: PackSpec
+    prompts: PromptsRecord | None = None
+    answers: Count = 0
+    embeddings: Count = 0
+    digest: Sha256 = ""
+    tlac_pack: Literal[1] = 1
+
+
+class _LineKind(msgspec.Struct, frozen=True):
+    tlac_pack: int | None = None
+    embedding_key: str | None = None
 
 
 def write_pack(
@@ -63,15 +115,142 @@ def write_pack(
                 digest.update(line)
                 body.write(line)
                 counts[position] += 1
-        written = replace(manifest, answers=counts[0], embeddings=counts[1], digest=digest.hexdigest())
+        written = msgspec.structs.replace(manifest, answers=counts[0], embeddings=counts[1], digest=digest.hexdigest())
         body.seek(0)
         try:
             with _replaced(path) as file:
-                file.write(manifest_line(written))
+                file.write(_manifest_line(written))
                 shutil.copyfileobj(body, file)
         except OSError as error:
             raise InputError(f"{path}: can't be written: {error.strerror or error}") from error
     return written
+
+
+def read_pack(path: Path) -> Iterator[StoredAnswer | StoredEmbedding]:
+    """The answers of a pack, by key, then its embeddings, by key; read as they are asked for.
+
+    Only when the iterator has ended is the whole pack known to be sound: counts and digest come last.
+    Raises InputError naming file and line.
+    """
+    digest = hashlib.sha256()
+    manifest: Manifest | None = None
+    counts = {"answers": 0, "embeddings": 0}
+    last, number = ("answers", ""), 0
+    for number, line in numbered_lines(path):
+        try:
+            if manifest is None:
+                manifest = _parse_manifest(line)
+                continue
+            digest.update(line)
+            kept = _parse_line(line, manifest.backend)
+        except UsageError as error:
+            raise PackError(path, number, str(error)) from error
+        kind = "answers" if isinstance(kept, StoredAnswer) else "embeddings"
+        if (kind, kept.key) <= last:
+            raise PackError(path, number, f"key {kept.key[:12]} stands twice or out of order")
+        last = (kind, kept.key)
+        counts[kind] += 1
+        yield kept
+    if manifest is None:
+        raise _no_manifest(path)
+    for kind, promised in (("answers", manifest.answers), ("embeddings", manifest.embeddings)):
+        if counts[kind] != promised:
+            raise PackError(path, number, f"the pack ends after {counts[kind]} {kind} of {promised}")
+    if digest.hexdigest() != manifest.digest:
+        raise PackError(path, 1, "the manifest's digest is not that of the lines below it: they were changed")
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of a pack; reads the first line only. Raises InputError naming the file."""
+    for number, line in numbered_lines(path):
+        try:
+            return _parse_manifest(line)
+        except InputError as error:
+            raise PackError(path, number, f"is not a manifest: {error}") from error
+    raise _no_manifest(path)
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a pack with their numbers from 1, line ends included.
+
+    Raises InputError naming file and line for a file that can't be read, a line without an end or over
+    MAX_LINE_BYTES, and more than MAX_PACK_BYTES in all (uncompressed).
+    """
+    try:
+        with _opened(path) as file:
+            total_bytes = 0
+            number = 1
+            while line := _read_line(file, path, number):
+                total_bytes += len(line)
+                if total_bytes > MAX_PACK_BYTES:
+                    raise PackError(path, number, f"the pack holds more than {MAX_PACK_BYTES:,} bytes")
+                yield number, line
+                number += 1
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    with ExitStack() as stack:
+        file: IO[bytes] = stack.enter_context(path.open("rb"))
+        if path.suffix == ZSTD_SUFFIX:
+            # plain packs do without this import
+            import zstandard
+
+            decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
+            stream = stack.enter_context(decompressor.stream_reader(file, read_across_frames=True))
+            file = stack.enter_context(io.BufferedReader(stream, 2**20))
+        yield file
+
+
+def _read_line(file: IO[bytes], path: Path, number: int) -> bytes:
+    try:
+        line = file.readline(MAX_LINE_BYTES + 1)
+    except _decompression_error() as error:
+        raise PackError(path, number, f"can't be decompressed: {error}") from error
+    if len(line) > MAX_LINE_BYTES:
+        raise PackError(path, number, f"is longer than {MAX_LINE_BYTES:,} bytes")
+    if line and not line.endswith(b"\n"):
+        raise PackError(path, number, "has no end: the file is cut short")
+    return line
+
+
+def _decompression_error() -> type[Exception]:
+    import zstandard
+
+    return zstandard.ZstdError
+
+
+def _parse_line(line: bytes, backend: str) -> StoredAnswer | StoredEmbedding:
+    if decode(line, _LineKind).embedding_key is not None:
+        return parse_embedding(line)
+    return parse_answer(line, backend=backend).checked()
+
+
+def _parse_manifest(line: bytes) -> Manifest:
+    version = decode(line, _LineKind).tlac_pack
+    if version is not None and version != PACK_VERSION:
+        raise InputError(f"a pack of version {version}, and this tlac reads {PACK_VERSION}: upgrade tlac")
+    manifest: Manifest = decode(line, Manifest)
+    # the defaults are for those who make a manifest: what a file leaves out could be anything
+    told = decode(line, dict[str, Any])
+    parts = {"manifest": (manifest, told), "spec": (manifest.spec, told["spec"])}
+    lacking = [f"{name}.{key}" for name, (part, given) in parts.items() for key in {*part.__struct_fields__} - {*given}]
+    if lacking:
+        raise InputError(f"lacks {', '.join(sorted(lacking))}")
+    return manifest
+
+
+def _no_manifest(path: Path) -> PackError:
+    return PackError(path, 1, "there is no manifest: the file is empty or cut short")
+
+
+def _manifest_line(manifest: Manifest) -> bytes:
+    """The manifest with its line end. Raises InputError for what could not be read back."""
+    line = canonical_json(msgspec.to_builtins(manifest)).encode("utf-8") + b"\n"
+    _parse_manifest(line)
+    return line
 
 
 def _answer_lines(entries: Iterable[StoredAnswer], backend: str) -> Iterator[bytes]:
@@ -81,11 +260,8 @@ def _answer_lines(entries: Iterable[StoredAnswer], backend: str) -> Iterator[byt
             raise InputError(f"key {entry.key[:12]} stands twice or out of order: a pack is ordered by key")
         if entry.backend != backend:
             raise InputError(f"answer {entry.key[:12]} is of backend {entry.backend!r}, the pack of {backend!r}")
-        if sha256_of(entry.request) != entry.key:
-            raise InputError(f"key {entry.key[:12]} is not the digest of its request")
-        check_request(entry.request)
         last = entry.key
-        yield _line({"key": entry.key, "request": entry.request, "response": response_document(entry.response)})
+        yield _line(answer_text(entry.checked(), has_key=True, has_backend=False))
 
 
 def _embedding_lines(embeddings: Iterable[StoredEmbedding]) -> Iterator[bytes]:
@@ -94,11 +270,11 @@ def _embedding_lines(embeddings: Iterable[StoredEmbedding]) -> Iterator[bytes]:
         if item.key <= last:
             raise InputError(f"embedding {item.key[:12]} stands twice or out of order: a pack is ordered by key")
         last = item.key
-        yield _line({"embedding_key": item.key, "vector": vector_text(item.vector), "is_truncated": item.is_truncated})
+        yield _line(embedding_text(item, has_key=True))
 
 
-def _line(document: dict[str, object]) -> bytes:
-    line = canonical_json(document).encode("utf-8") + b"\n"
+def _line(text: str) -> bytes:
+    line = text.encode("utf-8") + b"\n"
     if len(line) > MAX_LINE_BYTES:
         raise InputError(f"a line of {len(line):,} bytes is too long for a pack, which allows {MAX_LINE_BYTES:,}")
     return line
@@ -124,64 +300,3 @@ def _replaced(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-class _LineKind(msgspec.Struct, frozen=True):
-    embedding_key: str | None = None
-
-
-class _AnswerLine(Document, frozen=True):
-    key: Sha256
-    request: dict[str, Any]
-    response: dict[str, Any]
-
-
-class _EmbeddingLine(Document, frozen=True):
-    embedding_key: Sha256
-    vector: str
-    is_truncated: bool
-
-
-def read_pack(path: Path) -> Iterator[StoredAnswer | StoredEmbedding]:
-    """The answers of a pack, by key, then its embeddings, by key; read as they are asked for.
-
-    Only when the iterator has ended is the whole pack known to be sound: counts and digest come last.
-    Raises InputError naming file and line.
-    """
-    digest = hashlib.sha256()
-    manifest: Manifest | None = None
-    counts = {"answers": 0, "embeddings": 0}
-    last, number = ("answers", ""), 0
-    for number, line in numbered_lines(path):
-        try:
-            if manifest is None:
-                manifest = parse_manifest(line)
-                continue
-            digest.update(line)
-            kept = _parse_line(line, manifest.backend)
-        except UsageError as error:
-            raise PackError(path, number, str(error)) from error
-        kind = "answers" if isinstance(kept, StoredAnswer) else "embeddings"
-        if (kind, kept.key) <= last:
-            raise PackError(path, number, f"key {kept.key[:12]} stands twice or out of order")
-        last = (kind, kept.key)
-        counts[kind] += 1
-        yield kept
-    if manifest is None:
-        raise PackError(path, 1, "there is no manifest: the file is empty or cut short")
-    for kind, promised in (("answers", manifest.answers), ("embeddings", manifest.embeddings)):
-        if counts[kind] != promised:
-            raise PackError(path, number, f"the pack ends after {counts[kind]} {kind} of {promised}")
-    if digest.hexdigest() != manifest.digest:
-        raise PackError(path, 1, "the manifest's digest is not that of the lines below it: they were changed")
-
-
-def _parse_line(line: bytes, backend: str) -> StoredAnswer | StoredEmbedding:
-    if decode(line, _LineKind).embedding_key is not None:
-        embedding = decode(line, _EmbeddingLine)
-        return StoredEmbedding(embedding.embedding_key, parse_vector(embedding.vector), embedding.is_truncated)
-    answer = decode(line, _AnswerLine)
-    check_request(answer.request)
-    if sha256_of(answer.request) != answer.key:
-        raise InputError(f"key {answer.key[:12]} is not the digest of its request")
-    return StoredAnswer(answer.key, answer.request, parse_response(answer.response), backend)

@@ -1,7 +1,4 @@
-"""Carries answers between a store and response packs.
-
-Does not know runs, nor how requests are formed.
-"""
+"""Carries answers between a store and response packs."""
 
 from __future__ import annotations
 
@@ -11,35 +8,29 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tlac.cache.pack import read_pack, write_pack
-from tlac.cache.pack_format import Manifest, PackSpec, PromptsRecord
+from tlac.cache.pack import Manifest, PackSpec, PromptsRecord, read_pack, write_pack
 from tlac.cache.select import Selection, select
 from tlac.cache.serialization import StoredAnswer, StoredEmbedding
 from tlac.cache.store import Store
 from tlac.errors import InputError, MissingAnswersError
 from tlac.hashing import canonical_json
+from tlac.types import LMMResponse
 
 _BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Conflict:
-    """A request that the store and a pack answer differently; each answer as outcome and text."""
-
-    key: str
-    stage: str
-    ours: str
-    theirs: str
-
-
-@dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import added and what was there before. Where there are conflicts, nothing was added."""
+    """What an import added and what was there before.
+
+    `conflicts` are the pack's answers that contradict the store's, each with the store's response; where there are
+    any, nothing was added.
+    """
 
     added: int
     present: int
     embeddings_added: int
-    conflicts: tuple[Conflict, ...]
+    conflicts: tuple[tuple[StoredAnswer, LMMResponse], ...] = ()
 
 
 def export_pack(
@@ -83,14 +74,15 @@ def derive_spec(requests: Iterable[dict[str, Any]]) -> PackSpec:
     if not models:
         raise InputError("no stored answer fits: there is nothing to export")
     ((model, revision),) = models
-    stage1, stage2 = (next(iter(found.values()), None) for found in settings.values())
+    nothing: dict[str, Any] = {"params": {}, "image": {}, "by_index": False}
+    stage1, stage2 = (next(iter(found.values()), nothing) for found in settings.values())
     return PackSpec(
         model=model,
         revision=revision,
-        stage1_params=stage1["params"] if stage1 else {},
-        stage2_params=stage2["params"] if stage2 else {},
-        choice_by_index=bool(stage2 and stage2["by_index"]),
-        image=stage1["image"] if stage1 else {},
+        stage1_params=stage1["params"],
+        stage2_params=stage2["params"],
+        choice_by_index=stage2["by_index"],
+        image=stage1["image"],
     )
 
 
@@ -101,24 +93,22 @@ def import_pack(store: Store, path: Path) -> Imported:
     imported at all. Raises InputError naming file and line, StoreError.
     """
     added = present = 0
-    conflicts: list[Conflict] = []
+    conflicts: list[tuple[StoredAnswer, LMMResponse]] = []
     for kept in read_pack(path):
         if isinstance(kept, StoredEmbedding):
             continue
-        ours = store.get_response(kept.key)
-        theirs = kept.response
+        ours, theirs = store.get_response(kept.key), kept.response
         if ours is None:
             added += 1
         elif (ours.outcome, ours.text, ours.reason) == (theirs.outcome, theirs.text, theirs.reason):
             present += 1
         else:
-            shown = [f"{response.outcome}: {response.text or response.reason}" for response in (ours, theirs)]
-            conflicts.append(Conflict(kept.key, kept.request["stage"], *shown))
+            conflicts.append((kept, ours))
     if conflicts:
         return Imported(0, present, 0, tuple(conflicts))
     answers = (kept for kept in read_pack(path) if isinstance(kept, StoredAnswer))
     store.put_entries(answer for answer in answers if store.get_response(answer.key) is None)
-    return Imported(added, present, _import_embeddings(store, path), ())
+    return Imported(added, present, _import_embeddings(store, path))
 
 
 def _origin(store: Store, selection: Selection) -> tuple[str, str]:
@@ -151,7 +141,7 @@ def _chosen_embeddings(store: Store, keys: Collection[str] | None) -> Iterator[S
     ordered = iter(sorted(set(keys)))
     while batch := list(islice(ordered, _BATCH)):
         found = store.get_embeddings(batch)
-        yield from (StoredEmbedding(key, *found[key]) for key in batch if key in found)
+        yield from (found[key] for key in batch if key in found)
 
 
 def _import_embeddings(store: Store, path: Path) -> int:

@@ -1,20 +1,17 @@
-"""Chooses answers by who gave them, how they ended and when, and forgets them.
-
-Does not ask anybody first: that is the command line's part.
-"""
+"""Chooses stored answers by backend, outcome, age or key; forgets them; tells why a request has none."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
 from tlac.cache.schema import BUSY_TIMEOUT_S, DATABASE
 from tlac.cache.serialization import StoredAnswer
-from tlac.cache.store import Store
+from tlac.cache.store import EMBEDDINGS, RESPONSES, AnswerCount, Store, count_answers
 from tlac.cache.verify import verify_store
 from tlac.errors import StoreError, UsageError
 from tlac.hashing import canonical_json, sha256_of
@@ -43,14 +40,6 @@ class Selection:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Pruned:
-    """What was forgotten, or would be: how many answers, and what asking again would cost (USD, as it did)."""
-
-    answers: int
-    cost_usd: float
-
-
 def select(store: Store, selection: Selection) -> Iterator[StoredAnswer]:
     """The answers that are meant, by key, read as they are asked for. Raises StoreError."""
     if selection.keys is None:
@@ -59,29 +48,30 @@ def select(store: Store, selection: Selection) -> Iterator[StoredAnswer]:
     return (answer for answer in found if answer is not None and selection.fits(answer))
 
 
-def prune(store: Store, selection: Selection, is_dry_run: bool = False) -> Pruned:
-    """Forget the answers that are meant. Raises UsageError for a selection of everything, StoreError."""
+def prune(store: Store, selection: Selection, is_dry_run: bool = False) -> tuple[AnswerCount, ...]:
+    """Forget the answers that are meant; returns how many there were, and what they cost.
+
+    Raises UsageError for a selection of everything, StoreError.
+    """
     if selection == Selection():
         raise UsageError("say what to forget, by backend, outcome or age; to forget all, delete the store's folder")
-    answers = [(answer.key, answer.response.cost_usd or 0.0) for answer in select(store, selection)]
+    counts = count_answers(select(store, selection))
     if not is_dry_run:
-        store.delete_entries([key for key, _ in answers])
-    return Pruned(len(answers), sum(cost_usd for _, cost_usd in answers))
+        store.delete_entries([answer.key for answer in select(store, selection)])
+    return counts
 
 
 def prune_damaged(store: Store, is_dry_run: bool = False) -> int:
     """Forget the rows that verification finds fault with; returns how many there are. Raises StoreError."""
     rows = 0
-    for name in ("responses", "embeddings"):
+    for name in (RESPONSES, EMBEDDINGS):
         database = store.path / name / DATABASE
         try:
             with closing(sqlite3.connect(database, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection:
                 # nobody else writes between looking and deleting
                 connection.execute("BEGIN IMMEDIATE")
                 problems = verify_store(store.path).problems
-                damaged = [
-                    (problem.row,) for problem in problems if problem.database == name and problem.row is not None
-                ]
+                damaged = [(found.row,) for found in problems if found.database == name and found.row is not None]
                 if not is_dry_run:
                     connection.executemany("DELETE FROM Cache WHERE rowid = ?", damaged)
                 connection.execute("COMMIT")
@@ -109,25 +99,16 @@ _MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
-class KeyDifference:
-    """A field in which two requests differ, such as "params.temperature", and both values as short JSON."""
-
-    field: str
-    asked: str
-    stored: str
-
-
-@dataclass(frozen=True, slots=True)
 class Explanation:
-    """Whether a request's answer is stored, and else the nearest stored request.
+    """The key of a request, and the key of the stored request that is nearest to it: the same where its answer is
+    stored, None where the store holds no answer at all.
 
-    `nearest` is None where the store holds no answer at all.
+    `differences` holds by field, such as "params.temperature", the value asked for and the stored one, as short JSON.
     """
 
     key: str
-    is_stored: bool
     nearest: str | None
-    differences: tuple[KeyDifference, ...]
+    differences: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def explain(store: Store, request: dict[str, Any]) -> Explanation:
@@ -138,20 +119,18 @@ def explain(store: Store, request: dict[str, Any]) -> Explanation:
     """
     key = sha256_of(request)
     if store.get_response(key) is not None:
-        return Explanation(key, True, key, ())
+        return Explanation(key, key)
     asked = dict(_fields(request))
     nearest = min(
         ((*_distance(asked, dict(_fields(entry.request))), entry.key) for entry in store.entries()), default=None
     )
     entry = store.get_entry(nearest[-1]) if nearest else None
     if entry is None:
-        return Explanation(key, False, None, ())
+        return Explanation(key, None)
     stored = dict(_fields(entry.request))
-    differences = [
-        KeyDifference(field, *_shown(asked.get(field, _MISSING), stored.get(field, _MISSING)))
-        for field in _differing(asked, stored)
-    ]
-    return Explanation(key, False, entry.key, tuple(differences))
+    differing = _differing(asked, stored)
+    shown = {place: _shown(asked.get(place, _MISSING), stored.get(place, _MISSING)) for place in differing}
+    return Explanation(key, entry.key, shown)
 
 
 def _fields(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -165,12 +144,12 @@ def _fields(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _differing(asked: dict[str, Any], stored: dict[str, Any]) -> list[str]:
-    return sorted(field for field in {*asked, *stored} if asked.get(field, _MISSING) != stored.get(field, _MISSING))
+    return sorted(place for place in {*asked, *stored} if asked.get(place, _MISSING) != stored.get(place, _MISSING))
 
 
 def _distance(asked: dict[str, Any], stored: dict[str, Any]) -> tuple[bool, bool, int]:
     differing = _differing(asked, stored)
-    return "stage" in differing, any("image_sha256" in field for field in differing), len(differing)
+    return "stage" in differing, any("image_sha256" in place for place in differing), len(differing)
 
 
 def _shown(asked: Any, stored: Any) -> tuple[str, str]:

@@ -1,46 +1,126 @@
-"""The JSON forms of what is kept: answers and text embeddings, as the store and response packs write them.
+"""The JSON forms of stored answers and text embeddings: rows of the store, lines of packs and of workers' logs.
 
-Parsing is strict, since both come from files that anybody may have written. Does not know where they lie.
+Parsing is strict, since all of them come from files that anybody may have written.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 
 from tlac.errors import InputError
-from tlac.hashing import KEY_VERSION, canonical_json
-from tlac.types import BoolArray, Float32Array, LMMResponse, Outcome, Usage
+from tlac.hashing import KEY_VERSION, canonical_json, request_document, response_key, sha256_of
+from tlac.types import Encoding, Float32Array, LMMRequest, LMMResponse, Outcome, Usage
 
 STORED_OUTCOMES = frozenset({Outcome.ANSWERED, Outcome.REFUSED, Outcome.EMPTY, Outcome.TRUNCATED})
 MAX_DIMENSIONS = 65_536
-_usage = lru_cache(maxsize=4096)(Usage)
-_OUTCOMES = {outcome.value: outcome for outcome in STORED_OUTCOMES}
+# text rows sort after all keys of answers, which are hexadecimal
+TEXT_KEY_PREFIX = "text:"
+LONG_CHARACTERS = 1024
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
-_Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-_DocumentT = TypeVar("_DocumentT", bound=msgspec.Struct)
+_Amount = Annotated[float, msgspec.Meta(ge=0)]
+
+_OUTCOMES = {outcome.value: outcome for outcome in STORED_OUTCOMES}
+# most calls use one of a few counts of tokens
+_usage = lru_cache(maxsize=4096)(Usage)
+
+
+class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of the schemas: immutable, every key needed unless it has a default, and no key that is not listed."""
+
+
+class _Usage(Document, frozen=True):
+    prompt: Count
+    completion: Count
+    cached: Count
+    image: Count
+
+
+class _Response(Document, frozen=True):
+    outcome: Literal["answered", "refused", "empty", "truncated"]
+    text: str
+    reason: str
+    model_version: str
+    usage: _Usage
+    cost_usd: _Amount | None
+    latency_s: _Amount
+    created_at: str
+
+
+class _Part(Document, frozen=True):
+    text: str | None = None
+    image_sha256: Sha256 | None = None
+
+
+class _Message(Document, frozen=True):
+    role: Literal["system", "user"]
+    parts: list[_Part]
+
+
+class _Request(Document, frozen=True):
+    key_version: Count
+    stage: Literal["stage1", "stage2"]
+    model: str
+    revision: str | None
+    params: dict[str, Any]
+    messages: list[_Message]
+    preparation: dict[str, Any] | None
+    choices_by_index: Count | None
+    repeat: Count
+
+
+class _AnswerLine(Document, frozen=True):
+    request: msgspec.Raw
+    response: _Response
+    # a row of the store has its key beside it, and a pack may name its backend once for all
+    key: Sha256 | None = None
+    backend: str | None = None
+
+
+class _EmbeddingLine(Document, frozen=True):
+    # base64 in JSON
+    vector: bytes
+    is_truncated: bool
+    embedding_key: Sha256 | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """An answer as it is kept: the key, the request it is the digest of, the response, who gave it."""
+    """An answer as it is kept: the key, the request (JSON) that it is the digest of, the response, who gave it.
+
+    `is_checked` says that the key is known to be that digest.
+    """
 
     key: str
     request: dict[str, Any] = field(repr=False)
     response: LMMResponse
     backend: str
+    is_checked: bool = field(default=False, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, request: LMMRequest, response: LMMResponse, backend: str) -> StoredAnswer:
+        """The answer to a request of our own."""
+        return cls(response_key(request), request_document(request), response, backend, is_checked=True)
+
+    def checked(self) -> StoredAnswer:
+        """The same answer, checked. Raises InputError for a request of another form, or another key."""
+        if self.is_checked:
+            return self
+        _check_request(self.request)
+        if sha256_of(self.request) != self.key:
+            raise InputError(f"key {self.key[:12]} is not the digest of its request")
+        return replace(self, is_checked=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,93 +132,75 @@ class StoredEmbedding:
     is_truncated: bool
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddingBlock:
-    """Embeddings of several texts: `vectors` (n, d) float32, `is_truncated` (n,) where a text was cut."""
-
-    keys: tuple[str, ...]
-    vectors: Float32Array = field(repr=False)
-    is_truncated: BoolArray = field(repr=False)
-
-
-class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of the schemas: immutable, every key needed, and no key that is not listed."""
-
-
-class _UsageDocument(Document, frozen=True):
-    prompt: Count
-    completion: Count
-    cached: Count
-    image: Count
-
-
-class _ResponseDocument(Document, frozen=True):
-    outcome: Literal["answered", "refused", "empty", "truncated"]
-    text: str
-    reason: str
-    model_version: str
-    usage: _UsageDocument
-    cost_usd: _Seconds | None
-    latency_s: _Seconds
-    created_at: str
-
-
-class _PartDocument(Document, frozen=True, omit_defaults=True):
-    text: str | None = None
-    image_sha256: Sha256 | None = None
-
-
-class _MessageDocument(Document, frozen=True):
-    role: Literal["system", "user"]
-    parts: list[_PartDocument]
-
-
-class _RequestDocument(Document, frozen=True):
-    key_version: Count
-    stage: Literal["stage1", "stage2"]
-    model: str
-    revision: str | None
-    params: dict[str, Any]
-    messages: list[_MessageDocument]
-    preparation: dict[str, Any] | None
-    choices_by_index: Count | None
-    repeat: Count
-
-
-class _AnswerRow(Document, frozen=True):
-    backend: str
-    request: msgspec.Raw
-    response: _ResponseDocument
-
-
-class _EmbeddingRow(Document, frozen=True):
-    # base64, decoded by the parser
-    vector: bytes
-    is_truncated: bool
-
-
 def is_stored(response: LMMResponse) -> bool:
     """Whether a response is an answer that may be kept: neither failed nor unparsed."""
     return response.outcome in STORED_OUTCOMES
 
 
-def response_document(response: LMMResponse) -> dict[str, Any]:
-    """A response as JSON. Raises InputError for one that is not an answer: those are never kept."""
+def answer_text(answer: StoredAnswer, *, has_key: bool = False, has_backend: bool = True) -> str:
+    """The JSON text of an answer. Raises InputError for a response that is not an answer: those are never kept."""
+    response = answer.response
     if not is_stored(response):
         raise InputError(f"a response with outcome {response.outcome} is not an answer and is not kept")
-    document = asdict(response)
-    del document["from_store"]
-    return document | {"outcome": response.outcome.value}
+    told = asdict(response)
+    del told["from_store"]
+    document: dict[str, Any] = {"request": answer.request, "response": told | {"outcome": response.outcome.value}}
+    if has_key:
+        document["key"] = answer.key
+    if has_backend:
+        document["backend"] = answer.backend
+    return canonical_json(document)
 
 
-def parse_response(document: Any) -> LMMResponse:
-    """A response from its JSON, marked as coming from the store. Raises InputError naming the field."""
-    return _response(convert(document, _ResponseDocument))
+def parse_answer(text: bytes, key: str | None = None, backend: str | None = None) -> StoredAnswer:
+    """An answer from its JSON text (UTF-8). `key` and `backend` are those of a text that does not name its own.
+
+    Raises InputError saying what is wrong with it. Long texts of the request may still be folded away.
+    """
+    line: _AnswerLine = decode(text, _AnswerLine)
+    if (line.key is None) == (key is None) or (line.backend is None) == (backend is None):
+        raise InputError("an answer must name its key and its backend, each once")
+    request = decode(bytes(line.request), dict[str, Any])
+    return StoredAnswer(line.key or key or "", request, _response(line.response), line.backend or backend or "")
 
 
-def check_request(document: Any) -> None:
+def parse_response(text: bytes) -> LMMResponse:
+    """The response alone from an answer's JSON text; skips over the request, which may hold a long class list."""
+    line: _AnswerLine = decode(text, _AnswerLine)
+    return _response(line.response)
+
+
+def parse_words(text: bytes) -> LMMResponse:
+    """Of the response in an answer's JSON text only outcome, text and reason, in half of the time.
+
+    Parsing is as strict as for the whole.
+    """
+    found: _Response = decode(text, _AnswerLine).response
+    return LMMResponse(_OUTCOMES[found.outcome], found.text, found.reason, from_store=True)
+
+
+def _response(found: _Response) -> LMMResponse:
+    usage = found.usage
+    return LMMResponse(
+        outcome=_OUTCOMES[found.outcome],
+        # answers repeat: a run over a million samples holds each once
+        text=sys.intern(found.text),
+        reason=found.reason,
+        model_version=sys.intern(found.model_version),
+        usage=_usage(usage.prompt, usage.completion, usage.cached, usage.image),
+        cost_usd=found.cost_usd,
+        latency_s=found.latency_s,
+        created_at=sys.intern(found.created_at),
+        from_store=True,
+    )
+
+
+def _check_request(document: Any) -> None:
     """Hold a request's JSON against its schema. Raises InputError naming the field."""
-    request = convert(document, _RequestDocument)
+    try:
+        request = msgspec.convert(document, _Request, strict=True)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InputError(f"not as expected: {error}") from error
     if request.key_version != KEY_VERSION:
         raise InputError(f"a request of key version {request.key_version}; this tlac reads {KEY_VERSION}: upgrade tlac")
     for message in request.messages:
@@ -146,86 +208,46 @@ def check_request(document: Any) -> None:
             raise InputError("a part of a message must hold either 'text' or 'image_sha256'")
 
 
-def answer_text(request: dict[str, Any], response: LMMResponse, backend: str) -> str:
-    """The JSON text that the store keeps for an answer."""
-    return canonical_json({"backend": backend, "request": request, "response": response_document(response)})
+def embedding_text(embedding: StoredEmbedding, *, has_key: bool = False) -> str:
+    """The JSON text of an embedding: its vector as base64 of little-endian float32."""
+    vector = base64.b64encode(np.ascontiguousarray(embedding.vector, dtype="<f4").tobytes()).decode("ascii")
+    document: dict[str, Any] = {"vector": vector, "is_truncated": embedding.is_truncated}
+    return canonical_json(document | {"embedding_key": embedding.key} if has_key else document)
 
 
-def parse_answer(key: str, text: bytes) -> StoredAnswer:
-    """An answer from the store's JSON text (UTF-8). Raises InputError saying what is wrong with it."""
-    row = decode(text, _AnswerRow)
-    request = decode(bytes(row.request), dict[str, Any])
-    return StoredAnswer(key, request, _response(row.response), row.backend)
+def parse_embedding(text: bytes, key: str | None = None) -> StoredEmbedding:
+    """An embedding from its JSON text (UTF-8); `key` is that of a text that does not name its own.
 
-
-def parse_answer_words(text: bytes) -> LMMResponse:
-    """The response from the store's JSON text as far as a matching rule looks at it: outcome, text and reason.
-
-    Parsing is as strict as for the whole.
+    Raises InputError saying what is wrong with it.
     """
-    found: _ResponseDocument = decode(text, _AnswerRow).response
-    return LMMResponse(_OUTCOMES[found.outcome], found.text, found.reason, from_store=True)
-
-
-def parse_answer_response(text: bytes) -> LMMResponse:
-    """The response alone from the store's JSON text; skips over the request, which may hold a long class list."""
-    return _response(decode(text, _AnswerRow).response)
-
-
-def vector_text(vector: Float32Array) -> str:
-    """A vector (d,) as base64 of its little-endian float32."""
-    return base64.b64encode(np.ascontiguousarray(vector, dtype="<f4").tobytes()).decode("ascii")
-
-
-def parse_vector(text: str) -> Float32Array:
-    """The vector (d,) float32 that `vector_text` wrote. Raises InputError for anything else."""
-    try:
-        content = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InputError(f"a vector is not base64: {error}") from error
-    return _vector(content)
-
-
-def _vector(content: bytes) -> Float32Array:
-    if not content or len(content) % 4 or len(content) > 4 * MAX_DIMENSIONS:
-        raise InputError(f"a vector of {len(content)} bytes: expected 4 for each of 1 to {MAX_DIMENSIONS} dimensions")
-    vector = np.frombuffer(content, dtype="<f4").astype(np.float32, copy=False)
+    line: _EmbeddingLine = decode(text, _EmbeddingLine)
+    if (line.embedding_key is None) == (key is None):
+        raise InputError("an embedding must name its key once")
+    size = len(line.vector)
+    if not size or size % 4 or size > 4 * MAX_DIMENSIONS:
+        raise InputError(f"a vector of {size} bytes: expected 4 for each of 1 to {MAX_DIMENSIONS} dimensions")
+    vector = np.frombuffer(line.vector, dtype="<f4").astype(np.float32, copy=False)
     # the product is not finite where a value is not, and costs a third of looking at each
     if not math.isfinite(np.dot(vector, vector)) and not np.isfinite(vector).all():
         raise InputError("a vector holds a value that is not finite")
-    return vector
+    return StoredEmbedding(line.embedding_key or key or "", vector, line.is_truncated)
 
 
-def embedding_text(vector: Float32Array, is_truncated: bool) -> str:
-    """The JSON text that the store keeps for an embedding."""
-    return canonical_json({"vector": vector_text(vector), "is_truncated": is_truncated})
-
-
-def parse_embedding(key: str, text: bytes) -> StoredEmbedding:
-    """An embedding from the store's JSON text (UTF-8). Raises InputError saying what is wrong with it."""
-    row = decode(text, _EmbeddingRow)
-    return StoredEmbedding(key, _vector(row.vector), row.is_truncated)
-
-
-def parse_embeddings(rows: Sequence[tuple[str, bytes]]) -> EmbeddingBlock:
-    """Embeddings of one encoder by their keys, from the store's JSON texts (UTF-8), one or more; as strict as
-    parse_embedding. Raises InputError, not saying which row is wrong."""
-    found: list[_EmbeddingRow] = [decode(text, _EmbeddingRow) for _, text in rows]
+def parse_embeddings(texts: Sequence[bytes]) -> Encoding:
+    """Embeddings of one encoder from the store's JSON texts (UTF-8), one or more, in their order; as strict as
+    parse_embedding. Raises InputError, not saying which text is wrong."""
+    found: list[_EmbeddingLine] = [decode(text, _EmbeddingLine) for text in texts]
     size = len(found[0].vector)
-    if not 0 < size <= 4 * MAX_DIMENSIONS or size % 4 or any(len(row.vector) != size for row in found):
+    if not 0 < size <= 4 * MAX_DIMENSIONS or size % 4 or any(len(line.vector) != size for line in found):
         raise InputError("vectors that are not of one and the same number of dimensions")
-    vectors = np.frombuffer(b"".join([row.vector for row in found]), dtype="<f4").astype(np.float32, copy=False)
+    vectors = np.frombuffer(b"".join([line.vector for line in found]), dtype="<f4").astype(np.float32, copy=False)
     # one look at all of them, where parse_embedding looks at each
     if not np.isfinite(vectors).all():
         raise InputError("a vector holds a value that is not finite")
-    return EmbeddingBlock(
-        tuple(key for key, _ in rows),
-        vectors.reshape(len(found), -1),
-        np.array([row.is_truncated for row in found], np.bool_),
-    )
+    return Encoding(vectors.reshape(len(found), -1), np.array([line.is_truncated for line in found], np.bool_))
 
 
-def decode(text: bytes, schema: type[Any]) -> Any:
+def decode(text: bytes, schema: Any) -> Any:
     """JSON text (UTF-8) as a schema's type. Raises InputError with the parser's complaint."""
     try:
         return msgspec.json.decode(text, type=schema, strict=True)
@@ -233,51 +255,18 @@ def decode(text: bytes, schema: type[Any]) -> Any:
         raise InputError(f"not as expected: {error}") from error
 
 
-def convert(document: Any, schema: type[_DocumentT]) -> _DocumentT:
-    """A parsed JSON value as a schema's type. Raises InputError with the parser's complaint."""
-    try:
-        return msgspec.convert(document, schema, strict=True)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise InputError(f"not as expected: {error}") from error
-
-
-def _response(document: _ResponseDocument) -> LMMResponse:
-    usage = document.usage
-    return LMMResponse(
-        outcome=_OUTCOMES[document.outcome],
-        # answers repeat: a run over a million samples holds each once
-        text=sys.intern(document.text),
-        reason=document.reason,
-        model_version=sys.intern(document.model_version),
-        usage=_usage(usage.prompt, usage.completion, usage.cached, usage.image),
-        cost_usd=document.cost_usd,
-        latency_s=document.latency_s,
-        created_at=sys.intern(document.created_at),
-        from_store=True,
-    )
-
-
-# after all keys of answers, which are hexadecimal
-TEXT_KEY_PREFIX = "text:"
-LONG_CHARACTERS = 1024
-
-
-class _TextRow(Document, frozen=True):
-    text: str
-
-
 def text_row(text: str) -> tuple[str, str]:
-    """The key of a text and the JSON text that is kept under it."""
+    """The key of a text that many requests share, and the JSON text that is kept under it."""
     digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
     return TEXT_KEY_PREFIX + digest, canonical_json({"text": text})
 
 
 def parse_text_row(key: str, content: bytes) -> str:
     """The text kept under a key. Raises InputError where it is not the one that the key is the digest of."""
-    row: _TextRow = decode(content, _TextRow)
-    if text_row(row.text)[0] != key:
+    text: str | None = decode(content, dict[Literal["text"], str]).get("text")
+    if text is None or text_row(text)[0] != key:
         raise InputError("a text that its key is not the digest of")
-    return row.text
+    return text
 
 
 def fold(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

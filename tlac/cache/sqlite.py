@@ -1,7 +1,7 @@
-"""Reads and writes the rows of one cache of the store: text under text keys.
+"""Reads and writes the rows of one database of the store: text under text keys.
 
 Reading is plain SQL over a read-only connection, so it goes on when the disk is full or read-only; writing goes
-through diskcache. Does not know what the texts mean.
+through diskcache.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import diskcache
 from diskcache.core import MODE_RAW, UNKNOWN
@@ -83,13 +83,8 @@ _SELECT_FROM = f"{_SELECT} AND typeof(key) = 'text' AND rowid >= ? ORDER BY rowi
 _FIRST_PLACE = -(2**63)
 
 
-class Row(NamedTuple):
-    """A row as it lies there: its key, its JSON text (UTF-8), and its place in the table. `text` is None where tlac
-    did not write the row."""
-
-    key: str
-    text: bytes | None
-    place: int
+# key, JSON text (UTF-8), rowid; the text is None where tlac can't have written the row
+Row: TypeAlias = tuple[str, "bytes | None", int]
 
 
 def make_database(folder: Path) -> None:
@@ -145,15 +140,15 @@ class RowReader:
     def _pick(self, wanted: frozenset[str]) -> Iterator[Row]:
         place = _FIRST_PLACE
         while rows := self._select(_SELECT_FROM, (place,), _SCAN_BYTES):
-            yield from (row for row in rows if row.key in wanted)
-            place = rows[-1].place + 1
+            yield from (row for row in rows if row[0] in wanted)
+            place = rows[-1][2] + 1
 
     def scan(self, before: str = _LAST) -> Iterator[Row]:
         """All rows under text keys less than `before`, by key; a few hundred, or a few megabytes, at a time."""
         last = ""
         while rows := self._select(_SELECT_AFTER, (last, before), _SCAN_BYTES):
             yield from rows
-            last = rows[-1].key
+            last = rows[-1][0]
 
     def count(self) -> int:
         """How many rows there are, whoever wrote them."""
@@ -175,7 +170,7 @@ class RowReader:
             try:
                 cursor = self._connection.execute(query, parameters)
                 for key, text, place in cursor:
-                    rows.append(Row(key.decode("utf-8", "backslashreplace"), text, place))
+                    rows.append((key.decode("utf-8", "backslashreplace"), text, place))
                     if budget_bytes is not None:
                         budget_bytes -= len(text or b"")
                         if budget_bytes <= 0:

@@ -1,7 +1,4 @@
-"""The store: every answer and every text embedding that was ever paid for, by key.
-
-Does not know who asks, nor how a key is made from an image.
-"""
+"""The store: every answer and every text embedding that was ever paid for, by key."""
 
 from __future__ import annotations
 
@@ -12,41 +9,35 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import msgspec
 import platformdirs
 
 from tlac.cache.serialization import (
     TEXT_KEY_PREFIX,
-    EmbeddingBlock,
     StoredAnswer,
     StoredEmbedding,
     answer_text,
-    check_request,
+    decode,
     embedding_text,
     fold,
     parse_answer,
-    parse_answer_response,
-    parse_answer_words,
     parse_embedding,
     parse_embeddings,
+    parse_response,
     parse_text_row,
+    parse_words,
     unfold,
 )
 from tlac.cache.sqlite import Row, RowReader, RowWriter, make_database
 from tlac.errors import InputError, StoreError
-from tlac.hashing import sha256_of
-from tlac.types import Float32Array, LMMResponse
+from tlac.types import Encoding, LMMResponse
 
 FORMAT = 2
 FORMAT_FILE = "tlac-store.json"
 RESPONSES = "responses"
 EMBEDDINGS = "embeddings"
-
-
-class _FormatDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    tlac_store: Annotated[int, msgspec.Meta(ge=1)]
 
 
 def store_folder() -> Path:
@@ -98,8 +89,8 @@ def read_format(folder: Path) -> int | None:
             ) from None
         content = path.read_bytes()
     try:
-        return msgspec.json.decode(content, type=_FormatDocument, strict=True).tlac_store
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        return int(decode(content, dict[Literal["tlac_store"], Annotated[int, msgspec.Meta(ge=1)]])["tlac_store"])
+    except (InputError, KeyError) as error:
         raise StoreError(f"{path}: is not as tlac writes it: {error}; choose another --store") from error
 
 
@@ -141,6 +132,15 @@ class StoreStats:
     cost_usd: float
 
 
+def count_answers(answers: Iterable[StoredAnswer]) -> tuple[AnswerCount, ...]:
+    """Count answers by backend, stage and outcome."""
+    groups: dict[tuple[str, str, str], list[float]] = {}
+    for answer in answers:
+        group = (answer.backend, str(answer.request.get("stage")), answer.response.outcome.value)
+        groups.setdefault(group, []).append(answer.response.cost_usd or 0.0)
+    return tuple(AnswerCount(*group, len(costs), sum(costs)) for group, costs in sorted(groups.items()))
+
+
 class Store:
     """Answers and embeddings on disk, in two diskcache databases inside one folder.
 
@@ -170,11 +170,6 @@ class Store:
         if written_format < FORMAT:
             self._migrate()
 
-    @classmethod
-    def open(cls, path: Path) -> Store:
-        """The same as Store(path)."""
-        return cls(path)
-
     def __enter__(self) -> Store:
         return self
 
@@ -199,50 +194,36 @@ class Store:
         if row is None:
             return None
         try:
-            return parse_answer_response(_text(row))
+            return parse_response(_text(row))
         except InputError as error:
             raise self._row_complaint(key, error) from error
 
     def responses(self, keys: Sequence[str]) -> Iterator[tuple[str, LMMResponse]]:
-        """The responses under these keys with their keys, those that there are, in any order; read as they are
-        asked for. Raises StoreError for a row that is not tlac's."""
-        return self._responses(keys, parse_answer_response)
+        """The responses under these keys with their keys, those that there are, in any order; of each only outcome,
+        text and reason: what matching rules look at. Read as they are asked for.
 
-    def words(self, keys: Sequence[str]) -> Iterator[tuple[str, LMMResponse]]:
-        """As `responses`, but of each response only outcome, text and reason: what matching rules look at."""
-        return self._responses(keys, parse_answer_words)
-
-    def _responses(
-        self, keys: Sequence[str], parse: Callable[[bytes], LMMResponse]
-    ) -> Iterator[tuple[str, LMMResponse]]:
+        Raises StoreError for a row that is not tlac's.
+        """
         for row in self._readers[RESPONSES].get_many(keys):
             try:
-                yield row.key, parse(_text(row))
+                yield row[0], parse_words(_text(row))
             except InputError as error:
-                raise self._row_complaint(row.key, error) from error
+                raise self._row_complaint(row[0], error) from error
 
     def get_entry(self, key: str) -> StoredAnswer | None:
         """The whole answer under a key, None where there is none. Raises StoreError for a row that is not tlac's."""
         row = self._readers[RESPONSES].get(key)
         return None if row is None else self._parse_entry(row)
 
-    def put_response(self, key: str, request_document: dict[str, Any], response: LMMResponse, backend: str) -> None:
-        """Keep an answer; it is on disk when this returns. Blocks for a commit: call it off the event loop.
-
-        Raises StoreError for a response that is not an answer, for a request that the key is not the digest of,
-        and where the disk is full or read-only; UsageError for text that is not valid Unicode.
-        """
-        self.put_entries([StoredAnswer(key, request_document, response, backend)])
-
     def put_entries(self, entries: Iterable[StoredAnswer]) -> None:
-        """Keep answers, as many as fit in one transaction at a time. Raises as put_response does."""
-        batch: list[StoredAnswer] = []
-        for entry in entries:
-            batch.append(entry)
-            if len(batch) == _BATCH:
-                self._put_batch(batch)
-                batch = []
-        if batch:
+        """Keep answers; they are on disk when this returns. As many as fit share one transaction, and a commit blocks:
+        call it off the event loop.
+
+        Raises StoreError for a response that is not an answer, for a request that its key is not the digest of, and
+        where the disk is full or read-only; UsageError for text that is not valid Unicode.
+        """
+        remaining = iter(entries)
+        while batch := list(islice(remaining, _BATCH)):
             self._put_batch(batch)
 
     def delete_entries(self, keys: Sequence[str]) -> int:
@@ -254,32 +235,31 @@ class Store:
         """All answers by key, read as they are asked for. Raises StoreError at a row that is not tlac's."""
         return (self._parse_entry(row) for row in self._readers[RESPONSES].scan(before=TEXT_KEY_PREFIX))
 
-    def get_embeddings(self, keys: Sequence[str]) -> dict[str, tuple[Float32Array, bool]]:
-        """The embeddings under these keys, those that there are: (d,) float32, and whether the text was cut.
-
-        Raises StoreError for a row that is not tlac's.
-        """
+    def get_embeddings(self, keys: Sequence[str]) -> dict[str, StoredEmbedding]:
+        """The embeddings under these keys, those that there are. Raises StoreError for a row that is not tlac's."""
         found = map(self._parse_embedding, self._readers[EMBEDDINGS].get_many(keys))
-        return {one.key: (one.vector, one.is_truncated) for one in found}
+        return {one.key: one for one in found}
 
-    def find_embeddings(self, keys: Sequence[str]) -> Iterator[EmbeddingBlock]:
-        """The embeddings under these keys, those that there are, in any order, some hundred at a time; read as they
-        are asked for. Raises StoreError for a row that is not tlac's, or not of as many dimensions as the others."""
+    def find_embeddings(self, keys: Sequence[str]) -> Iterator[tuple[list[str], Encoding]]:
+        """As get_embeddings, in any order, some hundred at a time with their keys; read as they are asked for.
+
+        Raises StoreError also where they are not all of as many dimensions.
+        """
         rows = self._readers[EMBEDDINGS].get_many(keys)
         while block := list(islice(rows, _EMBEDDINGS)):
             try:
-                yield parse_embeddings([(row.key, _text(row)) for row in block])
+                yield [row[0] for row in block], parse_embeddings([_text(row) for row in block])
             except InputError as error:
                 # which of them it is, is told by looking at each
                 for row in block:
                     self._parse_embedding(row)
-                raise self._row_complaint(block[0].key, error) from error
+                raise self._row_complaint(block[0][0], error) from error
 
     def put_embeddings(self, items: Iterable[StoredEmbedding]) -> None:
         """Keep embeddings, many in a transaction. Raises StoreError where the disk is full or read-only."""
-        rows = [(item.key, embedding_text(item.vector, item.is_truncated)) for item in items]
-        for start in range(0, len(rows), _BATCH):
-            self._writers[EMBEDDINGS].write(rows[start : start + _BATCH])
+        rows = ((item.key, embedding_text(item)) for item in items)
+        while batch := list(islice(rows, _BATCH)):
+            self._writers[EMBEDDINGS].write(batch)
 
     def embeddings(self) -> Iterator[StoredEmbedding]:
         """All embeddings by key, read as they are asked for. Raises StoreError at a row that is not tlac's."""
@@ -290,16 +270,13 @@ class Store:
 
         Raises StoreError at a row that is not tlac's.
         """
-        groups: dict[tuple[str, str, str], list[float]] = {}
-        for entry in self.entries() if about is None else filter(about, self.entries()):
-            group = (entry.backend, str(entry.request.get("stage")), entry.response.outcome.value)
-            groups.setdefault(group, []).append(entry.response.cost_usd or 0.0)
-        counts = tuple(AnswerCount(*group, len(costs), sum(costs)) for group, costs in sorted(groups.items()))
+        counts = count_answers(self.entries() if about is None else filter(about, self.entries()))
+        files = (Path(place, name) for place, _, names in os.walk(self.path) for name in names)
         return StoreStats(
             counts=counts,
             answers=sum(count.answers for count in counts),
             embeddings=self._readers[EMBEDDINGS].count(),
-            size_bytes=sum(_size_bytes(Path(place, name)) for place, _, names in os.walk(self.path) for name in names),
+            size_bytes=sum(map(_size_bytes, files)),
             cost_usd=sum(count.cost_usd for count in counts),
         )
 
@@ -308,10 +285,7 @@ class Store:
         texts: dict[str, str] = {}
         for entry in entries:
             try:
-                check_request(entry.request)
-                if sha256_of(entry.request) != entry.key:
-                    raise InputError("the key is not the digest of the request")
-                rows.append(_fold_entry(entry, texts))
+                rows.append(_fold_entry(entry.checked(), texts))
             except InputError as error:
                 raise StoreError(f"the answer under {entry.key[:12]} is not kept: {error}") from error
         new = {key: content for key, content in texts.items() if key not in self._known_texts}
@@ -338,10 +312,10 @@ class Store:
 
     def _parse_entry(self, row: Row) -> StoredAnswer:
         try:
-            entry = parse_answer(row.key, _text(row))
+            entry = parse_answer(_text(row), key=row[0])
             return replace(entry, request=unfold(entry.request, self._text_of))
         except InputError as error:
-            raise self._row_complaint(row.key, error) from error
+            raise self._row_complaint(row[0], error) from error
 
     def _read_text(self, key: str) -> str:
         row = self._readers[RESPONSES].get(key)
@@ -351,9 +325,9 @@ class Store:
 
     def _parse_embedding(self, row: Row) -> StoredEmbedding:
         try:
-            return parse_embedding(row.key, _text(row))
+            return parse_embedding(_text(row), key=row[0])
         except InputError as error:
-            raise self._row_complaint(row.key, error) from error
+            raise self._row_complaint(row[0], error) from error
 
     def _row_complaint(self, key: str, error: InputError) -> StoreError:
         return StoreError(f"{self.path}: the row under {key[:12]} can't be used: {error}; see `tlac cache verify`")
@@ -368,13 +342,14 @@ def _size_bytes(path: Path) -> int:
 
 
 def _text(row: Row) -> bytes:
-    if row.text is None:
+    _, text, _ = row
+    if text is None:
         raise InputError("not text that tlac wrote")
-    return row.text
+    return text
 
 
 def _fold_entry(entry: StoredAnswer, texts: dict[str, str]) -> tuple[str, str]:
     """The row of an answer; the rows of its long texts are added to `texts`."""
     request, found = fold(entry.request)
     texts.update(found)
-    return entry.key, answer_text(request, entry.response, entry.backend)
+    return entry.key, answer_text(replace(entry, request=request))

@@ -1,6 +1,6 @@
-"""Holds a store against everything that tlac promises of it, row by row, and changes nothing.
+"""Checks every row of a store against what tlac promises of it, and changes nothing.
 
-Works on stores that are too damaged or too strange to be opened. Does not know how to repair.
+Works on stores that are too damaged or too strange to be opened.
 """
 
 from __future__ import annotations
@@ -8,24 +8,17 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from diskcache.core import MODE_RAW
 
 from tlac.cache.schema import DATABASE, connect_read_only, find_foreign_schema, find_settings
-from tlac.cache.serialization import (
-    TEXT_KEY_PREFIX,
-    check_request,
-    parse_answer,
-    parse_embedding,
-    parse_text_row,
-    unfold,
-)
+from tlac.cache.serialization import TEXT_KEY_PREFIX, parse_answer, parse_embedding, parse_text_row, unfold
 from tlac.cache.sqlite import MAX_ROW_BYTES
 from tlac.cache.store import EMBEDDINGS, FORMAT, RESPONSES, read_format
 from tlac.errors import InputError, StoreError, UsageError
-from tlac.hashing import sha256_of
 
 _SELECT_ALL = f"""
 SELECT rowid, CASE WHEN length(CAST(key AS BLOB)) <= 1000 THEN key END, typeof(key), raw IS 1,
@@ -53,20 +46,6 @@ class Verification:
     answers: int
     embeddings: int
     problems: tuple[Problem, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _RawRow:
-    rowid: int
-    key: bytes | None
-    key_type: str
-    is_raw: int
-    mode: int | None
-    has_no_file: int
-    has_no_expiry: int
-    value_type: str
-    value_bytes: int
-    value: bytes | None
 
 
 def verify_store(folder: Path) -> Verification:
@@ -117,36 +96,31 @@ def _database_problems(connection: sqlite3.Connection, name: str) -> Iterator[Pr
     if not foreign:
         findings = connection.execute("PRAGMA integrity_check(100)").fetchall()
         yield from (Problem(name, None, line.decode()) for (line,) in findings if line != b"ok")
-    parse = _parse_embedding if name == EMBEDDINGS else _answer_parser(connection)
-    for row in _rows(connection):
+    parse = (lambda key, text: parse_embedding(text, key)) if name == EMBEDDINGS else _answer_parser(connection)
+    for row in connection.execute(_SELECT_ALL):
         problem = _row_problem(row, parse)
         if problem is not None:
-            yield Problem(name, row.rowid, problem)
-        elif not (row.key or b"").startswith(TEXT_KEY_PREFIX.encode()):
+            yield Problem(name, row[0], problem)
+        elif not row[1].startswith(TEXT_KEY_PREFIX.encode()):
             yield None
 
 
-def _rows(connection: sqlite3.Connection) -> Iterator[_RawRow]:
-    for values in connection.execute(_SELECT_ALL):
-        decoded = [value.decode() if place in (2, 7) else value for place, value in enumerate(values)]
-        yield _RawRow(*decoded)
-
-
-def _row_problem(row: _RawRow, parse: Callable[[str, bytes], None]) -> str | None:
+def _row_problem(row: tuple[Any, ...], parse: Callable[[str, bytes], object]) -> str | None:
+    _, key, key_type, is_raw, mode, has_no_file, has_no_expiry, value_type, size_bytes, value = row
     columns = (
-        (not row.is_raw, "its key would have to be unpickled"),
-        (row.mode != MODE_RAW, f"its value has mode {row.mode}: a pickle or a file"),
-        (not row.has_no_file, "it names a file"),
-        (not row.has_no_expiry, "it expires"),
-        (row.key_type != "text" or row.key is None, f"its key is of type {row.key_type}, or too long"),
-        (row.value_type != "text", f"its value is of type {row.value_type}"),
-        (row.value_bytes > MAX_ROW_BYTES, f"its value has {row.value_bytes:,} bytes"),
+        (not is_raw, "its key would have to be unpickled"),
+        (mode != MODE_RAW, f"its value has mode {mode}: a pickle or a file"),
+        (not has_no_file, "it names a file"),
+        (not has_no_expiry, "it expires"),
+        (key_type != b"text" or key is None, f"its key is of type {key_type.decode()}, or too long"),
+        (value_type != b"text", f"its value is of type {value_type.decode()}"),
+        (size_bytes > MAX_ROW_BYTES, f"its value has {size_bytes:,} bytes"),
     )
     for is_wrong, problem in columns:
         if is_wrong:
             return problem
     try:
-        parse((row.key or b"").decode(), row.value or b"")
+        parse(key.decode(), value)
     except (UsageError, UnicodeDecodeError) as error:
         return str(error)
     return None
@@ -167,14 +141,7 @@ def _answer_parser(connection: sqlite3.Connection) -> Callable[[str, bytes], Non
         if key.startswith(TEXT_KEY_PREFIX):
             parse_text_row(key, content)
             return
-        answer = parse_answer(key, content)
-        request = unfold(answer.request, text_of)
-        check_request(request)
-        if sha256_of(request) != key:
-            raise InputError(f"key {key[:12]} is not the digest of its request")
+        answer = parse_answer(content, key)
+        replace(answer, request=unfold(answer.request, text_of)).checked()
 
     return parse
-
-
-def _parse_embedding(key: str, content: bytes) -> None:
-    parse_embedding(key, content)

@@ -12,7 +12,7 @@ from tlac.cli.options import json_option, matching_option, open_store, print_jso
 from tlac.errors import InputError, StoreError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from tlac.cache.pack_format import PromptsRecord
+    from tlac.cache.pack import PromptsRecord
     from tlac.cache.select import Selection
     from tlac.cache.store import Store
     from tlac.interfaces import Dataset
@@ -64,7 +64,7 @@ def export_answers(run: Path | None, output: Path, store: Path | None, **given: 
 
 
 def _selection(store: Store, run: Path | None, given: dict[str, Any]) -> tuple[Selection, PromptsRecord | None, str]:
-    from tlac.cache.pack_format import PromptsRecord
+    from tlac.cache.pack import PromptsRecord
     from tlac.cache.select import Selection
     from tlac.results.folder import read_record
     from tlac.results.predictions import PREDICTIONS, read_predictions
@@ -80,7 +80,7 @@ def _selection(store: Store, run: Path | None, given: dict[str, Any]) -> tuple[S
 
 
 def _asked_on_dataset(store: Store, given: dict[str, Any]) -> tuple[Selection, PromptsRecord | None, str]:
-    from tlac.cache.pack_format import PromptsRecord
+    from tlac.cache.pack import PromptsRecord
     from tlac.cache.select import Selection
     from tlac.cli.options import read_inquiry
     from tlac.evaluation.dry_run import recall
@@ -111,9 +111,10 @@ def import_answers(file: Path, store: Path | None) -> None:
     with open_store(store) as opened:
         found = import_pack(opened, file)
         path = opened.path
-    for conflict in found.conflicts[:_SHOWN_CONFLICTS]:
-        ours, theirs = (" ".join(text.split())[:60] for text in (conflict.ours, conflict.theirs))
-        click.echo(f"{conflict.stage} {conflict.key[:12]}: the store says {ours!r}, the pack {theirs!r}", err=True)
+    for theirs, ours in found.conflicts[:_SHOWN_CONFLICTS]:
+        said = [f"{one.outcome}: {' '.join((one.text or one.reason).split())}"[:60] for one in (ours, theirs.response)]
+        where = f"{theirs.request['stage']} {theirs.key[:12]}"
+        click.echo(f"{where}: the store says {said[0]!r}, the pack {said[1]!r}", err=True)
     if found.conflicts:
         raise InputError(
             f"{file}: contradicts {len(found.conflicts)} stored answers; nothing was imported: replay it with "
@@ -164,8 +165,8 @@ def explain_sample(sample: str, store: Path | None, **given: Any) -> None:
                 click.echo("  the store holds no answer at all")
                 continue
             click.echo(f"  nearest stored request: {explanation.nearest[:12]}; it differs in")
-            for difference in explanation.differences:
-                click.echo(f"    {difference.field}: asked {difference.asked}, stored {difference.stored}")
+            for field, (asked, stored) in explanation.differences.items():
+                click.echo(f"    {field}: asked {asked}, stored {stored}")
 
 
 def _find(name: str, dataset: Dataset) -> Sample:
@@ -301,8 +302,9 @@ def prune_answers(
         limit = None if older_than is None else datetime.now(timezone.utc) - timedelta(days=older_than)
         selection = Selection(backend, Outcome(outcome) if outcome else None, limit)
         found = prune(opened, selection, is_dry_run=True)
-        what = f"{found.answers:,} answers that cost ${found.cost_usd:.4f}"
-        if found.answers == 0:
+        answers, cost_usd = sum(count.answers for count in found), sum(count.cost_usd for count in found)
+        what = f"{answers:,} answers that cost ${cost_usd:.4f}"
+        if answers == 0:
             click.echo("nothing to forget")
         elif _is_meant(what, flags):
             prune(opened, selection)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 
-from tlac.cache.pack_format import read_manifest
+from tlac.cache.pack import read_manifest
 from tlac.config.files import Resource, find
 from tlac.errors import ConfigError
 from tlac.hashing import sha256_of
@@ -261,7 +261,7 @@ def _pack_backend(path: Path) -> Backend:
         "adapter": "pack",
         "description": f"answers of {manifest.backend}, replayed: {manifest.provenance}",
         "options": {"path": str(path)},
-        **asdict(manifest.spec),
+        **msgspec.structs.asdict(manifest.spec),
     }
     name = f"pack:{path.name.split('.')[0]}"
     return Backend(name, str(path), parse(BackendSpec, Resource(name, str(path), content)))

@@ -44,8 +44,8 @@ class StoredEncoder:
             return Encoding(np.zeros((0, 0), np.float32), np.zeros(0, np.bool_))
         missing = {embedding_key(fingerprint, text): text for text in rows}
         table = _Table(len(rows))
-        for found in self._store.find_embeddings(list(missing)):
-            table.put([rows[missing.pop(key)] for key in found.keys], found.vectors, found.is_truncated)
+        for found_keys, found in self._store.find_embeddings(list(missing)):
+            table.put([rows[missing.pop(key)] for key in found_keys], found.vectors, found.is_truncated)
         if missing:
             keys = sorted(missing, key=missing.__getitem__)
             fresh = self._encode(keys, [missing[key] for key in keys])
@@ -148,7 +148,7 @@ class ImageVectors:
                 wanted.setdefault(transcript.image_sha256, transcript.sample)
         keys = {sha256: embedding_key(self._encoder.fingerprint, sha256) for sha256 in wanted}
         known = self._store.get_embeddings(list(keys.values()))
-        vectors = {sha256: known[key][0] for sha256, key in keys.items() if key in known}
+        vectors = {sha256: known[key].vector for sha256, key in keys.items() if key in known}
         lacking = {sample for sha256, sample in wanted.items() if sha256 not in vectors}
         complaints: dict[str | None, str] = {}
         pending = (sample for sample in samples if sample.id in lacking)
@@ -178,7 +178,7 @@ class ImageVectors:
             if seen.image is not None
         }
         known = self._store.get_embeddings(list(keys.values()))
-        vectors = {sha256: known[key][0] for sha256, key in keys.items() if key in known}
+        vectors = {sha256: known[key].vector for sha256, key in keys.items() if key in known}
         complaints: dict[str, str] = {}
         opened: dict[str, Any] = {}
         for seen in found:

@@ -137,7 +137,7 @@ def _recall(path: Path, store: Store, order: Sequence[int], is_slac: bool) -> It
     pending = read_lines(path, msgspec.json.Decoder(_Asked))
     while batch := list(islice(pending, _BATCH)):
         keys = dict.fromkeys(key for asked in batch for key in (asked.keys[:1] if is_slac else asked.keys))
-        answers = _Answers(dict(store.words(list(keys))), store.path)
+        answers = _Answers(dict(store.responses(list(keys))), store.path)
         for asked in batch:
             yield _transcript(asked, answers, order, is_slac)
 

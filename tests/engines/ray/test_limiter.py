@@ -29,7 +29,6 @@ from tlac.engines.ray.logs import (
     read_log,
 )
 from tlac.errors import InputError, RateLimitError, SampleError, TlacError, TransientError
-from tlac.hashing import request_document, sha256_of
 from tlac.lmms.middleware.budget import highest_cost_usd
 from tlac.lmms.middleware.circuit_breaker import BreakerPolicy
 from tlac.types import LMMResponse, Message, Outcome, TextPart
@@ -154,8 +153,7 @@ def test_a_fault_comes_out_as_the_error_that_went_in() -> None:
 def answer(number: int, text: str = "a dog", outcome: Outcome = Outcome.ANSWERED, at: str = "") -> StoredAnswer:
     long_list = TextPart("class name\n" * 500)
     request = replace(question(number), messages=(Message("user", (long_list, TextPart(f"number {number}"))),))
-    document = request_document(request)
-    return StoredAnswer(sha256_of(document), document, LMMResponse(outcome, text, created_at=at), "any")
+    return StoredAnswer.of(request, LMMResponse(outcome, text, created_at=at), "any")
 
 
 def write_log(path: Path, *answers: StoredAnswer) -> None:

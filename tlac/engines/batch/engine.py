@@ -22,7 +22,7 @@ from tlac.engines.batch.submit import BatchSubmitter, CostReservation
 from tlac.errors import CallError, MissingAnswersError, PermanentError, StoreError, TlacError, TransientError
 from tlac.evaluation.collect import collect
 from tlac.evaluation.run_config import RunConfig, build_prompter, choose_samples
-from tlac.hashing import document_key, request_document, response_key
+from tlac.hashing import request_document, response_key
 from tlac.interfaces import LMM
 from tlac.lmms.middleware.stack import CallPolicy
 from tlac.methods.base import BoundLMM, NearestClassFinder
@@ -53,12 +53,11 @@ class CollectingLMM:
 
     async def ask(self, request: LMMRequest) -> LMMResponse:
         """The stored response. Raises MissingAnswersError, and what stands against asking for it."""
-        document = request_document(request)
-        key = document_key(document)
+        key = response_key(request)
         stored = self._store.get_response(key)
         if stored is not None and (stored.outcome not in self._retry or key in self._paid):
             return stored
-        await self._want(key, document, request)
+        await self._want(key, request_document(request), request)
         if self._goes_on:
             return _NOTHING_YET
         raise MissingAnswersError(f"the {request.stage} answer from {request.model} is not there yet")

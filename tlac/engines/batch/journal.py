@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from filelock import FileLock, Timeout
 
-from tlac.cache.pack_format import numbered_lines
+from tlac.cache.pack import numbered_lines
 from tlac.cache.serialization import Count, Document, Sha256, decode
 from tlac.config.schemas import Backend, BackendSpec
 from tlac.errors import InputError, StoreError, UnknownNameError

@@ -12,13 +12,13 @@ import os
 import secrets
 import shutil
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 
@@ -26,17 +26,17 @@ from tlac.cache.serialization import (
     Document,
     Sha256,
     StoredAnswer,
+    answer_text,
     decode,
     fold,
-    parse_response,
-    response_document,
+    parse_answer,
     text_row,
     unfold,
 )
 from tlac.cache.store import Store
 from tlac.engines.ray.errors import Fault
 from tlac.errors import InputError, StoreError, UsageError
-from tlac.hashing import canonical_json, sha256_of
+from tlac.hashing import canonical_json
 from tlac.types import Outcome
 
 SUFFIX = ".jsonl"
@@ -53,13 +53,6 @@ class LoggedFailure:
 class _LineKind(msgspec.Struct, frozen=True):
     text: str | None = None
     failed: str | None = None
-
-
-class _AnswerLine(Document, frozen=True):
-    backend: str
-    key: Sha256
-    request: dict[str, Any]
-    response: dict[str, Any]
 
 
 class _FaultDocument(Document, frozen=True):
@@ -97,18 +90,11 @@ class AnswerLog:
         for key in texts.keys() - self._texts:
             self._texts.add(key)
             self._unwritten.append(texts[key].encode("utf-8") + b"\n")
-        await self._append(
-            {
-                "backend": answer.backend,
-                "key": answer.key,
-                "request": request,
-                "response": response_document(answer.response),
-            }
-        )
+        await self._append(answer_text(replace(answer, request=request), has_key=True))
 
     async def keep_failure(self, failure: LoggedFailure) -> None:
         """Write down that a request got no response."""
-        await self._append({"failed": failure.key, "fault": asdict(failure.fault)})
+        await self._append(canonical_json({"failed": failure.key, "fault": asdict(failure.fault)}))
 
     def close(self) -> None:
         """Close the file; one without a line is removed."""
@@ -118,8 +104,8 @@ class AnswerLog:
         if is_empty:
             self._path.unlink(missing_ok=True)
 
-    async def _append(self, document: dict[str, Any]) -> None:
-        self._unwritten.append(canonical_json(document).encode("utf-8") + b"\n")
+    async def _append(self, line: str) -> None:
+        self._unwritten.append(line.encode("utf-8") + b"\n")
         await asyncio.get_running_loop().run_in_executor(self._writer, self._write_all)
 
     def _write_all(self) -> None:
@@ -162,7 +148,8 @@ def read_log(path: Path) -> Iterator[StoredAnswer | LoggedFailure]:
                     failure = decode(line, _FailureLine)
                     yield LoggedFailure(failure.failed, Fault(**msgspec.structs.asdict(failure.fault)))
                 else:
-                    yield _parse_answer(decode(line, _AnswerLine), text_of)
+                    answer = parse_answer(line)
+                    yield replace(answer, request=unfold(answer.request, text_of)).checked()
             except UsageError as error:
                 raise InputError(f"{path}: line {number}: {error}; move the file away to go on without it") from error
 
@@ -182,13 +169,6 @@ def logs_in(folder: Path, batch: str = "") -> list[Path]:
     with suppress(FileNotFoundError):
         return sorted(path for path in folder.iterdir() if path.name.startswith(batch) and path.suffix == SUFFIX)
     return []
-
-
-def _parse_answer(line: _AnswerLine, text_of: Callable[[str], str]) -> StoredAnswer:
-    request = unfold(line.request, text_of)
-    if sha256_of(request) != line.key:
-        raise InputError(f"key {line.key[:12]} is not the digest of its request")
-    return StoredAnswer(line.key, request, parse_response(line.response), line.backend)
 
 
 def _lock(descriptor: int) -> None:

@@ -14,7 +14,7 @@ from tlac.cache.serialization import StoredAnswer, is_stored
 from tlac.engines.ray.errors import Fault, fault_of
 from tlac.engines.ray.logs import AnswerLog, LoggedFailure
 from tlac.errors import CallError, TlacError
-from tlac.hashing import document_key, request_document
+from tlac.hashing import response_key
 from tlac.interfaces import LMM
 from tlac.lmms.middleware.rate_limit import read_rate_headers
 from tlac.lmms.middleware.stack import TellsHeaders
@@ -120,17 +120,16 @@ class LoggedLMM:
 
     async def ask(self, request: LMMRequest) -> LMMResponse:
         """The known response, or a fresh one, which is on disk before this returns. Raises CallError."""
-        document = request_document(request)
-        key = document_key(document)
+        key = response_key(request)
         if key in self._known:
             return self._known[key]
         task = self._in_flight.get(key)
         if task is None:
-            task = asyncio.ensure_future(self._find_or_ask(key, document, request))
+            task = asyncio.ensure_future(self._find_or_ask(key, request))
             self._in_flight[key] = task
         return await asyncio.shield(task)
 
-    async def _find_or_ask(self, key: str, document: dict[str, Any], request: LMMRequest) -> LMMResponse:
+    async def _find_or_ask(self, key: str, request: LMMRequest) -> LMMResponse:
         stored = await self._line.find(key)
         if stored is not None:
             return stored
@@ -144,7 +143,7 @@ class LoggedLMM:
             await self._log.keep_failure(LoggedFailure(key, fault_of(error)))
             raise
         if is_stored(response) and not response.from_store:
-            await self._log.keep(StoredAnswer(key, document, response, self._name))
+            await self._log.keep(StoredAnswer.of(request, response, self._name))
         return response
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
 from tlac.errors import MissingAnswersError, StoreError, TlacError
-from tlac.hashing import document_key, request_document
+from tlac.hashing import response_key
 from tlac.interfaces import LMM
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
@@ -45,8 +45,7 @@ class StoredLMM:
 
     async def ask(self, request: LMMRequest) -> LMMResponse:
         """The stored response, or a fresh one, which is stored before this returns."""
-        document = request_document(request)
-        key = document_key(document)
+        key = response_key(request)
         stored = self._store.get_response(key)
         if stored is not None and key in self._paid:
             return replace(stored, from_store=False)
@@ -54,7 +53,7 @@ class StoredLMM:
             return stored
         task = self._in_flight.get(key)
         if task is None:
-            task = asyncio.ensure_future(self._ask_and_keep(key, document, request))
+            task = asyncio.ensure_future(self._ask_and_keep(key, request))
             self._in_flight[key] = task
             task.add_done_callback(lambda _: self._in_flight.pop(key, None))
         # shielded: one waiter that is cancelled must not cost the others a call that is already paid for
@@ -66,7 +65,7 @@ class StoredLMM:
         # gather passes a cancellation on to the calls, which ends them
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _ask_and_keep(self, key: str, document: dict[str, object], request: LMMRequest) -> LMMResponse:
+    async def _ask_and_keep(self, key: str, request: LMMRequest) -> LMMResponse:
         loop = asyncio.get_running_loop()
         if not self._is_writable:
             await loop.run_in_executor(self._writer, self._store.require_writable)
@@ -76,7 +75,7 @@ class StoredLMM:
             # a pack's answer: replaying is not importing
             return response
         try:
-            await self._keep(StoredAnswer(key, document, response, self._backend))
+            await self._keep(StoredAnswer.of(request, response, self._backend))
         except StoreError:
             # to be looked at before the next call is paid for
             self._is_writable = False
