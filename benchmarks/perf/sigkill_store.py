@@ -33,7 +33,8 @@ def request_of(number: int) -> LMMRequest:
 
 
 def write(folder: Path, start: int) -> None:
-    """Put answers for ever, and print the number of each once it is stored."""
+    """Put answers for ever, and print the number of each once it is stored; before the first, that it begins."""
+    print("begins", flush=True)  # noqa: T201 - what the killer waits for
     with Store(folder) as store:
         number = start
         while True:
@@ -44,16 +45,21 @@ def write(folder: Path, start: int) -> None:
             number += 1
 
 
-def kill_once(folder: Path, start: int, delay_s: float) -> list[int]:
-    """Run a writer for some time after its first sign of life, kill it; the numbers that it acknowledged."""
+def kill_once(folder: Path, start: int, lines: int, delay_s: float) -> list[int]:
+    """Kill a writer some time after so many lines of it; the numbers that it acknowledged.
+
+    The clock starts with a line: how long a process takes to start says nothing about the store.
+    """
     command = [sys.executable, __file__, "--write", str(folder), str(start)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:  # noqa: S603 - this very file
+        assert writer.stdout is not None
+        output = "".join(writer.stdout.readline() for _ in range(lines))
         timer = threading.Timer(delay_s, writer.kill)
         timer.start()
-        output = writer.stdout.read() if writer.stdout else ""
+        output += writer.stdout.read()
         timer.join()
     # the last line may have been cut by the kill
-    return [int(line) for line in output.split("\n")[:-1]]
+    return [int(line) for line in output.split("\n")[1:-1]]
 
 
 def main(rounds: int) -> int:
@@ -63,7 +69,8 @@ def main(rounds: int) -> int:
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "store"
         for turn in range(rounds):
-            acknowledged += kill_once(folder, turn * 1_000_000, chance.uniform(0.15, 1.0))
+            # every other writer is killed while it opens the store, or shortly after
+            acknowledged += kill_once(folder, turn * 1_000_000, 1 + turn % 2, chance.uniform(0.0, 0.5))
         lost, wrong = 0, 0
         with Store(folder) as store:
             for number in acknowledged:
