@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.cars import SPEC, Cars, answer
 from tests.support.fakes import FakeLMM, LetterEncoder
-from tlac.analysis.ablation import Levels, effects
+from tlac.analysis.ablation import effects
 from tlac.analysis.statistics import pair, paired_difference
 from tlac.cache.store import Store
 from tlac.errors import UsageError
@@ -26,13 +26,6 @@ def run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         return Runner(store).run(replace(SPEC, **changes), tmp_path / "runs", with_report=False)
 
     return ran
-
-
-def test_cells_are_every_combination_and_new_answers_vary_slowest() -> None:
-    levels = Levels(("a", "b"), ("e", "f"), ("{}",), ("ladder", "paper", "ladder"), ("slac",))
-    assert len(levels.cells) == 8
-    assert [cell[0] for cell in levels.cells] == ["a"] * 4 + ["b"] * 4
-    assert levels.cells[0] == ("a", "e", "{}", "ladder", "slac", None)
 
 
 def test_an_effect_is_the_mean_paired_difference_over_all_else(run) -> None:

@@ -8,6 +8,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from tests.support.made_runs import made_prediction, made_run
 from tlac.analysis.compare import compare
+from tlac.analysis.statistics import Paired
 from tlac.errors import InputError, UsageError
 from tlac.results.record import Run
 from tlac.types import Outcome
@@ -22,45 +23,54 @@ def with_predictions(run: Run, *predictions) -> Run:
 
 
 def test_two_runs_are_compared_sample_by_sample() -> None:
-    found = compare([FIRST, SECOND])
-    (pairing,) = found.pairings
-    assert (found.n, found.left_out, found.failed) == (8, 0, 0)
-    assert [standing.correct for standing in found.standings] == [7, 4]
-    assert pairing.only_first == ("2.png", "3.png", "4.png", "7.png")
-    assert pairing.only_second == ("5.png",)
-    assert pairing.difference.value == 3 / 8
-    assert pairing.p == pairing.p_holm == pytest.approx(binomtest(1, 5).pvalue)
+    (test,) = compare([FIRST, SECOND])
+    assert (test.counts, test.left_out, test.failed) == (Paired(3, 4, 1, 0), 0, 0)
+    assert test.only_first == ("2.png", "3.png", "4.png", "7.png")
+    assert test.only_second == ("5.png",)
+    assert test.difference.value == 3 / 8
+    assert test.p == test.p_holm == pytest.approx(binomtest(1, 5).pvalue)
     # a refusal is a choice of its own
     predicted = [0, 1, 0, 1, 0, 2, 0, -1]
-    assert pairing.kappa == pytest.approx(cohen_kappa_score([0, 1, 2, 0, 1, 0, 0, 1], predicted))
-    assert found.standings[0].cost_per_correct_usd == pytest.approx(1 / 7)
+    assert test.kappa == pytest.approx(cohen_kappa_score([0, 1, 2, 0, 1, 0, 0, 1], predicted))
 
 
 def test_several_pairs_are_corrected_together() -> None:
     third = made_run(list(zip(LABELS, [None] * 8, strict=True)), run="third")
-    found = compare([FIRST, SECOND, third])
-    assert [(pairing.first, pairing.second) for pairing in found.pairings] == [(0, 1), (0, 2), (1, 2)]
-    lowest = min(found.pairings, key=lambda pairing: pairing.p)
+    tests = compare([FIRST, SECOND, third])
+    assert [(test.first, test.second) for test in tests] == [(0, 1), (0, 2), (1, 2)]
+    lowest = min(tests, key=lambda test: test.p)
     assert lowest.p_holm == pytest.approx(3 * lowest.p)
 
 
 def test_only_shared_samples_count_whatever_their_order() -> None:
     part = with_predictions(SECOND, *reversed(SECOND.predictions[2:6]), made_prediction("9.png", 0, 0))
-    found = compare([FIRST, part])
-    assert (found.n, found.left_out) == (4, 5)
-    assert found.standings[0].correct == 3
+    (test,) = compare([FIRST, part])
+    assert (test.counts, test.left_out) == (Paired(0, 3, 1, 0), 5)
+
+
+def test_each_pair_is_tested_on_the_samples_that_its_two_runs_share() -> None:
+    short = with_predictions(replace(SECOND, record=replace(SECOND.record, run="short")), *SECOND.predictions[:5])
+    whole, *others = compare([FIRST, SECOND, short])
+    (alone,) = compare([FIRST, SECOND])
+    assert (whole.counts, whole.p, whole.only_first) == (alone.counts, alone.p, alone.only_first)
+    assert [(test.first, test.second, test.counts.n, test.left_out) for test in others] == [(0, 2, 5, 3), (1, 2, 5, 3)]
+
+
+def test_a_pair_without_a_sample_in_common_is_not_tested_and_the_others_are() -> None:
+    far = with_predictions(SECOND, made_prediction("far.png", 0, 0))
+    assert [(test.first, test.second) for test in compare([FIRST, far, SECOND])] == [(0, 2)]
 
 
 def test_a_sample_with_another_image_is_not_the_same_sample() -> None:
     swapped = replace(SECOND.predictions[0], image_sha256="another")
-    found = compare([FIRST, with_predictions(SECOND, swapped, *SECOND.predictions[1:])])
-    assert (found.n, found.left_out) == (7, 2)
+    (test,) = compare([FIRST, with_predictions(SECOND, swapped, *SECOND.predictions[1:])])
+    assert (test.counts.n, test.left_out) == (7, 2)
 
 
 def test_failed_calls_are_left_out_and_counted() -> None:
     failed = replace(SECOND.predictions[0], outcome=Outcome.FAILED, predicted=None)
-    found = compare([FIRST, with_predictions(SECOND, failed, *SECOND.predictions[1:])])
-    assert (found.n, found.failed) == (7, 1)
+    (test,) = compare([FIRST, with_predictions(SECOND, failed, *SECOND.predictions[1:])])
+    assert (test.counts.n, test.failed) == (7, 1)
 
 
 def test_unlabelled_samples_take_no_part() -> None:

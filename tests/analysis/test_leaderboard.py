@@ -9,7 +9,7 @@ def run(name: str, right: int, **changes):
 
 
 def ranks(*runs) -> list[tuple[str, int | None]]:
-    return [(entry.run, entry.rank) for entry in rank_runs(runs)]
+    return [(row["run"], row["rank"]) for row in rank_runs(runs)]
 
 
 def test_better_runs_stand_higher_and_equal_ones_share_a_rank() -> None:
@@ -18,23 +18,24 @@ def test_better_runs_stand_higher_and_equal_ones_share_a_rank() -> None:
 
 def test_an_incomplete_run_stands_last_without_a_rank_however_good() -> None:
     assert ranks(run("a", 10, is_complete=False), run("b", 1)) == [("b", 1), ("a", None)]
-    entry = rank_runs([run("a", 10, is_complete=False)])[0]
-    assert (entry.is_complete, entry.accuracy) == (False, 1.0)
+    row = rank_runs([run("a", 10, is_complete=False)])[0]
+    assert (row["complete"], row["accuracy"]) == (False, 1.0)
 
 
 def test_runs_on_other_samples_are_ranked_apart() -> None:
     found = rank_runs(
         [run("a", 3), run("b", 2, limit=10, seed=1), run("c", 9, dataset="dtd"), run("d", 1, split="base")]
     )
-    assert [(entry.run, entry.rank, entry.drawn) for entry in found] == [
+    assert [(row["run"], row["rank"], row["drawn"]) for row in found] == [
         ("a", 1, "all"), ("b", 1, "10, seed 1"), ("d", 1, "all"), ("c", 1, "all"),
     ]  # fmt: skip
 
 
 def test_a_run_without_labels_has_no_rank() -> None:
-    assert [entry.rank for entry in rank_runs([made_run([(None, 1)])])] == [None]
+    assert [row["rank"] for row in rank_runs([made_run([(None, 1)])])] == [None]
 
 
-def test_cost_is_that_of_a_right_answer() -> None:
-    assert rank_runs([run("a", 4)])[0].cost_per_correct_usd == 0.25
-    assert rank_runs([run("a", 0)])[0].cost_per_correct_usd is None
+def test_cost_is_that_of_a_correct_answer() -> None:
+    assert rank_runs([run("a", 4)])[0]["cost_per_correct_usd"] == 0.25
+    assert rank_runs([run("a", 0)])[0]["cost_per_correct_usd"] is None
+    assert rank_runs([run("a", 4, answers_cost_usd=None)])[0]["cost_per_correct_usd"] is None

@@ -12,7 +12,7 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.proportion import proportion_confint
 
-from tlac.analysis.statistics import Paired, cost_per_correct, holm, kappa, mcnemar, pair, paired_difference
+from tlac.analysis.statistics import Paired, holm, kappa, mcnemar, pair, paired_difference
 
 COUNT = st.integers(0, 80)
 TABLES = st.builds(Paired, COUNT, COUNT, COUNT, COUNT).filter(lambda paired: paired.n > 0)
@@ -116,9 +116,3 @@ def test_the_paired_interval_has_a_width_where_nobody_differs() -> None:
     found = paired_difference(Paired(20, 0, 0, 0))
     assert found.value == 0
     assert found.low < 0 < found.high
-
-
-def test_cost_per_correct_answer_is_unknown_without_a_price_or_a_right_answer() -> None:
-    assert cost_per_correct(3.0, 6) == 0.5
-    assert cost_per_correct(None, 6) is None
-    assert cost_per_correct(3.0, 0) is None

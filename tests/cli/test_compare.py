@@ -25,7 +25,7 @@ def test_the_paired_test_is_printed(tlac_command, two: list[Path]) -> None:
     assert "A - B" in shown.out
     assert "+50.0" in shown.out
     assert "0.1250" in shown.out
-    assert "8 shared samples" in shown.out
+    assert "n samples that both share" in shown.out
     assert max(map(len, shown.out.splitlines())) <= 80
 
 
@@ -36,6 +36,7 @@ def test_the_document_lists_who_is_right_where_the_other_is_wrong(tlac_command, 
     assert pair["only_first"] == ["0.png", "2.png", "3.png", "4.png"]
     assert pair["only_second"] == []
     assert (pair["difference"], pair["p"]) == (0.5, 0.125)
+    assert (pair["n"], pair["left_out"], pair["failed"]) == (8, 0, 0)
     assert document["runs"][0]["cost_per_correct_usd"] == pytest.approx(1 / 7)
 
 
@@ -43,7 +44,7 @@ def test_an_incomplete_run_is_marked(tlac_command, two: list[Path], tmp_path: Pa
     half = written(made_run([(0, 0), (1, 0)], run="half", is_complete=False), tmp_path / "runs")
     shown = tlac_command("compare", two[0], half)
     assert "half (incomplete)" in shown.out
-    assert "2 shared samples; 6 samples are not in all runs" in shown.out
+    assert "A - B: 6 samples are in one run only" in shown.out
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import pytest
 
 from tests.support.reported_runs import prediction, some_run, write_reported_run
 from tlac.report import samples as columns
-from tlac.report.run_page import ReportedRun
 
 
 def test_a_run_gets_its_page_in_its_folder(tlac_command, tmp_path: Path) -> None:
@@ -34,7 +33,7 @@ def test_several_runs_become_a_comparison(tlac_command, tmp_path: Path) -> None:
     shown = tlac_command("report", tmp_path / "runs", "-o", tmp_path / "both" / "page.html")
     assert shown.code == 0, shown.err
     page = (tmp_path / "both" / "page.html").read_text(encoding="utf-8")
-    assert "2 contenders on 1 dataset<" in page
+    assert "2 configurations on 1 dataset<" in page
     assert tlac_command("report", tmp_path / "runs").out == "comparison.html\n"
     assert (tmp_path / "here" / "comparison.html").is_file()
 
@@ -105,6 +104,6 @@ def test_fifty_thousand_samples_make_one_page(tmp_path: Path) -> None:
 
     one = some_run().predictions
     many = tuple(replace(one[number % 12], sample=f"{number:05}.png") for number in range(50_000))
-    page = render_run(ReportedRun(some_run().record, many, measure(many)), "images")
-    assert len(page.html) < 20_000_000
-    assert "50,000 samples" in page.html
+    page, _ = render_run(replace(some_run(), predictions=many, metrics=measure(many)), "images")
+    assert len(page) < 20_000_000
+    assert "50,000 samples" in page

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -14,16 +15,15 @@ def test_bins_hold_every_answered_sample_once_and_equal_scores_together() -> Non
         prediction(number, 0, number % 2, score=1.0 if number < 20 else number / 100) for number in range(40)
     ]
     found = reliability(predictions, "score")
-    assert found is not None
-    assert sum(entry.n for entry in found.bins) == 40
-    assert [entry.n for entry in found.bins if entry.high == 1.0] == [20]
-    assert all(before.high < after.low for before, after in zip(found.bins, found.bins[1:], strict=False))
-    assert found.bins[-1].accuracy == 0.5
-    assert found.bins[-1].ci95[0] < 0.5 < found.bins[-1].ci95[1]
+    assert sum(entry.n for entry in found) == 40
+    assert [entry.n for entry in found if entry.high == 1.0] == [20]
+    assert all(before.high < after.low for before, after in pairwise(found))
+    assert found[-1].accuracy == 0.5
+    assert found[-1].ci95[0] < 0.5 < found[-1].ci95[1]
 
 
 def test_what_has_no_score_or_no_label_has_no_bin() -> None:
-    assert reliability([refusal(0, 0), replace(prediction(1, 0, 0), label=None)], "score") is None
+    assert reliability([refusal(0, 0), replace(prediction(1, 0, 0), label=None)], "score") == ()
 
 
 def test_the_risk_curve_counts_wrong_ones_among_the_most_certain() -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from tests.support.reported_runs import prediction, some_predictions
-from tlac.report.charts import Pair, confuse
+from tlac.report.charts import confuse
+from tlac.scoring.metrics import Confusion
 
 
 def test_the_most_frequent_pair_comes_first() -> None:
     found = confuse(some_predictions())
-    assert found.pairs == (Pair(2, 1, 2, 4), Pair(0, 3, 1, 3))
+    assert found.pairs == (Confusion(2, 1, 2), Confusion(0, 3, 1))
     assert found.wrong_pairs == 2
 
 

@@ -57,7 +57,7 @@ def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pyte
 
 def test_tables_hold_the_numbers_of_the_page() -> None:
     headline, decisions, confusions = run_tables(some_run())
-    assert ("top-1", "66.7") in headline.rows
+    assert ("top-1 accuracy", "66.7") in headline.rows
     assert [row[:2] for row in decisions.rows] == [("exact", "6"), ("choice", "5")]
     assert confusions.rows[0] == ("lorry", "old car", "2", "50.0")
     matrix, differences = comparison_tables([some_run(), some_run(backend="other", stage2_backend="other")])

@@ -20,8 +20,8 @@ from tests.support.reported_runs import (
     some_run,
     write_reported_run,
 )
-from tlac.report.comparison_page import render_comparison
-from tlac.report.run_page import ReportedRun, render_run
+from tlac.report.comparison import render_comparison
+from tlac.report.run_page import render_run
 from tlac.scoring.metrics import measure
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
@@ -93,7 +93,7 @@ def run_html(tmp_path_factory: pytest.TempPathFactory) -> str:
 def comparison_html() -> str:
     worse = tuple(replace(one, predicted=3) if one.predicted == 0 else one for one in some_run().predictions)
     other = replace(some_run(backend="other", answers_cost_usd=0.5), predictions=worse, metrics=measure(worse))
-    return render_comparison([some_run(), other], "images").html
+    return render_comparison([some_run(), other], "images")[0]
 
 
 # not wait_for_function: it evaluates text in the page, which the page's policy forbids
@@ -124,7 +124,7 @@ def test_filters_and_search_show_what_they_say(visit, run_html: str) -> None:
     assert len(found.names()) == 12
     found.choose("verdict", "wrong")
     assert len(found.names()) == 3
-    found.choose("truth", "lorry")
+    found.choose("true class", "lorry")
     assert [text.split("\n")[0] for text in found.names()] == ["✗ old car", "✗ old car"]
     found.page.get_by_role("button", name="Reset").click()
     found.choose("outcome", "refused")
@@ -142,7 +142,7 @@ def test_filters_and_search_show_what_they_say(visit, run_html: str) -> None:
 
 def test_the_least_certain_and_the_surest_mistakes_come_first(visit, run_html: str) -> None:
     found = visit(run_html)
-    found.choose("order", "surest mistakes first")
+    found.choose("order", "most certain mistakes first")
     assert [text[0] for text in found.names()] == ["✗"] * 3 + ["✓"] * 8 + ["–"]
     found.choose("margin", "lowest 10 %")
     assert len(found.names()) == 2
@@ -206,8 +206,8 @@ def test_dark_follows_the_system_and_the_button_turns_it(visit, run_html: str) -
 
 @pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
 def test_nothing_is_wider_than_the_window(visit, run_html: str, viewport: dict[str, int]) -> None:
-    hostile = render_run(hostile_run(), "images").html
-    for html in (run_html, comparison_html(), hostile, render_comparison(hostile_pair(), "images").html):
+    hostile = render_run(hostile_run(), "images")[0]
+    for html in (run_html, comparison_html(), hostile, render_comparison(hostile_pair(), "images")[0]):
         found = visit(html, viewport=viewport)
         assert found.sideways_px() == 0
         found.page.locator("#samples .card").first.click()
@@ -228,9 +228,9 @@ def test_a_comparison_opens_and_its_disagreements_can_be_filtered(visit) -> None
     assert found.page.locator("#cost-charts svg").count() == 1
     assert found.page.locator("#pair-table tbody tr").count() == 1
     assert len(found.names()) == 2
-    found.choose("right", "none of them")
+    found.choose("correct", "none of them")
     assert found.names() == []
-    found.choose("right", "fake, tlac")
+    found.choose("correct", "fake, tlac")
     assert len(found.names()) == 2
     found.page.locator("#samples .card").first.click()
     assert "other, tlac" in found.page.locator("dialog").inner_text()
@@ -251,8 +251,8 @@ TOUCH_EVERYTHING = """() => {
 
 def test_hostile_text_shows_as_text_and_nothing_runs(visit) -> None:
     for html in (
-        render_run(hostile_run(), "images").html,
-        render_comparison(hostile_pair(), "images").html,
+        render_run(hostile_run(), "images")[0],
+        render_comparison(hostile_pair(), "images")[0],
     ):
         found = visit(html)
         found.page.locator("#samples .card").first.hover()
@@ -267,7 +267,7 @@ def test_hostile_text_shows_as_text_and_nothing_runs(visit) -> None:
 
 
 def test_each_hostile_answer_reads_as_it_was_given(visit) -> None:
-    found = visit(render_run(hostile_run(), "images").html)
+    found = visit(render_run(hostile_run(), "images")[0])
     for place, text in enumerate(HOSTILE[:-1]):
         found.page.locator("#samples .card").nth(2 * place).click()
         said = found.page.locator("dialog blockquote").first.evaluate("quote => quote.textContent")
@@ -288,7 +288,7 @@ def test_the_policy_stops_a_script_that_got_in_all_the_same(visit, run_html: str
 def test_many_samples_are_shown_one_page_at_a_time(visit) -> None:
     given = tuple(prediction(number % 900, number % 4, (number // 7) % 4) for number in range(5_000))
     many = tuple(replace(one, sample=f"{place:05}.png") for place, one in enumerate((*given, refusal(1, 0))))
-    found = visit(render_run(ReportedRun(some_run().record, many, measure(many)), "images").html)
+    found = visit(render_run(replace(some_run(), predictions=many, metrics=measure(many)), "images")[0])
     assert len(found.names()) == 48
     pager = found.page.locator("#samples .pager")
     assert "1–48 of 5,001" in pager.inner_text()

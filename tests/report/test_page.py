@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.support.reported_runs import HOSTILE, RECORD, hostile_run, some_run
-from tlac.report.comparison_page import render_comparison
+from tlac.report.comparison import render_comparison
 from tlac.report.page import embed_json
 from tlac.report.run_page import render_run
 
@@ -26,13 +26,13 @@ class Elements(html.parser.HTMLParser):
 
 def pages() -> list[str]:
     hostile = hostile_run()
-    return [render_run(hostile, "images").html, render_comparison([hostile, some_run()], "images").html]
+    return [render_run(hostile, "images")[0], render_comparison([hostile, some_run()], "images")[0]]
 
 
 def test_hostile_text_opens_no_element_in_any_page() -> None:
     usual = [
-        render_run(some_run(), "images").html,
-        render_comparison([some_run(), some_run(method="slac")], "images").html,
+        render_run(some_run(), "images")[0],
+        render_comparison([some_run(), some_run(method="slac")], "images")[0],
     ]
     for page, harmless in zip(pages(), usual, strict=True):
         found, expected = (Elements(text).found for text in (page, harmless))
@@ -50,7 +50,7 @@ def test_the_content_comes_back_as_it_went_in_whatever_it_holds() -> None:
 
 
 def test_a_page_names_no_address_and_its_policy_forbids_every_request() -> None:
-    for page in (render_run(some_run(), "images").html, render_comparison([some_run()], "images").html):
+    for page in (render_run(some_run(), "images")[0], render_comparison([some_run()], "images")[0]):
         attributes = [value for _, given in Elements(page).found for value in given.values() if value]
         assert not [value for value in attributes if re.search(r"https?:|//", value) and "default-src" not in value]
         (policy,) = [value for value in attributes if "default-src" in value]
@@ -61,7 +61,7 @@ def test_a_page_names_no_address_and_its_policy_forbids_every_request() -> None:
 
 
 def test_long_text_is_cut_and_says_how_long_it_was() -> None:
-    page = render_run(hostile_run(), "images").html
+    page = render_run(hostile_run(), "images")[0]
     assert "[... 100,000 characters in all]" in page
     assert len(page) < 1_500_000
 
@@ -70,19 +70,19 @@ def test_long_text_is_cut_and_says_how_long_it_was() -> None:
     "shown", [RECORD.dataset, RECORD.backend, RECORD.protocol, "8 of 12", "66.7\N{NO-BREAK SPACE}%", "$0.25"]
 )
 def test_the_headline_and_the_facts_stand_in_the_markup_itself(shown: str) -> None:
-    page = render_run(some_run(), "images").html
+    page = render_run(some_run(), "images")[0]
     head = page.partition('<script type="application/json"')[0]
     assert shown.replace("8 of 12", "11 of 12") in head
 
 
 def test_an_incomplete_run_says_so_first() -> None:
-    page = render_run(some_run(is_complete=False, stopped="the key was refused"), "images").html
-    assert page.index("Incomplete:") < page.index("What was asked of whom")
+    page = render_run(some_run(is_complete=False, stopped="the key was refused"), "images")[0]
+    assert page.index("Incomplete:") < page.index("<h2>Settings")
     assert "the key was refused" in page
 
 
 def test_the_page_tells_how_well_confidence_is_calibrated() -> None:
     run = some_run()
-    html = render_run(run, "images").html
+    html = render_run(run, "images")[0]
     assert run.metrics.confidence is not None
     assert f"expected calibration error {run.metrics.confidence.calibration_error:.3f}" in html

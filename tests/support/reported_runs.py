@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.support import made_runs
 from tests.support.fakes import make_png
-from tlac.report.files import report_files
+from tlac.report.files import write_report
 from tlac.report.run_page import ReportedRun
 from tlac.results.calls import CallFacts, SampleCalls, encode_calls
 from tlac.results.folder import write_run
@@ -94,14 +94,16 @@ def some_calls(predictions: Sequence[Prediction]) -> tuple[SampleCalls, ...]:
 def some_run(predictions: Sequence[Prediction] | None = None, **changes: object) -> ReportedRun:
     found = tuple(predictions) if predictions is not None else some_predictions()
     record = replace(RECORD, **changes)  # type: ignore[arg-type]
-    return ReportedRun(record, found, measure(found), some_calls(found))
+    return ReportedRun(Path("runs") / record.run, record, found, measure(found), some_calls(found))
 
 
 def write_reported_run(out: Path, run: ReportedRun) -> Path:
     """A run folder as a bench writes it, with thumbnails."""
     samples = [Sample(one.sample, make_png(place), one.label) for place, one in enumerate(run.predictions)]
-    files = {"calls.jsonl": encode_calls(run.calls)} | report_files(run, samples)
-    return write_run(out, run.record, run.predictions, run.metrics, files)
+    files = {"calls.jsonl": encode_calls(run.calls)}
+    folder = write_run(out, run.record, run.predictions, run.metrics, files)
+    write_report(replace(run, folder=folder), samples)
+    return folder
 
 
 # what must show as text wherever it comes from; each would set `window.ran` if it were taken for markup or code
@@ -140,7 +142,7 @@ def hostile_run() -> ReportedRun:
         protocol=text, method=text, matching=text, encoder=text, template=text, prompts=text, is_complete=False,
         stopped=text, digests={text: text}, versions={text: text}, classes=classes, prompt=text,
     )  # fmt: skip
-    return ReportedRun(record, predictions, measure(predictions), some_calls(predictions))
+    return ReportedRun(Path("runs/hostile"), record, predictions, measure(predictions), some_calls(predictions))
 
 
 def hostile_pair() -> list[ReportedRun]:

@@ -1,14 +1,10 @@
-"""What matters: the runs of a factorial (prompts, encoder, template, matching, method, class order) set side by side.
-
-Takes runs on the same samples. Does not know how they are made.
-"""
+"""Ablation: the effects of prompts, encoder, template, matching, method and class order in a factorial of runs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 
@@ -17,42 +13,18 @@ from tlac.errors import UsageError
 from tlac.results.record import Run
 from tlac.types import Float64Array
 
-FACTORS = ("prompts", "encoder", "template", "matching", "method", "class order")
+# the 97.5 % point of the normal distribution
 _Z95 = 1.959963984540054
-
-
-@dataclass(frozen=True, slots=True)
-class Levels:
-    """The levels of each factor, in FACTORS' order; the first of each is what the others are compared with.
-
-    A class order is the seed it was shuffled with, None for the dataset's own.
-    """
-
-    prompts: tuple[str, ...]
-    encoders: tuple[str, ...]
-    templates: tuple[str, ...]
-    matchings: tuple[str, ...]
-    methods: tuple[str, ...]
-    orders: tuple[int | None, ...] = (None,)
-
-    @property
-    def cells(self) -> list[tuple[str, str, str, str, str, int | None]]:
-        """Every combination; what needs new answers varies slowest."""
-        asked = product(dict.fromkeys(self.prompts), dict.fromkeys(self.methods), dict.fromkeys(self.orders))
-        scored = list(
-            product(dict.fromkeys(self.encoders), dict.fromkeys(self.templates), dict.fromkeys(self.matchings))
-        )
-        return [
-            (prompts, encoder, template, matching, method, order)
-            for prompts, method, order in asked
-            for encoder, template, matching in scored
-        ]
+FACTORS = ("prompts", "encoder", "template", "matching", "method", "class order")
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a level does in place of its factor's first: the mean difference in accuracy over the `cells` pairs of
-    cells that differ in nothing else, with its 95 % interval over images; the level's mean accuracy."""
+    """A level's mean accuracy, and what it changes `against` its factor's first level.
+
+    `difference` is the mean difference in accuracy over the `cells` pairs of runs that differ in nothing else, with
+    its 95 % interval over images; both are None for the first level itself.
+    """
 
     factor: str
     level: str

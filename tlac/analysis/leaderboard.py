@@ -1,48 +1,24 @@
-"""Ranks runs: each against those on the same samples of the same dataset, the incomplete ones after all others.
-
-Does not know how runs are made or shown.
-"""
+"""Ranks runs: each against those on the same samples of the same dataset, the incomplete ones after all others."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import Any
 
-from tlac.analysis.statistics import cost_per_correct
 from tlac.results.record import Run
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A line of the leaderboard. `rank` counts from 1 among complete runs on the same samples, equal accuracies
-    sharing one; None for an incomplete run and for one without labels. Shares lie in [0, 1]."""
+def rank_runs(runs: Iterable[Run]) -> list[dict[str, Any]]:
+    """The leaderboard, one row a run: by dataset, split, protocol and drawn samples, then by falling accuracy.
 
-    rank: int | None
-    dataset: str
-    split: str
-    protocol: str
-    backend: str
-    method: str
-    matching: str
-    encoder: str
-    n: int
-    accuracy: float | None
-    accuracy_ci95: tuple[float, float] | None
-    mean_per_class: float | None
-    coverage: float | None
-    cost_per_correct_usd: float | None
-    is_complete: bool
-    drawn: str
-    run: str
-
-
-def rank_runs(runs: Iterable[Run]) -> list[Entry]:
-    """The runs by dataset, split, protocol and drawn samples, and within these by falling accuracy."""
+    `rank` counts from 1 among complete runs on the same samples, equal accuracies sharing one; it is None for an
+    incomplete run and for one without labels. Shares lie in [0, 1]. Nothing that was not measured has a number.
+    """
     groups: dict[tuple[object, ...], list[Run]] = {}
     for run in runs:
         groups.setdefault(samples_of(run), []).append(run)
     ordered = sorted(groups.items(), key=lambda group: tuple(map(str, group[0])))
-    return [entry for _, group in ordered for entry in _rank(group)]
+    return [row for _, group in ordered for row in _rank(group)]
 
 
 def samples_of(run: Run) -> tuple[object, ...]:
@@ -52,14 +28,16 @@ def samples_of(run: Run) -> tuple[object, ...]:
     return (record.dataset, record.split, record.protocol, is_part, _drawn(run), record.digests.get("dataset", ""))
 
 
-def _rank(runs: Sequence[Run]) -> list[Entry]:
-    ordered = sorted(runs, key=_order)
-    accuracies = [run.metrics.accuracy for run in ordered if run.record.is_complete]
-    return [_entry(run, accuracies.index(run.metrics.accuracy) + 1 if _is_ranked(run) else None) for run in ordered]
+def cost_per_correct_usd(run: Run) -> float | None:
+    """The cost of all answers of a run for each correct one; None where a price is not known or none is correct."""
+    correct, cost_usd = sum(one.correct for one in run.metrics.per_class), run.record.answers_cost_usd
+    return cost_usd / correct if cost_usd is not None and correct else None
 
 
-def _order(run: Run) -> tuple[bool, float, str]:
-    return not _is_ranked(run), -(run.metrics.accuracy or 0.0), run.record.run
+def _rank(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    ordered = sorted(runs, key=lambda run: (not _is_ranked(run), -(run.metrics.accuracy or 0.0), run.record.run))
+    accuracies = [run.metrics.accuracy for run in ordered if _is_ranked(run)]
+    return [_row(run, accuracies.index(run.metrics.accuracy) + 1 if _is_ranked(run) else None) for run in ordered]
 
 
 def _is_ranked(run: Run) -> bool:
@@ -72,25 +50,16 @@ def _drawn(run: Run) -> str:
     return "all" if record.limit is None else f"{run.metrics.n}, seed {record.seed}"
 
 
-def _entry(run: Run, rank: int | None) -> Entry:
+def _row(run: Run, rank: int | None) -> dict[str, Any]:
     record, metrics = run.record, run.metrics
-    correct = sum(one.correct for one in metrics.per_class)
-    return Entry(
-        rank=rank,
-        dataset=record.dataset,
-        split=record.split,
-        protocol=record.protocol,
-        backend=record.backend,
-        method=record.method,
-        matching=record.matching,
-        encoder=record.encoder,
-        n=metrics.n,
-        accuracy=metrics.accuracy,
-        accuracy_ci95=metrics.accuracy_ci95,
-        mean_per_class=metrics.mean_per_class,
-        coverage=metrics.coverage,
-        cost_per_correct_usd=cost_per_correct(record.answers_cost_usd, correct),
-        is_complete=record.is_complete,
-        drawn=_drawn(run),
-        run=record.run,
-    )
+    named = ("dataset", "split", "protocol", "backend", "method", "matching", "encoder")
+    measured = ("n", "accuracy", "accuracy_ci95", "mean_per_class", "coverage")
+    return {
+        "rank": rank,
+        **{name: getattr(record, name) for name in named},
+        **{name: getattr(metrics, name) for name in measured},
+        "cost_per_correct_usd": cost_per_correct_usd(run),
+        "complete": record.is_complete,
+        "drawn": _drawn(run),
+        "run": record.run,
+    }

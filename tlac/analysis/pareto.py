@@ -1,7 +1,4 @@
-"""Accuracy against money: which runs no other beats on both, and which one fits a budget.
-
-Does not know how runs are made or shown.
-"""
+"""Accuracy against cost: the Pareto frontier of runs, and which of them fits a budget."""
 
 from __future__ import annotations
 
@@ -16,17 +13,20 @@ from tlac.results.record import Run
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A run on the frontier's plane: accuracy in [0, 1] and its 95 % interval, USD for 1,000 images.
+    """A complete, labelled run on the frontier's plane: its accuracy, and USD for 1,000 images.
 
     The cost is that of all its answers whenever they were asked, over its images; None where a price is not
     known. `is_dominated` says that another run is as accurate for less, or more accurate for as much.
     """
 
     run: Run
-    accuracy: float
-    accuracy_ci95: tuple[float, float]
     cost_per_1000_usd: float | None
     is_dominated: bool = False
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy in [0, 1]."""
+        return self.run.metrics.accuracy or 0.0
 
     @property
     def name(self) -> str:
@@ -59,7 +59,7 @@ def find_frontiers(runs: Iterable[Run]) -> list[list[Point]]:
         if run.record.is_complete and run.metrics.accuracy is not None:
             groups.setdefault(samples_of(run), {})[_settings_of(run)] = run
     ordered = sorted(groups.items(), key=lambda group: tuple(map(str, group[0])))
-    return [_place(list(found.values())) for _, found in ordered]
+    return [mark_dominated(found.values()) for _, found in ordered]
 
 
 def _settings_of(run: Run) -> tuple[object, ...]:
@@ -69,14 +69,12 @@ def _settings_of(run: Run) -> tuple[object, ...]:
     return (*asked, *scored, tuple(sorted(record.digests.items())))
 
 
-def _place(runs: Sequence[Run]) -> list[Point]:
+def mark_dominated(runs: Iterable[Run]) -> list[Point]:
+    """The points of labelled runs on the same samples by rising cost, those without a known cost last."""
     points = []
     for run in runs:
-        metrics, cost = run.metrics, run.record.answers_cost_usd
-        assert metrics.accuracy is not None
-        assert metrics.accuracy_ci95 is not None
-        per_1000 = None if cost is None else 1000 * cost / metrics.n
-        points.append(Point(run, metrics.accuracy, metrics.accuracy_ci95, per_1000))
+        cost = run.record.answers_cost_usd
+        points.append(Point(run, None if cost is None else 1000 * cost / run.metrics.n))
     marked = [replace(point, is_dominated=any(_dominates(other, point) for other in points)) for point in points]
     return sorted(marked, key=_order)
 
@@ -122,4 +120,4 @@ def recommend(points: Sequence[Point], budget_usd: float, images: int) -> Recomm
 
 
 def _may_be_chance(better: Point, other: Point) -> bool:
-    return compare([better.run, other.run]).pairings[0].difference.low <= 0
+    return compare([better.run, other.run])[0].difference.low <= 0

@@ -1,7 +1,6 @@
-"""What a comparison on the same samples needs: paired difference, exact test, correction, agreement.
+"""Statistics of two classifiers on the same samples: paired difference, exact test, correction, agreement.
 
-Takes flags and labels, and knows neither runs nor predictions. scipy, statsmodels and scikit-learn do the
-statistics that they have, and are imported when they are asked for.
+statsmodels and scikit-learn do what they have, and are imported when they are asked for.
 """
 
 from __future__ import annotations
@@ -11,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tlac.scoring.metrics import wilson_interval
-from tlac.types import BoolArray
+from tlac.types import BoolArray, Int64Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +100,7 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(value) for value in multipletests(list(p_values), method="holm")[1])
 
 
-def kappa(first: NDArray[np.int64], second: NDArray[np.int64]) -> float | None:
+def kappa(first: Int64Array, second: Int64Array) -> float | None:
     """Cohen's kappa of two (n,) choices, in [-1, 1]; None where both always chose one and the same class."""
     if not len(first) or len(np.union1d(first, second)) < 2:
         # agreement by chance is already complete: 0 divided by 0
@@ -110,8 +108,3 @@ def kappa(first: NDArray[np.int64], second: NDArray[np.int64]) -> float | None:
     from sklearn.metrics import cohen_kappa_score
 
     return float(cohen_kappa_score(first, second))
-
-
-def cost_per_correct(cost_usd: float | None, correct: int) -> float | None:
-    """USD for each right answer; None where the cost is not known or no answer is right."""
-    return cost_usd / correct if cost_usd is not None and correct else None

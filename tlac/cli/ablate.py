@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from tlac.cli.options import check_template, json_option, open_store, print_json
 from tlac.errors import IncompleteRunError
 
 if TYPE_CHECKING:
-    from tlac.analysis.ablation import Effect, Levels
+    from tlac.analysis.ablation import Effect
     from tlac.cli.progress import LiveView
     from tlac.evaluation.run_config import RunConfig
     from tlac.evaluation.runner import Runner
@@ -84,9 +85,13 @@ def _specs(given: dict[str, Any]) -> list[RunConfig]:
 
     backend = load_backend(given["backend"])
     config = load_dataset_config(given["dataset"], given["root"])
-    dataset, levels = open_dataset(config), _levels(given)
-    for method in levels.methods:
+    dataset = open_dataset(config)
+    for method in given["methods"]:
         open_method(method)
+    # what needs new answers varies slowest
+    asked = product(*map(dict.fromkeys, (given["prompts"], given["methods"], (None, *given["orders"]))))
+    scored = map(dict.fromkeys, (given["encoders"], map(check_template, given["templates"]), given["matchings"]))
+    cells = product(asked, product(*scored))
     return [
         RunConfig(
             backend,
@@ -102,21 +107,8 @@ def _specs(given: dict[str, Any]) -> list[RunConfig]:
             order,
             aliases=config.spec.aliases,
         )
-        for prompts, encoder, template, matching, method, order in levels.cells
+        for (prompts, method, order), (encoder, template, matching) in cells
     ]
-
-
-def _levels(given: dict[str, Any]) -> Levels:
-    from tlac.analysis.ablation import Levels
-
-    return Levels(
-        given["prompts"],
-        given["encoders"],
-        tuple(map(check_template, given["templates"])),
-        given["matchings"],
-        given["methods"],
-        (None, *given["orders"]),
-    )
 
 
 def _run(runner: Runner, spec: RunConfig, out: Path, view: LiveView | None) -> Run:

@@ -1,12 +1,11 @@
-"""`tlac compare`: runs on the samples that they share."""
+"""`tlac compare`, `leaderboard`, `frontier` and `recommend`: finished runs beside each other."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, fields
-from itertools import compress
+from itertools import combinations, compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,7 @@ from tlac.cli.options import json_option, print_json
 from tlac.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from tlac.analysis.compare import Comparison, Pairing, Standing
-    from tlac.analysis.leaderboard import Entry
+    from tlac.analysis.compare import PairTest
     from tlac.analysis.pareto import Point
     from tlac.results.record import Run
 
@@ -26,11 +24,11 @@ if TYPE_CHECKING:
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @json_option
 def compare(runs: tuple[Path, ...], as_json: bool) -> None:
-    """Compare runs on the samples that all of them share.
+    """Compare runs pair by pair on the samples that both have.
 
     Every pair with the difference of their accuracies and its 95 % interval, McNemar's exact test with Holm's
     correction for several pairs, Cohen's kappa, and how many samples only one of the two got right; --json
-    lists them. Samples whose call failed in a run are left out.
+    lists them. Samples whose call failed in one of the two are left out.
 
     \b
     Examples:
@@ -40,83 +38,90 @@ def compare(runs: tuple[Path, ...], as_json: bool) -> None:
     from tlac.analysis.compare import compare as compare_runs
     from tlac.results.folder import read_run
 
-    found = compare_runs([read_run(folder) for folder in runs])
+    read = [read_run(folder) for folder in runs]
+    tests = compare_runs(read)
     if as_json:
-        print_json(_document(found))
+        print_json({"runs": [_run_document(run) for run in read], "pairs": [_document(test, read) for test in tests]})
     else:
-        _print(found)
+        _print(read, tests)
 
 
-def _document(found: Comparison) -> dict[str, Any]:
+def _run_document(run: Run) -> dict[str, Any]:
+    from tlac.analysis.leaderboard import cost_per_correct_usd
+
+    record, metrics = run.record, run.metrics
     return {
-        "n": found.n,
-        "left_out": found.left_out,
-        "failed": found.failed,
-        "runs": [_standing_document(one) for one in found.standings],
-        "pairs": [_pairing_document(one, found) for one in found.pairings],
-    }
-
-
-def _standing_document(standing: Standing) -> dict[str, Any]:
-    record = standing.run.record
-    return {
-        "run": str(standing.run.folder),
+        "run": str(run.folder),
         "backend": record.backend,
         "method": record.method,
         "complete": record.is_complete,
-        "correct": standing.correct,
-        "accuracy": standing.accuracy,
-        "accuracy_ci95": standing.accuracy_ci95,
-        "cost_per_correct_usd": standing.cost_per_correct_usd,
+        "n": metrics.n,
+        "accuracy": metrics.accuracy,
+        "accuracy_ci95": metrics.accuracy_ci95,
+        "cost_per_correct_usd": cost_per_correct_usd(run),
     }
 
 
-def _pairing_document(pairing: Pairing, found: Comparison) -> dict[str, Any]:
+def _document(test: PairTest, runs: Sequence[Run]) -> dict[str, Any]:
     return {
-        "first": str(found.standings[pairing.first].run.folder),
-        "second": str(found.standings[pairing.second].run.folder),
-        "difference": pairing.difference.value,
-        "difference_ci95": (pairing.difference.low, pairing.difference.high),
-        "p": pairing.p,
-        "p_holm": pairing.p_holm,
-        "kappa": pairing.kappa,
-        "both": pairing.paired.both,
-        "neither": pairing.paired.neither,
-        "only_first": pairing.only_first,
-        "only_second": pairing.only_second,
+        "first": str(runs[test.first].folder),
+        "second": str(runs[test.second].folder),
+        "n": test.counts.n,
+        "left_out": test.left_out,
+        "failed": test.failed,
+        "difference": test.difference.value,
+        "difference_ci95": (test.difference.low, test.difference.high),
+        "p": test.p,
+        "p_holm": test.p_holm,
+        "kappa": test.kappa,
+        "both": test.counts.both,
+        "neither": test.counts.neither,
+        "only_first": test.only_first,
+        "only_second": test.only_second,
     }
 
 
-def _print(found: Comparison) -> None:
+def _print(runs: Sequence[Run], tests: Sequence[PairTest]) -> None:
     from rich.console import Console
 
+    from tlac.analysis.leaderboard import cost_per_correct_usd
     from tlac.cli.tables import make_table, percent
+    from tlac.runtime.formatting import dollars, interval
 
     console = Console()
-    table = make_table(("", "run"), ("top-1", "95 % CI", "USD/right"))
-    for place, one in enumerate(found.standings):
-        low, high = one.accuracy_ci95
-        cost = "?" if one.cost_per_correct_usd is None else f"{one.cost_per_correct_usd:.6f}"
-        name = one.run.record.run + ("" if one.run.record.is_complete else " (incomplete)")
-        table.add_row(_letter(place), name, percent(one.accuracy), f"{100 * low:.1f}-{100 * high:.1f}", cost)
+    table = make_table(("", "run"), ("n", "top-1", "95 % CI", "$/correct"))
+    for place, run in enumerate(runs):
+        metrics = run.metrics
+        name = run.record.run + ("" if run.record.is_complete else " (incomplete)")
+        ci95 = interval(metrics.accuracy_ci95, dash="-")
+        cost = dollars(cost_per_correct_usd(run))
+        table.add_row(_letter(place), name, f"{metrics.n}", percent(metrics.accuracy), ci95, cost)
     console.print(table)
-    table = make_table(("pair",), ("points", "95 % CI", "p", "p (Holm)", "kappa", "both", "1st", "2nd", "none"))
-    for pairing in found.pairings:
-        difference, paired = pairing.difference, pairing.paired
+    table = make_table(("pair",), ("n", "points", "95 % CI", "p", "p (Holm)", "kappa", "both", "1st", "2nd", "none"))
+    for test in tests:
+        difference, counts = test.difference, test.counts
         table.add_row(
-            f"{_letter(pairing.first)} - {_letter(pairing.second)}",
+            f"{_letter(test.first)} - {_letter(test.second)}",
+            f"{counts.n}",
             f"{100 * difference.value:+.1f}",
             f"{100 * difference.low:+.1f} {100 * difference.high:+.1f}",
-            _p(pairing.p),
-            _p(pairing.p_holm),
-            "-" if pairing.kappa is None else f"{pairing.kappa:.3f}",
-            *(str(count) for count in (paired.both, paired.only_first, paired.only_second, paired.neither)),
+            _p(test.p),
+            _p(test.p_holm),
+            "-" if test.kappa is None else f"{test.kappa:.3f}",
+            *(str(count) for count in (counts.both, counts.only_first, counts.only_second, counts.neither)),
         )
     console.print()
     console.print(table)
-    left = f"; {found.left_out} samples are not in all runs" if found.left_out else ""
-    failed = f"; {found.failed} left out, whose call failed in a run" if found.failed else ""
-    click.echo(f"{found.n} shared samples{left}{failed}; p of McNemar's exact test, interval of Newcombe")
+    tested = {(test.first, test.second) for test in tests}
+    for pair in combinations(range(len(runs)), 2):
+        if pair not in tested:
+            click.echo(f"{_letter(pair[0])} - {_letter(pair[1])}: not tested, they share no labelled sample")
+    for test in tests:
+        notes = [f"{test.left_out} samples are in one run only"] if test.left_out else []
+        notes += [f"{test.failed} have a failed call and are left out"] if test.failed else []
+        if notes:
+            click.echo(f"{_letter(test.first)} - {_letter(test.second)}: {', '.join(notes)}")
+    click.echo("n samples that both share; p of McNemar's exact test, interval of Newcombe")
 
 
 def _letter(place: int) -> str:
@@ -217,10 +222,11 @@ def _dataset(points: Sequence[Point]) -> str:
 
 
 def _describe(point: Point, images: int) -> str:
-    low, high = point.accuracy_ci95
+    from tlac.runtime.formatting import interval, percent
+
     cost = (point.cost_per_1000_usd or 0.0) * images / 1000
-    interval = f"95 % CI {100 * low:.1f}-{100 * high:.1f}"
-    return f"{point.name}: {100 * point.accuracy:.1f} % ({interval}), ${cost:,.2f} for {images:,} images"
+    ci95 = f"95 % CI {interval(point.run.metrics.accuracy_ci95, dash='-')}"
+    return f"{point.name}: {percent(point.accuracy)} % ({ci95}), ${cost:,.2f} for {images:,} images"
 
 
 def _frontier_document(point: Point) -> dict[str, Any]:
@@ -236,7 +242,7 @@ def _frontier_document(point: Point) -> dict[str, Any]:
         "prompts": record.prompts,
         "n": point.run.metrics.n,
         "accuracy": point.accuracy,
-        "accuracy_ci95": point.accuracy_ci95,
+        "accuracy_ci95": point.run.metrics.accuracy_ci95,
         "cost_per_1000_usd": point.cost_per_1000_usd,
         "dominated": point.is_dominated,
     }
@@ -247,19 +253,18 @@ def _print_frontier(points: Sequence[Point]) -> None:
 
     from tlac.analysis.suite_table import describe_part
     from tlac.cli.tables import make_table
+    from tlac.runtime.formatting import dollars, interval, percent
 
     record = points[0].run.record
-    table = make_table(("backend", "method", "encoder"), ("top-1", "95 % CI", "USD/1,000", ""))
+    table = make_table(("backend", "method", "encoder"), ("top-1", "95 % CI", "per 1,000", ""))
     for point in points:
-        low, high = point.accuracy_ci95
-        cost = point.cost_per_1000_usd
         table.add_row(
             point.run.record.backend,
             point.run.record.method,
             point.run.record.encoder,
-            f"{100 * point.accuracy:.1f}",
-            f"{100 * low:.0f}-{100 * high:.0f}",
-            "?" if cost is None else f"{cost:.4f}",
+            percent(point.accuracy),
+            interval(point.run.metrics.accuracy_ci95, 0, "-"),
+            dollars(point.cost_per_1000_usd),
             "dominated" if point.is_dominated else "",
             style="bright_black" if point.is_dominated else None,
         )
@@ -268,7 +273,7 @@ def _print_frontier(points: Sequence[Point]) -> None:
 
 
 _WORDS = ("rank", "dataset", "protocol", "backend", "method", "matching", "encoder")
-_NUMBERS = ("n", "top-1", "95 % CI", "cover", "USD/right")
+_NUMBERS = ("n", "top-1", "95 % CI", "cover", "$/correct")
 # within 80 columns there is no room for these, unless they tell the runs of a dataset apart
 _SETTINGS = ("protocol", "matching", "encoder")
 
@@ -307,7 +312,7 @@ def leaderboard(folder: Path, form: str) -> None:
         raise InputError(f"{folder}: no run in it; `tlac bench` writes them there with --out {folder}")
     entries = rank_runs(runs)
     if form == "json":
-        print_json({"entries": [asdict(entry) for entry in entries]})
+        print_json({"entries": entries})
     elif form == "csv":
         click.echo(_csv(entries), nl=False)
     elif form == "markdown":
@@ -316,29 +321,29 @@ def leaderboard(folder: Path, form: str) -> None:
         _print_leaderboard(entries)
 
 
-def _row(entry: Entry) -> tuple[str, ...]:
+def _row(entry: dict[str, Any]) -> tuple[str, ...]:
     from tlac.analysis.suite_table import describe_part
     from tlac.cli.tables import percent
+    from tlac.runtime.formatting import dollars, interval
 
-    interval = entry.accuracy_ci95
-    drawn = "" if entry.drawn == "all" else f", {entry.drawn}"
+    drawn = "" if entry["drawn"] == "all" else f", {entry['drawn']}"
     return (
-        "-" if entry.rank is None else str(entry.rank),
-        describe_part(entry.dataset, entry.split) + drawn,
-        entry.protocol,
-        entry.backend + ("" if entry.is_complete else " (incomplete)"),
-        entry.method,
-        entry.matching,
-        entry.encoder,
-        str(entry.n),
-        percent(entry.accuracy),
-        f"{100 * interval[0]:.1f}-{100 * interval[1]:.1f}" if interval else "-",
-        percent(entry.coverage),
-        "?" if entry.cost_per_correct_usd is None else f"{entry.cost_per_correct_usd:.6f}",
+        "-" if entry["rank"] is None else str(entry["rank"]),
+        describe_part(entry["dataset"], entry["split"]) + drawn,
+        entry["protocol"],
+        entry["backend"] + ("" if entry["complete"] else " (incomplete)"),
+        entry["method"],
+        entry["matching"],
+        entry["encoder"],
+        str(entry["n"]),
+        percent(entry["accuracy"]),
+        interval(entry["accuracy_ci95"], dash="-"),
+        percent(entry["coverage"]),
+        dollars(entry["cost_per_correct_usd"]),
     )
 
 
-def _print_leaderboard(entries: list[Entry]) -> None:
+def _print_leaderboard(entries: list[dict[str, Any]]) -> None:
     from rich.console import Console
 
     from tlac.cli.tables import make_table
@@ -350,35 +355,28 @@ def _print_leaderboard(entries: list[Entry]) -> None:
     Console().print(table)
 
 
-def _is_telling(setting: str, entries: Sequence[Entry]) -> bool:
+def _is_telling(setting: str, entries: Sequence[dict[str, Any]]) -> bool:
     """Whether runs on one dataset differ in it."""
-    parts = {(entry.dataset, entry.split) for entry in entries}
-    return len({(entry.dataset, entry.split, getattr(entry, setting)) for entry in entries}) > len(parts)
+    parts = {(entry["dataset"], entry["split"]) for entry in entries}
+    return len({(entry["dataset"], entry["split"], entry[setting]) for entry in entries}) > len(parts)
 
 
-def _markdown(entries: list[Entry]) -> str:
+def _markdown(entries: list[dict[str, Any]]) -> str:
+    from tlac.runtime.formatting import escape_markdown
+
     rule = ["---"] * len(_WORDS) + ["--:"] * len(_NUMBERS)
     lines = [f"| {' | '.join((*_WORDS, *_NUMBERS))} |", f"|{'|'.join(rule)}|"]
-    lines += [f"| {' | '.join(map(_escape, _row(entry)))} |" for entry in entries]
+    lines += [f"| {' | '.join(map(escape_markdown, _row(entry)))} |" for entry in entries]
     return "\n".join(lines) + "\n"
 
 
-def _escape(text: str) -> str:
-    """A cell's text: names come from files that anybody may have written."""
-    one_line = " ".join(text.split())
-    return "".join(f"\\{letter}" if letter in "\\|`*_<>[]#" else letter for letter in one_line)
-
-
-def _csv(entries: list[Entry]) -> str:
-    from tlac.analysis.leaderboard import Entry
-
-    names = [field.name for field in fields(Entry)]
+def _csv(entries: list[dict[str, Any]]) -> str:
+    names = [name for name in entries[0] if name != "accuracy_ci95"]
     written = io.StringIO()
     writer = csv.writer(written, lineterminator="\n")
-    writer.writerow(["accuracy_low", "accuracy_high", *(name for name in names if name != "accuracy_ci95")])
+    writer.writerow(["accuracy_low", "accuracy_high", *names])
     for entry in entries:
-        low, high = entry.accuracy_ci95 or ("", "")
-        writer.writerow([low, high, *(_cell(getattr(entry, name)) for name in names if name != "accuracy_ci95")])
+        writer.writerow([*(entry["accuracy_ci95"] or ("", "")), *(_cell(entry[name]) for name in names)])
     return written.getvalue()
 
 

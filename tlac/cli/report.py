@@ -56,15 +56,14 @@ def report(runs: tuple[Path, ...], output: Path | None, figures: Path | None) ->
 
 
 def _write_page(runs: Sequence[ReportedRun], path: Path, own_folder: Path | None) -> None:
-    from tlac.report.comparison import all_thumbnails
-    from tlac.report.comparison_page import render_comparison
+    from tlac.report.comparison import all_thumbnails, render_comparison
     from tlac.report.files import write_page
     from tlac.report.run_page import render_run
     from tlac.results.folder import FOLDER
 
     images = FOLDER if own_folder is not None and path.parent.resolve() == own_folder else f"{path.stem}-images"
-    page = render_run(runs[0], images) if len(runs) == 1 else render_comparison(runs, images)
-    write_page(page, path, all_thumbnails(runs))
+    html, beside = render_run(runs[0], images) if len(runs) == 1 else render_comparison(runs, images)
+    write_page(html, beside, path, all_thumbnails(runs))
 
 
 def _write_figures(runs: Sequence[ReportedRun], folder: Path) -> list[Path]:

@@ -30,7 +30,7 @@ from tlac.interfaces import LMM
 from tlac.lmms.middleware.cache import OfflineLMM, StoredLMM
 from tlac.lmms.middleware.stack import CallPolicy, build_stack
 from tlac.methods.base import BoundLMM, ImageMethod, Method, NearestClassFinder, TwoStagePrompter
-from tlac.results.calls import FILE_NAME, SampleCalls, encode_calls, facts_of
+from tlac.results.calls import FILE_NAME, encode_calls, facts_of
 from tlac.results.folder import Attachment, begin_run, free_name, name_run
 from tlac.results.record import OrderTrials, Run, RunRecord, ShortlistRecall
 from tlac.runtime import aio
@@ -40,7 +40,7 @@ from tlac.scoring.clip_zero_shot import ImageScorer
 from tlac.scoring.confidence import abstain, require_encoder
 from tlac.scoring.metrics import Metrics, measure
 from tlac.scoring.scorer import Scored, Scorer
-from tlac.types import Outcome, Prediction, Transcript
+from tlac.types import Outcome, Transcript
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +127,6 @@ class Runner:
         else:
             result = self._ask(spec, method, progress)
         predictions = abstain(result.scored.predictions, spec.abstain_below, spec.calibration)
-        if with_report:
-            # the page shows all of them, in many ways
-            predictions = tuple(predictions)
         with begin_run(out) as run:
             metrics = measure(run.keep(predictions))
             record = replace(
@@ -140,9 +137,14 @@ class Runner:
             )
             transcripts = result.buffer.transcripts
             attachments: dict[str, Attachment] = {FILE_NAME: encode_calls(facts_of(transcripts))} if transcripts else {}
-            if with_report:
-                attachments |= _report_files(spec, record, predictions, metrics, tuple(facts_of(transcripts)))
-            return run.finish(record, metrics, attachments)
+            finished = run.finish(record, metrics, attachments)
+        if with_report:
+            # here, not above: a run without a report does without jinja2
+            from tlac.report.files import write_report
+
+            # --limit has drawn the samples already; a dataset is read once more for its thumbnails
+            write_report(finished, choose_samples(spec.dataset, spec.limit, spec.seed))
+        return finished
 
     def _record(self, spec: RunConfig, result: _Result, metrics: Metrics) -> RunRecord:
         """The run's record, without its name and times."""
@@ -277,19 +279,3 @@ def _try_orders(
             # their first stage is counted already
             buffer.ledger.add(replace(transcript, stage1=None).turns)
     return compare_orders(scored.predictions, trials) if trials and trials[0] else None
-
-
-def _report_files(
-    spec: RunConfig,
-    record: RunRecord,
-    predictions: Sequence[Prediction],
-    metrics: Metrics,
-    calls: Sequence[SampleCalls],
-) -> dict[str, bytes]:
-    # here, not above: a run without a report does without jinja2
-    from tlac.report.files import report_files
-    from tlac.report.run_page import ReportedRun
-
-    reported = ReportedRun(record, predictions, metrics, calls, prompts=spec.prompts if calls else None)
-    # --limit has drawn the samples already; a dataset is read once more for its thumbnails
-    return report_files(reported, choose_samples(spec.dataset, spec.limit, spec.seed))

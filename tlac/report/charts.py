@@ -1,4 +1,4 @@
-"""The numbers behind the charts: accuracy by certainty, risk against coverage, distributions.
+"""The numbers behind the charts: accuracy by certainty, risk against coverage, distributions, confusions.
 
 Pure functions of predictions and calls; the page and the figures for papers draw the same ones.
 """
@@ -14,20 +14,20 @@ import numpy as np
 
 from tlac.results.calls import SampleCalls
 from tlac.scoring.confidence import confidence_of, risk_coverage
-from tlac.scoring.metrics import wilson_interval
+from tlac.scoring.metrics import Confusion, wilson_interval
 from tlac.types import Prediction
 
+# what says how certain a prediction is; only a confidence is a probability
+MEASURES = ("score", "margin", "confidence")
 _MOST_POINTS = 200
 _MOST_BINS = 40
-
-
-# what says how sure a prediction is; only a confidence is a probability
-MEASURES = ("score", "margin", "confidence")
+_MOST_PAIRS = 200
+_MOST_CLASSES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Samples with values from `low` to `high`: their mean value, and the share of the `n` that is right."""
+    """Samples with values from `low` to `high`: their mean value, and the accuracy over the `n` of them."""
 
     low: float
     high: float
@@ -38,16 +38,8 @@ class Bin:
 
 
 @dataclass(frozen=True, slots=True)
-class Reliability:
-    """Accuracy by the value of one measure."""
-
-    by: str
-    bins: tuple[Bin, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class RiskCurve:
-    """The share of wrong ones among the `coverage` share of samples that are most certain by the measure `by`.
+    """The risk-coverage curve of a measure: the error rate among the `coverage` share of most certain samples.
 
     `area` is the mean risk along the curve.
     """
@@ -71,8 +63,24 @@ class Histogram:
     p95: float
 
 
-def reliability(predictions: Sequence[Prediction], by: str, bins: int = 10) -> Reliability | None:
-    """Accuracy by a measure, in at most about `bins` bins of equal size; None where no sample has a value.
+@dataclass(frozen=True, slots=True)
+class ConfusionMatrix:
+    """`cells[row][column]` counts samples of `classes[row]` that were predicted as `classes[column]`; `others` and
+    `unanswered` count, by row, those predicted as other classes and those without an answer.
+
+    `wrong_pairs` counts all distinct pairs, of which `pairs` are the most frequent.
+    """
+
+    pairs: tuple[Confusion, ...]
+    wrong_pairs: int
+    classes: tuple[int, ...]
+    cells: tuple[tuple[int, ...], ...]
+    others: tuple[int, ...]
+    unanswered: tuple[int, ...]
+
+
+def reliability(predictions: Sequence[Prediction], by: str, bins: int = 10) -> tuple[Bin, ...]:
+    """Accuracy by a measure, in at most about `bins` bins of equal size; empty where no sample has a value.
 
     No bin is made smaller than five samples, but what is left over may be one.
     """
@@ -90,9 +98,13 @@ def reliability(predictions: Sequence[Prediction], by: str, bins: int = 10) -> R
         if len(part) >= size:
             found.append(_bin(part))
             part = []
-    if part:
-        found.append(_bin(part))
-    return Reliability(by, tuple(found)) if found else None
+    return (*found, _bin(part)) if part else tuple(found)
+
+
+def _bin(part: Sequence[tuple[float, bool]]) -> Bin:
+    correct = sum(is_correct for _, is_correct in part)
+    mean = sum(value for value, _ in part) / len(part)
+    return Bin(part[0][0], part[-1][0], mean, len(part), correct / len(part), wilson_interval(correct, len(part)))
 
 
 def risk_curve(predictions: Sequence[Prediction], by: str) -> RiskCurve | None:
@@ -109,24 +121,22 @@ def risk_curve(predictions: Sequence[Prediction], by: str) -> RiskCurve | None:
     steps = np.diff([0.0, *(point.coverage for point in points)])
     area = float(np.sum(steps * [point.risk for point in points]))
     kept = np.unique(np.linspace(0, len(points) - 1, min(_MOST_POINTS, len(points))).round().astype(int))
-    shown = [points[place] for place in kept.tolist()]
-    coverage = tuple(round(point.coverage * answered, 6) for point in shown)
-    return RiskCurve(by, coverage, tuple(point.risk for point in shown), area)
+    drawn = [points[place] for place in kept.tolist()]
+    coverage = tuple(round(point.coverage * answered, 6) for point in drawn)
+    return RiskCurve(by, coverage, tuple(point.risk for point in drawn), area)
 
 
 def _ranked(predictions: Sequence[Prediction], by: str) -> list[tuple[float, bool]]:
-    """The measure and whether it is right, of labelled samples with a class."""
+    """The measure and whether it is correct, of labelled samples with a class."""
     found = []
     for prediction in predictions:
-        value = sureness(prediction) if by == "confidence" else getattr(prediction, by)
+        value = getattr(prediction, by)
+        if value is None and by == "confidence":
+            # without a calibration, the agreement of its signals
+            value = confidence_of(prediction)
         if value is not None and prediction.label is not None and prediction.predicted is not None:
             found.append((value, prediction.predicted == prediction.label))
     return found
-
-
-def sureness(prediction: Prediction) -> float | None:
-    """A prediction's confidence in [0, 1]: the calibrated one it has, else the agreement of its witnesses."""
-    return prediction.confidence if prediction.confidence is not None else confidence_of(prediction)
 
 
 def call_histograms(calls: Sequence[SampleCalls]) -> tuple[Histogram, ...]:
@@ -136,15 +146,8 @@ def call_histograms(calls: Sequence[SampleCalls]) -> tuple[Histogram, ...]:
     for name, unit, word in (("latency_s", "s", "latency"), ("cost_usd", "USD", "cost")):
         for stage, title in (("stage1", "stage 1"), ("stage2", "stage 2")):
             values = [getattr(facts, name) for facts in answers.values() if facts.stage == stage]
-            made = _histogram(f"{title}: {word} of a call", unit, values)
-            found += [made] if made is not None else []
-    return tuple(found)
-
-
-def _bin(part: Sequence[tuple[float, bool]]) -> Bin:
-    right = sum(is_right for _, is_right in part)
-    mean = sum(score for score, _ in part) / len(part)
-    return Bin(part[0][0], part[-1][0], mean, len(part), right / len(part), wilson_interval(right, len(part)))
+            found.append(_histogram(f"{title}: {word} of a call", unit, values))
+    return tuple(made for made in found if made is not None)
 
 
 def _histogram(title: str, unit: str, values: Iterable[float | None]) -> Histogram | None:
@@ -153,52 +156,21 @@ def _histogram(title: str, unit: str, values: Iterable[float | None]) -> Histogr
         return None
     # the slowest few calls would squeeze all others into one bar
     top = max(float(np.quantile(known, 0.99)), float(known.min()) * 1.001)
-    shown = np.minimum(known, top)
     bins = min(_MOST_BINS, max(5, round(float(np.sqrt(len(known))))))
-    counts, edges = np.histogram(shown, bins=bins)
+    counts, edges = np.histogram(np.minimum(known, top), bins=bins)
     return Histogram(
         title,
         unit,
-        tuple(float(edge) for edge in edges),
-        tuple(int(count) for count in counts),
+        tuple(edges.tolist()),
+        tuple(counts.tolist()),
         len(known),
         float(np.median(known)),
         float(np.quantile(known, 0.95)),
     )
 
 
-_MOST_PAIRS = 200
-_MOST_CLASSES = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """`count` samples of class `truth` that were taken for `predicted`, of `n` samples of that class."""
-
-    truth: int
-    predicted: int
-    count: int
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
-class ConfusionMatrix:
-    """`cells[row][column]` counts samples of `classes[row]` that were taken for `classes[column]`; `others` and
-    `unanswered` count, by row, those taken for other classes and those without an answer.
-
-    `wrong_pairs` counts all distinct pairs, of which `pairs` are the most frequent.
-    """
-
-    pairs: tuple[Pair, ...]
-    wrong_pairs: int
-    classes: tuple[int, ...]
-    cells: tuple[tuple[int, ...], ...]
-    others: tuple[int, ...]
-    unanswered: tuple[int, ...]
-
-
 def confuse(predictions: Sequence[Prediction]) -> ConfusionMatrix:
-    """The confusions among labelled predictions."""
+    """The confusions among labelled predictions, the most frequent first."""
     counts = Counter(
         (prediction.label, prediction.predicted) for prediction in predictions if prediction.label is not None
     )
@@ -206,30 +178,23 @@ def confuse(predictions: Sequence[Prediction]) -> ConfusionMatrix:
     for (label, _), count in counts.items():
         support[label] += count
     wrong = [
-        Pair(label, predicted, count, support[label])
+        Confusion(label, predicted, count)
         for (label, predicted), count in counts.items()
         if predicted is not None and predicted != label
     ]
-    wrong.sort(key=lambda pair: (-pair.count, -pair.count / pair.n, pair.truth, pair.predicted))
+    wrong.sort(key=lambda pair: (-pair.n, -pair.n / support[pair.label], pair.label, pair.predicted))
     classes = _involved(wrong)
-    rows = [[counts[row, column] for column in classes] for row in classes]
-    unanswered = [counts[row, None] for row in classes]
+    rows = [tuple(counts[row, column] for column in classes) for row in classes]
+    unanswered = tuple(counts[row, None] for row in classes)
     others = [support[row] - sum(cells) - none for row, cells, none in zip(classes, rows, unanswered, strict=True)]
-    return ConfusionMatrix(
-        tuple(wrong[:_MOST_PAIRS]),
-        len(wrong),
-        classes,
-        tuple(tuple(cells) for cells in rows),
-        tuple(others),
-        tuple(unanswered),
-    )
+    return ConfusionMatrix(tuple(wrong[:_MOST_PAIRS]), len(wrong), classes, tuple(rows), tuple(others), unanswered)
 
 
-def _involved(pairs: Sequence[Pair]) -> tuple[int, ...]:
+def _involved(pairs: Sequence[Confusion]) -> tuple[int, ...]:
     """Classes of the most frequent pairs, pair by pair, those that are confused side by side."""
     found: dict[int, None] = {}
     for pair in pairs:
-        added = [index for index in (pair.truth, pair.predicted) if index not in found]
+        added = [index for index in (pair.label, pair.predicted) if index not in found]
         if len(found) + len(added) > _MOST_CLASSES:
             break
         found.update(dict.fromkeys(added))

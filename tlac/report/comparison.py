@@ -1,75 +1,68 @@
-"""What a comparison shows: the matrix of accuracies, paired tests, cost against accuracy, disagreements.
-
-Pure functions of a grid of runs. Does not know HTML.
-"""
+"""The page of several runs: accuracies with published rows, paired tests, cost, and what the runs disagree on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tlac.analysis.compare import Pairing, compare
-from tlac.analysis.statistics import holm
-from tlac.errors import InputError
-from tlac.report.page import LONGEST_NAME, cut
-from tlac.report.run_page import ReportedRun
+from tlac.analysis.compare import PairTest, correct, pair_tests
+from tlac.analysis.pareto import Point, mark_dominated
+from tlac.analysis.suite_table import describe_part
+from tlac.config.files import list_names
+from tlac.config.suites import Published, load_published
+from tlac.report.page import LONGEST_NAME, cut, render_page
+from tlac.report.run_page import ReportedRun, describe_run
 from tlac.report.samples import PageImages, TextTable, place_images
-from tlac.results.record import Run, RunRecord
+from tlac.results.record import RunRecord
 from tlac.types import Prediction
 
-# what tells competitors apart beside backend and method, where it differs between the runs at hand
+# what tells configurations apart beside backend and method, where it differs between the runs at hand
 _SETTINGS = ("stage2_backend", "encoder", "matching", "template", "prompts", "shuffle_classes")
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A dataset as it was run: runs with another split, protocol or class list are another column."""
-
-    dataset: str
-    split: str
-    protocol: str
-    classes: tuple[str, ...]
+# a difference is significant where its corrected p-value is below this
+SIGNIFICANCE = 0.05
+_MOST_DISAGREEMENTS = 4_000
+_SCRIPTS = ("core.js", "tables.js", "charts.js", "cards.js", "compare_charts.js", "compare.js")
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """`runs[contender][column]`: the latest run of each contender on each dataset, None where there is none.
+    """`runs[row][column]`: the latest run of each configuration on each dataset, None where there is none.
 
-    `contenders` are their names; `superseded` counts older runs that are left out.
+    `configurations` are the rows' names; `datasets` are the record of one run of each column: runs with another
+    split, protocol or class list are another column. `superseded` counts older runs that are left out.
     """
 
-    contenders: tuple[str, ...]
-    columns: tuple[Column, ...]
+    configurations: tuple[str, ...]
+    datasets: tuple[RunRecord, ...]
     runs: tuple[tuple[ReportedRun | None, ...], ...]
     superseded: int
 
+    def column(self, column: int) -> dict[int, ReportedRun]:
+        """The runs on one dataset by row."""
+        return {row: run for row, runs in enumerate(self.runs) if (run := runs[column]) is not None}
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """The datasets and their splits, as results name them."""
+        return tuple(describe_part(record.dataset, record.split) for record in self.datasets)
+
 
 def arrange(runs: Sequence[ReportedRun]) -> Grid:
-    """The grid of these runs: contenders and datasets in the order in which they come."""
+    """The grid of these runs: configurations and datasets in the order in which they come."""
     varying = [name for name in _SETTINGS if len({_setting(run.record, name) for run in runs}) > 1]
-    found: dict[tuple[str, Column], ReportedRun] = {}
-    contenders: dict[str, None] = {}
-    columns: dict[Column, None] = {}
+    found: dict[tuple[str, object], ReportedRun] = {}
     for run in sorted(runs, key=lambda run: run.record.created_at):
-        found[_contender(run.record, varying), _column(run.record)] = run
-    for run in runs:
-        contenders.setdefault(_contender(run.record, varying))
-        columns.setdefault(_column(run.record))
-    rows = tuple(tuple(found.get((name, column)) for column in columns) for name in contenders)
-    return Grid(tuple(contenders), tuple(columns), rows, len(runs) - len(found))
+        found[_configuration(run.record, varying), _dataset(run.record)] = run
+    names = dict.fromkeys(_configuration(run.record, varying) for run in runs)
+    datasets = {_dataset(run.record): run.record for run in reversed(runs)}
+    ordered = list(dict.fromkeys(_dataset(run.record) for run in runs))
+    rows = tuple(tuple(found.get((name, dataset)) for dataset in ordered) for name in names)
+    return Grid(tuple(names), tuple(datasets[dataset] for dataset in ordered), rows, len(runs) - len(found))
 
 
-def align(runs: Sequence[ReportedRun]) -> Iterator[tuple[Prediction, ...]]:
-    """The predictions of all runs about each sample that they share, in the first run's order."""
-    keyed = [{(one.sample, one.image_sha256, one.label): one for one in run.predictions} for run in runs]
-    for key in keyed[0]:
-        if all(key in others for others in keyed[1:]):
-            yield tuple(others[key] for others in keyed)
-
-
-def _column(record: RunRecord) -> Column:
-    return Column(record.dataset, record.split, record.protocol, record.classes)
+def _dataset(record: RunRecord) -> object:
+    return record.dataset, record.split, record.protocol, record.classes
 
 
 def _setting(record: RunRecord, name: str) -> str:
@@ -79,180 +72,175 @@ def _setting(record: RunRecord, name: str) -> str:
     return "" if value is None else str(value)
 
 
-def _contender(record: RunRecord, varying: Sequence[str]) -> str:
+def _configuration(record: RunRecord, varying: Sequence[str]) -> str:
     settings = [_setting(record, name) for name in varying]
     return ", ".join([record.backend, record.method, *(value for value in settings if value)])
 
 
-# a difference counts as told where its corrected p-value is below this
-SIGNIFICANCE = 0.05
-_MOST_DISAGREEMENTS = 4_000
+def compare_columns(grid: Grid) -> dict[int, list[PairTest]]:
+    """The tests of every pair of rows on every dataset that both ran on, corrected for all of them, by column.
+
+    Each pair is tested on the samples that its two runs share. `first` and `second` are the grid's rows.
+    """
+    found: list[tuple[int, PairTest]] = []
+    for column in range(len(grid.datasets)):
+        runs = grid.column(column)
+        rows = list(runs)
+        found += [
+            (column, replace(test, first=rows[test.first], second=rows[test.second]))
+            for test in pair_tests(list(runs.values()))
+        ]
+    tests: dict[int, list[PairTest]] = {}
+    for (column, _), test in zip(found, correct([test for _, test in found]), strict=True):
+        tests.setdefault(column, []).append(test)
+    return tests
 
 
-@dataclass(frozen=True, slots=True)
-class PairTest:
-    """Two contenders on one dataset, by their places in the grid: `difference` is the first's accuracy less the
-    second's on the `n` samples that all runs of the column share, with its 95 % interval; `p` is McNemar's exact
-    p-value, corrected by Holm for all pairs of the report; `kappa` is the agreement of what they predicted."""
+def mark_cells(grid: Grid, tests: Mapping[int, Sequence[PairTest]]) -> dict[tuple[int, int], str]:
+    """How the cells with an accuracy stand in their column, by row and column.
 
-    first: int
-    second: int
-    column: int
-    n: int
-    difference: float
-    low: float
-    high: float
-    p: float
-    kappa: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class CellMark:
-    """How a cell stands in its column: `is_best` where the tests tell it from every other one, `is_near` where
-    they don't tell it from the one with the highest accuracy."""
-
-    is_best: bool
-    is_near: bool
-
-
-@dataclass(frozen=True, slots=True)
-class CostPoint:
-    """A contender's accuracy on a dataset and the cost of its answers, in USD per 1000 samples."""
-
-    contender: int
-    column: int
-    cost_usd: float
-    accuracy: float
-    is_frontier: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Disagreement:
-    """One sample on which contenders differ. `contenders` have run on its dataset; `predicted` and `answers`
-    (indices into the texts) are theirs, in that order."""
-
-    sample: str
-    column: int
-    label: int | None
-    thumbnail: int
-    contenders: tuple[int, ...]
-    predicted: tuple[int | None, ...]
-    answers: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Disagreements:
-    """The samples on which contenders differ, at most some thousand of the `total`, and their texts and images."""
-
-    samples: tuple[Disagreement, ...]
-    total: int
-    texts: tuple[str, ...]
-    images: PageImages
-
-
-def compare_pairs(grid: Grid) -> tuple[PairTest, ...]:
-    """Every pair of contenders on every dataset that both ran on, on the samples that all its runs share."""
-    found: list[tuple[int, tuple[int, ...], Pairing]] = []
-    for column in range(len(grid.columns)):
-        present = [(row, run) for row, runs in enumerate(grid.runs) if (run := runs[column]) is not None]
-        rows = tuple(row for row, _ in present)
-        found += [(column, rows, pairing) for pairing in _pairings([run for _, run in present])]
-    corrected = holm([pairing.p for _, _, pairing in found])
-    return tuple(
-        PairTest(
-            rows[pairing.first], rows[pairing.second], column, pairing.paired.n,
-            pairing.difference.value, pairing.difference.low, pairing.difference.high, p, pairing.kappa,
-        )
-        for (column, rows, pairing), p in zip(found, corrected, strict=True)
-    )  # fmt: skip
-
-
-def _pairings(runs: Sequence[ReportedRun]) -> tuple[Pairing, ...]:
-    if len(runs) < 2:
-        return ()
-    whole = [Run(Path(run.record.run), run.record, run.predictions, run.metrics) for run in runs]
-    try:
-        return compare(whole).pairings
-    except InputError:
-        # no labels, or no sample in common: the cells still stand side by side
-        return ()
-
-
-def mark_cells(grid: Grid, tests: Iterable[PairTest]) -> dict[tuple[int, int], CellMark]:
-    """The marks of all cells that have an accuracy, by contender and column."""
-    told = {
-        (one, other, test.column): test.p < SIGNIFICANCE
-        for test in tests
-        for one, other in ((test.first, test.second), (test.second, test.first))
-    }
-    marks: dict[tuple[int, int], CellMark] = {}
-    for column in range(len(grid.columns)):
-        cells = {row: runs[column] for row, runs in enumerate(grid.runs)}
-        found = {row: run.metrics.accuracy for row, run in cells.items() if run and run.metrics.accuracy is not None}
+    "best" is significantly better than every other one, "near" is the highest or not significantly different from
+    it, all others are "".
+    """
+    marks: dict[tuple[int, int], str] = {}
+    for column in range(len(grid.datasets)):
+        runs = grid.column(column)
+        found = {row: run.metrics.accuracy for row, run in runs.items() if run.metrics.accuracy is not None}
         if len(found) < 2:
             continue
         top = max(found, key=lambda row: found[row])
-        is_told = {row: told.get((top, row, column), False) for row in found if row != top}
+        worse = {
+            row
+            for test in tests.get(column, ())
+            if test.p_holm < SIGNIFICANCE and top in (test.first, test.second)
+            for row in (test.first, test.second)
+            if row != top
+        }
         for row in found:
-            marks[row, column] = CellMark(row == top and all(is_told.values()), row == top or not is_told[row])
+            marks[row, column] = "" if row in worse else "near"
+        if len(worse) == len(found) - 1:
+            marks[top, column] = "best"
     return marks
 
 
-def cost_points(grid: Grid) -> tuple[CostPoint, ...]:
-    """Every cell whose cost is known; the frontier holds those than which no cheaper one is as accurate."""
+def cost_points(grid: Grid, column: int) -> dict[int, Point]:
+    """The labelled runs on a dataset, with their cost for 1,000 images and whether another dominates them, by row."""
+    runs = {row: run for row, run in grid.column(column).items() if run.metrics.accuracy is not None}
+    rows = {id(run): row for row, run in runs.items()}
+    return {rows[id(point.run)]: point for point in mark_dominated(runs.values())}
+
+
+def find_disagreements(grid: Grid) -> list[tuple[int, dict[int, Prediction]]]:
+    """The samples on which rows predict differently, as (column, predictions by row), in the order of the runs.
+
+    A sample counts where at least two runs hold it.
+    """
     found = []
-    for column in range(len(grid.columns)):
-        points = [
-            CostPoint(row, column, 1000 * cost / run.metrics.n, accuracy, False)
-            for row, runs in enumerate(grid.runs)
-            if (run := runs[column]) is not None
-            and (cost := run.record.answers_cost_usd) is not None
-            and (accuracy := run.metrics.accuracy) is not None
-        ]
-        best = -1.0
-        for point in sorted(points, key=lambda point: (point.cost_usd, -point.accuracy)):
-            found.append(replace(point, is_frontier=point.accuracy > best))
-            best = max(best, point.accuracy)
-    return tuple(found)
+    for column in range(len(grid.datasets)):
+        samples: dict[tuple[str, str | None, int | None], dict[int, Prediction]] = {}
+        for row, run in grid.column(column).items():
+            for one in run.predictions:
+                samples.setdefault((one.sample, one.image_sha256, one.label), {})[row] = one
+        found += [(column, group) for group in samples.values() if _count_predicted(group) > 1]
+    return found
 
 
-def find_disagreements(grid: Grid, thumbnails: Mapping[str, bytes | Path], folder: str) -> Disagreements:
-    """The samples on which contenders predict differently, the most split ones first where they are too many."""
-    rows: list[tuple[int, tuple[int, ...], tuple[Prediction, ...]]] = []
-    for column in range(len(grid.columns)):
-        present = [(row, run) for row, runs in enumerate(grid.runs) if (run := runs[column]) is not None]
-        if len(present) > 1:
-            contenders = tuple(row for row, _ in present)
-            shared = align([run for _, run in present])
-            rows += [(column, contenders, group) for group in shared if len({one.predicted for one in group}) > 1]
-    kept = rows
-    if len(rows) > _MOST_DISAGREEMENTS:
-        kept = sorted(rows, key=lambda row: -len({one.predicted for one in row[2]}))[:_MOST_DISAGREEMENTS]
-    images, numbers = place_images([group[0] for _, _, group in kept], thumbnails, folder)
-    table = TextTable()
-    samples = tuple(
-        Disagreement(
-            cut(group[0].sample, LONGEST_NAME),
-            column,
-            group[0].label,
-            numbers.get(group[0].image_sha256 or "", -1),
-            contenders,
-            tuple(prediction.predicted for prediction in group),
-            tuple(table.number(prediction.answer or prediction.reason) for prediction in group),
-        )
-        for column, contenders, group in kept
-    )
-    return Disagreements(samples, len(rows), table.texts(), images)
+def _count_predicted(group: Mapping[int, Prediction]) -> int:
+    return len({one.predicted for one in group.values()})
+
+
+def published_rows(datasets: Sequence[RunRecord]) -> list[tuple[Published, list[float | None]]]:
+    """The published figures for any of these datasets and splits, and the accuracy on each, None where none is."""
+    found = []
+    for split in dict.fromkeys(record.split for record in datasets):
+        for published in (row for suite in list_names("suite") for row in load_published(suite, split)):
+            shares = [
+                published.by_dataset.get(record.dataset) if record.split == split else None for record in datasets
+            ]
+            if any(share is not None for share in shares):
+                found.append((published, shares))
+    return found
 
 
 def all_thumbnails(runs: Iterable[ReportedRun]) -> dict[str, bytes | Path]:
     """The thumbnails of all runs by the sha256 of their image."""
-    found: dict[str, bytes | Path] = {}
-    for run in runs:
-        found.update(run.thumbnails or {})
-    return found
+    return {sha256: source for run in runs for sha256, source in run.thumbnails.items()}
 
 
-def column_title(column: Column) -> str:
-    """A dataset and its split, as results name them."""
-    return column.dataset if column.split == "all" else f"{column.dataset} ({column.split})"
+def render_comparison(runs: Sequence[ReportedRun], images_folder: str) -> tuple[str, PageImages]:
+    """The page of several runs, and its images: those too many to stand inside are looked for in `images_folder`."""
+    grid = arrange(runs)
+    tests = compare_columns(grid)
+    disagreements = find_disagreements(grid)
+    kept = disagreements
+    if len(kept) > _MOST_DISAGREEMENTS:
+        kept = sorted(kept, key=lambda found: -_count_predicted(found[1]))[:_MOST_DISAGREEMENTS]
+    images, numbers = place_images(
+        [next(iter(group.values())) for _, group in kept], all_thumbnails(runs), images_folder
+    )
+    texts = TextTable()
+    names = [cut(name, LONGEST_NAME) for name in grid.configurations]
+    titles = [cut(title, LONGEST_NAME) for title in grid.titles]
+    content = {
+        "configurations": names,
+        "datasets": titles,
+        "classes": [[cut(name, LONGEST_NAME) for name in record.classes] for record in grid.datasets],
+        "tests": [_describe_test(column, test) for column, found in tests.items() for test in found],
+        "costs": [
+            {
+                "configuration": row,
+                "dataset": column,
+                "cost_usd": point.cost_per_1000_usd,
+                "accuracy": point.accuracy,
+                "is_frontier": not point.is_dominated,
+            }
+            for column in range(len(titles))
+            for row, point in cost_points(grid, column).items()
+            if point.cost_per_1000_usd is not None
+        ],
+        "disagreements": [_describe_group(column, group, numbers, texts) for column, group in kept],
+        "texts": texts.texts(),
+        "images": images,
+    }
+    context = {
+        "grid": grid,
+        "names": names,
+        "titles": titles,
+        "marks": mark_cells(grid, tests),
+        "published": published_rows(grid.datasets),
+        "is_tested": bool(tests),
+        "significance": SIGNIFICANCE,
+        "disagreeing": len(disagreements),
+        "listed": len(kept),
+        "facts": [(run.record.run, describe_run(run.record)) for run in runs],
+    }
+    return render_page("compare.html", _SCRIPTS, context, content), images
+
+
+def _describe_test(column: int, test: PairTest) -> dict[str, object]:
+    return {
+        "dataset": column,
+        "first": test.first,
+        "second": test.second,
+        "n": test.counts.n,
+        "difference": test.difference.value,
+        "low": test.difference.low,
+        "high": test.difference.high,
+        "p": test.p_holm,
+        "kappa": test.kappa,
+    }
+
+
+def _describe_group(
+    column: int, group: Mapping[int, Prediction], numbers: Mapping[str, int], texts: TextTable
+) -> dict[str, object]:
+    first = next(iter(group.values()))
+    return {
+        "sample": cut(first.sample, LONGEST_NAME),
+        "dataset": column,
+        "label": first.label,
+        "thumbnail": numbers.get(first.image_sha256 or "", -1),
+        "configurations": list(group),
+        "predicted": [one.predicted for one in group.values()],
+        "answers": [texts.number(one.answer or one.reason) for one in group.values()],
+    }

@@ -1,65 +1,91 @@
-"""The report's files: those that go into a run folder, and a page elsewhere with its pictures beside it.
-
-Does not know what a page shows.
-"""
+"""The report's files: those that go into a run folder, and a page elsewhere with its pictures beside it."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from tlac.config.prompts import PromptSet, load_prompts
 from tlac.errors import InputError, TlacError
-from tlac.report.run_page import Page, ReportedRun, render_run
-from tlac.report.samples import make_thumbnails, read_thumbnails
+from tlac.report.run_page import ReportedRun, render_run
+from tlac.report.samples import PageImages, make_thumbnails, read_thumbnails
 from tlac.results.calls import read_calls
 from tlac.results.folder import FOLDER, read_run
+from tlac.results.record import Run
 from tlac.types import Sample
 
 REPORT_NAME = "report.html"
 
 
-def report_files(run: ReportedRun, samples: Iterable[Sample]) -> dict[str, bytes]:
-    """What a run's report adds to its folder, by path: the page and the thumbnails of `samples`, which are the
-    run's own, in order."""
-    thumbnails = make_thumbnails(samples, run.predictions)
-    page = render_run(replace(run, thumbnails=thumbnails), FOLDER)
-    files = {f"{FOLDER}/{sha256}.webp": content for sha256, content in thumbnails.items()}
-    return files | {REPORT_NAME: page.html.encode()}
+def write_report(run: Run, samples: Iterable[Sample] | None = None) -> Path:
+    """Make the report.html of a finished run in its folder, and give its path.
+
+    `samples` are the run's own, in order: their thumbnails are made and kept beside the page. Without them, those
+    that the folder holds are shown. Raises InputError, and TlacError where the folder can't be written.
+    """
+    reported = _with_files(run)
+    path = run.folder / REPORT_NAME
+    with _complaining(path):
+        if samples is not None:
+            made = make_thumbnails(samples, reported.predictions)
+            (run.folder / FOLDER).mkdir(exist_ok=True)
+            for sha256, content in made.items():
+                _write(run.folder / FOLDER / f"{sha256}.webp", content)
+            reported = replace(reported, thumbnails={**reported.thumbnails, **made})
+    html, images = render_run(reported, FOLDER)
+    write_page(html, images, path, reported.thumbnails)
+    return path
 
 
 def read_reported_run(folder: Path) -> ReportedRun:
     """A run folder with what lies beside its predictions. Raises InputError."""
-    run = read_run(folder)
-    # the page shows all of them, in many ways
+    return _with_files(read_run(folder))
+
+
+def _with_files(run: Run) -> ReportedRun:
+    # the page goes through the predictions many times: read from the folder once
     predictions = tuple(run.predictions)
     count = len(run.record.classes)
     for prediction in predictions:
-        shown = (*prediction.words, *prediction.shortlist, *prediction.votes, *(index for index, _ in prediction.top5))
-        if any(index is not None and not 0 <= index < count for index in shown):
-            raise InputError(f"{folder}: {prediction.sample}: a class outside the {count} that run.json lists")
-    prompts = _find_prompts(run.record.prompts) if run.record.prompts else None
-    return ReportedRun(run.record, predictions, run.metrics, read_calls(folder), read_thumbnails(folder), prompts)
+        named = (*prediction.words, *prediction.shortlist, *prediction.votes, *(index for index, _ in prediction.top5))
+        if any(index is not None and not 0 <= index < count for index in named):
+            raise InputError(f"{run.folder}: {prediction.sample}: a class outside the {count} that run.json lists")
+    return ReportedRun(
+        run.folder,
+        run.record,
+        predictions,
+        run.metrics,
+        calls=read_calls(run.folder),
+        thumbnails=read_thumbnails(run.folder),
+        prompts=_find_prompts(run.record.prompts) if run.record.prompts else None,
+    )
 
 
-def write_page(page: Page, path: Path, thumbnails: Mapping[str, bytes | Path]) -> None:
+def write_page(html: str, images: PageImages, path: Path, thumbnails: Mapping[str, bytes | Path]) -> None:
     """Write a page, replacing one of that name, and the thumbnails that it expects beside it.
 
     Raises TlacError where they can't be written.
     """
-    try:
+    with _complaining(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if page.images.beside:
-            beside = path.parent.resolve() / page.images.folder
+        if images.beside:
+            beside = path.parent.resolve() / images.folder
             beside.mkdir(exist_ok=True)
-            for name in page.images.beside:
+            for name in images.beside:
                 source = thumbnails[Path(name).stem]
-                if not (isinstance(source, Path) and source.parent == beside):
+                if not (isinstance(source, Path) and source.parent.resolve() == beside):
                     _write(beside / name, source if isinstance(source, bytes) else source.read_bytes())
-        _write(path, page.html.encode())
+        _write(path, html.encode())
+
+
+@contextmanager
+def _complaining(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise TlacError(f"{path}: the report can't be written: {error.strerror}; choose another -o") from error
 

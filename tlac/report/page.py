@@ -1,8 +1,7 @@
 """One self-contained HTML page: template, styles, scripts and content in a single text.
 
 Text from outside is escaped by the template engine or rides as JSON that scripts show with textContent; the
-page's own policy names its scripts by digest and forbids every other script and every request. Does not know
-what the content means.
+page's own policy names its scripts by digest and forbids every other script and every request.
 """
 
 from __future__ import annotations
@@ -19,6 +18,8 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
+from tlac.runtime import formatting
+
 # a hundred samples with 100 kB of answer each must not make a page of 10 MB
 LONGEST_TEXT = 4_000
 LONGEST_NAME = 300
@@ -27,35 +28,6 @@ LONGEST_NAME = 300
 def cut(text: str, most: int = LONGEST_TEXT) -> str:
     """The text, or its first `most` characters and a word on how many there are."""
     return text if len(text) <= most else f"{text[:most]} [... {len(text):,} characters in all]"
-
-
-def percent(share: float | None, places: int = 1) -> str:
-    """A share in [0, 1] as "85.0 %"."""
-    return "–" if share is None else f"{100 * share:.{places}f}\N{NO-BREAK SPACE}%"
-
-
-def interval(bounds: tuple[float, float] | None) -> str:
-    """An interval of shares as "64.0–94.8 %"."""
-    return "–" if bounds is None else f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f}\N{NO-BREAK SPACE}%"
-
-
-def dollars(cost_usd: float | None) -> str:
-    """A cost, with as many places as it takes to see it."""
-    if cost_usd is None:
-        return "not known"
-    if cost_usd == 0:
-        return "$0"
-    return f"${cost_usd:,.2f}" if cost_usd >= 1 else f"${cost_usd:.4g}"
-
-
-def duration(seconds: float) -> str:
-    """A time as "0.56 s", "3 min 20 s" or "2 h 5 min"."""
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 _LIBRARIES = ("vendor/d3.min.js", "vendor/plot.umd.min.js")
@@ -102,13 +74,17 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=percent,
-        interval=interval,
-        dollars=dollars,
-        duration=duration,
+        percent=lambda share: _with_sign(formatting.percent(share)),
+        interval=lambda bounds: _with_sign(formatting.interval(bounds)),
+        dollars=formatting.dollars,
+        duration=formatting.duration,
         name=lambda text: cut(text, LONGEST_NAME),
     )
     return environment
+
+
+def _with_sign(number: str) -> str:
+    return number if number == "–" else f"{number}\N{NO-BREAK SPACE}%"
 
 
 def _read(name: str) -> str:

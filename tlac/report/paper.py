@@ -1,6 +1,6 @@
-"""The report's charts for a paper: one PNG and one SVG each, drawn by matplotlib from the same numbers.
+"""The report's charts and tables for a paper: PNG, SVG, LaTeX and Markdown from the same numbers as the page.
 
-Does not know HTML. matplotlib is imported when a figure is drawn: it comes with tlac[figures].
+matplotlib is imported when a figure is drawn: it comes with tlac[figures].
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from tlac.errors import TlacError, UsageError
-from tlac.report.charts import MEASURES, Histogram, Reliability, call_histograms, confuse, reliability, risk_curve
-from tlac.report.comparison import Grid, arrange, column_title, compare_pairs, cost_points, mark_cells
+from tlac.report.charts import MEASURES, Bin, Histogram, call_histograms, confuse, reliability, risk_curve
+from tlac.report.comparison import Grid, arrange, compare_columns, cost_points, mark_cells
 from tlac.report.run_page import ReportedRun, decision_rows
+from tlac.runtime.formatting import escape_markdown, interval, percent, printable
 
 _WIDTH_IN, _HEIGHT_IN = 4.2, 3.0
 _BLUE, _ORANGE, _GREEN, _GREY = "#1f5fbf", "#b8420c", "#0b7a6b", "#7a848f"
@@ -41,8 +42,8 @@ def draw_run(run: ReportedRun, folder: Path) -> list[Path]:
     if confuse(run.predictions).pairs:
         charts["confusions"] = partial(_confusions, run=run)
     for by in ("score", "confidence"):
-        if (found := reliability(run.predictions, by)) is not None:
-            charts[f"accuracy-by-{by}"] = partial(_reliability, found=found)
+        if bins := reliability(run.predictions, by):
+            charts[f"accuracy-by-{by}"] = partial(_reliability, bins=bins, by=by)
             charts["risk-coverage"] = partial(_risk, run=run)
     for histogram in call_histograms(run.calls):
         charts[_slug(histogram.title)] = partial(_histogram, histogram=histogram)
@@ -53,9 +54,9 @@ def draw_comparison(runs: Sequence[ReportedRun], folder: Path) -> list[Path]:
     """The charts of several runs as files in `folder`, which is made. Raises UsageError without matplotlib."""
     grid = arrange(runs)
     charts: dict[str, Callable[[Any], None]] = {"accuracy": partial(_accuracies, grid=grid)}
-    for column in {point.column for point in cost_points(grid) if point.cost_usd > 0}:
-        name = f"cost-{_slug(column_title(grid.columns[column]))}"
-        charts[name] = partial(_costs, grid=grid, column=column)
+    for column, title in enumerate(grid.titles):
+        if any(point.cost_per_1000_usd for point in cost_points(grid, column).values()):
+            charts[f"cost-{_slug(title)}"] = partial(_costs, grid=grid, column=column)
     return _draw(charts, folder)
 
 
@@ -98,7 +99,7 @@ def _classes(axes: Any, run: ReportedRun) -> None:
         range(len(recalls)), [100 * recall for recall in recalls], width=1 if len(recalls) > 60 else 0.8, color=_BLUE
     )
     axes.set_xticks([])
-    _label(axes, f"classes by accuracy ({len(recalls)})", "right (%)")
+    _label(axes, f"classes by accuracy ({len(recalls)})", "top-1 accuracy (%)")
     axes.set_ylim(0, 100)
 
 
@@ -122,11 +123,10 @@ def _confusions(axes: Any, run: ReportedRun) -> None:
                 axes.text(column, place, cell, ha="center", va="center", fontsize=6, color=color)
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
     axes.set_yticks(range(len(names)), names, fontsize=6)
-    axes.set(xlabel="taken for", ylabel="truth")
+    axes.set(xlabel="predicted", ylabel="true class")
 
 
-def _reliability(axes: Any, found: Reliability) -> None:
-    bins = found.bins
+def _reliability(axes: Any, bins: Sequence[Bin], by: str) -> None:
     below = [100 * (entry.accuracy - entry.ci95[0]) for entry in bins]
     above = [100 * (entry.ci95[1] - entry.accuracy) for entry in bins]
     axes.errorbar(
@@ -134,9 +134,9 @@ def _reliability(axes: Any, found: Reliability) -> None:
         marker="o", color=_BLUE, ecolor=_GREY, capsize=2,
     )  # fmt: skip
     axes.set_ylim(0, 103)
-    if found.by == "confidence":
+    if by == "confidence":
         axes.plot([0, 1], [0, 100], color=_GREY, linestyle=":", linewidth=1)
-    _label(axes, f"mean {found.by}", "right (%)")
+    _label(axes, f"mean {by}", "accuracy (%)")
 
 
 def _risk(axes: Any, run: ReportedRun) -> None:
@@ -148,7 +148,7 @@ def _risk(axes: Any, run: ReportedRun) -> None:
     axes.set_xlim(0, 100)
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
-    _label(axes, "samples kept (%)", "wrong (%)")
+    _label(axes, "coverage (%)", "risk: error rate (%)")
 
 
 def _histogram(axes: Any, histogram: Histogram) -> None:
@@ -158,40 +158,37 @@ def _histogram(axes: Any, histogram: Histogram) -> None:
 
 
 def _accuracies(axes: Any, grid: Grid) -> None:
-    """Accuracy with its interval, contenders side by side within each dataset."""
-    step = 0.8 / len(grid.contenders)
-    for row, (name, runs) in enumerate(zip(grid.contenders, grid.runs, strict=True)):
+    """Accuracy with its interval, configurations side by side within each dataset."""
+    step = 0.8 / len(grid.configurations)
+    for row, (name, runs) in enumerate(zip(grid.configurations, grid.runs, strict=True)):
         for column, run in enumerate(runs):
             if run is None or run.metrics.accuracy is None or run.metrics.accuracy_ci95 is None:
                 continue
             accuracy, (low, high) = run.metrics.accuracy, run.metrics.accuracy_ci95
-            # a label on the first of a colour alone, so that the legend names each contender once
+            # a label on the first of a colour alone, so that the legend names each configuration once
             shown = _short(name) if run is next(found for found in runs if found is not None) else None
             axes.errorbar(
                 column - 0.4 + step * (row + 0.5), 100 * accuracy,
                 yerr=[[100 * (accuracy - low)], [100 * (high - accuracy)]],
                 color=f"C{row % 10}", marker="o", linestyle="", capsize=2, label=shown,
             )  # fmt: skip
-    axes.set_xticks(
-        range(len(grid.columns)), [_short(column_title(column)) for column in grid.columns], rotation=20, ha="right"
-    )
+    axes.set_xticks(range(len(grid.titles)), [_short(title) for title in grid.titles], rotation=20, ha="right")
     axes.legend(frameon=False, fontsize=7)
-    _label(axes, "", "right (%)")
+    _label(axes, "", "top-1 accuracy (%)")
 
 
 def _costs(axes: Any, grid: Grid, column: int) -> None:
-    points = sorted((point for point in cost_points(grid) if point.column == column), key=lambda point: point.cost_usd)
-    frontier = [point for point in points if point.is_frontier]
-    axes.step(
-        [point.cost_usd for point in frontier], [100 * point.accuracy for point in frontier], where="post", color=_BLUE
-    )
-    for point in points:
-        axes.plot(point.cost_usd, 100 * point.accuracy, "o", color=_BLUE if point.is_frontier else _GREY)
-        axes.annotate(
-            _short(grid.contenders[point.contender]), (point.cost_usd, 100 * point.accuracy), fontsize=7,
-            xytext=(4, 3), textcoords="offset points",
-        )  # fmt: skip
-    _label(axes, "USD per 1,000 samples", "right (%)")
+    points = [
+        (point.cost_per_1000_usd, 100 * point.accuracy, point.is_dominated, grid.configurations[row])
+        for row, point in cost_points(grid, column).items()
+        if point.cost_per_1000_usd is not None
+    ]
+    frontier = [(cost, accuracy) for cost, accuracy, is_dominated, _ in points if not is_dominated]
+    axes.step(*zip(*frontier, strict=True), where="post", color=_BLUE)
+    for cost, accuracy, is_dominated, name in points:
+        axes.plot(cost, accuracy, "o", color=_GREY if is_dominated else _BLUE)
+        axes.annotate(_short(name), (cost, accuracy), fontsize=7, xytext=(4, 3), textcoords="offset points")
+    _label(axes, "USD per 1,000 samples", "top-1 accuracy (%)")
 
 
 def _label(axes: Any, x: str, y: str) -> None:
@@ -200,8 +197,7 @@ def _label(axes: Any, x: str, y: str) -> None:
 
 
 def _short(name: str) -> str:
-    plain = "".join(character if character.isprintable() else " " for character in name)
-    return plain if len(plain) <= 28 else f"{plain[:27]}…"
+    return printable(name, 28)
 
 
 def _slug(title: str) -> str:
@@ -222,7 +218,6 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
 }
-_MARKDOWN = "\\`*_{}[]<>#|~!&$"
 _LONGEST = 80
 
 
@@ -241,55 +236,54 @@ def run_tables(run: ReportedRun) -> tuple[PaperTable, ...]:
     metrics = run.metrics
     headline = (
         ("samples", f"{metrics.n}"),
-        ("top-1", _share(metrics.accuracy)),
-        ("95 % interval", _interval(metrics.accuracy_ci95)),
-        ("coverage", _share(metrics.coverage)),
-        ("top-1 when answered", _share(metrics.accuracy_answered)),
-        ("top-5", _share(metrics.top5)),
-        ("mean per class", _share(metrics.mean_per_class)),
-        ("macro F1", _share(metrics.macro_f1)),
+        ("top-1 accuracy", percent(metrics.accuracy)),
+        ("95 % interval", interval(metrics.accuracy_ci95)),
+        ("coverage", percent(metrics.coverage)),
+        ("top-1 accuracy when answered", percent(metrics.accuracy_answered)),
+        ("top-5 accuracy", percent(metrics.top5)),
+        ("mean per-class accuracy", percent(metrics.mean_per_class)),
+        ("macro-F1", percent(metrics.macro_f1)),
     )
     decisions = tuple(
-        (row.name, f"{row.n}", _share(row.share), _share(row.accuracy), _interval(row.ci95))
-        for row in decision_rows(metrics)
+        (name, f"{n}", percent(share), percent(accuracy), interval(ci95))
+        for name, n, share, accuracy, ci95 in decision_rows(metrics)
     )
+    support = {one.index: one.n for one in metrics.per_class}
     classes = run.record.classes
     pairs = tuple(
-        (classes[pair.truth], classes[pair.predicted], f"{pair.count}", _share(pair.count / pair.n))
+        (classes[pair.label], classes[pair.predicted], f"{pair.n}", percent(pair.n / support[pair.label]))
         for pair in confuse(run.predictions).pairs[:20]
     )
     return (
         PaperTable("headline", ("measure", f"{run.record.backend}, {run.record.method}"), headline),
-        PaperTable("decisions", ("decided by", "samples", "share", "right", "95 % interval"), decisions),
-        PaperTable("confusions", ("truth", "taken for", "times", "of class"), pairs, texts=2),
+        PaperTable("decisions", ("decided by", "samples", "share", "accuracy", "95 % interval"), decisions),
+        PaperTable("confusions", ("true class", "predicted", "samples", "of class"), pairs, texts=2),
     )
 
 
 def comparison_tables(runs: Sequence[ReportedRun]) -> tuple[PaperTable, ...]:
-    """The tables of several runs: the matrix, its best marked * where the tests tell, and the tests."""
+    """The tables of several runs: accuracies, the significantly best marked *, and the tests."""
     grid = arrange(runs)
-    tests = compare_pairs(grid)
+    tests = compare_columns(grid)
     marks = mark_cells(grid, tests)
-    titles = tuple(column_title(column) for column in grid.columns)
     rows = []
-    for row, (name, found) in enumerate(zip(grid.contenders, grid.runs, strict=True)):
-        cells = []
-        for column, run in enumerate(found):
-            mark = marks.get((row, column))
-            star = " *" if mark is not None and mark.is_best else ""
-            cells.append("–" if run is None else _share(run.metrics.accuracy) + star)
-        rows.append((name, *cells))
+    for row, (name, found) in enumerate(zip(grid.configurations, grid.runs, strict=True)):
+        stars = [" *" if marks.get((row, column)) == "best" else "" for column in range(len(found))]
+        cells = ["–" if run is None else percent(run.metrics.accuracy) for run in found]
+        rows.append((name, *(cell + star for cell, star in zip(cells, stars, strict=True))))
     tested = tuple(
         (
-            titles[test.column], grid.contenders[test.first], grid.contenders[test.second], f"{test.n}",
-            f"{100 * test.difference:+.1f}", f"{100 * test.low:+.1f} to {100 * test.high:+.1f}", f"{test.p:.3g}",
+            grid.titles[column], grid.configurations[test.first], grid.configurations[test.second],
+            f"{test.counts.n}", f"{100 * test.difference.value:+.1f}",
+            f"{100 * test.difference.low:+.1f} to {100 * test.difference.high:+.1f}", f"{test.p_holm:.3g}",
             "–" if test.kappa is None else f"{test.kappa:.2f}",
         )
-        for test in tests
+        for column, found in tests.items()
+        for test in found
     )  # fmt: skip
-    heads = ("dataset", "one", "other", "n", "difference", "95 % interval", "p (Holm)", "kappa")
+    heads = ("dataset", "first", "second", "n", "difference", "95 % interval", "p (Holm)", "kappa")
     return (
-        PaperTable("accuracy", ("backend, method", *titles), tuple(rows)),
+        PaperTable("accuracy", ("backend, method", *grid.titles), tuple(rows)),
         PaperTable("differences", heads, tested, texts=3),
     )
 
@@ -307,26 +301,9 @@ def to_latex(table: PaperTable) -> str:
 def to_markdown(table: PaperTable) -> str:
     """The table in the pipe form that GitHub shows."""
     rule = ["---"] * table.texts + ["---:"] * (len(table.headings) - table.texts)
-    rows = [[_markdown(cell) for cell in row] for row in (table.headings, *table.rows)]
+    rows = [[escape_markdown(printable(cell, _LONGEST)) for cell in row] for row in (table.headings, *table.rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:])) + "\n"
 
 
-def _share(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f}"
-
-
-def _interval(bounds: tuple[float, float] | None) -> str:
-    return "–" if bounds is None else f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f}"
-
-
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in _one_line(text))
-
-
-def _markdown(text: str) -> str:
-    return "".join(f"\\{character}" if character in _MARKDOWN else character for character in _one_line(text))
-
-
-def _one_line(text: str) -> str:
-    plain = "".join(character if character.isprintable() else " " for character in text)
-    return plain if len(plain) <= _LONGEST else f"{plain[: _LONGEST - 1]}…"
+    return "".join(_LATEX.get(character, character) for character in printable(text, _LONGEST))

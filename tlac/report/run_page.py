@@ -1,112 +1,101 @@
-"""The page of one run: headline, what was asked, how it went, and the gallery.
-
-Does not know where a run comes from.
-"""
+"""The page of one run: headline, what was asked, how it went, and the gallery."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tlac.config.prompts import PromptSet
-from tlac.report.charts import (
-    MEASURES,
-    ConfusionMatrix,
-    Histogram,
-    Reliability,
-    RiskCurve,
-    call_histograms,
-    confuse,
-    reliability,
-    risk_curve,
-)
-from tlac.report.page import LONGEST_NAME, cut, dollars, duration, render_page
-from tlac.report.samples import PageImages, SampleColumns, place_images, to_columns
+from tlac.report.charts import MEASURES, call_histograms, confuse, reliability, risk_curve
+from tlac.report.page import LONGEST_NAME, cut, render_page
+from tlac.report.samples import PageImages, place_images, to_columns
 from tlac.results.calls import SampleCalls
-from tlac.results.record import RunRecord
+from tlac.results.record import Run, RunRecord
 from tlac.results.usage import StageCalls
-from tlac.scoring.metrics import ClassMetrics, Metrics, wilson_interval
-from tlac.types import Prediction
+from tlac.runtime.formatting import dollars, duration, percent
+from tlac.scoring.metrics import Metrics, wilson_interval
+
+_SCRIPTS = ("core.js", "tables.js", "charts.js", "confusion.js", "cards.js", "gallery.js", "run.js")
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
-    """A name and what stands behind it."""
+class ReportedRun(Run):
+    """A run and what lies beside it: times and costs of its calls, thumbnails by the sha256 of their image, and its
+    prompts where they are at hand."""
 
-    name: str
-    value: str
-
-
-@dataclass(frozen=True, slots=True)
-class FactGroup:
-    """Facts under one title."""
-
-    title: str
-    facts: tuple[Fact, ...]
+    calls: Sequence[SampleCalls] = ()
+    thumbnails: Mapping[str, bytes | Path] = field(default_factory=dict)
+    prompts: PromptSet | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DecisionRow:
-    """One step of the matching: how many samples it decided, of how many, and how well."""
+def render_run(run: ReportedRun, images_folder: str) -> tuple[str, PageImages]:
+    """The page of one run, and its images: those that are too many to stand inside it are looked for in
+    `images_folder`."""
+    predictions, metrics, record = run.predictions, run.metrics, run.record
+    images, numbers = place_images(predictions, run.thumbnails, images_folder)
+    bins = {by: reliability(predictions, by) for by in ("score", "confidence")}
+    curves = (risk_curve(predictions, by) for by in MEASURES)
+    content = {
+        "classes": [cut(name, LONGEST_NAME) for name in record.classes],
+        "per_class": metrics.per_class,
+        "confusion": confuse(predictions),
+        "reliability": [{"by": by, "bins": found} for by, found in bins.items() if found],
+        "risk": [curve for curve in curves if curve is not None],
+        "is_calibrated": metrics.confidence is not None and metrics.confidence.is_calibrated,
+        "histograms": call_histograms(run.calls),
+        "samples": to_columns(predictions, numbers),
+        "images": images,
+    }
+    context = {
+        "record": record,
+        "metrics": metrics,
+        "decisions": decision_rows(metrics),
+        "facts": describe_run(record),
+        "origin": describe_origin(record),
+        "prompts": describe_prompts(record, run.prompts),
+        "pictured": len(numbers),
+    }
+    return render_page("run.html", _SCRIPTS, context, content), images
 
-    name: str
-    n: int
-    share: float
-    accuracy: float
-    ci95: tuple[float, float]
+
+def decision_rows(metrics: Metrics) -> list[tuple[str, int, float, float, tuple[float, float]]]:
+    """What decided: name, samples, their share, accuracy and its 95 % interval; the most frequent first."""
+    total = sum(values.n for values in metrics.by_decision.values())
+    return [
+        (name, found.n, found.n / total, found.accuracy, wilson_interval(round(found.accuracy * found.n), found.n))
+        for name, found in sorted(metrics.by_decision.items(), key=lambda item: -item[1].n)
+    ]
 
 
-def describe_run(record: RunRecord) -> tuple[FactGroup, ...]:
-    """The facts of a run, in groups."""
-    return (
-        FactGroup("Asked", _facts(_asked(record))),
-        FactGroup("Matched", _facts(_matched(record))),
-        FactGroup("Took", _facts(_took(record))),
-    )
+def describe_run(record: RunRecord) -> dict[str, dict[str, str]]:
+    """The facts of a run by name, in groups by title."""
+    return {"Asked": _cut(_asked(record)), "Matched": _cut(_matched(record)), "Took": _cut(_took(record))}
 
 
-def describe_origin(record: RunRecord) -> tuple[FactGroup, ...]:
+def describe_origin(record: RunRecord) -> dict[str, dict[str, str]]:
     """What a repetition needs: digests, versions, the run that this one re-scored."""
     named = {"run": record.run, "format": str(record.format)}
     if record.parent:
         named["re-scores"] = record.parent
-    return (
-        FactGroup("Run", _facts(named)),
-        FactGroup("Digests (sha256)", _facts(record.digests)),
-        FactGroup("Versions", _facts(record.versions)),
-    )
+    return {"Run": _cut(named), "Digests (sha256)": _cut(record.digests), "Versions": _cut(record.versions)}
 
 
-def describe_prompts(record: RunRecord, prompts: PromptSet | None) -> tuple[Fact, ...]:
+def describe_prompts(record: RunRecord, prompts: PromptSet | None) -> dict[str, str]:
     """The words of the prompts, where the prompt set at hand is still the one that the run used."""
     if prompts is None or prompts.digest != record.digests.get("prompts"):
-        return ()
+        return {}
     name = record.prompt if record.prompt in prompts.spec.stage1 else "default"
     words = prompts.spec.stage2
-    stage2 = {
-        "stage 2": f"{words.prefix}\n{words.question}",
-        "stage 2, by index": f"{words.prefix_by_index}\n{words.question_by_index}",
-    }
-    shown = {f"stage 1 ({name})": prompts.spec.stage1[name]}
-    return _facts(shown | stage2 if _has_stage2(record) else shown)
+    found = {f"stage 1 ({name})": prompts.spec.stage1[name]}
+    if _has_stage2(record):
+        found["stage 2"] = f"{words.prefix}\n{words.question}"
+        found["stage 2, by index"] = f"{words.prefix_by_index}\n{words.question_by_index}"
+    return _cut(found)
 
 
-def decision_rows(metrics: Metrics) -> tuple[DecisionRow, ...]:
-    """What decided, the one that decided most first."""
-    total = sum(values.n for values in metrics.by_decision.values())
-    rows = [
-        DecisionRow(
-            name, values.n, values.n / total, values.accuracy,
-            wilson_interval(round(values.accuracy * values.n), values.n),
-        )
-        for name, values in metrics.by_decision.items()
-    ]  # fmt: skip
-    return tuple(sorted(rows, key=lambda row: -row.n))
-
-
-def _facts(values: dict[str, str]) -> tuple[Fact, ...]:
-    return tuple(Fact(name, cut(value, LONGEST_NAME * 10)) for name, value in values.items())
+def _cut(facts: dict[str, str]) -> dict[str, str]:
+    return {name: cut(value, LONGEST_NAME * 10) for name, value in facts.items()}
 
 
 def _has_stage2(record: RunRecord) -> bool:
@@ -126,7 +115,7 @@ def _asked(record: RunRecord) -> dict[str, str]:
     if _has_stage2(record):
         found["stage 2"] = f"{record.stage2_backend}: {record.stage2_model}"
     if record.ensemble:
-        found["voting with it"] = ", ".join(record.ensemble)
+        found["ensemble with"] = ", ".join(record.ensemble)
     if record.shuffle_classes is not None:
         found["class order"] = f"shuffled with seed {record.shuffle_classes}"
     if record.prompts:
@@ -137,9 +126,9 @@ def _asked(record: RunRecord) -> dict[str, str]:
 def _matched(record: RunRecord) -> dict[str, str]:
     found = {"matching": record.matching, "text encoder": record.encoder, "template": record.template}
     if record.truncated_texts or record.truncated_classes:
-        found["cut by the encoder"] = (
+        found["truncated"] = (
             f"{record.truncated_texts:,} texts and {record.truncated_classes:,} class names that are longer than "
-            "its window"
+            "the encoder's window"
         )
     if record.aliases:
         found["aliases"] = f"{sum(map(len, record.aliases.values())):,} further names"
@@ -149,8 +138,8 @@ def _matched(record: RunRecord) -> dict[str, str]:
         found["calibrated on"] = f"{record.calibration.n:,} samples of {', '.join(record.calibration.runs) or '?'}"
     trials = record.order_trials
     if trials is not None and trials.change_rate is not None:
-        found["class order matters"] = (
-            f"{100 * trials.change_rate:.1f}\N{NO-BREAK SPACE}% of choices change when the list is rotated "
+        found["effect of class order"] = (
+            f"{percent(trials.change_rate)}\N{NO-BREAK SPACE}% of choices change when the list is rotated "
             f"({trials.trials} rotations)"
         )
     return found
@@ -166,77 +155,9 @@ def _took(record: RunRecord) -> dict[str, str]:
         "paid by this run": dollars(record.cost_usd),
         "cost of all its answers": dollars(record.answers_cost_usd),
         "time": duration(record.wall_s),
-        "in flight": f"{record.concurrency} at most",
+        "concurrency": f"at most {record.concurrency} calls at a time",
     }
 
 
 def _calls(calls: StageCalls) -> str:
     return f"{calls.asked:,} asked, {calls.from_store:,} from the store"
-
-
-_SCRIPTS = ("core.js", "tables.js", "charts.js", "confusion.js", "cards.js", "gallery.js", "run.js")
-
-
-@dataclass(frozen=True, slots=True)
-class ReportedRun:
-    """A run and what lies beside it: times and costs of its calls, thumbnails by the sha256 of their image, and
-    its prompts where they are at hand."""
-
-    record: RunRecord
-    predictions: Sequence[Prediction]
-    metrics: Metrics
-    calls: Sequence[SampleCalls] = ()
-    thumbnails: Mapping[str, bytes | Path] | None = None
-    prompts: PromptSet | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RunContent:
-    """What the page's scripts show."""
-
-    classes: tuple[str, ...]
-    per_class: tuple[ClassMetrics, ...]
-    confusion: ConfusionMatrix
-    reliability: tuple[Reliability, ...]
-    risk: tuple[RiskCurve, ...]
-    is_calibrated: bool
-    histograms: tuple[Histogram, ...]
-    samples: SampleColumns
-    images: PageImages
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A page's HTML, and the names of the thumbnails that it expects in the folder `images.folder` beside it."""
-
-    html: str
-    images: PageImages
-
-
-def render_run(run: ReportedRun, images_folder: str) -> Page:
-    """The page of one run. Thumbnails that are too many to stand inside it are looked for in `images_folder`."""
-    thumbnails = run.thumbnails or {}
-    images, numbers = place_images(run.predictions, thumbnails, images_folder)
-    by_score = (reliability(run.predictions, by) for by in ("score", "confidence"))
-    curves = (risk_curve(run.predictions, by) for by in MEASURES)
-    content = RunContent(
-        classes=tuple(cut(name, LONGEST_NAME) for name in run.record.classes),
-        per_class=run.metrics.per_class,
-        confusion=confuse(run.predictions),
-        reliability=tuple(found for found in by_score if found is not None),
-        risk=tuple(curve for curve in curves if curve is not None),
-        is_calibrated=run.metrics.confidence is not None and run.metrics.confidence.is_calibrated,
-        histograms=call_histograms(run.calls),
-        samples=to_columns(run.predictions, numbers),
-        images=images,
-    )
-    context = {
-        "record": run.record,
-        "metrics": run.metrics,
-        "decisions": decision_rows(run.metrics),
-        "facts": describe_run(run.record),
-        "origin": describe_origin(run.record),
-        "prompts": describe_prompts(run.record, run.prompts),
-        "pictured": len(numbers),
-    }
-    return Page(render_page("run.html", _SCRIPTS, context, content), images)

@@ -1,7 +1,4 @@
-"""Samples as columns of plain values, small enough for 50,000 of them in one page.
-
-Equal texts stand once. Does not know how a page shows them.
-"""
+"""Samples as a page shows them: thumbnails, and columns small enough for 50,000 samples in one page."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import PIL.Image
 
@@ -28,13 +24,15 @@ _LARGE_SIDE_PX, _SMALL_SIDE_PX = 160, 96
 _MOST_LARGE = 600
 _THREADS = 2
 _FILE_NAME = re.compile(r"[0-9a-f]{64}\.webp")
+# base64 text, so that a page of 2,000 samples stays under 10 MB
+_INLINE_BYTES = 7_000_000
 
 
 def make_thumbnails(samples: Iterable[Sample], predictions: Sequence[Prediction]) -> dict[str, bytes]:
     """WebP pictures by the sha256 of their image, of the `MOST` samples that are most worth looking at.
 
-    Those without an answer come first, then wrong ones, then right ones by rising margin. An image that can't
-    be decoded has none.
+    `samples` are those of the predictions, in order. Those without an answer come first, then wrong ones, then
+    correct ones by rising margin. An image that can't be decoded has none.
     """
     wanted = _choose(predictions)
     side = _LARGE_SIDE_PX if len(wanted) <= _MOST_LARGE else _SMALL_SIDE_PX
@@ -48,14 +46,14 @@ def make_thumbnails(samples: Iterable[Sample], predictions: Sequence[Prediction]
         return {sha256: content for sha256, content in zip(sources, made, strict=True) if content is not None}
 
 
-def read_thumbnails(folder: Path) -> Mapping[str, Path]:
+def read_thumbnails(folder: Path) -> dict[str, bytes | Path]:
     """The thumbnail files of a run folder by the sha256 of their image; empty where there are none."""
     found = sorted((folder / FOLDER).glob("*.webp"))
     return {path.stem: path for path in found if _FILE_NAME.fullmatch(path.name) and path.is_file()}
 
 
 def interest(prediction: Prediction) -> tuple[int, float]:
-    """Sorts what is most worth looking at first: no answer, then wrong, then right by rising margin."""
+    """Sorts what is most worth looking at first: no answer, then wrong, then correct by rising margin."""
     if prediction.outcome is not Outcome.ANSWERED:
         return 0, 0.0
     margin = prediction.margin if prediction.margin is not None else 0.0
@@ -81,79 +79,13 @@ def _shrink(source: Path | bytes, name: str, side: int) -> bytes | None:
     return content.getvalue()
 
 
-# base64 text, so that a page of 2,000 samples stays under 10 MB
-_INLINE_BYTES = 7_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class SampleColumns:
-    """One entry a sample in each column. `answer`, `choice`, `reason` and the keys are indices into `texts`,
-    -1 where there is none; `thumbnail` is one into the page's images; `top5` holds (class, score)."""
-
-    texts: tuple[str, ...]
-    sample: tuple[str, ...]
-    label: tuple[int | None, ...]
-    predicted: tuple[int | None, ...]
-    outcome: tuple[int, ...]
-    decided_by: tuple[int, ...]
-    answer: tuple[int, ...]
-    choice: tuple[int, ...]
-    reason: tuple[int, ...]
-    score: tuple[float | None, ...]
-    margin: tuple[float | None, ...]
-    confidence: tuple[float | None, ...]
-    top5: tuple[tuple[tuple[int, float], ...], ...]
-    words: tuple[tuple[int, ...], ...]
-    shortlist: tuple[tuple[int, ...], ...]
-    votes: tuple[tuple[int | None, ...], ...]
-    stage1_key: tuple[int, ...]
-    stage2_key: tuple[int, ...]
-    thumbnail: tuple[int, ...]
-    outcomes: tuple[str, ...]
-    decisions: tuple[str, ...]
-
-
 @dataclass(frozen=True, slots=True)
 class PageImages:
-    """Thumbnails: `inline` as base64, and further ones in files of these names in the folder `folder`."""
+    """A page's thumbnails: `inline` as base64, and further ones in files of these names in the folder `folder`."""
 
     inline: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     folder: str = ""
-
-
-class TextTable:
-    """Gives each distinct text a number."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def number(self, text: str | None) -> int:
-        """The number of a text, -1 for none."""
-        return -1 if not text else self._numbers.setdefault(text, len(self._numbers))
-
-    def texts(self) -> tuple[str, ...]:
-        """All texts in the order of their numbers, long ones cut."""
-        return tuple(cut(text) for text in self._numbers)
-
-
-def to_columns(predictions: Sequence[Prediction], numbers: Mapping[str, int]) -> SampleColumns:
-    """The columns of these predictions; `numbers` gives an image's place among the page's by its sha256."""
-    table = TextTable()
-    outcomes = [str(outcome) for outcome in Outcome]
-    decisions = sorted({prediction.decided_by for prediction in predictions if prediction.decided_by is not None})
-    places: dict[str | None, int] = {decided_by: place for place, decided_by in enumerate(decisions)}
-    columns: dict[str, Any] = {
-        "sample": tuple(cut(prediction.sample, LONGEST_NAME) for prediction in predictions),
-        "outcome": tuple(outcomes.index(prediction.outcome) for prediction in predictions),
-        "decided_by": tuple(places.get(prediction.decided_by, -1) for prediction in predictions),
-        "thumbnail": tuple(numbers.get(prediction.image_sha256 or "", -1) for prediction in predictions),
-    }
-    for name in ("answer", "choice", "reason", "stage1_key", "stage2_key"):
-        columns[name] = tuple(table.number(getattr(prediction, name)) for prediction in predictions)
-    for name in ("label", "predicted", "score", "margin", "confidence", "top5", "words", "shortlist", "votes"):
-        columns[name] = tuple(getattr(prediction, name) for prediction in predictions)
-    return SampleColumns(texts=table.texts(), outcomes=tuple(outcomes), decisions=tuple(decisions), **columns)
 
 
 def place_images(
@@ -163,10 +95,11 @@ def place_images(
     inline: list[str] = []
     beside: list[str] = []
     size = 0
-    shown = {
+    # of samples with equal images the most interesting one counts
+    by_image = {
         prediction.image_sha256 or "": prediction for prediction in sorted(predictions, key=interest, reverse=True)
     }
-    wanted = [sha256 for sha256 in reversed(shown) if sha256 in thumbnails]
+    wanted = [sha256 for sha256 in reversed(by_image) if sha256 in thumbnails]
     for sha256 in wanted:
         if size < _INLINE_BYTES:
             source = thumbnails[sha256]
@@ -176,3 +109,41 @@ def place_images(
         else:
             beside.append(f"{sha256}.webp")
     return PageImages(tuple(inline), tuple(beside), folder), {sha256: place for place, sha256 in enumerate(wanted)}
+
+
+class TextTable:
+    """Gives each distinct text a number, so that equal texts stand once in a page."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def number(self, text: str | None) -> int:
+        """The number of a text, -1 for none."""
+        return -1 if not text else self._numbers.setdefault(text, len(self._numbers))
+
+    def texts(self) -> list[str]:
+        """All texts in the order of their numbers, long ones cut."""
+        return [cut(text) for text in self._numbers]
+
+
+def to_columns(predictions: Sequence[Prediction], numbers: Mapping[str, int]) -> dict[str, object]:
+    """One list a field, as the page's scripts read them; `numbers` gives an image's place among the page's.
+
+    `answer`, `choice`, `reason` and the keys are indices into `texts`, `outcome` into `outcomes`, `decided_by` into
+    `decisions`, -1 where there is none; `top5` holds (class, score).
+    """
+    table = TextTable()
+    outcomes = [str(outcome) for outcome in Outcome]
+    decisions = sorted({prediction.decided_by for prediction in predictions if prediction.decided_by is not None})
+    places: dict[str | None, int] = {decided_by: place for place, decided_by in enumerate(decisions)}
+    columns: dict[str, object] = {
+        "sample": [cut(prediction.sample, LONGEST_NAME) for prediction in predictions],
+        "outcome": [outcomes.index(prediction.outcome) for prediction in predictions],
+        "decided_by": [places.get(prediction.decided_by, -1) for prediction in predictions],
+        "thumbnail": [numbers.get(prediction.image_sha256 or "", -1) for prediction in predictions],
+    }
+    for name in ("answer", "choice", "reason", "stage1_key", "stage2_key"):
+        columns[name] = [table.number(getattr(prediction, name)) for prediction in predictions]
+    for name in ("label", "predicted", "score", "margin", "confidence", "top5", "words", "shortlist", "votes"):
+        columns[name] = [getattr(prediction, name) for prediction in predictions]
+    return {**columns, "texts": table.texts(), "outcomes": outcomes, "decisions": decisions}

@@ -65,7 +65,7 @@ class CardList {
 }
 
 const verdicts = {
-  right: { mark: "✓", className: "right" },
+  correct: { mark: "✓", className: "right" },
   wrong: { mark: "✗", className: "wrong" },
   "no answer": { mark: "–", className: "none" },
   unlabelled: { mark: "?", className: "none" },

@@ -30,11 +30,11 @@ function reliabilityChart({ by, bins }, word) {
   const isShare = by === "confidence";
   const title = `Accuracy by ${word}`;
   const note = isShare
-    ? "Samples in groups of about equal size. On the dotted line the share of right ones is what the number says."
-    : "Samples in groups of about equal size, by their cosine, which is no probability.";
+    ? "Samples in bins of about equal size. On the dotted line accuracy equals confidence."
+    : "Samples in bins of about equal size, by their cosine, which is no probability.";
   return chart(title, `${note} Bars are 95 % intervals.`, () => ({
     x: { label: `mean ${word} →`, nice: true, ...(isShare ? { domain: [0, 1] } : {}) },
-    y: { ...share, domain: [0, 100], label: "↑ right (%)" },
+    y: { ...share, domain: [0, 100], label: "↑ accuracy (%)" },
     marks: [
       Plot.ruleY([0]),
       isShare ? Plot.line([[0, 0], [1, 1]], { stroke: "var(--quiet)", strokeDasharray: "2,4" }) : null,
@@ -42,7 +42,7 @@ function reliabilityChart({ by, bins }, word) {
       Plot.line(bins, { x: "mean", y: "accuracy", stroke: "var(--accent)", strokeWidth: 2 }),
       Plot.dot(bins, {
         x: "mean", y: "accuracy", fill: "var(--accent)", r: 4,
-        title: (bin) => `${word} ${fixed(bin.low)} to ${fixed(bin.high)}\n${percent(bin.accuracy)} of ${count(bin.n)} right`, tip: tip(),
+        title: (bin) => `${word} ${fixed(bin.low)} to ${fixed(bin.high)}\naccuracy ${percent(bin.accuracy)} of ${count(bin.n)}`, tip: tip(),
       }),
     ],
   }));
@@ -51,9 +51,9 @@ function reliabilityChart({ by, bins }, word) {
 function riskChart(curves, wordOf) {
   const points = curves.flatMap((curve) => curve.coverage.map((coverage, index) => ({ by: wordOf(curve.by), coverage, risk: curve.risk[index] })));
   const areas = curves.map((curve) => `${wordOf(curve.by)} ${percent(curve.area)}`).join(", ");
-  return chart("Wrong among the most certain", `Keep only the most certain samples: how many of them are wrong. Mean over the curve: ${areas}.`, () => ({
-    x: { percent: true, domain: [0, 100], label: "samples kept (%) →" },
-    y: { ...share, zero: true, label: "↑ wrong (%)" },
+  return chart("Risk-coverage curve", `The error rate among the most certain samples. Area under the curve: ${areas}.`, () => ({
+    x: { percent: true, domain: [0, 100], label: "coverage (%) →" },
+    y: { ...share, zero: true, label: "↑ risk: error rate (%)" },
     color: { legend: true, domain: curves.map((curve) => wordOf(curve.by)), range: ["var(--accent)", "var(--wrong)", "var(--right)"] },
     marks: [
       Plot.ruleY([0]),

@@ -2,16 +2,16 @@
 /* The page of several runs: fills its places. */
 
 const put = (id, ...parts) => document.getElementById(id)?.replaceChildren(...parts);
-const contender = (index) => page.contenders[index];
+const configuration = (index) => page.configurations[index];
 const points = (difference) => `${difference > 0 ? "+" : ""}${(100 * difference).toFixed(1)}`;
 
 if (page.tests.length) {
-  const names = (test) => `${contender(test.first)} ${contender(test.second)} ${page.columns[test.column]}`;
+  const names = (test) => `${configuration(test.first)} ${configuration(test.second)} ${page.datasets[test.dataset]}`;
   const table = new SortedTable(
     [
-      { title: "dataset", value: (test) => page.columns[test.column], show: (test) => outside(page.columns[test.column], "clip") },
-      { title: "one", className: "name", value: (test) => contender(test.first), show: (test) => outside(contender(test.first), "clip") },
-      { title: "other", className: "name", value: (test) => contender(test.second), show: (test) => outside(contender(test.second), "clip") },
+      { title: "dataset", value: (test) => page.datasets[test.dataset], show: (test) => outside(page.datasets[test.dataset], "clip") },
+      { title: "first", className: "name", value: (test) => configuration(test.first), show: (test) => outside(configuration(test.first), "clip") },
+      { title: "second", className: "name", value: (test) => configuration(test.second), show: (test) => outside(configuration(test.second), "clip") },
       { title: "difference", isNumber: true, value: (test) => test.difference, show: (test) => `${points(test.difference)} (${points(test.low)} to ${points(test.high)})` },
       { title: "p", isNumber: true, value: (test) => test.p, show: (test) => make(test.p < 0.05 ? "b" : "span", { textContent: test.p < 0.001 ? "< 0.001" : fixed(test.p) }) },
       { title: "κ", isNumber: true, value: (test) => test.kappa, show: (test) => fixed(test.kappa, 2) },
@@ -23,8 +23,8 @@ if (page.tests.length) {
   put("pair-table", table.element);
 }
 
-const costed = page.columns.map((_, column) => page.costs.filter((point) => point.column === column)).filter((found) => found.some((point) => point.cost_usd > 0));
-put("cost-charts", ...(costed.length ? costed.map((found) => costChart(label(page.columns[found[0].column]), found)) : ["No answer has a known cost above zero."]));
+const costed = page.datasets.map((_, dataset) => page.costs.filter((point) => point.dataset === dataset)).filter((found) => found.some((point) => point.cost_usd > 0));
+put("cost-charts", ...(costed.length ? costed.map((found) => costChart(label(page.datasets[found[0].dataset]), found)) : ["No answer has a known cost above zero."]));
 
 class Disagreements {
   constructor(samples) {
@@ -32,23 +32,23 @@ class Disagreements {
     this.cards = new CardList(48, drawCard, detailCard);
     const refresh = () => this.refresh();
     const named = (names) => names.map((name, index) => [String(index), label(name)]);
-    this.column = select("dataset", [["", "any"], ...named(page.columns)], refresh);
-    this.right = select("right", [["", "any"], ...named(page.contenders), ["none", "none of them"]], refresh);
-    this.wrong = select("wrong", [["", "any"], ...named(page.contenders)], refresh);
+    this.dataset = select("dataset", [["", "any"], ...named(page.datasets)], refresh);
+    this.right = select("correct", [["", "any"], ...named(page.configurations), ["none", "none of them"]], refresh);
+    this.wrong = select("wrong", [["", "any"], ...named(page.configurations)], refresh);
     this.words = make("input", { type: "search", placeholder: "file, answer, class …", oninput: refresh });
-    const filters = [this.column, this.right, this.wrong].map((filter) => filter.element);
+    const filters = [this.dataset, this.right, this.wrong].map((filter) => filter.element);
     const controls = make("div", { className: "controls", role: "search", "aria-label": "Filter the samples" }, make("label", {}, "find", this.words), ...filters);
     this.element = make("div", {}, controls, this.cards.element);
     this.refresh();
   }
 
   refresh() {
-    const [column, right, wrong] = [this.column, this.right, this.wrong].map((filter) => filter.list.value);
+    const [dataset, right, wrong] = [this.dataset, this.right, this.wrong].map((filter) => filter.list.value);
     const words = this.words.value.trim().toLowerCase();
     this.cards.fill(
       this.samples.filter(
         (sample) =>
-          (column === "" || sample.column === Number(column)) &&
+          (dataset === "" || sample.dataset === Number(dataset)) &&
           (right === "" || (right === "none" ? !isAnyRight(sample) : isRight(sample, Number(right)) === true)) &&
           (wrong === "" || isRight(sample, Number(wrong)) === false) &&
           (!words || textsOf(sample).some((text) => text.toLowerCase().includes(words))),
@@ -57,12 +57,12 @@ class Disagreements {
   }
 }
 
-const nameOf = (sample, index) => (index === null ? null : page.classes[sample.column][index]);
+const nameOf = (sample, index) => (index === null ? null : page.classes[sample.dataset][index]);
 const isAnyRight = (sample) => sample.predicted.includes(sample.label);
 
-/* Whether a contender is right about a sample; undefined where it has not run on its dataset. */
+/* Whether a configuration is right about a sample; undefined where it has not run on its dataset. */
 function isRight(sample, index) {
-  const place = sample.contenders.indexOf(index);
+  const place = sample.configurations.indexOf(index);
   return place < 0 ? undefined : sample.predicted[place] === sample.label;
 }
 
@@ -74,24 +74,24 @@ function textsOf(sample) {
 function verdictOf(sample, place) {
   if (sample.predicted[place] === null) return "no answer";
   if (sample.label === null) return "unlabelled";
-  return sample.predicted[place] === sample.label ? "right" : "wrong";
+  return sample.predicted[place] === sample.label ? "correct" : "wrong";
 }
 
-const saidLine = (sample, place) => verdictLine(verdictOf(sample, place), nameOf(sample, sample.predicted[place]) ?? "no answer");
+const predictionLine = (sample, place) => verdictLine(verdictOf(sample, place), nameOf(sample, sample.predicted[place]) ?? "no answer");
 
 function drawCard(sample) {
-  const lines = sample.contenders.map((index, place) => make("span", { className: "pair" }, make("small", {}, outside(label(contender(index), 40))), saidLine(sample, place)));
-  const truth = sample.label === null ? null : make("span", { className: "clip" }, "is ", outside(nameOf(sample, sample.label)));
+  const lines = sample.configurations.map((index, place) => make("span", { className: "pair" }, make("small", {}, outside(label(configuration(index), 40))), predictionLine(sample, place)));
+  const truth = sample.label === null ? null : make("span", { className: "clip" }, "true: ", outside(nameOf(sample, sample.label)));
   return { className: "", parts: [make("span", { className: "picture" }, picture(sample.thumbnail, "")), make("span", { className: "words" }, truth, ...lines)] };
 }
 
 function detailCard(sample) {
   const truth = sample.label === null ? "no label" : outside(nameOf(sample, sample.label));
-  const said = sample.contenders.map((index, place) =>
-    make("div", {}, make("h3", {}, outside(contender(index))), saidLine(sample, place), sample.answers[place] < 0 ? null : make("blockquote", {}, outside(page.texts[sample.answers[place]]))),
+  const answers = sample.configurations.map((index, place) =>
+    make("div", {}, make("h3", {}, outside(configuration(index))), predictionLine(sample, place), sample.answers[place] < 0 ? null : make("blockquote", {}, outside(page.texts[sample.answers[place]]))),
   );
-  const facts = factList([["truth", truth], ["dataset", outside(page.columns[sample.column])]]);
-  return { title: sample.sample, parts: [make("div", { className: "picture" }, picture(sample.thumbnail, sample.sample)), make("div", {}, facts, ...said)] };
+  const facts = factList([["true class", truth], ["dataset", outside(page.datasets[sample.dataset])]]);
+  return { title: sample.sample, parts: [make("div", { className: "picture" }, picture(sample.thumbnail, sample.sample)), make("div", {}, facts, ...answers)] };
 }
 
-put("samples", page.disagreements.length ? new Disagreements(page.disagreements).element : "There is no sample on which two of them differ.");
+put("samples", page.disagreements.length ? new Disagreements(page.disagreements).element : "No sample was predicted differently.");

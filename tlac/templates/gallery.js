@@ -10,7 +10,7 @@ const decisionOf = (sample) => (samples.decided_by[sample] < 0 ? null : samples.
 function verdictOf(sample) {
   if (samples.predicted[sample] === null) return "no answer";
   if (samples.label[sample] === null) return "unlabelled";
-  return samples.predicted[sample] === samples.label[sample] ? "right" : "wrong";
+  return samples.predicted[sample] === samples.label[sample] ? "correct" : "wrong";
 }
 
 class Gallery {
@@ -29,12 +29,12 @@ class Gallery {
     this.verdict = select("verdict", [["", "any"], ...named(found(everything.map(verdictOf)))], refresh);
     this.outcome = select("outcome", [["", "any"], ...named(found(everything.map(outcomeOf)))], refresh);
     this.decidedBy = select("decided by", [["", "any"], ...samples.decisions.map((decision, index) => [String(index), label(decision)])], refresh);
-    this.truth = select("truth", [["", "any class"], ...classes(samples.label)], refresh);
+    this.truth = select("true class", [["", "any class"], ...classes(samples.label)], refresh);
     this.predicted = select("predicted", [["", "any class"], ...classes(samples.predicted)], refresh);
     this.margin = select("margin", [["", "any"], ["0.05", "lowest 5 %"], ["0.1", "lowest 10 %"], ["0.25", "lowest 25 %"]], refresh);
     this.order = select(
       "order",
-      [["", "as in the dataset"], ["certain", "surest mistakes first"], ["margin", "lowest margin first"], ["low", "lowest score first"], ["high", "highest score first"]],
+      [["", "as in the dataset"], ["certain", "most certain mistakes first"], ["margin", "lowest margin first"], ["low", "lowest score first"], ["high", "highest score first"]],
       refresh,
     );
     this.words = make("input", { type: "search", placeholder: "file, answer, class …", oninput: refresh });
@@ -111,13 +111,13 @@ class Gallery {
 function drawCard(sample) {
   const verdict = verdictOf(sample);
   const truth = className(samples.label[sample]);
-  const said = textAt(samples.answer[sample]) ?? textAt(samples.reason[sample]);
+  const answer = textAt(samples.answer[sample]) ?? textAt(samples.reason[sample]);
   const words = make(
     "span",
     { className: "words" },
     verdictLine(verdict, className(samples.predicted[sample]) ?? outcomeOf(sample)),
-    verdict !== "right" && truth !== null ? make("span", { className: "clip" }, "is ", outside(truth)) : null,
-    said ? outside(label(said, 160), "said clip") : null,
+    verdict !== "correct" && truth !== null ? make("span", { className: "clip" }, "true: ", outside(truth)) : null,
+    answer ? outside(label(answer, 160), "answer clip") : null,
   );
   return { className: `is-${verdict.replace(" ", "-")}`, parts: [make("span", { className: "picture" }, picture(samples.thumbnail[sample], "")), words] };
 }
@@ -129,23 +129,23 @@ function detailCard(sample) {
   const votes = samples.votes[sample].map((index) => className(index) ?? "none");
   const facts = factList([
     ["predicted", verdictLine(verdict, className(samples.predicted[sample]) ?? outcomeOf(sample))],
-    ["truth", samples.label[sample] === null ? "no label" : outside(className(samples.label[sample]))],
+    ["true class", samples.label[sample] === null ? "no label" : outside(className(samples.label[sample]))],
     ["outcome", outcomeOf(sample)],
     ["decided by", decisionOf(sample) === null ? null : outside(decisionOf(sample))],
     ["score", fixed(samples.score[sample])],
     ["margin", fixed(samples.margin[sample])],
     ["confidence", samples.confidence[sample] === null ? null : fixed(samples.confidence[sample])],
-    ["classes named", words.length ? outside(words.join(", ")) : null],
+    ["classes named in the answer", words.length ? outside(words.join(", ")) : null],
     ["votes", votes.length ? outside(votes.join(", ")) : null],
-    ["shown in stage 2", shortlist.length ? outside(shortlist.join(", ")) : null],
+    ["candidates in stage 2", shortlist.length ? outside(shortlist.join(", ")) : null],
     ["stage-1 key", key(samples.stage1_key)],
     ["stage-2 key", key(samples.stage2_key)],
   ]);
   const spoken = make(
     "div",
     {},
-    quote("Stage 1 said", textAt(samples.answer[sample])),
-    quote("Stage 2 chose", textAt(samples.choice[sample])),
+    quote("Stage-1 answer", textAt(samples.answer[sample])),
+    quote("Stage-2 choice", textAt(samples.choice[sample])),
     quote("Reason", textAt(samples.reason[sample])),
     ranking(samples.top5[sample], samples.predicted[sample], samples.label[sample]),
     facts,

@@ -16,10 +16,10 @@ if (page.per_class.length) {
   const table = new SortedTable(
     [
       { title: "class", className: "name", value: name, show: link },
-      { title: "right of class", className: "wide", isNumber: false, value: recall, show: bar },
+      { title: "recall", className: "wide", isNumber: false, value: recall, show: bar },
       { title: "samples", isNumber: true, value: (row) => row.n, show: (row) => count(row.n) },
       { title: "predicted", isNumber: true, value: (row) => row.predicted, show: (row) => count(row.predicted) },
-      { title: "right of predicted", isNumber: true, value: precision, show: (row) => percent(precision(row), 0) },
+      { title: "precision", isNumber: true, value: precision, show: (row) => percent(precision(row), 0) },
       { title: "F1", isNumber: true, value: (row) => (2 * row.correct) / (row.n + row.predicted), show: (row) => fixed((2 * row.correct) / (row.n + row.predicted), 2) },
     ],
     page.per_class,
@@ -30,24 +30,24 @@ if (page.per_class.length) {
   put("class-table", "No sample has a label.");
 }
 
-// without a calibration, confidence is the agreement of a prediction's witnesses
+// without a calibration, confidence is the agreement of a prediction's signals
 const wordOf = (by) => (by === "confidence" && !page.is_calibrated ? "agreement" : by);
 const certainty = page.reliability.map((found) => reliabilityChart(found, wordOf(found.by)));
 if (page.risk.length) certainty.push(riskChart(page.risk, wordOf));
 put("certainty-charts", ...(certainty.length ? certainty : ["No sample has both a score and a label."]));
 put("call-charts", ...(page.histograms.length ? page.histograms.map(histogramChart) : ["No time or cost is known that differs between calls."]));
 
-const silent = gallery.everything.filter((sample) => outcomeOf(sample) !== "answered");
-if (silent.length) {
+const unanswered = gallery.everything.filter((sample) => outcomeOf(sample) !== "answered");
+if (unanswered.length) {
   const reason = (sample) => textAt(samples.reason[sample]) ?? textAt(samples.answer[sample]) ?? "";
   const table = new SortedTable(
     [
       { title: "outcome", value: outcomeOf, show: (sample) => outcomeOf(sample) },
       { title: "sample", className: "name", value: (sample) => samples.sample[sample], show: (sample) => make("button", { type: "button", className: "link", onclick: () => gallery.cards.openAlone(sample) }, outside(samples.sample[sample], "clip")) },
-      { title: "truth", value: (sample) => className(samples.label[sample]) ?? "", show: (sample) => outside(className(samples.label[sample]) ?? "–", "clip") },
+      { title: "true class", value: (sample) => className(samples.label[sample]) ?? "", show: (sample) => outside(className(samples.label[sample]) ?? "–", "clip") },
       { title: "reason", value: reason, show: (sample) => outside(label(reason(sample), 400) || "none given", "clip") },
     ],
-    silent,
+    unanswered,
     { size: 20, isFalling: false, textOf: (sample) => `${outcomeOf(sample)} ${samples.sample[sample]} ${reason(sample)}`, word: "Find a reason" },
   );
   put("unanswered-table", table.element);
