@@ -39,7 +39,7 @@ def test_halves_and_other_subsets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images_variant_test.txt": "1 Concorde\n"}, r"entry 1: unknown variant 'Concorde'"),
+        ({"images_variant_test.txt": "1 Concorde\n"}, r"line 1: unknown variant 'Concorde'"),
         ({"images_variant_test.txt": "../../x 707-320\n"}, "leads outside"),
         ({"variants.txt": b"\xff"}, "can't be read"),
     ],

@@ -11,7 +11,7 @@ from tests.support.file_server import running_file_server
 from tests.support.table_files import IMAGES, LABELS, NAMES, write_parquet, write_shard
 from tlac.config.registry import open_dataset
 from tlac.config.schemas import load_dataset_config
-from tlac.datasets.huggingface import Address, parse_address
+from tlac.datasets.huggingface import split_address
 from tlac.errors import ConfigError, InputError
 
 
@@ -30,24 +30,24 @@ def open_at(address: str, **asked: str):
 @pytest.mark.parametrize(
     ("text", "address"),
     [
-        ("org/set", Address("org/set")),
-        ("org/set:test", Address("org/set", None, "test")),
-        ("org/set@v1.0:train", Address("org/set", "v1.0", "train")),
-        ("org/set@refs/pr/1", Address("org/set", "refs/pr/1")),
-        ("set@abc", Address("set", "abc")),
-        ("s3://bucket/a@b", Address("s3://bucket/a@b")),
-        ("s3://bucket/set:val", Address("s3://bucket/set", None, "val")),
+        ("org/set", ("org/set", None, None)),
+        ("org/set:test", ("org/set", None, "test")),
+        ("org/set@v1.0:train", ("org/set", "v1.0", "train")),
+        ("org/set@refs/pr/1", ("org/set", "refs/pr/1", None)),
+        ("set@abc", ("set", "abc", None)),
+        ("s3://bucket/a@b", ("s3://bucket/a@b", None, None)),
+        ("s3://bucket/set:val", ("s3://bucket/set", None, "val")),
     ],
 )
-def test_an_address_names_repository_revision_and_split(text: str, address: Address) -> None:
-    assert parse_address(text) == address
+def test_an_address_names_repository_revision_and_split(text: str, address: tuple[str, str | None, str | None]) -> None:
+    assert split_address(text) == address
 
 
 def test_a_local_path_may_hold_the_marks_of_an_address(tmp_path: Path) -> None:
     folder = tmp_path / "a@b:c"
     folder.mkdir()
-    assert parse_address(str(folder)) == Address(str(folder))
-    assert parse_address(f"{folder}:test") == Address(str(folder), None, "test")
+    assert split_address(str(folder)) == (str(folder), None, None)
+    assert split_address(f"{folder}:test") == (str(folder), None, "test")
 
 
 def test_a_parquet_folder_keeps_the_original_bytes(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_halves_are_taken_from_tables_too(tmp_path: Path) -> None:
         ("cat", "dog"),
         [("000000", 0), ("000002", 1)],
     )
-    with pytest.raises(InputError, match="1 classes and 2 images in split 'novel'"):
+    with pytest.raises(InputError, match="1 class in split 'novel': at least two"):
         open_at(str(tmp_path / "set"), split="novel")
 
 

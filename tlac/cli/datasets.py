@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +15,7 @@ from tlac.errors import TlacError
 
 if TYPE_CHECKING:
     from tlac.config.schemas import DatasetConfig
+    from tlac.datasets.prepare.prepare import Prepared
     from tlac.datasets.prepare.verify import Verification
 
 _data_option = click.option(
@@ -146,7 +147,7 @@ def _prepare_files(name: str, config: DatasetConfig, as_json: bool) -> None:
             click.echo(f"  {number}. {step}")
         if prepared.steps and download.mirror:
             click.echo(f"or, with other splits and sizes: tlac datasets prepare {name} --data {config.root} --mirror")
-    _verify(config, True, as_json, {**asdict(prepared), "folder": str(prepared.folder)})
+    _verify(config, True, as_json, prepared)
 
 
 def _prepare_mirror(config: DatasetConfig, as_json: bool) -> None:
@@ -155,12 +156,11 @@ def _prepare_mirror(config: DatasetConfig, as_json: bool) -> None:
     from tlac.datasets.prepare.mirror import fetch_mirror
 
     with show_downloads(as_json) as on_bytes:
-        mirrored = fetch_mirror(config, on_bytes)
+        mirror = fetch_mirror(config, on_bytes)
     if not as_json:
-        click.echo(f"{config.name}: {mirrored.protocol} {_whereabouts(mirrored.is_downloaded, mirrored.folder)}")
-        click.echo(f"to run on it, with its own protocol: --dataset {mirrored.dataset_file}")
-    paths = {"folder": str(mirrored.folder), "dataset_file": str(mirrored.dataset_file)}
-    _verify(load_dataset_config(str(mirrored.dataset_file)), True, as_json, {**asdict(mirrored), **paths})
+        click.echo(f"{config.name}: {mirror.protocol} {_whereabouts(mirror.is_downloaded, mirror.folder)}")
+        click.echo(f"to run on it, with its own protocol: --dataset {mirror.dataset_file}")
+    _verify(load_dataset_config(str(mirror.dataset_file)), True, as_json, mirror)
 
 
 def _whereabouts(is_downloaded: bool, folder: Path) -> str:
@@ -169,7 +169,7 @@ def _whereabouts(is_downloaded: bool, folder: Path) -> str:
     return f"lies in {folder}" if folder.exists() else f"belongs in {folder}, which is not there yet"
 
 
-def _verify(config: DatasetConfig, looks_into: bool, as_json: bool, prepared: dict[str, Any] | None = None) -> None:
+def _verify(config: DatasetConfig, looks_into: bool, as_json: bool, prepared: Prepared | None = None) -> None:
     """Print what verifying finds, after `prepared` where that was done first. Raises TlacError for any finding."""
     from tlac.datasets.prepare.verify import verify_dataset
 
@@ -178,11 +178,12 @@ def _verify(config: DatasetConfig, looks_into: bool, as_json: bool, prepared: di
     if as_json:
         document = {**asdict(found), "good": found.is_good}
         if prepared is not None:
-            document["prepared"] = prepared
+            paths = {"folder": str(prepared.folder), "dataset_file": str(prepared.dataset_file or "") or None}
+            document["prepared"] = {**asdict(prepared), **paths}
         print_json(document)
     else:
         _print(found, is_prepared=prepared is not None)
-    if prepared and prepared.get("steps") and any(finding.kind == "unusable" for finding in found.findings):
+    if prepared and prepared.steps and any(finding.kind == "unusable" for finding in found.findings):
         raise TlacError(f"{config.name}: not ready yet: do the steps above, and run the command again")
     if not found.is_good:
         count = len(found.findings)

@@ -199,7 +199,7 @@ class DatasetConfig:
     """A dataset as asked for: its name, the file it came from, what that file says, and which part of it.
 
     `root` is the folder that holds the datasets' folders; `split` is "all", "base" or "novel";
-    `subset` is "test", "val" or "train".
+    `subset` is "test", "val" or "train". Where it `is_offline`, the Hugging Face hub is not asked.
     """
 
     name: str
@@ -208,6 +208,7 @@ class DatasetConfig:
     root: Path | None = None
     split: str = "all"
     subset: str = "test"
+    is_offline: bool = False
 
 
 SchemaT = TypeVar("SchemaT", bound=msgspec.Struct)

@@ -1,14 +1,14 @@
-"""A dataset as a list of image files, and its base and novel halves.
+"""What the loaders share: the dataset that they give, base and novel halves, options, and paths that stay inside.
 
-Does not know where a list comes from, and opens no image.
+No image is opened here.
 """
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from tlac.types import Sample
 
 SPLITS = ("all", "base", "novel")
 SUBSETS = ("test", "val", "train")
+_OUTSIDE = "refused, since images are uploaded"
 
 OptionsT = TypeVar("OptionsT", bound=msgspec.Struct)
 
@@ -30,51 +31,59 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Base of the loaders' options: immutable, and no key that is not listed."""
 
 
+class PathOptions(Options, frozen=True):
+    """Options of a dataset that lies at `path`, relative to the working directory."""
+
+    path: str
+
+
+class RootedOptions(Options, frozen=True):
+    """Options of a dataset under the data root, in `folder`. `is_whole` ones have no base and novel half."""
+
+    folder: str
+    is_whole: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class ListedDataset:
-    """A dataset whose samples are known by path before any image is opened.
+    """A dataset that was listed before any image is opened: what every loader of ours gives.
 
-    `source` is the list file or folder that the samples were read from.
+    `labels` index into `classes`, one per image; `read` gives the id and the source of the image in a row of the
+    list, and `rows` are those rows that belong to the split, None for all. `source` is the list file or folder.
+    A loader leaves out name, split and prompt, and the protocol where it is the dataset file's own: `take_part`
+    fills them in.
     """
 
-    name: str
-    split: str
-    protocol: str
-    prompt: str
     classes: tuple[str, ...] = field(repr=False)
-    samples: tuple[Sample, ...] = field(repr=False)
+    labels: Sequence[int] = field(repr=False)
+    read: Callable[[int], tuple[str, Path | bytes]] = field(repr=False)
     source: str = ""
+    protocol: str = ""
+    rows: Sequence[int] | None = field(default=None, repr=False)
+    name: str = ""
+    split: str = "all"
+    prompt: str = "default"
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.labels)
 
     def __iter__(self) -> Iterator[Sample]:
-        return iter(self.samples)
+        rows = range(len(self.labels)) if self.rows is None else self.rows
+        for row, label in zip(rows, self.labels, strict=True):
+            identifier, source = self.read(row)
+            yield Sample(identifier, source, label)
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """A whole dataset before a part is taken: `samples` of one subset, labelled by index into `classes`.
-
-    `source` is the list file or folder they were read from. `protocol` stands in for the dataset file's own
-    where it is not empty.
-    """
-
-    classes: tuple[str, ...]
-    samples: tuple[Sample, ...]
-    source: str
-    protocol: str = ""
+def list_files(
+    classes: tuple[str, ...], files: Sequence[tuple[str, Path]], labels: Sequence[int], source: Path | str
+) -> ListedDataset:
+    """A dataset of image files, as id and path each; `labels` has one entry per file."""
+    return ListedDataset(classes, labels, files.__getitem__, str(source))
 
 
 def read_options(schema: type[OptionsT], config: DatasetConfig) -> OptionsT:
-    """The loader's own options of a dataset file. Raises ConfigError naming file and key."""
+    """Read the loader's own options from a dataset file. Raises ConfigError naming file and key."""
     return parse(schema, Resource(config.name, f"{config.source} (options)", config.spec.options))
-
-
-def is_in_half(label: int, class_count: int, split: str) -> bool:
-    """Whether a class belongs to the split: the first ceil(n/2) labels are base, the rest novel."""
-    base_count = (class_count + 1) // 2
-    return split == "all" or (label < base_count) == (split == "base")
 
 
 def split_of(config: DatasetConfig) -> str:
@@ -87,67 +96,57 @@ def split_of(config: DatasetConfig) -> str:
     return split
 
 
-def take_part(config: DatasetConfig, listing: Listing) -> ListedDataset:
-    """The part of a whole dataset that `config` asks for, each half relabelled from 0 (CoOp's rule).
+def take_part(config: DatasetConfig, whole: ListedDataset) -> ListedDataset:
+    """Take the split that `config` asks for, each half relabelled from 0.
 
-    Raises InputError where fewer than two classes or no image would be left.
+    CoOp's rule: the first ceil(n/2) labels are base, the rest novel. Raises InputError where fewer than two
+    classes or no image would be left.
     """
-    split = split_of(config)
-    kept = [label for label in range(len(listing.classes)) if is_in_half(label, len(listing.classes), split)]
+    split, count = split_of(config), len(whole.classes)
+    middle = (count + 1) // 2
+    kept = {"all": range(count), "base": range(middle), "novel": range(middle, count)}[split]
     if len(kept) < 2:
+        noun = "class" if len(kept) == 1 else "classes"
         raise InputError(
-            f"{config.name}: {_count(len(kept), 'class')} in split {split!r}: at least two are needed to choose from"
+            f"{config.name}: {len(kept)} {noun} in split {split!r}: at least two are needed to choose from"
         )
-    samples = listing.samples
+    rows, labels = whole.rows, whole.labels
     if split != "all":
-        samples = tuple(
-            Sample(sample.id, sample.source, sample.label - kept[0])
-            for sample in samples
-            if sample.label is not None and is_in_half(sample.label, len(listing.classes), split)
-        )
-    if not samples:
+        rows = [row for row, label in enumerate(labels) if label in kept]
+        labels = [labels[row] - kept[0] for row in rows]
+    if not labels:
         raise InputError(f"{config.name}: no image in split {split!r} of {config.subset!r}: choose another")
-    return ListedDataset(
+    return replace(
+        whole,
         name=config.name,
-        split=split_label(config),
-        protocol=_protocol(config, listing),
+        # "novel" for its test images, "novel/val" for others
+        split=split if config.subset == "test" else f"{split}/{config.subset}",
+        protocol=_protocol(config, whole),
         prompt=config.spec.prompt,
-        classes=tuple(listing.classes[label] for label in kept),
-        samples=samples,
-        source=listing.source,
+        classes=tuple(whole.classes[label] for label in kept),
+        labels=labels,
+        rows=rows,
     )
 
 
-def _protocol(config: DatasetConfig, listing: Listing) -> str:
+def _protocol(config: DatasetConfig, whole: ListedDataset) -> str:
     """The protocol, which is not quite the one of the dataset file where classes are missing or more."""
-    protocol, expected = listing.protocol or config.spec.protocol, config.spec.expected
-    if expected is None or len(listing.classes) == expected.classes or not protocol.startswith(config.spec.protocol):
+    protocol, expected = whole.protocol or config.spec.protocol, config.spec.expected
+    if expected is None or len(whole.classes) == expected.classes or not protocol.startswith(config.spec.protocol):
         return protocol
-    return f"{protocol}, but {len(listing.classes)} classes and not {expected.classes}"
-
-
-def split_label(config: DatasetConfig) -> str:
-    """How results name the part: "novel" for its test images, "novel/val" for others."""
-    split = split_of(config)
-    return split if config.subset == "test" else f"{split}/{config.subset}"
+    return f"{protocol}, but {len(whole.classes)} classes and not {expected.classes}"
 
 
 def only_test_subset(config: DatasetConfig) -> None:
-    """Refuses "val" and "train" for a dataset that is not divided. Raises InputError."""
+    """Refuse "val" and "train" for a dataset that is not divided. Raises InputError."""
     split_of(config)
     if config.subset != "test":
         raise InputError(f"{config.name}: has no subset {config.subset!r}: leave the subset out to use all its images")
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}es"
-
-
-class RootedOptions(Options, frozen=True):
-    """Options of a dataset under the data root, in `folder`. `is_whole` ones have no base and novel half."""
-
-    folder: str
-    is_whole: bool = False
+def no_subset(config: DatasetConfig, source: Path | str) -> InputError:
+    """The error for a subset that a dataset does not have."""
+    return InputError(f"{config.name}: {source} has no subset {config.subset!r}: choose another")
 
 
 def dataset_folder(config: DatasetConfig, options: RootedOptions) -> Path:
@@ -164,18 +163,22 @@ def dataset_folder(config: DatasetConfig, options: RootedOptions) -> Path:
 
 def not_there(config: DatasetConfig, path: Path) -> InputError:
     """The error for files that have not been put in place."""
-    return InputError(f"{config.name}: {path} is missing: run {preparing(config)} to get it")
+    return InputError(f"{config.name}: {path} is missing: run {prepare_command(config)} to get it")
 
 
-def preparing(config: DatasetConfig) -> str:
+def prepare_command(config: DatasetConfig) -> str:
     """The command that gets the dataset's files, as it can be typed."""
     name = config.name if config.name in list_names("dataset") else config.source
     return f"`{shlex.join(['tlac', 'datasets', 'prepare', name, '--data', str(config.root)])}`"
 
 
-def no_subset(config: DatasetConfig, source: Path | str) -> InputError:
-    """The error for a subset that a dataset does not have."""
-    return InputError(f"{config.name}: {source} has no subset {config.subset!r}: choose another")
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """The lines of a text file that are not blank, stripped, with their numbers. Raises InputError."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: can't be read as UTF-8 text: {error}") from error
+    return [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 def require_folder(path: Path, remedy: str) -> Path:
@@ -194,10 +197,10 @@ def is_image_name(name: str) -> bool:
     return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def visible_folders(path: Path) -> list[Path]:
-    """The sub-folders of a folder that are not hidden, by name. Raises InputError where it can't be read."""
+def visible_folders(path: Path) -> list[str]:
+    """The names of the sub-folders that are not hidden, sorted. Raises InputError where it can't be read."""
     try:
-        return sorted(entry for entry in path.iterdir() if not entry.name.startswith(".") and entry.is_dir())
+        return sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(".") and entry.is_dir())
     except OSError as error:
         raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
 
@@ -228,28 +231,38 @@ def image_paths(folder: Path, root: Path) -> Iterator[Path]:
             yield Path(entry.path)
 
 
-def join_inside(root: Path, names: Iterable[str], source: str) -> list[Path]:
-    """Relative paths of a list file as paths below `root`; no file is opened or looked for.
+def list_folders(root: Path, folders: Iterable[str], classes: Mapping[str, str]) -> ListedDataset:
+    """A dataset of the images below these sub-folders of `root`. `classes` are names by folder, in label order."""
+    positions = {folder: label for label, folder in enumerate(classes)}
+    files, labels = [], []
+    for folder in folders:
+        for path in image_paths(root / folder, root):
+            files.append((path.relative_to(root).as_posix(), path))
+            labels.append(positions[folder])
+    return list_files(tuple(classes.values()), files, labels, root)
+
+
+def join_inside(root: Path, names: Iterable[str], source: Path | str) -> list[tuple[str, Path]]:
+    """The relative paths of a list file, each with its path below `root`; no file is opened or looked for.
 
     Raises InputError for a path that leads outside: absolute, with a drive, with "..", or through a link.
     `source` is the list file, for the error.
     """
     resolved_root = root.resolve()
     checked_folders: dict[Path, bool] = {}
-    paths = []
+    files = []
     for name in names:
-        if _is_lexically_outside(name):
-            raise InputError(f"{source}: the path {name!r} leads outside {root}: refused, since images are uploaded")
         path = root / name
         folder = path.parent
-        if folder not in checked_folders:
+        is_inside = not _is_lexically_outside(name)
+        if is_inside and folder not in checked_folders:
             checked_folders[folder] = folder.resolve().is_relative_to(resolved_root)
-        if not checked_folders[folder]:
-            raise InputError(f"{source}: the path {name!r} leads outside {root}: refused, since images are uploaded")
+        if not is_inside or not checked_folders[folder]:
+            raise InputError(f"{source}: the path {name!r} leads outside {root}: {_OUTSIDE}")
         if path.is_symlink():
             _require_inside(path, resolved_root)
-        paths.append(path)
-    return paths
+        files.append((name, path))
+    return files
 
 
 def _is_lexically_outside(name: str) -> bool:
@@ -269,4 +282,4 @@ def _require_inside(path: Path, resolved_root: Path) -> None:
     except (OSError, RuntimeError) as error:
         raise InputError(f"{path}: a link that leads nowhere: remove it or restore its target") from error
     if not target.is_relative_to(resolved_root):
-        raise InputError(f"{path}: a link that leads outside {resolved_root}: refused, since images are uploaded")
+        raise InputError(f"{path}: a link that leads outside {resolved_root}: {_OUTSIDE}")

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +16,16 @@ from numpy.typing import NDArray
 
 from tlac.config.schemas import DatasetConfig
 from tlac.datasets.base import (
+    ListedDataset,
     RootedOptions,
     dataset_folder,
-    is_in_half,
     no_subset,
     not_there,
-    preparing,
+    prepare_command,
     read_options,
-    split_label,
-    split_of,
+    take_part,
 )
 from tlac.errors import ConfigError, InputError
-from tlac.types import Sample
 
 
 class CifarOptions(RootedOptions, frozen=True, kw_only=True):
@@ -38,30 +34,8 @@ class CifarOptions(RootedOptions, frozen=True, kw_only=True):
     reader: str
 
 
-@dataclass(frozen=True, slots=True)
-class CifarDataset:
-    """A part of a CIFAR dataset: `pixels` (n, 32, 32, 3) uint8, `labels` and the samples' `numbers` (n,)."""
-
-    name: str
-    split: str
-    protocol: str
-    prompt: str
-    classes: tuple[str, ...] = field(repr=False)
-    pixels: NDArray[np.uint8] = field(repr=False)
-    labels: tuple[int, ...] = field(repr=False)
-    numbers: tuple[int, ...] = field(repr=False)
-    source: str = ""
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __iter__(self) -> Iterator[Sample]:
-        for row, (number, label) in enumerate(zip(self.numbers, self.labels, strict=True)):
-            yield Sample(f"{number:05d}.png", png_bytes(self.pixels[row]), label)
-
-
-def open_cifar(config: DatasetConfig) -> CifarDataset:
-    """The part that `config` asks for, numbered as in the archive.
+def open_cifar(config: DatasetConfig) -> ListedDataset:
+    """Open a CIFAR dataset; an image's id is its number in the archive.
 
     The archives are pickles: torchvision reads them only when their checksums are right. Raises InputError
     where they are missing or are not the published ones.
@@ -71,20 +45,11 @@ def open_cifar(config: DatasetConfig) -> CifarDataset:
     if config.subset == "val":
         raise no_subset(config, "the official split")
     reader = _read(config, options.reader, [folder.parent, folder.parent / config.name])
-    split, count = split_of(config), len(config.spec.classes)
-    kept = [row for row, label in enumerate(reader.targets) if is_in_half(label, count, split)]
-    offset = (count + 1) // 2 if split == "novel" else 0
-    return CifarDataset(
-        name=config.name,
-        split=split_label(config),
-        protocol=config.spec.protocol,
-        prompt=config.spec.prompt,
-        classes=tuple(name for label, name in enumerate(config.spec.classes) if is_in_half(label, count, split)),
-        pixels=reader.data[kept],
-        labels=tuple(reader.targets[row] - offset for row in kept),
-        numbers=tuple(kept),
-        source=str(reader.root),
-    )
+
+    def read(row: int) -> tuple[str, bytes]:
+        return f"{row:05d}.png", png_bytes(reader.data[row])
+
+    return take_part(config, ListedDataset(config.spec.classes, reader.targets, read, str(reader.root)))
 
 
 def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
@@ -118,5 +83,5 @@ def _read(config: DatasetConfig, reader: str, places: list[Path]) -> Any:
     except RuntimeError as error:
         raise InputError(
             f"{config.name}: {place / opener.base_folder} does not hold the published files: remove it and run "
-            f"{preparing(config)}"
+            f"{prepare_command(config)}"
         ) from error

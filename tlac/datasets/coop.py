@@ -1,12 +1,13 @@
 """Datasets that CoOp splits by a file of its own, split_zhou_NAME.json, else by the dataset's official lists.
 
-The file maps "train", "val" and "test" to [path, label, class name] rows. Opens no image.
+The file maps "train", "val" and "test" to [path, label, class name] rows.
 Source: Zhou et al., Learning to Prompt for Vision-Language Models, arXiv:2109.01134.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,11 +16,11 @@ import msgspec
 from tlac.config.schemas import DatasetConfig
 from tlac.datasets.base import (
     ListedDataset,
-    Listing,
     Options,
     RootedOptions,
     dataset_folder,
     join_inside,
+    list_files,
     no_subset,
     not_there,
     read_options,
@@ -27,7 +28,6 @@ from tlac.datasets.base import (
 )
 from tlac.datasets.torchvision_splits import read_official
 from tlac.errors import InputError
-from tlac.types import Sample
 
 Row: TypeAlias = tuple[str, int, str]
 
@@ -54,7 +54,7 @@ class CoopOptions(RootedOptions, frozen=True, kw_only=True):
 
 
 def open_coop(config: DatasetConfig) -> ListedDataset:
-    """The dataset by CoOp's split file where there is one, else by its official split; `protocol` tells which.
+    """Open a dataset by CoOp's split file where there is one, else by its official split; `protocol` tells which.
 
     Raises InputError where the files are missing or broken, or a path leads outside the image folder.
     """
@@ -101,25 +101,24 @@ def split_classes(path: Path, split: dict[str, list[Row]]) -> dict[int, str]:
     return chosen
 
 
-def _by_split_file(config: DatasetConfig, split_file: Path, images: Path) -> Listing:
+def _by_split_file(config: DatasetConfig, split_file: Path, images: Path) -> ListedDataset:
     if not images.is_dir():
         raise not_there(config, images)
     split = read_split_file(split_file)
     classes = split_classes(split_file, split)
     if not split.get(config.subset):
         raise no_subset(config, split_file)
-    position = {label: index for index, label in enumerate(classes)}
-    rows = split[config.subset]
-    paths = join_inside(images, [row[0] for row in rows], str(split_file))
-    samples = tuple(Sample(row[0], path, position[row[1]]) for row, path in zip(rows, paths, strict=True))
-    return Listing(tuple(classes.values()), samples, str(split_file))
+    positions = {label: index for index, label in enumerate(classes)}
+    files = join_inside(images, [path for path, _, _ in split[config.subset]], split_file)
+    labels = [positions[label] for _, label, _ in split[config.subset]]
+    return list_files(tuple(classes.values()), files, labels, split_file)
 
 
-def _by_official_split(config: DatasetConfig, official: Official, folder: Path) -> Listing:
+def _by_official_split(config: DatasetConfig, official: Official, folder: Path) -> ListedDataset:
     names, rows = read_official(official.reader, folder, config)
     clean = official.classes or config.spec.classes
     # labels index the official list, so clean names fit only a list of the same length
     classes = clean if len(clean) == len(names) else names
-    paths = join_inside(folder, [image for image, _ in rows], str(folder))
-    samples = tuple(Sample(image, path, label) for (image, label), path in zip(rows, paths, strict=True))
-    return Listing(classes, samples, str(folder), official.protocol)
+    files = join_inside(folder, [path for path, _ in rows], folder)
+    whole = list_files(classes, files, [label for _, label in rows], folder)
+    return replace(whole, protocol=official.protocol)

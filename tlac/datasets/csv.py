@@ -1,6 +1,6 @@
 """Images listed in a CSV file with the columns path and label, where a label is a class name.
 
-Paths are relative to the file's folder and may not lead out of it. Opens no image.
+Paths are relative to the file's folder and may not lead out of it.
 """
 
 from __future__ import annotations
@@ -9,36 +9,36 @@ import csv
 from pathlib import Path
 
 from tlac.config.schemas import DatasetConfig
-from tlac.datasets.base import ListedDataset, Listing, Options, join_inside, only_test_subset, read_options, take_part
+from tlac.datasets.base import (
+    ListedDataset,
+    PathOptions,
+    join_inside,
+    list_files,
+    only_test_subset,
+    read_options,
+    take_part,
+)
 from tlac.errors import InputError
-from tlac.types import Sample
 
 _COLUMNS = "its first line must name the columns: path,label"
 
 
-class CsvOptions(Options, frozen=True):
-    """`path` is the CSV file, relative to the working directory."""
-
-    path: str
-
-
 def open_csv(config: DatasetConfig) -> ListedDataset:
-    """The images in the order of the lines.
+    """Open the images that a CSV file lists, in the order of its lines.
 
     Classes are those of the dataset file where it lists any, else the labels found, sorted. Raises
     InputError naming file and line for a missing column or cell, an unlisted label, or a path that leads out.
     """
     only_test_subset(config)
-    file = Path(read_options(CsvOptions, config).path)
+    file = Path(read_options(PathOptions, config).path)
     rows = _rows(file)
     classes = config.spec.classes or tuple(sorted({label for _, _, label in rows}))
     positions = {name: index for index, name in reversed(list(enumerate(classes)))}
     for number, _, label in rows:
         if label not in positions:
             raise InputError(f"{file}, line {number}: {label!r} is no class of {config.source}: correct the label")
-    paths = join_inside(file.parent, [image for _, image, _ in rows], str(file))
-    samples = tuple(Sample(image, path, positions[label]) for (_, image, label), path in zip(rows, paths, strict=True))
-    return take_part(config, Listing(classes, samples, str(file)))
+    files = join_inside(file.parent, [path for _, path, _ in rows], file)
+    return take_part(config, list_files(classes, files, [positions[label] for _, _, label in rows], file))
 
 
 def _rows(file: Path) -> list[tuple[int, str, str]]:

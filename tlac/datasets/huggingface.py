@@ -1,30 +1,77 @@
 """Datasets in the Hugging Face format, from the hub, or from parquet files and webdataset shards here or in an object
 store that fsspec reaches.
 
-Images keep their original bytes: nothing is decoded here. Does not know any particular dataset.
+Images keep their original bytes: nothing is decoded here.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from tlac.config.schemas import DatasetConfig
-from tlac.datasets.base import Options, is_in_half, read_options, split_label, split_of
+from tlac.datasets.base import ListedDataset, PathOptions, read_options, take_part
 from tlac.errors import ConfigError, InputError
 from tlac.runtime.hub import hub_obstacle
-from tlac.types import Sample
 
+CLASSNAMES_FILE = "classnames.txt"
 FORMATS = {".parquet": "parquet", ".tar": "webdataset"}
 SPLITS = {"test": ("test",), "val": ("validation", "val", "valid"), "train": ("train",)}
 """The words for a subset in the names of files and splits."""
+_IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
+_LABEL_COLUMNS = ("label", "labels", "cls", "class", "fine_label", "txt")
+
+
+class HubOptions(PathOptions, frozen=True, kw_only=True):
+    """`path` is REPO[@revision][:split], or a local folder or file, or the URL of one (s3://BUCKET/FOLDER), in
+    place of REPO; columns are found by name where they are not given."""
+
+    image_column: str | None = None
+    label_column: str | None = None
+
+
+def open_hub(config: DatasetConfig) -> ListedDataset:
+    """Open one split of a table, with the class names of its label column, of classnames.txt or of the dataset file.
+
+    Without a split in the path, the subset asked for is taken, or the only one there is. Rows are read while
+    iterating. Raises ConfigError without the package, InputError where the dataset can't be had or its columns
+    or labels don't fit.
+    """
+    options = read_options(HubOptions, config)
+    location, revision, _ = address = split_address(options.path)
+    table, split = _load(config, *address)
+    image_column = _column(config, table, "image", options.image_column)
+    label_column = _column(config, table, "label", options.label_column)
+    classes, labels = _labels(config, table, label_column, partial(_classnames, config, location, revision))
+    table = table.cast_column(image_column, _datasets().Image(decode=False))
+    root = _root(location)
+
+    def read(number: int) -> tuple[str, bytes]:
+        row = table[number]
+        content = _image_bytes(row[image_column], root, f"{config.name}, row {number}")
+        return str(row.get("__key__", f"{number:06d}")), content
+
+    protocol = f"{config.spec.protocol}, split {split}" + (f" at {revision}" if revision else "")
+    return take_part(config, ListedDataset(classes, labels, read, options.path, protocol))
+
+
+def split_address(text: str) -> tuple[str, str | None, str | None]:
+    """REPO[@revision][:split] in its parts; a path that exists is taken whole before either is split off."""
+    location, revision, split = text, None, None
+    head, colon, tail = location.rpartition(":")
+    if colon and head and "/" not in tail and not Path(location).exists():
+        location, split = head, tail
+    head, at, tail = location.rpartition("@")
+    if at and head and not is_url(location) and not Path(location).exists():
+        location, revision = head, tail
+    return location, revision, split or None
 
 
 def is_url(location: str) -> bool:
@@ -89,12 +136,6 @@ def _table_files(addresses: Mapping[str, str], default_split: str) -> dict[str, 
     return {}
 
 
-class _Info(msgspec.Struct):
-    """As much of a kept table's description as is read here."""
-
-    splits: dict[str, object]
-
-
 def kept_splits(cache: Path, repo: str, revision: str | None) -> Mapping[str, Sequence[Path]]:
     """The Arrow files of each split that is kept, those fetched last where there are several.
 
@@ -111,117 +152,13 @@ def kept_splits(cache: Path, repo: str, revision: str | None) -> Mapping[str, Se
 
 def _splits_in(folder: Path) -> Mapping[str, Sequence[Path]]:
     try:
-        splits = msgspec.json.decode((folder / "dataset_info.json").read_bytes(), type=_Info).splits
-    except (OSError, msgspec.MsgspecError):
+        splits = dict(msgspec.json.decode((folder / "dataset_info.json").read_bytes())["splits"])
+    except (OSError, msgspec.MsgspecError, LookupError, TypeError, ValueError):
         # half written, or of another version of the library
         return {}
     endings = {split: (f"*-{split}.arrow", f"*-{split}-?????-of-?????.arrow") for split in splits}
     found = {split: sorted(path for ending in of for path in folder.glob(ending)) for split, of in endings.items()}
     return {split: paths for split, paths in found.items() if paths}
-
-
-CLASSNAMES_FILE = "classnames.txt"
-_IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
-_LABEL_COLUMNS = ("label", "labels", "cls", "class", "fine_label", "txt")
-
-
-class HubOptions(Options, frozen=True, kw_only=True):
-    """`path` is REPO[@revision][:split], or a local folder or file, or the URL of one (s3://BUCKET/FOLDER), in place of
-    REPO; columns are found by name."""
-
-    path: str
-    image_column: str | None = None
-    label_column: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a dataset lies: a repository's name, a local path or a URL, and which revision and split of it."""
-
-    location: str
-    revision: str | None = None
-    split: str | None = None
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the location is a file or folder of this machine."""
-        return Path(self.location).exists()
-
-
-@dataclass(frozen=True, slots=True)
-class HubDataset:
-    """Rows of a table with an image and a label each; rows are read while iterating.
-
-    Images that are files of their own lie below `root`.
-    """
-
-    name: str
-    split: str
-    protocol: str
-    prompt: str
-    classes: tuple[str, ...] = field(repr=False)
-    table: Any = field(repr=False)
-    image_column: str = field(repr=False)
-    labels: tuple[int, ...] = field(repr=False)
-    rows: tuple[int, ...] = field(repr=False)
-    source: str = ""
-    root: Path = field(default=Path(), repr=False)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[Sample]:
-        for number, label in zip(self.rows, self.labels, strict=True):
-            row = self.table[number]
-            identifier = str(row.get("__key__", f"{number:06d}"))
-            content = _image_bytes(row[self.image_column], self.root, f"{self.name}, row {number}")
-            yield Sample(identifier, content, label)
-
-
-def parse_address(text: str) -> Address:
-    """REPO[@revision][:split] in its parts; a path that exists is taken whole before either is split off."""
-    location, revision, split = text, None, None
-    head, colon, tail = location.rpartition(":")
-    if colon and head and "/" not in tail and not Path(location).exists():
-        location, split = head, tail
-    head, at, tail = location.rpartition("@")
-    if at and head and not is_url(location) and not Path(location).exists():
-        location, revision = head, tail
-    return Address(location, revision, split or None)
-
-
-def open_hub(config: DatasetConfig) -> HubDataset:
-    """The rows of one split, with the class names of its label column, of classnames.txt or of the dataset file.
-
-    Without a split in the path, the subset asked for is taken, or the only one there is. Raises ConfigError
-    without the package, InputError where the dataset can't be had or its columns or labels don't fit.
-    """
-    options = read_options(HubOptions, config)
-    address = parse_address(options.path)
-    table, split_name = _load(config, address)
-    image_column = _column(config, table, "image", options.image_column)
-    label_column = _column(config, table, "label", options.label_column)
-    classes, labels = _labels(config, table, label_column, address)
-    split, count = split_of(config), len(classes)
-    rows = tuple(row for row, label in enumerate(labels) if is_in_half(label, count, split))
-    kept = tuple(name for label, name in enumerate(classes) if is_in_half(label, count, split))
-    if len(kept) < 2 or not rows:
-        raise InputError(f"{config.name}: {len(kept)} classes and {len(rows)} images in split {split!r}: too few")
-    offset = (count + 1) // 2 if split == "novel" else 0
-    at = f" at {address.revision}" if address.revision else ""
-    return HubDataset(
-        name=config.name,
-        split=split_label(config),
-        protocol=f"{config.spec.protocol}, split {split_name}{at}",
-        prompt=config.spec.prompt,
-        classes=kept,
-        table=table.cast_column(image_column, _undecoded()),
-        image_column=image_column,
-        labels=tuple(labels[row] - offset for row in rows),
-        rows=rows,
-        source=options.path,
-        root=_root(address),
-    )
 
 
 def _datasets() -> Any:
@@ -232,41 +169,31 @@ def _datasets() -> Any:
     return datasets
 
 
-def _undecoded() -> Any:
-    return _datasets().Image(decode=False)
-
-
-def _load(config: DatasetConfig, address: Address) -> tuple[Any, str]:
+def _load(config: DatasetConfig, location: str, revision: str | None, split: str | None) -> tuple[Any, str]:
     """One split as a table, and its name."""
     datasets = _datasets()
-    arguments: dict[str, Any] = {"path": address.location}
-    default_split = address.split or config.subset
-    if is_url(address.location):
-        arguments.update(remote_files(address.location, default_split))
-    elif address.is_local:
-        arguments.update(local_files(Path(address.location), default_split))
+    arguments: dict[str, Any] = {"path": location}
+    if is_url(location):
+        arguments.update(remote_files(location, split or config.subset))
+    elif Path(location).exists():
+        arguments.update(local_files(Path(location), split or config.subset))
     else:
-        arguments["revision"] = address.revision
-        if obstacle := hub_obstacle():
-            return _load_kept(config, address, obstacle)
+        arguments["revision"] = revision
+        obstacle = "the hub is not asked in an offline run" if config.is_offline else hub_obstacle()
+        if obstacle:
+            kept = kept_splits(Path(datasets.config.HF_DATASETS_CACHE), location, revision)
+            if not kept:
+                raise InputError(f"{config.name}: is not on this machine, and {obstacle}; connect once to fetch it")
+            name = _choose_split(config, split, list(kept))
+            return datasets.concatenate_datasets([datasets.Dataset.from_file(str(path)) for path in kept[name]]), name
     try:
         with _bars_on_terminals_alone(datasets):
-            split = _choose_split(config, address, datasets.get_dataset_split_names(**arguments))
-            arguments.update(_files_of(datasets.load_dataset_builder(**arguments), split))
-            return datasets.load_dataset(**arguments, split=split), split
+            name = _choose_split(config, split, datasets.get_dataset_split_names(**arguments))
+            arguments.update(_files_of(datasets.load_dataset_builder(**arguments), name))
+            return datasets.load_dataset(**arguments, split=name), name
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{config.name}: can't be loaded: {reason}") from error
-
-
-def _load_kept(config: DatasetConfig, address: Address, obstacle: str) -> tuple[Any, str]:
-    """One split as it was fetched before, and its name."""
-    datasets = _datasets()
-    kept = kept_splits(Path(datasets.config.HF_DATASETS_CACHE), address.location, address.revision)
-    if not kept:
-        raise InputError(f"{config.name}: is not on this machine, and {obstacle}; connect once to fetch it")
-    split = _choose_split(config, address, list(kept))
-    return datasets.concatenate_datasets([datasets.Dataset.from_file(str(path)) for path in kept[split]]), split
 
 
 def _files_of(builder: Any, split: str) -> dict[str, Any]:
@@ -294,12 +221,12 @@ def _bars_on_terminals_alone(datasets: Any) -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _choose_split(config: DatasetConfig, address: Address, names: list[str]) -> str:
-    wanted = (address.split,) if address.split else SPLITS[config.subset]
+def _choose_split(config: DatasetConfig, given: str | None, names: list[str]) -> str:
+    wanted = (given,) if given else SPLITS[config.subset]
     for name in wanted:
         if name in names:
             return name
-    if not address.split and config.subset == "test" and len(names) == 1:
+    if not given and config.subset == "test" and len(names) == 1:
         return names[0]
     raise InputError(f"{config.name}: no split {wanted[0]!r}: add one of :{', :'.join(names)} to the name")
 
@@ -321,7 +248,9 @@ def _column(config: DatasetConfig, table: Any, noun: str, given: str | None) -> 
     )
 
 
-def _labels(config: DatasetConfig, table: Any, column: str, address: Address) -> tuple[tuple[str, ...], list[int]]:
+def _labels(
+    config: DatasetConfig, table: Any, column: str, read_classnames: Callable[[], tuple[str, ...]]
+) -> tuple[tuple[str, ...], list[int]]:
     """All class names in label order, and the label of each row."""
     feature, values = table.features[column], list(table[column])
     names = tuple(getattr(feature, "names", ()))
@@ -330,7 +259,7 @@ def _labels(config: DatasetConfig, table: Any, column: str, address: Address) ->
         positions = {name: index for index, name in reversed(list(enumerate(classes)))}
         values = [positions.get(value, value) for value in values]
     else:
-        classes = config.spec.classes or names or _classnames(config, address)
+        classes = config.spec.classes or names or read_classnames()
     for row, value in enumerate(values):
         if not isinstance(value, int) or not 0 <= value < len(classes):
             raise InputError(
@@ -340,19 +269,25 @@ def _labels(config: DatasetConfig, table: Any, column: str, address: Address) ->
     return classes, values
 
 
-def _classnames(config: DatasetConfig, address: Address) -> tuple[str, ...]:
+def _classnames(config: DatasetConfig, location: str, revision: str | None) -> tuple[str, ...]:
     """The lines of classnames.txt in the repository, the folder or beside the file."""
-    place = Path(address.location)
+    place = Path(location)
     path = (place if place.is_dir() else place.parent) / CLASSNAMES_FILE
     try:
-        if is_url(address.location):
-            lines = read_beside(address.location, CLASSNAMES_FILE).splitlines()
+        if is_url(location):
+            lines = read_beside(location, CLASSNAMES_FILE).splitlines()
         else:
-            if not address.is_local:
+            if not place.exists():
                 from huggingface_hub import hf_hub_download
 
                 path = Path(
-                    hf_hub_download(address.location, CLASSNAMES_FILE, repo_type="dataset", revision=address.revision)
+                    hf_hub_download(
+                        location,
+                        CLASSNAMES_FILE,
+                        repo_type="dataset",
+                        revision=revision,
+                        local_files_only=config.is_offline,
+                    )
                 )
             lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
@@ -363,14 +298,14 @@ def _classnames(config: DatasetConfig, address: Address) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def _root(address: Address) -> Path:
+def _root(location: str) -> Path:
     """The folder that holds the dataset's files: on this machine, or in the hub's cache. A file holds its own."""
-    if address.is_local or is_url(address.location):
-        return Path(address.location)
+    if is_url(location) or Path(location).exists():
+        return Path(location)
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
-    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=address.location, repo_type="dataset")
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=location, repo_type="dataset")
 
 
 def _image_bytes(value: Any, root: Path, place: str) -> bytes:

@@ -1,27 +1,24 @@
-"""ImageNet and its variants: folders named by WordNet id, or by number, with the names in a classnames.txt.
-
-Opens no image.
-"""
+"""ImageNet and its variants: folders named by WordNet id, or by number, with the names in a classnames.txt."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from tlac.config.schemas import DatasetConfig, load_dataset_config
 from tlac.datasets.base import (
     ListedDataset,
-    Listing,
     RootedOptions,
     dataset_folder,
-    image_paths,
+    list_folders,
     no_subset,
     not_there,
+    read_lines,
     read_options,
     take_part,
     visible_folders,
 )
 from tlac.errors import InputError
-from tlac.types import Sample
 
 CLASSNAMES_FILE = "classnames.txt"
 
@@ -40,7 +37,7 @@ class ClassFolderOptions(RootedOptions, frozen=True, kw_only=True):
 
 
 def open_class_folders(config: DatasetConfig) -> ListedDataset:
-    """The images of each class folder, labelled in the sorted order of the folders (CoOp's rule).
+    """Open the images of each class folder, labelled in the sorted order of the folders (CoOp's rule).
 
     Class names are those of classnames.txt ("n01440764 tench" a line) in the dataset's folder or beside
     ImageNet, else of the dataset file. Raises InputError for a missing folder, or one without a name.
@@ -55,33 +52,26 @@ def open_class_folders(config: DatasetConfig) -> ListedDataset:
     names, protocol = _names_by_folder(config, options, folder)
     if options.is_numbered:
         names = {str(label): name for label, name in enumerate(names.values())}
-        class_folders = sorted((path.name for path in visible_folders(images)), key=_number)
-        classes = tuple(names.values())
-    else:
-        class_folders = [path.name for path in visible_folders(images)]
-        classes = tuple(_name_of(names, name, images) for name in class_folders)
-    labels = {name: label for label, name in enumerate(names if options.is_numbered else class_folders)}
-    samples = []
-    for name in class_folders:
-        _name_of(names, name, images)
-        for path in image_paths(images / name, images):
-            samples.append(Sample(path.relative_to(images).as_posix(), path, labels[name]))
-    return take_part(config, Listing(classes, tuple(samples), str(images), protocol))
+    folders = sorted(visible_folders(images), key=_number if options.is_numbered else None)
+    for name in folders:
+        if name not in names:
+            raise InputError(
+                f"{images / name}: not a known class folder: move it away, or name it in {CLASSNAMES_FILE} beside "
+                "the image folder"
+            )
+    # a folder's number is its label; other folders are the classes that there are
+    by_folder = names if options.is_numbered else {name: names[name] for name in folders}
+    return take_part(config, replace(list_folders(images, folders, by_folder), protocol=protocol))
 
 
 def read_classnames(path: Path) -> dict[str, str]:
     """Class name by folder, in the order of the file. Raises InputError naming a broken line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: can't be read: {error}") from error
     names = {}
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            folder, _, name = line.strip().partition(" ")
-            if not name.strip():
-                raise InputError(f"{path}, line {number}: expected a folder and its class name, as 'n01440764 tench'")
-            names[folder] = name.strip()
+    for number, line in read_lines(path):
+        folder, _, name = line.partition(" ")
+        if not name.strip():
+            raise InputError(f"{path}, line {number}: expected a folder and its class name, as 'n01440764 tench'")
+        names[folder] = name.strip()
     return names
 
 
@@ -99,15 +89,6 @@ def _names_by_folder(config: DatasetConfig, options: ClassFolderOptions, folder:
         if listing.is_file():
             return read_classnames(listing), config.spec.protocol
     return class_folder_names(config, options), f"{config.spec.protocol}, open_clip's class names"
-
-
-def _name_of(names: dict[str, str], folder: str, images: Path) -> str:
-    if folder not in names:
-        raise InputError(
-            f"{images / folder}: not a known class folder: move it away, or name it in {CLASSNAMES_FILE} beside "
-            "the image folder"
-        )
-    return names[folder]
 
 
 def _number(name: str) -> tuple[int, str]:

@@ -9,9 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tlac.config.schemas import DatasetConfig
-from tlac.datasets.base import ListedDataset, Listing, Options, only_test_subset, read_options, take_part
+from tlac.datasets.base import ListedDataset, Options, list_files, only_test_subset, read_options, take_part
 from tlac.errors import ConfigError
-from tlac.types import Sample
 
 PACKAGE = "foolbox"
 
@@ -23,7 +22,7 @@ class SampleOptions(Options, frozen=True):
 
 
 def open_samples(config: DatasetConfig) -> ListedDataset:
-    """The sample images of one set, in the order of their numbers, with all of the set's classes.
+    """Open the sample images of one set, in the order of their numbers, with all of the set's classes.
 
     Raises ConfigError where the package, its images or their class names are missing.
     """
@@ -32,14 +31,14 @@ def open_samples(config: DatasetConfig) -> ListedDataset:
     paths = sorted(_image_folder(config.name).glob(f"{options.prefix}_*_*.*"))
     if not paths:
         raise ConfigError(f"{config.source}: {PACKAGE} has no images named {options.prefix}_*: check options.prefix")
-    samples = tuple(Sample(path.name, path, int(path.stem.rpartition("_")[2])) for path in paths)
-    highest = max(sample.label or 0 for sample in samples)
-    if highest >= len(config.spec.classes):
+    labels = [int(path.stem.rpartition("_")[2]) for path in paths]
+    if max(labels) >= len(config.spec.classes):
         raise ConfigError(
-            f"{config.source}: {len(config.spec.classes)} classes, but {PACKAGE} has an image with label {highest}: "
-            "check classes or classes_from"
+            f"{config.source}: {len(config.spec.classes)} classes, but {PACKAGE} has an image with label "
+            f"{max(labels)}: check classes or classes_from"
         )
-    return take_part(config, Listing(config.spec.classes, samples, source=f"package {PACKAGE}"))
+    files = [(path.name, path) for path in paths]
+    return take_part(config, list_files(config.spec.classes, files, labels, f"package {PACKAGE}"))
 
 
 def _image_folder(name: str) -> Path:

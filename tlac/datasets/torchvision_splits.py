@@ -1,7 +1,7 @@
 """Reads the official splits of datasets, through torchvision's readers where it has one.
 
-Torchvision looks for a folder of a fixed name under a root; a link of that name in a passing folder shows it
-one of any name. Its readers list images without opening them. Does not know class-name clean-ups.
+Torchvision looks for a folder of a fixed name under a root: a link of that name in a temporary folder lets it read
+one of any name. Its readers list images without opening them. Class names are the official ones, not cleaned up.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tlac.config.schemas import DatasetConfig
-from tlac.datasets.base import no_subset, not_there, preparing
+from tlac.datasets.base import no_subset, not_there, prepare_command, read_lines
 from tlac.errors import ConfigError, InputError, UnknownNameError
 
 Rows: TypeAlias = list[tuple[str, int]]
@@ -83,19 +83,19 @@ def _read_with_torchvision(reader: _Reader, folder: Path, config: DatasetConfig)
     except ImportError as error:
         raise ConfigError(f"{config.name}: its official split needs torchvision: pip install torchvision") from error
     inner = folder / "dtd" if reader.link == "dtd/dtd" and (folder / "dtd").is_dir() else folder
-    with tempfile.TemporaryDirectory() as passing:
-        link = Path(passing) / reader.link
+    with tempfile.TemporaryDirectory() as temporary:
+        link = Path(temporary) / reader.link
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(inner.resolve(), target_is_directory=True)
         asked = {"split": config.subset} if reader.subsets else {}
         try:
-            opened = getattr(datasets, reader.name)(passing, **asked)
+            opened = getattr(datasets, reader.name)(temporary, **asked)
             rows = [(_below(path, link, inner, folder), int(label)) for path, label in reader.rows(opened)]
         except (OSError, RuntimeError, ValueError, KeyError, IndexError) as error:
             reason = " ".join(str(error).replace(str(link), str(inner)).split())
             raise InputError(
                 f"{config.name}: {inner} has neither CoOp's split file nor a usable official one ({reason}): "
-                f"run {preparing(config)}"
+                f"run {prepare_command(config)}"
             ) from error
         return tuple(getattr(opened, reader.classes)), rows
 
@@ -142,10 +142,7 @@ def _squeezed(name: str) -> str:
 def _lines(path: Path, config: DatasetConfig) -> list[str]:
     if not path.is_file():
         raise not_there(config, path)
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: can't be read: {error}") from error
+    return [line for _, line in read_lines(path)]
 
 
 def _label_of(labels: dict[str, int], name: str, listing: Path) -> int:

@@ -175,7 +175,7 @@ def test_no_server_at_all_is_one_clear_error(tmp_path: Path) -> None:
 
 def test_what_is_not_there_is_said_at_once(server: FileServer, file: RemoteFile) -> None:
     del server.files["/set.tar.gz"]
-    with pytest.raises(TlacError, match=r"HTTP 404: look whether it has moved.* put it at .*archives/set\.tar\.gz"):
+    with pytest.raises(TlacError, match=r"HTTP 404: check whether it has moved.* put it at .*archives/set\.tar\.gz"):
         fetch(file)
     assert len(server.ranges) == 1
 
@@ -229,5 +229,5 @@ def test_a_full_disk_is_noticed_before_it_is_full(
 
 def test_a_folder_that_cannot_be_written_is_named(file: RemoteFile) -> None:
     file.path.parent.write_text("a file")
-    with pytest.raises(TlacError, match=r"archives.*: see to the folder and run the command again"):
+    with pytest.raises(TlacError, match=r"archives.*: check the folder and run the command again"):
         fetch(file)

@@ -1,7 +1,4 @@
-"""Fetches one file over HTTP, so that a broken download goes on where it stopped.
-
-Does not know datasets, and shows nothing: how far it is, is told to a function.
-"""
+"""Fetches one file over HTTP; a download that broke off goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -18,17 +15,17 @@ from typing import TypeAlias
 
 import httpx
 
-from tlac.errors import TlacError
+from tlac.errors import TlacError, TransientError
 
 OnBytes: TypeAlias = Callable[[str, int, int | None], None]
-"""Told the file's name, the bytes that are there, and the bytes in all where the server says how many."""
+"""Called with the file's name, the bytes that are there, and the bytes in all where the server says how many."""
 
 _TIMEOUT = httpx.Timeout(60.0, connect=20.0)
 _CHUNK_BYTES = 1 << 18
-_FRUITLESS_TRIES = 5
+_MAX_FRUITLESS_TRIES = 5
 _FIRST_PAUSE_S = 0.5
-# a server that is busy or restarting, as far as its own words go
-_PASSING_STATUSES = (408, 425, 429, 500, 502, 503, 504)
+# the server is busy or restarting
+_TRANSIENT_STATUSES = (408, 425, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +48,11 @@ class RemoteFile:
         return self.path.with_name(f"{self.path.name}.part.version")
 
 
-class _PassingError(Exception):
-    """Something that may be over when asked again."""
-
-
 def fetch_file(file: RemoteFile, on_bytes: OnBytes | None = None, pause: Callable[[float], None] = time.sleep) -> None:
     """Put the file in its place, unless it is there already with the right checksum.
 
     What is there of a broken download is continued if the server still has the same version, and begun anew if
-    not. A connection that breaks is taken up again up to five times without a byte gained, with growing pauses.
+    not. A connection that breaks is tried again, with growing pauses, until five tries in a row gain no byte.
     The content is stored as it is sent. Raises TlacError for an address that is not http or https, a server's
     refusal, a full disk, or a checksum that is another; for this last alone, what was fetched is removed.
     """
@@ -89,11 +82,11 @@ def _fetch_part(
         before = _size(file.part)
         try:
             _ask(client, file, on_bytes)
-        except (httpx.TransportError, _PassingError) as error:
+        except (httpx.TransportError, TransientError) as error:
             if isinstance(error, httpx.UnsupportedProtocol):
                 raise TlacError(f"{file.url}: leads to an address that is neither http nor https: refused") from error
             fruitless = 0 if _size(file.part) > before else fruitless + 1
-            if fruitless >= _FRUITLESS_TRIES:
+            if fruitless >= _MAX_FRUITLESS_TRIES:
                 raise TlacError(
                     f"{file.url}: {_reason(error)}: run the command again, which goes on from {_size(file.part):,} "
                     f"bytes, or put the file at {file.path}"
@@ -114,12 +107,12 @@ def _ask(client: httpx.Client, file: RemoteFile, on_bytes: OnBytes | None) -> No
             if start and _whole_size(response.headers) == start:
                 return  # all was there, but not yet in its place
             _forget_part(file)
-            raise _PassingError(f"HTTP {status}")
-        if status in _PASSING_STATUSES:
-            raise _PassingError(f"HTTP {status}")
+            raise TransientError(f"HTTP {status}")
+        if status in _TRANSIENT_STATUSES:
+            raise TransientError(f"HTTP {status}")
         if status not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
             raise TlacError(
-                f"{file.url}: HTTP {status}: look whether it has moved, fetch it in another way and put it at "
+                f"{file.url}: HTTP {status}: check whether it has moved, or fetch it in another way and put it at "
                 f"{file.path}"
             )
         if status == httpx.codes.OK:
@@ -127,7 +120,7 @@ def _ask(client: httpx.Client, file: RemoteFile, on_bytes: OnBytes | None) -> No
             start = 0
         elif _first_byte(response.headers) != start or not _is_same_version(file, response.headers):
             _forget_part(file)
-            raise _PassingError("the server sent another part than the one asked for")
+            raise TransientError("the server sent another part than the one asked for")
         _write(file, response, start, on_bytes)
 
 
@@ -147,7 +140,7 @@ def _write(file: RemoteFile, response: httpx.Response, start: int, on_bytes: OnB
             if on_bytes:
                 on_bytes(file.path.name, done, total)
     if total is not None and done < total:
-        raise _PassingError(f"the connection ended after {done:,} of {total:,} bytes")
+        raise TransientError(f"the connection ended after {done:,} of {total:,} bytes")
 
 
 def _continuable_bytes(file: RemoteFile) -> int:
@@ -228,7 +221,7 @@ def _disk_errors(file: RemoteFile) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = "make room" if error.errno == errno.ENOSPC else "see to the folder"
+        remedy = "make room" if error.errno == errno.ENOSPC else "check the folder"
         raise TlacError(
             f"{file.path}: {error.strerror or error}: {remedy} and run the command again, which keeps what is there"
         ) from error

@@ -7,8 +7,6 @@ A mirror has splits and sizes of its own, so its dataset file names it as the pr
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import yaml
 
 from tlac.config.schemas import DatasetConfig, Mirror, load_dataset_config
 from tlac.datasets.prepare.download import OnBytes, RemoteFile, fetch_file
+from tlac.datasets.prepare.prepare import Fetch, Prepared
 from tlac.errors import ConfigError, TlacError, UsageError
 from tlac.runtime.hub import http_errors
 
@@ -24,23 +23,12 @@ FOLDER = "mirrors"
 _WANTED = re.compile(r"classnames\.txt|test/[^/\\]+\.tar")
 
 
-@dataclass(frozen=True, slots=True)
-class Mirrored:
-    """What was done: the mirror's folder, the dataset file to run on, its protocol, and whether files were fetched."""
-
-    name: str
-    folder: Path
-    dataset_file: Path
-    protocol: str
-    is_downloaded: bool
-
-
 def fetch_mirror(
     config: DatasetConfig,
     on_bytes: OnBytes | None = None,
-    fetch: Callable[[RemoteFile, OnBytes | None], None] = fetch_file,
-) -> Mirrored:
-    """Put the mirror's test shards and class names under ROOT/mirrors, with a dataset file beside them.
+    fetch: Fetch = fetch_file,
+) -> Prepared:
+    """Fetch the mirror's test shards and class names into ROOT/mirrors, with a dataset file beside them.
 
     The dataset file names the commit that was fetched, and is written when all is there: a folder that has one
     stays as it is. The hub says the sha256 of each shard. Raises UsageError without a data root or a mirror,
@@ -62,7 +50,7 @@ def fetch_mirror(
             fetch(file, on_bytes)
         _write_dataset_file(config, mirror, commit, dataset_file)
     protocol = load_dataset_config(str(dataset_file)).spec.protocol
-    return Mirrored(config.name, folder, dataset_file, protocol, is_downloaded=not is_there)
+    return Prepared(config.name, folder, not is_there, dataset_file=dataset_file, protocol=protocol)
 
 
 def _look_up(name: str, mirror: Mirror, folder: Path) -> tuple[str, list[RemoteFile]]:
@@ -107,4 +95,4 @@ def _write_dataset_file(config: DatasetConfig, mirror: Mirror, commit: str, path
         unfinished.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
         unfinished.replace(path)
     except OSError as error:
-        raise TlacError(f"{path}: {error.strerror or error}: see to the folder and run the command again") from error
+        raise TlacError(f"{path}: {error.strerror or error}: check the folder and run the command again") from error

@@ -1,6 +1,6 @@
 """Gets a dataset's files: downloads what may be downloaded, and says in plain steps what is fetched by hand.
 
-Does not verify what it got (see tlac.datasets.prepare.verify), and knows no dataset: the dataset files say how.
+The dataset files say how; tlac.datasets.prepare.verify checks what came of it.
 """
 
 from __future__ import annotations
@@ -29,12 +29,17 @@ _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError)
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What was done: the dataset's folder, whether files were downloaded into it, and the steps left to a person."""
+    """What was done: the dataset's folder, whether files were downloaded into it, and the steps left to a person.
+
+    A mirror has a dataset file of its own to run on, and its own protocol.
+    """
 
     name: str
     folder: Path
     is_downloaded: bool
-    steps: tuple[str, ...]
+    steps: tuple[str, ...] = ()
+    dataset_file: Path | None = None
+    protocol: str = ""
 
 
 def prepare_dataset(
@@ -48,8 +53,8 @@ def prepare_dataset(
 
     Files that are there already stay as they are, and a dataset whose folder holds more than lists is not downloaded.
     What was stopped is continued by the next call, wherever it was. `fetch` gets one archive, `read` stands in
-    for torchvision: called with the name of its class and the folder to fill. `on_message` gets what takes long beside
-    the download. Raises UsageError without a data root or for a dataset that has no folder there, TlacError where
+    for torchvision: called with the name of its class and the folder to fill. `on_message` is told of other slow
+    steps. Raises UsageError without a data root or for a dataset that has no folder there, TlacError where
     a download fails.
     """
     folder = _folder(config)

@@ -1,6 +1,6 @@
 """Verifies a dataset on disk: its lists, its images, and both against what is expected of it.
 
-Does not know loaders: it opens each subset as a run would, and looks at the files that the samples name.
+Each subset is opened as a run would, whatever its loader.
 """
 
 from __future__ import annotations
