@@ -7,6 +7,8 @@ import pytest
 
 from tests.support.reported_runs import prediction, some_run, write_reported_run
 from tlac.report import samples as columns
+from tlac.results.predictions import encode_predictions
+from tlac.scoring.predictions import Predictions
 
 
 def test_a_run_gets_its_page_in_its_folder(tlac_command, tmp_path: Path) -> None:
@@ -67,16 +69,14 @@ def test_figures_and_tables_are_written_and_no_page(tlac_command, tmp_path: Path
     ("change", "complaint"),
     [
         ({"top5": ((99, 0.5),)}, "000.png: a class outside the 4 that run.json lists"),
-        ({"words": (-1,)}, "000.png: a class outside the 4 that run.json lists"),
+        ({"words": (-1,)}, "line 1: Expected `int` >= 0 - at `$.words[...]`"),
         ({"label": 4}, "000.png: a class outside the 4 that run.json lists"),
     ],
 )
 def test_a_run_that_names_a_class_there_is_not_is_refused(tlac_command, tmp_path, change, complaint) -> None:
     folder = write_reported_run(tmp_path, some_run())
     lines = folder / "predictions.jsonl"
-    from tlac.results.predictions import prediction_line
-
-    lines.write_text(prediction_line(replace(prediction(0, 0, 0), **change)) + "\n")
+    lines.write_bytes(b"".join(encode_predictions(Predictions.of([replace(prediction(0, 0, 0), **change)]))))
     shown = tlac_command("report", folder)
     assert (shown.code, shown.err.count("\n")) == (2, 1)
     assert complaint in shown.err

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.fakes import FakeLMM
+from tests.support.fakes import FakeLMM, digest
 from tests.support.made_runs import made_prediction
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, BackendSpec
@@ -21,9 +21,9 @@ CLASSES = ("red car", "old car", "lorry", "bus")
 
 
 def transcript(sample: str, answer: str, choice: str | None) -> Transcript:
-    first = Turn("stage1", f"key {answer}", LMMResponse(Outcome.ANSWERED, answer))
-    second = Turn("stage2", f"key {choice}", LMMResponse(Outcome.ANSWERED, choice)) if choice is not None else None
-    return Transcript(sample, "00", 0, first, second)
+    first = Turn("stage1", digest(answer), LMMResponse(Outcome.ANSWERED, answer))
+    second = Turn("stage2", digest(choice), LMMResponse(Outcome.ANSWERED, choice)) if choice is not None else None
+    return Transcript(sample, None, 0, first, second)
 
 
 @given(st.integers(2, 60), st.integers(0, 2**31))

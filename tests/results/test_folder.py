@@ -7,18 +7,20 @@ from pathlib import Path
 import pytest
 
 from tests.support import made_runs
+from tests.support.fakes import digest
 from tlac.errors import InputError, TlacError
 from tlac.results.folder import free_name, name_run, read_record, write_run
-from tlac.results.predictions import prediction_line, read_predictions
+from tlac.results.predictions import encode_predictions, read_predictions
 from tlac.results.record import Run, summary
 from tlac.results.usage import Tokens
 from tlac.scoring.metrics import measure
+from tlac.scoring.predictions import Predictions
 from tlac.types import Outcome, Prediction
 
 PREDICTIONS = (
     Prediction(
         "a.jpg",
-        "ab",
+        digest("image"),
         0,
         Outcome.ANSWERED,
         "a\u2028car",
@@ -28,8 +30,8 @@ PREDICTIONS = (
         0.5,
         0.1,
         ((0, 0.5), (1, 0.4)),
-        "k",
-        "l",
+        digest("k"),
+        digest("l"),
     ),
     Prediction("b.jpg", None, 1, Outcome.FAILED, None, None, None, None, None, None, (), None, None, reason="time-out"),
 )
@@ -57,12 +59,12 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 
 def test_a_prediction_is_one_line_with_the_documented_keys() -> None:
-    line = prediction_line(PREDICTIONS[0])
+    (line,) = encode_predictions(Predictions.of(PREDICTIONS[:1]))
     assert list(json.loads(line))[:13] == [
         "sample", "image_sha256", "label", "outcome", "answer", "choice", "rung",
         "predicted", "score", "margin", "top5", "stage1_key", "stage2_key",
     ]  # fmt: skip
-    assert "\n" not in line
+    assert line.count(b"\n") == 1
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
@@ -96,7 +98,7 @@ def test_names_are_safe_for_every_file_system() -> None:
 @pytest.mark.parametrize("text", ["{", '{"sample": 1}', "\xff", "[]"])
 def test_broken_predictions_name_file_and_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "predictions.jsonl"
-    path.write_bytes(prediction_line(PREDICTIONS[0]).encode() + b"\n" + text.encode("latin-1") + b"\n")
+    path.write_bytes(b"".join(encode_predictions(Predictions.of(PREDICTIONS[:1]))) + text.encode("latin-1") + b"\n")
     with pytest.raises(InputError, match=r"predictions.jsonl: line 2"):
         list(read_predictions(path))
 

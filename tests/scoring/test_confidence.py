@@ -11,7 +11,6 @@ from tlac.scoring.confidence import (
     Calibration,
     RiskPoint,
     abstain,
-    agreement,
     calibration_error,
     confidence_of,
     fit,
@@ -22,7 +21,7 @@ from tlac.scoring.metrics import measure
 from tlac.types import Outcome, Prediction
 
 ONE = Prediction(
-    "1.png", None, 3, Outcome.ANSWERED, "a lorry", None, "similarity", 3, 0.8, 0.1, ((3, 0.8), (1, 0.7)), "k", None
+    "1.png", None, 3, Outcome.ANSWERED, "a lorry", None, "similarity", 3, 0.8, 0.1, ((3, 0.8), (1, 0.7)), None, None
 )
 LEARNT = Calibration({"choice": 2.0, "similarity": 0.0}, 0.5, 0.1, 100)
 
@@ -41,7 +40,7 @@ LEARNT = Calibration({"choice": 2.0, "similarity": 0.0}, 0.5, 0.1, 100)
     ],
 )
 def test_agreement_counts_the_witnesses_that_name_the_same_class(changes: dict, expected: float) -> None:
-    assert agreement(replace(ONE, **changes)) == pytest.approx(expected, abs=1e-6)
+    assert confidence_of(replace(ONE, **changes)) == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_calibrated_confidence_is_the_logistic_of_level_and_margin() -> None:
@@ -55,7 +54,7 @@ def test_a_calibrated_confidence_is_the_logistic_of_level_and_margin() -> None:
 def test_what_has_no_class_has_no_confidence() -> None:
     refused = replace(ONE, outcome=Outcome.REFUSED, predicted=None, margin=None)
     assert confidence_of(refused) is confidence_of(refused, LEARNT) is None
-    assert abstain([refused], 0.9) == (refused,)
+    assert tuple(abstain([refused], 0.9)) == (refused,)
 
 
 def drawn(count: int, level: float, temperature: float, seed: int = 0) -> list[Prediction]:

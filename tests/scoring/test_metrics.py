@@ -17,7 +17,7 @@ def prediction(
 ):
     top = ((predicted, 0.9), (7, 0.5)) if predicted is not None else ()
     return Prediction(
-        "s", "00", label, outcome, "x", None, decided_by if top else None, predicted, 0.9, 0.1, top, "k", None
+        "s", None, label, outcome, "x", None, decided_by if top else None, predicted, 0.9, 0.1, top, None, None
     )
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tests.support.fakes import LetterEncoder
+from tests.support.fakes import LetterEncoder, digest
 from tlac.scoring.matching import LadderMatching, Paper
 from tlac.scoring.scorer import Scorer
 from tlac.scoring.similarity import rank, similarities
@@ -16,8 +16,10 @@ CLASSES = ("aaa", "bbb", "abc", "bbb")
 
 
 def transcript(answer: str, choice: str | None = None, sample: str = "s") -> Transcript:
-    stage2 = Turn("stage2", "k2", LMMResponse(Outcome.ANSWERED, choice)) if choice else None
-    return Transcript(sample, "00", 0, Turn("stage1", "k1", LMMResponse(Outcome.ANSWERED, answer)), stage2)
+    stage2 = Turn("stage2", digest("k2"), LMMResponse(Outcome.ANSWERED, choice)) if choice else None
+    return Transcript(
+        sample, digest("image"), 0, Turn("stage1", digest("k1"), LMMResponse(Outcome.ANSWERED, answer)), stage2
+    )
 
 
 def score(*transcripts: Transcript, rule: LadderMatching | Paper | None = None, classes: tuple[str, ...] = CLASSES):
@@ -49,7 +51,7 @@ def test_a_choice_decides_and_its_margin_tells_that_the_words_point_elsewhere() 
 
 
 def test_a_failed_sample_has_no_prediction() -> None:
-    failed = Transcript("s", "00", 0, failure=Failure("call", "the server is down"))
+    failed = Transcript("s", digest("image"), 0, failure=Failure("call", "the server is down"))
     (prediction,) = score(failed).predictions
     assert (prediction.outcome, prediction.predicted, prediction.reason) == (
         Outcome.FAILED,
@@ -59,8 +61,8 @@ def test_a_failed_sample_has_no_prediction() -> None:
 
 
 def test_a_failed_second_stage_is_not_replaced_by_the_first() -> None:
-    turn = Turn("stage1", "k1", LMMResponse(Outcome.ANSWERED, "aaa"))
-    (prediction,) = score(Transcript("s", "00", 0, turn, failure=Failure("call", "x"))).predictions
+    turn = Turn("stage1", digest("k1"), LMMResponse(Outcome.ANSWERED, "aaa"))
+    (prediction,) = score(Transcript("s", digest("image"), 0, turn, failure=Failure("call", "x"))).predictions
     assert (prediction.outcome, prediction.predicted, prediction.answer) == (Outcome.FAILED, None, "aaa")
 
 

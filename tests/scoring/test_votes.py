@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
 from tlac.scoring.decisions import combine_votes, fuse, members_of
 from tlac.scoring.matching import ClassIndex, find_rule
+from tlac.scoring.predictions import Predictions
 from tlac.types import LMMResponse, Outcome, Prediction, Stage, Transcript, Turn
 
 INDEX = ClassIndex(("red car", "old car", "lorry"))
@@ -18,7 +24,7 @@ def views(*turns: Turn) -> Transcript:
 
 def vote(predicted: int | None, score: float = 0.5, answer: str = "") -> Prediction:
     outcome = Outcome.ANSWERED if predicted is not None else Outcome.REFUSED
-    return Prediction("1.png", None, 0, outcome, answer, None, "similarity", predicted, score, 0.1, (), "first", None)
+    return Prediction("1.png", None, 0, outcome, answer, None, "similarity", predicted, score, 0.1, (), None, None)
 
 
 def test_each_member_has_a_transcript_of_its_own() -> None:
@@ -47,16 +53,24 @@ def test_a_view_without_an_answer_is_left_out_and_none_at_all_is_no_answer() -> 
     assert fuse(views(refused, turn("?", 1)), LADDER, INDEX).outcome is Outcome.REFUSED
 
 
+def combined(*members: Prediction) -> Prediction:
+    """What the members' predictions about one image come to."""
+    decisions = combine_votes(Predictions.of(members).decisions, [rows_of(members)])
+    return replace(Predictions.of(members[:1]), decisions=decisions, decision=np.zeros(1, np.int32))[0]
+
+
+def rows_of(members: Sequence[Prediction]) -> tuple[int, ...]:
+    return tuple(Predictions.of(members).decision.tolist())
+
+
 def test_most_votes_win_and_the_score_decides_between_equals() -> None:
-    further = ((1, "stage1", "key 1"), (2, "stage1", "key 2"))
-    found = combine_votes(further, [vote(2), vote(1, answer="mine"), vote(1)])
+    found = combined(vote(2), vote(1, answer="mine"), vote(1))
     assert (found.predicted, found.answer, found.votes) == (1, "mine", (2, 1, 1))
-    assert found.further == further
-    assert combine_votes((), [vote(2, 0.4), vote(1, 0.6)]).predicted == 1
-    assert combine_votes((), [vote(2, 0.5), vote(1, 0.5)]).predicted == 1
+    assert combined(vote(2, 0.4), vote(1, 0.6)).predicted == 1
+    assert combined(vote(2, 0.5), vote(1, 0.5)).predicted == 1
 
 
 def test_who_gave_no_answer_has_no_vote() -> None:
-    found = combine_votes((), [vote(None), vote(2)])
+    found = combined(vote(None), vote(2))
     assert (found.predicted, found.outcome, found.votes) == (2, Outcome.ANSWERED, (None, 2))
-    assert combine_votes((), [vote(None), vote(None)]).outcome is Outcome.REFUSED
+    assert combined(vote(None), vote(None)).outcome is Outcome.REFUSED

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tests.support.fakes import digest
 from tlac.results.folder import write_run
 from tlac.results.record import Run, RunRecord
 from tlac.results.usage import Calls, StageCalls, Tokens
 from tlac.scoring.metrics import measure
+from tlac.scoring.predictions import Predictions
 from tlac.types import Outcome, Prediction
 
 RECORD = RunRecord(
@@ -50,14 +52,14 @@ def made_prediction(sample: str, label: int | None, predicted: int | None, **cha
     top = ((predicted, 0.5),) if predicted is not None else ()
     decided_by = "similarity" if predicted is not None else None
     made = Prediction(
-        sample, f"sha {sample}", label, outcome, "x", None, decided_by, predicted, 0.5, 0.1, top, "k", None
+        sample, digest(sample), label, outcome, "x", None, decided_by, predicted, 0.5, 0.1, top, digest("k"), None
     )
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
 def made_run(pairs: Sequence[tuple[int | None, int | None]], **changes: object) -> Run:
     """A run whose samples have these labels and predictions; `changes` go into its record."""
-    predictions = tuple(made_prediction(f"{number}.png", *pair) for number, pair in enumerate(pairs))
+    predictions = Predictions.of(made_prediction(f"{number}.png", *pair) for number, pair in enumerate(pairs))
     record = replace(RECORD, **changes)  # type: ignore[arg-type]
     return Run(Path("runs") / record.run, record, predictions, measure(predictions))
 

@@ -12,8 +12,6 @@ from datetime import datetime, timezone
 from itertools import islice
 from pathlib import Path
 
-import msgspec
-
 from tlac.cache.store import Store
 from tlac.config.method_options import IMAGES, combination_of, open_method, scale_of, sees_image
 from tlac.config.registry import open_encoder, open_image_encoder
@@ -23,7 +21,7 @@ from tlac.errors import MissingAnswersError, UsageError
 from tlac.evaluation.class_order import class_order, restore_choices
 from tlac.results.calls import inherited_files
 from tlac.results.folder import begin_run, free_name, name_run, read_record
-from tlac.results.predictions import PREDICTIONS, RENAMED, read_lines
+from tlac.results.predictions import PREDICTIONS, PredictionLine, read_lines
 from tlac.results.record import Run, RunRecord
 from tlac.results.usage import Calls, StageCalls, Tokens
 from tlac.runtime.hub import forbid_downloads
@@ -92,7 +90,7 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
     abstain_below = parent.abstain_below if change.abstain_below is None else change.abstain_below
     weighed = abstain(scored.predictions, abstain_below, calibration)
     with begin_run(out) as run:
-        metrics = measure(run.keep(weighed))
+        metrics = measure(weighed)
         stamp = started_at.strftime("%Y%m%d-%H%M%S")
         record = replace(
             parent,
@@ -117,7 +115,7 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
             ensemble=() if method == "slac" else parent.ensemble,
             shortlist_recall=None if method == "slac" else parent.shortlist_recall,
         )
-        return run.finish(record, metrics, inherited_files(folder))
+        return run.finish(record, weighed, metrics, inherited_files(folder))
 
 
 def _method(parent: RunRecord, change: Rescoring) -> str:
@@ -134,7 +132,7 @@ def _method(parent: RunRecord, change: Rescoring) -> str:
 
 def _recall(path: Path, store: Store, order: Sequence[int], is_slac: bool) -> Iterator[Transcript]:
     """The transcripts behind the predictions in a file, as they are asked for."""
-    pending = read_lines(path, msgspec.json.Decoder(_Asked))
+    pending = read_lines(path)
     while batch := list(islice(pending, _BATCH)):
         keys = dict.fromkeys(key for asked in batch for key in (asked.keys[:1] if is_slac else asked.keys))
         answers = _Answers(dict(store.responses(list(keys))), store.path)
@@ -142,7 +140,7 @@ def _recall(path: Path, store: Store, order: Sequence[int], is_slac: bool) -> It
             yield _transcript(asked, answers, order, is_slac)
 
 
-def _transcript(asked: _Asked, answers: _Answers, order: Sequence[int], is_slac: bool) -> Transcript:
+def _transcript(asked: PredictionLine, answers: _Answers, order: Sequence[int], is_slac: bool) -> Transcript:
     # what failed in stage 2 alone has all that slac needs
     if asked.outcome is Outcome.FAILED and (not is_slac or asked.stage1_key is None):
         failure = Failure("call", asked.reason)
@@ -163,27 +161,6 @@ def _transcript(asked: _Asked, answers: _Answers, order: Sequence[int], is_slac:
     return Transcript(asked.sample, asked.image_sha256, asked.label, stage1, stage2, further=further)
 
 
-class _Asked(msgspec.Struct, frozen=True, gc=False, rename=RENAMED):
-    """What is read of a prediction: who was asked about what, under which keys."""
-
-    sample: str
-    image_sha256: str | None
-    label: int | None
-    outcome: Outcome
-    stage1_key: str | None
-    stage2_key: str | None
-    reason: str = ""
-    shortlist: tuple[int, ...] = ()
-    stage2_with_image: bool = False
-    further: tuple[tuple[int, Stage, str], ...] = ()
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The keys of all answers behind it."""
-        first = tuple(key for key in (self.stage1_key, self.stage2_key) if key is not None)
-        return (*first, *(key for _, _, key in self.further))
-
-
 @dataclass(frozen=True, slots=True)
 class _Answers:
     """Responses by key, and the folder of the store that they were looked for in."""
@@ -191,7 +168,7 @@ class _Answers:
     found: Mapping[str, LMMResponse]
     place: Path
 
-    def turn(self, stage: Stage, key: str | None, asked: _Asked) -> Turn | None:
+    def turn(self, stage: Stage, key: str | None, asked: PredictionLine) -> Turn | None:
         if key is None:
             return None
         response = self.found.get(key)

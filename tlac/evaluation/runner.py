@@ -128,7 +128,7 @@ class Runner:
             result = self._ask(spec, method, progress)
         predictions = abstain(result.scored.predictions, spec.abstain_below, spec.calibration)
         with begin_run(out) as run:
-            metrics = measure(run.keep(predictions))
+            metrics = measure(predictions)
             record = replace(
                 self._record(spec, result, metrics),
                 run=free_name(out, name_run(stamp, spec.dataset.name, spec.names.backend, spec.method)),
@@ -137,7 +137,7 @@ class Runner:
             )
             transcripts = result.buffer.transcripts
             attachments: dict[str, Attachment] = {FILE_NAME: encode_calls(facts_of(transcripts))} if transcripts else {}
-            finished = run.finish(record, metrics, attachments)
+            finished = run.finish(record, predictions, metrics, attachments)
         if with_report:
             # here, not above: a run without a report does without jinja2
             from tlac.report.files import write_report

@@ -1,7 +1,4 @@
-"""Run folders: run.json, predictions.jsonl, metrics.json, written whole or not at all, and read back.
-
-Does not know how a run came about.
-"""
+"""Run folders: run.json, predictions.jsonl, metrics.json, written whole or not at all, and read back."""
 
 from __future__ import annotations
 
@@ -9,19 +6,20 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
+import numpy as np
 
 from tlac.errors import InputError, TlacError
 from tlac.results.predictions import PREDICTIONS, read_predictions, write_predictions
 from tlac.results.record import Run, RunRecord
-from tlac.runtime.spooled_list import LazySequence
 from tlac.scoring.metrics import Metrics, measure
+from tlac.scoring.predictions import Predictions
 from tlac.types import Prediction
 
 FOLDER = "thumbnails"
@@ -45,22 +43,28 @@ def read_record(folder: Path) -> RunRecord:
         raise InputError(f"{path}: not a run record: {error}") from error
 
 
-def _predictions_in(folder: Path, count: int) -> Sequence[Prediction]:
-    return LazySequence(count, lambda: read_predictions(folder / PREDICTIONS))
-
-
 def read_run(folder: Path) -> Run:
     """A whole run folder, measured anew from its predictions. Raises InputError."""
     record = read_record(folder)
+    predictions = read_predictions(folder / PREDICTIONS)
     count = len(record.classes)
+    if (sample := _outside(predictions, count)) is not None:
+        raise InputError(f"{folder}: {sample}: a class outside the {count} that run.json lists")
+    return Run(folder, record, predictions, measure(predictions))
 
-    def check(prediction: Prediction) -> Prediction:
-        if any(index is not None and not 0 <= index < count for index in (prediction.label, prediction.predicted)):
-            raise InputError(f"{folder}: {prediction.sample}: a class outside the {count} that run.json lists")
-        return prediction
 
-    metrics = measure(map(check, read_predictions(folder / PREDICTIONS)))
-    return Run(folder, record, _predictions_in(folder, metrics.n), metrics)
+def _outside(predictions: Predictions, count: int) -> str | None:
+    """The first sample that names a class beyond the `count` that there are."""
+    decisions = predictions.decisions
+    named = [
+        max((index for index in (*words, *votes) if index is not None), default=-1)
+        for words, votes in zip(decisions.words, decisions.votes, strict=True)
+    ]
+    highest = np.max([decisions.predicted, decisions.top_classes.max(axis=1, initial=-1), named], axis=0, initial=-1)
+    listed = np.array([max(shortlist, default=-1) for shortlist in predictions.shortlists])
+    most = np.max([predictions.label, highest[predictions.decision], listed[predictions.shortlist]], axis=0, initial=-1)
+    found = np.flatnonzero(most >= count)
+    return predictions.samples[int(found[0])] if len(found) else None
 
 
 def find_runs(place: Path) -> list[Path]:
@@ -93,18 +97,16 @@ class UnfinishedRun:
         self._out = out
         self._scratch = scratch
 
-    def keep(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
-        """Write predictions as they are gone through, and give them on. Raises TlacError."""
-        with _complaining(self._out):
-            yield from write_predictions(self._scratch / PREDICTIONS, predictions)
+    def finish(
+        self, record: RunRecord, predictions: Predictions, metrics: Metrics, attachments: Mapping[str, Attachment]
+    ) -> Run:
+        """Write the run and give the folder its name.
 
-    def finish(self, record: RunRecord, metrics: Metrics, attachments: Mapping[str, Attachment]) -> Run:
-        """Write what belongs to the predictions and give the folder its name.
-
-        `attachments` are further files by their path in the folder, such as report.html. Raises TlacError.
+        `attachments` are further files by their path in the folder, such as calls.jsonl. Raises TlacError.
         """
         folder = self._out / record.run
         with _complaining(self._out):
+            write_predictions(self._scratch / PREDICTIONS, predictions)
             _write_json(self._scratch / "metrics.json", asdict(metrics))
             _write_json(self._scratch / "run.json", asdict(record))
             for name, content in attachments.items():
@@ -115,7 +117,7 @@ class UnfinishedRun:
             if folder.exists():
                 raise TlacError(f"{folder}: exists already and is not overwritten")
             self._scratch.rename(folder)
-        return Run(folder, record, _predictions_in(folder, metrics.n), metrics)
+        return Run(folder, record, predictions, metrics)
 
 
 @contextmanager
@@ -147,9 +149,7 @@ def write_run(
     Raises TlacError where the folder can't be written.
     """
     with begin_run(out) as run:
-        for _ in run.keep(predictions):
-            pass
-        return run.finish(record, metrics, attachments).folder
+        return run.finish(record, Predictions.of(predictions), metrics, attachments).folder
 
 
 @contextmanager

@@ -1,105 +1,146 @@
 """predictions.jsonl: one line for each prediction, in the order of the samples.
 
-Holds nothing that differs between two runs of equal answers. Does not know what a run is.
+It holds nothing that differs between two runs of equal answers, so equal answers give equal bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
+import numpy as np
 
 from tlac.errors import InputError
+from tlac.scoring.predictions import DECISIONS, OUTCOMES, Decisions, Digests, Predictions, digest_texts
 from tlac.types import Outcome, Prediction, Stage
 
 PREDICTIONS = "predictions.jsonl"
-_BLOCK = 512
-
-LineT = TypeVar("LineT")
-
+_BLOCK = 4096
 
 # two fields have had other names in files since the first version
 RENAMED = {"decided_by": "rung", "stage2_with_image": "looked_again"}
+_Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+_Index = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 
 
-class _Line(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, rename=RENAMED):
+class PredictionLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, rename=RENAMED):
     """What a line holds, in this order; the last ones only where a method or an option has them to say."""
 
     sample: str
-    image_sha256: str | None
-    label: int | None
+    image_sha256: _Digest | None
+    label: _Index | None
     outcome: Outcome
     answer: str | None
     choice: str | None
-    decided_by: str | None
-    predicted: int | None
+    decided_by: Literal["exact", "choice", "similarity"] | None
+    predicted: _Index | None
     score: float | None
     margin: float | None
-    top5: tuple[tuple[int, float], ...]
-    stage1_key: str | None
-    stage2_key: str | None
-    words: tuple[int, ...]
+    top5: tuple[tuple[_Index, float], ...]
+    stage1_key: _Digest | None
+    stage2_key: _Digest | None
+    words: tuple[_Index, ...]
     reason: str
-    shortlist: tuple[int, ...] = ()
+    shortlist: tuple[_Index, ...] = ()
     stage2_with_image: bool = False
-    further: tuple[tuple[int, Stage, str], ...] = ()
-    votes: tuple[int | None, ...] = ()
+    further: tuple[tuple[int, Stage, _Digest], ...] = ()
+    votes: tuple[_Index | None, ...] = ()
     confidence: float | None = None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of all answers behind it."""
+        first = tuple(key for key in (self.stage1_key, self.stage2_key) if key is not None)
+        return (*first, *(key for _, _, key in self.further))
 
 
 _ENCODER = msgspec.json.Encoder()
 
 
-def prediction_line(prediction: Prediction) -> str:
-    """One line of predictions.jsonl, without its line break."""
-    return _ENCODER.encode(_line(prediction)).decode()
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Write all predictions, a line each. Raises OSError."""
+    with path.open("wb") as file:
+        lines = encode_predictions(predictions)
+        while block := list(islice(lines, _BLOCK)):
+            file.writelines(block)
 
 
-def _line(prediction: Prediction) -> _Line:
-    return _Line(
-        prediction.sample,
-        prediction.image_sha256,
-        prediction.label,
-        prediction.outcome,
-        prediction.answer,
-        prediction.choice,
-        prediction.decided_by,
-        prediction.predicted,
-        prediction.score,
-        prediction.margin,
-        prediction.top5,
-        prediction.stage1_key,
-        prediction.stage2_key,
-        prediction.words,
-        prediction.reason,
-        prediction.shortlist,
-        prediction.stage2_with_image,
-        prediction.further,
-        prediction.votes,
-        prediction.confidence,
+def encode_predictions(predictions: Predictions) -> Iterator[bytes]:
+    """The lines of predictions.jsonl with their line breaks.
+
+    What equal answers share is encoded once: samples outnumber distinct answers by far in large runs.
+    """
+    decisions, encode = predictions.decisions, _ENCODER.encode
+    shared = [_encode_decision(decisions, row) for row in range(len(decisions))]
+    lists = [encode(shortlist) for shortlist in predictions.shortlists]
+    no_label = -1
+    columns = zip(
+        predictions.samples,
+        _encoded_digests(predictions.image_sha256),
+        predictions.label.tolist(),
+        predictions.decision.tolist(),
+        _encoded_digests(predictions.stage1_key),
+        _encoded_digests(predictions.stage2_key),
+        predictions.shortlist.tolist(),
+        predictions.stage2_with_image.tolist(),
+        predictions.further.tolist(),
+        strict=True,
     )
+    for sample, image, label, decision, stage1, stage2, shortlist, with_image, further in columns:
+        head, middle, tail = shared[decision]
+        known = b"null" if label == no_label else b"%d" % label
+        yield b"".join(
+            (
+                b'{"sample":%b,"image_sha256":%b,"label":%b,' % (encode(sample), image, known),
+                head,
+                b'"stage1_key":%b,"stage2_key":%b,' % (stage1, stage2),
+                middle,
+                b',"shortlist":%b' % lists[shortlist] if shortlist else b"",
+                b',"looked_again":true' if with_image else b"",
+                b',"further":%b' % encode(predictions.furthers[further]) if further else b"",
+                tail,
+                b"}\n",
+            )
+        )
 
 
-def write_predictions(path: Path, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
-    """Write predictions as they are gone through, and give them on. Raises OSError."""
-    pending = iter(predictions)
-    with path.open("wb") as lines:
-        while block := list(islice(pending, _BLOCK)):
-            lines.write(_ENCODER.encode_lines([_line(prediction) for prediction in block]))
-            yield from block
+def _encode_decision(decisions: Decisions, row: int) -> tuple[bytes, bytes, bytes]:
+    """The parts of a line that belong to its decision: before the keys, behind them, and at the end."""
+    code, predicted = int(decisions.decided_by[row]), int(decisions.predicted[row])
+    head = {
+        "outcome": OUTCOMES[decisions.outcome[row]],
+        "answer": decisions.answer[row],
+        "choice": decisions.choice[row],
+        "rung": DECISIONS[code] if code >= 0 else None,
+        "predicted": predicted if predicted >= 0 else None,
+        # msgspec writes NaN as null
+        "score": float(decisions.score[row]),
+        "margin": float(decisions.margin[row]),
+        "top5": decisions.top(row),
+    }
+    tail: dict[str, Any] = {"votes": decisions.votes[row]} if decisions.votes[row] else {}
+    if not np.isnan(decisions.confidence[row]):
+        tail["confidence"] = float(decisions.confidence[row])
+    middle = {"words": decisions.words[row], "reason": decisions.reason[row]}
+    inside_head, inside_middle, inside_tail = (_ENCODER.encode(part)[1:-1] for part in (head, middle, tail))
+    return inside_head + b",", inside_middle, b"," + inside_tail if inside_tail else b""
 
 
-def read_predictions(path: Path) -> Iterator[Prediction]:
+def _encoded_digests(digests: Digests) -> Iterator[bytes]:
+    return (b"null" if text is None else b'"%b"' % text.encode() for text in digest_texts(digests))
+
+
+def read_predictions(path: Path) -> Predictions:
     """The predictions in a predictions.jsonl, in order. Raises InputError naming file and line."""
-    for line in read_lines(path, msgspec.json.Decoder(_Line)):
-        yield Prediction(*msgspec.structs.astuple(line))
+    return Predictions.of(Prediction(*msgspec.structs.astuple(line)) for line in read_lines(path))
 
 
-def read_lines(path: Path, decoder: msgspec.json.Decoder[LineT]) -> Iterator[LineT]:
-    """The lines of a predictions.jsonl as the decoder has them. Raises InputError naming file and line."""
+def read_lines(path: Path) -> Iterator[PredictionLine]:
+    """The lines of a predictions.jsonl. Raises InputError naming file and line."""
+    decoder = msgspec.json.Decoder(PredictionLine)
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):

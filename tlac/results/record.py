@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from tlac.results.usage import Calls, Tokens
 from tlac.scoring.confidence import Calibration
 from tlac.scoring.metrics import Metrics
-from tlac.types import Prediction
+from tlac.scoring.predictions import Predictions
 
 RUN_FORMAT = 1
 
@@ -69,14 +68,11 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished run: its record, predictions and metrics, and the folder where they lie.
-
-    The predictions of a run that was written or read are read from its folder whenever they are gone through.
-    """
+    """A finished run: its record, predictions and metrics, and the folder where they lie."""
 
     folder: Path
     record: RunRecord
-    predictions: Sequence[Prediction]
+    predictions: Predictions
     metrics: Metrics
 
 

@@ -1,6 +1,6 @@
 """Zero-shot CLIP: images to predictions by the similarity of their vectors with those of the class names.
 
-Asks no LMM. Does not know which encoder it has, nor runs.
+No LMM is asked.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tlac.cache.store import Store
-from tlac.encoders.cached import BATCH, ImageVectors, SeenImage
+from tlac.encoders.cached import BATCH, ImageVectors
 from tlac.errors import UnknownNameError
 from tlac.interfaces import ImageEncoder, TextEncoder
 from tlac.scoring.matching import apply_template
-from tlac.scoring.scorer import TOP, Scored
-from tlac.scoring.similarity import PLACES, rank, similarities
-from tlac.types import Failure, Float32Array, Outcome, Prediction, Sample, Transcript
+from tlac.scoring.predictions import TOP, Decisions, PredictionTable
+from tlac.scoring.scorer import Scored, place_classes
+from tlac.scoring.similarity import rank, similarities
+from tlac.types import Failure, Float32Array, Float64Array, Outcome, Sample, Transcript
 
 _TEXTS = 8192
 
@@ -46,15 +48,29 @@ class ImageScorer:
         for an image that was never encoded.
         """
         classes, truncated = self._encode_classes()
-        predictions: list[Prediction] = []
+        table, outcomes, reasons = PredictionTable(), list[Outcome](), list[str]()
+        width = min(TOP, len(self._classes))
+        nearest: list[tuple[NDArray[np.int64], Float64Array]] = []
         pending = iter(samples)
         while batch := list(islice(pending, BATCH)):
             for seen in self._vectors.look(batch):
-                predictions.append(_predict(seen, classes))
-                failure = Failure("sample", seen.complaint) if seen.complaint else None
                 sha256 = seen.image.sha256 if seen.image else None
+                table.put((seen.sample.id, sha256, seen.sample.label), len(table))
+                outcomes.append(Outcome.FAILED if seen.vector is None else Outcome.ANSWERED)
+                reasons.append(seen.complaint)
+                if seen.vector is not None:
+                    nearest.append(rank(similarities(seen.vector[None], classes), width))
+                failure = Failure("sample", seen.complaint) if seen.complaint else None
                 advance(Transcript(seen.sample.id, sha256, seen.sample.label, failure=failure))
-        return Scored(tuple(predictions), 0, truncated)
+        is_answered = np.array([outcome is Outcome.ANSWERED for outcome in outcomes], np.bool_)
+        count = len(outcomes)
+        decided_by = ["similarity" if answered else None for answered in is_answered]
+        decisions = Decisions.unscored(outcomes, decided_by, [None] * count, [None] * count, reasons, [()] * count)
+        if nearest:
+            rows = np.where(is_answered, np.cumsum(is_answered) - 1, -1)
+            found = np.concatenate([indices for indices, _ in nearest]), np.concatenate([one for _, one in nearest])
+            decisions = place_classes(decisions, rows, np.full(count, -1, np.int64), found, np.zeros(count))
+        return Scored(table.finish(decisions), 0, truncated)
 
     def _encode_classes(self) -> tuple[Float32Array, int]:
         """(c, d) rows of length 1, and how many names were cut in at least one template."""
@@ -71,32 +87,6 @@ class ImageScorer:
             is_cut |= encoded.is_truncated.reshape(len(templates), len(names)).any(axis=0)
         means: Float32Array = (total / np.linalg.norm(total, axis=1, keepdims=True)).astype(np.float32)
         return means, int(is_cut.sum())
-
-
-def _predict(seen: SeenImage, classes: Float32Array) -> Prediction:
-    predicted, score, margin = None, None, None
-    top: tuple[tuple[int, float], ...] = ()
-    if seen.vector is not None:
-        indices, scores = rank(similarities(seen.vector[None], classes), TOP)
-        top = tuple(zip(indices[0].tolist(), scores[0].tolist(), strict=True))
-        predicted, score = top[0]
-        margin = round(score - top[1][1], PLACES) + 0.0
-    return Prediction(
-        sample=seen.sample.id,
-        image_sha256=seen.image.sha256 if seen.image else None,
-        label=seen.sample.label,
-        outcome=Outcome.ANSWERED if seen.vector is not None else Outcome.FAILED,
-        answer=None,
-        choice=None,
-        decided_by="similarity" if seen.vector is not None else None,
-        predicted=predicted,
-        score=score,
-        margin=margin,
-        top5=top,
-        stage1_key=None,
-        stage2_key=None,
-        reason=seen.complaint,
-    )
 
 
 NAMES = ("paper", "coop", "imagenet")

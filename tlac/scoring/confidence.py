@@ -1,14 +1,13 @@
 """How sure a prediction is, as a number in [0, 1]; and what such numbers are worth.
 
 Without labels it is agreement: of what decided, the nearest class name, the words and the other members. With
-labelled runs it is a logistic curve of the margin, one level for each rung. Does not know runs or files.
+labelled runs it is a logistic curve of the margin, with a level of its own for each way to decide.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,21 +16,21 @@ import msgspec
 import numpy as np
 
 from tlac.errors import InputError, TlacError, UsageError
-from tlac.runtime.spooled_list import LazySequence
+from tlac.scoring.predictions import DECISIONS, OUTCOMES, Decisions, Predictions
 from tlac.types import Float64Array, Outcome, Prediction
 
 BINS = 10
-# a normal prior on the levels, mean 0 and variance 10 on the logit scale: keeps a rung that was always right
-# from being called certain
+# a normal prior on the levels, mean 0 and variance 10 on the logit scale: keeps what was always right from being
+# called certain
 _PRECISION = 0.1
 _STEPS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What labelled runs taught: confidence = sigmoid(level of the rung + margin / temperature).
+    """What labelled runs taught: confidence = sigmoid(level of what decided + margin / temperature).
 
-    `level` are log-odds by rung, `default_level` serves a rung that was never seen. `temperature` is in cosine
+    `level` are log-odds by what decided, `default_level` serves what was never seen. `temperature` is in cosine
     (smaller: the margin says more), None where the margin said nothing. `n` samples of `runs` were learnt from.
     """
 
@@ -72,65 +71,77 @@ class ConfidenceMetrics:
 
 def confidence_of(prediction: Prediction, calibration: Calibration | None = None) -> float | None:
     """A prediction's confidence in [0, 1], None where it has no class."""
-    if prediction.predicted is None or prediction.margin is None:
-        return None
-    if calibration is not None:
-        level = calibration.level.get(prediction.decided_by or "", calibration.default_level)
-        slope = prediction.margin / calibration.temperature if calibration.temperature else 0.0
-        return round(_sigmoid(level + slope), 6)
-    return agreement(prediction)
+    found = float(confidences(Predictions.of([prediction]).decisions, calibration)[0])
+    return None if math.isnan(found) else found
 
 
-def agreement(prediction: Prediction) -> float:
-    """(a + 1) / (w + 2): `a` of `w` witnesses name the predicted class, with Laplace's correction.
+def confidences(decisions: Decisions, calibration: Calibration | None = None) -> Float64Array:
+    """(m,) the confidence of each decision in [0, 1], NaN where it has no class.
 
-    The witnesses: what decided; the nearest class name, where something else decided; the class names that stand
-    in the answer, where one does; every other member's vote.
+    Without a calibration it is agreement, (a + 1) / (w + 2): `a` of `w` witnesses name the predicted class, with
+    Laplace's correction. The witnesses: what decided; the nearest class name, where something else decided; the
+    class names that stand in the answer, where one does; every other member's vote.
     """
-    predicted, agreeing, witnesses = prediction.predicted, 1, 1
-    if prediction.decided_by in ("exact", "choice") and prediction.margin is not None:
-        witnesses += 1
-        agreeing += prediction.margin >= 0
-    if prediction.words:
-        witnesses += 1
-        agreeing += predicted in prediction.words
-    if prediction.votes:
-        witnesses += len(prediction.votes) - 1
-        # one of the votes for the predicted class is what decided
-        agreeing += prediction.votes.count(predicted) - 1
-    return round((agreeing + 1) / (witnesses + 2), 6)
+    has_class = (decisions.predicted >= 0) & ~np.isnan(decisions.margin)
+    if calibration is not None:
+        levels = np.array([calibration.level.get(name, calibration.default_level) for name in (*DECISIONS, "")])
+        slope = decisions.margin / calibration.temperature if calibration.temperature else np.zeros(len(decisions))
+        found = 1 / (1 + np.exp(-np.clip(levels[decisions.decided_by] + slope, -30, 30)))
+    else:
+        is_other = np.isin(decisions.decided_by, [DECISIONS.index("exact"), DECISIONS.index("choice")])
+        witnesses = 1 + is_other
+        agreeing = 1 + (is_other & (decisions.margin >= 0))
+        predicted = decisions.predicted.tolist()
+        for place, (own, words, votes) in enumerate(zip(predicted, decisions.words, decisions.votes, strict=True)):
+            if words:
+                witnesses[place] += 1
+                agreeing[place] += own in words
+            if votes:
+                witnesses[place] += len(votes) - 1
+                # one of the votes for the predicted class is what decided
+                agreeing[place] += votes.count(own) - 1
+        found = (agreeing + 1) / (witnesses + 2)
+    # rounded one by one: the same decimals whatever numpy makes of many
+    return np.array([round(one, 6) if known else np.nan for one, known in zip(found.tolist(), has_class, strict=True)])
 
 
-def fit(predictions: Sequence[Prediction], encoder: str = "", runs: tuple[str, ...] = ()) -> Calibration | None:
+def fit(rows: Iterable[Prediction], encoder: str = "", runs: tuple[str, ...] = ()) -> Calibration | None:
     """The calibration that labelled predictions teach: a penalised logistic regression by Newton's method.
 
     None where there are no labelled answers, or all are right, or all are wrong. Only predictions of one text
     encoder belong together, since margins differ between encoders.
     """
-    known = [one for one in predictions if one.label is not None and one.predicted is not None]
-    right = np.array([one.predicted == one.label for one in known], np.float64)
-    if not known or right.min() == right.max():
+    predictions = Predictions.of(rows)
+    known = (predictions.label >= 0) & (predictions.predicted >= 0)
+    right = predictions.is_correct[known].astype(np.float64)
+    if not len(right) or right.min() == right.max():
         return None
-    decisions = sorted({one.decided_by or "" for one in known})
-    margins = np.array([one.margin or 0.0 for one in known], np.float64)
+    rows_known = predictions.decision[known]
+    codes = predictions.decisions.decided_by[rows_known]
+    margins = np.nan_to_num(predictions.decisions.margin[rows_known])
     scale = float(np.std(margins)) or 1.0
-    shares = np.array([[float((one.decided_by or "") == decided_by) for decided_by in decisions] for one in known])
+    ways = sorted(set(codes.tolist()), key=_way)
+    shares = (codes[:, None] == np.array(ways)).astype(np.float64)
     inputs = np.column_stack([shares, margins / scale])
     weights = _fit_logistic(inputs, right)
     slope = float(weights[-1])
     # a margin that speaks against its class is noise, not evidence: it is left out
     if slope <= 0:
         weights = _fit_logistic(shares, right)
-    level = {decided_by: round(float(weight), 6) for decided_by, weight in zip(decisions, weights, strict=False)}
+    level = {_way(code): round(float(weight), 6) for code, weight in zip(ways, weights, strict=False)}
     mean = float(right.mean())
     return Calibration(
         level,
         round(math.log(mean / (1 - mean)), 6),
         round(scale / slope, 6) if slope > 0 else None,
-        len(known),
+        len(right),
         encoder,
         runs,
     )
+
+
+def _way(code: int) -> str:
+    return DECISIONS[code] if code >= 0 else ""
 
 
 def _fit_logistic(inputs: Float64Array, right: Float64Array) -> Float64Array:
@@ -147,78 +158,53 @@ def _fit_logistic(inputs: Float64Array, right: Float64Array) -> Float64Array:
     return weights
 
 
-def _sigmoid(value: float) -> float:
-    return 1 / (1 + math.exp(-min(30.0, max(-30.0, value))))
-
-
-def abstain(
-    predictions: Sequence[Prediction], below: float | None, calibration: Calibration | None = None
-) -> Sequence[Prediction]:
+def abstain(rows: Iterable[Prediction], below: float | None, calibration: Calibration | None = None) -> Predictions:
     """The predictions with their confidence where it is calibrated; those less sure than `below` have abstained.
 
     What abstains has no class, and counts as a sample without an answer; the rest of it stays to be seen.
     """
+    predictions = Predictions.of(rows)
+    decisions = predictions.decisions
     if below is None and calibration is None:
         return predictions
-    return LazySequence(
-        len(predictions), lambda: (_weigh(prediction, below, calibration) for prediction in predictions)
-    )
-
-
-def _weigh(prediction: Prediction, below: float | None, calibration: Calibration | None) -> Prediction:
-    confidence = confidence_of(prediction, calibration)
-    told = prediction if calibration is None else replace(prediction, confidence=confidence)
-    if below is None or confidence is None or confidence >= below:
-        return told
-    reason = f"confidence {confidence:.3f} is below {below:g}"
-    return replace(told, outcome=Outcome.ABSTAINED, predicted=None, reason=reason)
-
-
-class ConfidenceTally:
-    """Looks at labelled predictions one by one: their own confidence where all have one, else agreement."""
-
-    def __init__(self) -> None:
-        self._own = array("d")
-        self._agreement = array("d")
-        self._right = bytearray()
-        self._is_calibrated = True
-
-    def add(self, prediction: Prediction) -> None:
-        """Take one more labelled prediction into account; one without a class says nothing."""
-        if prediction.predicted is None:
-            return
-        if prediction.confidence is None:
-            self._is_calibrated = False
-        else:
-            self._own.append(prediction.confidence)
-        sure = confidence_of(prediction)
-        self._agreement.append(math.nan if sure is None else sure)
-        self._right.append(prediction.predicted == prediction.label)
-
-    def measure(self) -> ConfidenceMetrics | None:
-        """What the confidences are worth; None without labelled, answered samples."""
-        if not self._right:
-            return None
-        sure = np.array(self._own if self._is_calibrated else self._agreement, np.float64)
-        right = np.array(self._right, np.float64)
-        curve = risk_coverage(sure, right)
-        return ConfidenceMetrics(
-            self._is_calibrated,
-            len(right),
-            calibration_error(sure, right),
-            round(float(np.mean((sure - right) ** 2)), 6),
-            round(_area(curve), 6),
-            _thin(curve),
+    sure = confidences(decisions, calibration)
+    if calibration is not None:
+        decisions = replace(decisions, confidence=sure)
+    if below is not None:
+        is_doubtful = sure < below
+        decisions = replace(
+            decisions,
+            outcome=np.where(is_doubtful, OUTCOMES.index(Outcome.ABSTAINED), decisions.outcome).astype(np.int8),
+            predicted=np.where(is_doubtful, -1, decisions.predicted).astype(np.int32),
+            reason=[
+                f"confidence {one:.3f} is below {below:g}" if doubtful else reason
+                for one, doubtful, reason in zip(sure.tolist(), is_doubtful, decisions.reason, strict=True)
+            ],
         )
+    return replace(predictions, decisions=decisions)
 
 
-def measure_confidence(predictions: Iterable[Prediction]) -> ConfidenceMetrics | None:
-    """What the confidences of predictions are worth, see ConfidenceTally."""
-    tally = ConfidenceTally()
-    for prediction in predictions:
-        if prediction.label is not None:
-            tally.add(prediction)
-    return tally.measure()
+def measure_confidence(rows: Iterable[Prediction]) -> ConfidenceMetrics | None:
+    """What the confidences of labelled predictions with a class are worth: their own where all have one, else
+    agreement. None where there are none."""
+    predictions = Predictions.of(rows)
+    known = (predictions.label >= 0) & (predictions.predicted >= 0)
+    if not known.any():
+        return None
+    rows_known = predictions.decision[known]
+    own = predictions.decisions.confidence[rows_known]
+    is_calibrated = not np.isnan(own).any()
+    sure = own if is_calibrated else confidences(predictions.decisions)[rows_known]
+    right = predictions.is_correct[known].astype(np.float64)
+    curve = risk_coverage(sure, right)
+    return ConfidenceMetrics(
+        is_calibrated,
+        len(right),
+        calibration_error(sure, right),
+        round(float(np.mean((sure - right) ** 2)), 6),
+        round(_area(curve), 6),
+        _thin(curve),
+    )
 
 
 def calibration_error(sure: Float64Array, right: Float64Array, bins: int = BINS) -> float:

@@ -1,151 +1,88 @@
-"""Judges transcripts one by one, what is equal in them once; what differs between samples is kept on disk.
+"""Decides, for each sample, what can be decided from its answers alone; equal answers are decided once.
 
-Does not know encoders or scores.
+What no text decides is left to similarity: see `tlac.scoring.scorer`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import dataclass, field, replace
 
-import msgspec
-
-from tlac.runtime.spooled_list import SpilledList
 from tlac.scoring.matching import ClassIndex, MatchDecision, MatchingRule
-from tlac.types import Combination, Outcome, Prediction, Stage, Transcript, Turn
+from tlac.scoring.predictions import Decisions, PredictionTable
+from tlac.types import Combination, Outcome, Transcript
 
 
-def members_of(transcript: Transcript) -> list[Transcript]:
-    """A transcript for each member, the first one's first. A failure is every member's."""
-    numbers = sorted({turn.member for turn in transcript.further})
-    first = replace(transcript, further=())
-    members = [first]
-    for number in numbers:
-        turns = {turn.stage: turn for turn in transcript.further if turn.member == number}
-        members.append(replace(first, stage1=turns.get("stage1"), stage2=turns.get("stage2")))
-    return members
+@dataclass(slots=True)
+class Decided:
+    """The distinct decisions, what was answered in each, and a row in `table` for each sample.
 
-
-def fuse(transcript: Transcript, rule: MatchingRule, index: ClassIndex) -> MatchDecision:
-    """The verdict on several first answers about one image: their texts are scored together, as one mean vector.
-
-    A rung decides where all views that it decides name the same class. Views without an answer are left out;
-    the verdict has no answer where no view has one.
-    """
-    views = [member.stage1.response for member in members_of(transcript) if member.stage1 is not None]
-    judged = [rule.judge(view, None, index) for view in views]
-    answered = [verdict for verdict in judged if verdict.outcome is Outcome.ANSWERED]
-    if not answered:
-        return judged[0]
-    text, *also = (text for verdict in answered for text in verdict.texts)
-    named = {verdict.index for verdict in answered if verdict.index is not None}
-    if len(named) == 1:
-        decided = next(verdict for verdict in answered if verdict.index is not None)
-        return replace(decided, text=text, also=tuple(also))
-    return MatchDecision(Outcome.ANSWERED, text, None, "similarity", also=tuple(also))
-
-
-def combine_votes(further: tuple[tuple[int, Stage, str], ...], members: Sequence[Prediction]) -> Prediction:
-    """The prediction that most members made; between equals the one with the highest sum of scores, then the
-    lower index. What else stands in it is from the first member that made it; `further` as in Prediction.
-
-    A member without an answer has no vote; where none has an answer, the first member's outcome stands.
-    """
-    votes = tuple(member.predicted for member in members)
-    first = members[0]
-    rest = {
-        "further": further,
-        "votes": votes if len(votes) > 1 else (),
-        "stage1_key": first.stage1_key,
-        "stage2_key": first.stage2_key,
-    }
-    counts = Counter(vote for vote in votes if vote is not None)
-    if not counts:
-        return replace(first, **rest)  # type: ignore[arg-type]
-    sums = {index: sum(member.score or 0.0 for member in members if member.predicted == index) for index in counts}
-    winner = min(counts, key=lambda index: (-counts[index], -sums[index], index))
-    spokesman = next(member for member in members if member.predicted == winner)
-    return replace(spokesman, **rest)  # type: ignore[arg-type]
-
-
-_Exchange: TypeAlias = tuple[object, ...]
-
-
-class Head(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One member's part of a sample, beside what was said: who was asked about what, under which keys.
-
-    `finding` is the place of its Finding. A sample with several members has a head for each, the first of which
-    counts the `members`; `further` is as in Prediction.
+    A row of `table` points at a place in `groups`, which holds the decisions of all members of that sample: one
+    where the members are not counted by themselves.
     """
 
-    sample: str
-    image_sha256: str | None
-    label: int | None
-    stage1_key: str | None
-    stage2_key: str | None
-    shortlist: tuple[int, ...]
-    stage2_with_image: bool
-    finding: int
-    members: int
-    further: tuple[tuple[int, Stage, str], ...]
+    table: PredictionTable = field(default_factory=PredictionTable)
+    decisions: list[MatchDecision] = field(default_factory=list)
+    answers: list[str | None] = field(default_factory=list)
+    words: list[tuple[int, ...]] = field(default_factory=list)
+    groups: list[tuple[int, ...]] = field(default_factory=list)
+
+    def unscored(self) -> Decisions:
+        """The columns of the decisions, without classes and scores."""
+        return Decisions.unscored(
+            [decision.outcome for decision in self.decisions],
+            [decision.decided_by for decision in self.decisions],
+            self.answers,
+            [decision.choice for decision in self.decisions],
+            [decision.reason for decision in self.decisions],
+            self.words,
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What all samples share about which the same was said: the verdict, the first answer, and the classes whose whole
-    name stands in it."""
-
-    verdict: MatchDecision
-    answer: str | None
-    words: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """The distinct findings, and the heads of all samples in order."""
-
-    findings: list[Finding]
-    heads: SpilledList[Head]
-    samples: int
-
-
-def judge_all(transcripts: Iterable[Transcript], rule: MatchingRule, index: ClassIndex, combine: Combination) -> Judged:
-    """Judge transcripts, each read once; `combine` says what becomes of several members."""
-    places: dict[_Exchange, int] = {}
-    findings: list[Finding] = []
-    heads: SpilledList[Head] = SpilledList(Head)
-    samples = 0
+def decide_all(
+    transcripts: Iterable[Transcript], rule: MatchingRule, index: ClassIndex, combine: Combination
+) -> Decided:
+    """Decide transcripts, each read once; `combine` says what becomes of several members."""
+    decided = Decided()
+    places: dict[tuple[object, ...], int] = {}
+    groups: dict[tuple[int, ...], int] = {}
     for transcript in transcripts:
-        samples += 1
-        members = members_of(transcript) if combine == "vote" else (transcript,)
-        for number, member in enumerate(members):
-            exchange = _exchange(member)
-            place = places.get(exchange)
-            if place is None:
-                place = places[exchange] = len(findings)
-                findings.append(_find(member, rule, index, combine))
-            heads.put(_head(member, place, 0 if number else len(members), () if number else transcript.further))
-    return Judged(findings, heads, samples)
+        members = members_of(transcript) if combine == "vote" else [transcript]
+        found = []
+        for member in members:
+            said = _said(member)
+            place = places.setdefault(said, len(decided.decisions))
+            if place == len(decided.decisions):
+                answer = member.stage1.response.text if member.stage1 else None
+                decided.decisions.append(_decide(member, rule, index, combine))
+                decided.answers.append(answer)
+                decided.words.append(() if answer is None else index.find_words(answer))
+            found.append(place)
+        group = groups.setdefault(tuple(found), len(groups))
+        stage1, stage2 = transcript.stage1, transcript.stage2
+        decided.table.put(
+            (transcript.sample, transcript.image_sha256, transcript.label),
+            group,
+            (stage1.key if stage1 else None, stage2.key if stage2 else None),
+            (stage2.candidates or ()) if stage2 else (),
+            stage2 is not None and stage2.has_image,
+            tuple((turn.member, turn.stage, turn.key) for turn in transcript.further),
+        )
+    decided.groups = list(groups)
+    return decided
 
 
-def _exchange(transcript: Transcript) -> _Exchange:
-    """All that a verdict can depend on."""
+def _said(transcript: Transcript) -> tuple[object, ...]:
+    """All that a decision can depend on."""
     said: list[object] = [transcript.failure and transcript.failure.reason]
     for turn in transcript.turns:
         response = turn.response
-        said += (turn.member, turn.stage, response.outcome.value, response.text, response.reason)
+        said += (turn.member, turn.stage, response.outcome, response.text, response.reason)
     return tuple(said)
 
 
-def _find(transcript: Transcript, rule: MatchingRule, index: ClassIndex, combine: Combination) -> Finding:
-    answer = transcript.stage1.response.text if transcript.stage1 else None
-    words = () if answer is None else index.find_words(answer)
-    return Finding(_judge(transcript, rule, index, combine), answer, words)
-
-
-def _judge(transcript: Transcript, rule: MatchingRule, index: ClassIndex, combine: Combination) -> MatchDecision:
+def _decide(transcript: Transcript, rule: MatchingRule, index: ClassIndex, combine: Combination) -> MatchDecision:
     if transcript.failure is not None:
         return MatchDecision(Outcome.FAILED, reason=transcript.failure.reason)
     if transcript.stage1 is None:
@@ -156,17 +93,49 @@ def _judge(transcript: Transcript, rule: MatchingRule, index: ClassIndex, combin
     return rule.judge(transcript.stage1.response, choice, index)
 
 
-def _head(transcript: Transcript, finding: int, members: int, further: tuple[Turn, ...]) -> Head:
-    stage1, stage2 = transcript.stage1, transcript.stage2
-    return Head(
-        transcript.sample,
-        transcript.image_sha256,
-        transcript.label,
-        stage1.key if stage1 else None,
-        stage2.key if stage2 else None,
-        (stage2.candidates or ()) if stage2 else (),
-        stage2 is not None and stage2.has_image,
-        finding,
-        members,
-        tuple((turn.member, turn.stage, turn.key) for turn in further) if further else (),
-    )
+def members_of(transcript: Transcript) -> list[Transcript]:
+    """A transcript for each member, the first one's first. A failure is every member's."""
+    first = replace(transcript, further=())
+    members = [first]
+    for number in sorted({turn.member for turn in transcript.further}):
+        turns = {turn.stage: turn for turn in transcript.further if turn.member == number}
+        members.append(replace(first, stage1=turns.get("stage1"), stage2=turns.get("stage2")))
+    return members
+
+
+def fuse(transcript: Transcript, rule: MatchingRule, index: ClassIndex) -> MatchDecision:
+    """The decision on several first answers about one image: their texts are scored together, as one mean vector.
+
+    A name decides where all views that name a class name the same one. Views without an answer are left out; there
+    is no answer where no view has one.
+    """
+    views = [member.stage1.response for member in members_of(transcript) if member.stage1 is not None]
+    decided = [rule.judge(view, None, index) for view in views]
+    answered = [decision for decision in decided if decision.outcome is Outcome.ANSWERED]
+    if not answered:
+        return decided[0]
+    text, *also = (text for decision in answered for text in decision.texts)
+    named = [decision for decision in answered if decision.index is not None]
+    if len({decision.index for decision in named}) == 1:
+        return replace(named[0], text=text, also=tuple(also))
+    return MatchDecision(Outcome.ANSWERED, text, None, "similarity", also=tuple(also))
+
+
+def combine_votes(decisions: Decisions, groups: Sequence[tuple[int, ...]]) -> Decisions:
+    """A decision for each group of members' decisions: the class that most of them name.
+
+    Between equals the one with the highest sum of scores is taken, then the lower index; what else is said is the
+    first such member's. A member without an answer has no vote; where none has an answer, the first one's outcome
+    stands.
+    """
+    spokesmen: list[int] = []
+    all_votes: list[tuple[int | None, ...]] = []
+    predicted, score = decisions.predicted.tolist(), decisions.score.tolist()
+    for group in groups:
+        counts = Counter(predicted[row] for row in group if predicted[row] >= 0)
+        sums = {index: sum(score[row] for row in group if predicted[row] == index) for index in counts}
+        winner = min(counts, key=lambda index: (-counts[index], -sums[index], index), default=None)
+        spokesmen.append(next((row for row in group if predicted[row] == winner), group[0]))
+        votes = tuple(predicted[row] if predicted[row] >= 0 else None for row in group)
+        all_votes.append(votes if len(votes) > 1 else ())
+    return decisions.take(spokesmen, all_votes)

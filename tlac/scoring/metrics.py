@@ -1,42 +1,31 @@
-"""What a set of predictions amounts to: accuracy with its interval, coverage, per class, by rung.
+"""What a set of predictions amounts to: accuracy with its interval, coverage, per class, by what decided.
 
-Counts every non-answer as wrong. Does not know runs or files.
+Every non-answer counts as wrong.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
-from tlac.scoring.confidence import ConfidenceMetrics, ConfidenceTally
-from tlac.types import Outcome, Prediction
+import numpy as np
+from numpy.typing import NDArray
+
+from tlac.scoring.confidence import ConfidenceMetrics, measure_confidence
+from tlac.scoring.predictions import DECISIONS, OUTCOMES, Predictions
+from tlac.types import BoolArray, Outcome, Prediction
 
 # the 97.5 % point of the normal distribution; importing scipy.stats for it would double a warm run's time
 _Z95 = 1.959963984540054
-# label, outcome, rung, predicted class, whether the label is among the five best
-_Case: TypeAlias = tuple["int | None", str, "str | None", "int | None", bool]
-
-
-class _Labelled(NamedTuple):
-    """What labelled predictions have in common, as far as it is counted."""
-
-    label: int
-    outcome: str
-    decided_by: str | None
-    predicted: int | None
-    is_in_top: bool
-
-    @property
-    def is_correct(self) -> bool:
-        return self.predicted == self.label
+Counts: TypeAlias = NDArray[np.signedinteger]
 
 
 @dataclass(frozen=True, slots=True)
 class DecisionMetrics:
-    """The samples that one rung decided: how many, and the share of them that is right."""
+    """The samples that were decided in one way: how many, and their accuracy."""
 
     n: int
     accuracy: float
@@ -119,117 +108,91 @@ def _share(part: float, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def measure(predictions: Iterable[Prediction]) -> Metrics:
-    """The metrics of predictions, labelled or not, each looked at once."""
-    cases: Counter[_Case] = Counter()
-    shortlists = _Shortlists()
-    confidence = ConfidenceTally()
-    for prediction in predictions:
-        label = prediction.label
-        is_in_top = label is not None and any([index == label for index, _ in prediction.top5])
-        cases[label, prediction.outcome.value, prediction.decided_by, prediction.predicted, is_in_top] += 1
-        if prediction.shortlist:
-            shortlists.add(prediction)
-        if label is not None:
-            confidence.add(prediction)
-    return _summarise(cases, shortlists.measure(), confidence.measure())
-
-
-def _summarise(
-    cases: Mapping[_Case, int], shortlist: ShortlistMetrics | None, confidence: ConfidenceMetrics | None
-) -> Metrics:
-    total = sum(cases.values())
-    outcomes: Counter[str] = Counter()
-    for (_, outcome, *_), n in cases.items():
-        outcomes[outcome] += n
-    labelled = [(_Labelled(case[0], *case[1:]), n) for case, n in cases.items() if case[0] is not None]
-    n = sum(count for _, count in labelled)
-    correct = sum(count for case, count in labelled if case.is_correct)
-    answered = sum(count for case, count in labelled if case.outcome == Outcome.ANSWERED.value)
-    per_class = _per_class(labelled)
+def measure(rows: Iterable[Prediction]) -> Metrics:
+    """The metrics of predictions, labelled or not."""
+    predictions = Predictions.of(rows)
+    decisions = predictions.decisions
+    total = len(predictions)
+    outcomes = dict(zip(OUTCOMES, np.bincount(predictions.outcome, minlength=len(OUTCOMES)).tolist(), strict=True))
+    # equal pairs of label and decision are counted once
+    pairs = predictions.label.astype(np.int64) * max(len(decisions), 1) + predictions.decision
+    distinct, counts = np.unique(pairs[predictions.label >= 0], return_counts=True)
+    label, decision = np.divmod(distinct, max(len(decisions), 1))
+    predicted = decisions.predicted[decision]
+    is_answered = decisions.outcome[decision] == OUTCOMES.index(Outcome.ANSWERED)
+    is_correct = predicted == label
+    n, correct = int(counts.sum()), int(counts[is_correct].sum())
+    per_class = _per_class(label, predicted, counts)
     recalls = [entry.correct / entry.n for entry in per_class if entry.n]
     scores = [2 * entry.correct / (entry.n + entry.predicted) for entry in per_class]
     return Metrics(
         n=total,
-        answered=outcomes["answered"],
-        refused=outcomes["refused"],
-        empty=outcomes["empty"],
-        truncated=outcomes["truncated"],
-        unparsed=outcomes["unparsed"],
-        failed=outcomes["failed"],
-        coverage=_share(outcomes["answered"], total),
+        answered=outcomes[Outcome.ANSWERED],
+        refused=outcomes[Outcome.REFUSED],
+        empty=outcomes[Outcome.EMPTY],
+        truncated=outcomes[Outcome.TRUNCATED],
+        unparsed=outcomes[Outcome.UNPARSED],
+        failed=outcomes[Outcome.FAILED],
+        coverage=_share(outcomes[Outcome.ANSWERED], total),
         accuracy=_share(correct, n),
         accuracy_ci95=wilson_interval(correct, n) if n else None,
-        accuracy_answered=_share(correct, answered),
-        top5=_share(sum(count for case, count in labelled if case.is_in_top), n),
+        accuracy_answered=_share(correct, int(counts[is_answered].sum())),
+        top5=_share(int(counts[(decisions.top_classes[decision] == label[:, None]).any(axis=1)].sum()), n),
         mean_per_class=_share(math.fsum(recalls), len(recalls)),
         macro_f1=_share(math.fsum(scores), len(scores)),
-        by_decision=_by_decision(labelled),
+        by_decision=_by_decision(decisions.decided_by[decision], counts, is_correct, predicted >= 0),
         per_class=per_class,
-        confused=_most_confused(_confusions(labelled)),
-        abstained=outcomes["abstained"],
-        shortlist=shortlist,
-        confidence=confidence,
+        confused=_most_confused(label, predicted, counts),
+        abstained=outcomes[Outcome.ABSTAINED],
+        shortlist=_measure_shortlists(predictions),
+        confidence=measure_confidence(predictions),
     )
 
 
-@dataclass(slots=True)
-class _Shortlists:
-    """What is counted of samples whose stage 2 was shown a shortlist."""
-
-    n: int = 0
-    size: int = 0
-    stage2_with_image: int = 0
-    labelled: int = 0
-    held: int = 0
-
-    def add(self, shown: Prediction) -> None:
-        self.n += 1
-        self.size += len(shown.shortlist)
-        self.stage2_with_image += shown.stage2_with_image
-        if shown.label is not None:
-            self.labelled += 1
-            self.held += shown.label in shown.shortlist
-
-    def measure(self) -> ShortlistMetrics | None:
-        if not self.n:
-            return None
-        return ShortlistMetrics(self.n, self.size / self.n, self.stage2_with_image, _share(self.held, self.labelled))
+def _measure_shortlists(predictions: Predictions) -> ShortlistMetrics | None:
+    has_list = predictions.shortlist > 0
+    n = int(has_list.sum())
+    if not n:
+        return None
+    lists, labels = predictions.shortlist[has_list].tolist(), predictions.label[has_list].tolist()
+    labelled = [(label, predictions.shortlists[one]) for label, one in zip(labels, lists, strict=True) if label >= 0]
+    return ShortlistMetrics(
+        n,
+        sum(len(predictions.shortlists[one]) for one in lists) / n,
+        int(predictions.stage2_with_image[has_list].sum()),
+        _share(sum(label in shortlist for label, shortlist in labelled), len(labelled)),
+    )
 
 
-def _most_confused(wrong: Mapping[tuple[int, int], int], count: int = 10) -> tuple[Confusion, ...]:
-    """The `count` pairs (label, predicted) that occur most often, then by label and prediction."""
-    found = [Confusion(label, predicted, n) for (label, predicted), n in wrong.items()]
-    return tuple(sorted(found, key=lambda pair: (-pair.n, pair.label, pair.predicted))[:count])
-
-
-def _confusions(labelled: Sequence[tuple[_Labelled, int]]) -> Counter[tuple[int, int]]:
+def _most_confused(label: Counts, predicted: Counts, counts: Counts, most: int = 10) -> tuple[Confusion, ...]:
+    """The pairs (label, predicted) that occur most often, then by label and prediction."""
     wrong: Counter[tuple[int, int]] = Counter()
-    for case, n in labelled:
-        if case.predicted is not None and not case.is_correct:
-            wrong[case.label, case.predicted] += n
-    return wrong
+    is_wrong = (predicted >= 0) & (predicted != label)
+    for own, other, n in zip(*(one[is_wrong].tolist() for one in (label, predicted, counts)), strict=True):
+        wrong[own, other] += n
+    found = [Confusion(own, other, n) for (own, other), n in wrong.items()]
+    return tuple(sorted(found, key=lambda pair: (-pair.n, pair.label, pair.predicted))[:most])
 
 
-def _per_class(labelled: Sequence[tuple[_Labelled, int]]) -> tuple[ClassMetrics, ...]:
-    support: Counter[int] = Counter()
-    predicted: Counter[int] = Counter()
-    correct: Counter[int] = Counter()
-    for case, n in labelled:
-        support[case.label] += n
-        if case.predicted is not None:
-            predicted[case.predicted] += n
-        if case.is_correct:
-            correct[case.label] += n
-    indices = sorted(support.keys() | predicted.keys())
-    return tuple(ClassMetrics(index, support[index], predicted[index], correct[index]) for index in indices)
+def _per_class(label: Counts, predicted: Counts, counts: Counts) -> tuple[ClassMetrics, ...]:
+    size = int(max(label.max(initial=-1), predicted.max(initial=-1))) + 1
+
+    def count(classes: Counts, chosen: BoolArray) -> list[int]:
+        return [round(n) for n in np.bincount(classes[chosen], counts[chosen], minlength=size).tolist()]
+
+    support = count(label, label >= 0)
+    named = count(predicted, predicted >= 0)
+    correct = count(label, label == predicted)
+    seen = [index for index in range(size) if support[index] or named[index]]
+    return tuple(ClassMetrics(index, support[index], named[index], correct[index]) for index in seen)
 
 
-def _by_decision(labelled: Sequence[tuple[_Labelled, int]]) -> dict[str, DecisionMetrics]:
-    decided: Counter[str] = Counter()
-    correct: Counter[str] = Counter()
-    for case, n in labelled:
-        if case.decided_by is not None and case.predicted is not None:
-            decided[case.decided_by] += n
-            correct[case.decided_by] += n * case.is_correct
-    return {decided_by: DecisionMetrics(n, correct[decided_by] / n) for decided_by, n in sorted(decided.items())}
+def _by_decision(
+    decided_by: Counts, counts: Counts, is_correct: BoolArray, has_class: BoolArray
+) -> dict[str, DecisionMetrics]:
+    found = {}
+    for code, name in enumerate(DECISIONS):
+        is_own = (decided_by == code) & has_class
+        if n := int(counts[is_own].sum()):
+            found[name] = DecisionMetrics(n, int(counts[is_own & is_correct].sum()) / n)
+    return dict(sorted(found.items()))

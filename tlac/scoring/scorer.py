@@ -1,65 +1,83 @@
 """Phase 2: transcripts to predictions, with a matching rule and a text encoder.
 
-Plain numpy; asks no LMM. Equal embeddings give equal bits (see tlac.scoring.similarity). Memory grows with the distinct
-texts, not with the samples.
+Plain numpy; asks no LMM. Equal embeddings give equal bits (see `tlac.scoring.similarity`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tlac.interfaces import TextEncoder
-from tlac.runtime.spooled_list import LazySequence
-from tlac.scoring.decisions import Finding, Head, Judged, combine_votes, judge_all
+from tlac.scoring.decisions import combine_votes, decide_all
 from tlac.scoring.matching import ClassIndex, MatchingRule, apply_template, split_templates
-from tlac.scoring.similarity import PLACES, ClassVectors, fuse_scores, mean_vectors, rank
-from tlac.types import BoolArray, Combination, Float32Array, LMMResponse, Outcome, Prediction, Transcript
+from tlac.scoring.predictions import TOP, Decisions, Predictions, digest_texts
+from tlac.scoring.similarity import PLACES, ClassVectors, IntArray, fuse_scores, mean_vectors, rank
+from tlac.types import BoolArray, Combination, Float32Array, Float64Array, LMMResponse, Outcome, Transcript
 
-TOP = 5
 # images scored at once
 _IMAGES = 1024
 
+# the texts that are scored together, as one mean vector
 _Unit: TypeAlias = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Predictions, one per transcript in their order, made anew whenever they are gone through; and how many
-    distinct texts and class names were longer than the encoder's window."""
+    """Predictions, one per transcript in their order, and how many distinct texts and class names were longer than the
+    encoder's window."""
 
-    predictions: Sequence[Prediction]
+    predictions: Predictions
     truncated_texts: int
     truncated_classes: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a text lies among the classes: what a prediction says of it."""
+def place_classes(
+    decisions: Decisions,
+    row: NDArray[np.int64],
+    decided: NDArray[np.int64],
+    nearest: tuple[IntArray, Float64Array],
+    own: Float64Array,
+) -> Decisions:
+    """Give m decisions their class, score, margin and best classes.
 
-    predicted: int | None = None
-    score: float | None = None
-    margin: float | None = None
-    top5: tuple[tuple[int, float], ...] = ()
-
-
-_NOWHERE = _Place()
-
-
-def _place(indices: Sequence[int], scores: Sequence[float], index: int | None, decided: float) -> _Place:
-    """The place of a text with these nearest classes; `index` is the class where a rung decided, `decided` that
-    class's score."""
-    if index is None:
-        margin = round(scores[0] - scores[1], PLACES) + 0.0
-        return _Place(indices[0], scores[0], margin, tuple(zip(indices[:TOP], scores[:TOP], strict=True)))
-    others = [pair for pair in zip(indices, scores, strict=True) if pair[0] != index]
-    margin = round(decided - others[0][1], PLACES) + 0.0
-    return _Place(index, decided, margin, ((index, decided), *others[: TOP - 1]))
+    `nearest` holds the classes (u, w) by falling score and their scores, w = min(6, number of classes); `row` (m,) is
+    each decision's place in it, -1 for those without words. `decided` (m,) is the class of a decision that similarity
+    does not make, else -1, and `own` (m,) that class's score.
+    """
+    has_words = row >= 0
+    indices, scores = nearest[0][row[has_words]], nearest[1][row[has_words]]
+    chosen = decided[has_words, None]
+    is_decided = chosen >= 0
+    # the others in their order: the decided class goes behind them
+    order = np.argsort(is_decided & (indices == chosen), axis=1, kind="stable")
+    start = np.where(is_decided, 0, 1)
+    places = start + np.arange(indices.shape[1] - 1)
+    others = np.take_along_axis(np.where(is_decided, np.take_along_axis(indices, order, 1), indices), places, 1)
+    lower = np.take_along_axis(np.where(is_decided, np.take_along_axis(scores, order, 1), scores), places, 1)
+    first = np.where(is_decided, chosen, indices[:, :1])
+    score = np.where(is_decided, own[has_words, None], scores[:, :1])
+    found = replace(
+        decisions,
+        predicted=decisions.predicted.copy(),
+        score=decisions.score.copy(),
+        margin=decisions.margin.copy(),
+        top_classes=decisions.top_classes.copy(),
+        top_scores=decisions.top_scores.copy(),
+    )
+    found.predicted[has_words] = first[:, 0]
+    found.score[has_words] = score[:, 0]
+    # + 0.0 turns -0.0 into 0.0, which prints otherwise
+    found.margin[has_words] = np.round(score[:, 0] - lower[:, 0], PLACES) + 0.0
+    width = min(TOP, indices.shape[1])
+    found.top_classes[has_words, :width] = np.hstack([first, others])[:, :width]
+    found.top_scores[has_words, :width] = np.hstack([score, lower])[:, :width]
+    return found
 
 
 class Scorer:
@@ -101,27 +119,36 @@ class Scorer:
         """The predictions for these transcripts, which are read once; `combine` says what becomes of several members.
 
         With `images`, vectors (d,) in the encoder's space by the sha256 of each answered image, scores are fused with
-        the images' own (see tlac.scoring.similarity).
+        the images' own (see `tlac.scoring.similarity.fuse_scores`).
         """
-        judged = judge_all(transcripts, self.rule, self.index, combine)
-        units = sorted({finding.verdict.texts for finding in judged.findings if finding.verdict.texts})
-        if not units:
-            return Scored(
-                LazySequence(judged.samples, lambda: _predict_all(judged, [_NOWHERE] * len(judged.findings))), 0, 0
-            )
-        rows = {unit: row for row, unit in enumerate(units)}
-        vectors, truncated = self._encode_units(units)
-        truncated_classes = self._encoded_classes[1]
-        if images is not None:
-            seen = _Seen(self._encoded_classes[0], vectors, rows, images)
-            return Scored(LazySequence(judged.samples, lambda: seen.predict_all(judged)), truncated, truncated_classes)
-        places = self._places(judged.findings, rows, vectors)
-        return Scored(LazySequence(judged.samples, lambda: _predict_all(judged, places)), truncated, truncated_classes)
+        decided = decide_all(transcripts, self.rule, self.index, combine)
+        decisions, truncated, truncated_classes = decided.unscored(), 0, 0
+        rows = decided.table.rows
+        units = sorted({decision.texts for decision in decided.decisions if decision.texts})
+        if units:
+            vectors, truncated = self._encode_units(units)
+            classes, truncated_classes = self._encoded_classes
+            places = {unit: row for row, unit in enumerate(units)}
+            row = np.array([places.get(decision.texts, -1) for decision in decided.decisions], np.int64)
+            index = np.array([-1 if one.index is None else one.index for one in decided.decisions], np.int64)
+            if images is None:
+                own = np.zeros(len(row))
+                is_own = (row >= 0) & (index >= 0)
+                own[is_own] = classes.cosines(vectors, row[is_own], index[is_own])
+                decisions = place_classes(decisions, row, index, classes.nearest(vectors, TOP + 1), own)
+            else:
+                # what is decided about a sample hangs on its image too: each has a decision of its own
+                seen = [images.get(sha256 or "") for sha256 in digest_texts(decided.table.images)]
+                decisions = _place_fused(decisions.take(rows), row[rows], index[rows], (classes, vectors), seen)
+                rows = np.arange(len(rows), dtype=np.int32)
+        if combine == "vote":
+            decisions = combine_votes(decisions, decided.groups)
+        return Scored(decided.table.finish(decisions, rows), truncated, truncated_classes)
 
     def nearest(self, answers: Sequence[str], count: int) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
         """The `count` nearest classes of each answer and their cosines, best first; none where it has no words."""
-        judged = [self.rule.judge(LMMResponse(Outcome.ANSWERED, answer), None, self.index) for answer in answers]
-        texts = sorted({text for verdict in judged for text in verdict.texts})
+        decided = [self.rule.judge(LMMResponse(Outcome.ANSWERED, answer), None, self.index) for answer in answers]
+        texts = sorted({text for decision in decided for text in decision.texts})
         found: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {}
         if texts:
             indices, best = self._encoded_classes[0].nearest(self._encode(texts)[0], count)
@@ -129,7 +156,7 @@ class Scorer:
                 text: (tuple(row), tuple(values))
                 for text, row, values in zip(texts, indices.tolist(), best.tolist(), strict=True)
             }
-        return [found[verdict.texts[0]] if verdict.texts else ((), ()) for verdict in judged]
+        return [found[decision.texts[0]] if decision.texts else ((), ()) for decision in decided]
 
     def _encode(self, texts: Sequence[str]) -> tuple[Float32Array, BoolArray]:
         """(n, d) vectors, and whether any template's text was longer than the encoder's window."""
@@ -151,84 +178,24 @@ class Scorer:
         rows = [mean_vectors([encoded[[places[text]]] for text in unit])[0] for unit in units]
         return np.stack(rows), int(cut.sum())
 
-    def _places(self, findings: Sequence[Finding], rows: Mapping[_Unit, int], vectors: Float32Array) -> list[_Place]:
-        """The place of each finding."""
-        classes = self._encoded_classes[0]
-        indices, scores = classes.nearest(vectors, TOP + 1)
-        decided = [
-            (rows[verdict.texts], verdict.index)
-            for verdict in (finding.verdict for finding in findings)
-            if verdict.texts and verdict.index is not None
-        ]
-        pairs = np.array(decided, np.int64).reshape(-1, 2)
-        own = iter(classes.cosines(vectors, pairs[:, 0], pairs[:, 1]).tolist())
-        nearest = list(zip(indices.tolist(), scores.tolist(), strict=True))
-        return [
-            _place(*nearest[rows[verdict.texts]], verdict.index, 0.0 if verdict.index is None else next(own))
-            if verdict.texts
-            else _NOWHERE
-            for verdict in (finding.verdict for finding in findings)
-        ]
 
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """Scores texts together with the images that they are about."""
-
-    classes: ClassVectors
-    vectors: Float32Array
-    rows: Mapping[_Unit, int]
-    images: Mapping[str, Float32Array]
-
-    def predict_all(self, judged: Judged) -> Iterator[Prediction]:
-        """A prediction for each head, in their order."""
-        pending = iter(judged.heads)
-        while heads := list(islice(pending, _IMAGES)):
-            findings = [judged.findings[head.finding] for head in heads]
-            answered = [place for place, finding in enumerate(findings) if finding.verdict.texts]
-            places = [_NOWHERE] * len(heads)
-            if answered:
-                words = self.classes.similarities(self.vectors[[self._row(findings[place]) for place in answered]])
-                seen = np.stack([self.images[heads[place].image_sha256 or ""] for place in answered])
-                fused = fuse_scores(words, self.classes.similarities(seen), PLACES)
-                indices, best = rank(fused, TOP + 1)
-                for place, own, order, values in zip(answered, fused, indices.tolist(), best.tolist(), strict=True):
-                    index = findings[place].verdict.index
-                    places[place] = _place(order, values, index, 0.0 if index is None else float(own[index]))
-            yield from map(_predict, heads, findings, places)
-
-    def _row(self, finding: Finding) -> int:
-        return self.rows[finding.verdict.texts]
-
-
-def _predict_all(judged: Judged, places: Sequence[_Place]) -> Iterator[Prediction]:
-    """The predictions; those of several members are combined."""
-    heads = iter(judged.heads)
-    for head in heads:
-        ensemble = (head, *islice(heads, head.members - 1))
-        predictions = [_predict(one, judged.findings[one.finding], places[one.finding]) for one in ensemble]
-        yield predictions[0] if len(ensemble) == 1 else combine_votes(head.further, predictions)
-
-
-def _predict(head: Head, finding: Finding, place: _Place) -> Prediction:
-    verdict = finding.verdict
-    return Prediction(
-        head.sample,
-        head.image_sha256,
-        head.label,
-        verdict.outcome,
-        finding.answer,
-        verdict.choice,
-        verdict.decided_by,
-        place.predicted,
-        place.score,
-        place.margin,
-        place.top5,
-        head.stage1_key,
-        head.stage2_key,
-        finding.words,
-        verdict.reason,
-        head.shortlist,
-        head.stage2_with_image,
-        head.further,
-    )
+def _place_fused(
+    decisions: Decisions,
+    row: NDArray[np.int64],
+    index: NDArray[np.int64],
+    texts: tuple[ClassVectors, Float32Array],
+    images: Sequence[Float32Array | None],
+) -> Decisions:
+    """As `place_classes`, for decisions that each belong to one image whose own vector (d,) is scored as well."""
+    classes, vectors = texts
+    width = min(TOP + 1, len(classes))
+    indices, scores = np.zeros((len(row), width), np.int64), np.zeros((len(row), width))
+    own = np.zeros(len(row))
+    answered = np.flatnonzero(row >= 0)
+    for start in range(0, len(answered), _IMAGES):
+        part = answered[start : start + _IMAGES]
+        seen = np.stack([image for place in part if (image := images[place]) is not None])
+        fused = fuse_scores(classes.similarities(vectors[row[part]]), classes.similarities(seen), PLACES)
+        indices[part], scores[part] = rank(fused, TOP + 1)
+        own[part] = fused[np.arange(len(part)), index[part]]
+    return place_classes(decisions, np.where(row >= 0, np.arange(len(row)), -1), index, (indices, scores), own)

@@ -1,0 +1,350 @@
+"""Predictions as columns: a row for each sample, and one for each distinct decision that samples point at.
+
+Equal answers are judged, encoded and compared once; a dataset of a million samples with a thousand distinct answers
+has a thousand decisions. The same table goes from scoring to disk, to the report and to whoever exports it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlac.errors import InputError
+from tlac.types import BoolArray, Float64Array, Outcome, Prediction, Stage
+
+TOP = 5
+OUTCOMES = tuple(Outcome)
+DECISIONS = ("exact", "choice", "similarity")
+_OUTCOME_CODE = {outcome: code for code, outcome in enumerate(OUTCOMES)}
+_DECISION_CODE: dict[str | None, int] = {None: -1, **{name: code for code, name in enumerate(DECISIONS)}}
+
+Int32Array: TypeAlias = NDArray[np.int32]
+Digests: TypeAlias = NDArray[np.uint8]
+"""(n, 32): a sha256 in each row, all zeros where there is none."""
+
+_NO_DIGEST = bytes(32)
+_NO_DIGEST_TEXT = _NO_DIGEST.hex()
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What equal answers come to, m of them, as columns of m rows.
+
+    `outcome` and `decided_by` are codes (places in OUTCOMES and DECISIONS, -1 for none), `predicted` class indices
+    (-1: none), `score`, `margin` and `confidence` float64 (NaN: none), `top_classes` and `top_scores` (m, 5) by
+    falling score (-1 past the end). What they mean is said at `tlac.types.Prediction`.
+    """
+
+    outcome: NDArray[np.int8]
+    decided_by: NDArray[np.int8]
+    predicted: Int32Array
+    score: Float64Array
+    margin: Float64Array
+    confidence: Float64Array
+    top_classes: Int32Array
+    top_scores: Float64Array
+    answer: Sequence[str | None]
+    choice: Sequence[str | None]
+    reason: Sequence[str]
+    words: Sequence[tuple[int, ...]]
+    votes: Sequence[tuple[int | None, ...]]
+
+    def __len__(self) -> int:
+        return len(self.outcome)
+
+    @classmethod
+    def unscored(
+        cls,
+        outcomes: Sequence[Outcome],
+        decided_by: Sequence[str | None],
+        answer: Sequence[str | None],
+        choice: Sequence[str | None],
+        reason: Sequence[str],
+        words: Sequence[tuple[int, ...]],
+    ) -> Decisions:
+        """Decisions that have no class and no score yet."""
+        count = len(outcomes)
+        return cls(
+            np.array([_OUTCOME_CODE[outcome] for outcome in outcomes], np.int8),
+            np.array([_DECISION_CODE[name] for name in decided_by], np.int8),
+            np.full(count, -1, np.int32),
+            np.full(count, np.nan),
+            np.full(count, np.nan),
+            np.full(count, np.nan),
+            np.full((count, TOP), -1, np.int32),
+            np.zeros((count, TOP)),
+            answer,
+            choice,
+            reason,
+            words,
+            ((),) * count,
+        )
+
+    def take(self, rows: Sequence[int] | Int32Array, votes: Sequence[tuple[int | None, ...]] = ()) -> Decisions:
+        """These decisions in this order, with other votes where they are given."""
+        places = np.asarray(rows, np.int64)
+        listed = places.tolist()
+        return Decisions(
+            self.outcome[places],
+            self.decided_by[places],
+            self.predicted[places],
+            self.score[places],
+            self.margin[places],
+            self.confidence[places],
+            self.top_classes[places],
+            self.top_scores[places],
+            [self.answer[row] for row in listed],
+            [self.choice[row] for row in listed],
+            [self.reason[row] for row in listed],
+            [self.words[row] for row in listed],
+            votes or [self.votes[row] for row in listed],
+        )
+
+    def top(self, row: int) -> tuple[tuple[int, float], ...]:
+        """The nearest classes of a decision and their scores, best first."""
+        classes = self.top_classes[row].tolist()
+        pairs = zip(classes, self.top_scores[row].tolist(), strict=True)
+        return tuple(pair for pair in pairs if pair[0] >= 0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictions(Sequence[Prediction]):
+    """The predictions of a run: n samples, each of which points at one of `decisions`.
+
+    Going through it gives a `Prediction` for each sample; whoever looks at many should take the columns. `label` is
+    (n,) with -1 for none, `decision` (n,) the row in `decisions`; `shortlist` and `further` are places in
+    `shortlists` and `furthers`, whose first entry is the empty one.
+    """
+
+    samples: Sequence[str]
+    image_sha256: Digests
+    label: Int32Array
+    decision: Int32Array
+    stage1_key: Digests
+    stage2_key: Digests
+    decisions: Decisions
+    stage2_with_image: BoolArray
+    shortlist: Int32Array
+    further: Int32Array
+    shortlists: Sequence[tuple[int, ...]] = ((),)
+    furthers: Sequence[tuple[tuple[int, Stage, str], ...]] = field(default=((),), repr=False)
+
+    @classmethod
+    def of(cls, rows: Iterable[Prediction]) -> Predictions:
+        """The columns of predictions given one by one. Raises InputError for a key that is no sha256."""
+        if isinstance(rows, Predictions):
+            return rows
+        table, known, distinct = PredictionTable(), dict[tuple[object, ...], int](), list[Prediction]()
+        for row in rows:
+            shared = (
+                *(row.outcome, row.answer, row.choice, row.decided_by, row.predicted, row.score, row.margin),
+                *(row.top5, row.words, row.reason, row.votes, row.confidence),
+            )
+            place = known.setdefault(shared, len(distinct))
+            if place == len(distinct):
+                distinct.append(row)
+            table.put(
+                (row.sample, row.image_sha256, row.label),
+                place,
+                (row.stage1_key, row.stage2_key),
+                row.shortlist,
+                row.stage2_with_image,
+                row.further,
+            )
+        return table.finish(_decisions_of(distinct))
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @overload
+    def __getitem__(self, place: int) -> Prediction: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Prediction, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> Prediction | tuple[Prediction, ...]:
+        if isinstance(place, slice):
+            return tuple(map(self._row, range(len(self))[place]))
+        return self._row(range(len(self))[place])
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return map(self._row, range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other sequence has equal predictions."""
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(ours == theirs for ours, theirs in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def outcome(self) -> NDArray[np.int8]:
+        """(n,) codes of the outcomes, places in OUTCOMES."""
+        return self.decisions.outcome[self.decision]
+
+    @property
+    def predicted(self) -> Int32Array:
+        """(n,) class indices, -1 where there is none."""
+        return self.decisions.predicted[self.decision]
+
+    @property
+    def is_correct(self) -> BoolArray:
+        """(n,) whether a labelled sample was given its label."""
+        correct: BoolArray = (self.label >= 0) & (self.predicted == self.label)
+        return correct
+
+    def _row(self, place: int) -> Prediction:
+        decisions, decision = self.decisions, int(self.decision[place])
+        label, predicted = int(self.label[place]), int(decisions.predicted[decision])
+        code = int(decisions.decided_by[decision])
+        digests = [digest_texts(one[place])[0] for one in (self.image_sha256, self.stage1_key, self.stage2_key)]
+        return Prediction(
+            self.samples[place],
+            digests[0],
+            label if label >= 0 else None,
+            OUTCOMES[decisions.outcome[decision]],
+            decisions.answer[decision],
+            decisions.choice[decision],
+            DECISIONS[code] if code >= 0 else None,
+            predicted if predicted >= 0 else None,
+            _number(decisions.score[decision]),
+            _number(decisions.margin[decision]),
+            decisions.top(decision),
+            digests[1],
+            digests[2],
+            decisions.words[decision],
+            decisions.reason[decision],
+            self.shortlists[self.shortlist[place]],
+            bool(self.stage2_with_image[place]),
+            self.furthers[self.further[place]],
+            decisions.votes[decision],
+            _number(decisions.confidence[decision]),
+        )
+
+
+class PredictionTable:
+    """Takes samples one by one, each with the row of its decision, and gives their `Predictions`."""
+
+    def __init__(self) -> None:
+        self._samples: list[str] = []
+        self._digests = (bytearray(), bytearray(), bytearray())
+        self._label, self._decision, self._shortlist, self._further = (array("i") for _ in range(4))
+        self._with_image = bytearray()
+        self._shortlists: dict[tuple[int, ...], int] = {(): 0}
+        self._furthers: list[tuple[tuple[int, Stage, str], ...]] = [()]
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def put(
+        self,
+        about: tuple[str, str | None, int | None],
+        decision: int,
+        keys: tuple[str | None, str | None] = (None, None),
+        shortlist: tuple[int, ...] = (),
+        with_image: bool = False,
+        further: tuple[tuple[int, Stage, str], ...] = (),
+    ) -> None:
+        """Add a sample: `about` is its id, the sha256 of its image and its label, `keys` those of both stages.
+
+        Raises InputError for a key or an image that is not named by a sha256.
+        """
+        sample, image, label = about
+        for column, text in zip(self._digests, (image, *keys), strict=True):
+            column.extend(digest_bytes(text))
+        self._samples.append(sample)
+        self._label.append(-1 if label is None else label)
+        self._decision.append(decision)
+        self._shortlist.append(self._shortlists.setdefault(shortlist, len(self._shortlists)))
+        self._with_image.append(with_image)
+        self._further.append(len(self._furthers) if further else 0)
+        if further:
+            self._furthers.append(further)
+
+    def finish(self, decisions: Decisions, rows: Int32Array | None = None) -> Predictions:
+        """The predictions; `rows` (n,) are other rows of `decisions` than were put."""
+        images, stage1, stage2 = (np.frombuffer(column, np.uint8).reshape(-1, 32) for column in self._digests)
+        return Predictions(
+            self._samples,
+            images,
+            np.array(self._label, np.int32),
+            self.rows if rows is None else rows,
+            stage1,
+            stage2,
+            decisions,
+            np.frombuffer(self._with_image, np.bool_),
+            np.array(self._shortlist, np.int32),
+            np.array(self._further, np.int32),
+            tuple(self._shortlists),
+            tuple(self._furthers),
+        )
+
+    @property
+    def rows(self) -> Int32Array:
+        """(n,) the rows of decisions that were put."""
+        return np.array(self._decision, np.int32)
+
+    @property
+    def images(self) -> Digests:
+        """(n, 32) the sha256 of every sample's image."""
+        return np.frombuffer(self._digests[0], np.uint8).reshape(-1, 32)
+
+
+def with_confidence(predictions: Predictions, confidence: Float64Array) -> Predictions:
+    """The predictions with the confidences (m,) of their decisions."""
+    return replace(predictions, decisions=replace(predictions.decisions, confidence=confidence))
+
+
+def digest_bytes(text: str | None) -> bytes:
+    """The 32 bytes of a sha256 in hex, zeros for None or "". Raises InputError for anything else."""
+    if not text:
+        return _NO_DIGEST
+    try:
+        digest = bytes.fromhex(text)
+    except ValueError:
+        digest = b""
+    if len(digest) != 32:
+        raise InputError(f"{text[:80]!r} is not a sha256 (64 hex digits)")
+    return digest
+
+
+def digest_texts(digests: Digests) -> list[str | None]:
+    """Rows of 32 bytes in hex, None for zeros."""
+    text = digests.tobytes().hex()
+    pieces = [text[start : start + 64] for start in range(0, len(text), 64)]
+    return [None if piece == _NO_DIGEST_TEXT else piece for piece in pieces]
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _decisions_of(rows: Sequence[Prediction]) -> Decisions:
+    top_classes, top_scores = np.full((len(rows), TOP), -1, np.int32), np.zeros((len(rows), TOP))
+    for place, row in enumerate(rows):
+        for rank, (index, score) in enumerate(row.top5[:TOP]):
+            top_classes[place, rank], top_scores[place, rank] = index, score
+    unscored = Decisions.unscored(
+        [row.outcome for row in rows],
+        [row.decided_by for row in rows],
+        [row.answer for row in rows],
+        [row.choice for row in rows],
+        [row.reason for row in rows],
+        [row.words for row in rows],
+    )
+    return replace(
+        unscored,
+        predicted=np.array([-1 if row.predicted is None else row.predicted for row in rows], np.int32),
+        score=np.array([np.nan if row.score is None else row.score for row in rows], np.float64),
+        margin=np.array([np.nan if row.margin is None else row.margin for row in rows], np.float64),
+        confidence=np.array([np.nan if row.confidence is None else row.confidence for row in rows], np.float64),
+        top_classes=top_classes,
+        top_scores=top_scores,
+        votes=[row.votes for row in rows],
+    )
