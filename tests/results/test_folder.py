@@ -103,6 +103,25 @@ def test_broken_predictions_name_file_and_line(tmp_path: Path, text: str) -> Non
         list(read_predictions(path))
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("image_sha256", '"../../secret"', "image_sha256"),
+        ("stage1_key", '"<b>"', "stage1_key"),
+        ("rung", '"<b>"', "rung"),
+        ("label", "4294967296", "label"),
+        ("predicted", "-1", "predicted"),
+    ],
+)
+def test_a_line_that_no_run_writes_is_refused(tmp_path: Path, field: str, value: str, complaint: str) -> None:
+    (line,) = encode_predictions(Predictions.of(PREDICTIONS[:1]))
+    path = tmp_path / "predictions.jsonl"
+    own = json.dumps(json.loads(line)[field], ensure_ascii=False)
+    path.write_bytes(line.replace(f'"{field}":{own}'.encode(), f'"{field}":{value}'.encode()))
+    with pytest.raises(InputError, match=rf"predictions.jsonl: line 1: .*{complaint}"):
+        read_predictions(path)
+
+
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is .* a run folder"):
         read_record(tmp_path)

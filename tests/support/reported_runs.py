@@ -130,8 +130,8 @@ def hostile_run() -> ReportedRun:
         other = (place + 1) % len(classes)
         found.append(
             prediction(
-                place, place, other, sample=text, answer=text, choice=text, decided_by=text, words=(place,),
-                top5=((other, 0.9), (place, 0.5)), stage1_key=text, stage2_key=text,
+                place, place, other, sample=text, answer=text, choice=text, words=(place,),
+                top5=((other, 0.9), (place, 0.5)),
             )
         )  # fmt: skip
         found.append(replace(refusal(100 + place, place), sample=text, reason=text))
