@@ -15,6 +15,7 @@ from tlac.results.calls import CallFacts, SampleCalls, encode_calls
 from tlac.results.folder import write_run
 from tlac.results.usage import Calls, StageCalls, Tokens
 from tlac.scoring.metrics import measure
+from tlac.scoring.predictions import Predictions
 from tlac.types import Outcome, Prediction, Sample
 
 CLASSES = ("red car", "old car", "lorry", "bicycle")
@@ -92,7 +93,7 @@ def some_calls(predictions: Sequence[Prediction]) -> tuple[SampleCalls, ...]:
 
 
 def some_run(predictions: Sequence[Prediction] | None = None, **changes: object) -> ReportedRun:
-    found = tuple(predictions) if predictions is not None else some_predictions()
+    found = Predictions.of(predictions if predictions is not None else some_predictions())
     record = replace(RECORD, **changes)  # type: ignore[arg-type]
     return ReportedRun(Path("runs") / record.run, record, found, measure(found), some_calls(found))
 
@@ -135,7 +136,7 @@ def hostile_run() -> ReportedRun:
             )
         )  # fmt: skip
         found.append(replace(refusal(100 + place, place), sample=text, reason=text))
-    predictions = tuple(found)
+    predictions = Predictions.of(found)
     text = "".join(HOSTILE[:-1])
     record = replace(
         RECORD, run="hostile", backend=text, model=text, stage2_backend=text, stage2_model=text, dataset=text,
@@ -148,7 +149,7 @@ def hostile_run() -> ReportedRun:
 def hostile_pair() -> list[ReportedRun]:
     """The hostile run and one of another method that is always right, so that they disagree."""
     one = hostile_run()
-    right = tuple(
+    right = Predictions.of(
         replace(found, predicted=found.label if found.predicted is not None else None) for found in one.predictions
     )
     record = replace(one.record, run="right", method="<script>window.ran = 9</script>", answers_cost_usd=1.0)

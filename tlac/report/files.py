@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tlac.config.prompts import PromptSet, load_prompts
-from tlac.errors import InputError, TlacError
+from tlac.errors import TlacError
 from tlac.report.run_page import ReportedRun, render_run
 from tlac.report.samples import PageImages, make_thumbnails, read_thumbnails
 from tlac.results.calls import read_calls
@@ -47,17 +47,10 @@ def read_reported_run(folder: Path) -> ReportedRun:
 
 
 def _with_files(run: Run) -> ReportedRun:
-    # the page goes through the predictions many times: read from the folder once
-    predictions = tuple(run.predictions)
-    count = len(run.record.classes)
-    for prediction in predictions:
-        named = (*prediction.words, *prediction.shortlist, *prediction.votes, *(index for index, _ in prediction.top5))
-        if any(index is not None and not 0 <= index < count for index in named):
-            raise InputError(f"{run.folder}: {prediction.sample}: a class outside the {count} that run.json lists")
     return ReportedRun(
         run.folder,
         run.record,
-        predictions,
+        run.predictions,
         run.metrics,
         calls=read_calls(run.folder),
         thumbnails=read_thumbnails(run.folder),
