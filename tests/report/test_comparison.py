@@ -34,6 +34,17 @@ def test_the_best_is_marked_only_where_the_difference_is_significant() -> None:
     assert mark_cells(close, compare_columns(close)) == {(0, 0): "near", (1, 0): "near", (2, 0): ""}
 
 
+def test_what_another_one_beats_is_not_near_however_few_images_the_highest_has() -> None:
+    grid = arrange([graded(39, backend="good"), graded(20, backend="bad"), graded(5, n=5, backend="short")])
+    assert mark_cells(grid, compare_columns(grid)) == {(0, 0): "near", (1, 0): "", (2, 0): "near"}
+
+
+def test_a_run_that_shares_no_image_is_marked_as_untested() -> None:
+    far = some_run([replace(one, sample=f"other {one.sample}") for one in some_predictions()], backend="far")
+    grid = arrange([graded(39, backend="good"), graded(10, backend="bad"), far])
+    assert mark_cells(grid, compare_columns(grid)) == {(0, 0): "near", (1, 0): "", (2, 0): "untested"}
+
+
 def test_p_values_are_corrected_for_all_pairs_of_the_page() -> None:
     pair = [graded(30, backend="a"), graded(22, backend="b")]
     (alone,) = compare_columns(arrange(pair))[0]

@@ -21,7 +21,7 @@ from tests.support.reported_runs import (
     write_reported_run,
 )
 from tlac.report.comparison import render_comparison
-from tlac.report.run_page import render_run
+from tlac.report.run_page import ReportedRun, render_run
 from tlac.scoring.metrics import measure
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
@@ -225,6 +225,7 @@ def test_print_leaves_the_controls_away_and_is_light(visit, run_html: str) -> No
 
 def test_a_comparison_opens_and_its_disagreements_can_be_filtered(visit) -> None:
     found = visit(comparison_html())
+    assert found.page.locator("#forest-plots svg").count() == 1
     assert found.page.locator("#cost-charts svg").count() == 1
     assert found.page.locator("#pair-table tbody tr").count() == 1
     assert len(found.names()) == 2
@@ -236,6 +237,59 @@ def test_a_comparison_opens_and_its_disagreements_can_be_filtered(visit) -> None
     assert "other, tlac" in found.page.locator("dialog").inner_text()
     assert found.complaints == []
     assert [url for url in found.requests if not url.startswith(("data:", "file:"))] == []
+
+
+def priced(backend: str, cost_usd: float | None, right: int = 20) -> ReportedRun:
+    given = [prediction(number, 0, 0 if number < right else 1) for number in range(40)]
+    return some_run(given, backend=backend, answers_cost_usd=cost_usd)
+
+
+def test_runs_are_sorted_by_accuracy_cost_and_time_and_an_unknown_cost_stands_last(visit) -> None:
+    runs = [priced("cheap", 0.04, 20), priced("unpriced", None, 39), priced("dear", 4.0, 30)]
+    found = visit(render_comparison(runs, "images")[0])
+
+    def backends() -> list[str]:
+        return [text.split(",")[0] for text in found.page.locator("#run-table td:nth-child(2)").all_inner_texts()]
+
+    assert backends() == ["unpriced", "dear", "cheap"]
+    assert "unknown" in found.page.locator("#run-table tbody tr").first.inner_text()
+    heading = found.page.locator("#run-table th", has_text="cost of 1,000").get_by_role("button")
+    heading.click()
+    assert backends() == ["dear", "cheap", "unpriced"]
+    heading.click()
+    assert backends() == ["cheap", "dear", "unpriced"]
+
+
+def test_what_is_said_of_cost_covers_the_runs_that_have_one_and_names_the_others(visit) -> None:
+    runs = [priced("cheap", 0.04, 30), priced("dear", 4.0, 20), priced("unpriced", None, 39)]
+    said = visit(render_comparison(runs, "images")[0]).page.locator("#cost-charts p").inner_text()
+    assert "Of the 2 configurations with a known cost, cheap, tlac is both the cheapest and the most accurate." in said
+    assert "Left out, as their cost is unknown: unpriced, tlac." in said
+    assert "More accurate than all that are shown: unpriced, tlac." in said
+
+
+@pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
+def test_ticks_of_equal_accuracies_and_costs_stay_short_apart_and_inside(visit, viewport: dict[str, int]) -> None:
+    for costs in ((0.04, 0.4, 4.0), (0.1, 0.2, 0.3)):
+        runs = [priced(f"backend {place}", cost) for place, cost in enumerate(costs)]
+        page = visit(render_comparison(runs, "images")[0], viewport=viewport).page
+        card = page.locator("#cost-charts .panel").bounding_box()
+        ticks = page.locator("#cost-charts [aria-label$='tick label'] text")
+        boxes = [(one.text_content(), one.bounding_box()) for one in ticks.all()]
+        assert len(boxes) >= 4
+        for text, box in boxes:
+            assert len(text) <= 6
+            assert card["x"] <= box["x"]
+            assert box["x"] + box["width"] <= card["x"] + card["width"]
+        for place, (_, one) in enumerate(boxes):
+            for _, other in boxes[place + 1 :]:
+                is_apart = (
+                    one["x"] + one["width"] <= other["x"]
+                    or other["x"] + other["width"] <= one["x"]
+                    or one["y"] + one["height"] <= other["y"]
+                    or other["y"] + other["height"] <= one["y"]
+                )
+                assert is_apart
 
 
 # opens every card, folds out and sorts everything, and passes the mouse over every element

@@ -99,28 +99,28 @@ def compare_columns(grid: Grid) -> dict[int, list[PairTest]]:
 def mark_cells(grid: Grid, tests: Mapping[int, Sequence[PairTest]]) -> dict[tuple[int, int], str]:
     """How the cells with an accuracy stand in their column, by row and column.
 
-    "best" is significantly better than every other one, "near" is the highest or not significantly different from
-    it, all others are "".
+    "best" is significantly better than every other one, "near" is one than which none is significantly better,
+    "untested" shares no labelled image with any other, all others are "".
     """
     marks: dict[tuple[int, int], str] = {}
     for column in range(len(grid.datasets)):
-        runs = grid.column(column)
-        found = {row: run.metrics.accuracy for row, run in runs.items() if run.metrics.accuracy is not None}
-        if len(found) < 2:
+        rows = [row for row, run in grid.column(column).items() if run.metrics.accuracy is not None]
+        if len(rows) < 2:
             continue
-        top = max(found, key=lambda row: found[row])
-        worse = {
-            row
-            for test in tests.get(column, ())
-            if test.p_holm < SIGNIFICANCE and top in (test.first, test.second)
-            for row in (test.first, test.second)
-            if row != top
-        }
-        for row in found:
-            marks[row, column] = "" if row in worse else "near"
-        if len(worse) == len(found) - 1:
-            marks[top, column] = "best"
+        found = tests.get(column, ())
+        tested = {row for test in found for row in (test.first, test.second)}
+        beaten = [_order(test) for test in found if test.p_holm < SIGNIFICANCE]
+        worse = {second for _, second in beaten}
+        for row in rows:
+            marks[row, column] = "" if row in worse else "near" if row in tested else "untested"
+            if sum(first == row for first, _ in beaten) == len(rows) - 1:
+                marks[row, column] = "best"
     return marks
+
+
+def _order(test: PairTest) -> tuple[int, int]:
+    """The more accurate of the two rows first."""
+    return (test.first, test.second) if test.difference.value > 0 else (test.second, test.first)
 
 
 def cost_points(grid: Grid, column: int) -> dict[int, Point]:
@@ -178,7 +178,7 @@ def render_comparison(runs: Sequence[ReportedRun], images_folder: str) -> tuple[
     images, numbers = place_images(
         [next(iter(group.values())) for _, group in kept], all_thumbnails(runs), images_folder
     )
-    texts = TextTable()
+    texts, marks = TextTable(), mark_cells(grid, tests)
     names = [cut(name, LONGEST_NAME) for name in grid.configurations]
     titles = [cut(title, LONGEST_NAME) for title in grid.titles]
     content = {
@@ -186,18 +186,7 @@ def render_comparison(runs: Sequence[ReportedRun], images_folder: str) -> tuple[
         "datasets": titles,
         "classes": [[cut(name, LONGEST_NAME) for name in record.classes] for record in grid.datasets],
         "tests": [_describe_test(column, test) for column, found in tests.items() for test in found],
-        "costs": [
-            {
-                "configuration": row,
-                "dataset": column,
-                "cost_usd": point.cost_per_1000_usd,
-                "accuracy": point.accuracy,
-                "is_frontier": not point.is_dominated,
-            }
-            for column in range(len(titles))
-            for row, point in cost_points(grid, column).items()
-            if point.cost_per_1000_usd is not None
-        ],
+        "runs": _describe_runs(grid, marks),
         "disagreements": [_describe_group(column, group, numbers, texts) for column, group in kept],
         "texts": texts.texts(),
         "images": images,
@@ -206,7 +195,7 @@ def render_comparison(runs: Sequence[ReportedRun], images_folder: str) -> tuple[
         "grid": grid,
         "names": names,
         "titles": titles,
-        "marks": mark_cells(grid, tests),
+        "marks": marks,
         "published": published_rows(grid.datasets),
         "is_tested": bool(tests),
         "significance": SIGNIFICANCE,
@@ -215,6 +204,31 @@ def render_comparison(runs: Sequence[ReportedRun], images_folder: str) -> tuple[
         "facts": [(run.record.run, describe_run(run.record)) for run in runs],
     }
     return render_page("compare.html", _SCRIPTS, context, content), images
+
+
+def _describe_runs(grid: Grid, marks: Mapping[tuple[int, int], str]) -> list[dict[str, object]]:
+    """One row for each run: what the forest plots, the table and the cost charts show."""
+    rows: list[dict[str, object]] = []
+    for column in range(len(grid.datasets)):
+        points = cost_points(grid, column)
+        for row, run in grid.column(column).items():
+            metrics, point = run.metrics, points.get(row)
+            rows.append(
+                {
+                    "configuration": row,
+                    "dataset": column,
+                    "n": metrics.n,
+                    "accuracy": metrics.accuracy,
+                    "ci95": metrics.accuracy_ci95,
+                    "coverage": metrics.coverage,
+                    "cost_usd": None if point is None else point.cost_per_1000_usd,
+                    "is_frontier": point is not None and point.cost_per_1000_usd is not None and not point.is_dominated,
+                    "wall_s": run.record.wall_s,
+                    "is_complete": run.record.is_complete,
+                    "mark": marks.get((row, column), ""),
+                }
+            )
+    return rows
 
 
 def _describe_test(column: int, test: PairTest) -> dict[str, object]:

@@ -23,8 +23,39 @@ if (page.tests.length) {
   put("pair-table", table.element);
 }
 
-const costed = page.datasets.map((_, dataset) => page.costs.filter((point) => point.dataset === dataset)).filter((found) => found.some((point) => point.cost_usd > 0));
-put("cost-charts", ...(costed.length ? costed.map((found) => costChart(label(page.datasets[found[0].dataset]), found)) : ["No answer has a known cost above zero."]));
+const byDataset = page.datasets.map((_, dataset) => page.runs.filter((run) => run.dataset === dataset && run.accuracy !== null));
+const measured = byDataset.filter((runs) => runs.length);
+const titleOf = (runs) => label(page.datasets[runs[0].dataset]);
+put("forest-plots", ...(measured.length ? measured.map((runs) => forestPlot(titleOf(runs), runs)) : ["No run has labels and answers."]));
+const costed = measured.filter((runs) => runs.some((run) => run.cost_usd > 0));
+put("cost-charts", ...(costed.length ? costed.map((runs) => costChart(titleOf(runs), runs)) : ["No cost above zero is known."]));
+
+const marks = {
+  best: ["★ ", "best", "significantly better than every other one on this dataset"],
+  near: ["≈ ", "near", "no other one is significantly better"],
+  untested: ["? ", "none", "not tested: it shares no labelled image with any other"],
+};
+
+function accuracyCell(run) {
+  const [mark, className, title] = marks[run.mark] ?? ["", "", ""];
+  const ci95 = run.ci95 === null ? "" : ` (${pointsText(run.ci95[0])}–${pointsText(run.ci95[1])})`;
+  return make("span", { title }, make(run.mark === "best" ? "b" : "span", { className, textContent: `${mark}${percent(run.accuracy)}` }), make("small", { textContent: ci95 }));
+}
+
+const runTable = new SortedTable(
+  [
+    { title: "dataset", className: "name", value: (run) => page.datasets[run.dataset], show: (run) => outside(page.datasets[run.dataset], "clip") },
+    { title: "configuration", className: "name", value: (run) => configuration(run.configuration), show: (run) => make("span", {}, outside(configuration(run.configuration), "clip"), run.is_complete ? null : make("small", { className: "wrong", textContent: "incomplete" })) },
+    { title: "top-1 accuracy", isNumber: true, value: (run) => run.accuracy, show: accuracyCell },
+    { title: "coverage", isNumber: true, value: (run) => run.coverage, show: (run) => percent(run.coverage) },
+    { title: "n", isNumber: true, value: (run) => run.n, show: (run) => count(run.n) },
+    { title: "cost of 1,000", isNumber: true, value: (run) => run.cost_usd, show: (run) => (run.cost_usd === null ? "unknown" : money(run.cost_usd)) },
+    { title: "time of the run", isNumber: true, value: (run) => run.wall_s, show: (run) => seconds(run.wall_s) },
+  ],
+  page.runs,
+  { size: 40, sortBy: 2, textOf: (run) => `${configuration(run.configuration)} ${page.datasets[run.dataset]}`, word: "Find" },
+);
+put("run-table", runTable.element);
 
 class Disagreements {
   constructor(samples) {

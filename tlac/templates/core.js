@@ -28,8 +28,19 @@ function label(text, most = 60) {
   return plain.length > most ? plain.slice(0, most - 1) + "…" : plain;
 }
 
-const percent = (share, places = 1) =>
-  share === null || share === undefined || Number.isNaN(share) ? "–" : `${(100 * share).toFixed(places)}\u00a0%`;
+/* A share as "85.0 %". Only all and none are 100.0 and 0.0: 9,998 of 10,000 are 99.98. */
+function percent(share, places = 1) {
+  if (share === null || share === undefined || Number.isNaN(share)) return "–";
+  const text = (100 * share).toFixed(places);
+  if (share !== 0 && share !== 1 && places < 6 && [0, 100].includes(Number(text))) return percent(share, places + 1);
+  return `${text}\u00a0%`;
+}
+/* A time as "0.56 s", "3 min 20 s" or "2 h 5 min". */
+function seconds(value) {
+  if (value < 60) return `${Number(value.toPrecision(3))} s`;
+  const minutes = Math.floor(Math.round(value) / 60);
+  return minutes < 60 ? `${minutes} min ${Math.round(value) % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
 const count = (number) => number.toLocaleString("en");
 const fixed = (number, places = 3) => (number === null || number === undefined ? "–" : number.toFixed(places));
 
