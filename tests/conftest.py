@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,8 +21,28 @@ settings.register_profile("tlac", deadline=None)
 settings.load_profile("tlac")
 
 
+_WATCHED = ("HF_", "TRANSFORMERS_", "LITELLM_", "TLAC_")
+_SWITCHES = ("huggingface_hub.constants", "datasets.config")
+
+
+def _process_settings() -> dict[str, object]:
+    switches = {name: sys.modules[name].HF_HUB_OFFLINE for name in _SWITCHES if name in sys.modules}
+    return switches | {name: value for name, value in os.environ.items() if name.startswith(_WATCHED)}
+
+
 @pytest.fixture(autouse=True)
-def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+def unchanged_process() -> Iterator[None]:
+    """A test that leaves the process in another state fails: the next one would depend on it."""
+    before = _process_settings()
+    yield
+    after = _process_settings()
+    # a library that was imported meanwhile brings its constants with it
+    assert {name: after.get(name) for name in before} == before
+    assert set(after) - set(before) <= set(_SWITCHES)
+
+
+@pytest.fixture(autouse=True)
+def only_loopback(unchanged_process: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection to anything but this machine fails the test that tried it."""
     connect = socket.socket.connect
 
@@ -35,7 +57,7 @@ def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_folders(unchanged_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the user's store nor the user's configuration is touched, and no key is there by accident."""
     monkeypatch.setenv("TLAC_CACHE_DIR", str(tmp_path / "store"))
     monkeypatch.setenv("TLAC_CONFIG_DIR", str(tmp_path / "config"))

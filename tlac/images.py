@@ -10,7 +10,7 @@ import hashlib
 import io
 import struct
 import threading
-import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import PIL.Image
@@ -24,13 +24,10 @@ IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".b
 
 # Pillow knows some fifty formats, one of which starts another program; these are what photographs come in
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-_BOMBS = (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError)
 # what Pillow's decoders raise on broken bytes, depending on the format and the place
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error)
 _EXIF_ORIENTATION = 0x0112
 _SHRINK = 0.8
-# warnings.catch_warnings changes the whole process: images may be opened in several threads
-_warnings_lock = threading.Lock()
 
 
 class _Recent:
@@ -81,8 +78,8 @@ def open_image(source: Path | bytes, name: str, least_side_px: int | None = None
             picture.draft("RGB", (least_side_px, least_side_px))
         picture.load()
         return _to_rgb(ImageOps.exif_transpose(picture))
-    except _BOMBS as error:
-        raise _too_large(name, error) from error
+    except PIL.Image.DecompressionBombError as error:
+        raise _too_large(name) from error
     except _BROKEN as error:
         raise InputError(f"{name}: the image is broken or cut short ({_one_line(error)}); replace the file") from error
 
@@ -128,19 +125,31 @@ def _read(source: Path | bytes, name: str) -> bytes:
 
 def _open_header(content: bytes, name: str) -> PIL.Image.Image:
     try:
-        with _warnings_lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-            return PIL.Image.open(io.BytesIO(content), formats=_FORMATS)
-    except _BOMBS as error:
-        raise _too_large(name, error) from error
-    except PIL.UnidentifiedImageError as error:
-        raise InputError(f"{name}: not an image, whatever its name says; known: {', '.join(_FORMATS)}") from error
+        picture = _open_by_content(content)
+    except PIL.Image.DecompressionBombError as error:
+        raise _too_large(name) from error
     except _BROKEN as error:
         raise InputError(f"{name}: the image is broken ({_one_line(error)}); replace the file") from error
+    if picture is None:
+        raise InputError(f"{name}: not an image, whatever its name says; known: {', '.join(_FORMATS)}")
+    if PIL.Image.MAX_IMAGE_PIXELS is not None and picture.width * picture.height > PIL.Image.MAX_IMAGE_PIXELS:
+        raise _too_large(name)
+    return picture
 
 
-def _too_large(name: str, error: BaseException) -> InputError:
+def _open_by_content(content: bytes) -> PIL.Image.Image | None:
+    """As PIL.Image.open, which warns of large images and of each format that does not fit: warnings can only be
+    caught for the whole process, and this is called on worker threads."""
+    PIL.Image.init()
+    for name in _FORMATS:
+        factory, accept = PIL.Image.OPEN[name]
+        if accept is None or accept(content[:16]) is True:
+            with suppress(SyntaxError, IndexError, TypeError, struct.error):
+                return factory(io.BytesIO(content), "")
+    return None
+
+
+def _too_large(name: str) -> InputError:
     limit = PIL.Image.MAX_IMAGE_PIXELS
     return InputError(f"{name}: the image has more than {limit:,} pixels (a decompression bomb?); scale it down first")
 

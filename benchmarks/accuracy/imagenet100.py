@@ -15,7 +15,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,8 @@ class Runner:
         lines = (folder / "imagenet100.jsonl").read_text(encoding="utf-8").splitlines()
         self.answers: list[dict[str, Any]] = [json.loads(line) for line in lines]
         self.classes = load_dataset_config("imagenet-samples").spec.classes
-        config = load_encoder_config("minilm")
-        self._encoder = keep_embeddings(open_encoder(config), config, store, is_offline=True)
+        config = replace(load_encoder_config("minilm"), is_offline=True)
+        self._encoder = keep_embeddings(open_encoder(config), config, store)
         self._index = ClassIndex(self.classes)
         self._count = count_tokens()
         self._prompts = {"sentence": load_prompts("default"), "name": load_prompts("name")}

@@ -34,10 +34,10 @@ def test_no_texts_are_no_rows(store: Store) -> None:
 
 
 def test_offline_an_endpoint_serves_what_is_stored_and_is_not_asked(store: Store) -> None:
-    config = EncoderConfig("remote", "remote", EncoderSpec(adapter="litellm", model="m"))
+    config = EncoderConfig("remote", "remote", EncoderSpec(adapter="litellm", model="m"), is_offline=True)
     StoredEncoder(LetterEncoder(), store).encode(["abc"])
     asked = LetterEncoder()
-    offline = keep_embeddings(asked, config, store, is_offline=True)
+    offline = keep_embeddings(asked, config, store)
     assert len(offline.encode(["abc"]).vectors) == 1
     with pytest.raises(MissingAnswersError, match="1 text embeddings of remote are not in the store"):
         offline.encode(["abc", "new"])

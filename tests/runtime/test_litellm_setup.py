@@ -11,11 +11,15 @@ def refuse(*args):
 
 socket.getaddrinfo = refuse
 from tlac.runtime.litellm_setup import load_litellm
+os.environ["LITELLM_MODE"] = "DEV"
+before = dict(os.environ)
 assert "litellm" not in sys.modules
 litellm = load_litellm()
 assert load_litellm() is litellm
 print(litellm.telemetry, litellm.suppress_debug_info, litellm.num_retries, litellm.DEFAULT_MAX_RETRIES)
-print(os.environ.get("FROM_DOTENV"))
+print(os.environ.get("FROM_DOTENV"), os.environ == before)
+from litellm.anthropic_beta_headers_manager import get_provider_name
+get_provider_name("anthropic")
 print(logging.getLogger("LiteLLM").getEffectiveLevel())
 """
 
@@ -24,4 +28,4 @@ def test_litellm_is_imported_without_network_dotenv_or_output(tmp_path):
     (tmp_path / ".env").write_text("FROM_DOTENV=read\n")
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.stderr == ""
-    assert done.stdout == "False True 0 0\nNone\n30\n"
+    assert done.stdout == "False True 0 0\nNone True\n30\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -86,10 +87,23 @@ def _show(error: Exception, text: str, is_debug: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code: 0 complete, 2 wrong use, 3 incomplete, 4 missing, 1 else."""
+    given = sys.argv[1:] if arguments is None else arguments
+    collection = gc.get_threshold()
     # a run's records are many, live to its end and form no cycles: looking for garbage among them took a seventh of
     # a re-scoring's time
     gc.set_threshold(100_000, 50, 100)
-    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        with warnings.catch_warnings():
+            # remarks on metadata of images, from any thread: filters can only be set for all of them at once
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            code = _run(given)
+    finally:
+        gc.set_threshold(*collection)
+    sys.exit(code)
+
+
+def _run(given: list[str]) -> int:
+    """Run the command line; its exit code."""
     is_debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
@@ -110,4 +124,4 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:  # noqa: BLE001 - the last resort of a program
         _show(error, f"unexpected {type(error).__name__}: {error} (--debug shows where)", is_debug)
         code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0

@@ -76,6 +76,8 @@ def ablate(**given: Any) -> None:
 
 
 def _specs(given: dict[str, Any]) -> list[RunConfig]:
+    from dataclasses import replace
+
     from tlac.config.method_options import open_method
     from tlac.config.prompts import load_prompts
     from tlac.config.registry import open_dataset
@@ -84,7 +86,7 @@ def _specs(given: dict[str, Any]) -> list[RunConfig]:
     from tlac.scoring.matching import find_rule
 
     backend = load_backend(given["backend"])
-    config = load_dataset_config(given["dataset"], given["root"])
+    config = replace(load_dataset_config(given["dataset"], given["root"]), is_offline=given["offline"])
     dataset = open_dataset(config)
     for method in given["methods"]:
         open_method(method)

@@ -35,6 +35,8 @@ def aliases(  # noqa: PLR0913, PLR0917 - one parameter per option
     Example:
       tlac aliases --backend gemini --dataset imagenet -o imagenet-names.yaml
     """
+    from dataclasses import replace
+
     import yaml
 
     from tlac.config.registry import open_dataset
@@ -45,7 +47,7 @@ def aliases(  # noqa: PLR0913, PLR0917 - one parameter per option
     from tlac.lmms.middleware.stack import CallPolicy
     from tlac.runtime import aio
 
-    config = load_dataset_config(dataset, root)
+    config = replace(load_dataset_config(dataset, root), is_offline=offline)
     # a file that lists its classes needs no images to be there
     classes = config.spec.classes or open_dataset(config).classes
     asked = load_backend(backend)

@@ -187,11 +187,15 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class EncoderConfig:
-    """A text encoder: its name, the file it came from, and what that file says."""
+    """A text encoder: its name, the file it came from, and what that file says.
+
+    With `is_offline` it is to be loaded from this machine alone.
+    """
 
     name: str
     source: str
     spec: EncoderSpec
+    is_offline: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import msgspec
 from tlac.config.schemas import DatasetConfig
 from tlac.datasets.base import ListedDataset, PathOptions, read_options, take_part
 from tlac.errors import ConfigError, InputError
-from tlac.runtime.hub import hub_obstacle
+from tlac.runtime.hub import check_hub, offline_hub
 
 CLASSNAMES_FILE = "classnames.txt"
 FORMATS = {".parquet": "parquet", ".tar": "webdataset"}
@@ -174,20 +174,21 @@ def _load(config: DatasetConfig, location: str, revision: str | None, split: str
     datasets = _datasets()
     arguments: dict[str, Any] = {"path": location}
     if is_url(location):
+        if config.is_offline:
+            raise InputError(f"{config.name}: is not on this machine, and this run is offline; leave --offline out")
         arguments.update(remote_files(location, split or config.subset))
     elif Path(location).exists():
         arguments.update(local_files(Path(location), split or config.subset))
     else:
         arguments["revision"] = revision
-        obstacle = "the hub is not asked in an offline run" if config.is_offline else hub_obstacle()
-        if obstacle:
+        if obstacle := check_hub(config.is_offline):
             kept = kept_splits(Path(datasets.config.HF_DATASETS_CACHE), location, revision)
             if not kept:
                 raise InputError(f"{config.name}: is not on this machine, and {obstacle}; connect once to fetch it")
             name = _choose_split(config, split, list(kept))
             return datasets.concatenate_datasets([datasets.Dataset.from_file(str(path)) for path in kept[name]]), name
     try:
-        with _bars_on_terminals_alone(datasets):
+        with _bars_on_terminals_alone(datasets), offline_hub() if config.is_offline else nullcontext():
             name = _choose_split(config, split, datasets.get_dataset_split_names(**arguments))
             arguments.update(_files_of(datasets.load_dataset_builder(**arguments), name))
             return datasets.load_dataset(**arguments, split=name), name

@@ -93,9 +93,9 @@ class OfflineEncoder:
         )
 
 
-def keep_embeddings(encoder: TextEncoder, config: EncoderConfig, store: Store, is_offline: bool) -> StoredEncoder:
+def keep_embeddings(encoder: TextEncoder, config: EncoderConfig, store: Store) -> StoredEncoder:
     """The text encoder over the store. Offline, an encoder behind an endpoint serves stored embeddings alone."""
-    if is_offline and config.spec.adapter == "litellm":
+    if config.is_offline and config.spec.adapter == "litellm":
         encoder = OfflineEncoder(config.name, encoder.fingerprint)
     return StoredEncoder(encoder, store)
 

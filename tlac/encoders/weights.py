@@ -6,23 +6,28 @@ Does not know any model. Where weights are missing and the hub can't be reached,
 from __future__ import annotations
 
 import hashlib
+import importlib
 import logging
 import pickle
+import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tlac.config.schemas import EncoderConfig
 from tlac.errors import ConfigError, EncoderUnavailableError
 from tlac.hashing import canonical_json
-from tlac.runtime.hub import http_errors, hub_obstacle, offline_hub
+from tlac.runtime.hub import check_hub, http_errors, offline_hub
+from tlac.runtime.process_settings import library_settings, restored_environment
 
 T = TypeVar("T")
 
 REMEDY = "or use --encoder minilm"
+# by scikit-learn, sentence-transformers and torch
+_SET_BY_IMPORTS = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "CODECARBON_LOG_LEVEL", "TORCHINDUCTOR_CACHE_DIR")
 _LOUD = ("huggingface_hub", "transformers", "sentence_transformers")
 # what a model folder's vectors depend on, beside its Python code
 _MODEL_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model")
@@ -39,7 +44,7 @@ def load_errors() -> tuple[type[Exception], ...]:
 
 
 def load_from_hub(config: EncoderConfig, wanted: str, load: Callable[[], T]) -> T:
-    """What `load` gives: first with the hub's files on this machine only, then with the hub.
+    """What `load` gives: first with the hub's files on this machine only, then, unless offline, with the hub.
 
     `wanted` names the weights in the error. Raises EncoderUnavailableError.
     """
@@ -50,8 +55,7 @@ def load_from_hub(config: EncoderConfig, wanted: str, load: Callable[[], T]) -> 
         except errors:
             # what was wrong shows again below, where it is not just the missing network
             pass
-    obstacle = hub_obstacle()
-    if obstacle:
+    if obstacle := check_hub(config.is_offline):
         raise EncoderUnavailableError(
             f"encoder {config.name!r} wants {wanted}, which is not on this machine, and {obstacle}; "
             f"connect once to fetch it, {REMEDY}"
@@ -73,28 +77,47 @@ def load_from_disk(config: EncoderConfig, wanted: str, load: Callable[[], T]) ->
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars, log lines or warnings of the model libraries while it lasts."""
+    """No progress bars, log lines or warnings of the model libraries while it lasts, and no settings left behind.
+
+    Warnings are left alone on other threads than the main one: their filters belong to the whole process, and a thread
+    that restores them undoes what others have set meanwhile.
+    """
+    with library_settings, restored_environment(_SET_BY_IMPORTS), ExitStack() as undo:
+        if threading.current_thread() is threading.main_thread():
+            undo.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+        # without a handler the libraries' logging.info() calls would install one on stderr, for good
+        silence = logging.NullHandler()
+        logging.getLogger().addHandler(silence)
+        undo.callback(logging.getLogger().removeHandler, silence)
+        for name in _LOUD:
+            logger = logging.getLogger(name)
+            undo.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL)
+        undo.enter_context(_no_progress_bars())
+        yield
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    # without a handler the libraries' logging.info() calls would install one on stderr, for good
-    silence = logging.NullHandler()
-    logging.getLogger().addHandler(silence)
-    loggers = [logging.getLogger(name) for name in _LOUD]
-    levels = [logger.level for logger in loggers]
-    has_hub_bars = not are_progress_bars_disabled()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        disable_progress_bars()
-        try:
-            yield
-        finally:
-            if has_hub_bars:
-                enable_progress_bars()
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-            logging.getLogger().removeHandler(silence)
+    # imported first: it keeps for good whether the hub's bars were on when it was imported
+    transformers_bars: Any = None
+    with suppress(ImportError):
+        transformers_bars = importlib.import_module("transformers.utils.logging")
+    restore_hub = disable_progress_bars if are_progress_bars_disabled() else enable_progress_bars
+    has_bars = transformers_bars is not None and transformers_bars.is_progress_bar_enabled()
+    disable_progress_bars()
+    if has_bars:
+        transformers_bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if has_bars:
+            # switches the hub's on as well
+            transformers_bars.enable_progress_bar()
+        restore_hub()
 
 
 def check_options(config: EncoderConfig, known: Mapping[str, type]) -> None:

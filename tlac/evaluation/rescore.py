@@ -24,7 +24,6 @@ from tlac.results.folder import begin_run, free_name, name_run, read_record
 from tlac.results.predictions import PREDICTIONS, PredictionLine, read_lines
 from tlac.results.record import Run, RunRecord
 from tlac.results.usage import Calls, StageCalls, Tokens
-from tlac.runtime.hub import forbid_downloads
 from tlac.runtime.spooled_list import spill
 from tlac.scoring.confidence import Calibration, abstain, require_encoder
 from tlac.scoring.matching import find_rule
@@ -58,12 +57,11 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
     Raises MissingAnswersError where an answer that scoring needs is not in the store, InputError for a folder
     that is no run, UnknownNameError, UsageError for a method that stored answers can't be turned into.
     """
-    forbid_downloads()
     started, started_at = time.monotonic(), datetime.now(timezone.utc)
     parent = read_record(folder)
     method = _method(parent, change)
     rule = find_rule(change.matching or parent.matching)
-    encoder = load_encoder_config(change.encoder or parent.encoder)
+    encoder = replace(load_encoder_config(change.encoder or parent.encoder), is_offline=True)
     template = change.template or parent.template
     order = class_order(len(parent.classes), parent.shuffle_classes)
     needs_choices = (
@@ -72,7 +70,7 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
     recalled = _Recalled(rule.name if needs_choices else None)
     recalling = recalled.check(_recall(folder / PREDICTIONS, store, order, is_slac=method == "slac"))
     transcripts: Iterable[Transcript] = restore_choices(recalling, order)
-    stored_encoder = keep_embeddings(open_encoder(encoder), encoder, store, is_offline=True)
+    stored_encoder = keep_embeddings(open_encoder(encoder), encoder, store)
     scorer = Scorer(parent.classes, stored_encoder, rule, template, parent.aliases)
     opened = open_method(method)
     images = None

@@ -26,7 +26,7 @@ from tlac.evaluation.collect import CollectProgress, TranscriptBuffer, collect_i
 from tlac.evaluation.dry_run import StoredAnswers, recall_shortlists
 from tlac.evaluation.engine import Engine
 from tlac.evaluation.run_config import RunConfig, build_prompter, check_method, choose_samples
-from tlac.interfaces import LMM
+from tlac.interfaces import LMM, ImageEncoder
 from tlac.lmms.middleware.cache import OfflineLMM, StoredLMM
 from tlac.lmms.middleware.stack import CallPolicy, build_stack
 from tlac.methods.base import BoundLMM, ImageMethod, Method, NearestClassFinder, TwoStagePrompter
@@ -34,7 +34,6 @@ from tlac.results.calls import FILE_NAME, encode_calls, facts_of
 from tlac.results.folder import Attachment, begin_run, free_name, name_run
 from tlac.results.record import OrderTrials, Run, RunRecord, ShortlistRecall
 from tlac.runtime import aio
-from tlac.runtime.hub import forbid_downloads
 from tlac.runtime.versions import installed_versions
 from tlac.scoring.clip_zero_shot import ImageScorer
 from tlac.scoring.confidence import abstain, require_encoder
@@ -70,10 +69,8 @@ class Runner:
         retry: Collection[Outcome] = (),
         engine: Engine | None = None,
     ) -> None:
-        if is_offline:
-            forbid_downloads()
         self._store = store
-        self._is_offline = is_offline
+        self.is_offline = is_offline
         self._policy = policy or CallPolicy()
         self._retry = retry
         self._engine = engine
@@ -89,7 +86,7 @@ class Runner:
 
     def _open(self, backend: Backend) -> LMM:
         # a pack holds answers as the store does, and asks nobody
-        if self._is_offline and backend.spec.adapter != "pack":
+        if self.is_offline and backend.spec.adapter != "pack":
             return OfflineLMM()
         if self._engine is not None:
             return self._engine.rest(backend)
@@ -98,8 +95,12 @@ class Runner:
     def encoder(self, config: EncoderConfig) -> StoredEncoder:
         """The text encoder over the store."""
         if config.name not in self._encoders:
-            self._encoders[config.name] = keep_embeddings(open_encoder(config), config, self._store, self._is_offline)
+            config = replace(config, is_offline=self.is_offline)
+            self._encoders[config.name] = keep_embeddings(open_encoder(config), config, self._store)
         return self._encoders[config.name]
+
+    def _image_encoder(self, spec: RunConfig) -> ImageEncoder:
+        return open_image_encoder(replace(spec.encoder, is_offline=self.is_offline), spec.method)
 
     def finish(self) -> None:
         """Wait for calls that an interrupted run left in flight: they are paid for, and their answers are kept.
@@ -202,11 +203,11 @@ class Runner:
         check_method(spec, method)
         images = None
         if sees_image(method):
-            images = ImageVectors(open_image_encoder(spec.encoder, spec.method), self._store, self._is_offline)
+            images = ImageVectors(self._image_encoder(spec), self._store, self.is_offline)
         if spec.calibration is not None:
             require_encoder(spec.calibration, scale_of(method, self.encoder(spec.encoder).fingerprint))
         scorer = self._scorer(spec, spec.dataset.classes)
-        if not self._is_offline:
+        if not self.is_offline:
             scorer.encode_classes()
         concurrency = self._policy.concurrency or spec.backend.spec.limits.concurrency
         classes = spec.dataset.classes
@@ -220,7 +221,7 @@ class Runner:
         def prompter(shown: Sequence[int]) -> TwoStagePrompter:
             return build_prompter(spec, shown, self.bound_lmm, finder(shown))
 
-        if self._engine is not None and not self._is_offline:
+        if self._engine is not None and not self.is_offline:
             self._engine.fetch(spec, order, finder(order))
         samples = choose_samples(spec.dataset, spec.limit, spec.seed)
         digests = ImageDigests(self._store.path, spec.dataset.name)
@@ -251,11 +252,11 @@ class Runner:
         """Have the images themselves compared with the class names; nobody is asked."""
         scorer = ImageScorer(
             self.encoder(spec.encoder),
-            open_image_encoder(spec.encoder),
+            self._image_encoder(spec),
             self._store,
             spec.dataset.classes,
             spec.templates,
-            self._is_offline,
+            self.is_offline,
         )
         samples = choose_samples(spec.dataset, spec.limit, spec.seed)
         advance = progress.advance if progress else lambda _: None

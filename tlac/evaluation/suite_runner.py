@@ -116,7 +116,8 @@ class Matrix:
                 self._opened[key] = error
 
     def _config(self, name: str, split: str) -> DatasetConfig:
-        return load_dataset_config(name, self.plan.root, split, self.plan.subset)
+        config = load_dataset_config(name, self.plan.root, split, self.plan.subset)
+        return replace(config, is_offline=self.runner.is_offline)
 
     def run(self) -> list[Cell]:
         """Run cell by cell under one live view. Raises IncompleteRunError when interrupted."""

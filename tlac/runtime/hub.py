@@ -1,54 +1,55 @@
-"""What the Hugging Face hub's client may do for us, and whether it can.
+"""Access to the Hugging Face hub: whether it can be reached, and loading without it.
 
-Left alone it tries each file six times over 23 s on a machine without network, and tells of each try; one short probe
-before it says the same. Does not know what is wanted of the hub.
+Left alone, the hub's client tries each file six times over 23 s on a machine without network, and logs each try; one
+short probe beforehand says the same.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tlac.runtime.process_settings import library_settings
+
 HTTP_CLIENTS = ("httpx", "httpx2")
-"""Their names, which are those of their loggers too."""
+"""HTTP libraries that the hub's client may use; their loggers have the same names."""
+
+_PROBE_TIMEOUT_S = 5.0
+# both read the environment once, when they are imported
+_OFFLINE_SWITCHES = ("huggingface_hub.constants", "datasets.config")
 
 
 def http_errors() -> tuple[type[Exception], ...]:
-    """What those of them raise that have been imported: only these can have been used."""
+    """The errors of those HTTP libraries that are imported: only these can have been used."""
     modules = [sys.modules[name] for name in HTTP_CLIENTS if name in sys.modules]
     return tuple(getattr(module, name) for module in modules for name in ("HTTPError", "StreamError"))
 
 
-_PROBE_TIMEOUT_S = 5.0
-# both read the environment when they are imported
-_SWITCHES = ("huggingface_hub.constants", "datasets.config")
-
-
-def forbid_downloads() -> None:
-    """Have the hub's client use what is on this machine alone, for the rest of this process."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    for name in _SWITCHES:
-        if module := sys.modules.get(name):
-            module.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
-
-
 @contextmanager
 def offline_hub() -> Iterator[None]:
-    """Have the hub's client use what is on this machine alone, while it lasts."""
-    from huggingface_hub import constants
+    """Keep the hub's libraries to the files on this machine while the context lasts.
 
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
+    For calls that take no `local_files_only`. Other threads see the setting too, so keep it short.
+    """
+    from huggingface_hub import constants  # noqa: F401 - is among the modules below
+
+    with library_settings:
+        modules = [module for name in _OFFLINE_SWITCHES if (module := sys.modules.get(name))]
+        before = [module.HF_HUB_OFFLINE for module in modules]
+        try:
+            for module in modules:
+                module.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+            yield
+        finally:
+            for module, value in zip(modules, before, strict=True):
+                module.HF_HUB_OFFLINE = value  # type: ignore[attr-defined]
 
 
-def hub_obstacle() -> str:
-    """Why the hub can't be asked, in words; empty where it can. Takes 5 s at most."""
+def check_hub(is_offline: bool) -> str:
+    """The reason why the hub can't be asked; empty where it can. Takes 5 s at most, and asks nobody offline."""
+    if is_offline:
+        return "this run is offline"
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
 
+from tlac.runtime.process_settings import restored_environment
+
 _ENVIRONMENT = {
     # else the import blocks for seconds on a machine without network
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
@@ -45,11 +47,13 @@ def _without_garbage_collection() -> Iterator[None]:
 def load_litellm() -> ModuleType:
     """The litellm module: local price map, no telemetry, quiet loggers, none of its own retries.
 
-    Takes about 4 s the first time. Sets three environment variables, which litellm reads while it is imported.
+    Takes about 4 s the first time.
     """
-    os.environ.update(_ENVIRONMENT)
-    with _without_garbage_collection():
+    with restored_environment(_ENVIRONMENT), _without_garbage_collection():
+        os.environ.update(_ENVIRONMENT)
         litellm = importlib.import_module("litellm")
+        # else it is fetched over the network with the first call that needs it
+        importlib.import_module("litellm.anthropic_beta_headers_manager").reload_beta_headers_config()
     litellm.telemetry = False  # type: ignore[attr-defined]
     litellm.suppress_debug_info = True  # type: ignore[attr-defined]
     litellm.num_retries = 0  # type: ignore[attr-defined]
