@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import secrets
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -17,10 +16,13 @@ from typing import TypeAlias
 import msgspec
 
 from tlac.cache.serialization import Sha256
+from tlac.errors import InputError
 from tlac.images import identify
+from tlac.runtime.safe_files import read_json, replacing
 from tlac.types import Image
 
 FOLDER = "image-digests"
+_MAX_BYTES = 2**30
 # hashing this much takes less time than handing it to a thread
 _SMALL_BYTES = 2**16
 # a file may change again within one tick of the file system's clock
@@ -41,8 +43,8 @@ class ImageDigests:
         self._path = store / FOLDER / f"{hashlib.sha256(dataset.encode()).hexdigest()[:32]}.json"
         self._known: dict[str, _Known] = {}
         self._is_changed = False
-        with suppress(OSError, ValueError, RecursionError, msgspec.MsgspecError):
-            self._known = msgspec.json.decode(self._path.read_bytes(), type=dict[str, _Known])
+        with suppress(InputError):
+            self._known = read_json(self._path, dict[str, _Known], _MAX_BYTES, within=store)
 
     async def identify(self, source: Path | bytes, name: str) -> Image:
         """As tlac.images.identify, off the event loop; a file that has not changed is not read."""
@@ -65,15 +67,11 @@ class ImageDigests:
         """Write what is new. Where the folder can't be written, the digests are forgotten."""
         if not self._is_changed:
             return
-        temporary = self._path.with_suffix(f".{secrets.token_hex(4)}")
-        try:
+        with suppress(OSError):
             self._path.parent.mkdir(exist_ok=True)
-            temporary.write_bytes(msgspec.json.encode(self._known))
-            temporary.replace(self._path)
+            with replacing(self._path) as file:
+                file.write(msgspec.json.encode(self._known))
             self._is_changed = False
-        except OSError:
-            with suppress(OSError):
-                temporary.unlink()
 
 
 def _state(source: Path) -> _State | None:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal
 
@@ -26,13 +25,13 @@ from tlac.cache.serialization import (
     StoredAnswer,
     StoredEmbedding,
     answer_text,
-    decode,
     embedding_text,
     parse_answer,
     parse_embedding,
 )
 from tlac.errors import InputError, UsageError
 from tlac.hashing import canonical_json
+from tlac.runtime.safe_files import open_regular, parse_json, replacing
 
 PACK_VERSION = 1
 MAX_LINE_BYTES = 16 * 2**20
@@ -109,18 +108,17 @@ def write_pack(
     """
     with tempfile.SpooledTemporaryFile(_MEMORY_BYTES) as body:
         digest = hashlib.sha256()
-        counts = [0, 0]
-        for position, lines in enumerate((_answer_lines(entries, manifest.backend), _embedding_lines(embeddings))):
-            for line in lines:
-                digest.update(line)
-                body.write(line)
-                counts[position] += 1
-        written = msgspec.structs.replace(manifest, answers=counts[0], embeddings=counts[1], digest=digest.hexdigest())
+        counts = {"answers": 0, "embeddings": 0}
+        for kind, line in _lines(chain(entries, embeddings), manifest.backend):
+            digest.update(line)
+            body.write(line)
+            counts[kind] += 1
+        written = msgspec.structs.replace(manifest, **counts, digest=digest.hexdigest())
         body.seek(0)
         try:
-            with _replaced(path) as file:
-                file.write(_manifest_line(written))
-                shutil.copyfileobj(body, file)
+            with replacing(path, is_synced=True) as file, _compressed(path, file) as lines:
+                lines.write(_manifest_line(written))
+                shutil.copyfileobj(body, lines)
         except OSError as error:
             raise InputError(f"{path}: can't be written: {error.strerror or error}") from error
     return written
@@ -193,7 +191,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     with ExitStack() as stack:
-        file: IO[bytes] = stack.enter_context(path.open("rb"))
+        file = stack.enter_context(open_regular(path))
         if path.suffix == ZSTD_SUFFIX:
             # plain packs do without this import
             import zstandard
@@ -223,18 +221,18 @@ def _decompression_error() -> type[Exception]:
 
 
 def _parse_line(line: bytes, backend: str) -> StoredAnswer | StoredEmbedding:
-    if decode(line, _LineKind).embedding_key is not None:
+    if parse_json(line, _LineKind).embedding_key is not None:
         return parse_embedding(line)
     return parse_answer(line, backend=backend).checked()
 
 
 def _parse_manifest(line: bytes) -> Manifest:
-    version = decode(line, _LineKind).tlac_pack
+    version = parse_json(line, _LineKind).tlac_pack
     if version is not None and version != PACK_VERSION:
         raise InputError(f"a pack of version {version}, and this tlac reads {PACK_VERSION}: upgrade tlac")
-    manifest: Manifest = decode(line, Manifest)
+    manifest: Manifest = parse_json(line, Manifest)
     # the defaults are for those who make a manifest: what a file leaves out could be anything
-    told = decode(line, dict[str, Any])
+    told = parse_json(line, dict[str, Any])
     parts = {"manifest": (manifest, told), "spec": (manifest.spec, told["spec"])}
     lacking = [f"{name}.{key}" for name, (part, given) in parts.items() for key in {*part.__struct_fields__} - {*given}]
     if lacking:
@@ -253,50 +251,32 @@ def _manifest_line(manifest: Manifest) -> bytes:
     return line
 
 
-def _answer_lines(entries: Iterable[StoredAnswer], backend: str) -> Iterator[bytes]:
-    last = ""
-    for entry in entries:
-        if entry.key <= last:
-            raise InputError(f"key {entry.key[:12]} stands twice or out of order: a pack is ordered by key")
-        if entry.backend != backend:
-            raise InputError(f"answer {entry.key[:12]} is of backend {entry.backend!r}, the pack of {backend!r}")
-        last = entry.key
-        yield _line(answer_text(entry.checked(), has_key=True, has_backend=False))
-
-
-def _embedding_lines(embeddings: Iterable[StoredEmbedding]) -> Iterator[bytes]:
-    last = ""
-    for item in embeddings:
-        if item.key <= last:
-            raise InputError(f"embedding {item.key[:12]} stands twice or out of order: a pack is ordered by key")
-        last = item.key
-        yield _line(embedding_text(item, has_key=True))
-
-
-def _line(text: str) -> bytes:
-    line = text.encode("utf-8") + b"\n"
-    if len(line) > MAX_LINE_BYTES:
-        raise InputError(f"a line of {len(line):,} bytes is too long for a pack, which allows {MAX_LINE_BYTES:,}")
-    return line
+def _lines(kept: Iterable[StoredAnswer | StoredEmbedding], backend: str) -> Iterator[tuple[str, bytes]]:
+    """What each is, and its line."""
+    last = ("", "")
+    for one in kept:
+        if isinstance(one, StoredAnswer):
+            if one.backend != backend:
+                raise InputError(f"answer {one.key[:12]} is of backend {one.backend!r}, the pack of {backend!r}")
+            kind, text = "answers", answer_text(one.checked(), has_key=True, has_backend=False)
+        else:
+            kind, text = "embeddings", embedding_text(one, has_key=True)
+        if (kind, one.key) <= last:
+            raise InputError(f"key {one.key[:12]} stands twice or out of order: a pack is ordered by key")
+        last = (kind, one.key)
+        line = text.encode("utf-8") + b"\n"
+        if len(line) > MAX_LINE_BYTES:
+            raise InputError(f"a line of {len(line):,} bytes is too long for a pack, which allows {MAX_LINE_BYTES:,}")
+        yield kind, line
 
 
 @contextmanager
-def _replaced(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write to that takes its place at the end, or leaves no trace."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as file:
-            if path.suffix == ZSTD_SUFFIX:
-                # plain packs do without this import
-                import zstandard
+def _compressed(path: Path, file: IO[bytes]) -> Iterator[IO[bytes]]:
+    if path.suffix != ZSTD_SUFFIX:
+        yield file
+        return
+    # plain packs do without this import
+    import zstandard
 
-                with zstandard.ZstdCompressor(level=_ZSTD_LEVEL).stream_writer(file, closefd=False) as compressed:
-                    yield compressed
-            else:
-                yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with zstandard.ZstdCompressor(level=_ZSTD_LEVEL).stream_writer(file, closefd=False) as compressed:
+        yield compressed

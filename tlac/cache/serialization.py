@@ -19,6 +19,7 @@ import numpy as np
 
 from tlac.errors import InputError
 from tlac.hashing import KEY_VERSION, canonical_json, request_document, response_key, sha256_of
+from tlac.runtime.safe_files import parse_json
 from tlac.types import Encoding, Float32Array, LMMRequest, LMMResponse, Outcome, Usage
 
 STORED_OUTCOMES = frozenset({Outcome.ANSWERED, Outcome.REFUSED, Outcome.EMPTY, Outcome.TRUNCATED})
@@ -157,16 +158,16 @@ def parse_answer(text: bytes, key: str | None = None, backend: str | None = None
 
     Raises InputError saying what is wrong with it. Long texts of the request may still be folded away.
     """
-    line: _AnswerLine = decode(text, _AnswerLine)
+    line: _AnswerLine = parse_json(text, _AnswerLine)
     if (line.key is None) == (key is None) or (line.backend is None) == (backend is None):
         raise InputError("an answer must name its key and its backend, each once")
-    request = decode(bytes(line.request), dict[str, Any])
+    request = parse_json(bytes(line.request), dict[str, Any])
     return StoredAnswer(line.key or key or "", request, _response(line.response), line.backend or backend or "")
 
 
 def parse_response(text: bytes) -> LMMResponse:
     """The response alone from an answer's JSON text; skips over the request, which may hold a long class list."""
-    line: _AnswerLine = decode(text, _AnswerLine)
+    line: _AnswerLine = parse_json(text, _AnswerLine)
     return _response(line.response)
 
 
@@ -175,7 +176,7 @@ def parse_words(text: bytes) -> LMMResponse:
 
     Parsing is as strict as for the whole.
     """
-    found: _Response = decode(text, _AnswerLine).response
+    found: _Response = parse_json(text, _AnswerLine).response
     return LMMResponse(_OUTCOMES[found.outcome], found.text, found.reason, from_store=True)
 
 
@@ -220,7 +221,7 @@ def parse_embedding(text: bytes, key: str | None = None) -> StoredEmbedding:
 
     Raises InputError saying what is wrong with it.
     """
-    line: _EmbeddingLine = decode(text, _EmbeddingLine)
+    line: _EmbeddingLine = parse_json(text, _EmbeddingLine)
     if (line.embedding_key is None) == (key is None):
         raise InputError("an embedding must name its key once")
     size = len(line.vector)
@@ -236,7 +237,7 @@ def parse_embedding(text: bytes, key: str | None = None) -> StoredEmbedding:
 def parse_embeddings(texts: Sequence[bytes]) -> Encoding:
     """Embeddings of one encoder from the store's JSON texts (UTF-8), one or more, in their order; as strict as
     parse_embedding. Raises InputError, not saying which text is wrong."""
-    found: list[_EmbeddingLine] = [decode(text, _EmbeddingLine) for text in texts]
+    found: list[_EmbeddingLine] = [parse_json(text, _EmbeddingLine) for text in texts]
     size = len(found[0].vector)
     if not 0 < size <= 4 * MAX_DIMENSIONS or size % 4 or any(len(line.vector) != size for line in found):
         raise InputError("vectors that are not of one and the same number of dimensions")
@@ -247,14 +248,6 @@ def parse_embeddings(texts: Sequence[bytes]) -> Encoding:
     return Encoding(vectors.reshape(len(found), -1), np.array([line.is_truncated for line in found], np.bool_))
 
 
-def decode(text: bytes, schema: Any) -> Any:
-    """JSON text (UTF-8) as a schema's type. Raises InputError with the parser's complaint."""
-    try:
-        return msgspec.json.decode(text, type=schema, strict=True)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise InputError(f"not as expected: {error}") from error
-
-
 def text_row(text: str) -> tuple[str, str]:
     """The key of a text that many requests share, and the JSON text that is kept under it."""
     digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
@@ -263,7 +256,7 @@ def text_row(text: str) -> tuple[str, str]:
 
 def parse_text_row(key: str, content: bytes) -> str:
     """The text kept under a key. Raises InputError where it is not the one that the key is the digest of."""
-    text: str | None = decode(content, dict[Literal["text"], str]).get("text")
+    text: str | None = parse_json(content, dict[Literal["text"], str]).get("text")
     if text is None or text_row(text)[0] != key:
         raise InputError("a text that its key is not the digest of")
     return text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -19,7 +18,6 @@ from tlac.cache.serialization import (
     StoredAnswer,
     StoredEmbedding,
     answer_text,
-    decode,
     embedding_text,
     fold,
     parse_answer,
@@ -32,6 +30,7 @@ from tlac.cache.serialization import (
 )
 from tlac.cache.sqlite import Row, RowReader, RowWriter, make_database
 from tlac.errors import InputError, StoreError
+from tlac.runtime.safe_files import read_json, replacing
 from tlac.types import Encoding, LMMResponse
 
 FORMAT = 2
@@ -76,9 +75,7 @@ def prepare_folder(folder: Path) -> int:
 def read_format(folder: Path) -> int | None:
     """The format of the store in a folder, None where there is none. Raises StoreError, OSError."""
     path = folder / FORMAT_FILE
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
+    if not path.exists():
         if not (folder / RESPONSES).exists():
             return None
         # another process that makes the store just now writes the format before anything else
@@ -86,23 +83,18 @@ def read_format(folder: Path) -> int | None:
             raise StoreError(
                 f"{folder}: holds a folder {RESPONSES!r} but no {FORMAT_FILE}: not a store of tlac's;"
                 " choose another --store (or TLAC_CACHE_DIR)"
-            ) from None
-        content = path.read_bytes()
+            )
     try:
-        return int(decode(content, dict[Literal["tlac_store"], Annotated[int, msgspec.Meta(ge=1)]])["tlac_store"])
+        content = read_json(path, dict[Literal["tlac_store"], Annotated[int, msgspec.Meta(ge=1)]], max_bytes=1000)
+        return int(content["tlac_store"])
     except (InputError, KeyError) as error:
         raise StoreError(f"{path}: is not as tlac writes it: {error}; choose another --store") from error
 
 
 def write_format(folder: Path) -> None:
     """Say that the folder is in our format. Raises OSError."""
-    temporary = folder / f".{FORMAT_FILE}.{secrets.token_hex(4)}"
-    try:
-        temporary.write_text(f'{{"tlac_store": {FORMAT}}}\n', encoding="utf-8")
-        temporary.replace(folder / FORMAT_FILE)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(folder / FORMAT_FILE) as file:
+        file.write(b'{"tlac_store": %d}\n' % FORMAT)
 
 
 _BATCH = 1000

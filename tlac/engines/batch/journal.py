@@ -21,9 +21,10 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from tlac.cache.pack import numbered_lines
-from tlac.cache.serialization import Count, Document, Sha256, decode
+from tlac.cache.serialization import Count, Document, Sha256
 from tlac.config.schemas import Backend, BackendSpec
 from tlac.errors import InputError, StoreError, UnknownNameError
+from tlac.runtime.safe_files import parse_json
 
 FOLDER = "batches"
 _RECORD, _REQUESTS, _LINES = ".json", ".requests.jsonl.zst", ".jsonl"
@@ -143,7 +144,7 @@ class Journal:
         try:
             for _, line in numbered_lines(path):
                 held += 1
-                yield decode(line, RequestLine)
+                yield parse_json(line, RequestLine)
             if held != record.requests:
                 # zstd takes a file that was cut short for one that ends there
                 raise InputError(f"holds {held} requests of {record.requests}")
@@ -169,7 +170,7 @@ class Journal:
 
     def _read(self, path: Path) -> BatchRecord:
         try:
-            record: BatchRecord = decode(path.read_bytes(), BatchRecord)
+            record: BatchRecord = parse_json(path.read_bytes(), BatchRecord)
             if record.tag != path.stem:
                 raise InputError(f"it is of the batch {record.tag!r}")
             return record

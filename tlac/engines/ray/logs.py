@@ -27,7 +27,6 @@ from tlac.cache.serialization import (
     Sha256,
     StoredAnswer,
     answer_text,
-    decode,
     fold,
     parse_answer,
     text_row,
@@ -37,6 +36,7 @@ from tlac.cache.store import Store
 from tlac.engines.ray.errors import Fault
 from tlac.errors import InputError, StoreError, UsageError
 from tlac.hashing import canonical_json
+from tlac.runtime.safe_files import parse_json
 from tlac.types import Outcome
 
 SUFFIX = ".jsonl"
@@ -141,11 +141,11 @@ def read_log(path: Path) -> Iterator[StoredAnswer | LoggedFailure]:
             if not line.endswith(b"\n"):
                 return
             try:
-                kind = decode(line, _LineKind)
+                kind = parse_json(line, _LineKind)
                 if kind.text is not None:
                     texts[text_row(kind.text)[0]] = kind.text
                 elif kind.failed is not None:
-                    failure = decode(line, _FailureLine)
+                    failure = parse_json(line, _FailureLine)
                     yield LoggedFailure(failure.failed, Fault(**msgspec.structs.asdict(failure.fault)))
                 else:
                     answer = parse_answer(line)
