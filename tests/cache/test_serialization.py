@@ -20,7 +20,8 @@ from tlac.cache.serialization import (
     parse_embedding,
     parse_response,
 )
-from tlac.errors import InputError, UsageError
+from tlac.cache.store import Store
+from tlac.errors import InputError, StoreError, UsageError
 from tlac.types import LMMResponse, Outcome, Usage
 
 KEPT = [Outcome.ANSWERED, Outcome.REFUSED, Outcome.EMPTY, Outcome.TRUNCATED]
@@ -140,7 +141,22 @@ def test_an_embedding_comes_back_bit_for_bit() -> None:
         assert found.vector.tobytes() == item.vector.tobytes()
 
 
-@pytest.mark.parametrize("vector", ["", "AAA=", "!!!!", json.loads(embedding_text(embedding("a", np.nan)))["vector"]])
+@pytest.mark.parametrize("values", [[], [np.nan], [np.inf], [0.0] * 65_537])
+def test_a_vector_that_could_not_be_read_back_is_not_written(store: Store, values: list[float]) -> None:
+    with pytest.raises(StoreError, match="vector"):
+        store.put_embeddings([embedding("sound", 1.0), embedding("a", *values)])
+    assert list(store.embeddings()) == []
+
+
+def test_the_longest_vector_that_is_written_is_read(store: Store) -> None:
+    # the square of such numbers is more than a float32 holds
+    item = embedding("a", *[3e38] * 65_536)
+    store.put_embeddings([item])
+    (found,) = store.embeddings()
+    assert found.vector.tobytes() == item.vector.tobytes()
+
+
+@pytest.mark.parametrize("vector", ["", "AAA=", "!!!!", "AADAfw==", "AACAfw=="])
 def test_a_vector_that_is_not_numbers_is_refused(vector: str) -> None:
     with pytest.raises(InputError, match="vector"):
         parse_embedding(json.dumps({"vector": vector, "is_truncated": False}).encode(), key="a")

@@ -19,6 +19,7 @@ from typing import IO, Annotated, Any, Literal
 import msgspec
 
 from tlac.cache.serialization import (
+    MAX_TEXT_BYTES,
     Count,
     Document,
     Sha256,
@@ -34,7 +35,6 @@ from tlac.hashing import canonical_json
 from tlac.runtime.safe_files import open_regular, parse_json, replacing
 
 PACK_VERSION = 1
-MAX_LINE_BYTES = 16 * 2**20
 MAX_PACK_BYTES = 8 * 2**30
 ZSTD_SUFFIX = ".zst"
 _ZSTD_LEVEL = 10
@@ -172,7 +172,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """The lines of a pack with their numbers from 1, line ends included.
 
     Raises InputError naming file and line for a file that can't be read, a line without an end or over
-    MAX_LINE_BYTES, and more than MAX_PACK_BYTES in all (uncompressed).
+    MAX_TEXT_BYTES, and more than MAX_PACK_BYTES in all (uncompressed).
     """
     try:
         with _opened(path) as file:
@@ -204,11 +204,11 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 def _read_line(file: IO[bytes], path: Path, number: int) -> bytes:
     try:
-        line = file.readline(MAX_LINE_BYTES + 1)
+        line = file.readline(MAX_TEXT_BYTES + 1)
     except _decompression_error() as error:
         raise PackError(path, number, f"can't be decompressed: {error}") from error
-    if len(line) > MAX_LINE_BYTES:
-        raise PackError(path, number, f"is longer than {MAX_LINE_BYTES:,} bytes")
+    if len(line) > MAX_TEXT_BYTES:
+        raise PackError(path, number, f"is longer than {MAX_TEXT_BYTES:,} bytes")
     if line and not line.endswith(b"\n"):
         raise PackError(path, number, "has no end: the file is cut short")
     return line
@@ -264,10 +264,7 @@ def _lines(kept: Iterable[StoredAnswer | StoredEmbedding], backend: str) -> Iter
         if (kind, one.key) <= last:
             raise InputError(f"key {one.key[:12]} stands twice or out of order: a pack is ordered by key")
         last = (kind, one.key)
-        line = text.encode("utf-8") + b"\n"
-        if len(line) > MAX_LINE_BYTES:
-            raise InputError(f"a line of {len(line):,} bytes is too long for a pack, which allows {MAX_LINE_BYTES:,}")
-        yield kind, line
+        yield kind, text.encode("utf-8") + b"\n"
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -28,10 +28,20 @@ MAX_DIMENSIONS = 65_536
 TEXT_KEY_PREFIX = "text:"
 LONG_CHARACTERS = 1024
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-_Amount = Annotated[float, msgspec.Meta(ge=0)]
+# the longest row or line that is written, and so the longest that is read
+MAX_TEXT_BYTES = 16 * 2**20
+# even where each takes six bytes in JSON, a text of so many leaves room for the rest of its row
+MAX_ANSWER_CHARACTERS = 2_500_000
+_MAX_REASON_CHARACTERS = 100_000
+_MAX_NAME_CHARACTERS = 1_000
+_MAX_AMOUNT = 1e9
 
+# no sum of such numbers is infinite, and each stays as it is in any JSON
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+_Amount = Annotated[float, msgspec.Meta(ge=0, le=_MAX_AMOUNT)]
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _OUTCOMES = {outcome.value: outcome for outcome in STORED_OUTCOMES}
 # most calls use one of a few counts of tokens
 _usage = lru_cache(maxsize=4096)(Usage)
@@ -100,7 +110,7 @@ class _EmbeddingLine(Document, frozen=True):
 class StoredAnswer:
     """An answer as it is kept: the key, the request (JSON) that it is the digest of, the response, who gave it.
 
-    `is_checked` says that the key is known to be that digest.
+    `is_checked` says that the key is known to be that digest. A fresh response is kept as `storable` makes it.
     """
 
     key: str
@@ -108,6 +118,10 @@ class StoredAnswer:
     response: LMMResponse
     backend: str
     is_checked: bool = field(default=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.response.from_store:
+            object.__setattr__(self, "response", storable(self.response))
 
     @classmethod
     def of(cls, request: LMMRequest, response: LMMResponse, backend: str) -> StoredAnswer:
@@ -138,8 +152,51 @@ def is_stored(response: LMMResponse) -> bool:
     return response.outcome in STORED_OUTCOMES
 
 
+def storable(response: LMMResponse) -> LMMResponse:
+    """A fresh response as the store can keep it: providers say the strangest things, and the call is paid for.
+
+    A number that can't be true (a negative or fractional count, an infinite price) becomes unknown; without sound
+    counts no price is known either. A text that is too long for a row is cut, and the outcome says so; lone
+    surrogates become U+FFFD.
+    """
+    usage = response.usage
+    counts = [count if _is_count(count) else 0 for count in (usage.prompt, usage.completion, usage.cached, usage.image)]
+    sound = Usage(*counts)
+    text, outcome, reason = response.text, response.outcome, response.reason
+    if len(text) > MAX_ANSWER_CHARACTERS:
+        reason = f"cut by tlac after {MAX_ANSWER_CHARACTERS:,} of {len(text):,} characters; {reason}".rstrip("; ")
+        text = text[:MAX_ANSWER_CHARACTERS]
+        outcome = Outcome.TRUNCATED if outcome is Outcome.ANSWERED else outcome
+    return replace(
+        response,
+        outcome=outcome,
+        text=_valid(text),
+        reason=_valid(reason[:_MAX_REASON_CHARACTERS]),
+        model_version=_valid(response.model_version[:_MAX_NAME_CHARACTERS]),
+        usage=sound,
+        cost_usd=response.cost_usd if sound == usage and _is_amount(response.cost_usd) else None,
+        latency_s=response.latency_s if _is_amount(response.latency_s) else 0.0,
+        created_at=_valid(response.created_at[:_MAX_NAME_CHARACTERS]),
+    )
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**53
+
+
+def _is_amount(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value <= _MAX_AMOUNT  # type: ignore[operator]
+
+
+def _valid(text: str) -> str:
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
 def answer_text(answer: StoredAnswer, *, has_key: bool = False, has_backend: bool = True) -> str:
-    """The JSON text of an answer. Raises InputError for a response that is not an answer: those are never kept."""
+    """The JSON text of an answer, as parse_answer takes it.
+
+    Raises InputError for a response that is not an answer, which is never kept, and for what could not be read back.
+    """
     response = answer.response
     if not is_stored(response):
         raise InputError(f"a response with outcome {response.outcome} is not an answer and is not kept")
@@ -150,7 +207,13 @@ def answer_text(answer: StoredAnswer, *, has_key: bool = False, has_backend: boo
         document["key"] = answer.key
     if has_backend:
         document["backend"] = answer.backend
-    return canonical_json(document)
+    text = canonical_json(document)
+    written = text.encode()
+    if len(written) >= MAX_TEXT_BYTES:
+        raise InputError(f"a text of {len(written):,} bytes is too long to be kept: less than {MAX_TEXT_BYTES:,} are")
+    # what reading would refuse is not written
+    parse_json(written, _AnswerLine)
+    return text
 
 
 def parse_answer(text: bytes, key: str | None = None, backend: str | None = None) -> StoredAnswer:
@@ -210,10 +273,15 @@ def _check_request(document: Any) -> None:
 
 
 def embedding_text(embedding: StoredEmbedding, *, has_key: bool = False) -> str:
-    """The JSON text of an embedding: its vector as base64 of little-endian float32."""
+    """The JSON text of an embedding, its vector as base64 of little-endian float32.
+
+    Raises InputError for what could not be read back, such as a vector that is not finite.
+    """
     vector = base64.b64encode(np.ascontiguousarray(embedding.vector, dtype="<f4").tobytes()).decode("ascii")
     document: dict[str, Any] = {"vector": vector, "is_truncated": embedding.is_truncated}
-    return canonical_json(document | {"embedding_key": embedding.key} if has_key else document)
+    text = canonical_json(document | {"embedding_key": embedding.key} if has_key else document)
+    parse_embedding(text.encode(), None if has_key else embedding.key)
+    return text
 
 
 def parse_embedding(text: bytes, key: str | None = None) -> StoredEmbedding:
@@ -228,8 +296,7 @@ def parse_embedding(text: bytes, key: str | None = None) -> StoredEmbedding:
     if not size or size % 4 or size > 4 * MAX_DIMENSIONS:
         raise InputError(f"a vector of {size} bytes: expected 4 for each of 1 to {MAX_DIMENSIONS} dimensions")
     vector = np.frombuffer(line.vector, dtype="<f4").astype(np.float32, copy=False)
-    # the product is not finite where a value is not, and costs a third of looking at each
-    if not math.isfinite(np.dot(vector, vector)) and not np.isfinite(vector).all():
+    if not np.isfinite(vector).all():
         raise InputError("a vector holds a value that is not finite")
     return StoredEmbedding(line.embedding_key or key or "", vector, line.is_truncated)
 
@@ -242,7 +309,6 @@ def parse_embeddings(texts: Sequence[bytes]) -> Encoding:
     if not 0 < size <= 4 * MAX_DIMENSIONS or size % 4 or any(len(line.vector) != size for line in found):
         raise InputError("vectors that are not of one and the same number of dimensions")
     vectors = np.frombuffer(b"".join([line.vector for line in found]), dtype="<f4").astype(np.float32, copy=False)
-    # one look at all of them, where parse_embedding looks at each
     if not np.isfinite(vectors).all():
         raise InputError("a vector holds a value that is not finite")
     return Encoding(vectors.reshape(len(found), -1), np.array([line.is_truncated for line in found], np.bool_))

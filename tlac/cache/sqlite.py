@@ -20,6 +20,7 @@ import diskcache
 from diskcache.core import MODE_RAW, UNKNOWN
 
 from tlac.cache.schema import BUSY_TIMEOUT_S, DATABASE, SETTINGS, connect_read_only, inspect
+from tlac.cache.serialization import MAX_TEXT_BYTES
 from tlac.errors import StoreError
 
 
@@ -64,8 +65,6 @@ def _refuse(what: str) -> NoReturn:
     raise StoreError(f"a row of the store holds {what}, which tlac never writes: see `tlac cache verify`")
 
 
-MAX_ROW_BYTES = 16 * 2**20
-
 _LOCK = ".making.lock"
 _CHUNK = 500
 _SCAN_BYTES = 8 * 2**20
@@ -74,7 +73,7 @@ _LAST = "\U0010ffff"
 _SELECT = f"""
 SELECT key,
     CASE WHEN mode = {MODE_RAW} AND filename IS NULL AND typeof(key) = 'text' AND typeof(value) = 'text'
-        AND length(CAST(value AS BLOB)) <= {MAX_ROW_BYTES} THEN value END, rowid
+        AND length(CAST(value AS BLOB)) <= {MAX_TEXT_BYTES} THEN value END, rowid
 FROM Cache WHERE raw = 1
 """  # noqa: S608 - constants only
 _SELECT_ONE = f"{_SELECT} AND key = ?"

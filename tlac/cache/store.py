@@ -248,10 +248,17 @@ class Store:
                 raise self._row_complaint(block[0][0], error) from error
 
     def put_embeddings(self, items: Iterable[StoredEmbedding]) -> None:
-        """Keep embeddings, many in a transaction. Raises StoreError where the disk is full or read-only."""
-        rows = ((item.key, embedding_text(item)) for item in items)
-        while batch := list(islice(rows, _BATCH)):
-            self._writers[EMBEDDINGS].write(batch)
+        """Keep embeddings, many in a transaction.
+
+        Raises StoreError for a vector that is not finite, and where the disk is full or read-only.
+        """
+        remaining = iter(items)
+        while batch := list(islice(remaining, _BATCH)):
+            try:
+                rows = [(item.key, embedding_text(item)) for item in batch]
+            except InputError as error:
+                raise StoreError(f"an embedding is not kept: {error}; is the text encoder sound?") from error
+            self._writers[EMBEDDINGS].write(rows)
 
     def embeddings(self) -> Iterator[StoredEmbedding]:
         """All embeddings by key, read as they are asked for. Raises StoreError at a row that is not tlac's."""

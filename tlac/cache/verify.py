@@ -15,8 +15,14 @@ from typing import Any
 from diskcache.core import MODE_RAW
 
 from tlac.cache.schema import DATABASE, connect_read_only, find_foreign_schema, find_settings
-from tlac.cache.serialization import TEXT_KEY_PREFIX, parse_answer, parse_embedding, parse_text_row, unfold
-from tlac.cache.sqlite import MAX_ROW_BYTES
+from tlac.cache.serialization import (
+    MAX_TEXT_BYTES,
+    TEXT_KEY_PREFIX,
+    parse_answer,
+    parse_embedding,
+    parse_text_row,
+    unfold,
+)
 from tlac.cache.store import EMBEDDINGS, FORMAT, RESPONSES, read_format
 from tlac.errors import InputError, StoreError, UsageError
 
@@ -24,7 +30,7 @@ _SELECT_ALL = f"""
 SELECT rowid, CASE WHEN length(CAST(key AS BLOB)) <= 1000 THEN key END, typeof(key), raw IS 1,
     CASE WHEN typeof(mode) = 'integer' THEN mode END, filename IS NULL,
     expire_time IS NULL, typeof(value), COALESCE(length(CAST(value AS BLOB)), 0),
-    CASE WHEN length(CAST(value AS BLOB)) <= {MAX_ROW_BYTES} THEN value END
+    CASE WHEN length(CAST(value AS BLOB)) <= {MAX_TEXT_BYTES} THEN value END
 FROM Cache ORDER BY rowid
 """  # noqa: S608 - constants only
 _SELECT_TEXT = "SELECT value FROM Cache WHERE key = ? AND raw = 1 AND typeof(value) = 'text'"
@@ -114,7 +120,7 @@ def _row_problem(row: tuple[Any, ...], parse: Callable[[str, bytes], object]) ->
         (not has_no_expiry, "it expires"),
         (key_type != b"text" or key is None, f"its key is of type {key_type.decode()}, or too long"),
         (value_type != b"text", f"its value is of type {value_type.decode()}"),
-        (size_bytes > MAX_ROW_BYTES, f"its value has {size_bytes:,} bytes"),
+        (size_bytes > MAX_TEXT_BYTES, f"its value has {size_bytes:,} bytes"),
     )
     for is_wrong, problem in columns:
         if is_wrong:

@@ -131,8 +131,8 @@ def test_offline_nobody_is_asked(tmp_path: Path, store: Store) -> None:
 
 
 def test_an_answer_that_cannot_be_kept_costs_the_others_nothing(store: Store) -> None:
-    # not valid Unicode
-    fake = FakeLMM(lambda asked: "\ud800" if asked.messages[0].parts[0].text == "2" else "a cat")
+    failed = LMMResponse(Outcome.FAILED, "")
+    fake = FakeLMM(lambda asked: failed if asked.messages[0].parts[0].text == "2" else "a cat")
     lmm = StoredLMM(fake, store, "fake")
 
     async def ask_all() -> list[LMMResponse | BaseException]:

@@ -143,7 +143,9 @@ class LoggedLMM:
             await self._log.keep_failure(LoggedFailure(key, fault_of(error)))
             raise
         if is_stored(response) and not response.from_store:
-            await self._log.keep(StoredAnswer.of(request, response, self._name))
+            answer = StoredAnswer.of(request, response, self._name)
+            await self._log.keep(answer)
+            return answer.response
         return response
 
 

@@ -1,7 +1,4 @@
-"""An LMM that keeps every response, and never asks the same question twice.
-
-Concurrent duplicates wait for the first. Does not know what is asked, nor why a call may fail.
-"""
+"""An LMM that keeps every response, and never asks the same question twice; concurrent duplicates wait."""
 
 from __future__ import annotations
 
@@ -11,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 
-from tlac.cache.serialization import StoredAnswer
+from tlac.cache.serialization import MAX_ANSWER_CHARACTERS, StoredAnswer
 from tlac.cache.store import Store
-from tlac.errors import MissingAnswersError, StoreError, TlacError
+from tlac.errors import MissingAnswersError, SampleError, StoreError, TlacError
 from tlac.hashing import response_key
 from tlac.interfaces import LMM
-from tlac.types import LMMRequest, LMMResponse, Outcome
+from tlac.types import LMMRequest, LMMResponse, Outcome, TextPart
 
 
 class StoredLMM:
@@ -67,6 +64,12 @@ class StoredLMM:
 
     async def _ask_and_keep(self, key: str, request: LMMRequest) -> LMMResponse:
         loop = asyncio.get_running_loop()
+        texts = [part.text for message in request.messages for part in message.parts if isinstance(part, TextPart)]
+        if max(map(len, texts), default=0) > MAX_ANSWER_CHARACTERS:
+            raise SampleError(
+                f"a question of over {MAX_ANSWER_CHARACTERS:,} characters can't be kept, and is not asked: "
+                "give fewer classes, or a method with a shortlist"
+            )
         if not self._is_writable:
             await loop.run_in_executor(self._writer, self._store.require_writable)
             self._is_writable = True
@@ -74,14 +77,16 @@ class StoredLMM:
         if response.from_store:
             # a pack's answer: replaying is not importing
             return response
+        # as it is kept, so that a later run is told the same
+        answer = StoredAnswer.of(request, response, self._backend)
         try:
-            await self._keep(StoredAnswer.of(request, response, self._backend))
+            await self._keep(answer)
         except StoreError:
             # to be looked at before the next call is paid for
             self._is_writable = False
             raise
         self._retried.add(key)
-        return response
+        return answer.response
 
     async def _keep(self, answer: StoredAnswer) -> None:
         """Keep an answer; it is on disk when this returns. Answers that come while others are written share one

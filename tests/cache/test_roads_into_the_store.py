@@ -1,0 +1,143 @@
+"""Whatever a provider says is kept, on every road into the store, in a form that reading takes."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.fake_answers import choice_request, image_request
+from tests.support.fakes import FakeLMM
+from tlac.cache.pack import Manifest, PackSpec, read_pack, write_pack
+from tlac.cache.pack_transfer import import_pack
+from tlac.cache.serialization import (
+    MAX_ANSWER_CHARACTERS,
+    STORED_OUTCOMES,
+    StoredAnswer,
+    answer_text,
+    parse_response,
+    storable,
+)
+from tlac.cache.store import Store
+from tlac.cache.verify import verify_store
+from tlac.engines.ray.logs import AnswerLog, merge_logs, new_run_folder
+from tlac.errors import SampleError
+from tlac.hashing import response_key
+from tlac.lmms.middleware.cache import StoredLMM
+from tlac.types import LMMResponse, Outcome, Usage
+
+# any string of Python's, lone surrogates too, and now and then a long one
+TEXTS = st.text(max_size=200) | st.builds(lambda text: text * 10_000, st.text(min_size=1, max_size=10))
+COUNTS = st.integers() | st.sampled_from([2**53 - 1, 2**53, 2**64, -1, 10**400, 1.5, math.nan, True])
+AMOUNTS = st.floats() | st.sampled_from([1e308, -0.0, 1e9, 1.0000001e9, 5e-324])
+RESPONSES = st.builds(
+    LMMResponse,
+    outcome=st.sampled_from(sorted(STORED_OUTCOMES)),
+    text=TEXTS,
+    reason=TEXTS,
+    model_version=TEXTS,
+    usage=st.builds(Usage, COUNTS, COUNTS, COUNTS, COUNTS),
+    cost_usd=st.none() | AMOUNTS,
+    latency_s=AMOUNTS,
+    created_at=TEXTS,
+)
+LONGEST = "\0" * (MAX_ANSWER_CHARACTERS + 1)
+WORST = LMMResponse(Outcome.ANSWERED, LONGEST, LONGEST, LONGEST, Usage(-1), math.inf, math.nan, LONGEST)
+MANIFEST = Manifest("", "", "fake", PackSpec("fake/model"))
+
+
+def kept(store: Store, answers: list[StoredAnswer]) -> list[LMMResponse | None]:
+    """What the store says to these questions, once it is known to hold nothing that it would refuse to read."""
+    assert verify_store(store.path).problems == ()
+    return [store.get_response(answer.key) for answer in answers]
+
+
+def as_kept(answers: list[StoredAnswer]) -> list[LMMResponse]:
+    return [replace(answer.response, from_store=True) for answer in answers]
+
+
+@settings(max_examples=300)
+@given(RESPONSES)
+def test_any_response_is_written_as_it_is_read(response: LMMResponse) -> None:
+    answer = StoredAnswer.of(image_request(1), response, "fake")
+    assert parse_response(answer_text(answer).encode()) == replace(answer.response, from_store=True)
+
+
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(RESPONSES, min_size=1, max_size=20))
+def test_any_responses_are_kept_on_every_road_as_the_caller_is_told_them(
+    tmp_path_factory: pytest.TempPathFactory, responses: list[LMMResponse]
+) -> None:
+    folder = tmp_path_factory.mktemp("roads")
+    asked = {response_key(request): request for request in map(image_request, range(len(responses)))}
+    said = dict(zip(asked, responses, strict=True))
+    answers = [StoredAnswer.of(asked[key], said[key], "fake") for key in sorted(asked)]
+    with Store(folder / "live") as live, Store(folder / "ray") as ray, Store(folder / "pack") as packed:
+        lmm = StoredLMM(FakeLMM(lambda request: said[response_key(request)]), live, "fake")
+
+        async def ask_and_log(path: Path) -> list[LMMResponse]:
+            log = AnswerLog(path)
+            await asyncio.gather(*map(log.keep, answers))
+            log.close()
+            return await asyncio.gather(*(lmm.ask(asked[answer.key]) for answer in answers))
+
+        with new_run_folder(ray.path) as run:
+            told = asyncio.run(ask_and_log(run.logs / "a.jsonl"))
+            merge_logs(ray, run)
+        write_pack(folder / "a.jsonl", MANIFEST, answers)
+        import_pack(packed, folder / "a.jsonl")
+        assert told == [answer.response for answer in answers]
+        assert kept(live, answers) == kept(ray, answers) == kept(packed, answers) == as_kept(answers)
+
+
+def test_the_worst_response_of_all_is_kept_and_marked(store: Store) -> None:
+    told = asyncio.run(StoredLMM(FakeLMM(lambda _: WORST), store, "fake").ask(choice_request("a cat")))
+    answers = [StoredAnswer.of(choice_request("a cat"), WORST, "fake")]
+    assert kept(store, answers) == as_kept(answers)
+    assert told.outcome is Outcome.TRUNCATED
+    assert told.reason.startswith("cut by tlac after 2,500,000 of 2,500,001 characters")
+    assert (told.usage, told.cost_usd, told.latency_s) == (Usage(), None, 0.0)
+
+
+def test_a_sound_response_is_kept_as_it_is() -> None:
+    response = LMMResponse(
+        Outcome.ANSWERED, "a \u2603", "why", "v", Usage(2**53 - 1, 2, 3, 4), 1e9, 1e9, "2025-01-01T00:00:00Z"
+    )
+    assert storable(response) == response
+
+
+@pytest.mark.parametrize("count", [-1, 2**53, 1.5, True])
+def test_a_count_that_can_not_be_true_leaves_no_price(count: int) -> None:
+    kept = storable(LMMResponse(Outcome.ANSWERED, "a cat", usage=Usage(7, count), cost_usd=0.5))
+    assert (kept.usage, kept.cost_usd) == (Usage(7, 0), None)
+
+
+def test_a_refusal_that_is_cut_stays_a_refusal() -> None:
+    assert storable(replace(WORST, outcome=Outcome.REFUSED)).outcome is Outcome.REFUSED
+
+
+def test_a_lone_surrogate_becomes_one_replacement_character() -> None:
+    assert storable(LMMResponse(Outcome.ANSWERED, "a \ud800 cat")).text == "a \ufffd cat"
+
+
+def test_a_question_that_could_not_be_kept_is_not_paid_for(store: Store) -> None:
+    fake = FakeLMM(lambda _: "a cat")
+    with pytest.raises(SampleError, match="2,500,000 characters"):
+        asyncio.run(StoredLMM(fake, store, "fake").ask(image_request(1, "x" * 2_500_001)))
+    assert fake.asked == []
+    asyncio.run(StoredLMM(fake, store, "fake").ask(image_request(1, "\0" * 2_500_000)))
+    assert store.get_entry(response_key(image_request(1, "\0" * 2_500_000))) is not None
+    assert verify_store(store.path).problems == ()
+
+
+def test_a_pack_line_that_is_written_is_read(tmp_path: Path) -> None:
+    answer = StoredAnswer.of(image_request(1), replace(WORST, reason=""), "fake")
+    assert len(answer_text(answer)) > 15_000_000
+    write_pack(tmp_path / "a.jsonl", MANIFEST, [answer])
+    (found,) = read_pack(tmp_path / "a.jsonl")
+    assert found == replace(answer, response=replace(answer.response, from_store=True))
