@@ -3,7 +3,7 @@
 Does not know where errors come from: adapters translate what libraries raise into these, with `from`.
 
     TlacError                     1
-      UsageError                  2   wrong use
+      UsageError                  2   usage error
         ConfigError               2   a YAML file that can't be used, or a setting that is missing
         UnknownNameError          2   a name that is not listed, with the nearest one that is
         InputError                2   an image, dataset or text file that can't be used

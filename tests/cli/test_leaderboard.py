@@ -80,3 +80,37 @@ def test_a_folder_without_runs_is_said(tlac_command, tmp_path: Path, name: str) 
     shown = tlac_command("leaderboard", tmp_path / name)
     assert (shown.code, shown.err.count("\n")) == (2, 1)
     assert name in shown.err
+
+
+def test_what_was_a_command_of_its_own_still_works_and_says_its_new_name(tlac_command, runs: Path) -> None:
+    for old, new in (
+        (("frontier", runs), ("leaderboard", runs, "--frontier")),
+        (("frontier", runs, "--json"), ("leaderboard", "--frontier", runs, "--json")),
+        (
+            ("recommend", runs, "--budget", "10", "--images", "50"),
+            ("leaderboard", "--recommend", runs, "--budget", "10", "--images", "50"),
+        ),
+    ):
+        before, now = tlac_command(*old), tlac_command(*new)
+        assert (before.code, before.out) == (now.code, now.out)
+        assert now.code == 0, now.err
+        assert (
+            before.err == f"tlac: `tlac {old[0]}` is now `tlac leaderboard --{old[0]}`; the old name is about to go\n"
+        )
+
+
+def test_a_recommendation_needs_a_budget_and_a_number_of_images(tlac_command, runs: Path) -> None:
+    shown = tlac_command("leaderboard", runs, "--recommend", "--budget", "10")
+    assert (shown.code, shown.err) == (2, "tlac: --recommend needs --budget USD and --images NUMBER\n")
+    assert tlac_command("leaderboard", runs, "--frontier", "--format", "csv").code == 2
+
+
+def test_runs_that_differ_in_their_matching_alone_can_be_told_apart_on_the_frontier(
+    tlac_command, tmp_path: Path
+) -> None:
+    for name, matching in (("a", "ladder"), ("b", "paper")):
+        written(made_run([(0, 0), (0, 1)], run=name, matching=matching), tmp_path / "runs")
+    shown = tlac_command("leaderboard", tmp_path / "runs", "--frontier").out
+    assert "matching" in shown
+    assert "ladder" in shown
+    assert "paper" in shown

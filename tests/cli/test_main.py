@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tlac.cli import _COMMANDS
+from tlac.cli import _COMMANDS, _SECTIONS
 
 
 def test_help_lists_every_command_and_how_to_start(tlac_command) -> None:
@@ -14,6 +14,23 @@ def test_help_lists_every_command_and_how_to_start(tlac_command) -> None:
     for name in _COMMANDS:
         assert f"\n  {name} " in shown.out
     assert "tlac bench --backend embedded" in shown.out
+
+
+def test_help_is_in_sections_of_at_most_16_entries(tlac_command) -> None:
+    shown = tlac_command("--help").out
+    headings = [line[:-1] for line in shown.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert [heading for heading in headings if heading not in ("Usage", "Options")] == list(_SECTIONS)
+    assert sum(map(len, _SECTIONS.values())) <= 16
+
+
+def test_help_of_bench_is_in_sections_and_hides_what_one_method_uses(tlac_command) -> None:
+    shown = tlac_command("bench", "--help").out
+    places = [shown.index(f"\n{heading}:\n") for heading in ("What to run", "Prompts and scoring", "Calls and cost")]
+    assert places == sorted(places)
+    for option in ("--backend", "--encoder", "--max-cost", "--json"):
+        assert f"\n  {option}" in shown
+    assert "--relook-below" not in shown
+    assert "--clip-templates" not in shown
 
 
 @pytest.mark.parametrize("name", _COMMANDS)

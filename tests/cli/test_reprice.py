@@ -15,9 +15,10 @@ def test_a_run_is_priced_anew(tlac_command, monkeypatch: pytest.MonkeyPatch) -> 
     assert tlac_command("cache", "import", PACK).code == 0
     asked = ("--backend", f"pack:{PACK}", "--dataset", "cifar10-samples", "--encoder", "minilm", "--json")
     (run,) = json.loads(tlac_command("bench", *asked, "--method", "slac", "--no-report").out)["runs"]
-    shown = tlac_command("reprice", run["run"])
+    shown = tlac_command("estimate", run["run"])
     assert shown.code == 0, shown.err
     # the pack's model is nobody's product
-    assert "20 answers, ? by litellm" in shown.out
-    (found,) = json.loads(tlac_command("reprice", run["run"], "--json").out)["runs"]
+    assert "20 answers; cost when asked unknown (prices: litellm" in shown.out
+    assert "at today's prices unknown" in shown.out
+    (found,) = json.loads(tlac_command("estimate", run["run"], "--json").out)["runs"]
     assert (found["answers"], found["now_usd"]) == (20, None)

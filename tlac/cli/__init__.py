@@ -15,27 +15,39 @@ import click
 
 from tlac.errors import TlacError
 
-# command -> (module that defines it, what --help says)
-_COMMANDS = {
-    "bench": ("tlac.cli.bench", "Run backends on datasets and measure them."),
-    "batch": ("tlac.cli.batch", "Look after batches that were submitted."),
-    "classify": ("tlac.cli.classify", "Classify images of your own."),
-    "estimate": ("tlac.cli.estimate", "Tell what a run would take, before it is started."),
-    "match": ("tlac.cli.classify", "Map answers that you already have onto classes."),
-    "score": ("tlac.cli.score", "Score runs again from their stored answers."),
-    "reprice": ("tlac.cli.score", "Price the answers of runs anew."),
-    "report": ("tlac.cli.report", "Write the page of a run, or of several beside each other."),
-    "compare": ("tlac.cli.compare", "Compare runs on the samples that they share."),
-    "leaderboard": ("tlac.cli.compare", "Rank the runs of a folder."),
-    "frontier": ("tlac.cli.compare", "Set runs against each other by accuracy and cost."),
-    "recommend": ("tlac.cli.compare", "Pick what to run within a budget."),
-    "ablate": ("tlac.cli.ablate", "Run every combination of settings and say what matters."),
-    "aliases": ("tlac.cli.aliases", "Have an LMM name classes in other words."),
-    "calibrate": ("tlac.cli.score", "Learn from labelled runs how sure predictions are."),
-    "backends": ("tlac.cli.backends", "List, show and check LMM backends."),
-    "datasets": ("tlac.cli.datasets", "List, show, prepare and verify datasets."),
-    "encoders": ("tlac.cli.backends", "List text encoders."),
-    "cache": ("tlac.cli.cache", "Look at the stored answers."),
+# heading of --help -> command -> (module that defines it, what --help says)
+_SECTIONS = {
+    "Classify images": {
+        "classify": ("tlac.cli.classify", "Classify images of your own."),
+        "match": ("tlac.cli.classify", "Map answers that you already have onto classes."),
+    },
+    "Measure backends": {
+        "bench": ("tlac.cli.bench", "Run backends on datasets and measure them."),
+        "estimate": ("tlac.cli.estimate", "Tell what a run would take, or what runs would cost today."),
+        "batch": ("tlac.cli.batch", "Look after batches that were submitted."),
+        "ablate": ("tlac.cli.ablate", "Run every combination of settings and say what matters."),
+    },
+    "Use results": {
+        "leaderboard": ("tlac.cli.compare", "Rank runs, show what they cost, recommend one for a budget."),
+        "compare": ("tlac.cli.compare", "Compare runs on the samples that they share."),
+        "report": ("tlac.cli.report", "Write the page of a run, or of several beside each other."),
+        "score": ("tlac.cli.score", "Score runs again from their stored answers."),
+        "calibrate": ("tlac.cli.score", "Learn from labelled runs how sure predictions are."),
+    },
+    "Set up": {
+        "backends": ("tlac.cli.backends", "List, show and check LMM backends."),
+        "datasets": ("tlac.cli.datasets", "List, show, prepare and verify datasets."),
+        "encoders": ("tlac.cli.backends", "List text encoders."),
+        "aliases": ("tlac.cli.aliases", "Have an LMM name classes in other words."),
+        "cache": ("tlac.cli.cache", "Look at the stored answers."),
+    },
+}
+_COMMANDS = {name: found for listed in _SECTIONS.values() for name, found in listed.items()}
+# what was a command of its own before -> the command and option that it is now; to go with the next version
+_RENAMED = {
+    "frontier": ["leaderboard", "--frontier"],
+    "recommend": ["leaderboard", "--recommend"],
+    "reprice": ["estimate"],
 }
 
 
@@ -53,9 +65,17 @@ class _LazyGroup(click.Group):
         command: click.Command = getattr(import_module(_COMMANDS[cmd_name][0]), cmd_name)
         return command
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if new := _RENAMED.get(args[0]):
+            click.echo(f"tlac: `tlac {args[0]}` is now `tlac {' '.join(new)}`; the old name is about to go", err=True)
+            args = [*new, *args[1:]]
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+        width = max(map(len, _COMMANDS))
+        for heading, listed in _SECTIONS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(f"{name:<{width}}", text) for name, (_, text) in listed.items()])
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -86,7 +106,7 @@ def _show(error: Exception, text: str, is_debug: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with its code: 0 complete, 2 wrong use, 3 incomplete, 4 missing, 1 else."""
+    """Run the command line and exit with its code: 0 complete, 2 usage error, 3 incomplete, 4 missing, 1 else."""
     given = sys.argv[1:] if arguments is None else arguments
     collection = gc.get_threshold()
     # a run's records are many, live to its end and form no cycles: looking for garbage among them took a seventh of

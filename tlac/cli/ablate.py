@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from tlac.cli.options import check_template, json_option, open_store, print_json, store_option
+from tlac.cli.options import (
+    check_template,
+    json_option,
+    limit_option,
+    max_cost_option,
+    offline_option,
+    open_policy,
+    open_store,
+    out_option,
+    print_json,
+    root_option,
+    seed_option,
+    store_option,
+)
 from tlac.errors import IncompleteRunError
 
 if TYPE_CHECKING:
@@ -33,15 +45,32 @@ if TYPE_CHECKING:
 @click.option(
     "--shuffle-classes", "orders", multiple=True, type=int, metavar="SEED", help="Class order, beside its own."
 )
-@click.option("--data", "root", type=click.Path(path_type=Path), help="Folder that holds the datasets' folders.")
-@click.option("--limit", type=click.IntRange(min=1), help="Take this many samples, drawn at random.")
-@click.option("--seed", default=0, show_default=True, help="Seed of that draw.")
-@click.option("--max-cost", type=click.FloatRange(min=0), help="Hard cap in USD for all cells together.")
-@click.option("--offline", is_flag=True, help="Ask nobody: use stored answers alone.")
+@root_option
+@limit_option
+@seed_option
+@max_cost_option
+@offline_option
 @store_option
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Run folders.")
+@out_option
 @json_option
-def ablate(**given: Any) -> None:
+def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
+    backend: str,
+    dataset: str,
+    prompts: tuple[str, ...],
+    encoders: tuple[str, ...],
+    templates: tuple[str, ...],
+    matchings: tuple[str, ...],
+    methods: tuple[str, ...],
+    orders: tuple[int, ...],
+    root: Path | None,
+    limit: int | None,
+    seed: int,
+    max_cost: float | None,
+    offline: bool,
+    store: Path | None,
+    out: Path,
+    as_json: bool,
+) -> None:
     """Run every combination of prompts, encoders, templates, matching rules, methods and class orders.
 
     Answers that are stored are not paid for again: only prompts, methods and class orders can need new ones. Each
@@ -53,64 +82,56 @@ def ablate(**given: Any) -> None:
       tlac ablate --backend gemini --dataset dtd --prompts default --prompts name --method slac --method tlac
       tlac ablate --backend embedded --dataset imagenet-samples --encoder minilm --matching paper --matching ladder
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from tlac.analysis.ablation import describe_cell, effects
     from tlac.cli.progress import show_runs
-    from tlac.evaluation.runner import Runner
-    from tlac.lmms.middleware.budget import Budget
-    from tlac.lmms.middleware.stack import CallPolicy
-
-    specs = _specs(given)
-    budget = Budget(given["max_cost"]) if given["max_cost"] is not None else None
-    with open_store(given["store"]) as store:
-        runner = Runner(store, given["offline"], CallPolicy(budget))
-        with nullcontext() if given["as_json"] else show_runs(len(specs), given["max_cost"]) as view:
-            runs = [_run(runner, spec, given["out"], view) for spec in specs]
-    found = effects(runs)
-    if given["as_json"]:
-        cells = [_document(run, describe_cell(run)) for run in runs]
-        print_json({"cells": cells, "effects": [asdict(effect) for effect in found]})
-    else:
-        _print(runs, found)
-
-
-def _specs(given: dict[str, Any]) -> list[RunConfig]:
-    from dataclasses import replace
-
     from tlac.config.method_options import open_method
     from tlac.config.prompts import load_prompts
     from tlac.config.registry import open_dataset
     from tlac.config.schemas import load_backend, load_dataset_config, load_encoder_config
     from tlac.evaluation.run_config import RunConfig
+    from tlac.evaluation.runner import Runner
+    from tlac.results.record import summary
     from tlac.scoring.matching import find_rule
 
-    backend = load_backend(given["backend"])
-    config = replace(load_dataset_config(given["dataset"], given["root"]), is_offline=given["offline"])
-    dataset = open_dataset(config)
-    for method in given["methods"]:
+    asked, config = load_backend(backend), replace(load_dataset_config(dataset, root), is_offline=offline)
+    opened = open_dataset(config)
+    for method in methods:
         open_method(method)
-    # what needs new answers varies slowest
-    asked = product(*map(dict.fromkeys, (given["prompts"], given["methods"], (None, *given["orders"]))))
-    scored = map(dict.fromkeys, (given["encoders"], map(check_template, given["templates"]), given["matchings"]))
-    cells = product(asked, product(*scored))
-    return [
+    configs = [
         RunConfig(
-            backend,
-            backend,
-            dataset,
+            asked,
+            asked,
+            opened,
             method,
             load_encoder_config(encoder),
-            load_prompts(prompts),
+            load_prompts(prompt_set),
             find_rule(matching),
             template,
-            given["limit"],
-            given["seed"],
+            limit,
+            seed,
             order,
             aliases=config.spec.aliases,
         )
-        for (prompts, method, order), (encoder, template, matching) in cells
+        # what needs new answers varies slowest
+        for prompt_set in dict.fromkeys(prompts)
+        for method in dict.fromkeys(methods)
+        for order in dict.fromkeys((None, *orders))
+        for encoder in dict.fromkeys(encoders)
+        for template in dict.fromkeys(map(check_template, templates))
+        for matching in dict.fromkeys(matchings)
     ]
+    with open_store(store) as answers:
+        runner = Runner(answers, offline, open_policy(max_cost))
+        with nullcontext() if as_json else show_runs(len(configs), max_cost) as view:
+            runs = [_run(runner, one, out, view) for one in configs]
+    found = effects(runs)
+    if as_json:
+        cells = [{**summary(run), **describe_cell(run)} for run in runs]
+        print_json({"cells": cells, "effects": [asdict(effect) for effect in found]})
+    else:
+        _print(runs, found)
 
 
 def _run(runner: Runner, spec: RunConfig, out: Path, view: LiveView | None) -> Run:
@@ -131,44 +152,27 @@ def _run(runner: Runner, spec: RunConfig, out: Path, view: LiveView | None) -> R
     return run
 
 
-def _document(run: Run, cell: dict[str, str]) -> dict[str, Any]:
-    metrics, record = run.metrics, run.record
-    return {
-        **cell,
-        "run": str(run.folder),
-        "n": metrics.n,
-        "accuracy": metrics.accuracy,
-        "accuracy_ci95": metrics.accuracy_ci95,
-        "cost_usd": record.cost_usd,
-        "answers_cost_usd": record.answers_cost_usd,
-    }
-
-
 def _print(runs: list[Run], found: list[Effect]) -> None:
     from rich.console import Console
 
     from tlac.analysis.ablation import describe_cell
     from tlac.cli.tables import make_table
+    from tlac.runtime.formatting import dollars, interval, percent
 
     # a factor with one level would say the same in every row
     varied = list(dict.fromkeys(effect.factor for effect in found))
-    cells = make_table(varied, ("top-1", "95 % CI", "USD"))
+    cells = make_table(varied, ("top-1", "95 % CI", "cost"))
     for run in sorted(runs, key=lambda run: -(run.metrics.accuracy or 0.0)):
-        described, interval = describe_cell(run), run.metrics.accuracy_ci95
-        cost = run.record.cost_usd
-        cells.add_row(
-            *(described[factor] for factor in varied),
-            f"{100 * (run.metrics.accuracy or 0.0):.1f}",
-            f"{100 * interval[0]:.0f}-{100 * interval[1]:.0f}" if interval else "-",
-            "?" if cost is None else f"{cost:.4f}",
-        )
+        described, metrics = describe_cell(run), run.metrics
+        figures = (percent(metrics.accuracy), interval(metrics.accuracy_ci95, 0, "-"), dollars(run.record.cost_usd))
+        cells.add_row(*(described[factor] for factor in varied), *figures)
     table = make_table(("factor", "level"), ("mean top-1", "effect", "95 % CI", "cells"))
     for effect in found:
         gap = effect.difference
         table.add_row(
             effect.factor if effect.against is None else "",
             effect.level,
-            f"{100 * effect.accuracy:.1f}",
+            percent(effect.accuracy),
             f"{100 * gap.value:+.1f}" if gap else "-",
             f"{100 * gap.low:+.1f} to {100 * gap.high:+.1f}" if gap else "-",
             str(effect.cells),

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import click
 
-from tlac.cli.options import open_store, store_option
+from tlac.cli.options import PATH, max_cost_option, offline_option, open_policy, open_store, root_option, store_option
 from tlac.errors import TlacError
 
 
 @click.command()
 @click.option("--backend", required=True, help="LMM to ask, without an image.")
 @click.option("--dataset", required=True, help="Dataset whose classes are named.")
-@click.option("--data", "root", type=click.Path(path_type=Path), help="Folder that holds the datasets' folders.")
-@click.option("--max-cost", type=click.FloatRange(min=0), help="Hard cap in USD.")
-@click.option("--offline", is_flag=True, help="Ask nobody: use stored answers alone.")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="YAML file for --aliases.")
+@root_option
+@max_cost_option
+@offline_option
+@click.option("-o", "--output", required=True, type=PATH, help="YAML file for --aliases.")
 @store_option
 def aliases(  # noqa: PLR0913, PLR0917 - one parameter per option
     backend: str,
@@ -43,8 +43,6 @@ def aliases(  # noqa: PLR0913, PLR0917 - one parameter per option
     from tlac.config.schemas import load_backend, load_dataset_config
     from tlac.evaluation.aliases import ask_aliases
     from tlac.evaluation.runner import Runner
-    from tlac.lmms.middleware.budget import Budget
-    from tlac.lmms.middleware.stack import CallPolicy
     from tlac.runtime import aio
 
     config = replace(load_dataset_config(dataset, root), is_offline=offline)
@@ -52,7 +50,7 @@ def aliases(  # noqa: PLR0913, PLR0917 - one parameter per option
     classes = config.spec.classes or open_dataset(config).classes
     asked = load_backend(backend)
     with open_store(store) as opened:
-        runner = Runner(opened, offline, CallPolicy(Budget(max_cost) if max_cost is not None else None))
+        runner = Runner(opened, offline, open_policy(max_cost))
         found = aio.run(ask_aliases(classes, runner.bound_lmm(asked), asked.spec.limits.concurrency))
     content = yaml.safe_dump({name: list(names) for name, names in found.items()}, allow_unicode=True, sort_keys=False)
     try:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from tlac.cli.options import json_option, matching_option, open_store, print_json, prompts_option, store_option
+from tlac.cli.options import (
+    PATH,
+    SectionedCommand,
+    StoredQuestion,
+    json_option,
+    open_store,
+    print_json,
+    question_options,
+    root_option,
+    store_option,
+)
 from tlac.errors import InputError, StoreError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -22,19 +32,26 @@ if TYPE_CHECKING:
 _SHOWN_CONFLICTS = 10
 
 
-@click.command("export")
-@click.argument("run", required=False, type=click.Path(path_type=Path))
-@click.option("--backend", help="The answers of this backend.")
-@click.option("--dataset", help="Only those that a run on this dataset asks for; goes with --backend.")
-@click.option("--method", default="tlac", show_default=True, help="That run's method.")
-@prompts_option
-@matching_option
-@click.option("--data", "root", type=click.Path(path_type=Path), help="Folder that holds the datasets' folders.")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="FILE.jsonl or FILE.jsonl.zst")
+@click.group()
+def cache() -> None:
+    """Look at, check, prune and exchange the stored answers."""
+
+
+@cache.command("export", cls=SectionedCommand)
+@click.argument("run", required=False, type=PATH)
+@question_options
+@click.option("-o", "--output", required=True, type=PATH, help="FILE.jsonl or FILE.jsonl.zst")
 @click.option("--provenance", help="Where the answers come from, in words that a stranger understands.")
 @click.option("--with-embeddings", is_flag=True, help="Add the stored text embeddings.")
 @store_option
-def export_answers(run: Path | None, output: Path, store: Path | None, **given: Any) -> None:
+def export_answers(
+    run: Path | None,
+    question: StoredQuestion,
+    output: Path,
+    provenance: str | None,
+    with_embeddings: bool,
+    store: Path | None,
+) -> None:
     """Write stored answers to a response pack: those of a RUN, of a --backend, or of a backend on a --dataset.
 
     A pack is text. It holds requests without images, responses, usage and model versions, and never a key.
@@ -46,26 +63,22 @@ def export_answers(run: Path | None, output: Path, store: Path | None, **given: 
     """
     from tlac.cache.pack_transfer import export_pack
 
-    if (run is None) == (given["backend"] is None):
+    if (run is None) == (question.backend is None):
         raise UsageError("name a run folder, or a --backend: one of the two")
     with open_store(store) as opened:
-        selection, prompts, origin = _selection(opened, run, given)
-        manifest = export_pack(
-            opened,
-            output,
-            selection,
-            given["provenance"] or origin,
-            prompts,
-            None if given["with_embeddings"] else (),
-        )
+        selection, prompts, origin = _selection(opened, run, question)
+        embeddings = None if with_embeddings else ()
+        manifest = export_pack(opened, output, selection, provenance or origin, prompts, embeddings)
     click.echo(
         f"{manifest.answers:,} answers and {manifest.embeddings:,} text embeddings of {manifest.backend}: {output}"
     )
 
 
-def _selection(store: Store, run: Path | None, given: dict[str, Any]) -> tuple[Selection, PromptsRecord | None, str]:
+def _selection(store: Store, run: Path | None, question: StoredQuestion) -> tuple[Selection, PromptsRecord | None, str]:
+    """Which answers, asked with which prompts, and where they come from in words."""
     from tlac.cache.pack import PromptsRecord
     from tlac.cache.select import Selection
+    from tlac.evaluation.dry_run import recall
     from tlac.results.folder import read_record
     from tlac.results.predictions import PREDICTIONS, read_predictions
 
@@ -74,27 +87,18 @@ def _selection(store: Store, run: Path | None, given: dict[str, Any]) -> tuple[S
         found = [key for prediction in read_predictions(run / PREDICTIONS) for key in prediction.keys]
         prompts = PromptsRecord(record.prompts, record.digests["prompts"])
         return Selection(keys=frozenset(found)), prompts, f"run {record.run}"
-    if given["dataset"] is None:
-        return Selection(backend=given["backend"]), None, f"all stored answers of {given['backend']}"
-    return _asked_on_dataset(store, given)
-
-
-def _asked_on_dataset(store: Store, given: dict[str, Any]) -> tuple[Selection, PromptsRecord | None, str]:
-    from tlac.cache.pack import PromptsRecord
-    from tlac.cache.select import Selection
-    from tlac.cli.options import read_inquiry
-    from tlac.evaluation.dry_run import recall
-
-    inquiry, dataset = read_inquiry(given)
-    keys = recall(inquiry, dataset, dataset, store).keys
+    if question.dataset is None:
+        return Selection(backend=question.backend), None, f"all stored answers of {question.backend}"
+    asked, dataset = question.open()
+    keys = recall(asked, dataset, dataset, store).keys
     if not keys:
-        raise InputError(f"the store has no answer of {inquiry.backend.name} on {dataset.name} with these prompts")
-    prompts = PromptsRecord(inquiry.prompts.name, inquiry.prompts.digest)
-    return Selection(keys=keys), prompts, f"{inquiry.backend.name} on {dataset.name}, {inquiry.method}"
+        raise InputError(f"the store has no answer of {asked.backend.name} on {dataset.name} with these prompts")
+    prompts = PromptsRecord(asked.prompts.name, asked.prompts.digest)
+    return Selection(keys=keys), prompts, f"{asked.backend.name} on {dataset.name}, {asked.method}"
 
 
-@click.command("import")
-@click.argument("file", type=click.Path(path_type=Path))
+@cache.command("import")
+@click.argument("file", type=PATH)
 @store_option
 def import_answers(file: Path, store: Path | None) -> None:
     """Add the answers of a response pack to the store, once every line of it has been checked.
@@ -126,16 +130,11 @@ def import_answers(file: Path, store: Path | None) -> None:
     )
 
 
-@click.command("explain")
+@cache.command("explain", cls=SectionedCommand)
 @click.argument("sample")
-@click.option("--backend", required=True, help="The LMM that would be asked.")
-@click.option("--dataset", required=True, help="The dataset that the sample is of.")
-@click.option("--method", default="tlac", show_default=True, help="slac or tlac.")
-@prompts_option
-@matching_option
-@click.option("--data", "root", type=click.Path(path_type=Path), help="Folder that holds the datasets' folders.")
+@question_options
 @store_option
-def explain_sample(sample: str, store: Path | None, **given: Any) -> None:
+def explain_sample(sample: str, question: StoredQuestion, store: Path | None) -> None:
     """Say whether a SAMPLE's answers are stored, and if not, how the nearest stored request differs.
 
     SAMPLE is an id as in predictions.jsonl.
@@ -145,13 +144,12 @@ def explain_sample(sample: str, store: Path | None, **given: Any) -> None:
       tlac cache explain imagenet_00_243.jpg --backend gemini --dataset imagenet-samples
     """
     from tlac.cache.select import explain
-    from tlac.cli.options import read_inquiry
     from tlac.evaluation.dry_run import recall
     from tlac.hashing import request_document
 
-    inquiry, dataset = read_inquiry(given)
+    asked, dataset = question.open()
     with open_store(store) as opened:
-        found = recall(inquiry, dataset, [_find(sample, dataset)], opened)
+        found = recall(asked, dataset, [_find(sample, dataset)], opened)
         (transcript,) = found.transcripts
         if transcript.failure is not None and transcript.failure.kind == "sample":
             raise InputError(transcript.failure.reason)
@@ -178,16 +176,6 @@ def _find(name: str, dataset: Dataset) -> Sample:
     raise UnknownNameError("sample", name, ids)
 
 
-@click.group()
-def cache() -> None:
-    """Look at, check, prune and exchange the stored answers."""
-
-
-cache.add_command(export_answers)
-cache.add_command(import_answers)
-cache.add_command(explain_sample)
-
-
 @cache.command("path")
 @store_option
 def show_path(store: Path | None) -> None:
@@ -199,7 +187,7 @@ def show_path(store: Path | None) -> None:
 
 @cache.command("stats")
 @click.option("--dataset", help="Count only answers about this dataset's images and classes; reads every image.")
-@click.option("--data", "root", type=click.Path(path_type=Path), help="Folder that holds the datasets' folders.")
+@root_option
 @store_option
 @json_option
 def show_stats(dataset: str | None, root: Path | None, store: Path | None, as_json: bool) -> None:
@@ -213,8 +201,8 @@ def show_stats(dataset: str | None, root: Path | None, store: Path | None, as_js
     from dataclasses import asdict
 
     from rich.console import Console
-    from rich.table import Table
 
+    from tlac.cli.tables import make_table
     from tlac.config.registry import open_dataset
     from tlac.config.schemas import load_dataset_config
     from tlac.evaluation.dry_run import concerns
@@ -226,14 +214,9 @@ def show_stats(dataset: str | None, root: Path | None, store: Path | None, as_js
     if as_json:
         print_json({"path": str(path), **asdict(stats)})
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("backend", "stage", "outcome"):
-        table.add_column(heading)
-    for heading in ("answers", "USD"):
-        table.add_column(heading, justify="right")
-    for count in stats.counts:
-        row = (count.backend, count.stage, count.outcome, f"{count.answers:,}", f"{count.cost_usd:.4f}")
-        table.add_row(*row)
+    table = make_table(("backend", "stage", "outcome"), ("answers", "USD"))
+    for one in stats.counts:
+        table.add_row(one.backend, one.stage, one.outcome, f"{one.answers:,}", f"{one.cost_usd:.4f}")
     Console().print(table)
     size_mb = stats.size_bytes / 1e6
     click.echo(f"{stats.answers:,} answers, {stats.embeddings:,} text embeddings, {size_mb:.1f} MB in {path}")
@@ -278,8 +261,14 @@ def verify(store: Path | None, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would be forgotten; forget nothing.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @store_option
-def prune_answers(
-    backend: str | None, outcome: str | None, older_than: int | None, store: Path | None, **flags: bool
+def prune_answers(  # noqa: PLR0913, PLR0917 - one parameter per option
+    backend: str | None,
+    outcome: str | None,
+    older_than: int | None,
+    damaged: bool,
+    dry_run: bool,
+    yes: bool,
+    store: Path | None,
 ) -> None:
     """Forget stored answers. They are paid for: asks first.
 
@@ -291,30 +280,24 @@ def prune_answers(
     from tlac.cache.select import Selection, prune, prune_damaged
     from tlac.types import Outcome
 
+    if damaged and (backend or outcome or older_than is not None):
+        raise click.UsageError("--damaged goes alone: it removes what can't be read, whoever gave it")
+    limit = None if older_than is None else datetime.now(timezone.utc) - timedelta(days=older_than)
+    selection = Selection(backend, Outcome(outcome) if outcome else None, limit)
     with open_store(store) as opened:
-        if flags["damaged"]:
-            if backend or outcome or older_than is not None:
-                raise click.UsageError("--damaged goes alone: it removes what can't be read, whoever gave it")
-            rows = prune_damaged(opened, is_dry_run=True)
-            if rows and _is_meant(f"{rows:,} damaged rows", flags):
-                prune_damaged(opened)
-            return
-        limit = None if older_than is None else datetime.now(timezone.utc) - timedelta(days=older_than)
-        selection = Selection(backend, Outcome(outcome) if outcome else None, limit)
-        found = prune(opened, selection, is_dry_run=True)
-        answers, cost_usd = sum(count.answers for count in found), sum(count.cost_usd for count in found)
-        what = f"{answers:,} answers that cost ${cost_usd:.4f}"
-        if answers == 0:
+        if damaged:
+            count = prune_damaged(opened, is_dry_run=True)
+            what = f"{count:,} damaged rows"
+        else:
+            found = prune(opened, selection, is_dry_run=True)
+            count = sum(one.answers for one in found)
+            what = f"{count:,} answers that cost ${sum(one.cost_usd for one in found):.4f}"
+        if count == 0:
             click.echo("nothing to forget")
-        elif _is_meant(what, flags):
-            prune(opened, selection)
-
-
-def _is_meant(what: str, flags: dict[str, bool]) -> bool:
-    if flags["dry_run"]:
-        click.echo(f"would forget {what}")
-        return False
-    if not flags["yes"]:
-        click.confirm(f"forget {what}?", abort=True)
-    click.echo(f"forgetting {what}")
-    return True
+        elif dry_run:
+            click.echo(f"would forget {what}")
+        else:
+            if not yes:
+                click.confirm(f"forget {what}?", abort=True)
+            click.echo(f"forgetting {what}")
+            prune_damaged(opened) if damaged else prune(opened, selection)

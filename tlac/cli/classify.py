@@ -11,13 +11,17 @@ from typing import Any
 import click
 
 from tlac.cli.options import (
+    PATH,
     check_template,
+    classes_option,
     encoder_option,
     json_option,
     matching_option,
+    offline_option,
     print_json,
     prompts_option,
     split_classes,
+    stage2_backend_option,
     store_option,
     template_option,
 )
@@ -26,9 +30,9 @@ from tlac.errors import InputError
 
 @click.command()
 @click.argument("images", nargs=-1, required=True)
-@click.option("--classes", required=True, help='Class names, "red car, old car", or a text file with one a line.')
+@classes_option
 @click.option("--backend", required=True, help="LMM to ask.")
-@click.option("--stage2-backend", help="LMM of the second stage.  [default: that of the first]")
+@stage2_backend_option
 @click.option(
     "--method", default="tlac", show_default=True, help="slac, tlac, tlac-shortlist, tlac-relook or slac-fused."
 )
@@ -36,7 +40,7 @@ from tlac.errors import InputError
 @prompts_option
 @matching_option
 @template_option
-@click.option("--offline", is_flag=True, help="Ask nobody: use stored answers alone.")
+@offline_option
 @store_option
 @json_option
 def classify(images: tuple[str, ...], classes: str, as_json: bool, **given: Any) -> None:
@@ -66,8 +70,8 @@ def classify(images: tuple[str, ...], classes: str, as_json: bool, **given: Any)
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--classes", required=True, help='Class names, "red car, old car", or a text file with one a line.')
+@click.argument("file", type=PATH)
+@classes_option
 @encoder_option
 @matching_option
 @template_option

@@ -1,4 +1,4 @@
-"""`tlac compare`, `leaderboard`, `frontier` and `recommend`: finished runs beside each other."""
+"""`tlac compare` and `tlac leaderboard`: finished runs beside each other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tlac.cli.options import json_option, print_json
+from tlac.cli.options import PATH, json_option, print_json, say
 from tlac.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=PATH)
 @json_option
 def compare(runs: tuple[Path, ...], as_json: bool) -> None:
     """Compare runs pair by pair on the samples that both have.
@@ -48,18 +48,9 @@ def compare(runs: tuple[Path, ...], as_json: bool) -> None:
 
 def _run_document(run: Run) -> dict[str, Any]:
     from tlac.analysis.leaderboard import cost_per_correct_usd
+    from tlac.results.record import summary
 
-    record, metrics = run.record, run.metrics
-    return {
-        "run": str(run.folder),
-        "backend": record.backend,
-        "method": record.method,
-        "complete": record.is_complete,
-        "n": metrics.n,
-        "accuracy": metrics.accuracy,
-        "accuracy_ci95": metrics.accuracy_ci95,
-        "cost_per_correct_usd": cost_per_correct_usd(run),
-    }
+    return {**summary(run), "cost_per_correct_usd": cost_per_correct_usd(run)}
 
 
 def _document(test: PairTest, runs: Sequence[Run]) -> dict[str, Any]:
@@ -132,61 +123,143 @@ def _p(value: float) -> str:
     return "<0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
-_RUNS = click.argument("places", nargs=-1, type=click.Path(path_type=Path), metavar="[RUNS]...")
+_WORDS = ("rank", "dataset", "protocol", "backend", "method", "matching", "encoder")
+_NUMBERS = ("n", "top-1", "95 % CI", "cover", "$/correct")
+# within 80 columns there is no room for these, unless they tell the runs of a dataset apart
+_SETTINGS = ("protocol", "matching", "encoder")
 
 
 @click.command()
-@_RUNS
-@json_option
-def frontier(places: tuple[Path, ...], as_json: bool) -> None:
-    """Set runs against each other by accuracy and by cost for 1,000 images; RUNS are run folders, or folders of
-    them, by default ./runs.
+@click.argument("places", nargs=-1, type=PATH, metavar="[RUNS]...")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "markdown", "csv", "json"]),
+    default="table",
+    show_default=True,
+    help="How to print it; --frontier and --recommend know table and json.",
+)
+@click.option("--json", "form", flag_value="json", help="The same as --format json.")
+@click.option("--frontier", is_flag=True, help="Show accuracy against cost, and which runs another beats on both.")
+@click.option("--recommend", is_flag=True, help="Pick what to run within --budget on --images.")
+@click.option("--budget", type=click.FloatRange(min=0), help="USD to spend.")
+@click.option("--images", type=click.IntRange(min=1), help="Number of images to classify.")
+@click.option("--dataset", help="Take only the runs on this dataset.")
+def leaderboard(  # noqa: PLR0913, PLR0917 - one parameter per option
+    places: tuple[Path, ...],
+    form: str,
+    frontier: bool,
+    recommend: bool,
+    budget: float | None,
+    images: int | None,
+    dataset: str | None,
+) -> None:
+    """Rank runs; RUNS are run folders, or folders of them, by default ./runs.
 
-    A run that another beats on both is dominated and shown in grey. Each dataset has a frontier of its own.
+    A run is ranked against those on the same samples of the same dataset, split and protocol. Incomplete runs
+    are marked and have no rank. A folder that can't be read is named and passed over.
+
+    With --frontier, runs stand by accuracy and by cost for 1,000 images, for each dataset by itself; a run that
+    another beats on both is dominated, and grey. With --recommend, the cost of a run's answers is scaled to the
+    number of images: yours should be like those that were measured.
 
     \b
     Examples:
-      tlac frontier runs
-      tlac frontier runs/*-dtd-* --json
+      tlac leaderboard runs
+      tlac leaderboard runs --format markdown > RESULTS.md
+      tlac leaderboard runs/*-dtd-* --frontier
+      tlac leaderboard runs --recommend --budget 10 --images 5000
     """
-    from tlac.analysis.pareto import find_frontiers
+    from tlac.analysis.leaderboard import rank_runs
 
-    frontiers = find_frontiers(_read(places))
+    if (frontier or recommend) and form not in ("table", "json"):
+        raise UsageError(f"--format {form} is for the ranking: take table or json with --frontier and --recommend")
+    runs = [run for run in _read(places) if dataset in (None, run.record.dataset)]
+    if not runs:
+        shown = ", ".join(map(str, places)) or "runs"
+        raise InputError(f"{shown}: no run in it; `tlac bench` writes them there with --out {shown}")
+    if recommend:
+        _recommend(runs, budget, images, form)
+    elif frontier:
+        _show_frontiers(runs, form)
+    elif form == "json":
+        print_json({"entries": rank_runs(runs)})
+    elif form == "csv":
+        click.echo(_csv(rank_runs(runs)), nl=False)
+    elif form == "markdown":
+        click.echo(_markdown(rank_runs(runs)), nl=False)
+    else:
+        _print_leaderboard(rank_runs(runs))
+
+
+def _read(places: Sequence[Path]) -> list[Run]:
+    from tlac.results.folder import find_runs, read_run
+
+    runs: list[Run] = []
+    for folder in [folder for place in places or (Path("runs"),) for folder in find_runs(place)]:
+        try:
+            runs.append(read_run(folder))
+        except InputError as error:
+            say(f"passed over: {error}")
+    return runs
+
+
+def _show_frontiers(runs: Sequence[Run], form: str) -> None:
+    from rich.console import Console
+
+    from tlac.analysis.pareto import find_frontiers
+    from tlac.analysis.suite_table import describe_part
+    from tlac.cli.tables import make_table
+    from tlac.runtime.formatting import dollars, interval, percent
+
+    frontiers = find_frontiers(runs)
     if not frontiers:
         raise InputError("no complete run with labels among these: a frontier needs some")
-    if as_json:
+    if form == "json":
         print_json({"frontiers": [[_frontier_document(point) for point in points] for points in frontiers]})
         return
     for points in frontiers:
-        _print_frontier(points)
+        first = points[0].run.record
+        # two runs that differ in nothing that is shown would look like one
+        varying = [name for name in _VARYING if len({getattr(point.run.record, name) for point in points}) > 1]
+        words = ("backend", "method", *varying)
+        table = make_table(words, ("top-1", "95 % CI", "per 1,000", ""))
+        for point in points:
+            table.add_row(
+                *(str(getattr(point.run.record, name)) for name in words),
+                percent(point.accuracy),
+                interval(point.run.metrics.accuracy_ci95, 0, "-"),
+                dollars(point.cost_per_1000_usd),
+                "dominated" if point.is_dominated else "",
+                style="bright_black" if point.is_dominated else None,
+            )
+        click.echo(f"{describe_part(first.dataset, first.split)}, {points[0].run.metrics.n:,} images")
+        Console().print(table)
 
 
-@click.command()
-@_RUNS
-@click.option("--budget", required=True, type=click.FloatRange(min=0), help="USD to spend.")
-@click.option("--images", required=True, type=click.IntRange(min=1), help="Images to classify.")
-@click.option("--dataset", help="Dataset to go by, where RUNS are on several.")
-@json_option
-def recommend(places: tuple[Path, ...], budget: float, images: int, dataset: str | None, as_json: bool) -> None:
-    """Pick what to run on so many images with so much money, from runs that were measured; by default ./runs.
+_VARYING = ("encoder", "matching", "prompts", "template", "shuffle_classes", "stage2_backend")
 
-    The cost of a run's answers is scaled to the number of images. Yours should be like those that were measured.
 
-    \b
-    Example:
-      tlac recommend runs --budget 10 --images 5000
-    """
-    from tlac.analysis.pareto import find_frontiers
-    from tlac.analysis.pareto import recommend as pick
+def _frontier_document(point: Point) -> dict[str, Any]:
+    from tlac.results.record import summary
 
-    frontiers = [points for points in find_frontiers(_read(places)) if dataset in (None, _dataset(points))]
+    cost = {"cost_per_1000_usd": point.cost_per_1000_usd, "dominated": point.is_dominated}
+    return {**summary(point.run), **cost}
+
+
+def _recommend(runs: Sequence[Run], budget: float | None, images: int | None, form: str) -> None:
+    from tlac.analysis.pareto import find_frontiers, recommend
+
+    if budget is None or images is None:
+        raise UsageError("--recommend needs --budget USD and --images NUMBER")
+    frontiers = find_frontiers(runs)
     if len(frontiers) != 1:
-        names = ", ".join(sorted({_dataset(points) for points in frontiers})) or "none"
+        names = ", ".join(sorted({points[0].run.record.dataset for points in frontiers})) or "none"
         raise UsageError(
             f"a recommendation goes by runs on the same samples; these are on: {names}; name one --dataset"
         )
-    found = pick(frontiers[0], budget, images)
-    if as_json:
+    found = recommend(frontiers[0], budget, images)
+    if form == "json":
         print_json(
             {
                 "chosen": _frontier_document(found.chosen),
@@ -200,25 +273,9 @@ def recommend(places: tuple[Path, ...], budget: float, images: int, dataset: str
         f"{_describe(found.chosen, images)}: the most accurate of {len(frontiers[0])} runs within ${budget:,.2f}."
     )
     for point in found.cheaper:
-        click.echo(f"{_describe(point, images)}: cheaper, and the difference may be chance on these images.")
+        click.echo(f"{_describe(point, images)}: cheaper, and not significantly less accurate on these images.")
     if found.next_better:
         click.echo(f"{_describe(found.next_better, images)}: more accurate, beyond the budget.")
-
-
-def _read(places: Sequence[Path]) -> list[Run]:
-    from tlac.results.folder import find_runs, read_run
-
-    runs: list[Run] = []
-    for folder in [folder for place in places or (Path("runs"),) for folder in find_runs(place)]:
-        try:
-            runs.append(read_run(folder))
-        except InputError as error:
-            click.echo(f"tlac: passed over: {error}", err=True)
-    return runs
-
-
-def _dataset(points: Sequence[Point]) -> str:
-    return points[0].run.record.dataset
 
 
 def _describe(point: Point, images: int) -> str:
@@ -227,98 +284,6 @@ def _describe(point: Point, images: int) -> str:
     cost = (point.cost_per_1000_usd or 0.0) * images / 1000
     ci95 = f"95 % CI {interval(point.run.metrics.accuracy_ci95, dash='-')}"
     return f"{point.name}: {percent(point.accuracy)} % ({ci95}), ${cost:,.2f} for {images:,} images"
-
-
-def _frontier_document(point: Point) -> dict[str, Any]:
-    record = point.run.record
-    return {
-        "run": str(point.run.folder),
-        "dataset": record.dataset,
-        "split": record.split,
-        "backend": record.backend,
-        "method": record.method,
-        "matching": record.matching,
-        "encoder": record.encoder,
-        "prompts": record.prompts,
-        "n": point.run.metrics.n,
-        "accuracy": point.accuracy,
-        "accuracy_ci95": point.run.metrics.accuracy_ci95,
-        "cost_per_1000_usd": point.cost_per_1000_usd,
-        "dominated": point.is_dominated,
-    }
-
-
-def _print_frontier(points: Sequence[Point]) -> None:
-    from rich.console import Console
-
-    from tlac.analysis.suite_table import describe_part
-    from tlac.cli.tables import make_table
-    from tlac.runtime.formatting import dollars, interval, percent
-
-    record = points[0].run.record
-    table = make_table(("backend", "method", "encoder"), ("top-1", "95 % CI", "per 1,000", ""))
-    for point in points:
-        table.add_row(
-            point.run.record.backend,
-            point.run.record.method,
-            point.run.record.encoder,
-            percent(point.accuracy),
-            interval(point.run.metrics.accuracy_ci95, 0, "-"),
-            dollars(point.cost_per_1000_usd),
-            "dominated" if point.is_dominated else "",
-            style="bright_black" if point.is_dominated else None,
-        )
-    click.echo(f"{describe_part(record.dataset, record.split)}, {points[0].run.metrics.n:,} images")
-    Console().print(table)
-
-
-_WORDS = ("rank", "dataset", "protocol", "backend", "method", "matching", "encoder")
-_NUMBERS = ("n", "top-1", "95 % CI", "cover", "$/correct")
-# within 80 columns there is no room for these, unless they tell the runs of a dataset apart
-_SETTINGS = ("protocol", "matching", "encoder")
-
-
-@click.command()
-@click.argument("folder", type=click.Path(path_type=Path), default=Path("runs"))
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "markdown", "csv", "json"]),
-    default="table",
-    show_default=True,
-    help="How to print it.",
-)
-def leaderboard(folder: Path, form: str) -> None:
-    """Rank the runs in a folder, by default ./runs.
-
-    A run is ranked against those on the same samples of the same dataset, split and protocol. Incomplete runs
-    are marked and have no rank. A folder that can't be read is named and passed over.
-
-    \b
-    Examples:
-      tlac leaderboard runs
-      tlac leaderboard runs --format markdown > RESULTS.md
-    """
-    from tlac.analysis.leaderboard import rank_runs
-    from tlac.results.folder import find_runs, read_run
-
-    runs: list[Run] = []
-    for place in find_runs(folder):
-        try:
-            runs.append(read_run(place))
-        except InputError as error:
-            click.echo(f"tlac: passed over: {error}", err=True)
-    if not runs:
-        raise InputError(f"{folder}: no run in it; `tlac bench` writes them there with --out {folder}")
-    entries = rank_runs(runs)
-    if form == "json":
-        print_json({"entries": entries})
-    elif form == "csv":
-        click.echo(_csv(entries), nl=False)
-    elif form == "markdown":
-        click.echo(_markdown(entries), nl=False)
-    else:
-        _print_leaderboard(entries)
 
 
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tlac.cli.options import json_option, print_json, print_rows
+from tlac.cli.options import json_option, print_json, print_rows, root_option, subset_option
 from tlac.errors import TlacError
 
 if TYPE_CHECKING:
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from tlac.datasets.prepare.prepare import Prepared
     from tlac.datasets.prepare.verify import Verification
 
-_data_option = click.option(
-    "--data", "root", type=click.Path(path_type=Path), help="Folder that holds the datasets' folders."
-)
 _SHOWN_FINDINGS = 20
 
 
@@ -40,11 +37,9 @@ def list_datasets() -> None:
 
 @datasets.command("show")
 @click.argument("name")
-@_data_option
+@root_option
 @click.option("--split", default="all", show_default=True, help="Classes: all, base or novel.")
-@click.option(
-    "--subset", type=click.Choice(["test", "val", "train"]), default="test", show_default=True, help="Images."
-)
+@subset_option
 @json_option
 def show_dataset(name: str, root: Path | None, split: str, subset: str, as_json: bool) -> None:
     """Show a dataset: protocol, number of samples, classes, digest, and what was read. Opens no image.
@@ -80,7 +75,7 @@ def show_dataset(name: str, root: Path | None, split: str, subset: str, as_json:
 
 @datasets.command("verify")
 @click.argument("name")
-@_data_option
+@root_option
 @click.option("--quick", is_flag=True, help="Look whether images are there, but not into them.")
 @json_option
 def verify(name: str, root: Path | None, quick: bool, as_json: bool) -> None:
@@ -100,7 +95,7 @@ def verify(name: str, root: Path | None, quick: bool, as_json: bool) -> None:
 
 @datasets.command("prepare")
 @click.argument("name")
-@_data_option
+@root_option
 @click.option("--mirror", is_flag=True, help="Fetch its copy on the Hugging Face hub, with splits of its own.")
 @json_option
 def prepare(name: str, root: Path | None, mirror: bool, as_json: bool) -> None:

@@ -1,66 +1,101 @@
-"""`tlac estimate`: what a run would take."""
+"""`tlac estimate`: what a run would take, and what the answers of finished runs would cost today."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from tlac.cli.options import json_option, matching_option, open_store, print_json, prompts_option, store_option
+from tlac.cli.options import (
+    PATH,
+    SectionedCommand,
+    StoredQuestion,
+    batch_option,
+    concurrency_option,
+    duration,
+    json_option,
+    limit_option,
+    open_store,
+    print_json,
+    question_options,
+    seed_option,
+    store_option,
+)
+from tlac.errors import UsageError
 
 if TYPE_CHECKING:
-    from tlac.evaluation.estimate import StageEstimate
+    from tlac.cache.store import Store
+    from tlac.evaluation.estimate import Estimate, StageEstimate
 
 
-@click.command()
-@click.option("--backend", required=True, help="LMM that would be asked.")
-@click.option("--dataset", required=True, help="Dataset, or folder:PATH.")
-@click.option("--method", default="tlac", show_default=True, help="slac or tlac.")
-@prompts_option
-@matching_option
-@click.option("--data", "root", type=click.Path(path_type=Path), help="Folder that holds the datasets' folders.")
-@click.option("--limit", type=click.IntRange(min=1), help="As in tlac bench.")
-@click.option("--seed", default=0, show_default=True, help="As in tlac bench.")
-@click.option("--concurrency", type=click.IntRange(min=1), help="As in tlac bench.  [default: the backend's own]")
-@click.option("--batch", is_flag=True, help="Through the provider's batch interface, at its price.")
+@click.command(cls=SectionedCommand)
+@click.argument("runs", nargs=-1, type=PATH, metavar="[RUN]...")
+@question_options
+@limit_option
+@seed_option
+@concurrency_option
+@batch_option
 @store_option
 @json_option
-def estimate(store: Path | None, as_json: bool, **given: Any) -> None:
+def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section of them
+    runs: tuple[Path, ...],
+    question: StoredQuestion,
+    limit: int | None,
+    seed: int,
+    concurrency: int | None,
+    batch: bool,
+    store: Path | None,
+    as_json: bool,
+) -> None:
     """Tell calls, tokens, cost and time of a run before it is started. Asks no LMM, needs no key.
 
     The more answers of that backend on that dataset are stored, the better it knows: run `tlac bench` with
     --limit 20 first.
+
+    With RUN folders instead: what their answers would cost at today's prices, beside what they did cost. Today's
+    prices are those of live calls, also for answers that came in batches. They come from the backend's file, or
+    else from the table inside litellm, whose version is named.
 
     \b
     Examples:
       tlac estimate --backend gemini --dataset imagenet-samples
       tlac estimate --backend gpt-4o --dataset folder:my-photos --method slac --json
       tlac estimate --backend claude --dataset cifar100-samples --batch
+      tlac estimate runs/20300101-120000-caltech101-gemini-tlac
     """
-    from dataclasses import asdict
-
-    from tlac.cli.options import read_inquiry
-    from tlac.evaluation.estimate import estimate as reckon
+    if runs and (question.backend or question.dataset):
+        raise UsageError("RUN folders are priced as they are: leave --backend and --dataset out, or the folders")
+    if runs:
+        with open_store(store) as opened:
+            _reprice(runs, opened, as_json)
+        return
+    from tlac.evaluation.estimate import estimate as estimate_run
     from tlac.evaluation.run_config import choose_samples
 
-    inquiry, dataset = read_inquiry(given)
-    samples = list(choose_samples(dataset, given["limit"], given["seed"]))
-    concurrency = given["concurrency"] or inquiry.backend.spec.limits.concurrency
+    asked, dataset = question.open()
+    samples = list(choose_samples(dataset, limit, seed))
+    in_flight = concurrency or asked.backend.spec.limits.concurrency
     with open_store(store) as opened:
-        found = reckon(inquiry, dataset, samples, opened, concurrency, given["batch"])
+        found = estimate_run(asked, dataset, samples, opened, in_flight, batch)
     if as_json:
-        print_json({"backend": inquiry.backend.name, "dataset": dataset.name, "n": len(samples), **asdict(found)})
+        print_json({"backend": asked.backend.name, "dataset": dataset.name, "n": len(samples), **asdict(found)})
         return
-    click.echo(f"{inquiry.backend.name} on {dataset.name}: {len(samples):,} samples, {inquiry.method}")
+    click.echo(f"{asked.backend.name} on {dataset.name}: {len(samples):,} samples, {asked.method}")
+    _print(found, f"with {in_flight} calls in flight", batch)
+
+
+def _print(found: Estimate, speed: str, is_batch: bool) -> None:
     for name, stage in (("stage 1", found.stage1), ("stage 2", found.stage2)):
         click.echo(f"{name}: {_stage_line(stage)}")
     cost = "unknown: no price is known for this model" if found.cost_usd is None else f"${found.cost_usd:.4f}"
     click.echo(f"cost: {cost}")
-    if given["batch"] and found.time_s:
-        click.echo(f"time: at most {_duration(found.time_s)}, a day for each stage; batches are often done much sooner")
+    if is_batch and found.time_s:
+        click.echo(f"time: at most {duration(found.time_s)}, a day for each stage; batches are often done much sooner")
     else:
-        click.echo(f"time: about {_duration(found.time_s)} with {concurrency} calls in flight")
+        click.echo(f"time: about {duration(found.time_s)} {speed}")
 
 
 def _stage_line(stage: StageEstimate) -> str:
@@ -73,9 +108,16 @@ def _stage_line(stage: StageEstimate) -> str:
     )
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+def _reprice(runs: Sequence[Path], store: Store, as_json: bool) -> None:
+    from tlac.analysis.reprice import reprice
+
+    found = [reprice(run, store) for run in runs]
+    if as_json:
+        print_json({"runs": [asdict(one) for one in found]})
+        return
+    for one in found:
+        then, now = ("unknown" if cost is None else f"${cost:.4f}" for cost in (one.then_usd, one.now_usd))
+        click.echo(
+            f"{one.run}: {one.answers:,} answers; cost when asked {then} (prices: {one.then_table}), "
+            f"at today's prices {now} ({one.now_table})"
+        )

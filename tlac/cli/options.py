@@ -1,11 +1,13 @@
-"""Options that several commands share, and the form in which lists are printed."""
+"""Options that several commands share: declared once, handed to the command as typed records, listed in sections."""
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import click
 
@@ -15,13 +17,17 @@ if TYPE_CHECKING:
     from tlac.cache.store import Store
     from tlac.evaluation.dry_run import DryRun
     from tlac.evaluation.engine import Engine
+    from tlac.evaluation.runner import Runner
     from tlac.interfaces import Dataset
     from tlac.lmms.middleware.stack import CallPolicy
+    from tlac.types import Outcome
 
+PATH = click.Path(path_type=Path)
+SHARE = click.FloatRange(0, 1)
 
 store_option = click.option(
     "--store",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder of stored answers.  [default: TLAC_CACHE_DIR, else the platform's cache folder]",
 )
 encoder_option = click.option(
@@ -31,15 +37,248 @@ encoder_option = click.option(
     help="Text encoder: a name, a YAML file, open_clip:MODEL/WEIGHTS or sentence_transformers:NAME.",
 )
 matching_option = click.option(
-    "--matching", default="ladder", show_default=True, help="How words become a class: ladder or paper."
+    "--matching", default="ladder", show_default=True, help="How an answer becomes a class: ladder or paper."
 )
 template_option = click.option(
     "--template", default="a photo of a {}", show_default=True, help="Prompt template of the text encoder."
 )
 prompts_option = click.option(
-    "--prompts", default="default", show_default=True, help="Prompt set: a name or YAML file."
+    "--prompts", default="default", show_default=True, help="Prompt set: a name or a YAML file."
 )
+classes_option = click.option(
+    "--classes", required=True, help='Class names, "red car, old car", or a text file with one a line.'
+)
+stage2_backend_option = click.option("--stage2-backend", help="LMM of the second stage.  [default: that of the first]")
+root_option = click.option("--data", "root", type=PATH, help="Folder that holds the datasets' folders.")
+subset_option = click.option(
+    "--subset", type=click.Choice(["test", "val", "train"]), default="test", show_default=True, help="Images."
+)
+limit_option = click.option("--limit", type=click.IntRange(min=1), help="Take this many samples, drawn at random.")
+seed_option = click.option("--seed", default=0, show_default=True, help="Seed of that draw.")
+concurrency_option = click.option(
+    "--concurrency", type=click.IntRange(min=1), help="Calls in flight.  [default: the backend's own]"
+)
+max_cost_option = click.option(
+    "--max-cost", type=click.FloatRange(min=0), help="Hard cap in USD on what this command spends."
+)
+batch_option = click.option(
+    "--batch", is_flag=True, help="Ask through the provider's batch interface: half the price, answers within a day."
+)
+offline_option = click.option("--offline", is_flag=True, help="Ask nobody: use stored answers alone.")
+out_option = click.option("--out", type=PATH, default=Path("runs"), show_default=True, help="Folder of run folders.")
+abstain_option = click.option("--abstain-below", type=SHARE, help="Give no class where confidence is lower.")
+calibration_option = click.option("--calibration", type=PATH, help="Confidence as `tlac calibrate` learnt it.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+
+
+class SectionedCommand(click.Command):
+    """A command whose --help lists options under the headings that `section` gave them, the rest last."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """See click.Command."""
+        headings: dict[str, str] = getattr(self.callback, "headings", {})
+        listed: dict[str, list[tuple[str, str]]] = {heading: [] for heading in [*headings.values(), "Other options"]}
+        for param in self.get_params(ctx):
+            if isinstance(param, click.Option) and (row := param.get_help_record(ctx)):
+                listed[headings.get(param.name or "", "Other options")].append(row)
+        for heading, rows in listed.items():
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
+
+def section(heading: str, record: type, parameter: str) -> Callable[..., Any]:
+    """Add the options in the annotations of a dataclass to a command, under a heading of --help.
+
+    The command gets their values as one `record` for `parameter`.
+    """
+    declared = {name: one.__metadata__[0] for name, one in get_type_hints(record, include_extras=True).items()}
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def call(**given: Any) -> Any:
+            return command(**{parameter: record(**{name: given.pop(name) for name in declared})}, **given)
+
+        vars(call)["headings"] = dict.fromkeys(declared, heading) | getattr(command, "headings", {})
+        for option in reversed(declared.values()):
+            option(call)
+        return call
+
+    return decorate
+
+
+@dataclass(frozen=True, slots=True)
+class RunSelection:
+    """What to run: who is asked how about which images. Names as they were typed."""
+
+    backends: Annotated[
+        tuple[str, ...], click.option("--backend", "backends", multiple=True, help="LMM to ask; may be repeated.")
+    ]
+    stage2_backend: Annotated[str | None, stage2_backend_option]
+    datasets: Annotated[
+        tuple[str, ...],
+        click.option(
+            "--dataset", "datasets", multiple=True, help="Dataset, or folder:PATH, csv:FILE, hf:REPO; may be repeated."
+        ),
+    ]
+    suites: Annotated[
+        tuple[str, ...],
+        click.option("--suite", "suites", multiple=True, help="Suite of datasets; gives split and methods too."),
+    ]
+    methods: Annotated[
+        tuple[str, ...],
+        click.option(
+            "--method",
+            "methods",
+            multiple=True,
+            help="slac, tlac, tlac-shortlist, tlac-relook, slac-fused, vote or clip, with options as in "
+            "tlac-shortlist:k=40; may be repeated.  [default: tlac, or the suite's]",
+        ),
+    ]
+    root: Annotated[Path | None, root_option]
+    splits: Annotated[
+        tuple[str, ...],
+        click.option(
+            "--split",
+            "splits",
+            multiple=True,
+            help="Classes: all, base or novel; base and novel together give H.  [default: all, or the suite's]",
+        ),
+    ]
+    subset: Annotated[str, subset_option]
+    limit: Annotated[int | None, limit_option]
+    seed: Annotated[int, seed_option]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringOptions:
+    """The words of prompts and classes, and how an answer becomes a class."""
+
+    prompts: Annotated[str, prompts_option]
+    shuffle_classes: Annotated[
+        int | None,
+        click.option("--shuffle-classes", type=int, metavar="SEED", help="Class names in stage 2 in a shuffled order."),
+    ]
+    order_trials: Annotated[
+        int,
+        click.option(
+            "--order-trials",
+            type=click.IntRange(min=0),
+            default=0,
+            metavar="K",
+            help="Ask stage 2 again with K rotated class lists; tell how often its choice changes.",
+        ),
+    ]
+    encoder: Annotated[str, encoder_option]
+    template: Annotated[str, template_option]
+    matching: Annotated[str, matching_option]
+    aliases: Annotated[
+        Path | None, click.option("--aliases", type=PATH, help="YAML file of further names: class: [name, ...].")
+    ]
+    calibration: Annotated[Path | None, calibration_option]
+    abstain_below: Annotated[float | None, abstain_option]
+    # what one method uses is an option of that method; these two spell it as earlier versions did
+    relook_below: Annotated[float | None, click.option("--relook-below", type=SHARE, hidden=True)]
+    clip_templates: Annotated[
+        str | None, click.option("--clip-templates", type=click.Choice(["paper", "coop", "imagenet"]), hidden=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """How LMMs are asked, and at most for how much."""
+
+    concurrency: Annotated[int | None, concurrency_option]
+    max_cost: Annotated[float | None, max_cost_option]
+    retry: Annotated[
+        tuple[str, ...],
+        click.option(
+            "--retry", type=click.Choice(["refused", "empty", "truncated"]), multiple=True, help="Ask these again."
+        ),
+    ]
+    offline: Annotated[bool, offline_option]
+    batch: Annotated[bool, batch_option]
+    engine: Annotated[
+        str,
+        click.option(
+            "--engine",
+            type=click.Choice(["local", "ray"]),
+            default="local",
+            show_default=True,
+            help="Ask from this process, or from the workers of a Ray cluster (extra: tlac[ray]).",
+        ),
+    ]
+    ray_address: Annotated[
+        str | None,
+        click.option(
+            "--ray-address", metavar="ADDRESS", help="Ray cluster to join, such as auto.  [default: start one here]"
+        ),
+    ]
+    parallelism: Annotated[
+        int | None,
+        click.option("--parallelism", type=click.IntRange(min=1), help="Ray workers.  [default: one for each CPU]"),
+    ]
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """The outcomes that are asked again."""
+        from tlac.types import Outcome
+
+        return [Outcome(name) for name in self.retry]
+
+    def open_runner(self, store: Store, is_order_tried: bool = False) -> Runner:
+        """The runner that asks as these options say. Raises UsageError for options that don't go together."""
+        from tlac.evaluation.runner import Runner
+
+        policy = open_policy(self.max_cost, self.concurrency)
+        is_ray = self.engine == "ray"
+        if not is_ray and (self.ray_address or self.parallelism):
+            raise UsageError("--ray-address and --parallelism belong to --engine ray: add it, or leave them out")
+        if is_ray and self.batch:
+            raise UsageError("--engine ray and --batch are two ways to ask: choose one")
+        if (is_ray or self.batch) and is_order_tried:
+            raise UsageError("--order-trials asks from this process: run it by itself, after --engine ray or --batch")
+        engine: Engine | None = None
+        if is_ray:
+            from tlac.engines.ray.engine import RayEngine
+
+            engine = RayEngine(store, policy, self.ray_address, self.parallelism, self.outcomes)
+        elif self.batch:
+            from tlac.engines.batch.engine import BatchEngine
+
+            engine = BatchEngine(store, policy, self.outcomes)
+        return Runner(store, self.offline, policy, self.outcomes, engine)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredQuestion:
+    """One backend, dataset and method, of which the store is asked what it holds."""
+
+    backend: Annotated[str | None, click.option("--backend", help="LMM that is asked.")]
+    dataset: Annotated[str | None, click.option("--dataset", help="Dataset that it is asked about.")]
+    method: Annotated[str, click.option("--method", default="tlac", show_default=True, help="slac or tlac.")]
+    prompts: Annotated[str, prompts_option]
+    matching: Annotated[str, matching_option]
+    root: Annotated[Path | None, root_option]
+
+    def open(self) -> tuple[DryRun, Dataset]:
+        """The dry run and the dataset. Raises UnknownNameError, ConfigError, InputError; UsageError for lack of one."""
+        from tlac.config.prompts import load_prompts
+        from tlac.config.registry import open_dataset
+        from tlac.config.schemas import load_backend, load_dataset_config
+        from tlac.evaluation.dry_run import DryRun
+        from tlac.scoring.matching import find_rule
+
+        if self.backend is None or self.dataset is None:
+            raise UsageError("name a --backend and a --dataset")
+        backend = load_backend(self.backend)
+        asked = DryRun(backend, backend, self.method, load_prompts(self.prompts), find_rule(self.matching))
+        return asked, open_dataset(load_dataset_config(self.dataset, self.root))
+
+
+selection_options = section("What to run", RunSelection, "what")
+scoring_options = section("Prompts and scoring", ScoringOptions, "scoring")
+call_options = section("Calls and cost", CallOptions, "calls")
+question_options = section("What is asked", StoredQuestion, "question")
 
 
 def check_template(template: str) -> str:
@@ -49,14 +288,27 @@ def check_template(template: str) -> str:
     return template
 
 
-def open_store(path: Path | None) -> Any:
+def open_store(path: Path | None) -> Store:
     """The store in that folder or the default one; what it had to repair is said on stderr."""
     from tlac.cache.store import Store, store_folder
 
     store = Store(path or store_folder())
     for warning in store.warnings:
-        click.echo(f"tlac: {warning}", err=True)
+        say(warning)
     return store
+
+
+def open_policy(max_cost: float | None, concurrency: int | None = None) -> CallPolicy:
+    """How calls are looked after; what it has to say goes to stderr."""
+    from tlac.lmms.middleware.budget import Budget
+    from tlac.lmms.middleware.stack import CallPolicy
+
+    return CallPolicy(Budget(max_cost) if max_cost is not None else None, concurrency, on_message=say)
+
+
+def say(text: str) -> None:
+    """A message on stderr."""
+    click.echo(f"tlac: {text}", err=True)
 
 
 def print_json(document: Any) -> None:
@@ -71,6 +323,13 @@ def print_rows(rows: Sequence[tuple[str, str]]) -> None:
         click.echo(f"{name:<{width}}  {text}".rstrip())
 
 
+def duration(seconds: float) -> str:
+    """A time as people say it."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 def split_classes(text: str) -> list[str]:
     """Class names from "a, b, c", or from a file of that name with one name a line.
 
@@ -83,75 +342,3 @@ def split_classes(text: str) -> list[str]:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"{path}: can't be read as text: {error}", param_hint="--classes") from error
-
-
-def read_inquiry(given: dict[str, Any]) -> tuple[DryRun, Dataset]:
-    """The inquiry and dataset that --backend, --dataset, --method, --prompts, --matching and --data name.
-
-    Raises UnknownNameError, ConfigError, InputError.
-    """
-    from tlac.config.prompts import load_prompts
-    from tlac.config.registry import open_dataset
-    from tlac.config.schemas import load_backend, load_dataset_config
-    from tlac.evaluation.dry_run import DryRun
-    from tlac.scoring.matching import find_rule
-
-    backend = load_backend(given["backend"])
-    inquiry = DryRun(backend, backend, given["method"], load_prompts(given["prompts"]), find_rule(given["matching"]))
-    return inquiry, open_dataset(load_dataset_config(given["dataset"], given.get("root")))
-
-
-_OPTIONS = (
-    click.option(
-        "--engine",
-        type=click.Choice(["local", "ray"]),
-        default="local",
-        show_default=True,
-        help="Ask from this process, or from the workers of a Ray cluster (extra: tlac[ray]).",
-    ),
-    click.option(
-        "--ray-address", metavar="ADDRESS", help="Ray cluster to join, such as auto.  [default: start one here]"
-    ),
-    click.option("--parallelism", type=click.IntRange(min=1), help="Ray workers.  [default: one for each CPU]"),
-    click.option(
-        "--batch",
-        is_flag=True,
-        help="Ask through the provider's batch interface: half the price, answers within a day.",
-    ),
-)
-
-
-def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that `open_engine` reads."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-def open_engine(given: dict[str, Any], store: Store, policy: CallPolicy) -> Engine | None:
-    """What the options ask for; None for this process. Raises UsageError for options that don't go together."""
-    is_ray = given["engine"] == "ray"
-    if not is_ray and (given["ray_address"] or given["parallelism"]):
-        raise UsageError("--ray-address and --parallelism belong to --engine ray: add it, or leave them out")
-    if is_ray and given["batch"]:
-        raise UsageError("--engine ray and --batch are two ways to ask: choose one")
-    if (is_ray or given["batch"]) and given["order_trials"]:
-        raise UsageError("--order-trials asks from this process: run it by itself, after --engine ray or --batch")
-    if is_ray:
-        return _ray(given, store, policy)
-    return _batch(given, store, policy) if given["batch"] else None
-
-
-def _ray(given: dict[str, Any], store: Store, policy: CallPolicy) -> Engine:
-    from tlac.engines.ray.engine import RayEngine
-    from tlac.types import Outcome
-
-    retry = [Outcome(name) for name in given["retry"]]
-    return RayEngine(store, policy, given["ray_address"], given["parallelism"], retry)
-
-
-def _batch(given: dict[str, Any], store: Store, policy: CallPolicy) -> Engine:
-    from tlac.engines.batch.engine import BatchEngine
-    from tlac.types import Outcome
-
-    return BatchEngine(store, policy, [Outcome(name) for name in given["retry"]])

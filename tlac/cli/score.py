@@ -1,4 +1,4 @@
-"""`tlac score`: runs scored again from their stored answers. No LMM is asked."""
+"""`tlac score`: runs scored again from their stored answers; `tlac calibrate`: how sure predictions are."""
 
 from __future__ import annotations
 
@@ -6,19 +6,29 @@ from pathlib import Path
 
 import click
 
-from tlac.cli.options import check_template, json_option, open_store, print_json, store_option
+from tlac.cli.options import (
+    PATH,
+    abstain_option,
+    calibration_option,
+    check_template,
+    json_option,
+    open_store,
+    out_option,
+    print_json,
+    store_option,
+)
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=PATH)
 @click.option("--encoder", "encoders", multiple=True, help="Text encoder; several make a table.  [default: the run's]")
 @click.option("--template", help="Prompt template of the text encoder.  [default: the run's]")
 @click.option("--matching", help="Matching rule: ladder or paper.  [default: the run's]")
 @click.option("--method", help="slac: score the first answers alone.  [default: the run's]")
-@click.option("--abstain-below", type=click.FloatRange(0, 1), help="Give no class where confidence is lower.")
-@click.option("--calibration", type=click.Path(path_type=Path), help="Confidence as `tlac calibrate` learnt it.")
+@calibration_option
+@abstain_option
 @store_option
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Run folders.")
+@out_option
 @json_option
 def score(  # noqa: PLR0913, PLR0917 - one parameter per option
     runs: tuple[Path, ...],
@@ -62,46 +72,14 @@ def score(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@store_option
-@json_option
-def reprice(runs: tuple[Path, ...], store: Path | None, as_json: bool) -> None:
-    """Tell what the answers of RUNS would cost at today's prices, beside what they did cost. Asks no LMM.
-
-    Today's prices are those of live calls, also for answers that came in batches. They come from the backend's file, or
-    else from the table inside litellm, whose version is named.
-
-    \b
-    Example:
-      tlac reprice runs/20300101-120000-caltech101-gemini-tlac
-    """
-    from dataclasses import asdict
-
-    from tlac.analysis.reprice import reprice as price
-
-    with open_store(store) as opened:
-        found = [price(run, opened) for run in runs]
-    if as_json:
-        print_json({"runs": [asdict(one) for one in found]})
-        return
-    for one in found:
-        then, now = ("?" if cost is None else f"${cost:.4f}" for cost in (one.then_usd, one.now_usd))
-        click.echo(f"{one.run}: {one.answers:,} answers, {then} by {one.then_table}, {now} by {one.now_table}")
-
-
-@click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=PATH)
 @click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    default=Path("calibration.json"),
-    show_default=True,
-    help="File for --calibration.",
+    "-o", "--output", type=PATH, default="calibration.json", show_default=True, help="File for --calibration."
 )
 @json_option
 def calibrate(runs: tuple[Path, ...], output: Path, as_json: bool) -> None:
-    """Learn from labelled runs how sure predictions are: a level for each rung, and a temperature of the margin.
+    """Learn from labelled runs how sure predictions are: a level for each step of the
+    matching, and a temperature of the margin.
 
     `tlac bench --calibration` and `tlac score --calibration` then give every prediction a confidence. The runs
     that taught it say nothing about how good it is: measure it on others.

@@ -13,6 +13,7 @@ from rich.table import Table
 from tlac.analysis.suite_table import Cell, Harmonic, Series, harmonics_of, series_of
 from tlac.config.suites import Gain, Published, Suite, load_gains, load_published
 from tlac.results.record import OrderTrials, Run, RunRecord
+from tlac.runtime.formatting import interval
 
 # what a row of runs may differ in beside dataset, backend and method
 _SETTINGS = ("matching", "encoder", "template", "prompts")
@@ -29,6 +30,8 @@ def print_runs(runs: Sequence[Run], reused: Collection[Path] = ()) -> None:
     table = make_table(("dataset", "backend", "method", *varying), ("n", "top-1", "95 % CI", "cover", *counts, "USD"))
     for run in runs:
         metrics, record = run.metrics, run.record
+        # a tenth of a per cent says nothing about fewer than a thousand images, and the row must fit
+        places = 0 if metrics.n < 1000 else 1
         table.add_row(
             record.dataset + ("" if record.split == "all" else f" ({record.split})"),
             record.backend + ("" if record.is_complete else " (incomplete)"),
@@ -36,10 +39,10 @@ def print_runs(runs: Sequence[Run], reused: Collection[Path] = ()) -> None:
             *(getattr(record, name) for name in varying),
             str(metrics.n),
             percent(metrics.accuracy),
-            _interval(metrics.accuracy_ci95, metrics.n),
+            interval(metrics.accuracy_ci95, places, "-"),
             percent(metrics.coverage),
             *(_calls(run, run.folder in reused) if counts else ()),
-            _cost(record.cost_usd),
+            cost(record.cost_usd),
         )
     console = Console()
     console.print(table)
@@ -103,16 +106,11 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f}"
 
 
-def _cost(cost_usd: float | None) -> str:
+def cost(cost_usd: float | None) -> str:
+    """USD in few characters, "?" where it is not known."""
     if cost_usd is None:
         return "?"
     return "0" if cost_usd == 0 else f"{cost_usd:.2f}" if cost_usd >= 1 else f"{cost_usd:.4f}"
-
-
-def _interval(interval: tuple[float, float] | None, n: int) -> str:
-    # a tenth of a per cent says nothing about fewer than a thousand images, and the row must fit
-    places = 0 if n < 1000 else 1
-    return f"{100 * interval[0]:.{places}f}-{100 * interval[1]:.{places}f}" if interval else "-"
 
 
 def _truncation(record: RunRecord) -> str | None:
@@ -126,16 +124,6 @@ def _truncation(record: RunRecord) -> str | None:
 
 _WIDTH = 80
 _NAME_WIDTH = 26
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A line of the table: texts by dataset, the average, and how many datasets it is over."""
-
-    name: str
-    texts: Mapping[str, str]
-    mean: float | None
-    over: str
 
 
 def suite_document(suite: Suite, cells: Sequence[Cell]) -> dict[str, Any]:
@@ -187,6 +175,16 @@ def _published_document(figure: Published) -> dict[str, Any]:
     return document
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A line of a suite's table: texts by dataset, the average, and how many datasets it is over."""
+
+    name: str
+    texts: Mapping[str, str]
+    mean: float | None
+    over: str
+
+
 def print_suite(suite: Suite, cells: Sequence[Cell]) -> None:
     """Top-1 accuracy in percent: a block of datasets at a time, the averages last; then H."""
     console = Console()
@@ -197,19 +195,18 @@ def print_suite(suite: Suite, cells: Sequence[Cell]) -> None:
         published = [_published_row(figure) for figure in figures]
         _print_rows(console, f"{suite.name}, {split} classes: top-1 in %", suite.spec.datasets, ours, published)
         if any(row.texts.get(name, "").endswith("*") for row in ours for name in row.texts):
-            _print_suite_note(console, "* incomplete, not in the average; - no result")
+            _print_note(console, "* incomplete, not in the average; - no result", "dim")
         if published:
-            _print_suite_note(console, "+ published by others on all test images, not run here")
+            _print_note(console, "+ published by others on all test images, not run here", "dim")
         for figure in figures:
             if figure.is_digitised:
-                _print_suite_note(console, _describe_error(figure))
+                _print_note(console, _describe_error(figure), "dim")
         for gain in load_gains(suite.name, split):
-            _print_suite_note(console, _describe_gain(gain))
+            _print_note(console, _describe_gain(gain), "dim")
     if found := harmonics_of(series):
-        _print_rows(console, f"{suite.name}, H of base and novel in %", suite.spec.datasets, *_harmonic_rows(found))
-        _print_suite_note(
-            console, "the average of H is that of the two averages, over datasets complete in both halves"
-        )
+        _print_rows(console, f"{suite.name}, H of base and novel in %", suite.spec.datasets, _harmonic_rows(found), [])
+        note = "the average of H is that of the two averages, over datasets complete in both halves"
+        _print_note(console, note, "dim")
 
 
 def _series_row(series: Series) -> _Row:
@@ -241,12 +238,16 @@ def _describe_gain(gain: Gain) -> str:
     return f"published by others: {gain.method} over {gain.over} methods, in points: {points}"
 
 
-def _harmonic_rows(found: Sequence[Harmonic]) -> tuple[list[_Row], list[_Row]]:
-    rows = []
-    for one in found:
-        texts = {name: f"{100 * value:.1f}" for name, value in one.by_dataset.items()}
-        rows.append(_Row(f"{one.backend} {one.method}", texts, one.h, f"{one.complete} of {one.total}"))
-    return rows, []
+def _harmonic_rows(found: Sequence[Harmonic]) -> list[_Row]:
+    return [
+        _Row(
+            f"{one.backend} {one.method}",
+            {name: percent(value) for name, value in one.by_dataset.items()},
+            one.h,
+            f"{one.complete} of {one.total}",
+        )
+        for one in found
+    ]
 
 
 def _print_rows(
@@ -285,7 +286,3 @@ def _blocks(datasets: Sequence[str]) -> Iterator[list[str]]:
         block.append(name)
     if block:
         yield block
-
-
-def _print_suite_note(console: Console, text: str) -> None:
-    console.print(text, style="dim", soft_wrap=True, markup=False, highlight=False)

@@ -50,13 +50,14 @@ def method_options(made: Any) -> dict[str, Any]:
     return {field.name: field.default for field in fields if field.name != "name" and type(field.default) in _READERS}
 
 
-def with_option(text: str, key: str, value: float) -> str:
+def with_option(text: str, key: str, value: float | str) -> str:
     """The method with one more option where it has that option and does not set it itself, else as it is."""
     name, _, given = text.partition(":")
     has_own = any(part.partition("=")[0].strip() == key for part in given.split(","))
     if has_own or key not in method_options(load_plugin("tlac.methods", name)):
         return text
-    return f"{name}:{','.join(filter(None, (given, f'{key}={value:g}')))}"
+    written = value if isinstance(value, str) else f"{value:g}"
+    return f"{name}:{','.join(filter(None, (given, f'{key}={written}')))}"
 
 
 def combination_of(method: Any) -> Combination:

@@ -42,11 +42,11 @@ class Names:
 class RunConfig:
     """What to run. `limit` takes that many samples at random, with `seed`, in the dataset's order.
 
-    The backends are None for a method that asks no LMM; `clip_templates` then names the templates of the class
-    names (see tlac.scoring.clip_zero_shot). `ensemble` are further backends of a method that asks several, `aliases`
-    further names of classes. A prediction less sure than `abstain_below` has no class; `calibration` says how sure it
-    is, None for agreement (see tlac.scoring.confidence). `shuffle_classes` is the seed of the order in which stage 2 is
-    shown the class names, None for the dataset's own; `order_trials` asks it that many more times, with rotated lists.
+    The backends are None for a method that asks no LMM. `ensemble` are further backends of a method that asks several,
+    `aliases` further names of classes. A prediction less sure than `abstain_below` has no class; `calibration` says how
+    sure it is, None for agreement (see tlac.scoring.confidence). `shuffle_classes` is the seed of the order in which
+    stage 2 is shown the class names, None for the dataset's own; `order_trials` asks it that many more times, with
+    rotated lists.
     """
 
     backend: Backend | None
@@ -61,7 +61,6 @@ class RunConfig:
     seed: int = 0
     shuffle_classes: int | None = None
     order_trials: int = 0
-    clip_templates: str = "paper"
     ensemble: tuple[Backend, ...] = ()
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     abstain_below: float | None = None
@@ -95,7 +94,8 @@ class RunConfig:
     @property
     def templates(self) -> tuple[str, ...]:
         """The templates that class names are put into where the image itself is compared with them."""
-        return find_templates(self.clip_templates, self.dataset.prompt, self.template)
+        name = getattr(open_method(self.method), "templates", "paper")
+        return find_templates(name, self.dataset.prompt, self.template)
 
     def digests(self, fingerprint: str) -> dict[str, str]:
         """The digests (sha256, hex) of all that goes into the run, and the encoder's fingerprint."""

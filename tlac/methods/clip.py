@@ -1,21 +1,25 @@
 """Zero-shot CLIP (arXiv:2103.00020): the image's own vector is compared with those of the class names.
 
-What an LMM adds shows against it. Cost: no call; one pass of the image encoder per image. Does not know encoders.
+What an LMM adds shows against it. Cost: no call; one pass of the image encoder per image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from tlac.scoring.clip_zero_shot import ImageScorer
 from tlac.scoring.scorer import Scored
 from tlac.types import Sample, Transcript
 
 
+@dataclass(frozen=True, slots=True)
 class CLIP:
-    """Image against class names, and nothing else."""
+    """Image against class names, and nothing else. `templates` names those of the class names: paper (the run's own
+    template), coop (CoOp's for the dataset) or imagenet (the 80 of ImageNet)."""
 
-    name = "clip"
+    name: str = "clip"
+    templates: str = "paper"
 
     def look(self, samples: Iterable[Sample], scorer: ImageScorer, advance: Callable[[Transcript], None]) -> Scored:
         """See tlac.scoring.clip_zero_shot.ImageMethod."""
