@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -166,9 +164,10 @@ def _whereabouts(is_downloaded: bool, folder: Path) -> str:
 
 def _verify(config: DatasetConfig, looks_into: bool, as_json: bool, prepared: Prepared | None = None) -> None:
     """Print what verifying finds, after `prepared` where that was done first. Raises TlacError for any finding."""
+    from tlac.cli.progress import show_images
     from tlac.datasets.prepare.verify import verify_dataset
 
-    with _image_progress(config.name, as_json) as on_image:
+    with show_images(config.name, as_json) as on_image:
         found = verify_dataset(config, on_image, looks_into)
     if as_json:
         document = {**asdict(found), "good": found.is_good}
@@ -198,22 +197,3 @@ def _print(found: Verification, is_prepared: bool) -> None:
     print_rows([(key, value) for key, value in facts.items() if value])
     verdict = "not as expected" if found.findings else "nothing wrong found" if found.notes else "as expected"
     click.echo(f"{found.name}: {verdict}: {found.n:,} test images, {found.classes} classes, {found.images:,} looked at")
-
-
-@contextmanager
-def _image_progress(name: str, is_quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr while images are looked at, where there is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    if is_quiet or not console.is_terminal:
-        yield None
-        return
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task(f"{name}: images", total=None)
-
-        def on_image(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        yield on_image

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 
 from rich.console import Console, Group
 from rich.filesize import decimal
@@ -175,9 +176,6 @@ def show_runs(cells: int, cap_usd: float | None = None, console: Console | None 
         yield view
 
 
-_DOWNLOAD_EVERY_S = 10.0
-
-
 @contextmanager
 def show_downloads(is_quiet: bool = False, console: Console | None = None) -> Iterator[OnBytes | None]:
     """What downloads report to, for as long as they take; nothing where it is to be quiet."""
@@ -190,6 +188,17 @@ def show_downloads(is_quiet: bool = False, console: Console | None = None) -> It
             yield _bars(progress)
     else:
         yield _lines(console)
+
+
+@contextmanager
+def show_images(name: str, is_quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on stderr while a dataset's images are looked at, where there is a terminal."""
+    console = Console(stderr=True)
+    if is_quiet or not console.is_terminal:
+        yield None
+        return
+    with Progress(console=console, transient=True) as progress:
+        yield partial(_bars(progress), f"{name}: images")
 
 
 def _bars(progress: Progress) -> OnBytes:
@@ -209,7 +218,7 @@ def _lines(console: Console) -> OnBytes:
 
     def on_bytes(name: str, done: int, total: int | None) -> None:
         now = time.monotonic()
-        if name in printed and done != total and now - printed[name] < _DOWNLOAD_EVERY_S:
+        if name in printed and done != total and now - printed[name] < _PLAIN_EVERY_S:
             return
         printed[name] = now
         size = f" of {decimal(total)}" if total is not None else ""
