@@ -163,8 +163,8 @@ def explain_sample(sample: str, question: StoredQuestion, store: Path | None) ->
                 click.echo("  the store holds no answer at all")
                 continue
             click.echo(f"  nearest stored request: {explanation.nearest[:12]}; it differs in")
-            for field, (asked, stored) in explanation.differences.items():
-                click.echo(f"    {field}: asked {asked}, stored {stored}")
+            for field, (wanted, stored) in explanation.differences.items():
+                click.echo(f"    {field}: asked {wanted}, stored {stored}")
 
 
 def _find(name: str, dataset: Dataset) -> Sample:

@@ -15,7 +15,6 @@ from tlac.cli.options import (
     StoredQuestion,
     batch_option,
     concurrency_option,
-    duration,
     json_option,
     limit_option,
     open_store,
@@ -88,10 +87,11 @@ def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per secti
 
 
 def _print(found: Estimate, speed: str, is_batch: bool) -> None:
+    from tlac.runtime.formatting import dollars, duration
+
     for name, stage in (("stage 1", found.stage1), ("stage 2", found.stage2)):
         click.echo(f"{name}: {_stage_line(stage)}")
-    cost = "unknown: no price is known for this model" if found.cost_usd is None else f"${found.cost_usd:.4f}"
-    click.echo(f"cost: {cost}")
+    click.echo(f"cost: {dollars(found.cost_usd, 'unknown: no price is known for this model')}")
     if is_batch and found.time_s:
         click.echo(f"time: at most {duration(found.time_s)}, a day for each stage; batches are often done much sooner")
     else:
@@ -110,14 +110,14 @@ def _stage_line(stage: StageEstimate) -> str:
 
 def _reprice(runs: Sequence[Path], store: Store, as_json: bool) -> None:
     from tlac.analysis.reprice import reprice
+    from tlac.runtime.formatting import dollars
 
     found = [reprice(run, store) for run in runs]
     if as_json:
         print_json({"runs": [asdict(one) for one in found]})
         return
     for one in found:
-        then, now = ("unknown" if cost is None else f"${cost:.4f}" for cost in (one.then_usd, one.now_usd))
         click.echo(
-            f"{one.run}: {one.answers:,} answers; cost when asked {then} (prices: {one.then_table}), "
-            f"at today's prices {now} ({one.now_table})"
+            f"{one.run}: {one.answers:,} answers; cost when asked {dollars(one.then_usd)} (prices: {one.then_table}), "
+            f"at today's prices {dollars(one.now_usd)} ({one.now_table})"
         )

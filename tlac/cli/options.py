@@ -323,13 +323,6 @@ def print_rows(rows: Sequence[tuple[str, str]]) -> None:
         click.echo(f"{name:<{width}}  {text}".rstrip())
 
 
-def duration(seconds: float) -> str:
-    """A time as people say it."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 def split_classes(text: str) -> list[str]:
     """Class names from "a, b, c", or from a file of that name with one name a line.
 
