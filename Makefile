@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS ?= dev,integration
+# A process per core, as each holds torch at most eight; tests of one xdist_group share a process.
+WORKERS ?= logical
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadgroup
 
-.PHONY: demo test check fuzz record perf simulate clean
+.PHONY: demo test test-slow test-all lint check fuzz record perf simulate clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.ready: pyproject.toml
@@ -16,14 +19,22 @@ demo: $(VENV)/.ready
 	$(BIN)/tlac bench --backend embedded --backend pack:cassettes/packs/samples40.jsonl.zst --encoder minilm \
 	  --dataset cifar10-samples --dataset imagenet-samples --method slac --method tlac
 
+# The order is random: its seed stands in the first lines, and ARGS="--randomly-seed=SEED" repeats it.
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow" $(ARGS)
 
-check: $(VENV)/.ready
+test-slow: $(VENV)/.ready
+	$(PYTEST) -m slow $(ARGS)
+
+test-all: $(VENV)/.ready
+	$(PYTEST) $(ARGS)
+
+lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+
+check: lint test-all
 
 fuzz: $(VENV)/.ready
 	TLAC_FUZZ_CASES=10000 $(BIN)/python -m pytest -m fuzz

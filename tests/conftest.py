@@ -21,6 +21,16 @@ settings.register_profile("tlac", deadline=None)
 settings.load_profile("tlac")
 
 
+SLOW_TIMEOUT_S = 600
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests may take longer before they count as hanging."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
+
+
 _WATCHED = ("HF_", "TRANSFORMERS_", "LITELLM_", "TLAC_")
 _SWITCHES = ("huggingface_hub.constants", "datasets.config")
 

@@ -19,6 +19,7 @@ from google.genai import types as gemini
 from pydantic import BaseModel
 
 from tests.support.emulator import Asked, Emulator, Fault, Reply, random_faults, running_emulator, script_of
+from tests.support.emulator.replies import default_script
 from tests.support.emulator.tagger import choose
 
 HI = {"role": "user", "content": "hi"}
@@ -50,9 +51,15 @@ HEADERS = {
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Emulator]:
+def running() -> Iterator[Emulator]:
     with running_emulator() as emulator:
         yield emulator
+
+
+@pytest.fixture
+def server(running: Emulator) -> Emulator:
+    running.script = default_script
+    return running
 
 
 def post(emulator: Emulator, provider: str, body: Any, headers: dict[str, str] = HEADERS) -> tuple[int, Any]:
