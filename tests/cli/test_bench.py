@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.fakes import make_png
+from tests.support.emulator import Asked, Reply, running_emulator
+from tests.support.fakes import Shown, make_png
 from tlac.cache.store import Store
 
 SLAC = ("bench", "--backend", "embedded", "--encoder", "minilm", "--dataset", "imagenet-samples", "--method", "slac")
@@ -55,29 +59,62 @@ def test_the_tagger_is_measured_and_a_second_run_asks_nobody(only_run: Path) -> 
     assert modules & HEAVY == set()
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 3)])
-def test_a_run_that_is_stopped_goes_on_where_it_was(only_run: Path, sent: signal.Signals, code: int) -> None:
-    command = [sys.executable, "-m", "tlac", *SLAC, "--concurrency", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "code", "kept"), [(signal.SIGKILL, -signal.SIGKILL, 3), (signal.SIGINT, 3, 4)])
+def test_a_run_that_is_stopped_goes_on_where_it_was(
+    tlac_command: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch, sent: signal.Signals, code: int, kept: int
+) -> None:
+    """The fourth of twenty questions is under way. Ctrl-C waits for its answer, as that is paid for."""
+    ended = threading.Event()
+    questions = itertools.count(1)
+
+    def answer(_: Asked) -> Reply:
+        if next(questions) > 3:
+            ended.wait()
+        return Reply("a dog")
+
+    bench = [
+        "bench",
+        "--backend",
+        "ollama",
+        "--encoder",
+        "minilm",
+        "--dataset",
+        "cifar10-samples",
+        "--method",
+        "slac",
+        "--concurrency",
+        "1",
+    ]
     folder = Path(os.environ["TLAC_CACHE_DIR"])
-    kept = 0
-    deadline = time.monotonic() + 120
-    while kept < 3 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-        if (folder / "responses" / "cache.db").exists():
-            with Store(folder) as store:
-                kept = sum(1 for _ in store.entries())
-    process.send_signal(sent)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == code, errors
-    if sent is signal.SIGINT:
-        assert errors.splitlines()[-1].startswith("tlac: stopped in imagenet-samples embedded slac; every answer")
-    with Store(folder) as store:
-        kept = sum(1 for _ in store.entries())
-    assert 3 <= kept < 20
-    finished, _ = run_apart(*SLAC, "--json")
-    (summary,) = json.loads(finished.stdout)["runs"]
+    with running_emulator(answer) as emulator:
+        monkeypatch.setenv("OLLAMA_API_BASE", emulator.base("ollama"))
+        process = subprocess.Popen([sys.executable, "-m", "tlac", *bench], stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and count_answers(folder) < 3:
+            time.sleep(0.05)
+        process.send_signal(sent)
+        assert process.stderr is not None
+        if sent is signal.SIGINT:
+            while "waiting for the calls in flight" not in (line := process.stderr.readline()):
+                assert line
+        else:
+            process.wait()
+        ended.set()
+        _, errors = process.communicate()
+        assert process.returncode == code, errors
+        if sent is signal.SIGINT:
+            assert errors.splitlines()[-1].startswith("tlac: stopped in cifar10-samples ollama slac; every answer")
+        assert count_answers(folder) == kept
+        finished = tlac_command(*bench, "--json")
+    (summary,) = json.loads(finished.out)["runs"]
     assert summary["calls"]["stage1"] == {"asked": 20 - kept, "from_store": kept}
+
+
+def count_answers(folder: Path) -> int:
+    if not (folder / "responses" / "cache.db").exists():
+        return 0
+    with Store(folder) as store:
+        return sum(1 for _ in store.entries())
 
 
 def test_without_a_key_the_variable_is_named_and_litellm_is_not_imported(only_run: Path) -> None:
