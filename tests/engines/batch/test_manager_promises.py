@@ -1,0 +1,223 @@
+"""A batch whose fate is not known: when it is looked for, what is said, and what may be done with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import pytest
+import zstandard
+from filelock import FileLock
+
+from tests.support.emulated import plant_keys
+from tlac.cache.store import Store
+from tlac.config.schemas import Backend, load_backend
+from tlac.engines.batch.journal import BatchRecord, RequestLine
+from tlac.engines.batch.manager import BatchManager
+from tlac.errors import PermanentError
+from tlac.interfaces import BatchStatus, Intent, UndecidedError, UnknownBatchError
+from tlac.lmms.middleware.clock import Clock
+
+ResultT = TypeVar("ResultT")
+SINCE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+WORKING, OVER = BatchStatus("in_progress", False), BatchStatus("completed", True)
+
+
+class FakeInterface:
+    """A provider that is told what to say, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.found: str | Exception | None = "job-1"
+        self.state: BatchStatus | Exception = WORKING
+        self.intents: list[Intent] = []
+        self.cancelled: list[str] = []
+
+    def find(self, intent: Intent) -> str | None:
+        self.intents.append(intent)
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found
+
+    def status(self, _job: str) -> BatchStatus:
+        if isinstance(self.state, Exception):
+            raise self.state
+        return self.state
+
+    def cancel(self, job: str) -> None:
+        self.cancelled.append(job)
+
+
+class Scene:
+    """A store with batches in its journal, a provider, and a clock that notes the waits."""
+
+    def __init__(self, store: Store) -> None:
+        self.provider = FakeInterface()
+        self.said: list[str] = []
+        self.waits_s: list[float] = []
+        self.opened: list[str] = []
+        self.manager = BatchManager(store, Clock(sleep=self.sleep), self.said.append)
+        self.journal = self.manager.journal
+
+    async def sleep(self, wait_s: float) -> None:
+        assert self.provider.intents == []
+        self.waits_s.append(wait_s)
+
+    def open(self, backend: Backend) -> FakeInterface:
+        self.opened.append(backend.name)
+        return self.provider
+
+    def write(self, tag: str = "ours", status: str = "submitting", job: str | None = None, name: str = "gpt-4o"):
+        self.journal.folder.mkdir(parents=True, exist_ok=True)
+        lines = [RequestLine(f"{tag}-{number}", f"{number:064x}", {}) for number in range(2)]
+        content = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
+        self.journal.requests_file(tag).write_bytes(zstandard.compress(content))
+        backend = load_backend(name)
+        record = BatchRecord(tag, name, backend.source, backend.spec, status, 2, SINCE, job=job)  # type: ignore[arg-type]
+        self.journal.write(record)
+        return record
+
+    def held(self, work: Callable[[], Awaitable[ResultT]]) -> ResultT:
+        async def run() -> ResultT:
+            async with self.manager.hold():
+                return await work()
+
+        return asyncio.run(run())
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    plant_keys(monkeypatch)
+    with Store(tmp_path / "store") as store:
+        scene = Scene(store)
+        monkeypatch.setattr("tlac.engines.batch.manager.open_batch_interface", scene.open)
+        yield scene
+
+
+@pytest.mark.parametrize(("age_s", "waits_s"), [(0, [60]), (20, [40]), (59.5, [0.5]), (60, []), (86_400, [])])
+def test_a_batch_that_may_have_arrived_is_looked_for_a_minute_after_it_was_handed_in(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, age_s: float, waits_s: list[float]
+) -> None:
+    monkeypatch.setattr(BatchRecord, "age_s", property(lambda _: age_s))
+    record = scene.write()
+    found = scene.held(lambda: scene.manager.settle(record))
+    assert scene.waits_s == waits_s
+    assert ["looked for in a minute" in text for text in scene.said] == [True] * len(waits_s)
+    assert (found.status, found.job) == ("submitted", "job-1")
+    assert scene.journal.find("ours") == found
+
+
+def test_a_batch_is_looked_for_by_what_tells_it_from_others(scene: Scene) -> None:
+    scene.write("older", "submitted", "job-7")
+    scene.write("closed", "collected", "job-8")
+    record = scene.write()
+    scene.held(lambda: scene.manager.settle(record))
+    (intent,) = scene.provider.intents
+    assert (intent.tag, intent.since) == ("ours", SINCE)
+    assert set(intent.custom_ids) == {"ours-0", "ours-1"}
+    assert set(intent.taken) == {"job-7", "job-8"}
+
+
+def test_a_batch_that_never_arrived_is_closed_and_its_requests_are_free(scene: Scene) -> None:
+    record = scene.write()
+    scene.provider.found = None
+    found = scene.held(lambda: scene.manager.settle(record))
+    assert (found.status, found.job, found.is_open) == ("dropped", None, False)
+    assert found.closed_at is not None
+    assert scene.journal.find("ours") == found
+    assert scene.said[-1].startswith("gpt-4o: batch ours never reached the provider; its requests are asked anew")
+
+
+def test_where_it_can_not_be_known_yet_the_batch_stays_open_and_says_why(scene: Scene) -> None:
+    record = scene.write()
+    scene.provider.found = UndecidedError("three batches look alike")
+    assert scene.held(lambda: scene.manager.settle(record)) == record
+    assert scene.journal.find("ours") == record
+    assert scene.said[-1] == "three batches look alike"
+    state = asyncio.run(scene.manager.ask(record))
+    assert (state.state, state.is_over) == ("not found yet", False)
+
+
+@pytest.mark.parametrize("status", ["submitted", "collected", "dropped"])
+def test_a_batch_whose_fate_is_known_is_not_looked_for(scene: Scene, status: str) -> None:
+    record = scene.write(status=status, job=None if status == "dropped" else "job-1")
+    assert scene.held(lambda: scene.manager.settle(record)) == record
+    assert (scene.provider.intents, scene.waits_s, scene.said, scene.opened) == ([], [], [], [])
+
+
+def test_a_closed_batch_without_a_job_is_over_and_nobody_is_asked(scene: Scene) -> None:
+    state = asyncio.run(scene.manager.ask(scene.write(status="dropped")))
+    assert (state.state, state.is_over) == ("dropped", True)
+    assert scene.opened == []
+
+
+def test_a_batch_that_is_not_found_yet_can_not_be_cancelled_yet(scene: Scene) -> None:
+    record = scene.write()
+    scene.provider.found = UndecidedError("three batches look alike")
+    with pytest.raises(UndecidedError, match="batch ours is not found at the provider yet: cancel it later"):
+        scene.held(lambda: scene.manager.cancel(record))
+    assert scene.journal.find("ours").is_open
+    assert scene.provider.cancelled == []
+
+
+def test_cancelling_a_batch_that_never_arrived_asks_the_provider_for_nothing_more(scene: Scene) -> None:
+    record = scene.write()
+    scene.provider.found, scene.provider.state = None, PermanentError("must not be asked")
+    found, status = scene.held(lambda: scene.manager.cancel(record))
+    assert (found.status, status) == ("dropped", None)
+    assert scene.provider.cancelled == []
+
+
+@pytest.mark.parametrize(("state", "cancelled"), [(WORKING, ["job-1"]), (OVER, [])])
+def test_only_a_batch_at_work_is_cancelled_and_its_answers_are_still_awaited(
+    scene: Scene, state: BatchStatus, cancelled: list[str]
+) -> None:
+    record = scene.write(status="submitted", job="job-1")
+    scene.provider.state = state
+    found, status = scene.held(lambda: scene.manager.cancel(record))
+    assert (found.status, status) == ("submitted", state)
+    assert scene.provider.cancelled == cancelled
+    assert scene.journal.find("ours").is_open
+
+
+def test_a_batch_that_the_provider_does_not_know_is_given_up_and_says_so(scene: Scene) -> None:
+    record = scene.write(status="submitted", job="job-1")
+    scene.provider.state = UnknownBatchError("gpt-4o: has no batch job-1")
+    found, _ = scene.held(lambda: scene.manager.cancel(record))
+    assert (found.status, found.closed_at is None) == ("dropped", False)
+    assert scene.journal.find("ours") == found
+    assert scene.said == ["gpt-4o: batch ours is given up: gpt-4o: has no batch job-1"]
+
+
+def test_each_backends_interface_is_opened_once(scene: Scene) -> None:
+    records = [scene.write(tag, "submitted", f"job-{tag}") for tag in ("a", "b")]
+    other = scene.write("c", "submitted", "job-c", "claude")
+    for record in (*records, other, *records):
+        asyncio.run(scene.manager.ask(record))
+    assert scene.opened == ["gpt-4o", "claude"]
+    backend = load_backend("gpt-4o")
+    assert scene.manager.interface(backend) is scene.manager.interface(backend)
+
+
+def test_while_another_process_holds_the_batches_it_is_said_once_and_tried_every_five_seconds(scene: Scene) -> None:
+    scene.write()
+    other = FileLock(scene.journal.folder / "lock")
+    other.acquire()
+
+    async def sleep(wait_s: float) -> None:
+        scene.waits_s.append(wait_s)
+        if len(scene.waits_s) == 3:
+            other.release()
+
+    scene.manager.clock = Clock(sleep=sleep)
+
+    async def nothing() -> None:
+        return None
+
+    scene.held(nothing)
+    assert scene.waits_s == [5, 5, 5]
+    assert len(scene.said) == 1
+    assert scene.said[0].startswith("another tlac")

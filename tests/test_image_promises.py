@@ -1,0 +1,150 @@
+"""Bounds on what an image may cost: memory for bytes read ahead, pixels, files cut short, the smallest JPEG."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from tlac.errors import InputError
+from tlac.images import IMAGE_SUFFIXES, identify, open_image, prepare
+from tlac.types import Image, Preparation
+
+MIB = 2**20
+FORMAT_OF_SUFFIX = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".gif": "GIF",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".ppm": "PPM",
+}
+
+
+def encoded(format_: str, width: int = 40, height: int = 20) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(buffer, format_)
+    return buffer.getvalue()
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def claimed(width: int, height: int) -> bytes:
+    """A PNG of a few dozen bytes that claims a size, and holds no pixel of it."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def read_and_gone(folder: Path, name: str, size_bytes: int) -> Image:
+    """An image of a size whose file is removed once it was digested: what is kept of it is all there is."""
+    content = encoded("JPEG")
+    file = folder / name
+    file.write_bytes(content + name.encode().ljust(size_bytes - len(content), b"\0"))
+    image = identify(file, name)
+    file.unlink()
+    return image
+
+
+def is_kept(image: Image) -> bool:
+    with suppress(InputError):
+        return prepare(image, Preparation()).media_type == "image/jpeg"
+    with pytest.raises(InputError, match="no such file"):
+        prepare(image, Preparation())
+    return False
+
+
+def test_32_mib_of_files_read_ahead_are_kept(tmp_path: Path) -> None:
+    images = [read_and_gone(tmp_path, name, 16 * MIB) for name in "ab"]
+    assert [is_kept(image) for image in images] == [True, True]
+
+
+SIZES = {"a": 16 * MIB, "b": 15 * MIB, "c": MIB + 1}
+
+
+def test_beyond_32_mib_those_read_first_are_read_again(tmp_path: Path) -> None:
+    images = [read_and_gone(tmp_path, name, size) for name, size in SIZES.items()]
+    assert [is_kept(image) for image in images] == [False, True, True]
+
+
+def test_a_file_that_is_read_twice_counts_once_and_what_was_taken_no_more(tmp_path: Path) -> None:
+    again = [read_and_gone(tmp_path, "a", 16 * MIB) for _ in range(3)][-1]
+    other = read_and_gone(tmp_path, "b", 16 * MIB)
+    assert is_kept(again)
+    third = read_and_gone(tmp_path, "c", 16 * MIB)
+    assert [is_kept(image) for image in (other, third)] == [True, True]
+
+
+def test_a_file_larger_than_that_is_read_again(tmp_path: Path) -> None:
+    small = read_and_gone(tmp_path, "small", MIB)
+    large = read_and_gone(tmp_path, "large", 32 * MIB + 1)
+    assert [is_kept(image) for image in (small, large)] == [False, False]
+
+
+# Pillow's limit is 89,478,485 pixels: it warns above it, and refuses above twice as many
+@pytest.mark.parametrize("side", [9_460, 12_000, 13_377, 13_379, 20_000])
+def test_more_pixels_than_pillows_limit_are_refused_before_they_are_decoded(side: int) -> None:
+    with pytest.raises(InputError, match=r"^bomb: the image has more than 89,478,485 pixels"):
+        open_image(claimed(side, side), "bomb")
+    with pytest.raises(InputError, match=r"more than 89,478,485 pixels"):
+        prepare(identify(claimed(side, side), "bomb"), Preparation())
+
+
+def test_an_image_just_below_the_limit_is_looked_at() -> None:
+    with pytest.raises(InputError, match="broken or cut short"):
+        open_image(claimed(9_459, 9_459), "x")
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "GIF"])
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_file_that_is_cut_short_is_refused_and_not_sent(format_: str, share: float) -> None:
+    whole = encoded(format_, 60, 60)
+    cut = whole[: int(len(whole) * share)]
+    assert prepare(identify(whole, "x"), Preparation()).content == whole
+    with pytest.raises(InputError, match=r"^holiday: the image is broken"):
+        open_image(cut, "holiday")
+    with pytest.raises(InputError, match="the image is broken"):
+        prepare(identify(cut, "holiday"), Preparation())
+
+
+@pytest.mark.parametrize("size", [(300, 100), (1, 300), (300, 1)])
+def test_where_no_jpeg_is_small_enough_the_smallest_is_sent(size: tuple[int, int]) -> None:
+    prepared = prepare(identify(encoded("PNG", *size), "x"), Preparation(max_size_bytes=1))
+    assert PIL.Image.open(io.BytesIO(prepared.content)).size == (1, 1)
+
+
+@pytest.mark.parametrize(("side", "expected"), [(300, (300, 100)), (299, (299, 100)), (30, (30, 10)), (1, (1, 1))])
+def test_no_side_is_longer_than_the_limit_and_none_shorter_than_need_be(side: int, expected: tuple[int, int]) -> None:
+    prepared = prepare(identify(encoded("PPM", 300, 100), "x"), Preparation(max_side_px=side))
+    assert PIL.Image.open(io.BytesIO(prepared.content)).size == expected
+
+
+def test_an_image_as_large_as_the_limits_is_sent_as_it_is() -> None:
+    content = encoded("PNG", 300, 100)
+    exact = Preparation(max_side_px=300, max_size_bytes=len(content))
+    assert prepare(identify(content, "x"), exact).content == content
+    for tighter in (Preparation(max_side_px=299), Preparation(max_size_bytes=len(content) - 1)):
+        assert prepare(identify(content, "x"), tighter).media_type == "image/jpeg"
+
+
+def test_a_folder_of_images_may_hold_these_formats() -> None:
+    assert sorted(IMAGE_SUFFIXES) == sorted(FORMAT_OF_SUFFIX)
+    for suffix, format_ in FORMAT_OF_SUFFIX.items():
+        assert open_image(encoded(format_), suffix).size == (40, 20)
+
+
+@pytest.mark.parametrize("format_", ["ICO", "PCX", "TGA", "EPS", "PDF"])
+def test_other_formats_are_refused_though_pillow_could_read_them(format_: str) -> None:
+    with pytest.raises(InputError, match="not an image, whatever its name says"):
+        open_image(encoded(format_), "x")
