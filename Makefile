@@ -7,7 +7,7 @@ EXTRAS ?= dev,integration
 WORKERS ?= logical
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadgroup
 
-.PHONY: demo test test-slow test-all lint check fuzz record perf simulate clean
+.PHONY: demo test test-slow test-all lint check fuzz mutants record perf simulate clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.ready: pyproject.toml
@@ -38,6 +38,11 @@ check: lint test-all
 
 fuzz: $(VENV)/.ready
 	TLAC_FUZZ_CASES=10000 $(BIN)/python -m pytest -m fuzz
+
+# Small faults that no test notices: `make mutants MODULE=tlac/images.py`, or all core modules, which takes hours.
+mutants: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mutants]'
+	$(BIN)/python -m tests.support.mutants --sample $(or $(SAMPLE),40) --seed $(or $(SEED),0) $(MODULE)
 
 # against the emulator, or with BACKEND=gemini and a key against the provider; see cassettes/README.md
 record: $(VENV)/.ready
