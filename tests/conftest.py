@@ -94,6 +94,16 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
+@pytest.fixture(scope="session")
+def imagenet_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """One store for all tests of the recorded answers about ImageNet: its thousand names are encoded once.
+
+    They belong into the xdist_group "imagenet", and tell no answer that was asked for from one that was stored.
+    """
+    with Store(tmp_path_factory.mktemp("imagenet")) as opened:
+        yield opened
+
+
 @pytest.fixture
 def shared() -> Path:
     """The folder of real answers and split files that lies beside a development checkout."""

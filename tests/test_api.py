@@ -66,7 +66,7 @@ def test_it_can_be_forgotten_in_the_midst_of_code_that_holds_a_lock(classifier) 
 
     forgetting = threading.Thread(target=forget, daemon=True)
     forgetting.start()
-    forgetting.join(10)
+    forgetting.join(60)
     assert not forgetting.is_alive()
 
 

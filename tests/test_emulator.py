@@ -66,7 +66,7 @@ def post(emulator: Emulator, provider: str, body: Any, headers: dict[str, str] =
     url = emulator.base(provider) + PATHS[provider]
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
     try:
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             return response.status, json.load(response)
     except urllib.error.HTTPError as error:
         with error:

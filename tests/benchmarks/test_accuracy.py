@@ -15,6 +15,7 @@ from tlac.cache.store import Store
 from tlac.config.method_options import open_method
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.xdist_group("imagenet")
 PRINTED = ROOT / "benchmarks" / "accuracy" / "imagenet100.txt"
 
 
@@ -31,13 +32,6 @@ def script() -> Iterator[ModuleType]:
     del sys.modules["imagenet100"]
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    # one for all: the class names are encoded once
-    with Store(tmp_path_factory.mktemp("store")) as opened:
-        yield opened
-
-
 def test_every_figure_in_the_document_was_printed_by_the_benchmark() -> None:
     printed = PRINTED.read_text(encoding="utf-8").splitlines()
     blocks = re.findall(
@@ -49,9 +43,9 @@ def test_every_figure_in_the_document_was_printed_by_the_benchmark() -> None:
 
 
 def test_the_default_shortlist_keeps_the_recorded_choices_for_a_tenth_of_the_tokens(
-    shared: Path, store: Store, script: ModuleType
+    shared: Path, imagenet_store: Store, script: ModuleType
 ) -> None:
-    bench = script.Runner(shared / "lmm-answers", store)
+    bench = script.Runner(shared / "lmm-answers", imagenet_store)
     size = open_method("tlac-shortlist").k
     for kind in script.KINDS:
         near = bench.near(kind, size)
@@ -66,8 +60,10 @@ def test_the_default_shortlist_keeps_the_recorded_choices_for_a_tenth_of_the_tok
         assert short <= 0.1 * full
 
 
-def test_the_printed_accuracies_are_still_what_the_code_gives(shared: Path, store: Store, script: ModuleType) -> None:
-    bench = script.Runner(shared / "lmm-answers", store)
+def test_the_printed_accuracies_are_still_what_the_code_gives(
+    shared: Path, imagenet_store: Store, script: ModuleType
+) -> None:
+    bench = script.Runner(shared / "lmm-answers", imagenet_store)
     printed = PRINTED.read_text(encoding="utf-8")
     fused, _ = bench.run(bench.slac("sentence", "name"), combine="fuse")
     ladder, _ = bench.run(bench.tlac("name", asks_all=False))

@@ -38,6 +38,7 @@ def only_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_tagger_is_measured_and_a_second_run_asks_nobody(only_run: Path) -> None:
     first, _ = run_apart(*SLAC, "--json")
     assert first.returncode == 0, first.stderr

@@ -39,9 +39,10 @@ def test_labels_come_from_the_file_names() -> None:
 
 def test_the_thousand_names_load_in_under_fifty_milliseconds() -> None:
     load_dataset_config("imagenet-samples")
-    started = time.perf_counter()
+    # time of this thread, not of what else the machine does
+    started = time.thread_time()
     load_dataset_config("imagenet-samples")
-    assert time.perf_counter() - started < 0.05
+    assert time.thread_time() - started < 0.05
 
 
 def test_opening_samples_imports_neither_foolbox_nor_torch() -> None:

@@ -70,6 +70,7 @@ def run(command: list[str], manager: Path, environment: dict[str, str]) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_commands_work_one_after_the_other(manager: Path, environment: dict[str, str]) -> None:
     commands = blocks("sh")
     assert len(commands) >= 5
@@ -82,12 +83,14 @@ def test_the_commands_work_one_after_the_other(manager: Path, environment: dict[
     assert len(example.splitlines()) <= 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", range(len(blocks("python"))))
 def test_the_python_examples_work(manager: Path, environment: dict[str, str], position: int) -> None:
     shown = run([sys.executable, "-c", blocks("python")[position]], manager, environment)
     assert shown.split()[0] in ("red", "Groenendael")
 
 
+@pytest.mark.slow
 def test_the_demo_answers_every_sample(manager: Path, environment: dict[str, str]) -> None:
     recipe = subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     (command,) = re.findall(r"\S+/tlac (bench .*)", recipe.replace("\\\n", " "))

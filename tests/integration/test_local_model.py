@@ -44,6 +44,7 @@ def address() -> Iterator[str]:
                 process.kill()
 
 
+@pytest.mark.slow
 def test_stage_2_on_a_real_model_chooses_from_the_list(
     address: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,8 @@ from tlac.results.record import Run
 from tlac.scoring.matching import find_rule
 from tlac.types import Sample
 
+pytestmark = pytest.mark.xdist_group("imagenet")
+
 
 @dataclass(frozen=True)
 class ImageNet100:
@@ -38,11 +40,9 @@ class ImageNet100:
             yield Sample(answer["image"], self.root / answer["image"], answer["label"])
 
 
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    # one store for all: the class names are encoded once
-    with Store(tmp_path_factory.mktemp("store")) as store:
-        yield Runner(store)
+@pytest.fixture
+def bench(imagenet_store: Store) -> Runner:
+    return Runner(imagenet_store)
 
 
 def replay(bench: Runner, shared: Path, tmp_path: Path, kind: str, matching: str, method: str) -> Run:

@@ -165,9 +165,9 @@ def running_emulator(script: Script = default_script, port: int = 0) -> Iterator
     try:
         yield emulator
     finally:
-        asyncio.run_coroutine_threadsafe(_finish(runner), loop).result(timeout=10)
+        asyncio.run_coroutine_threadsafe(_finish(runner), loop).result(timeout=60)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(timeout=10)
+        thread.join(timeout=60)
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
