@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-import signal
-
-
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -34,7 +32,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
 
 
-<<<<<<< HEAD
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> Iterator[None]:
+    """Ctrl-C reaches this process and what it starts: a shell's background jobs and nohup ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 _WATCHED = ("HF_", "TRANSFORMERS_", "LITELLM_", "TLAC_")
 _SWITCHES = ("huggingface_hub.constants", "datasets.config")
 
@@ -42,14 +47,6 @@ _SWITCHES = ("huggingface_hub.constants", "datasets.config")
 def _process_settings() -> dict[str, object]:
     switches = {name: sys.modules[name].HF_HUB_OFFLINE for name in _SWITCHES if name in sys.modules}
     return switches | {name: value for name, value in os.environ.items() if name.startswith(_WATCHED)}
-=======
-@pytest.fixture(scope="session", autouse=True)
-def interruptible() -> Iterator[None]:
-    """Ctrl-C reaches this process and what it starts: a shell's background jobs and nohup ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
->>>>>>> 1ae7d3c (Stop a run in its test where the test says, not where the machine happens to be; let Ctrl-C through under nohup)
 
 
 @pytest.fixture(autouse=True)

@@ -57,6 +57,8 @@ def environment() -> Iterator[dict[str, str]]:
     with running_emulator(script) as emulator:
         yield {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            # this checkout, wherever `tlac` was installed from
+            "PYTHONPATH": str(ROOT),
             "HOME": os.environ.get("HOME", "/"),
             "GEMINI_API_BASE": emulator.base("gemini"),
             "GEMINI_API_KEY": "not-a-key",
