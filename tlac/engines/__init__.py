@@ -1,1 +1,1 @@
-"""Answers that are had elsewhere than in this process: providers' batch interfaces, a Ray cluster."""
+"""Engines put the answers of a run into its store that were had elsewhere: in provider batches, or on a Ray cluster."""

@@ -11,9 +11,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -41,32 +40,15 @@ from tlac.config.registry import open_dataset
 from tlac.config.schemas import load_backend, load_dataset_config
 from tlac.engines.ray.engine import RayEngine
 from tlac.engines.ray.logs import logs_in, read_log
-from tlac.engines.ray.session import connect
 from tlac.errors import ConfigError
 from tlac.evaluation.runner import Runner
 from tlac.lmms.middleware.budget import Budget
 from tlac.lmms.middleware.stack import CallPolicy
 from tlac.results.record import Run
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 PHRASES = ("red car", "an old rusty car", "some apple", "a pear, I think", "a car of unknown colour", "old car")
-
-
-@pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[Any]:
-    if find_spec("ray") is None:
-        pytest.skip("Ray comes with the extra: pip install 'tlac[ray]'")
-    # keys are never sent to workers: they are in their environment or nowhere. A cluster that the environment names is
-    # left alone
-    given = KEYS | {"RAY_ADDRESS": "127.0.0.1:1"}
-    before = {name: os.environ.get(name) for name in given}
-    os.environ.update(given)
-    ray = connect(None, 2)
-    for name, value in before.items():
-        os.environ.pop(name)
-        if value is not None:
-            os.environ[name] = value
-    yield ray
-    ray.shutdown()
 
 
 def say_by_digest(asked: Asked) -> Reply:

@@ -16,11 +16,10 @@ from tests.support.virtual_time import now_s, run_virtual, virtual_clock
 from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
 from tlac.config.schemas import Backend, BackendSpec, Limits, Prices
-from tlac.engines.ray.errors import Fault, fault_of
-from tlac.engines.ray.limiter import Limiter, Terms
+from tlac.engines.ray.errors import SerializedError, serialize_error
+from tlac.engines.ray.limiter import Limiter
 from tlac.engines.ray.logs import (
     AnswerLog,
-    LoggedFailure,
     RunFolder,
     logs_in,
     merge_left_behind,
@@ -29,8 +28,9 @@ from tlac.engines.ray.logs import (
     read_log,
 )
 from tlac.errors import InputError, RateLimitError, SampleError, TlacError, TransientError
-from tlac.lmms.middleware.budget import highest_cost_usd
+from tlac.lmms.middleware.budget import Budget, highest_cost_usd
 from tlac.lmms.middleware.circuit_breaker import BreakerPolicy
+from tlac.lmms.middleware.stack import CallPolicy
 from tlac.types import LMMResponse, Message, Outcome, TextPart
 
 PRICES = Prices(prompt=2.0, completion=8.0)
@@ -42,16 +42,16 @@ def backend_with(limits: Limits) -> Backend:
     return Backend("any", "any.yaml", spec)
 
 
-def limiter_with(limits: Limits = LIMITS, terms: Terms | None = None) -> Limiter:
-    return Limiter({"any": backend_with(limits)}, terms or Terms(), virtual_clock())
+def limiter_with(limits: Limits = LIMITS, policy: CallPolicy | None = None) -> Limiter:
+    return Limiter({"any": backend_with(limits)}, replace(policy or CallPolicy(), clock=virtual_clock()))
 
 
-async def work(limiter: Limiter, worker: str, calls: int, cost_usd: float) -> list[float | Fault]:
+async def work(limiter: Limiter, worker: str, calls: int, cost_usd: float) -> list[float | SerializedError]:
     """The moments at which a worker's calls were let through, or why they were not."""
-    seen: list[float | Fault] = []
+    seen: list[float | SerializedError] = []
     for number in range(calls):
         admitted = await limiter.admit(worker, "any", question(number))
-        if isinstance(admitted, Fault):
+        if isinstance(admitted, SerializedError):
             seen.append(admitted)
             continue
         seen.append(now_s())
@@ -75,17 +75,18 @@ def test_four_workers_together_keep_to_calls_a_minute_and_to_calls_in_flight() -
 def test_a_cap_on_cost_holds_for_all_workers_and_is_used(seed: int) -> None:
     chance, billed = random.Random(seed), [0.0]
     most = highest_cost_usd(question(0), PRICES)
-    terms = Terms(cap_usd=20 * most, spent_usd=5 * most)
+    budget = Budget(20 * most)
+    budget.spent_usd = 5 * most
 
     async def one(limiter: Limiter, worker: str) -> None:
-        while not isinstance(admitted := await limiter.admit(worker, "any", question(0)), Fault):
+        while not isinstance(admitted := await limiter.admit(worker, "any", question(0)), SerializedError):
             cost = chance.uniform(0, most)
             billed[0] += cost
             await asyncio.sleep(chance.random())
             await limiter.settle(admitted, replace(ANSWER, cost_usd=cost))
 
-    async def scenario() -> Fault | None:
-        limiter = limiter_with(Limits(concurrency=64), terms)
+    async def scenario() -> SerializedError | None:
+        limiter = limiter_with(Limits(concurrency=64), CallPolicy(budget))
         await asyncio.gather(*(one(limiter, f"w{n}") for n in range(16)))
         return (await limiter.progress()).stopped
 
@@ -97,10 +98,10 @@ def test_a_cap_on_cost_holds_for_all_workers_and_is_used(seed: int) -> None:
 
 def test_a_worker_that_died_leaves_its_places_and_counts_as_dear_as_it_may_have_been() -> None:
     async def scenario() -> tuple[float, float]:
-        limiter = limiter_with(Limits(concurrency=2), Terms(cap_usd=1.0))
+        limiter = limiter_with(Limits(concurrency=2), CallPolicy(Budget(1.0)))
         for _ in range(2):
             assert isinstance(await limiter.admit("dead", "any", question(0)), int)
-        await limiter.enlist("dead")
+        await limiter.register("dead")
         spent_usd = (await limiter.progress()).spent_usd
         assert isinstance(await limiter.admit("alive", "any", question(0)), int)
         return now_s(), spent_usd
@@ -114,7 +115,7 @@ def test_a_provider_s_wish_to_wait_holds_for_every_worker() -> None:
     async def scenario() -> float:
         limiter = limiter_with(Limits(concurrency=8))
         first = await limiter.admit("one", "any", question(0))
-        verdict = await limiter.settle(first, fault_of(RateLimitError("slow down", 30.0)))
+        verdict = await limiter.settle(first, serialize_error(RateLimitError("slow down", 30.0)))
         assert isinstance(verdict.to_error(), RateLimitError)
         await limiter.admit("other", "any", question(1))
         return now_s()
@@ -123,15 +124,15 @@ def test_a_provider_s_wish_to_wait_holds_for_every_worker() -> None:
 
 
 def test_faults_that_workers_meet_apart_count_together() -> None:
-    async def scenario() -> tuple[Fault | None, tuple[str, ...]]:
-        limiter = limiter_with(Limits(concurrency=8), Terms(breaker=BreakerPolicy(3, (5.0,))))
+    async def scenario() -> tuple[SerializedError | None, tuple[str, ...]]:
+        limiter = limiter_with(Limits(concurrency=8), CallPolicy(breaker=BreakerPolicy(3, (5.0,))))
         for number in range(4):
             admitted = await limiter.admit(f"w{number}", "any", question(number))
-            await limiter.settle(admitted, fault_of(TransientError("connection refused")))
+            await limiter.settle(admitted, serialize_error(TransientError("connection refused")))
         refused = await limiter.admit("w9", "any", question(9))
-        assert isinstance(refused, Fault)
+        assert isinstance(refused, SerializedError)
         progress = await limiter.progress()
-        return progress.stopped, progress.lines
+        return progress.stopped, progress.messages
 
     stopped, lines = run_virtual(scenario())
     assert stopped is not None
@@ -143,11 +144,11 @@ def test_a_fault_comes_out_as_the_error_that_went_in() -> None:
     error = SampleError("can't be read")
     error.__cause__ = InputError("can't be read")
     for before in (error, RateLimitError("slow down", 3.0), TransientError("sk-abcdefghijklmnopqrstuvwxyz")):
-        after = fault_of(before).to_error()
+        after = serialize_error(before).to_error()
         assert type(after) is type(before)
         assert type(after.__cause__) is type(before.__cause__)
         assert "sk-" not in str(after)
-    assert type(fault_of(TlacError("any")).to_error()) is TlacError
+    assert type(serialize_error(TlacError("any")).to_error()) is TlacError
 
 
 def answer(number: int, text: str = "a dog", outcome: Outcome = Outcome.ANSWERED, at: str = "") -> StoredAnswer:
@@ -160,7 +161,7 @@ def write_log(path: Path, *answers: StoredAnswer) -> None:
     async def write() -> None:
         log = AnswerLog(path)
         await asyncio.gather(*(log.keep(one) for one in answers))
-        await log.keep_failure(LoggedFailure("f" * 64, fault_of(SampleError("no such image"))))
+        await log.keep_failure("f" * 64, serialize_error(SampleError("no such image")))
         log.close()
 
     asyncio.run(write())
@@ -171,7 +172,7 @@ def test_a_log_gives_back_what_was_written_and_holds_a_long_text_once(tmp_path: 
     write_log(tmp_path / "a.jsonl", *written)
     *read, failure = read_log(tmp_path / "a.jsonl")
     assert [replace(one, response=replace(one.response, from_store=False)) for one in read] == written
-    assert failure == LoggedFailure("f" * 64, Fault("SampleError", "no such image"))
+    assert failure == ("f" * 64, SerializedError("SampleError", "no such image"))
     assert (tmp_path / "a.jsonl").stat().st_size < 20_000
 
 
@@ -204,9 +205,9 @@ def test_logs_of_a_dead_driver_are_merged_and_those_of_a_live_one_are_left(tmp_p
             assert store.get_response(answer(1).key) is None
             assert store.get_response(answer(3).key).text == "a dog"
             assert not dead.path.exists()
-            merged = merge_logs(store, alive)
-        assert merged.keys == {answer(1).key}
-        assert merged.failures["f" * 64].text == "no such image"
+            keys, failures = merge_logs(store, alive)
+        assert keys == {answer(1).key}
+        assert failures["f" * 64].text == "no such image"
         assert merge_left_behind(store) == 0
         assert not list((store.path / "cluster").iterdir())
 
@@ -215,7 +216,7 @@ def test_a_log_that_is_still_written_to_is_read_and_stays(tmp_path: Path) -> Non
     with Store(tmp_path / "store") as store, new_run_folder(store.path) as folder:
         log = AnswerLog(folder.logs / "a.jsonl")
         asyncio.run(log.keep(answer(1)))
-        assert merge_logs(store, folder).keys == {answer(1).key}
+        assert merge_logs(store, folder)[0] == {answer(1).key}
         assert logs_in(folder.logs)
         log.close()
         merge_logs(store, folder)
@@ -231,9 +232,9 @@ def test_merging_replaces_what_was_asked_again_and_nothing_else(tmp_path: Path) 
 
 
 def test_limits_of_a_model_inside_the_workers_count_for_each_of_them() -> None:
-    from tlac.engines.ray.job import shared_by
+    from tlac.engines.ray.job import scale_limits
 
     inside = backend_with(Limits(concurrency=2))
     hosted = replace(inside, spec=msgspec.structs.replace(inside.spec, api_key_env="ANY_KEY"))
-    assert shared_by(inside, 4).spec.limits.concurrency == 8
-    assert shared_by(hosted, 4).spec.limits.concurrency == 2
+    assert scale_limits(inside, 4).spec.limits.concurrency == 8
+    assert scale_limits(hosted, 4).spec.limits.concurrency == 2

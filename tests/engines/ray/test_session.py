@@ -5,13 +5,24 @@ from __future__ import annotations
 import socket
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tlac.engines.ray.session import connect, gpu_share
 from tlac.errors import ConfigError, TlacError
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 ASKED = ("bench", "--engine", "ray", "--backend", "embedded", "--dataset", "cifar10-samples", "--encoder", "minilm")
+
+
+@pytest.fixture
+def unconnected_ray(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The package ray as it is before this process has joined a cluster; the one of other tests stays up."""
+    ray = pytest.importorskip("ray", reason="Ray comes with the extra: pip install 'tlac[ray]'")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    return ray
 
 
 def test_a_missing_package_is_named_with_its_extra(tlac_command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,11 +35,7 @@ def test_a_missing_package_is_named_with_its_extra(tlac_command, monkeypatch: py
         connect(None, 1)
 
 
-def test_a_cluster_that_nobody_serves_is_known_at_once() -> None:
-    ray = pytest.importorskip("ray", reason="Ray comes with the extra: pip install 'tlac[ray]'")
-    if ray.is_initialized():
-        # an earlier test's; this process can join one at a time
-        ray.shutdown()
+def test_a_cluster_that_nobody_serves_is_known_at_once(unconnected_ray: Any) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -37,32 +44,28 @@ def test_a_cluster_that_nobody_serves_is_known_at_once() -> None:
     assert "\n" not in str(complaint.value)
 
 
-def test_a_cluster_to_be_found_by_itself_is_named_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    ray = pytest.importorskip("ray", reason="Ray comes with the extra: pip install 'tlac[ray]'")
-    if ray.is_initialized():
-        ray.shutdown()
+def test_a_cluster_to_be_found_by_itself_is_named_where_there_is_none(
+    unconnected_ray: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
     def unreachable(**_given: object) -> None:
         raise ConnectionError("Could not find any running Ray instance.")
 
     # a developer's machine may run one
-    monkeypatch.setattr(ray, "init", unreachable)
+    monkeypatch.setattr(unconnected_ray, "init", unreachable)
     with pytest.raises(TlacError, match="no Ray at auto: Could not find any running Ray instance"):
         connect("auto", None)
 
 
-def test_a_cluster_that_asks_for_a_token_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    ray = pytest.importorskip("ray", reason="Ray comes with the extra: pip install 'tlac[ray]'")
-    if ray.is_initialized():
-        ray.shutdown()
+def test_a_cluster_that_asks_for_a_token_says_so(unconnected_ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def refuse(**_given: object) -> None:
         # as Ray tells it
         cause = RuntimeError("Failed to connect to GCS. RPC error: InvalidAuthToken: Authentication token is missing")
         raise ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379") from cause
 
-    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr(unconnected_ray, "init", refuse)
     with pytest.raises(TlacError, match="no Ray at auto: it asks for a token: set RAY_AUTH_MODE=token"):
         connect("auto", None)
 

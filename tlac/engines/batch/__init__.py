@@ -1,4 +1,1 @@
-"""Asking through providers' batch interfaces: half the price, answers within a day, into the same store.
-
-Does not know any provider.
-"""
+"""Provider batches: half the price, answers within a day, into the same store."""

@@ -1,12 +1,10 @@
-"""`--batch`: has the answers that a run lacks given through batches, in rounds: all first stages, then all second.
+"""`--batch`: has the answers that a run lacks given through provider batches, in rounds: all stage 1, then all stage 2.
 
-A round learns what is lacking by going through the run's questions, submits it, waits, stores. Does not know any
-provider.
+A round learns what is lacking by going through the run's questions, submits that, waits, and stores the answers.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
@@ -19,6 +17,7 @@ from tlac.config.schemas import Backend
 from tlac.engines.batch.journal import BatchRecord
 from tlac.engines.batch.manager import BatchManager
 from tlac.engines.batch.submit import BatchSubmitter, CostReservation
+from tlac.engines.fetched import FetchedLMM
 from tlac.errors import CallError, MissingAnswersError, PermanentError, StoreError, TlacError, TransientError
 from tlac.evaluation.collect import collect
 from tlac.evaluation.run_config import RunConfig, build_prompter, choose_samples
@@ -29,24 +28,32 @@ from tlac.methods.base import BoundLMM, NearestClassFinder
 from tlac.runtime import aio
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
-Want: TypeAlias = Callable[[str, "dict[str, Any]", LMMRequest], Awaitable[None]]
-"""Told the key, the document and the request of an answer that is not there."""
+_NOT_ASKED_YET = LMMResponse(Outcome.EMPTY, "", "not asked yet")
+_FIRST_POLL_S, _LONGEST_POLL_S, _POLL_GROWTH = 15.0, 600.0, 1.5
+_MOST_FAULTS = 12
+# rounds in a row whose batches never reached the provider
+_MOST_LOST = 4
 
-_NOTHING_YET = LMMResponse(Outcome.EMPTY, "", "not asked yet")
+_Waited: TypeAlias = tuple[BatchRecord, frozenset[str]]
 
 
 class CollectingLMM:
-    """Reads a store and tells of what it lacks. Stored outcomes in `retry` count as lacking, unless `paid`.
+    """Reads a store, and tells `on_missing` the key, document and request of an answer that it lacks.
 
-    With `goes_on` a lacking answer is given as an empty one, so that a method whose questions about an image do not
-    depend on one another asks all of them at once.
+    Stored outcomes in `retry` count as lacking, unless `paid`. With `goes_on` a lacking answer is given as an empty
+    one, so that a method whose questions about an image do not depend on one another asks all of them at once.
     """
 
     def __init__(
-        self, store: Store, want: Want, retry: Collection[Outcome], paid: Collection[str], goes_on: bool = False
+        self,
+        store: Store,
+        on_missing: Callable[[str, dict[str, Any], LMMRequest], Awaitable[None]],
+        retry: Collection[Outcome],
+        paid: Collection[str],
+        goes_on: bool = False,
     ) -> None:
         self._store = store
-        self._want = want
+        self._on_missing = on_missing
         self._retry = frozenset(retry)
         self._paid = paid
         self._goes_on = goes_on
@@ -57,22 +64,14 @@ class CollectingLMM:
         stored = self._store.get_response(key)
         if stored is not None and (stored.outcome not in self._retry or key in self._paid):
             return stored
-        await self._want(key, request_document(request), request)
+        await self._on_missing(key, request_document(request), request)
         if self._goes_on:
-            return _NOTHING_YET
+            return _NOT_ASKED_YET
         raise MissingAnswersError(f"the {request.stage} answer from {request.model} is not there yet")
 
 
-_FIRST_POLL_S, _LONGEST_POLL_S, _POLL_GROWTH = 15.0, 600.0, 1.5
-_MOST_FAULTS = 12
-# rounds in a row whose batches never reached the provider
-_MOST_LOST = 4
-
-_Waited: TypeAlias = tuple[BatchRecord, frozenset[str]]
-
-
 class BatchEngine:
-    """Asks through providers' batch interfaces. `retry` are stored outcomes that are asked again."""
+    """Asks through provider batches. `retry` are stored outcomes that are asked again."""
 
     def __init__(self, store: Store, policy: CallPolicy, retry: Collection[Outcome] = ()) -> None:
         self.paid: set[str] = set()
@@ -80,20 +79,20 @@ class BatchEngine:
         self._policy = policy
         self._retry = retry
         self._manager = BatchManager(store, policy.clock, policy.on_message)
-        self._allowance = CostReservation(policy.budget)
+        self._reservation = CostReservation(policy.budget)
         self._failed: dict[str, str] = {}
         self._stopped: str | None = None
 
     def rest(self, backend: Backend) -> LMM:
         """See tlac.evaluation.engine. Raises UsageError where the backend has no batch interface."""
         self._manager.interface(backend)
-        self._allowance.check(backend)
-        return _Unanswered(self, backend.name)
+        self._reservation.check(backend)
+        return FetchedLMM(partial(self._explain_missing, backend.name))
 
-    def fetch(self, spec: RunConfig, shown: Sequence[int], finder: NearestClassFinder) -> None:
+    def fetch(self, config: RunConfig, class_order: Sequence[int], finder: NearestClassFinder) -> None:
         """See tlac.evaluation.engine."""
         try:
-            aio.run(self._fetch(spec, shown, finder))
+            aio.run(self._fetch(config, class_order, finder))
         except KeyboardInterrupt:
             self._policy.on_message("what is submitted stays so: the same command, or `tlac batch resume`, goes on")
             raise
@@ -101,18 +100,18 @@ class BatchEngine:
             # the run is written all the same, and says why it is not complete
             self._stopped = str(error)
 
-    def complaint(self, key: str, backend: str) -> CallError:
-        """Why there is no answer under a key."""
+    def _explain_missing(self, backend: str, request: LMMRequest) -> LMMResponse:
+        key = response_key(request)
         if key in self._failed:
-            return CallError(f"{backend}: {self._failed[key]}")
+            raise CallError(f"{backend}: {self._failed[key]}")
         if self._stopped is not None:
-            return PermanentError(self._stopped)
-        return CallError(f"{backend}: no batch brought this answer")
+            raise PermanentError(self._stopped)
+        raise CallError(f"{backend}: no batch brought this answer")
 
-    async def _fetch(self, spec: RunConfig, shown: Sequence[int], finder: NearestClassFinder) -> None:
+    async def _fetch(self, config: RunConfig, class_order: Sequence[int], finder: NearestClassFinder) -> None:
         await self._catch_up()
         lost = 0
-        while waiting := await self._round(spec, shown, finder):
+        while waiting := await self._round(config, class_order, finder):
             lost = 0 if await self._wait(waiting) else lost + 1
             if lost >= _MOST_LOST:
                 raise TransientError(f"{waiting[0][0].backend}: no batch arrives at the provider; run this again later")
@@ -128,46 +127,46 @@ class BatchEngine:
                 # of another backend, perhaps: its requests count as under way
                 self._policy.on_message(f"{record.backend}: batch {record.tag}: {error}")
 
-    async def _round(self, spec: RunConfig, shown: Sequence[int], finder: NearestClassFinder) -> list[_Waited]:
+    async def _round(self, config: RunConfig, class_order: Sequence[int], finder: NearestClassFinder) -> list[_Waited]:
         """Submit what is lacking; the batches that the run has to wait for, with their keys."""
         async with self._manager.hold():
-            dispatch = BatchSubmitter(self._manager, self._allowance, self._failed, self._stopped)
+            submitter = BatchSubmitter(self._manager, self._reservation, self._failed, self._stopped)
             try:
-                await self._gather(spec, shown, finder, dispatch)
+                await self._collect_missing(config, class_order, finder, submitter)
             finally:
-                dispatch.give_up()
-                self._stopped = dispatch.stopped
+                submitter.discard()
+                self._stopped = submitter.stopped
             journal = self._manager.journal
             under_way = [
                 (record, frozenset(line.key for line in journal.requests(record))) for record in journal.open_records()
             ]
-            return [(record, keys) for record, keys in under_way if keys & dispatch.wanted]
+            return [(record, keys) for record, keys in under_way if keys & submitter.wanted]
 
-    async def _gather(
-        self, spec: RunConfig, shown: Sequence[int], finder: NearestClassFinder, dispatch: BatchSubmitter
+    async def _collect_missing(
+        self, config: RunConfig, class_order: Sequence[int], finder: NearestClassFinder, submitter: BatchSubmitter
     ) -> None:
-        method = open_method(spec.method)
+        method = open_method(config.method)
         # the members of one prediction don't depend on one another
         goes_on = combination_of(method) != "first"
         backends: dict[str, Backend] = {}
 
         def bound_lmm(backend: Backend) -> BoundLMM:
             backends[backend.digest] = backend
-            want = partial(dispatch.want, backend)
-            return BoundLMM(backend, CollectingLMM(self._store, want, self._retry, self.paid, goes_on))
+            add = partial(submitter.add, backend)
+            return BoundLMM(backend, CollectingLMM(self._store, add, self._retry, self.paid, goes_on))
 
-        prompter = build_prompter(spec, shown, bound_lmm, finder)
+        prompter = build_prompter(config, class_order, bound_lmm, finder)
         concurrency = self._policy.concurrency or prompter.stage1.backend.spec.limits.concurrency
-        digests = ImageDigests(self._store.path, spec.dataset.name)
-        samples = choose_samples(spec.dataset, spec.limit, spec.seed)
+        digests = ImageDigests(self._store.path, config.dataset.name)
+        samples = choose_samples(config.dataset, config.limit, config.seed)
         try:
-            gathered = await collect(samples, prompter, method, concurrency, identify=digests.identify)
+            collected = await collect(samples, prompter, method, concurrency, identify=digests.identify)
         finally:
             digests.save()
-        if gathered.stopped is None:
-            # why a batch is refused stands in `dispatch.stopped`; those under way are waited for all the same
+        if collected.stopped is None:
+            # why a batch is refused stands in `submitter.stopped`; those under way are waited for all the same
             with suppress(PermanentError):
-                await dispatch.finish(list(backends.values()))
+                await submitter.finish(list(backends.values()))
 
     async def _wait(self, waiting: list[_Waited]) -> bool:
         """Until all these batches are closed; whether any of them had reached the provider.
@@ -193,7 +192,7 @@ class BatchEngine:
                         f"{record.backend}: batch {tag}: {record.requests:,} requests, {status.state}"
                     )
                 if not found.is_open:
-                    self._note(found, keys)
+                    self._note_closed(found, keys)
                     has_arrived = has_arrived or found.status == "collected"
                     del left[tag]
             if not left:
@@ -201,23 +200,10 @@ class BatchEngine:
             await self._policy.clock.sleep(interval_s)
             interval_s = min(_LONGEST_POLL_S, interval_s * _POLL_GROWTH)
 
-    def _note(self, closed: BatchRecord, keys: frozenset[str]) -> None:
+    def _note_closed(self, closed: BatchRecord, keys: frozenset[str]) -> None:
         if closed.status == "collected":
             self.paid |= keys - set(closed.failed)
         self._failed.update(closed.failed)
         # an answer whose cost is not known may have cost what was set aside
         spent_usd = closed.highest_cost_usd if closed.cost_usd is None and closed.answered else closed.cost_usd
-        self._allowance.settle(closed.tag, spent_usd or 0.0)
-
-
-class _Unanswered:
-    """Speaks for a backend whose batches are all in."""
-
-    def __init__(self, engine: BatchEngine, backend: str) -> None:
-        self._engine = engine
-        self._backend = backend
-
-    async def ask(self, request: LMMRequest) -> LMMResponse:
-        """Raises CallError, always."""
-        await asyncio.sleep(0)
-        raise self._engine.complaint(response_key(request), self._backend)
+        self._reservation.settle(closed.tag, spent_usd or 0.0)

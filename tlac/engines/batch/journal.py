@@ -4,7 +4,7 @@
     STORE/batches/TAG.requests.jsonl.zst   our ids, the keys and the requests, until the answers are stored
     STORE/batches/TAG.jsonl                what is submitted, until the provider has it
 
-Does not ask anybody. Holds no key: a backend's file names the variable that does.
+No API key is in them: a backend's file names the variable that holds it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class BatchRecord(Document, frozen=True):
     """One batch. `job` is the provider's id; `failed` says by key why a request has no answer.
 
     "submitting": perhaps the provider has it; "submitted": it has; "collected": answers are stored;
-    "dropped": it never had it.
+    "dropped": it never had it, or it was given up.
     """
 
     tag: str
@@ -59,7 +59,7 @@ class BatchRecord(Document, frozen=True):
         return self.status in ("submitting", "submitted")
 
     @property
-    def whose(self) -> Backend:
+    def as_backend(self) -> Backend:
         """The backend as it was when the batch was made."""
         return Backend(self.backend, self.source, self.spec)
 

@@ -1,13 +1,10 @@
-"""Tends the batches that are under way: finds those whose fate is not known, asks how far they are, stores results.
-
-Does not know runs, nor what is submitted next.
-"""
+"""Looks after batches under way: looks for those that may have arrived, asks how far they are, stores results."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TypeVar
@@ -52,7 +49,7 @@ class BatchManager:
 
     def _interface_of(self, record: BatchRecord) -> BatchInterface:
         """The interface that a batch went to. Raises as `interface` does, and ConfigError for a foreign address."""
-        backend = record.whose
+        backend = record.as_backend
         # what this command was given may be asked anywhere; a record may be anybody's work, and would be told the key
         if backend.digest not in self._interfaces and not _is_known_address(backend):
             raise ConfigError(
@@ -61,18 +58,15 @@ class BatchManager:
             )
         return self.interface(backend)
 
-    def hold(self) -> AbstractAsyncContextManager[None]:
-        """Hold the store's batches against other processes."""
-        return self._hold()
-
     @asynccontextmanager
-    async def _hold(self) -> AsyncIterator[None]:
+    async def hold(self) -> AsyncIterator[None]:
+        """Hold the store's batches against other processes."""
         has_said = False
 
         async def wait() -> None:
             nonlocal has_said
             if not has_said:
-                self.on_message("another tlac is at work on the batches of this store; waiting for it")
+                self.on_message("another tlac command is working on the batches of this store; waiting for it")
                 has_said = True
             await self.clock.sleep(_LOCK_WAIT_S)
 
@@ -92,12 +86,8 @@ class BatchManager:
             )
             await self.clock.sleep(_LISTED_AFTER_S - record.age_s)
         others = {other.job for other in self.journal.records() if other.job is not None}
-        intent = Intent(
-            record.tag,
-            record.created_at,
-            {line.custom_id for line in self.journal.requests(record)},
-            others,
-        )
+        custom_ids = {line.custom_id for line in self.journal.requests(record)}
+        intent = Intent(record.tag, record.created_at, custom_ids, others)
         try:
             job = await uninterrupted(lambda: self._interface_of(record).find(intent))
         except UndecidedError as error:
@@ -175,9 +165,9 @@ class BatchManager:
     def _collect(self, record: BatchRecord, status: BatchStatus) -> BatchRecord:
         assert record.job is not None
         # as text: a class list in ten thousand requests fills the memory
-        lines = {line.custom_id: msgspec.json.encode(line) for line in self.journal.requests(record)}
+        requests = {line.custom_id: msgspec.json.encode(line) for line in self.journal.requests(record)}
         missing = status.reason or f"the batch is {status.state} and holds no result"
-        reasons = dict.fromkeys(lines, missing)
+        reasons = dict.fromkeys(requests, missing)
         costs: list[float | None] = []
         answers: list[StoredAnswer] = []
         for result in self._interface_of(record).results(record.job):
@@ -189,7 +179,7 @@ class BatchManager:
                 continue
             del reasons[result.custom_id]
             costs.append(_cost_usd(result.response))
-            answers.append(_stored(lines[result.custom_id], result.response, record.backend))
+            answers.append(_stored(requests[result.custom_id], result.response, record.backend))
             if len(answers) == _AT_ONCE:
                 self._store.put_entries(answers)
                 answers = []
@@ -201,7 +191,7 @@ class BatchManager:
             closed_at=_now(),
             answered=len(costs),
             cost_usd=max(0.0, sum(known)) if len(known) == len(costs) else None,
-            failed={_line(lines[custom_id]).key: reason for custom_id, reason in reasons.items()},
+            failed={_request_line(requests[custom_id]).key: reason for custom_id, reason in reasons.items()},
         )
         self.journal.write(closed)
         return closed
@@ -222,12 +212,12 @@ def _is_known_address(backend: Backend) -> bool:
     return False
 
 
-def _line(text: bytes) -> RequestLine:
+def _request_line(text: bytes) -> RequestLine:
     return msgspec.json.decode(text, type=RequestLine)
 
 
 def _stored(text: bytes, response: LMMResponse, backend: str) -> StoredAnswer:
-    line = _line(text)
+    line = _request_line(text)
     return StoredAnswer(line.key, line.request, replace(response, created_at=_now()), backend)
 
 

@@ -1,6 +1,6 @@
-"""One round: takes what a run wants, fills batches with it and submits each as soon as it is full.
+"""One round: takes the requests that a run lacks, fills batches with them, and submits each as soon as it is full.
 
-Every batch is written down before it is submitted. Does not wait for answers.
+Every batch is written down before it is submitted.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class CostReservation:
 
     def __init__(self, budget: Budget | None) -> None:
         self._budget = budget
-        # what is set aside in the budget by batch, and what batches of earlier commands may still cost
-        self._held: dict[str, float] = {}
-        self._adopted: dict[str, float] = {}
+        # by batch: what is set aside in the budget, and what batches of earlier commands may still cost
+        self._reserved_usd: dict[str, float] = {}
+        self._earlier_usd: dict[str, float] = {}
 
     def check(self, backend: Backend) -> None:
         """Raises ConfigError where a budget is set and the model's price is not known."""
@@ -54,7 +54,7 @@ class CostReservation:
         amount_usd = highest_cost_usd(request, prices) * (1 - interface.discount)
         budget = self._budget
         if budget is not None:
-            committed = budget.committed_usd + sum(self._adopted.values())
+            committed = budget.committed_usd + sum(self._earlier_usd.values())
             if committed + amount_usd > budget.cap_usd:
                 raise PermanentError(
                     f"the budget of {budget.cap_usd:g} USD is used up ({budget.spent_usd:.4f} spent, "
@@ -65,28 +65,28 @@ class CostReservation:
         return amount_usd
 
     def release(self, amount_usd: float | None) -> None:
-        """A request that was not submitted after all."""
+        """Give back what was set aside for a request that is not submitted after all."""
         if self._budget is not None and amount_usd is not None:
             self._budget.settle(amount_usd, 0.0)
 
-    def hold(self, record: BatchRecord) -> None:
-        """A batch whose requests were reserved is about to be submitted."""
-        self._held[record.tag] = record.highest_cost_usd or 0.0
+    def assign(self, record: BatchRecord) -> None:
+        """Count what was set aside for its requests as that of a batch."""
+        self._reserved_usd[record.tag] = record.highest_cost_usd or 0.0
 
-    def adopt(self, record: BatchRecord) -> None:
-        """A batch that an earlier command submitted is waited for by this one, and counts against its budget."""
-        if record.tag not in self._held:
-            self._adopted[record.tag] = record.highest_cost_usd or 0.0
+    def count_earlier(self, record: BatchRecord) -> None:
+        """Count a batch that this command waits for against its budget, though an earlier command submitted it."""
+        if record.tag not in self._reserved_usd:
+            self._earlier_usd[record.tag] = record.highest_cost_usd or 0.0
 
     def settle(self, tag: str, spent_usd: float) -> None:
-        """A batch is closed: what it cost takes the place of what it might have cost."""
-        held_usd = self._held.pop(tag, 0.0)
-        self._adopted.pop(tag, None)
+        """Put what a closed batch cost in the place of what it might have cost."""
+        reserved_usd = self._reserved_usd.pop(tag, 0.0)
+        self._earlier_usd.pop(tag, None)
         if self._budget is not None:
-            self._budget.settle(held_usd, spent_usd)
+            self._budget.settle(reserved_usd, spent_usd)
 
 
-# with the mark: 8 + 1 + 40 characters, of the 64 that every provider takes
+# with the prefix: 8 + 1 + 40 characters, of the 64 that every provider takes
 _KEY_CHARACTERS = 40
 
 
@@ -94,8 +94,8 @@ class BatchFile:
     """A batch of one backend that is being filled. Raises StoreError where the disk takes no more."""
 
     def __init__(self, journal: Journal, backend: Backend, interface: BatchInterface) -> None:
-        self._mark = secrets.token_hex(4)
-        self.tag = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{self._mark}"
+        self._prefix = secrets.token_hex(4)
+        self.tag = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{self._prefix}"
         self._backend, self._interface = backend, interface
         self._requests = self._size_bytes = 0
         self._highest_cost_usd: float | None = None
@@ -111,7 +111,7 @@ class BatchFile:
 
     def line(self, key: str, body: bytes) -> tuple[str, bytes]:
         """A request's id in this batch, and its line."""
-        custom_id = f"{self._mark}-{key[:_KEY_CHARACTERS]}"
+        custom_id = f"{self._prefix}-{key[:_KEY_CHARACTERS]}"
         return custom_id, self._interface.line(custom_id, body)
 
     def has_room(self, line: bytes) -> bool:
@@ -119,18 +119,17 @@ class BatchFile:
         limits = self._interface.limits
         return self._requests < limits.requests and self._size_bytes + len(line) <= limits.size_bytes
 
-    def add(self, custom_id: str, line: bytes, key: str, document: dict[str, Any]) -> None:
-        """Take one request in."""
+    def add(self, key: str, document: dict[str, Any], body: bytes, amount_usd: float | None) -> None:
+        """Take one request in, which may cost `amount_usd` at most."""
+        custom_id, line = self.line(key, body)
         row = canonical_json({"custom_id": custom_id, "key": key, "request": document})
         with writing(self._path):
             self._lines.write(line)
             self._documents.write(row.encode() + b"\n")
         self._requests += 1
         self._size_bytes += len(line)
-
-    def reserve(self, amount_usd: float) -> None:
-        """Note what a request may cost at most."""
-        self._highest_cost_usd = (self._highest_cost_usd or 0.0) + amount_usd
+        if amount_usd is not None:
+            self._highest_cost_usd = (self._highest_cost_usd or 0.0) + amount_usd
 
     def close(self) -> BatchRecord:
         """Nothing more comes: the record of the batch, to be written before it is submitted."""
@@ -147,7 +146,7 @@ class BatchFile:
             highest_cost_usd=self._highest_cost_usd,
         )
 
-    def give_up(self) -> None:
+    def discard(self) -> None:
         """Close the files; without a record they are removed."""
         with suppress(OSError):
             self._files.close()
@@ -158,27 +157,27 @@ _BASE_S, _LONGEST_S = 10.0, 600.0
 
 
 class BatchSubmitter:
-    """What is wanted in one round. To be used under the desk's `hold`.
+    """The requests of one round. To be used under the manager's `hold`.
 
     `wanted` are the keys that were asked for, `failed` says by key what can't be asked, `stopped` why nothing more
     is submitted.
     """
 
     def __init__(
-        self, manager: BatchManager, allowance: CostReservation, failed: dict[str, str], stopped: str | None
+        self, manager: BatchManager, reservation: CostReservation, failed: dict[str, str], stopped: str | None
     ) -> None:
         self.wanted: set[str] = set()
         self.failed = failed
         self.stopped = stopped
         self._manager = manager
-        self._allowance = allowance
+        self._reservation = reservation
         self._pending = {
             line.key: record for record in manager.journal.open_records() for line in manager.journal.requests(record)
         }
-        self._spools: dict[str, BatchFile] = {}
+        self._files: dict[str, BatchFile] = {}
         self._lock = asyncio.Lock()
 
-    async def want(self, backend: Backend, key: str, document: dict[str, Any], request: LMMRequest) -> None:
+    async def add(self, backend: Backend, key: str, document: dict[str, Any], request: LMMRequest) -> None:
         """Take a request in, unless it is under way, has failed, or nothing more may be submitted.
 
         Raises SampleError, ConfigError for a request that can't be made, PermanentError where a batch is refused.
@@ -187,71 +186,55 @@ class BatchSubmitter:
             return
         self.wanted.add(key)
         if key in self._pending:
-            self._allowance.adopt(self._pending[key])
+            self._reservation.count_earlier(self._pending[key])
             return
         if key in self.failed or self.stopped is not None:
             return
         interface = self._manager.interface(backend)
         try:
-            amount_usd = await self._allowance.reserve(request, backend, interface)
+            amount_usd = await self._reservation.reserve(request, backend, interface)
         except PermanentError as error:
             self.stopped = str(error)
             return
         try:
             body = await interface.form(request)
         except BaseException as error:
-            self._allowance.release(amount_usd)
+            self._reservation.release(amount_usd)
             if isinstance(error, SampleError):
                 self.failed[key] = str(error)
             raise
         async with self._lock:
-            await self._take(backend, interface, key, document, body, amount_usd)
+            _, line = self._file(backend).line(key, body)
+            if len(line) > interface.limits.size_bytes:
+                self._reservation.release(amount_usd)
+                self.failed[key] = f"the request is larger than the {interface.limits.size_bytes:,} bytes of a batch"
+                return
+            if not self._file(backend).has_room(line):
+                await self._submit(backend)
+            self._file(backend).add(key, document, body, amount_usd)
 
-    async def _take(
-        self,
-        backend: Backend,
-        interface: BatchInterface,
-        key: str,
-        document: dict[str, Any],
-        body: bytes,
-        amount_usd: float | None,
-    ) -> None:
-        spool = self._spool(backend, interface)
-        custom_id, line = spool.line(key, body)
-        if len(line) > interface.limits.size_bytes:
-            self._allowance.release(amount_usd)
-            self.failed[key] = f"the request is larger than the {interface.limits.size_bytes:,} bytes of a whole batch"
-            return
-        if not spool.has_room(line):
-            await self._submit(backend)
-            spool = self._spool(backend, interface)
-            custom_id, line = spool.line(key, body)
-        spool.add(custom_id, line, key, document)
-        if amount_usd is not None:
-            spool.reserve(amount_usd)
-
-    def _spool(self, backend: Backend, interface: BatchInterface) -> BatchFile:
-        if backend.digest not in self._spools:
-            self._spools[backend.digest] = BatchFile(self._manager.journal, backend, interface)
-        return self._spools[backend.digest]
+    def _file(self, backend: Backend) -> BatchFile:
+        if backend.digest not in self._files:
+            self._files[backend.digest] = BatchFile(self._manager.journal, backend, self._manager.interface(backend))
+        return self._files[backend.digest]
 
     async def finish(self, backends: list[Backend]) -> None:
         """Submit what is left of these backends'. Raises PermanentError."""
         for backend in backends:
-            if backend.digest in self._spools:
+            if backend.digest in self._files:
                 await self._submit(backend)
 
-    def give_up(self) -> None:
-        """Close the files of batches that were never full; they are swept away."""
-        for spool in self._spools.values():
-            spool.give_up()
+    def discard(self) -> None:
+        """Close the files of batches that are not submitted; they are swept away."""
+        for file in self._files.values():
+            file.discard()
 
     async def _submit(self, backend: Backend) -> None:
-        record = self._spools.pop(backend.digest).close()
+        record = self._files.pop(backend.digest).close()
         if not record.requests:
             return
         journal, interface = self._manager.journal, self._manager.interface(backend)
-        self._allowance.hold(record)
+        self._reservation.assign(record)
 
         def submit() -> None:
             # a thread's work, so that no interrupt comes between the provider's word and ours
@@ -259,6 +242,7 @@ class BatchSubmitter:
             job = interface.submit(journal.lines_file(record.tag), record.tag)
             journal.write(msgspec.structs.replace(record, status="submitted", job=job))
 
+        say = self._manager.on_message
         for tries in range(1, _TRIES + 1):
             try:
                 await uninterrupted(submit)
@@ -267,22 +251,20 @@ class BatchSubmitter:
                 wait_s = error.retry_after_s or min(_LONGEST_S, _BASE_S * 2**tries)
                 if tries == _TRIES:
                     self._drop(record, str(error))
-                    raise PermanentError(self.stopped or "") from error
-                self._manager.on_message(f"{error}; batch {record.tag} is handed in again in {wait_s:.0f} s")
+                    raise PermanentError(str(error)) from error
+                say(f"{error}; batch {record.tag} is submitted again in {wait_s:.0f} s")
                 await self._manager.clock.sleep(wait_s)
             except TransientError as error:
-                self._manager.on_message(f"{backend.name}: batch {record.tag} may or may not have arrived ({error})")
+                say(f"{backend.name}: batch {record.tag} may or may not have arrived ({error})")
                 return
             except CallError as error:
                 self._drop(record, str(error))
                 raise PermanentError(str(error)) from error
             else:
-                self._manager.on_message(
-                    f"{backend.name}: batch {record.tag} is submitted, {record.requests:,} requests"
-                )
+                say(f"{backend.name}: batch {record.tag} is submitted, {record.requests:,} requests")
                 return
 
-    def _drop(self, record: Any, reason: str) -> None:
+    def _drop(self, record: BatchRecord, reason: str) -> None:
         self.stopped = reason
         self._manager.journal.write(msgspec.structs.replace(record, status="dropped"))
-        self._allowance.settle(record.tag, 0.0)
+        self._reservation.settle(record.tag, 0.0)

@@ -1,47 +1,23 @@
-"""Errors of tlac as records, which travel between processes as they are.
-
-Ray would wrap an exception, and in another process its kind would be lost. Does not know who failed.
-"""
+"""Errors of tlac as records, which travel between processes: Ray would wrap an exception, and lose its class."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
-from tlac.errors import (
-    ConfigError,
-    EncoderUnavailableError,
-    InputError,
-    MissingAnswersError,
-    PermanentError,
-    RateLimitError,
-    SampleError,
-    StoreError,
-    TlacError,
-    TransientError,
-    UsageError,
-)
+from tlac import errors
+from tlac.errors import InputError, RateLimitError, TlacError, UnknownNameError
 from tlac.runtime.redaction import redact
 
 _KINDS: dict[str, type[TlacError]] = {
     kind.__name__: kind
-    for kind in (
-        TlacError,
-        UsageError,
-        ConfigError,
-        InputError,
-        EncoderUnavailableError,
-        StoreError,
-        MissingAnswersError,
-        TransientError,
-        PermanentError,
-        SampleError,
-    )
+    for kind in vars(errors).values()
+    # it is made of other things than a text: a UsageError does
+    if isinstance(kind, type) and issubclass(kind, TlacError) and kind is not UnknownNameError
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """An error: the name of its kind, and its text without secrets. `is_input` says that a file caused it."""
+class SerializedError(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An error: the name of its class, and its text without secrets. `is_input` says that a file caused it."""
 
     kind: str
     text: str
@@ -49,7 +25,7 @@ class Fault:
     is_input: bool = False
 
     def to_error(self) -> TlacError:
-        """The error again; one of an unknown kind is a TlacError."""
+        """The error again; one of an unknown class is a TlacError."""
         if self.kind == RateLimitError.__name__:
             return RateLimitError(self.text, self.retry_after_s)
         error = _KINDS.get(self.kind, TlacError)(self.text)
@@ -58,10 +34,8 @@ class Fault:
         return error
 
 
-def fault_of(error: TlacError) -> Fault:
-    """The record of an error; a kind of another module counts as the nearest one here."""
-    text = redact(str(error))
-    if isinstance(error, RateLimitError):
-        return Fault(RateLimitError.__name__, text, error.retry_after_s)
+def serialize_error(error: TlacError) -> SerializedError:
+    """The record of an error; one of a class that other modules define counts as its nearest base here."""
     kind = next(base.__name__ for base in type(error).__mro__ if base.__name__ in _KINDS)
-    return Fault(kind, text, is_input=isinstance(error.__cause__, InputError))
+    retry_after_s = error.retry_after_s if isinstance(error, RateLimitError) else None
+    return SerializedError(kind, redact(str(error)), retry_after_s, isinstance(error.__cause__, InputError))

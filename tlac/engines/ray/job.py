@@ -1,7 +1,4 @@
-"""What every worker is told of a run, as a record that travels, and the names of the columns that it works on.
-
-Does not know Ray.
-"""
+"""What every worker is told of a run, as a record that travels, and the columns of the tables that it works on."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ GROUP = "group"
 
 @dataclass(frozen=True, slots=True)
 class ClassList:
-    """A dataset without its samples, which is all of it that a question needs."""
+    """A dataset without its samples: all of it that a question needs."""
 
     name: str
     split: str
@@ -42,26 +39,32 @@ class ClassList:
 
 @dataclass(frozen=True, slots=True)
 class RayJob:
-    """One run: its spec without samples, the classes in the order in which they are shown, the folder of the answer
-    logs, and how many samples a worker has in hand at a time."""
+    """One run: its config without samples, the order in which classes are listed, the folder of the answer logs, and
+    how many samples a worker has in hand at a time."""
 
-    spec: RunConfig
-    shown: tuple[int, ...]
+    config: RunConfig
+    class_order: tuple[int, ...]
     logs: Path
     concurrency: int
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 
-
-def without_samples(spec: RunConfig) -> RunConfig:
-    """The spec with a class list in its dataset's place."""
-    found = spec.dataset
-    listed = ClassList(found.name, found.split, found.protocol, found.prompt, tuple(found.classes))
-    return replace(spec, dataset=listed)
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The class names as they are listed."""
+        return tuple(self.config.dataset.classes[index] for index in self.class_order)
 
 
-def backends_of(spec: RunConfig) -> dict[str, Backend]:
+def without_samples(config: RunConfig) -> RunConfig:
+    """The config with a class list in its dataset's place."""
+    whole = config.dataset
+    return replace(
+        config, dataset=ClassList(whole.name, whole.split, whole.protocol, whole.prompt, tuple(whole.classes))
+    )
+
+
+def backends_of(config: RunConfig) -> dict[str, Backend]:
     """All backends that a run asks, by their digests."""
-    asked = (spec.backend, spec.stage2_backend, *spec.ensemble)
+    asked = (config.backend, config.stage2_backend, *config.ensemble)
     return {backend.digest: backend for backend in asked if backend is not None}
 
 
@@ -71,7 +74,7 @@ def is_in_process(backend: Backend) -> bool:
     return spec.api_key_env is None and spec.api_base is None and spec.api_base_env is None
 
 
-def shared_by(backend: Backend, workers: int) -> Backend:
+def scale_limits(backend: Backend, workers: int) -> Backend:
     """The backend with the limits of the whole cluster: a model in the workers is there once for each."""
     if not is_in_process(backend):
         return backend

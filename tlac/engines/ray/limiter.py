@@ -1,7 +1,7 @@
 """One cost cap and one set of rate limits for all workers together.
 
-Holds the same wrappers that a single process has around its adapter; in the adapter's place stands the worker that
-was let through, until it tells what came of its call. Does not know Ray, nor any provider.
+Holds the same middleware that a single process has around its adapter; in the adapter's place stands the worker that
+was let through, until it tells how its call ended.
 """
 
 from __future__ import annotations
@@ -13,94 +13,78 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tlac.config.schemas import Backend
-from tlac.engines.ray.errors import Fault, fault_of
+from tlac.engines.ray.errors import SerializedError, serialize_error
 from tlac.errors import CallError, PermanentError, TlacError
 from tlac.interfaces import LMM
-from tlac.lmms.middleware.budget import Budget
-from tlac.lmms.middleware.circuit_breaker import BreakerPolicy
-from tlac.lmms.middleware.clock import Clock
 from tlac.lmms.middleware.retry import AbortOnRepeatedError
 from tlac.lmms.middleware.stack import CallPolicy, restrain
 from tlac.types import LMMRequest, LMMResponse
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """What of the command's Care holds for all workers: the cap on cost and what of it is spent already, calls in
-    flight in place of the backends' own number, and when a provider counts as down."""
-
-    cap_usd: float | None = None
-    spent_usd: float = 0.0
-    concurrency: int | None = None
-    breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
-
-
-@dataclass(frozen=True, slots=True)
 class Progress:
     """How far a run is: samples, calls that were let through, USD spent by the whole command.
 
-    `lines` are for the person who watches, since the last look. `stopped` is why nothing more is asked.
+    `messages` came since the last look. `stopped` is why nothing more is asked.
     """
 
     samples: int = 0
     calls: int = 0
     spent_usd: float = 0.0
-    lines: tuple[str, ...] = ()
-    stopped: Fault | None = None
+    messages: tuple[str, ...] = ()
+    stopped: SerializedError | None = None
+
+
+def _new_future() -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().create_future()
 
 
 @dataclass(slots=True)
-class _Ticket:
+class _Call:
+    """A worker's call: waits to be admitted, then lasts until the worker tells how it ended."""
+
     worker: str
-    admitted: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    ended: asyncio.Future[LMMResponse] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    admitted: asyncio.Future[None] = field(default_factory=_new_future)
+    ended: asyncio.Future[LMMResponse] = field(default_factory=_new_future)
 
 
-class _Absent:
-    """Stands in an adapter's place: a call lasts until the worker that makes it tells how it ended."""
+class _RemoteLMM:
+    """Stands in an adapter's place inside the middleware. A request's `repeat` is the number of its call."""
 
-    def __init__(self, tickets: Mapping[int, _Ticket]) -> None:
-        self._tickets = tickets
+    def __init__(self, calls: Mapping[int, _Call]) -> None:
+        self._calls = calls
         self.listener: Callable[[Mapping[str, str]], None] | None = None
 
     def listen(self, listener: Callable[[Mapping[str, str]], None]) -> None:
         self.listener = listener
 
     async def ask(self, request: LMMRequest) -> LMMResponse:
-        ticket = self._tickets[request.repeat]
-        ticket.admitted.set_result(None)
-        return await ticket.ended
+        call = self._calls[request.repeat]
+        call.admitted.set_result(None)
+        return await call.ended
 
 
 class Limiter:
-    """Lets calls of any number of workers through, as budget and limits allow. `backends` stand under the digests that
-    the workers know them by.
+    """Lets calls of any number of workers through, as budget and limits of `policy` and backends allow.
 
-    Raises ConfigError where a budget is set and a model's price is not known.
+    `backends` stand under their digests. Raises ConfigError where a budget is set and a model's price is not known.
     """
 
-    def __init__(self, backends: Mapping[str, Backend], terms: Terms, clock: Clock | None = None) -> None:
-        self._budget = Budget(float("inf") if terms.cap_usd is None else terms.cap_usd)
-        self._budget.spent_usd = terms.spent_usd
-        self._lines: list[str] = []
-        self._tickets: dict[int, _Ticket] = {}
-        self._calls: dict[int, asyncio.Task[LMMResponse]] = {}
-        policy = CallPolicy(
-            None if terms.cap_usd is None else self._budget,
-            terms.concurrency,
-            self._lines.append,
-            breaker=terms.breaker,
-            clock=clock or Clock(),
-        )
-        self._absent = {digest: _Absent(self._tickets) for digest in backends}
-        self._chains: dict[str, LMM] = {
-            digest: AbortOnRepeatedError(restrain(self._absent[digest], backend, policy))
+    def __init__(self, backends: Mapping[str, Backend], policy: CallPolicy) -> None:
+        self._budget = policy.budget
+        self._messages: list[str] = []
+        self._calls: dict[int, _Call] = {}
+        self._tasks: dict[int, asyncio.Task[LMMResponse]] = {}
+        policy = replace(policy, on_message=self._messages.append)
+        self._remotes = {digest: _RemoteLMM(self._calls) for digest in backends}
+        self._stacks: dict[str, LMM] = {
+            digest: AbortOnRepeatedError(restrain(self._remotes[digest], backend, policy))
             for digest, backend in backends.items()
         }
         self._count = self._samples = 0
-        self._stopped: Fault | None = None
+        self._stopped: SerializedError | None = None
 
-    async def admit(self, worker: str, backend: str, request: LMMRequest) -> int | Fault:
+    async def admit(self, worker: str, backend: str, request: LMMRequest) -> int | SerializedError:
         """The number of a call that may be made now, or why none may be made any more.
 
         `backend` is the backend's digest; of the request only its size and stage are looked at.
@@ -109,66 +93,63 @@ class Limiter:
             return self._stopped
         self._count += 1
         number = self._count
-        ticket = self._tickets[number] = _Ticket(worker)
-        call = asyncio.ensure_future(self._chains[backend].ask(replace(request, repeat=number)))
-        self._calls[number] = call
-        either: tuple[asyncio.Future[Any], ...] = (call, ticket.admitted)
+        call = self._calls[number] = _Call(worker)
+        task = self._tasks[number] = asyncio.ensure_future(self._stacks[backend].ask(replace(request, repeat=number)))
+        either: tuple[asyncio.Future[Any], ...] = (task, call.admitted)
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if ticket.admitted.done():
+        if call.admitted.done():
             return number
-        fault = await self._end(number)
-        return fault or Fault(TlacError.__name__, "the call was given up")
+        return await self._finish(number) or SerializedError(TlacError.__name__, "the call was given up")
 
-    async def settle(self, number: int, ended: LMMResponse | Fault) -> Fault | None:
+    async def settle(self, number: int, outcome: LMMResponse | SerializedError) -> SerializedError | None:
         """Tell how a call ended; gives the error that all limits together make of it, None for a response."""
-        ticket = self._tickets.get(number)
-        if ticket is None:
+        call = self._calls.get(number)
+        if call is None:
             # of a worker that counted as dead
-            return ended if isinstance(ended, Fault) else None
-        if isinstance(ended, Fault):
-            ticket.ended.set_exception(ended.to_error())
+            return outcome if isinstance(outcome, SerializedError) else None
+        if isinstance(outcome, SerializedError):
+            call.ended.set_exception(outcome.to_error())
         else:
-            ticket.ended.set_result(ended)
-        return await self._end(number)
+            call.ended.set_result(outcome)
+        return await self._finish(number)
 
-    async def enlist(self, worker: str) -> None:
-        """A worker begins. What its life before this one left open counts as dear as it may have been."""
-        left = [number for number, ticket in self._tickets.items() if ticket.worker == worker]
-        for number in left:
-            self._calls[number].cancel()
+    async def register(self, worker: str) -> None:
+        """A worker begins. The calls that its life before this one left open count with the most they may cost."""
+        for number in [number for number, call in self._calls.items() if call.worker == worker]:
+            self._tasks[number].cancel()
             with suppress(asyncio.CancelledError):
-                await self._end(number)
+                await self._finish(number)
 
-    async def hear(self, backend: str, headers: Mapping[str, str]) -> None:
-        """Heed the headers of a response."""
-        listener = self._absent[backend].listener
+    async def note_headers(self, backend: str, headers: Mapping[str, str]) -> None:
+        """Heed the rate limits in the headers of a response."""
+        listener = self._remotes[backend].listener
         if listener is not None:
             listener(headers)
 
-    async def halt(self, fault: Fault) -> None:
+    async def stop(self, error: SerializedError) -> None:
         """Let no further call through."""
-        self._stopped = self._stopped or fault
+        self._stopped = self._stopped or error
 
     async def advance(self, samples: int) -> None:
-        """So many more samples are done."""
+        """Note that so many more samples are done."""
         self._samples += samples
 
     async def progress(self) -> Progress:
         """How far the run is."""
-        lines, calls = tuple(self._lines), self._count
-        self._lines.clear()
-        return Progress(self._samples, calls, self._budget.spent_usd, lines, self._stopped)
+        messages = tuple(self._messages)
+        self._messages.clear()
+        spent_usd = self._budget.spent_usd if self._budget else 0.0
+        return Progress(self._samples, self._count, spent_usd, messages, self._stopped)
 
-    async def _end(self, number: int) -> Fault | None:
-        call = self._calls[number]
+    async def _finish(self, number: int) -> SerializedError | None:
         try:
-            await call
+            await self._tasks[number]
         except TlacError as error:
-            fault = fault_of(error)
+            serialized = serialize_error(error)
             if isinstance(error, PermanentError) or not isinstance(error, CallError):
-                await self.halt(fault)
-            return fault
+                await self.stop(serialized)
+            return serialized
         finally:
-            self._tickets.pop(number, None)
             self._calls.pop(number, None)
+            self._tasks.pop(number, None)
         return None

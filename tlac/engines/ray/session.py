@@ -1,4 +1,4 @@
-"""Joins a Ray cluster, or starts one on this machine, and keeps it quiet. Does not know what runs on it."""
+"""Joins a Ray cluster, or starts one on this machine, and keeps it quiet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from tlac.errors import ConfigError, TlacError
 
 _OBJECT_STORE_BYTES = 512 * 2**20
-_PATIENCE_S = 5.0
+_CONNECT_TIMEOUT_S = 5.0
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # a worker that asked for no GPU sees none
@@ -31,14 +31,14 @@ def connect(address: str | None, workers: int | None) -> Any:
     where the cluster can't be reached.
     """
     # these Ray reads as it is imported, and is at odds with itself where they come later
-    settings = _SETTINGS if address or "ray" in sys.modules else _SETTINGS | _keep_to_oneself()
+    settings = _SETTINGS if address or "ray" in sys.modules else _SETTINGS | _private_settings()
     os.environ.update({name: os.environ.get(name, value) for name, value in settings.items()})
     try:
         ray = _import_ray()
     except ImportError as error:
         raise ConfigError("--engine ray needs the package ray: pip install 'tlac[ray]'") from error
     if not ray.is_initialized():
-        _require_listener(address)
+        _check_listener(address)
         given: dict[str, Any] = {"address": address}
         if address is None:
             given = {
@@ -54,7 +54,7 @@ def connect(address: str | None, workers: int | None) -> Any:
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             where = f"at {address}" if address else "on this machine"
             raise TlacError(f"no Ray {where}: {_reason(error)}") from error
-    _quieten(ray)
+    _silence(ray)
     return ray
 
 
@@ -81,7 +81,7 @@ def gpu_share(ray: Any, workers: int) -> float:
     return (10_000 // -(-workers // gpus)) / 10_000 if gpus else 0.0
 
 
-def _keep_to_oneself() -> dict[str, str]:
+def _private_settings() -> dict[str, str]:
     """What keeps all others from a Ray that starts here: who reaches one may run any code in it."""
     return {
         # on other systems Ray does so by itself: it listens on the loopback address alone
@@ -119,7 +119,7 @@ def _import_ray() -> Any:
     return ray
 
 
-def _quieten(ray: Any) -> None:
+def _silence(ray: Any) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -129,13 +129,13 @@ def _quieten(ray: Any) -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.")
 
 
-def _require_listener(address: str | None) -> None:
+def _check_listener(address: str | None) -> None:
     """Raise where nobody listens: Ray itself would try for minutes."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():
         return
     try:
-        socket.create_connection((host, int(port)), _PATIENCE_S).close()
+        socket.create_connection((host, int(port)), _CONNECT_TIMEOUT_S).close()
     except OSError as error:
         raise TlacError(f"no Ray at {address}: {error.strerror or error}; start one with `ray start --head`") from error
 

@@ -1,9 +1,7 @@
 """The tables that go through the cluster: samples in, turns out.
 
-samples: position, sample, path or content (the image file's bytes), label; in files, which a table of shards lists.
-turns, a row for each sample and member: position, sample, label, member, image_sha256, stage1_key, outcome, answer,
-stage2_key, choice_outcome, choice, failure; and of a choice that is put off: group, about, offered, chooser.
-Does not know who asks.
+A turn's row is of one sample and member; `group`, `about`, `offered` and `chooser` hold a choice that is put off. The
+schemas name the columns. Samples lie in files, which a table of shards lists.
 """
 
 from __future__ import annotations
@@ -21,23 +19,15 @@ _SHARD_BYTES = 16 * 2**20
 _LONGEST_SHARD = 2000
 
 
-def sample_schema() -> Any:
-    """The columns of a table of samples."""
+def _sample_schema() -> Any:
     import pyarrow as pa
 
-    return pa.schema(
-        [
-            ("position", pa.int64()),
-            ("sample", pa.string()),
-            ("path", pa.string()),
-            ("content", pa.binary()),
-            ("label", pa.int32()),
-        ]
-    )
+    # an image is the path of a file, or the file's bytes
+    image = [("path", pa.string()), ("content", pa.binary())]
+    return pa.schema([("position", pa.int64()), ("sample", pa.string()), *image, ("label", pa.int32())])
 
 
-def turn_schema() -> Any:
-    """The columns of a table of turns."""
+def _turn_schema() -> Any:
     import pyarrow as pa
 
     texts = ("image_sha256", "stage1_key", "outcome", "answer", "stage2_key", "choice_outcome", "choice", "failure")
@@ -61,6 +51,7 @@ def write_samples(samples: Iterable[Sample], folder: Path, count: int, workers: 
 
     Images that are files stay where they are: their paths are written.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     longest = max(1, min(_LONGEST_SHARD, -(-count // (4 * workers))))
@@ -68,26 +59,8 @@ def write_samples(samples: Iterable[Sample], folder: Path, count: int, workers: 
     folder.mkdir(parents=True)
     for rows in _shards(samples, longest):
         files.append(folder / f"{len(files):06d}.parquet")
-        pq.write_table(samples_table(rows), files[-1])
+        pq.write_table(pa.Table.from_pylist(rows, schema=_sample_schema()), files[-1])
     return files
-
-
-def samples_table(numbered: Sequence[tuple[int, Sample]]) -> Any:
-    """Samples and their positions as a table."""
-    import pyarrow as pa
-
-    rows = [
-        {
-            "position": position,
-            "sample": sample.id,
-            # a worker has another working directory; links are not followed
-            "path": os.path.abspath(sample.source) if isinstance(sample.source, Path) else None,  # noqa: PTH100
-            "content": sample.source if isinstance(sample.source, bytes) else None,
-            "label": sample.label,
-        }
-        for position, sample in numbered
-    ]
-    return pa.Table.from_pylist(rows, schema=sample_schema())
 
 
 def read_samples(files: Iterable[str]) -> tuple[list[int], list[Sample]]:
@@ -103,7 +76,7 @@ def read_samples(files: Iterable[str]) -> tuple[list[int], list[Sample]]:
 
 
 def turns_table(positions: Sequence[int], transcripts: Sequence[Transcript], put_off: Mapping[str, Choice]) -> Any:
-    """What was said about samples, as a table. Where nobody could be asked, there are no transcripts, and no rows."""
+    """Transcripts as a table. Where nobody could be asked, there are no transcripts, and no rows."""
     import pyarrow as pa
 
     rows = [
@@ -111,7 +84,7 @@ def turns_table(positions: Sequence[int], transcripts: Sequence[Transcript], put
         for position, transcript in zip(positions, transcripts, strict=False)
         for row in _turn_rows(position, transcript, put_off)
     ]
-    return pa.Table.from_pylist(rows, schema=turn_schema())
+    return pa.Table.from_pylist(rows, schema=_turn_schema())
 
 
 def read_choices(table: Any) -> dict[str, Choice]:
@@ -135,15 +108,20 @@ def fill_choices(table: Any, chosen: Mapping[str, Turn]) -> Any:
         turn = chosen.get(row["stage2_key"])
         if turn is not None and row["choice_outcome"] is None:
             row["choice_outcome"], row["choice"] = turn.response.outcome.value, turn.response.text
-    return pa.Table.from_pylist(rows, schema=turn_schema())
+    return pa.Table.from_pylist(rows, schema=_turn_schema())
 
 
-def _shards(samples: Iterable[Sample], longest: int) -> Iterator[list[tuple[int, Sample]]]:
-    rows: list[tuple[int, Sample]] = []
+def _shards(samples: Iterable[Sample], longest: int) -> Iterator[list[dict[str, Any]]]:
+    rows: list[dict[str, Any]] = []
     size_bytes = 0
     for position, sample in enumerate(samples):
-        rows.append((position, sample))
-        size_bytes += len(sample.source) if isinstance(sample.source, bytes) else 0
+        content = sample.source if isinstance(sample.source, bytes) else None
+        # a worker has another working directory; links are not followed
+        path = os.path.abspath(sample.source) if isinstance(sample.source, Path) else None  # noqa: PTH100
+        rows.append(
+            {"position": position, "sample": sample.id, "path": path, "content": content, "label": sample.label}
+        )
+        size_bytes += len(content or b"")
         if len(rows) == longest or size_bytes > _SHARD_BYTES:
             yield rows
             rows, size_bytes = [], 0

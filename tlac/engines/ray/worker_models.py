@@ -1,44 +1,95 @@
-"""A worker's side of a call: what is known already is not asked, the limiter is heeded, the answer is logged.
-
-Does not know samples or methods.
-"""
+"""A worker's side of a call: what is known already is not asked, the limiter is heeded, the answer is logged."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from tlac.cache.serialization import StoredAnswer, is_stored
-from tlac.engines.ray.errors import Fault, fault_of
-from tlac.engines.ray.logs import AnswerLog, LoggedFailure
+from tlac.engines.ray.errors import SerializedError, serialize_error
+from tlac.engines.ray.logs import AnswerLog
 from tlac.errors import CallError, TlacError
 from tlac.hashing import response_key
 from tlac.interfaces import LMM
 from tlac.lmms.middleware.rate_limit import read_rate_headers
 from tlac.lmms.middleware.stack import TellsHeaders
-from tlac.types import Image, ImagePart, LMMRequest, LMMResponse, Message, Outcome
+from tlac.types import Image, ImagePart, LMMRequest, LMMResponse, Message, Outcome, Transcript
+
+_REPORT_EVERY_S = 1.0
 
 
-class Line(Protocol):
-    """A worker's connection to the limiter and to the store's reader; see tlac.engines.ray.limiter and .reading."""
+class WorkerClient:
+    """A worker's connection to the actors that limit calls and read the store for all workers."""
 
-    async def admit(self, backend: str, request: LMMRequest) -> int | Fault:
+    def __init__(self, limiter: Any, reader: Any, worker: str) -> None:
+        self._limiter = limiter
+        self._reader = reader
+        self._worker = worker
+        self._waiting: dict[str, asyncio.Future[LMMResponse | None]] = {}
+        self._lock = asyncio.Lock()
+        self._samples, self._told_at = 0, time.monotonic()
+
+    async def register(self) -> None:
+        """Say that this worker begins, perhaps again."""
+        await self._limiter.register.remote(self._worker)
+
+    async def admit(self, backend: str, request: LMMRequest) -> int | SerializedError:
         """As Limiter.admit."""
-        ...
+        admitted: int | SerializedError = await self._limiter.admit.remote(self._worker, backend, request)
+        return admitted
 
-    async def settle(self, number: int, ended: LMMResponse | Fault) -> Fault | None:
+    async def settle(self, number: int, outcome: LMMResponse | SerializedError) -> SerializedError | None:
         """As Limiter.settle."""
-        ...
+        error: SerializedError | None = await self._limiter.settle.remote(number, outcome)
+        return error
 
-    def hear(self, backend: str, headers: Mapping[str, str]) -> None:
-        """As Limiter.hear, without waiting."""
-        ...
+    def note_headers(self, backend: str, headers: Mapping[str, str]) -> None:
+        """As Limiter.note_headers, without waiting."""
+        self._limiter.note_headers.remote(backend, dict(headers))
+
+    def stop(self, error: TlacError) -> None:
+        """Have nobody ask any more."""
+        self._limiter.stop.remote(serialize_error(error))
+
+    def advance(self, _transcript: Transcript | None = None) -> None:
+        """One more sample is done; the limiter is told now and then."""
+        self._samples += 1
+        if time.monotonic() - self._told_at > _REPORT_EVERY_S:
+            self.report()
+
+    def report(self) -> None:
+        """Tell the limiter how many samples are done since the last time."""
+        if self._samples:
+            self._limiter.advance.remote(self._samples)
+        self._samples, self._told_at = 0, time.monotonic()
 
     async def find(self, key: str) -> LMMResponse | None:
-        """The stored response under a key that need not be asked for, None where there is none."""
-        ...
+        """The stored response under a key that need not be asked for, None where there is none.
+
+        Keys that come while the reader is being asked wait, and are asked about together.
+        """
+        future = self._waiting.get(key)
+        if future is None:
+            future = self._waiting[key] = asyncio.get_running_loop().create_future()
+            async with self._lock:
+                await self._find_waiting()
+        return await future
+
+    async def _find_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        if not waiting:
+            return
+        try:
+            found: Mapping[str, LMMResponse] = await self._reader.find.remote(list(waiting))
+        except BaseException as error:
+            for future in waiting.values():
+                future.cancel(str(error))
+            raise
+        for key, future in waiting.items():
+            future.set_result(found.get(key))
 
 
 class AdmittedLMM:
@@ -47,31 +98,31 @@ class AdmittedLMM:
     `backend` is the backend's digest.
     """
 
-    def __init__(self, lmm: LMM, backend: str, line: Line) -> None:
+    def __init__(self, lmm: LMM, backend: str, client: WorkerClient) -> None:
         self._lmm = lmm
         self._backend = backend
-        self._line = line
+        self._client = client
         if isinstance(lmm, TellsHeaders):
-            lmm.listen(self._hear)
+            lmm.listen(self._note_headers)
 
     async def ask(self, request: LMMRequest) -> LMMResponse:
         """The adapter's response. Raises the error that the limits of the whole cluster make of the adapter's."""
-        admitted = await self._line.admit(self._backend, without_images(request))
-        if isinstance(admitted, Fault):
+        admitted = await self._client.admit(self._backend, without_images(request))
+        if isinstance(admitted, SerializedError):
             raise admitted.to_error()
         try:
             response = await self._lmm.ask(request)
         except TlacError as error:
-            verdict = await self._line.settle(admitted, fault_of(error))
-            if not isinstance(error, CallError) or verdict is None:
+            decided = await self._client.settle(admitted, serialize_error(error))
+            if not isinstance(error, CallError) or decided is None:
                 raise
-            raise verdict.to_error() from error
-        await self._line.settle(admitted, replace(response, text="", reason=""))
+            raise decided.to_error() from error
+        await self._client.settle(admitted, replace(response, text="", reason=""))
         return response
 
-    def _hear(self, headers: Mapping[str, str]) -> None:
+    def _note_headers(self, headers: Mapping[str, str]) -> None:
         if read_rate_headers(headers) is not None:
-            self._line.hear(self._backend, headers)
+            self._client.note_headers(self._backend, headers)
 
 
 def without_images(request: LMMRequest) -> LMMRequest:
@@ -96,23 +147,23 @@ class Choice:
 class LoggedLMM:
     """Wraps an LMM for one batch: asks what nobody knows, and logs it. Concurrent duplicates wait for the first.
 
-    `known` are answers that an earlier attempt at the batch has logged. With `put_off`, a stage-2 question that is
-    about words alone is noted there under its key and answered with no words: it is to be asked once for the
-    whole cluster.
+    `backend` is the backend's name and digest, `known` are answers that an earlier attempt at the batch has logged.
+    With `put_off`, a stage-2 question that is about words alone is noted there under its key and answered with no
+    words: it is to be asked once for the whole cluster.
     """
 
     def __init__(
         self,
         lmm: LMM,
         backend: tuple[str, str],
-        line: Line,
+        client: WorkerClient,
         log: AnswerLog,
         known: Mapping[str, LMMResponse],
         put_off: dict[str, Choice] | None = None,
     ) -> None:
         self._lmm = lmm
         self._name, self._digest = backend
-        self._line = line
+        self._client = client
         self._log = log
         self._known = known
         self._put_off = put_off
@@ -130,57 +181,21 @@ class LoggedLMM:
         return await asyncio.shield(task)
 
     async def _find_or_ask(self, key: str, request: LMMRequest) -> LMMResponse:
-        stored = await self._line.find(key)
+        stored = await self._client.find(key)
         if stored is not None:
             return stored
         choice = request.choice
-        if self._put_off is not None and choice is not None and not _shows_image(request):
+        shows_image = any(isinstance(part, ImagePart) for message in request.messages for part in message.parts)
+        if self._put_off is not None and choice is not None and not shows_image:
             self._put_off[key] = Choice(choice.answer, choice.candidates, self._digest)
             return LMMResponse(Outcome.ANSWERED, "")
         try:
             response = await self._lmm.ask(request)
         except CallError as error:
-            await self._log.keep_failure(LoggedFailure(key, fault_of(error)))
+            await self._log.keep_failure(key, serialize_error(error))
             raise
         if is_stored(response) and not response.from_store:
             answer = StoredAnswer.of(request, response, self._name)
             await self._log.keep(answer)
             return answer.response
         return response
-
-
-def _shows_image(request: LMMRequest) -> bool:
-    return any(isinstance(part, ImagePart) for message in request.messages for part in message.parts)
-
-
-class Lookup:
-    """Asks for many keys in one go: those that come while an earlier question is under way wait for the next."""
-
-    def __init__(self, find: Any) -> None:
-        """`find` gives an awaitable of the responses found under a list of keys."""
-        self._find = find
-        self._waiting: dict[str, asyncio.Future[LMMResponse | None]] = {}
-        self._lock = asyncio.Lock()
-
-    async def find(self, key: str) -> LMMResponse | None:
-        """The response under a key, None where there is none."""
-        future = self._waiting.get(key)
-        if future is None:
-            future = self._waiting[key] = asyncio.get_running_loop().create_future()
-            async with self._lock:
-                await self._answer()
-        return await future
-
-    async def _answer(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        if not waiting:
-            return
-        asked: Awaitable[Mapping[str, LMMResponse]] = self._find(list(waiting))
-        try:
-            found = await asked
-        except BaseException as error:
-            for future in waiting.values():
-                future.cancel(str(error))
-            raise
-        for key, future in waiting.items():
-            future.set_result(found.get(key))
