@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -41,20 +42,13 @@ def test_backends_are_listed_from_an_installed_wheel(wheel: Path, tmp_path: Path
     subprocess.run([*command, str(wheel)], check=True, capture_output=True)
     # the dependencies come from this environment, behind the wheel: its own files must be its own
     (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"])
-    listed = subprocess.run(
-        [str(environment / "bin" / "tlac"), "backends", "list"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=True,
-    ).stdout
+
+    def tlac(*arguments: str) -> str:
+        variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        command = [str(environment / "bin" / "tlac"), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=variables, check=True).stdout
+
+    listed = tlac("backends", "list")
     expected = {path.stem for path in (ROOT / "backends").glob("*.yaml")}
     assert {line.split()[0] for line in listed.splitlines()} == expected
-    shown = subprocess.run(
-        [str(environment / "bin" / "tlac"), "backends", "show", "embedded"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=True,
-    ).stdout
-    assert str(site / "tlac" / "data" / "backends" / "embedded.yaml") in shown
+    assert str(site / "tlac" / "data" / "backends" / "embedded.yaml") in tlac("backends", "show", "embedded")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "extending.md"
+ROOT = Path(__file__).parents[2]
+DOCUMENT = ROOT / "docs" / "extending.md"
 
 
 def files_of(document: Path) -> dict[str, str]:
@@ -34,7 +35,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_with(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(installed / "site"), "TLAC_CACHE_DIR": str(installed / "store")}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{installed / 'site'}{os.pathsep}{ROOT}",
+        "TLAC_CACHE_DIR": str(installed / "store"),
+    }
     command = [sys.executable, "-m", "tlac", *arguments]
     return subprocess.run(
         command, cwd=installed / "source", env=environment, capture_output=True, text=True, check=False
