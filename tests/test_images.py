@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import pillow_heif
 import pytest
 
 from tests.support.fakes import make_png
@@ -27,6 +28,12 @@ def picture(width: int = 40, height: int = 20, mode: str = "RGB") -> PIL.Image.I
 def encoded(image: PIL.Image.Image, format_: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+def heif(image: PIL.Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(image).save(buffer)
     return buffer.getvalue()
 
 
@@ -166,10 +173,108 @@ def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
         identify(tmp_path, "folder")
 
 
-def test_the_listed_suffixes_are_those_of_formats_that_open() -> None:
-    registered = PIL.Image.registered_extensions()
-    for suffix in IMAGE_SUFFIXES:
-        assert open_image(encoded(picture(), registered[suffix]), suffix).size == (40, 20)
+SAVED_AS = {".heic": "HEIF", ".heif": "HEIF", ".jpe": "JPEG", ".jfif": "JPEG", ".pnm": "PPM"}
+
+
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_a_file_with_a_listed_suffix_opens_and_is_sent_in_a_form_that_providers_take(suffix: str) -> None:
+    format_ = SAVED_AS.get(suffix) or PIL.Image.registered_extensions()[suffix]
+    content = heif(picture()) if format_ == "HEIF" else encoded(picture(), format_)
+    assert open_image(content, suffix).size == (40, 20)
+    body, media_type = sent(content)
+    assert media_type == f"image/{PIL.Image.open(io.BytesIO(body)).format.lower()}"
+    assert media_type in ("image/jpeg", "image/png", "image/webp", "image/gif")
+
+
+def test_a_wrong_suffix_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "photo.png"
+    file.write_bytes(heif(picture()))
+    assert open_image(file, "photo.png").size == (40, 20)
+    assert prepare(identify(file, "photo.png"), Preparation()).media_type == "image/jpeg"
+
+
+def test_reading_heif_teaches_the_rest_of_the_process_nothing() -> None:
+    open_image(heif(picture()), "x")
+    with pytest.raises(PIL.UnidentifiedImageError):
+        PIL.Image.open(io.BytesIO(heif(picture())))
+
+
+TEXT, SHORT, RATIONAL, SIGNED_RATIONAL = 2, 3, 5, 10
+ODD_METADATA = {
+    "date as a rational": (0x0132, RATIONAL, 1, struct.pack("<II", 2024, 1)),
+    "resolution as text": (0x011A, TEXT, 12, b"seventy-two\0"),
+    "a negative rational": (0x011A, SIGNED_RATIONAL, 1, struct.pack("<ii", -72, 1)),
+    "a rational over zero": (0x011A, RATIONAL, 1, struct.pack("<II", 72, 0)),
+    "place as text": (0x8825, TEXT, 8, b"at home\0"),
+    "sub-directory as text": (0x8769, TEXT, 8, b"nowhere\0"),
+    "a value that is not there": (0x010E, TEXT, 2**31, b"cut"),
+    "a type that there is not": (0x010E, 99, 1, b"odd."),
+}
+
+
+def odd_exif(tag: int, kind: int, count: int, value: bytes) -> bytes:
+    """EXIF data that says orientation 6 and holds one more tag, which Pillow itself would not write."""
+    values = 8 + 2 + 2 * 12 + 4
+    entries = sorted([struct.pack("<HHIHH", 0x0112, SHORT, 1, 6, 0), struct.pack("<HHII", tag, kind, count, values)])
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + b"".join(entries) + bytes(4) + value
+
+
+# Pillow warns of some of these, and our tests take warnings for errors
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("odd", ODD_METADATA.values(), ids=ODD_METADATA)
+def test_a_good_photograph_with_odd_metadata_is_turned_upright(odd: tuple[int, int, int, bytes], format_: str) -> None:
+    content = encoded(picture(40, 20), format_, exif=odd_exif(*odd))
+    assert open_image(content, "x").size == (20, 40)
+    body, _ = sent(content)
+    assert PIL.Image.open(io.BytesIO(body)).size == (20, 40)
+    np.testing.assert_array_equal(
+        np.asarray(open_image(content, "x")),
+        np.asarray(PIL.Image.open(io.BytesIO(content)).convert("RGB").transpose(PIL.Image.Transpose.ROTATE_270)),
+    )
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_there_is_not_leaves_the_image_as_it_is(orientation: int) -> None:
+    assert open_image(encoded(picture(40, 20), "JPEG", exif=exif(orientation)), "x").size == (40, 20)
+
+
+RAMPS = {
+    "PGM of 16 bits": ([0, 32768, 65535], np.uint16, "PPM"),
+    "PNG of 16 bits": ([0, 32768, 65535], np.uint16, "PNG"),
+    "TIFF of 16 bits": ([0, 32768, 65535], np.uint16, "TIFF"),
+    "TIFF of 32 bits": ([0, 2**30, 2**31 - 1], np.int32, "TIFF"),
+    "TIFF of 32 bits, 16 used": ([0, 32768, 65535], np.int32, "TIFF"),
+    "TIFF of 32 bits, 8 used": ([0, 128, 255], np.int32, "TIFF"),
+    "TIFF of floats up to 1": ([0.0, 0.503, 1.0], np.float32, "TIFF"),
+    "TIFF of floats up to 255": ([0.0, 128.0, 255.0], np.float32, "TIFF"),
+    "TIFF of other floats": ([-1000.0, 4.0, 1000.0], np.float32, "TIFF"),
+}
+
+
+@pytest.mark.parametrize(("values", "kind", "format_"), RAMPS.values(), ids=RAMPS)
+def test_grey_of_more_than_eight_bits_keeps_its_shades(values: list[float], kind: type, format_: str) -> None:
+    content = encoded(PIL.Image.fromarray(np.array([values], dtype=kind)), format_)
+    opened = open_image(content, "x")
+    shades = [opened.getpixel((column, 0))[0] for column in range(3)]
+    assert [shades[0], shades[2]] == [0, 255]
+    assert shades[1] in (127, 128)
+
+
+def test_floats_that_are_no_numbers_are_black_or_white() -> None:
+    content = encoded(PIL.Image.fromarray(np.array([[np.nan, np.inf, 0.5, 1.0]], dtype=np.float32)), "TIFF")
+    opened = open_image(content, "x")
+    assert [opened.getpixel((column, 0))[0] for column in range(4)] == [0, 255, 127, 255]
+
+
+def test_a_huge_jpeg_is_scaled_down_while_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encoded(picture(4000, 2000), "JPEG")
+    decoded = []
+    load = PIL.Image.Image.load
+    monkeypatch.setattr(PIL.Image.Image, "load", lambda self: (decoded.append(self.size), load(self))[1])
+    body, _ = sent(content, Preparation(max_side_px=400))
+    assert PIL.Image.open(io.BytesIO(body)).size == (400, 200)
+    assert max(decoded) == (1000, 500)
 
 
 def test_a_file_is_read_once_to_be_digested_and_sent(tmp_path: Path) -> None:

@@ -1,33 +1,51 @@
 """Images: opened safely, known by a digest, made ready for a provider.
 
-Does not know datasets, providers or the store. Every file here may be hostile: only the formats listed are
-tried, and an image that would need too much memory is refused before it is decoded.
+Every file here may be hostile: only the formats listed are tried, whatever the file's name says, and an image that
+would need too much memory or time is refused before it is decoded.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import re
 import struct
 import threading
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import PIL.Image
-from PIL import ImageOps
 
 from tlac.errors import InputError
+from tlac.runtime.files import read_regular_file
 from tlac.types import Image, Preparation, PreparedImage
 
-IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
+_PHOTOGRAPHS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".jp2", ".j2k")
+IMAGE_SUFFIXES: tuple[str, ...] = (*_PHOTOGRAPHS, ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
 """File name endings, in lower case, that a folder of images may hold."""
 
 # Pillow knows some fifty formats, one of which starts another program; these are what photographs come in
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-# what Pillow's decoders raise on broken bytes, depending on the format and the place
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error)
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF", "JPEG2000")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 _EXIF_ORIENTATION = 0x0112
+_TIFF_SAMPLE_FORMAT = 339
+_UNSIGNED = 1
+_TURNS = {
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_270,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}
 _SHRINK = 0.8
+_MOST_BYTES = 2**28
+# a progressive JPEG of a camera or a tool has about 10; each costs a pass over all pixels
+_MOST_SCANS = 100
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+_JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
 
 
 class _Recent:
@@ -63,6 +81,32 @@ class _Recent:
 _recent = _Recent(2**25)
 
 
+class _PixelBudget:
+    """Lets threads decode as long as all their images together have so many pixels at most; a larger one goes alone."""
+
+    def __init__(self, most_pixels: int) -> None:
+        self._most_pixels = most_pixels
+        self._in_flight = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, picture: PIL.Image.Image) -> Iterator[None]:
+        pixels = picture.width * picture.height
+        with self._changed:
+            self._changed.wait_for(lambda: self._in_flight == 0 or self._in_flight + pixels <= self._most_pixels)
+            self._in_flight += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._in_flight -= pixels
+                self._changed.notify_all()
+
+
+# decoding takes 8 to 16 bytes a pixel
+_decoding = _PixelBudget(2**26)
+
+
 def open_image(source: Path | bytes, name: str, least_side_px: int | None = None) -> PIL.Image.Image:
     """The first frame as 8-bit RGB, fully decoded, upright by its EXIF data, transparency laid on white.
 
@@ -71,17 +115,33 @@ def open_image(source: Path | bytes, name: str, least_side_px: int | None = None
     Raises InputError in one line that starts with `name` for a file that is missing, empty, unreadable, not
     an image, broken, or too large to decode.
     """
-    content = _read(source, name)
-    picture = _open_header(content, name)
+    picture = _open_header(_read(source, name), name)
+    if least_side_px is not None:
+        picture.draft("RGB", (least_side_px, least_side_px))
+    with _decoding.hold(picture):
+        return _decode(picture, name)
+
+
+def _decode(picture: PIL.Image.Image, name: str) -> PIL.Image.Image:
     try:
-        if least_side_px is not None:
-            picture.draft("RGB", (least_side_px, least_side_px))
         picture.load()
-        return _to_rgb(ImageOps.exif_transpose(picture))
+        rgb = _to_rgb(picture)
+        turn = _TURNS.get(_orientation(picture))
+        return rgb if turn is None else rgb.transpose(turn)
     except PIL.Image.DecompressionBombError as error:
         raise _too_large(name) from error
-    except _BROKEN as error:
+    except Exception as error:
+        # decoders raise what they like on broken bytes, and this is the border of one sample
         raise InputError(f"{name}: the image is broken or cut short ({_one_line(error)}); replace the file") from error
+
+
+def _orientation(picture: PIL.Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) where there is none that can be read."""
+    # metadata that breaks the EXIF standard stands in many good photographs, and says nothing about the pixels
+    with suppress(Exception):
+        orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
+        return orientation if isinstance(orientation, int) else 1
+    return 1
 
 
 def identify(source: Path | bytes, name: str) -> Image:
@@ -107,12 +167,17 @@ def prepare(image: Image, preparation: Preparation) -> PreparedImage:
     picture = _open_header(content, name)
     if not preparation.strip_metadata and _fits(picture, content, preparation):
         return PreparedImage(content, f"image/{_format(picture)}")
-    return PreparedImage(_encode(open_image(content, name), preparation), "image/jpeg")
+    # a JPEG decodes to a half, quarter or eighth of its size many times faster; twice the side leaves the rest to the
+    # better filter
+    ratio = 2 * preparation.max_side_px / max(picture.size)
+    picture.draft("RGB", (int(picture.width * ratio), int(picture.height * ratio)))
+    with _decoding.hold(picture):
+        return PreparedImage(_encode(_decode(picture, name), preparation), "image/jpeg")
 
 
 def _read(source: Path | bytes, name: str) -> bytes:
     try:
-        content = source if isinstance(source, bytes) else source.read_bytes()
+        content = source if isinstance(source, bytes) else read_regular_file(source, _MOST_BYTES)
     except FileNotFoundError as error:
         raise InputError(f"{name}: no such file; check the path") from error
     except (OSError, ValueError) as error:
@@ -128,12 +193,14 @@ def _open_header(content: bytes, name: str) -> PIL.Image.Image:
         picture = _open_by_content(content)
     except PIL.Image.DecompressionBombError as error:
         raise _too_large(name) from error
-    except _BROKEN as error:
+    except Exception as error:
         raise InputError(f"{name}: the image is broken ({_one_line(error)}); replace the file") from error
     if picture is None:
         raise InputError(f"{name}: not an image, whatever its name says; known: {', '.join(_FORMATS)}")
     if PIL.Image.MAX_IMAGE_PIXELS is not None and picture.width * picture.height > PIL.Image.MAX_IMAGE_PIXELS:
         raise _too_large(name)
+    if picture.info.get("progressive") and (scans := _count_scans(content)) > _MOST_SCANS:
+        raise InputError(f"{name}: a JPEG of {scans} scans would take minutes to decode; save it anew")
     return picture
 
 
@@ -142,11 +209,30 @@ def _open_by_content(content: bytes) -> PIL.Image.Image | None:
     caught for the whole process, and this is called on worker threads."""
     PIL.Image.init()
     for name in _FORMATS:
-        factory, accept = PIL.Image.OPEN[name]
-        if accept is None or accept(content[:16]) is True:
+        factory, accept = _heif() if name == "HEIF" else PIL.Image.OPEN.get(name, (None, None))
+        if factory is not None and (accept is None or accept(content[:16]) is True):
             with suppress(SyntaxError, IndexError, TypeError, struct.error):
                 return factory(io.BytesIO(content), "")
     return None
+
+
+def _heif() -> tuple[Callable[..., PIL.Image.Image], Callable[[bytes], bool]]:
+    """What Pillow's table of formats would hold for HEIF: to register it would change the rest of the process."""
+    from pillow_heif import HeifImageFile
+
+    return HeifImageFile, lambda prefix: prefix[4:8] == b"ftyp" and prefix[8:12] in _HEIF_BRANDS
+
+
+def _count_scans(content: bytes) -> int:
+    """The scans of a JPEG up to its end; what stands in its metadata or behind it is not counted."""
+    scans, place = 0, 2
+    while marker := _JPEG_MARKER.search(content, place):
+        kind = marker[1][0]
+        if kind == _JPEG_END:
+            break
+        scans += kind == _JPEG_SCAN
+        place = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2], "big")
+    return scans
 
 
 def _too_large(name: str) -> InputError:
@@ -155,14 +241,41 @@ def _too_large(name: str) -> InputError:
 
 
 def _to_rgb(picture: PIL.Image.Image) -> PIL.Image.Image:
-    if picture.mode.startswith("I;16"):
-        # convert() would clip 16-bit grey at 255 instead of scaling it
-        picture = picture.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        return _to_grey(picture).convert("RGB")
     if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         layer = picture.convert("RGBA")
         white = PIL.Image.new("RGBA", layer.size, "white")
         return PIL.Image.alpha_composite(white, layer).convert("RGB")
-    return picture.convert("RGB")
+    # convert() copies, and an image may have 90 million pixels
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _to_grey(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """Grey of 16 or 32 bits or of floating point, scaled to 8 bits: convert() would clip it at 255, blank white.
+
+    16 bits have a known white, and so have floats between 0 and 1. Of other numbers, those up to 255 or 65,535 are
+    taken for grey of 8 or 16 bits, and any others are stretched between the least and the greatest.
+    """
+    import numpy as np
+
+    values = np.asarray(picture)
+    tags = getattr(picture, "tag_v2", {})
+    if values.dtype == np.int32 and tags.get(_TIFF_SAMPLE_FORMAT, (_UNSIGNED,))[0] == _UNSIGNED:
+        values = values.view(np.uint32)
+    finite = values[np.isfinite(values)]
+    least, most = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    black = 0.0
+    if picture.mode == "F" and least >= 0 and most <= 1:
+        scale = 255.0
+    elif picture.format != "TIFF" or values.dtype.itemsize == 2 or (least >= 0 and 255 < most <= 65_535):
+        scale = 1 / 256
+    elif least >= 0 and most <= 255:
+        scale = 1.0
+    else:
+        black, scale = least, 255 / ((most - least) or 1.0)
+    grey = np.nan_to_num((values.astype(np.float64) - black) * scale, nan=0.0, posinf=255.0, neginf=0.0)
+    return PIL.Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8))
 
 
 def _format(picture: PIL.Image.Image) -> str:
@@ -177,16 +290,9 @@ def _fits(picture: PIL.Image.Image, content: bytes, preparation: Preparation) ->
         and picture.mode in ("RGB", "L", "P")
         and "transparency" not in picture.info
         and not getattr(picture, "is_animated", False)
-        and _is_upright(picture)
+        and _orientation(picture) == 1
         and _has_end(content, _format(picture))
     )
-
-
-def _is_upright(picture: PIL.Image.Image) -> bool:
-    try:
-        return bool(picture.getexif().get(_EXIF_ORIENTATION, 1) == 1)
-    except _BROKEN:
-        return False
 
 
 def _has_end(content: bytes, format_: str) -> bool:
