@@ -6,7 +6,6 @@ import hashlib
 import io
 import struct
 import zlib
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import pytest
 
 from tests.support.fakes import make_png
 from tlac.errors import InputError
-from tlac.images import IMAGE_SUFFIXES, identify, open_image, prepare
+from tlac.images import IMAGE_SUFFIXES, identify, open_image, prepare, within_limits
 from tlac.types import Preparation
 
 
@@ -118,7 +117,7 @@ def test_the_place_where_a_photograph_was_taken_is_not_sent_with_a_re_encoded_on
 def test_the_same_preparation_gives_the_same_bytes_and_its_quality_matters() -> None:
     content = encoded(picture(200, 100), "BMP")
     assert sent(content) == sent(content)
-    assert len(sent(content, replace(Preparation(), quality=30))[0]) < len(sent(content)[0])
+    assert len(sent(content, Preparation(quality=30))[0]) < len(sent(content)[0])
 
 
 def test_transparency_is_laid_on_white() -> None:
@@ -285,3 +284,27 @@ def test_a_file_is_read_once_to_be_digested_and_sent(tmp_path: Path) -> None:
     assert prepare(image, Preparation()).content == make_png(3, 16)
     with pytest.raises(InputError, match="no such file"):
         prepare(image, Preparation())
+
+
+@pytest.mark.parametrize(
+    ("model", "most_bytes"),
+    [
+        ("anthropic/claude-sonnet-4-5", 3_932_160),
+        ("bedrock/us.anthropic.claude-sonnet-4-5", 3_750_000),
+        ("vertex_ai/claude-opus-4-1", 3_932_160),
+        ("openrouter/anthropic/claude-opus-4", 3_932_160),
+        ("groq/meta-llama/llama-4-scout", 3_000_000),
+        ("gemini/gemini-2.5-flash", 5_000_000),
+    ],
+)
+def test_an_image_keeps_to_the_limit_of_a_provider_whose_backend_file_names_none(model: str, most_bytes: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (1130, 1130, 3), dtype=np.uint8)
+    content = encoded(PIL.Image.fromarray(noise), "PNG")
+    assert 3_800_000 < len(content) < 5_000_000
+    body = prepare(identify(content, "image"), within_limits(Preparation(), model)).content
+    assert len(body) <= most_bytes
+
+
+def test_a_limit_that_a_backend_file_names_is_kept() -> None:
+    own = Preparation(max_size_bytes=9_000_000)
+    assert within_limits(own, "anthropic/claude-sonnet-4-5") == own

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict
 from functools import cache
 from typing import Any
+
+import msgspec
 
 from tlac.errors import UsageError
 from tlac.interfaces import Dataset
@@ -78,8 +79,8 @@ def request_document(request: LMMRequest) -> dict[str, Any]:
 
 @cache
 def _preparation_document(preparation: Preparation) -> dict[str, Any]:
-    # asdict takes a third of the time of a whole key
-    plain: dict[str, Any] = _plain(asdict(preparation))
+    # to ask for its fields takes a third of the time of a whole key
+    plain: dict[str, Any] = _plain(msgspec.structs.asdict(preparation))
     return plain
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import msgspec
 import PIL.Image
 
 from tlac.errors import InputError
@@ -173,6 +174,26 @@ def prepare(image: Image, preparation: Preparation) -> PreparedImage:
     picture.draft("RGB", (int(picture.width * ratio), int(picture.height * ratio)))
     with _decoding.hold(picture):
         return PreparedImage(_encode(_decode(picture, name), preparation), "image/jpeg")
+
+
+# bytes of an image file: what is sent is base64, a third longer. https://docs.claude.com/en/docs/build-with-claude/vision
+# https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ImageBlock.html https://console.groq.com/docs/vision
+_PROVIDER_LIMITS = (
+    (re.compile(r"^bedrock/"), 3_750_000),
+    (re.compile(r"^anthropic/|claude"), 3_900_000),
+    (re.compile(r"^groq/"), 3_000_000),
+)
+
+
+def within_limits(preparation: Preparation, model: str) -> Preparation:
+    """The preparation, where a backend's file says nothing of its own, within what the model's provider takes.
+
+    It is no part of a response's key: an image past the limit was refused, and any other is the same.
+    """
+    if preparation != Preparation():
+        return preparation
+    limits = [limit for pattern, limit in _PROVIDER_LIMITS if pattern.search(model)]
+    return msgspec.structs.replace(preparation, max_size_bytes=min([*limits, preparation.max_size_bytes]))
 
 
 def _read(source: Path | bytes, name: str) -> bytes:

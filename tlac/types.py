@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -54,9 +55,8 @@ class Image:
     source: Path | bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Preparation:
-    """How an image is made ready for a provider; part of a response's key.
+class Preparation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How an image is made ready for a provider; part of a response's key, and `image` in a backend file.
 
     The original bytes are sent when they are in one of `formats`, upright, at most `max_side_px` on the
     longer side and at most `max_size_bytes`; otherwise the image is turned upright, scaled down and
@@ -135,7 +135,7 @@ class LMMRequest:
     messages: tuple[Message, ...]
     params: Mapping[str, Any] = field(default_factory=dict)
     revision: str | None = None
-    preparation: Preparation = Preparation()
+    preparation: Preparation = field(default_factory=Preparation)
     choice: ChoiceTask | None = None
     repeat: int = 0
     cached_key: str | None = field(default=None, init=False, repr=False, compare=False)

@@ -75,7 +75,7 @@ async def ask_bodies(address: str, paths: list[Path], concurrency: int) -> float
             image = identify(path, path.name)
             told = prompts.stage1_messages(image, "default")
             request = LMMRequest("stage1", backend.spec.model, told, backend.spec.params)
-            wire = bodies.form(request, {image.sha256: prepare(image, backend.preparation)})
+            wire = bodies.form(request, {image.sha256: prepare(image, backend.spec.image)})
             async with session.post(wire.url, data=wire.encode(), headers=wire.headers) as response:
                 bodies.read(await response.read(), wire.body)
 

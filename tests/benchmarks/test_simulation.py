@@ -114,7 +114,7 @@ def _digest(number: int) -> str:
 def _answer(number: int) -> StoredAnswer:
     backend = load_backend("gemini")
     messages = load_prompts("name").stage1_messages(Image(_digest(number), b""), "default")
-    request = LMMRequest("stage1", backend.spec.model, messages, backend.spec.params, preparation=backend.preparation)
+    request = LMMRequest("stage1", backend.spec.model, messages, backend.spec.params, preparation=backend.spec.image)
     response = LMMResponse(
         Outcome.ANSWERED,
         "an Irish wolfhound",

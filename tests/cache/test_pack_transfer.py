@@ -120,7 +120,7 @@ def test_the_manifest_forms_the_requests_of_its_answers(filled: Store, tmp_path:
     backend = load_backend(f"pack:{tmp_path / 'pack.jsonl'}")
     assert backend.spec.model == "fake/model"
     assert backend.spec.stage1_params == backend.spec.stage2_params == {"temperature": 0}
-    assert backend.preparation == Preparation()
+    assert backend.spec.image == Preparation()
     assert not backend.spec.choice_by_index
 
 

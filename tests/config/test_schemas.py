@@ -53,7 +53,7 @@ def test_the_digest_covers_every_setting(tmp_path: Path) -> None:
     first = load_backend(backend_file(tmp_path, "adapter: litellm\nmodel: m\n")).digest
     second = load_backend(backend_file(tmp_path, "adapter: litellm\nmodel: m\nimage: {quality: 80}\n"))
     assert first != second.digest
-    assert second.preparation == Preparation(quality=80)
+    assert second.spec.image == Preparation(quality=80)
 
 
 def test_an_encoder_can_be_named_by_adapter_and_model() -> None:

@@ -51,7 +51,7 @@ def test_the_backend_of_a_pack_asks_as_the_one_did_that_gave_its_answers(pack: P
     assert (backend.spec.model, backend.spec.revision, backend.spec.choice_by_index) == ("fake/model", "r2", True)
     assert backend.spec.params == {"temperature": 0.5}
     assert (backend.spec.stage1_params, backend.spec.stage2_params) == ({"seed": 1}, {"max_tokens": 9})
-    assert backend.preparation == Preparation(quality=80)
+    assert backend.spec.image == Preparation(quality=80)
 
 
 def test_the_registry_opens_a_pack_by_its_backend(pack: Path) -> None:

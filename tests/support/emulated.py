@@ -48,7 +48,7 @@ def image_question(backend: Backend, content: bytes | None = None) -> LMMRequest
     """Stage 1 about an image."""
     image = identify(content or make_png(1, 32), "image")
     messages = load_prompts("default").stage1_messages(image, "default")
-    return LMMRequest("stage1", backend.spec.model, messages, backend.spec.params, preparation=backend.preparation)
+    return LMMRequest("stage1", backend.spec.model, messages, backend.spec.params, preparation=backend.spec.image)
 
 
 def choice_question(backend: Backend, classes: tuple[str, ...] = CLASSES) -> LMMRequest:

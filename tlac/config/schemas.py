@@ -24,16 +24,6 @@ class _Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Base of the file schemas: immutable, and no key that is not listed."""
 
 
-class ImageSettings(_Schema, frozen=True):
-    """How images are prepared for this backend; see tlac.types.Preparation."""
-
-    max_side_px: int = 1568
-    max_size_bytes: int = 5_000_000
-    formats: tuple[str, ...] = ("jpeg", "png", "webp", "gif")
-    quality: int = 90
-    strip_metadata: bool = False
-
-
 class Limits(_Schema, frozen=True):
     """How hard a backend may be asked: calls in flight, seconds per call, calls and tokens a minute."""
 
@@ -69,7 +59,7 @@ class BackendSpec(_Schema, frozen=True):
     stage1_params: dict[str, Any] = {}
     stage2_params: dict[str, Any] = {}
     choice_by_index: bool = False
-    image: ImageSettings = ImageSettings()
+    image: Preparation = Preparation()
     limits: Limits = Limits()
     prices: Prices | None = None
     options: dict[str, Any] = {}
@@ -177,12 +167,6 @@ class Backend:
     def digest(self) -> str:
         """The sha256 (hex) of all that the file says."""
         return sha256_of(msgspec.to_builtins(self.spec))
-
-    @property
-    def preparation(self) -> Preparation:
-        """How this backend wants its images."""
-        image = self.spec.image
-        return Preparation(image.max_side_px, image.max_size_bytes, image.formats, image.quality, image.strip_metadata)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 from tlac.config.schemas import Backend
 from tlac.errors import ConfigError, InputError, PermanentError, RateLimitError, SampleError, TransientError
-from tlac.images import prepare
+from tlac.images import prepare, within_limits
 from tlac.interfaces import BatchResult, UnknownBatchError
 from tlac.lmms.litellm import LiteLLM
 from tlac.lmms.litellm_errors import provider_message, translate
@@ -48,10 +48,9 @@ class BatchBodies:
     async def form(self, request: LMMRequest) -> WireRequest:
         """The request as a live call would post it, but for the key. Raises as BatchInterface.form does."""
         parts = [part for message in request.messages for part in message.parts if isinstance(part, ImagePart)]
+        preparation = within_limits(request.preparation, request.model)
         try:
-            images = {
-                part.image.sha256: await asyncio.to_thread(prepare, part.image, request.preparation) for part in parts
-            }
+            images = {part.image.sha256: await asyncio.to_thread(prepare, part.image, preparation) for part in parts}
         except InputError as error:
             raise SampleError(str(error)) from error
         bodies = self._opened()

@@ -24,7 +24,7 @@ import msgspec
 from tlac.config.files import Resource
 from tlac.config.schemas import Backend, parse
 from tlac.errors import ConfigError, InputError, SampleError, TransientError
-from tlac.images import prepare
+from tlac.images import prepare, within_limits
 from tlac.lmms.http import NoAnswerError, post
 from tlac.lmms.litellm_errors import StatusError, is_refusal, provider_message, translate, unreadable
 from tlac.lmms.litellm_requests import (
@@ -197,8 +197,9 @@ def _images_of(request: LMMRequest) -> list[Image]:
 
 
 def _prepare_images(request: LMMRequest) -> dict[str, PreparedImage]:
+    preparation = within_limits(request.preparation, request.model)
     try:
-        return {image.sha256: prepare(image, request.preparation) for image in _images_of(request)}
+        return {image.sha256: prepare(image, preparation) for image in _images_of(request)}
     except InputError as error:
         raise SampleError(str(error)) from error
 

@@ -147,7 +147,7 @@ class TwoStagePrompter:
                 messages=asked_in.stage1_messages(image, self.prompt),
                 params=self.stage1.params("stage1"),
                 revision=backend.spec.revision,
-                preparation=backend.preparation,
+                preparation=backend.spec.image,
                 repeat=repeat,
             )
         )
@@ -171,7 +171,7 @@ class TwoStagePrompter:
                 messages=self.prompts.relook_messages(image, task) if image else self.prompts.stage2_messages(task),
                 params=self.stage2.params("stage2"),
                 revision=backend.spec.revision,
-                preparation=backend.preparation,
+                preparation=backend.spec.image,
                 choice=task,
             )
         )
