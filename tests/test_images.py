@@ -166,7 +166,7 @@ def test_an_unusable_image_is_refused_before_it_is_sent(content: bytes) -> None:
 
 
 def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="No such file"):
         open_image(tmp_path / "gone.jpg", "gone.jpg")
     with pytest.raises(InputError, match="can't be read"):
         identify(tmp_path, "folder")
@@ -282,7 +282,7 @@ def test_a_file_is_read_once_to_be_digested_and_sent(tmp_path: Path) -> None:
     image = identify(file, "a.png")
     file.unlink()
     assert prepare(image, Preparation()).content == make_png(3, 16)
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="No such file"):
         prepare(image, Preparation())
 
 

@@ -19,7 +19,7 @@ import msgspec
 import PIL.Image
 
 from tlac.errors import InputError
-from tlac.runtime.files import read_regular_file
+from tlac.runtime.safe_files import read_file
 from tlac.types import Image, Preparation, PreparedImage
 
 _PHOTOGRAPHS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".jp2", ".j2k")
@@ -42,9 +42,9 @@ _TURNS = {
     8: PIL.Image.Transpose.ROTATE_90,
 }
 _SHRINK = 0.8
-_MOST_BYTES = 2**28
+_MAX_BYTES = 2**28
 # a progressive JPEG of a camera or a tool has about 10; each costs a pass over all pixels
-_MOST_SCANS = 100
+_MAX_SCANS = 100
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 _JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
 
@@ -55,8 +55,8 @@ class _Recent:
     Holds so many bytes at most; the oldest go first.
     """
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._contents: dict[str, bytes] = {}
         self._size_bytes = 0
         self._lock = threading.Lock()
@@ -66,7 +66,7 @@ class _Recent:
             self._drop(sha256)
             self._contents[sha256] = content
             self._size_bytes += len(content)
-            while self._size_bytes > self._most_bytes:
+            while self._size_bytes > self._max_bytes:
                 self._drop(next(iter(self._contents)))
 
     def take(self, sha256: str) -> bytes | None:
@@ -85,8 +85,8 @@ _recent = _Recent(2**25)
 class _PixelBudget:
     """Lets threads decode as long as all their images together have so many pixels at most; a larger one goes alone."""
 
-    def __init__(self, most_pixels: int) -> None:
-        self._most_pixels = most_pixels
+    def __init__(self, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
         self._in_flight = 0
         self._changed = threading.Condition()
 
@@ -94,7 +94,7 @@ class _PixelBudget:
     def hold(self, picture: PIL.Image.Image) -> Iterator[None]:
         pixels = picture.width * picture.height
         with self._changed:
-            self._changed.wait_for(lambda: self._in_flight == 0 or self._in_flight + pixels <= self._most_pixels)
+            self._changed.wait_for(lambda: self._in_flight == 0 or self._in_flight + pixels <= self._max_pixels)
             self._in_flight += pixels
         try:
             yield
@@ -197,16 +197,17 @@ def within_limits(preparation: Preparation, model: str) -> Preparation:
 
 
 def _read(source: Path | bytes, name: str) -> bytes:
-    try:
-        content = source if isinstance(source, bytes) else read_regular_file(source, _MOST_BYTES)
-    except FileNotFoundError as error:
-        raise InputError(f"{name}: no such file; check the path") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or _one_line(error)
-        raise InputError(f"{name}: can't be read ({reason}); check that it is a file you may read") from error
+    content = source if isinstance(source, bytes) else _read_file(source, name)
     if not content:
         raise InputError(f"{name}: the file is empty (zero bytes); replace or remove it")
     return content
+
+
+def _read_file(path: Path, name: str) -> bytes:
+    try:
+        return read_file(path, _MAX_BYTES)
+    except InputError as error:
+        raise InputError(f"{name}: {str(error).removeprefix(f'{path}: ')}") from error
 
 
 def _open_header(content: bytes, name: str) -> PIL.Image.Image:
@@ -220,7 +221,7 @@ def _open_header(content: bytes, name: str) -> PIL.Image.Image:
         raise InputError(f"{name}: not an image, whatever its name says; known: {', '.join(_FORMATS)}")
     if PIL.Image.MAX_IMAGE_PIXELS is not None and picture.width * picture.height > PIL.Image.MAX_IMAGE_PIXELS:
         raise _too_large(name)
-    if picture.info.get("progressive") and (scans := _count_scans(content)) > _MOST_SCANS:
+    if picture.info.get("progressive") and (scans := _count_scans(content)) > _MAX_SCANS:
         raise InputError(f"{name}: a JPEG of {scans} scans would take minutes to decode; save it anew")
     return picture
 
