@@ -68,8 +68,8 @@ class ImageDigests:
         if not self._is_changed:
             return
         with suppress(OSError):
-            self._path.parent.mkdir(exist_ok=True)
-            with replacing(self._path) as file:
+            self._path.parent.mkdir(mode=0o700, exist_ok=True)
+            with replacing(self._path, is_private=True) as file:
                 file.write(msgspec.json.encode(self._known))
             self._is_changed = False
 

@@ -6,8 +6,8 @@ through diskcache.
 
 from __future__ import annotations
 
+import os
 import sqlite3
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +22,7 @@ from diskcache.core import MODE_RAW, UNKNOWN
 from tlac.cache.schema import BUSY_TIMEOUT_S, DATABASE, SETTINGS, connect_read_only, inspect
 from tlac.cache.serialization import MAX_TEXT_BYTES
 from tlac.errors import StoreError
+from tlac.runtime.safe_files import sweep_unfinished, unfinished_folder
 
 
 class TextDisk(diskcache.Disk):  # type: ignore[misc]
@@ -90,19 +91,23 @@ def make_database(folder: Path) -> None:
     """Make the database of one cache where there is none. Raises StoreError.
 
     diskcache makes its tables one after the other, and another process, or the next one after a kill, would find some
-    of them. So it is made apart, and comes to its place whole; of several that do so together the first counts.
+    of them. So it is made apart, and comes to its place whole; of several that do so together the first counts. Nobody
+    but the owner may read it: answers can be about private images.
     """
     if (folder / DATABASE).exists():
+        sweep_unfinished(folder)
         return
     # here, not above: it takes 40 ms, once for each store
     from filelock import FileLock, Timeout
 
     try:
-        folder.mkdir(exist_ok=True)
-        with FileLock(folder / _LOCK, timeout=BUSY_TIMEOUT_S), tempfile.TemporaryDirectory(dir=folder) as apart:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        with FileLock(folder / _LOCK, timeout=BUSY_TIMEOUT_S), unfinished_folder(folder) as apart:
             if not (folder / DATABASE).exists():
-                _Cache(Path(apart)).close()
-                (Path(apart) / DATABASE).replace(folder / DATABASE)
+                # what sqlite makes beside the database later has the rights of the database
+                os.close(os.open(apart / DATABASE, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+                _Cache(apart).close()
+                (apart / DATABASE).replace(folder / DATABASE)
     except (sqlite3.Error, OSError, Timeout) as error:
         raise _write_complaint(folder, error) from error
 
@@ -114,11 +119,16 @@ class RowReader:
         self._folder = folder
         self._lock = threading.Lock()
         self._connection = connect_read_only(folder)
+        self._identity = _identity(folder)
         try:
             self.warnings = inspect(folder, self._connection)
         except StoreError:
             self._connection.close()
             raise
+
+    def is_in_place(self) -> bool:
+        """Whether the folder still holds the database that was opened: it can be deleted while it is in use."""
+        return _identity(self._folder) == self._identity
 
     def get(self, key: str) -> Row | None:
         """The row under a key."""
@@ -181,6 +191,14 @@ class RowReader:
 
     def _complaint(self, error: Exception) -> StoreError:
         return StoreError(f"{self._folder / DATABASE}: can't be read: {error}; see `tlac cache verify`")
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(folder / DATABASE)  # noqa: PTH116 - Path.stat takes three times as long
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class RowWriter:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -30,7 +32,7 @@ from tlac.cache.serialization import (
 )
 from tlac.cache.sqlite import Row, RowReader, RowWriter, make_database
 from tlac.errors import InputError, StoreError
-from tlac.runtime.safe_files import read_json, replacing
+from tlac.runtime.safe_files import read_json, replacing, sweep_unfinished
 from tlac.types import Encoding, LMMResponse
 
 FORMAT = 2
@@ -54,7 +56,7 @@ def prepare_folder(folder: Path) -> int:
     if os.path.expandvars(str(folder)) != str(folder):
         raise StoreError(f"{folder}: a store's path can't hold a variable; choose another --store (or TLAC_CACHE_DIR)")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         written = read_format(folder)
         if written is None:
             write_format(folder)
@@ -93,7 +95,7 @@ def read_format(folder: Path) -> int | None:
 
 def write_format(folder: Path) -> None:
     """Say that the folder is in our format. Raises OSError."""
-    with replacing(folder / FORMAT_FILE) as file:
+    with replacing(folder / FORMAT_FILE, is_private=True) as file:
         file.write(b'{"tlac_store": %d}\n' % FORMAT)
 
 
@@ -137,16 +139,22 @@ class Store:
     """Answers and embeddings on disk, in two diskcache databases inside one folder.
 
     Any number of threads and processes may use one folder. A store on a full or read-only disk can be read; writing to
-    it raises StoreError. `warnings` holds what the user should know of what was found at opening.
+    it raises StoreError. `warnings` holds what the user should know of what was found at opening; `on_warning` is told
+    what happens later.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open the store in that folder, making it where there is none.
+    def __init__(self, path: Path, on_warning: Callable[[str], None] = warnings.warn) -> None:
+        """Open the store in that folder, making it where there is none, with rights for its owner alone.
 
         Raises StoreError naming the path and the remedy.
         """
         self.path = path.expanduser().absolute()
+        self._on_warning = on_warning
+        self._lock = threading.Lock()
+        self._has_written: set[str] = set()
+        self._replaced: list[RowReader] = []
         written_format = prepare_folder(self.path)
+        sweep_unfinished(self.path)
         self._writers = {name: RowWriter(self.path / name) for name in (RESPONSES, EMBEDDINGS)}
         self._readers: dict[str, RowReader] = {}
         self._known_texts: set[str] = set()
@@ -169,16 +177,22 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Close the databases. What was put is already there."""
-        for reader in self._readers.values():
-            reader.close()
-        for writer in self._writers.values():
-            writer.close()
+        """Close the databases. What was put is already there. Raises StoreError where it was deleted since."""
+        try:
+            for name in self._has_written:
+                self._put_back_deleted(name)
+        finally:
+            for reader in [*self._readers.values(), *self._replaced]:
+                reader.close()
+            for writer in self._writers.values():
+                writer.close()
 
     def require_writable(self) -> None:
         """Raises StoreError where answers could not be stored: worth knowing before the first is paid for."""
-        for writer in self._writers.values():
-            writer.open()
+        with self._lock:
+            for name in self._writers:
+                self._put_back_deleted(name)
+                self._writers[name].open()
 
     def get_response(self, key: str) -> LMMResponse | None:
         """The response under a key, None where there is none. Raises StoreError for a row that is not tlac's."""
@@ -258,7 +272,7 @@ class Store:
                 rows = [(item.key, embedding_text(item)) for item in batch]
             except InputError as error:
                 raise StoreError(f"an embedding is not kept: {error}; is the text encoder sound?") from error
-            self._writers[EMBEDDINGS].write(rows)
+            self._write(EMBEDDINGS, rows)
 
     def embeddings(self) -> Iterator[StoredEmbedding]:
         """All embeddings by key, read as they are asked for. Raises StoreError at a row that is not tlac's."""
@@ -288,8 +302,44 @@ class Store:
             except InputError as error:
                 raise StoreError(f"the answer under {entry.key[:12]} is not kept: {error}") from error
         new = {key: content for key, content in texts.items() if key not in self._known_texts}
-        self._writers[RESPONSES].write([*new.items(), *rows])
+        self._write(RESPONSES, [*new.items(), *rows])
         self._known_texts.update(new)
+
+    def _write(self, name: str, rows: list[tuple[str, str]]) -> None:
+        with self._lock:
+            # before, since diskcache would make a folder of its own; and after, for what was deleted meanwhile
+            self._put_back_deleted(name)
+            self._writers[name].write(rows)
+            self._has_written.add(name)
+            self._put_back_deleted(name)
+
+    def _put_back_deleted(self, name: str) -> None:
+        """Where a database was deleted under our hands, make it anew from the one that is still open.
+
+        A deleted file lives on as long as somebody has it open, and takes all that is written to it along.
+        """
+        opened, folder = self._readers[name], self.path / name
+        if opened.is_in_place():
+            return
+        try:
+            prepare_folder(self.path)
+            make_database(folder)
+            self._writers[name].close()
+            self._writers[name] = RowWriter(folder)
+            reader = RowReader(folder)
+            rows = ((key, text.decode()) for key, text, _ in opened.scan() if text is not None)
+            while batch := list(islice(rows, _BATCH)):
+                there = {row[0] for row in reader.get_many([key for key, _ in batch])}
+                self._writers[name].write([row for row in batch if row[0] not in there])
+        except StoreError as error:
+            raise StoreError(
+                f"{folder}: was deleted while it was in use, and can't be put back: {error}; what it held is lost once "
+                "this process ends"
+            ) from error
+        # another thread may be reading from it
+        self._replaced.append(opened)
+        self._readers[name] = reader
+        self._on_warning(f"{folder}: was deleted or exchanged while it was in use; all that it held was put back")
 
     def _migrate(self) -> None:
         try:

@@ -62,10 +62,8 @@ def verify_store(folder: Path) -> Verification:
     folder = folder.expanduser().absolute()
     problems = list(_folder_problems(folder))
     counts = {RESPONSES: 0, EMBEDDINGS: 0}
-    for name in counts:
-        if not (folder / name / DATABASE).exists():
-            problems.append(Problem(name, None, "there is no database"))
-            continue
+    missing = [name for name in counts if not (folder / name / DATABASE).exists()]
+    for name in counts.keys() - missing:
         try:
             with closing(connect_read_only(folder / name)) as connection:
                 for problem in _database_problems(connection, name):
@@ -75,6 +73,9 @@ def verify_store(folder: Path) -> Verification:
                         problems.append(problem)
         except (StoreError, sqlite3.Error) as error:
             problems.append(Problem(name, None, f"can't be read: {error}"))
+    if problems or any(counts.values()):
+        # an empty store that lacks a database was killed while it was made: the next start makes the rest
+        problems += [Problem(name, None, "there is no database") for name in missing]
     return Verification(counts[RESPONSES], counts[EMBEDDINGS], tuple(problems))
 
 

@@ -292,7 +292,7 @@ def open_store(path: Path | None) -> Store:
     """The store in that folder or the default one; what it had to repair is said on stderr."""
     from tlac.cache.store import Store, store_folder
 
-    store = Store(path or store_folder())
+    store = Store(path or store_folder(), on_warning=lambda warning: click.echo(f"tlac: {warning}", err=True))
     for warning in store.warnings:
         say(warning)
     return store

@@ -11,9 +11,11 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +24,9 @@ import msgspec
 from tlac.errors import InputError
 
 MAX_DEPTH = 64
+# what is being written, by whoever holds its lock; a leading dot hides it from those who look for runs
+UNFINISHED = ".unfinished-"
+_SETTLED_S = 60.0
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 # a pipe is opened without waiting for a writer, and a terminal does not become ours
@@ -97,14 +102,16 @@ def parse_json(text: bytes, schema: Any, *, max_depth: int = MAX_DEPTH) -> Any:
 
 
 @contextmanager
-def replacing(path: Path, *, is_synced: bool = False) -> Iterator[IO[bytes]]:
+def replacing(path: Path, *, is_synced: bool = False, is_private: bool = False) -> Iterator[IO[bytes]]:
     """A file to write bytes to that takes the place of `path` at the end, or leaves no trace.
 
-    `is_synced` waits until the disk has it. Raises OSError.
+    `is_synced` waits until the disk has it. `is_private` lets nobody else read it, whatever the umask. Raises OSError.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f"{UNFINISHED}{secrets.token_hex(4)}-{path.name}"[:200])
+    mode = 0o600 if is_private else 0o666
     try:
-        with temporary.open("xb") as file:
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            _hold(file.fileno())
             yield file
             if is_synced:
                 file.flush()
@@ -113,6 +120,63 @@ def replacing(path: Path, *, is_synced: bool = False) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def unfinished_folder(parent: Path) -> Iterator[Path]:
+    """A new folder in `parent`, to be filled and given its name by renaming it; what is not renamed leaves no trace.
+
+    What processes left in `parent` that were killed is removed first. Raises OSError.
+    """
+    sweep_unfinished(parent)
+    folder = parent / f"{UNFINISHED}{secrets.token_hex(4)}"
+    folder.mkdir()
+    held = _open_to_hold(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+def sweep_unfinished(parent: Path) -> None:
+    """Remove the unfinished files and folders of processes that were killed; those of living ones stay."""
+    with suppress(OSError):
+        for path in parent.glob(f"{UNFINISHED}*"):
+            # a moment after it was made, a living process may not hold it yet
+            if path.is_symlink() or time.time() - path.stat().st_mtime < _SETTLED_S:
+                continue
+            held = _open_to_hold(path)
+            if held is None:
+                continue
+            os.close(held)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _open_to_hold(path: Path) -> int | None:
+    """A descriptor that holds the path's lock until it is closed or the process dies; None where another has it."""
+    if os.name == "nt":
+        # no folder can be locked there: nothing is held, and nothing is swept
+        return None
+    descriptor = os.open(path, _FLAGS)
+    if _hold(descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _hold(descriptor: int) -> bool:
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def _refuse_special(path: Path, found: os.stat_result) -> None:
