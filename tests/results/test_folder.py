@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,6 +84,27 @@ def test_a_crash_in_writing_leaves_no_half_folder(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_run(tmp_path, RECORD, breaking(), measure(PREDICTIONS), {})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no rights of this kind")
+@pytest.mark.parametrize(("umask", "folder_mode", "file_mode"), [(0o022, 0o755, 0o644), (0o077, 0o700, 0o600)])
+def test_a_run_folder_keeps_to_the_umask(tmp_path: Path, umask: int, folder_mode: int, file_mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        folder = write_run(tmp_path, RECORD, PREDICTIONS, measure(PREDICTIONS), {"report.html": b"<p>page</p>"})
+    finally:
+        os.umask(before)
+    assert folder.stat().st_mode & 0o777 == folder_mode
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {file_mode}
+
+
+def test_what_a_killed_run_left_is_swept_by_the_next(tmp_path: Path) -> None:
+    left = tmp_path / ".unfinished-0123"
+    left.mkdir()
+    (left / "predictions.jsonl").write_text("half")
+    os.utime(left, (1, 1))
+    folder = write_run(tmp_path, RECORD, PREDICTIONS, measure(PREDICTIONS), {})
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_a_place_that_can_not_be_written_is_named(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +14,7 @@ from tlac.report.samples import PageImages, make_thumbnails, read_thumbnails
 from tlac.results.calls import read_calls
 from tlac.results.folder import FOLDER, read_run
 from tlac.results.record import Run
+from tlac.runtime.safe_files import replacing
 from tlac.types import Sample
 
 REPORT_NAME = "report.html"
@@ -85,14 +84,8 @@ def _complaining(path: Path) -> Iterator[None]:
 
 def _write(path: Path, content: bytes) -> None:
     """Whole or not at all."""
-    handle, scratch = tempfile.mkstemp(prefix=".unfinished-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as opened:
-            opened.write(content)
-        Path(scratch).chmod(0o644)
-        Path(scratch).replace(path)
-    finally:
-        Path(scratch).unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.write(content)
 
 
 def _find_prompts(name: str) -> PromptSet | None:

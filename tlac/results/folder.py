@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,6 +16,7 @@ import numpy as np
 from tlac.errors import InputError, TlacError
 from tlac.results.predictions import PREDICTIONS, read_predictions, write_predictions
 from tlac.results.record import Run, RunRecord
+from tlac.runtime.safe_files import unfinished_folder
 from tlac.scoring.metrics import Metrics, measure
 from tlac.scoring.predictions import Predictions
 from tlac.types import Prediction
@@ -122,19 +121,16 @@ class UnfinishedRun:
 
 @contextmanager
 def begin_run(out: Path) -> Iterator[UnfinishedRun]:
-    """A run folder in `out`, to be filled and finished; what is not finished leaves nothing behind.
+    """A run folder in `out`, to be filled and finished; what is not finished leaves nothing behind, and what earlier
+    runs left that were killed is removed.
 
     Raises TlacError where `out` can't be written.
     """
-    with _complaining(out):
-        out.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))
-    try:
+    with ExitStack() as stack:
         with _complaining(out):
-            scratch.chmod(0o755)
+            out.mkdir(parents=True, exist_ok=True)
+            scratch = stack.enter_context(unfinished_folder(out))
         yield UnfinishedRun(out, scratch)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_run(
