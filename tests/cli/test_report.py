@@ -5,10 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fakes import make_png
 from tests.support.reported_runs import prediction, some_run, write_reported_run
 from tlac.report import samples as columns
+from tlac.report.files import write_report
+from tlac.results.folder import write_run
 from tlac.results.predictions import encode_predictions
 from tlac.scoring.predictions import Predictions
+from tlac.types import Sample
 
 
 def test_a_run_gets_its_page_in_its_folder(tlac_command, tmp_path: Path) -> None:
@@ -27,6 +31,23 @@ def test_the_page_of_a_bench_is_the_page_that_is_made_later(tlac_command, tmp_pa
     tlac_command("report", folder)
     again = (folder / "report.html").read_bytes()
     assert again.partition(b'id="content"')[2] == written.partition(b'id="content"')[2]
+
+
+def test_the_page_links_the_images_that_are_still_on_this_disk(tlac_command, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    run, samples = some_run(), []
+    for place, one in enumerate(run.predictions):
+        path = tmp_path / "photos" / f"a photo {place}.png"
+        path.write_bytes(make_png(place))
+        samples.append(Sample(one.sample, path, one.label))
+    folder = write_run(tmp_path / "runs", run.record, run.predictions, run.metrics, {})
+    write_report(replace(run, folder=folder), samples)
+    assert "../../photos/a photo 3.png" in (folder / "report.html").read_text()
+    samples[3].source.unlink()
+    tlac_command("report", folder)
+    page = (folder / "report.html").read_text()
+    assert "../../photos/a photo 4.png" in page
+    assert "../../photos/a photo 3.png" not in page
 
 
 def test_several_runs_become_a_comparison(tlac_command, tmp_path: Path) -> None:

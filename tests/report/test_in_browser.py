@@ -140,6 +140,32 @@ def test_filters_and_search_show_what_they_say(visit, run_html: str) -> None:
     assert found.page.locator("#samples .pager").inner_text() == "none"
 
 
+def test_the_filters_stand_in_the_address_and_come_from_it(visit, run_html: str) -> None:
+    found = visit(run_html)
+    found.choose("verdict", "wrong")
+    found.choose("true class", "lorry")
+    address = found.page.url
+    assert address.endswith("#gallery&verdict=wrong&true=2")
+    found.page.goto("about:blank")
+    found.page.goto(address)
+    assert len(found.names()) == 2
+    assert found.page.evaluate("window.scrollY") > 500
+    found.page.get_by_role("button", name="Reset").click()
+    assert found.page.url.endswith("#gallery")
+    assert len(found.names()) == 12
+
+
+def test_the_confusion_matrix_of_sixteen_classes_is_whole_at_1400_px(visit) -> None:
+    given = [prediction(0, label, (label + shift) % 16) for label in range(16) for shift in range(3)]
+    run = some_run(
+        [replace(one, top5=()) for one in given], classes=tuple(f"class number {i} of them" for i in range(16))
+    )
+    page = visit(render_run(run, "images")[0], viewport={"width": 1400, "height": 900}).page
+    matrix = page.locator("#confusion .scroll").first
+    assert page.locator("#confusion .matrix tbody tr").count() == 16
+    assert matrix.evaluate("scroll => scroll.scrollWidth - scroll.clientWidth") == 0
+
+
 def test_the_least_certain_and_the_surest_mistakes_come_first(visit, run_html: str) -> None:
     found = visit(run_html)
     found.choose("order", "most certain mistakes first")
@@ -171,7 +197,7 @@ def test_a_card_opens_with_all_that_is_known_and_keys_turn_to_the_next(visit, ru
     found.page.keyboard.press("Enter")
     card = found.page.locator("dialog")
     shown = card.inner_text()
-    for wanted in ("008.png", "It looks like a old car to me", "old car", "lorry", "0.892", "exact"):
+    for wanted in ("008.png", "It looks like a old car to me", "old car", "lorry", "0.892", "exact", "$0.009", "0.9 s"):
         assert wanted in shown
     one = some_run().predictions[8]
     assert one.stage1_key in shown

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +20,9 @@ from tlac.runtime.safe_files import replacing
 from tlac.types import Sample
 
 REPORT_NAME = "report.html"
+_ORIGINALS = "originals.json"
+# what a browser shows; nobody's run folder may offer a link to any other file
+_IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jfif", ".png", ".gif", ".webp", ".avif", ".bmp", ".tif", ".tiff"))
 
 
 def write_report(run: Run, samples: Iterable[Sample] | None = None) -> Path:
@@ -30,11 +35,13 @@ def write_report(run: Run, samples: Iterable[Sample] | None = None) -> Path:
     path = run.folder / REPORT_NAME
     with _complaining(path):
         if samples is not None:
-            made = make_thumbnails(samples, reported.predictions)
+            made, files = make_thumbnails(samples, reported.predictions)
             (run.folder / FOLDER).mkdir(exist_ok=True)
             for sha256, content in made.items():
                 _write(run.folder / FOLDER / f"{sha256}.webp", content)
-            reported = replace(reported, thumbnails={**reported.thumbnails, **made})
+            originals = {sha256: Path(os.path.relpath(file, run.folder)).as_posix() for sha256, file in files.items()}
+            _write(run.folder / FOLDER / _ORIGINALS, json.dumps(originals, indent=0).encode())
+            reported = replace(reported, thumbnails={**reported.thumbnails, **made}, originals=originals)
     html, images = render_run(reported, FOLDER)
     write_page(html, images, path, reported.thumbnails)
     return path
@@ -54,7 +61,22 @@ def _with_files(run: Run) -> ReportedRun:
         calls=read_calls(run.folder),
         thumbnails=read_thumbnails(run.folder),
         prompts=_find_prompts(run.record.prompts) if run.record.prompts else None,
+        originals=_read_originals(run.folder),
     )
+
+
+def _read_originals(folder: Path) -> dict[str, str]:
+    """The paths of images that are still there, from the run's folder; a file of another form counts as none."""
+    try:
+        found = json.loads((folder / FOLDER / _ORIGINALS).read_bytes())
+        pairs = found.items() if isinstance(found, dict) else ()
+        return {sha256: path for sha256, path in pairs if isinstance(path, str) and _is_image(folder / path)}
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in _IMAGE_SUFFIXES and path.is_file() and not path.is_symlink()
 
 
 def write_page(html: str, images: PageImages, path: Path, thumbnails: Mapping[str, bytes | Path]) -> None:

@@ -21,19 +21,20 @@ _SCRIPTS = ("core.js", "tables.js", "charts.js", "confusion.js", "cards.js", "ga
 
 @dataclass(frozen=True, slots=True)
 class ReportedRun(Run):
-    """A run and what lies beside it: times and costs of its calls, thumbnails by the sha256 of their image, and its
-    prompts where they are at hand."""
+    """A run and what lies beside it: times and costs of its calls, thumbnails and the paths of the images themselves
+    (from the run's folder) by the sha256 of their image, and its prompts where they are at hand."""
 
     calls: Sequence[SampleCalls] = ()
     thumbnails: Mapping[str, bytes | Path] = field(default_factory=dict)
     prompts: PromptSet | None = None
+    originals: Mapping[str, str] = field(default_factory=dict)
 
 
 def render_run(run: ReportedRun, images_folder: str) -> tuple[str, PageImages]:
     """The page of one run, and its images: those that are too many to stand inside it are looked for in
     `images_folder`."""
     predictions, metrics, record = run.predictions, run.metrics, run.record
-    images, numbers = place_images(predictions, run.thumbnails, images_folder)
+    images, numbers = place_images(predictions, run.thumbnails, images_folder, run.originals)
     bins = {by: reliability(predictions, by) for by in ("score", "confidence")}
     curves = (risk_curve(predictions, by) for by in MEASURES)
     content = {
@@ -44,7 +45,7 @@ def render_run(run: ReportedRun, images_folder: str) -> tuple[str, PageImages]:
         "risk": [curve for curve in curves if curve is not None],
         "is_calibrated": metrics.confidence is not None and metrics.confidence.is_calibrated,
         "histograms": call_histograms(run.calls),
-        "samples": to_columns(predictions, numbers),
+        "samples": to_columns(predictions, numbers, run.calls),
         "images": images,
     }
     context = {

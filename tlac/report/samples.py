@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import PIL.Image
@@ -15,12 +15,13 @@ import PIL.Image
 from tlac.errors import InputError
 from tlac.images import open_image
 from tlac.report.page import LONGEST_NAME, cut
+from tlac.results.calls import SampleCalls
 from tlac.results.folder import FOLDER
 from tlac.types import Outcome, Prediction, Sample
 
 # making one takes some milliseconds: a run of 50,000 must not wait minutes for pictures that nobody looks at
 MOST = 3_000
-_LARGE_SIDE_PX, _SMALL_SIDE_PX = 160, 96
+_LARGE_SIDE_PX, _SMALL_SIDE_PX = 320, 160
 _MOST_LARGE = 600
 _THREADS = 2
 _FILE_NAME = re.compile(r"[0-9a-f]{64}\.webp")
@@ -28,11 +29,14 @@ _FILE_NAME = re.compile(r"[0-9a-f]{64}\.webp")
 _INLINE_BYTES = 7_000_000
 
 
-def make_thumbnails(samples: Iterable[Sample], predictions: Sequence[Prediction]) -> dict[str, bytes]:
-    """WebP pictures by the sha256 of their image, of the `MOST` samples that are most worth looking at.
+def make_thumbnails(
+    samples: Iterable[Sample], predictions: Sequence[Prediction]
+) -> tuple[dict[str, bytes], dict[str, Path]]:
+    """WebP pictures by the sha256 of their image, and the files that they are of where these are files.
 
-    `samples` are those of the predictions, in order. Those without an answer come first, then wrong ones, then
-    correct ones by rising margin. An image that can't be decoded has none.
+    `samples` are those of the predictions, in order. The `MOST` samples that are most worth looking at have one:
+    those without an answer come first, then wrong ones, then correct ones by rising margin. An image that can't be
+    decoded has none.
     """
     wanted = _choose(predictions)
     side = _LARGE_SIDE_PX if len(wanted) <= _MOST_LARGE else _SMALL_SIDE_PX
@@ -43,7 +47,8 @@ def make_thumbnails(samples: Iterable[Sample], predictions: Sequence[Prediction]
             sources.setdefault(prediction.image_sha256, (sample.source, sample.id))
     with ThreadPoolExecutor(_THREADS) as pool:
         made = pool.map(lambda given: _shrink(given[0], given[1], side), sources.values())
-        return {sha256: content for sha256, content in zip(sources, made, strict=True) if content is not None}
+        pictures = {sha256: content for sha256, content in zip(sources, made, strict=True) if content is not None}
+    return pictures, {sha256: source for sha256, (source, _) in sources.items() if isinstance(source, Path)}
 
 
 def read_thumbnails(folder: Path) -> dict[str, bytes | Path]:
@@ -81,17 +86,27 @@ def _shrink(source: Path | bytes, name: str, side: int) -> bytes | None:
 
 @dataclass(frozen=True, slots=True)
 class PageImages:
-    """A page's thumbnails: `inline` as base64, and further ones in files of these names in the folder `folder`."""
+    """A page's thumbnails: `inline` as base64, and further ones in files of these names in the folder `folder`.
+
+    `originals` are the images themselves by their place among the thumbnails, as paths from the page's folder.
+    """
 
     inline: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     folder: str = ""
+    originals: Mapping[int, str] = field(default_factory=dict)
 
 
 def place_images(
-    predictions: Sequence[Prediction], thumbnails: Mapping[str, bytes | Path], folder: str
+    predictions: Sequence[Prediction],
+    thumbnails: Mapping[str, bytes | Path],
+    folder: str,
+    originals: Mapping[str, str] | None = None,
 ) -> tuple[PageImages, dict[str, int]]:
-    """The page's images, the most interesting inline up to a limit, and their numbers by sha256."""
+    """The page's images, the most interesting inline up to a limit, and their numbers by sha256.
+
+    `originals` are paths of the images themselves, by sha256.
+    """
     inline: list[str] = []
     beside: list[str] = []
     size = 0
@@ -108,7 +123,9 @@ def place_images(
             size += len(inline[-1])
         else:
             beside.append(f"{sha256}.webp")
-    return PageImages(tuple(inline), tuple(beside), folder), {sha256: place for place, sha256 in enumerate(wanted)}
+    numbers = {sha256: place for place, sha256 in enumerate(wanted)}
+    known = {numbers[sha256]: path for sha256, path in (originals or {}).items() if sha256 in numbers}
+    return PageImages(tuple(inline), tuple(beside), folder, known), numbers
 
 
 class TextTable:
@@ -126,17 +143,25 @@ class TextTable:
         return [cut(text) for text in self._numbers]
 
 
-def to_columns(predictions: Sequence[Prediction], numbers: Mapping[str, int]) -> dict[str, object]:
+def to_columns(
+    predictions: Sequence[Prediction], numbers: Mapping[str, int], calls: Sequence[SampleCalls] = ()
+) -> dict[str, object]:
     """One list a field, as the page's scripts read them; `numbers` gives an image's place among the page's.
 
-    `answer`, `choice`, `reason` and the keys are indices into `texts`, `outcome` into `outcomes`, `decided_by` into
-    `decisions`, -1 where there is none; `top5` holds (class, score).
+    `cost_usd` (null where a price is not known) and `latency_s` are sums over a sample's `calls`, empty where these
+    are not known. `answer`, `choice`, `reason` and the keys are indices into `texts`, `outcome` into `outcomes`,
+    `decided_by` into `decisions`, -1 where there is none; `top5` holds (class, score).
     """
     table = TextTable()
     outcomes = [str(outcome) for outcome in Outcome]
     decisions = sorted({prediction.decided_by for prediction in predictions if prediction.decided_by is not None})
     places: dict[str | None, int] = {decided_by: place for place, decided_by in enumerate(decisions)}
+    # an older run may have none, and those of another run would be others
+    is_known = [call.sample for call in calls] == [prediction.sample for prediction in predictions]
+    costs = [[facts.cost_usd for facts in call.calls] for call in calls] if is_known else []
     columns: dict[str, object] = {
+        "cost_usd": [None if None in found else sum(cost or 0.0 for cost in found) for found in costs],
+        "latency_s": [sum(facts.latency_s for facts in call.calls) for call in calls] if is_known else [],
         "sample": [cut(prediction.sample, LONGEST_NAME) for prediction in predictions],
         "outcome": [outcomes.index(prediction.outcome) for prediction in predictions],
         "decided_by": [places.get(prediction.decided_by, -1) for prediction in predictions],

@@ -45,8 +45,6 @@ function powersOfTen([low, high]) {
   return powers;
 }
 
-const money = (value) => `$${Number(value.toPrecision(3))}`;
-
 function costChart(title, runs) {
   const priced = runs.filter((run) => run.cost_usd !== null);
   const frontier = priced.filter((run) => run.is_frontier).sort((a, b) => a.cost_usd - b.cost_usd);

@@ -22,9 +22,11 @@ function confusionView({ pairs, wrong_pairs, classes, cells, others, unanswered 
   const most = wrong_pairs > pairs.length ? ` (the ${count(pairs.length)} most frequent of ${count(wrong_pairs)})` : "";
   return make(
     "div",
-    { className: "split" },
-    make("div", {}, make("h3", { textContent: `Most confused pairs${most}` }), table.element),
-    make("div", {}, make("h3", { textContent: "Confusion matrix of their classes" }), matrix()),
+    {},
+    make("h3", { textContent: "Confusion matrix of the classes in the most confused pairs" }),
+    matrix(),
+    make("h3", { textContent: `Most confused pairs${most}` }),
+    table.element,
   );
 
   function matrix() {

@@ -35,6 +35,7 @@ function percent(share, places = 1) {
   if (share !== 0 && share !== 1 && places < 6 && [0, 100].includes(Number(text))) return percent(share, places + 1);
   return `${text}\u00a0%`;
 }
+const money = (value) => `$${Number(value.toPrecision(3))}`;
 /* A time as "0.56 s", "3 min 20 s" or "2 h 5 min". */
 function seconds(value) {
   if (value < 60) return `${Number(value.toPrecision(3))} s`;
@@ -58,6 +59,13 @@ function picture(number, alt) {
       ? `data:image/webp;base64,${inline[number]}`
       : `${encodeURIComponent(folder)}/${encodeURIComponent(beside[number - inline.length])}`;
   return make("img", { loading: "lazy", decoding: "async", alt, src: source });
+}
+
+/* A link to the image itself, where it was on this disk beside the report. */
+function original(number) {
+  const path = page.images.originals[number];
+  if (!path) return null;
+  return make("a", { href: `./${path.split("/").map(encodeURIComponent).join("/")}`, target: "_blank", textContent: "Open the image" });
 }
 
 /* Buttons to turn the pages of a list; `show(start, end)` draws one of them. */

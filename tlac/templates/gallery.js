@@ -40,9 +40,35 @@ class Gallery {
     this.words = make("input", { type: "search", placeholder: "file, answer, class …", oninput: refresh });
     const reset = make("button", { type: "button", textContent: "Reset", onclick: () => this.set({}) });
     this.filters = [this.verdict, this.outcome, this.decidedBy, this.truth, this.predicted, this.margin, this.order];
-    const controls = make("div", { className: "controls", role: "search", "aria-label": "Filter the samples" }, make("label", {}, "find", this.words), ...this.filters.map((filter) => filter.element), reset);
+    const controls = make("div", { className: "controls", role: "search", "aria-label": "Filter the samples" }, make("label", { className: "find" }, "find", this.words), ...this.filters.map((filter) => filter.element), reset);
     this.element = make("div", {}, controls, this.cards.element);
+    this.readAddress();
+    window.addEventListener("hashchange", () => this.readAddress());
+  }
+
+  /* The filters by the names that the page's address gives them. */
+  get named() {
+    const { verdict, outcome, decidedBy, truth, predicted, margin, order } = this;
+    return { verdict, outcome, decided: decidedBy, true: truth, predicted, margin, order };
+  }
+
+  /* Set the filters from an address such as #gallery&verdict=wrong. */
+  readAddress() {
+    const [section, ...pairs] = location.hash.slice(1).split("&");
+    if (section !== "gallery" || !pairs.length) return this.refresh();
+    const given = new URLSearchParams(pairs.join("&"));
+    for (const [name, { list }] of Object.entries(this.named)) list.value = given.get(name) ?? "";
+    this.words.value = given.get("find") ?? "";
     this.refresh();
+    // no element has the whole address as its name
+    requestAnimationFrame(() => document.getElementById("gallery").scrollIntoView());
+  }
+
+  writeAddress() {
+    const values = Object.entries(this.named).map(([name, { list }]) => [name, list.value]);
+    const given = new URLSearchParams([...values, ["find", this.words.value]].filter(([, value]) => value));
+    const wanted = given.size ? `#gallery&${given}` : location.hash.startsWith("#gallery&") ? "#gallery" : location.hash;
+    if (wanted !== location.hash) history.replaceState(null, "", wanted);
   }
 
   /* Show samples of one class that were taken for another, and go there. */
@@ -61,6 +87,7 @@ class Gallery {
   refresh() {
     const tests = this.tests();
     const shown = this.everything.filter((sample) => tests.every((test) => test(sample)));
+    this.writeAddress();
     this.cards.fill(this.sorted(shown));
   }
 
@@ -138,6 +165,8 @@ function detailCard(sample) {
     ["classes named in the answer", words.length ? outside(words.join(", ")) : null],
     ["votes", votes.length ? outside(votes.join(", ")) : null],
     ["candidates in stage 2", shortlist.length ? outside(shortlist.join(", ")) : null],
+    ["cost of its answers", samples.cost_usd[sample] === undefined ? null : samples.cost_usd[sample] === null ? "unknown" : money(samples.cost_usd[sample])],
+    ["latency of its calls", samples.latency_s[sample] === undefined ? null : seconds(samples.latency_s[sample])],
     ["stage-1 key", key(samples.stage1_key)],
     ["stage-2 key", key(samples.stage2_key)],
   ]);
@@ -150,5 +179,5 @@ function detailCard(sample) {
     ranking(samples.top5[sample], samples.predicted[sample], samples.label[sample]),
     facts,
   );
-  return { title: samples.sample[sample], parts: [make("div", { className: "picture" }, picture(samples.thumbnail[sample], samples.sample[sample])), spoken] };
+  return { title: samples.sample[sample], parts: [make("div", {}, make("div", { className: "picture" }, picture(samples.thumbnail[sample], samples.sample[sample])), original(samples.thumbnail[sample])), spoken] };
 }

@@ -31,7 +31,7 @@ class SortedTable {
       this.shown = this.rows.filter((row) => textOf(row).toLowerCase().includes(wanted));
       this.order();
     });
-    return make("div", { className: "controls" }, make("label", {}, word, field));
+    return make("div", { className: "controls" }, make("label", { className: "find" }, word, field));
   }
 
   sort(index) {
