@@ -1,4 +1,4 @@
-"""The report's charts and tables for a paper: PNG, SVG, LaTeX and Markdown from the same numbers as the page.
+"""The report's charts and tables for a paper: PDF, SVG, PNG, LaTeX and Markdown from the same numbers as the page.
 
 matplotlib is imported when a figure is drawn: it comes with tlac[figures].
 """
@@ -11,21 +11,29 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from tlac.errors import TlacError, UsageError
 from tlac.report.charts import MEASURES, Bin, Histogram, call_histograms, confuse, reliability, risk_curve
-from tlac.report.comparison import Grid, arrange, compare_columns, cost_points, mark_cells
+from tlac.report.comparison import SIGNIFICANCE, Grid, arrange, compare_columns, cost_points, mark_cells
 from tlac.report.run_page import ReportedRun, decision_rows
 from tlac.runtime.formatting import escape_markdown, interval, percent, printable
 
-_WIDTH_IN, _HEIGHT_IN = 4.2, 3.0
-_BLUE, _ORANGE, _GREEN, _GREY = "#1f5fbf", "#b8420c", "#0b7a6b", "#7a848f"
+# one column, and both, of a conference's page
+_SIZES_IN = {"": (3.35, 2.6), "-wide": (6.9, 3.0)}
+# Okabe and Ito's colours, which people tell apart whatever colours they see; with shapes, also without colour
+_BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#7a848f"
+_COLORS = (_BLUE, _ORANGE, _GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = "osD^vPX<>*"
 _SETTINGS: Any = {
     # a $ in a class name is no formula
     "text.parse_math": False,
-    "font.size": 9,
+    # a paper's captions have 9 points; text stays text in PDF (TrueType, which publishers ask for) and SVG
+    "font.size": 8,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
@@ -62,14 +70,15 @@ def draw_comparison(runs: Sequence[ReportedRun], folder: Path) -> list[Path]:
 
 def _draw(charts: dict[str, Callable[[Any], None]], folder: Path) -> list[Path]:
     written = []
-    for name, fill in charts.items():
-        with _axes() as (figure, axes):
+    for (name, fill), (suffix, size_in) in product(charts.items(), _SIZES_IN.items()):
+        with _axes(size_in) as (figure, axes):
             fill(axes)
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                for path in (folder / f"{name}.png", folder / f"{name}.svg"):
-                    stamp = {"Date": None} if path.suffix == ".svg" else {}
-                    figure.savefig(path, dpi=200, bbox_inches="tight", metadata=stamp)
+                # no date: equal input, equal file
+                for form, stamp in (("pdf", {"CreationDate": None}), ("svg", {"Date": None}), ("png", {})):
+                    path = folder / f"{name}{suffix}.{form}"
+                    figure.savefig(path, dpi=300, bbox_inches="tight", metadata=stamp)
                     written.append(path)
             except OSError as error:
                 raise TlacError(
@@ -79,7 +88,7 @@ def _draw(charts: dict[str, Callable[[Any], None]], folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _axes() -> Iterator[tuple[Any, Any]]:
+def _axes(size_in: tuple[float, float]) -> Iterator[tuple[Any, Any]]:
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
@@ -88,7 +97,7 @@ def _axes() -> Iterator[tuple[Any, Any]]:
     with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
         # class names may be in a script that the font lacks: boxes are drawn for them
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), layout="constrained")
+        figure = Figure(figsize=size_in, layout="constrained")
         yield figure, figure.add_subplot()
 
 
@@ -99,13 +108,15 @@ def _classes(axes: Any, run: ReportedRun) -> None:
         range(len(recalls)), [100 * recall for recall in recalls], width=1 if len(recalls) > 60 else 0.8, color=_BLUE
     )
     axes.set_xticks([])
-    _label(axes, f"classes by accuracy ({len(recalls)})", "top-1 accuracy (%)")
+    _label(axes, f"classes by recall ({len(recalls)})", "recall (%)")
     axes.set_ylim(0, 100)
 
 
 def _confusions(axes: Any, run: ReportedRun) -> None:
     found = confuse(run.predictions)
-    names = [_short(run.record.classes[index]) for index in found.classes]
+    # square cells, and names at both sides
+    axes.figure.set_figheight(axes.figure.get_figwidth())
+    names = [_short(run.record.classes[index], 20) for index in found.classes]
     totals = [
         max(1, sum(row) + other + none)
         for row, other, none in zip(found.cells, found.others, found.unanswered, strict=True)
@@ -147,7 +158,7 @@ def _risk(axes: Any, run: ReportedRun) -> None:
             axes.step(shares, [100 * value for value in curve.risk], where="post", color=color, label=by)
     axes.set_xlim(0, 100)
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False)
+    _legend(axes)
     _label(axes, "coverage (%)", "risk: error rate (%)")
 
 
@@ -161,34 +172,60 @@ def _accuracies(axes: Any, grid: Grid) -> None:
     """Accuracy with its interval, configurations side by side within each dataset."""
     step = 0.8 / len(grid.configurations)
     for row, (name, runs) in enumerate(zip(grid.configurations, grid.runs, strict=True)):
-        for column, run in enumerate(runs):
-            if run is None or run.metrics.accuracy is None or run.metrics.accuracy_ci95 is None:
-                continue
-            accuracy, (low, high) = run.metrics.accuracy, run.metrics.accuracy_ci95
-            # a label on the first of a colour alone, so that the legend names each configuration once
-            shown = _short(name) if run is next(found for found in runs if found is not None) else None
-            axes.errorbar(
-                column - 0.4 + step * (row + 0.5), 100 * accuracy,
-                yerr=[[100 * (accuracy - low)], [100 * (high - accuracy)]],
-                color=f"C{row % 10}", marker="o", linestyle="", capsize=2, label=shown,
-            )  # fmt: skip
+        found = [
+            (column - 0.4 + step * (row + 0.5), run.metrics.accuracy, run.metrics.accuracy_ci95)
+            for column, run in enumerate(runs)
+            if run is not None
+        ]
+        known = [(place, 100 * accuracy, ci95) for place, accuracy, ci95 in found if accuracy is not None and ci95]
+        if known:
+            places, accuracies, intervals = zip(*known, strict=True)
+            below = [accuracy - 100 * low for accuracy, (low, _) in zip(accuracies, intervals, strict=True)]
+            above = [100 * high - accuracy for accuracy, (_, high) in zip(accuracies, intervals, strict=True)]
+            axes.errorbar(places, accuracies, yerr=[below, above], linestyle="", capsize=2, **_style(row, name))
     axes.set_xticks(range(len(grid.titles)), [_short(title) for title in grid.titles], rotation=20, ha="right")
-    axes.legend(frameon=False, fontsize=7)
+    _legend(axes)
     _label(axes, "", "top-1 accuracy (%)")
 
 
 def _costs(axes: Any, grid: Grid, column: int) -> None:
-    points = [
-        (point.cost_per_1000_usd, 100 * point.accuracy, point.is_dominated, grid.configurations[row])
-        for row, point in cost_points(grid, column).items()
-        if point.cost_per_1000_usd is not None
-    ]
-    frontier = [(cost, accuracy) for cost, accuracy, is_dominated, _ in points if not is_dominated]
-    axes.step(*zip(*frontier, strict=True), where="post", color=_BLUE)
-    for cost, accuracy, is_dominated, name in points:
-        axes.plot(cost, accuracy, "o", color=_GREY if is_dominated else _BLUE)
-        axes.annotate(_short(name), (cost, accuracy), fontsize=7, xytext=(4, 3), textcoords="offset points")
-    _label(axes, "USD per 1,000 samples", "top-1 accuracy (%)")
+    """Accuracy against cost; the legend names the configurations, also those whose cost is unknown."""
+    points = cost_points(grid, column)
+    costs = [point.cost_per_1000_usd for point in points.values() if point.cost_per_1000_usd is not None]
+    frontier = sorted(
+        (point.cost_per_1000_usd, 100 * point.accuracy)
+        for point in points.values()
+        if point.cost_per_1000_usd is not None and not point.is_dominated
+    )
+    if len(frontier) > 1:
+        axes.step(*zip(*frontier, strict=True), where="post", color=_GREY, linewidth=1, label="Pareto frontier")
+    for row, point in sorted(points.items()):
+        cost, style = point.cost_per_1000_usd, _style(row, grid.configurations[row])
+        if cost is None:
+            axes.plot([], [], linestyle="", **{**style, "label": f"{style['label']}: cost unknown"})
+        else:
+            axes.plot(cost, 100 * point.accuracy, linestyle="", **style)
+    if min(costs) > 0 and max(costs) > 20 * min(costs):
+        axes.set_xscale("log")
+        # the usual one writes formulas, which are switched off
+        axes.xaxis.set_major_formatter("{x:g}")
+    _legend(axes)
+    _label(axes, "cost of 1,000 images (USD)", "top-1 accuracy (%)")
+
+
+def _style(row: int, name: str) -> dict[str, Any]:
+    """A configuration looks alike in all figures."""
+    marker = _MARKERS[row % len(_MARKERS)]
+    return {"color": _COLORS[row % len(_COLORS)], "marker": marker, "markersize": 4.5, "label": _short(name)}
+
+
+def _legend(axes: Any) -> None:
+    """Below the axes, where it covers nothing, in room of its own."""
+    figure = axes.figure
+    columns = 1 if figure.get_figwidth() < 5 else 2
+    rows = -(-len(axes.get_legend_handles_labels()[1]) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.14 * rows)
+    figure.legend(loc="outside lower center", frameon=False, fontsize=7, ncols=columns)
 
 
 def _label(axes: Any, x: str, y: str) -> None:
@@ -196,8 +233,8 @@ def _label(axes: Any, x: str, y: str) -> None:
     axes.grid(axis="y", alpha=0.3)
 
 
-def _short(name: str) -> str:
-    return printable(name, 28)
+def _short(name: str, most: int = 40) -> str:
+    return printable(name, most)
 
 
 def _slug(title: str) -> str:
@@ -219,16 +256,29 @@ _LATEX = {
     ">": r"\textgreater{}",
 }
 _LONGEST = 80
+_ACCURACY_NOTE = "Top-1 accuracy in %; samples without an answer count as wrong; intervals are Wilson's."
+_BEST_NOTE = (
+    "* Significantly better than every other configuration on the dataset (McNemar's exact test on the images that "
+    f"both have, p < {SIGNIFICANCE} after Holm's correction)."
+)
+_TEST_NOTE = (
+    "Difference of top-1 accuracies in points, first less second, on the n images that both have, with Newcombe's "
+    "95 % interval; p of McNemar's exact test after Holm's correction for all pairs; Cohen's kappa of the predictions."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class PaperTable:
-    """A table of texts: `name` for its file, headings, rows. All columns but the first `texts` are numbers."""
+    """A table of texts: `name` for its file, headings, rows, and the notes under it.
+
+    All columns but the first `texts` are numbers.
+    """
 
     name: str
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     texts: int = 1
+    notes: tuple[str, ...] = ()
 
 
 def run_tables(run: ReportedRun) -> tuple[PaperTable, ...]:
@@ -255,7 +305,12 @@ def run_tables(run: ReportedRun) -> tuple[PaperTable, ...]:
         for pair in confuse(run.predictions).pairs[:20]
     )
     return (
-        PaperTable("headline", ("measure", f"{run.record.backend}, {run.record.method}"), headline),
+        PaperTable(
+            "headline",
+            ("measure", f"{run.record.backend}, {run.record.method}"),
+            headline,
+            notes=(_ACCURACY_NOTE, *([] if run.record.is_complete else ["The run is incomplete."])),
+        ),
         PaperTable("decisions", ("decided by", "samples", "share", "accuracy", "95 % interval"), decisions),
         PaperTable("confusions", ("true class", "predicted", "samples", "of class"), pairs, texts=2),
     )
@@ -269,8 +324,17 @@ def comparison_tables(runs: Sequence[ReportedRun]) -> tuple[PaperTable, ...]:
     rows = []
     for row, (name, found) in enumerate(zip(grid.configurations, grid.runs, strict=True)):
         stars = [" *" if marks.get((row, column)) == "best" else "" for column in range(len(found))]
-        cells = ["–" if run is None else percent(run.metrics.accuracy) for run in found]
+        cells = [
+            "–" if run is None else percent(run.metrics.accuracy) + ("" if run.record.is_complete else " †")
+            for run in found
+        ]
         rows.append((name, *(cell + star for cell, star in zip(cells, stars, strict=True))))
+    marks_used = "".join(cell for row in rows for cell in row[1:])
+    notes = [_ACCURACY_NOTE]
+    if "*" in marks_used:
+        notes.append(_BEST_NOTE)
+    if "†" in marks_used:
+        notes.append("† The run is incomplete: samples whose call failed count as wrong.")
     tested = tuple(
         (
             grid.titles[column], grid.configurations[test.first], grid.configurations[test.second],
@@ -283,27 +347,34 @@ def comparison_tables(runs: Sequence[ReportedRun]) -> tuple[PaperTable, ...]:
     )  # fmt: skip
     heads = ("dataset", "first", "second", "n", "difference", "95 % interval", "p (Holm)", "kappa")
     return (
-        PaperTable("accuracy", ("backend, method", *grid.titles), tuple(rows)),
-        PaperTable("differences", heads, tested, texts=3),
+        PaperTable("accuracy", ("backend, method", *grid.titles), tuple(rows), notes=tuple(notes)),
+        PaperTable("differences", heads, tested, texts=3, notes=(_TEST_NOTE,)),
     )
 
 
 def to_latex(table: PaperTable) -> str:
-    """The table as a tabular with booktabs' rules."""
+    """The table as a tabular with booktabs' rules, and its notes below."""
     columns = "l" * table.texts + "r" * (len(table.headings) - table.texts)
     lines = [" & ".join(_latex(cell) for cell in row) + r" \\" for row in (table.headings, *table.rows)]
     body = "\n".join(lines[1:])
+    notes = "".join(f"\n\n{{\\footnotesize {_escape_latex(note)}}}" for note in table.notes)
     return (
-        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{lines[0]}\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
+        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{lines[0]}\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}"
+        f"{notes}\n"
     )
 
 
 def to_markdown(table: PaperTable) -> str:
-    """The table in the pipe form that GitHub shows."""
+    """The table in the pipe form that GitHub shows, and its notes below."""
     rule = ["---"] * table.texts + ["---:"] * (len(table.headings) - table.texts)
     rows = [[escape_markdown(printable(cell, _LONGEST)) for cell in row] for row in (table.headings, *table.rows)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:])) + "\n"
+    notes = "".join(f"\n{escape_markdown(note)}\n" for note in table.notes)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:])) + "\n" + notes
 
 
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in printable(text, _LONGEST))
+    return _escape_latex(printable(text, _LONGEST))
+
+
+def _escape_latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
