@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 Float32Array: TypeAlias = NDArray[np.float32]
 Float64Array: TypeAlias = NDArray[np.float64]
 BoolArray: TypeAlias = NDArray[np.bool_]
-Int64Array: TypeAlias = NDArray[np.int64]
 Stage: TypeAlias = Literal["stage1", "stage2"]
 Combination: TypeAlias = Literal["first", "fuse", "vote"]
 

@@ -15,6 +15,7 @@ from tlac.errors import UsageError
 from tlac.evaluation.runner import Runner
 from tlac.results.record import Run
 from tlac.scoring.matching import find_rule
+from tlac.scoring.predictions import Predictions
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_one_level_has_no_effect_and_other_samples_are_refused(run) -> None:
     with pytest.raises(UsageError, match="on different samples"):
         effects([run(), run(dataset=Cars(size=6), method="slac")])
     one = run()
-    unlabelled = replace(one, predictions=tuple(replace(found, label=None) for found in one.predictions))
+    unlabelled = replace(one, predictions=Predictions.of(replace(found, label=None) for found in one.predictions))
     with pytest.raises(UsageError, match="no labels"):
         effects([unlabelled])
 

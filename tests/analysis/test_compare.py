@@ -11,6 +11,7 @@ from tlac.analysis.compare import compare
 from tlac.analysis.statistics import Paired
 from tlac.errors import InputError, UsageError
 from tlac.results.record import Run
+from tlac.scoring.predictions import Predictions
 from tlac.types import Outcome
 
 LABELS = [0, 1, 2, 0, 1, 2, 0, 1]
@@ -19,7 +20,7 @@ SECOND = made_run(list(zip(LABELS, [0, 1, 0, 1, 0, 2, 0, None], strict=True)), r
 
 
 def with_predictions(run: Run, *predictions) -> Run:
-    return replace(run, predictions=tuple(predictions))
+    return replace(run, predictions=Predictions.of(predictions))
 
 
 def test_two_runs_are_compared_sample_by_sample() -> None:
@@ -62,7 +63,7 @@ def test_a_pair_without_a_sample_in_common_is_not_tested_and_the_others_are() ->
 
 
 def test_a_sample_with_another_image_is_not_the_same_sample() -> None:
-    swapped = replace(SECOND.predictions[0], image_sha256="another")
+    swapped = replace(SECOND.predictions[0], image_sha256="f" * 64)
     (test,) = compare([FIRST, with_predictions(SECOND, swapped, *SECOND.predictions[1:])])
     assert (test.counts.n, test.left_out) == (7, 2)
 

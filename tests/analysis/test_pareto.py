@@ -16,6 +16,7 @@ from tlac.evaluation.runner import Runner
 from tlac.results.folder import write_run
 from tlac.results.record import Run
 from tlac.scoring.metrics import measure
+from tlac.scoring.predictions import Predictions
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def point(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
     folders = iter(range(100))
 
     def build(backend: str, right: int, per_1000: float | None, method: str = "tlac", **changes) -> Run:
-        predictions = tuple(
+        predictions = Predictions.of(
             replace(one, predicted=one.label if place < right else (one.label + 1) % 3)
             for place, one in enumerate(made.predictions)
         )

@@ -82,7 +82,7 @@ def test_figures_and_tables_are_written_and_no_page(tlac_command, tmp_path: Path
     shown = tlac_command("report", folder, "--figures", tmp_path / "figures")
     assert shown.code == 0, shown.err
     suffixes = {Path(line).suffix for line in shown.out.splitlines()}
-    assert suffixes == {".png", ".svg", ".tex", ".md"}
+    assert suffixes == {".pdf", ".png", ".svg", ".tex", ".md"}
     assert all(Path(line).is_file() for line in shown.out.splitlines())
 
 
@@ -124,7 +124,7 @@ def test_fifty_thousand_samples_make_one_page(tmp_path: Path) -> None:
     from tlac.scoring.metrics import measure
 
     one = some_run().predictions
-    many = tuple(replace(one[number % 12], sample=f"{number:05}.png") for number in range(50_000))
+    many = Predictions.of(replace(one[number % 12], sample=f"{number:05}.png") for number in range(50_000))
     page, _ = render_run(replace(some_run(), predictions=many, metrics=measure(many)), "images")
     assert len(page) < 20_000_000
     assert "50,000 samples" in page

@@ -6,6 +6,7 @@ from tests.support.reported_runs import prediction, some_predictions, some_run
 from tlac.report.comparison import arrange, compare_columns, cost_points, find_disagreements, mark_cells, published_rows
 from tlac.report.run_page import ReportedRun
 from tlac.scoring.metrics import measure
+from tlac.scoring.predictions import Predictions
 
 
 def graded(right: int, n: int = 40, **changes: object) -> ReportedRun:
@@ -103,7 +104,7 @@ def test_published_rows_stand_under_the_datasets_that_they_name() -> None:
 
 
 def test_a_run_without_labels_has_a_cell_and_no_test() -> None:
-    unlabelled = tuple(replace(one, label=None) for one in some_predictions())
+    unlabelled = Predictions.of(replace(one, label=None) for one in some_predictions())
     runs = [replace(some_run(backend=name), predictions=unlabelled, metrics=measure(unlabelled)) for name in "ab"]
     grid = arrange(runs)
     tests = compare_columns(grid)

@@ -23,6 +23,7 @@ from tests.support.reported_runs import (
 from tlac.report.comparison import render_comparison
 from tlac.report.run_page import ReportedRun, render_run
 from tlac.scoring.metrics import measure
+from tlac.scoring.predictions import Predictions
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -91,7 +92,7 @@ def run_html(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def comparison_html() -> str:
-    worse = tuple(replace(one, predicted=3) if one.predicted == 0 else one for one in some_run().predictions)
+    worse = Predictions.of(replace(one, predicted=3) if one.predicted == 0 else one for one in some_run().predictions)
     other = replace(some_run(backend="other", answers_cost_usd=0.5), predictions=worse, metrics=measure(worse))
     return render_comparison([some_run(), other], "images")[0]
 
@@ -367,7 +368,7 @@ def test_the_policy_stops_a_script_that_got_in_all_the_same(visit, run_html: str
 
 def test_many_samples_are_shown_one_page_at_a_time(visit) -> None:
     given = tuple(prediction(number % 900, number % 4, (number // 7) % 4) for number in range(5_000))
-    many = tuple(replace(one, sample=f"{place:05}.png") for place, one in enumerate((*given, refusal(1, 0))))
+    many = Predictions.of(replace(one, sample=f"{place:05}.png") for place, one in enumerate((*given, refusal(1, 0))))
     found = visit(render_run(replace(some_run(), predictions=many, metrics=measure(many)), "images")[0])
     assert len(found.names()) == 48
     pager = found.page.locator("#samples .pager")

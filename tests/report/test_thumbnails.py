@@ -11,6 +11,7 @@ from tests.support.fakes import make_png
 from tests.support.reported_runs import prediction, refusal, sha256, some_predictions
 from tlac.report import samples as thumbnails
 from tlac.report.samples import make_thumbnails, read_thumbnails
+from tlac.scoring.predictions import Predictions
 from tlac.types import Sample
 
 
@@ -19,7 +20,7 @@ def samples(count: int) -> list[Sample]:
 
 
 def test_each_image_has_one_small_picture_by_its_digest() -> None:
-    found, files = make_thumbnails(samples(12), some_predictions())
+    found, files = make_thumbnails(samples(12), Predictions.of(some_predictions()))
     assert files == {}
     assert set(found) == {sha256(f"image {number}") for number in range(12)}
     opened = PIL.Image.open(io.BytesIO(found[sha256("image 0")]))
@@ -31,7 +32,9 @@ def test_a_large_photo_is_scaled_down_and_loses_its_metadata(tmp_path: Path) -> 
     exif = photo.getexif()
     exif[0x010E] = "where I live"
     photo.save(tmp_path / "photo.jpg", exif=exif)
-    found, files = make_thumbnails([Sample("photo.jpg", tmp_path / "photo.jpg", 0)], [prediction(0, 0, 0)])
+    found, files = make_thumbnails(
+        [Sample("photo.jpg", tmp_path / "photo.jpg", 0)], Predictions.of([prediction(0, 0, 0)])
+    )
     assert files == {sha256("image 0"): tmp_path / "photo.jpg"}
     (content,) = found.values()
     opened = PIL.Image.open(io.BytesIO(content))
@@ -41,7 +44,9 @@ def test_a_large_photo_is_scaled_down_and_loses_its_metadata(tmp_path: Path) -> 
 
 def test_a_broken_image_has_none_and_the_others_do() -> None:
     given = [Sample("000.png", b"no image", 0), *samples(2)[1:]]
-    assert set(make_thumbnails(given, [prediction(0, 0, 0), prediction(1, 0, 0)])[0]) == {sha256("image 1")}
+    assert set(make_thumbnails(given, Predictions.of([prediction(0, 0, 0), prediction(1, 0, 0)]))[0]) == {
+        sha256("image 1")
+    }
 
 
 def test_where_there_are_too_many_the_most_interesting_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +58,7 @@ def test_where_there_are_too_many_the_most_interesting_are_kept(monkeypatch: pyt
         refusal(3, 0),
         replace(prediction(4, 0, 0), margin=0.4),
     ]
-    found, _ = make_thumbnails(samples(5), given)
+    found, _ = make_thumbnails(samples(5), Predictions.of(given))
     assert set(found) == {sha256(f"image {number}") for number in (1, 2, 3)}
 
 

@@ -11,10 +11,9 @@ import numpy as np
 from tlac.analysis.statistics import PairedDifference
 from tlac.errors import UsageError
 from tlac.results.record import Run
+from tlac.scoring.metrics import Z95
 from tlac.types import Float64Array
 
-# the 97.5 % point of the normal distribution
-_Z95 = 1.959963984540054
 FACTORS = ("prompts", "encoder", "template", "matching", "method", "class order")
 
 
@@ -41,8 +40,8 @@ def effects(runs: Sequence[Run]) -> list[Effect]:
     Behavioral Statistics 37, 2012), with an image's mean difference over cells in place of its difference.
     Raises UsageError for runs on different samples.
     """
-    samples = [tuple((one.sample, one.label) for one in run.predictions) for run in runs]
-    if len(set(samples)) > 1:
+    samples = [(list(run.predictions.samples), run.predictions.label.tolist()) for run in runs]
+    if any(found != samples[0] for found in samples[1:]):
         raise UsageError("the runs are on different samples: an ablation compares runs on the same ones")
     cells = {_cell_of(run): _hits(run) for run in runs}
     found = []
@@ -78,10 +77,10 @@ def describe_cell(run: Run) -> dict[str, str]:
 
 
 def _hits(run: Run) -> Float64Array:
-    labelled = [one for one in run.predictions if one.label is not None]
-    if not labelled:
+    is_labelled = run.predictions.label >= 0
+    if not is_labelled.any():
         raise UsageError(f"{run.record.dataset} has no labels: an ablation compares accuracies")
-    return np.array([one.predicted == one.label for one in labelled], np.float64)
+    return run.predictions.is_correct[is_labelled].astype(np.float64)
 
 
 def _interval(differences: Float64Array) -> PairedDifference:
@@ -89,5 +88,5 @@ def _interval(differences: Float64Array) -> PairedDifference:
     n = len(differences) + 2
     mean = float(differences.sum()) / n
     variance = (float((differences**2).sum()) + 2) / n - mean**2
-    half = _Z95 * math.sqrt(variance / n)
+    half = Z95 * math.sqrt(variance / n)
     return PairedDifference(float(differences.mean()), max(-1.0, mean - half), min(1.0, mean + half))

@@ -11,7 +11,8 @@ import numpy as np
 from tlac.analysis.statistics import Paired, PairedDifference, holm, kappa, mcnemar, pair, paired_difference
 from tlac.errors import InputError, UsageError
 from tlac.results.record import Run
-from tlac.types import BoolArray, Int64Array, Outcome
+from tlac.scoring.predictions import OUTCOMES, Int32Array, Predictions, digest_texts
+from tlac.types import BoolArray, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +73,23 @@ def correct(tests: Sequence[PairTest]) -> list[PairTest]:
     return [replace(test, p_holm=p_holm) for test, p_holm in zip(tests, corrected, strict=True)]
 
 
+def sample_keys(predictions: Predictions) -> list[tuple[str, str | None, int]]:
+    """What tells a sample from all others: id, sha256 of its image, label (-1 for none)."""
+    return list(
+        zip(predictions.samples, digest_texts(predictions.image_sha256), predictions.label.tolist(), strict=True)
+    )
+
+
 # the place of each sample by its key, and by place: the prediction (-1 for none), is it correct, has its call failed
-_Columns = tuple[dict[tuple[str, str | None, int], int], Int64Array, BoolArray, BoolArray]
+_Columns = tuple[dict[tuple[str, str | None, int], int], Int32Array, BoolArray, BoolArray]
 
 
 def _columns(run: Run) -> _Columns:
-    labelled = [one for one in run.predictions if one.label is not None]
-    places = {(one.sample, one.image_sha256, one.label or 0): place for place, one in enumerate(labelled)}
+    predictions = run.predictions
+    places = {key: place for place, key in enumerate(sample_keys(predictions)) if key[2] >= 0}
+    has_failed = predictions.outcome == OUTCOMES.index(Outcome.FAILED)
     # no answer is a choice of its own
-    predicted = np.array([-1 if one.predicted is None else one.predicted for one in labelled], np.int64)
-    labels = np.array([one.label for one in labelled], np.int64)
-    failed = np.array([one.outcome is Outcome.FAILED for one in labelled], np.bool_)
-    return places, predicted, predicted == labels, failed
+    return places, predictions.predicted, predictions.is_correct, has_failed
 
 
 def _test_pair(first: int, ours: _Columns, second: int, theirs: _Columns) -> PairTest | None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tlac.scoring.metrics import wilson_interval
-from tlac.types import BoolArray, Int64Array
+from tlac.types import BoolArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(value) for value in multipletests(list(p_values), method="holm")[1])
 
 
-def kappa(first: Int64Array, second: Int64Array) -> float | None:
+def kappa(first: NDArray[np.signedinteger[Any]], second: NDArray[np.signedinteger[Any]]) -> float | None:
     """Cohen's kappa of two (n,) choices, in [-1, 1]; None where both always chose one and the same class."""
     if not len(first) or len(np.union1d(first, second)) < 2:
         # agreement by chance is already complete: 0 divided by 0

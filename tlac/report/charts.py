@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 
 from tlac.results.calls import SampleCalls
-from tlac.scoring.confidence import confidence_of, risk_coverage
+from tlac.scoring.confidence import confidences, risk_coverage
 from tlac.scoring.metrics import Confusion, wilson_interval
-from tlac.types import Prediction
+from tlac.scoring.predictions import Predictions
+from tlac.types import Float64Array
 
 # what says how certain a prediction is; only a confidence is a probability
 MEASURES = ("score", "margin", "confidence")
@@ -79,45 +79,40 @@ class ConfusionMatrix:
     unanswered: tuple[int, ...]
 
 
-def reliability(predictions: Sequence[Prediction], by: str, bins: int = 10) -> tuple[Bin, ...]:
+def reliability(predictions: Predictions, by: str, bins: int = 10) -> tuple[Bin, ...]:
     """Accuracy by a measure, in at most about `bins` bins of equal size; empty where no sample has a value.
 
     No bin is made smaller than five samples, but what is left over may be one.
     """
-    ranked = sorted(_ranked(predictions, by))
-    size = max(5, -(-len(ranked) // bins))
-    found: list[Bin] = []
-    part: list[tuple[float, bool]] = []
-    for _, equal in groupby(ranked, key=lambda pair: pair[0]):
-        group = list(equal)
+    measured, is_correct = _measure(predictions, by)
+    values, group, counts = np.unique(measured, return_inverse=True, return_counts=True)
+    hits = np.bincount(group, weights=is_correct, minlength=len(values))
+    size = max(5, -(-len(measured) // bins))
+    found: list[list[tuple[float, int, float]]] = [[]]
+    for value, n, correct in zip(values.tolist(), counts.tolist(), hits.tolist(), strict=True):
         # a value that many samples share (the 1.0 of exact matches) is a bin of its own
-        if part and len(group) >= size:
-            found.append(_bin(part))
-            part = []
-        part += group
-        if len(part) >= size:
-            found.append(_bin(part))
-            part = []
-    return (*found, _bin(part)) if part else tuple(found)
+        if found[-1] and (n >= size or sum(count for _, count, _ in found[-1]) >= size):
+            found.append([])
+        found[-1].append((value, n, correct))
+    return tuple(_bin(part) for part in found if part)
 
 
-def _bin(part: Sequence[tuple[float, bool]]) -> Bin:
-    correct = sum(is_correct for _, is_correct in part)
-    mean = sum(value for value, _ in part) / len(part)
-    return Bin(part[0][0], part[-1][0], mean, len(part), correct / len(part), wilson_interval(correct, len(part)))
+def _bin(part: Sequence[tuple[float, int, float]]) -> Bin:
+    n, correct = sum(count for _, count, _ in part), round(sum(hits for _, _, hits in part))
+    mean = sum(value * count for value, count, _ in part) / n
+    return Bin(part[0][0], part[-1][0], mean, n, correct / n, wilson_interval(correct, n))
 
 
-def risk_curve(predictions: Sequence[Prediction], by: str) -> RiskCurve | None:
+def risk_curve(predictions: Predictions, by: str) -> RiskCurve | None:
     """The curve over all labelled samples by a measure; None where none has a value.
 
     Samples without an answer are never covered, so that the curve ends at the run's coverage.
     """
-    ranked = _ranked(predictions, by)
-    if not ranked:
+    measured, is_correct = _measure(predictions, by)
+    if not len(measured):
         return None
-    values, hits = np.array(ranked, np.float64).T
-    points = risk_coverage(values, hits)
-    answered = len(ranked) / sum(prediction.label is not None for prediction in predictions)
+    points = risk_coverage(measured, is_correct)
+    answered = len(measured) / int(np.sum(predictions.label >= 0))
     steps = np.diff([0.0, *(point.coverage for point in points)])
     area = float(np.sum(steps * [point.risk for point in points]))
     kept = np.unique(np.linspace(0, len(points) - 1, min(_MOST_POINTS, len(points))).round().astype(int))
@@ -126,17 +121,16 @@ def risk_curve(predictions: Sequence[Prediction], by: str) -> RiskCurve | None:
     return RiskCurve(by, coverage, tuple(point.risk for point in drawn), area)
 
 
-def _ranked(predictions: Sequence[Prediction], by: str) -> list[tuple[float, bool]]:
-    """The measure and whether it is correct, of labelled samples with a class."""
-    found = []
-    for prediction in predictions:
-        value = getattr(prediction, by)
-        if value is None and by == "confidence":
-            # without a calibration, the agreement of its signals
-            value = confidence_of(prediction)
-        if value is not None and prediction.label is not None and prediction.predicted is not None:
-            found.append((value, prediction.predicted == prediction.label))
-    return found
+def _measure(predictions: Predictions, by: str) -> tuple[Float64Array, Float64Array]:
+    """The measure, and 1 where it is correct, of labelled samples with a class."""
+    decisions = predictions.decisions
+    values: Float64Array = getattr(decisions, by)
+    if by == "confidence":
+        # without a calibration, the agreement of the signals
+        values = np.where(np.isnan(values), confidences(decisions), values)
+    sampled = values[predictions.decision]
+    is_known = (predictions.label >= 0) & (predictions.predicted >= 0) & ~np.isnan(sampled)
+    return sampled[is_known], predictions.is_correct[is_known].astype(np.float64)
 
 
 def call_histograms(calls: Sequence[SampleCalls]) -> tuple[Histogram, ...]:
@@ -169,23 +163,20 @@ def _histogram(title: str, unit: str, values: Iterable[float | None]) -> Histogr
     )
 
 
-def confuse(predictions: Sequence[Prediction]) -> ConfusionMatrix:
+def confuse(predictions: Predictions) -> ConfusionMatrix:
     """The confusions among labelled predictions, the most frequent first."""
-    counts = Counter(
-        (prediction.label, prediction.predicted) for prediction in predictions if prediction.label is not None
-    )
+    pairs = np.stack([predictions.label, predictions.predicted], axis=1)[predictions.label >= 0]
+    distinct, numbers = np.unique(pairs, axis=0, return_counts=True)
+    # -1 is no class
+    counts = Counter({(row[0], row[1]): n for row, n in zip(distinct.tolist(), numbers.tolist(), strict=True)})
     support: Counter[int] = Counter()
     for (label, _), count in counts.items():
         support[label] += count
-    wrong = [
-        Confusion(label, predicted, count)
-        for (label, predicted), count in counts.items()
-        if predicted is not None and predicted != label
-    ]
+    wrong = [Confusion(*pair, count) for pair, count in counts.items() if pair[1] not in (-1, pair[0])]
     wrong.sort(key=lambda pair: (-pair.n, -pair.n / support[pair.label], pair.label, pair.predicted))
     classes = _involved(wrong)
     rows = [tuple(counts[row, column] for column in classes) for row in classes]
-    unanswered = tuple(counts[row, None] for row in classes)
+    unanswered = tuple(counts[row, -1] for row in classes)
     others = [support[row] - sum(cells) - none for row, cells, none in zip(classes, rows, unanswered, strict=True)]
     return ConfusionMatrix(tuple(wrong[:_MOST_PAIRS]), len(wrong), classes, tuple(rows), tuple(others), unanswered)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tlac.analysis.compare import PairTest, correct, pair_tests
+from tlac.analysis.compare import PairTest, correct, pair_tests, sample_keys
 from tlac.analysis.pareto import Point, mark_dominated
 from tlac.analysis.suite_table import describe_part
 from tlac.config.files import list_names
@@ -15,6 +15,7 @@ from tlac.report.page import LONGEST_NAME, cut, render_page
 from tlac.report.run_page import ReportedRun, describe_run
 from tlac.report.samples import PageImages, TextTable, place_images
 from tlac.results.record import RunRecord
+from tlac.scoring.predictions import Predictions
 from tlac.types import Prediction
 
 # what tells configurations apart beside backend and method, where it differs between the runs at hand
@@ -137,11 +138,17 @@ def find_disagreements(grid: Grid) -> list[tuple[int, dict[int, Prediction]]]:
     """
     found = []
     for column in range(len(grid.datasets)):
-        samples: dict[tuple[str, str | None, int | None], dict[int, Prediction]] = {}
-        for row, run in grid.column(column).items():
-            for one in run.predictions:
-                samples.setdefault((one.sample, one.image_sha256, one.label), {})[row] = one
-        found += [(column, group) for group in samples.values() if _count_predicted(group) > 1]
+        runs = grid.column(column)
+        places: dict[tuple[str, str | None, int], dict[int, int]] = {}
+        for row, run in runs.items():
+            for place, key in enumerate(sample_keys(run.predictions)):
+                places.setdefault(key, {})[row] = place
+        predicted = {row: run.predictions.predicted.tolist() for row, run in runs.items()}
+        found += [
+            (column, {row: runs[row].predictions[place] for row, place in group.items()})
+            for group in places.values()
+            if len({predicted[row][place] for row, place in group.items()}) > 1
+        ]
     return found
 
 
@@ -175,9 +182,8 @@ def render_comparison(runs: Sequence[ReportedRun], images_folder: str) -> tuple[
     kept = disagreements
     if len(kept) > _MOST_DISAGREEMENTS:
         kept = sorted(kept, key=lambda found: -_count_predicted(found[1]))[:_MOST_DISAGREEMENTS]
-    images, numbers = place_images(
-        [next(iter(group.values())) for _, group in kept], all_thumbnails(runs), images_folder
-    )
+    first = Predictions.of(next(iter(group.values())) for _, group in kept)
+    images, numbers = place_images(first, all_thumbnails(runs), images_folder)
     texts, marks = TextTable(), mark_cells(grid, tests)
     names = [cut(name, LONGEST_NAME) for name in grid.configurations]
     titles = [cut(title, LONGEST_NAME) for title in grid.titles]

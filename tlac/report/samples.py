@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 
 from tlac.errors import InputError
@@ -17,7 +18,8 @@ from tlac.images import open_image
 from tlac.report.page import LONGEST_NAME, cut
 from tlac.results.calls import SampleCalls
 from tlac.results.folder import FOLDER
-from tlac.types import Outcome, Prediction, Sample
+from tlac.scoring.predictions import DECISIONS, OUTCOMES, Int32Array, Predictions, digest_texts
+from tlac.types import Float64Array, Outcome, Sample
 
 # making one takes some milliseconds: a run of 50,000 must not wait minutes for pictures that nobody looks at
 MOST = 3_000
@@ -29,22 +31,21 @@ _FILE_NAME = re.compile(r"[0-9a-f]{64}\.webp")
 _INLINE_BYTES = 7_000_000
 
 
-def make_thumbnails(
-    samples: Iterable[Sample], predictions: Sequence[Prediction]
-) -> tuple[dict[str, bytes], dict[str, Path]]:
+def make_thumbnails(samples: Iterable[Sample], predictions: Predictions) -> tuple[dict[str, bytes], dict[str, Path]]:
     """WebP pictures by the sha256 of their image, and the files that they are of where these are files.
 
     `samples` are those of the predictions, in order. The `MOST` samples that are most worth looking at have one:
     those without an answer come first, then wrong ones, then correct ones by rising margin. An image that can't be
     decoded has none.
     """
-    wanted = _choose(predictions)
+    digests = digest_texts(predictions.image_sha256)
+    wanted = {digests[place] for place in _by_interest(predictions)[:MOST]} - {None}
     side = _LARGE_SIDE_PX if len(wanted) <= _MOST_LARGE else _SMALL_SIDE_PX
     sources: dict[str, tuple[Path | bytes, str]] = {}
     # by position, since a dataset may hold one id twice
-    for sample, prediction in zip(samples, predictions, strict=True):
-        if prediction.image_sha256 in wanted:
-            sources.setdefault(prediction.image_sha256, (sample.source, sample.id))
+    for sample, sha256 in zip(samples, digests, strict=True):
+        if sha256 is not None and sha256 in wanted:
+            sources.setdefault(sha256, (sample.source, sample.id))
     with ThreadPoolExecutor(_THREADS) as pool:
         made = pool.map(lambda given: _shrink(given[0], given[1], side), sources.values())
         pictures = {sha256: content for sha256, content in zip(sources, made, strict=True) if content is not None}
@@ -57,18 +58,12 @@ def read_thumbnails(folder: Path) -> dict[str, bytes | Path]:
     return {path.stem: path for path in found if _FILE_NAME.fullmatch(path.name) and path.is_file()}
 
 
-def interest(prediction: Prediction) -> tuple[int, float]:
-    """Sorts what is most worth looking at first: no answer, then wrong, then correct by rising margin."""
-    if prediction.outcome is not Outcome.ANSWERED:
-        return 0, 0.0
-    margin = prediction.margin if prediction.margin is not None else 0.0
-    return (2 if prediction.predicted == prediction.label else 1), margin
-
-
-def _choose(predictions: Sequence[Prediction]) -> set[str]:
-    if len(predictions) > MOST:
-        predictions = sorted(predictions, key=interest)[:MOST]
-    return {prediction.image_sha256 for prediction in predictions if prediction.image_sha256 is not None}
+def _by_interest(predictions: Predictions) -> list[int]:
+    """The places of the samples most worth looking at first: no answer, then wrong, then correct by rising margin."""
+    is_answered = predictions.outcome == OUTCOMES.index(Outcome.ANSWERED)
+    margin = np.where(is_answered, np.nan_to_num(predictions.decisions.margin)[predictions.decision], 0.0)
+    order: list[int] = np.lexsort((margin, np.where(is_answered, 1 + predictions.is_correct, 0))).tolist()
+    return order
 
 
 def _shrink(source: Path | bytes, name: str, side: int) -> bytes | None:
@@ -98,7 +93,7 @@ class PageImages:
 
 
 def place_images(
-    predictions: Sequence[Prediction],
+    predictions: Predictions,
     thumbnails: Mapping[str, bytes | Path],
     folder: str,
     originals: Mapping[str, str] | None = None,
@@ -110,11 +105,10 @@ def place_images(
     inline: list[str] = []
     beside: list[str] = []
     size = 0
+    digests = digest_texts(predictions.image_sha256)
     # of samples with equal images the most interesting one counts
-    by_image = {
-        prediction.image_sha256 or "": prediction for prediction in sorted(predictions, key=interest, reverse=True)
-    }
-    wanted = [sha256 for sha256 in reversed(by_image) if sha256 in thumbnails]
+    ordered = dict.fromkeys(digests[place] for place in _by_interest(predictions))
+    wanted = [sha256 for sha256 in ordered if sha256 is not None and sha256 in thumbnails]
     for sha256 in wanted:
         if size < _INLINE_BYTES:
             source = thumbnails[sha256]
@@ -144,31 +138,51 @@ class TextTable:
 
 
 def to_columns(
-    predictions: Sequence[Prediction], numbers: Mapping[str, int], calls: Sequence[SampleCalls] = ()
+    predictions: Predictions, numbers: Mapping[str, int], calls: Sequence[SampleCalls] = ()
 ) -> dict[str, object]:
     """One list a field, as the page's scripts read them; `numbers` gives an image's place among the page's.
 
-    `cost_usd` (null where a price is not known) and `latency_s` are sums over a sample's `calls`, empty where these
-    are not known. `answer`, `choice`, `reason` and the keys are indices into `texts`, `outcome` into `outcomes`,
-    `decided_by` into `decisions`, -1 where there is none; `top5` holds (class, score).
+    `decisions` are the columns of what equal answers come to, and `decision` a sample's row there. `cost_usd` (null
+    where a price is not known) and `latency_s` are sums over a sample's `calls`, empty where these are not known.
+    `answer`, `choice`, `reason` and the keys are indices into `texts`, `outcome` into `outcomes`, `decided_by` into
+    `steps`, -1 where there is none; `top5` holds (class, score).
     """
-    table = TextTable()
-    outcomes = [str(outcome) for outcome in Outcome]
-    decisions = sorted({prediction.decided_by for prediction in predictions if prediction.decided_by is not None})
-    places: dict[str | None, int] = {decided_by: place for place, decided_by in enumerate(decisions)}
+    decisions, table = predictions.decisions, TextTable()
     # an older run may have none, and those of another run would be others
-    is_known = [call.sample for call in calls] == [prediction.sample for prediction in predictions]
+    is_known = [call.sample for call in calls] == list(predictions.samples)
     costs = [[facts.cost_usd for facts in call.calls] for call in calls] if is_known else []
-    columns: dict[str, object] = {
+    return {
+        "sample": [cut(sample, LONGEST_NAME) for sample in predictions.samples],
+        "label": _or_none(predictions.label),
+        "decision": predictions.decision.tolist(),
+        "shortlist": [predictions.shortlists[place] for place in predictions.shortlist.tolist()],
+        "stage1_key": [table.number(key) for key in digest_texts(predictions.stage1_key)],
+        "stage2_key": [table.number(key) for key in digest_texts(predictions.stage2_key)],
+        "thumbnail": [numbers.get(sha256 or "", -1) for sha256 in digest_texts(predictions.image_sha256)],
         "cost_usd": [None if None in found else sum(cost or 0.0 for cost in found) for found in costs],
         "latency_s": [sum(facts.latency_s for facts in call.calls) for call in calls] if is_known else [],
-        "sample": [cut(prediction.sample, LONGEST_NAME) for prediction in predictions],
-        "outcome": [outcomes.index(prediction.outcome) for prediction in predictions],
-        "decided_by": [places.get(prediction.decided_by, -1) for prediction in predictions],
-        "thumbnail": [numbers.get(prediction.image_sha256 or "", -1) for prediction in predictions],
+        "decisions": {
+            "outcome": decisions.outcome.tolist(),
+            "decided_by": decisions.decided_by.tolist(),
+            "predicted": _or_none(decisions.predicted),
+            "score": _or_none(decisions.score),
+            "margin": _or_none(decisions.margin),
+            "confidence": _or_none(decisions.confidence),
+            "top5": [decisions.top(row) for row in range(len(decisions))],
+            "words": decisions.words,
+            "votes": decisions.votes,
+            **{name: [table.number(text) for text in getattr(decisions, name)] for name in _TEXTS},
+        },
+        "outcomes": [str(outcome) for outcome in OUTCOMES],
+        "steps": DECISIONS,
+        "texts": table.texts(),
     }
-    for name in ("answer", "choice", "reason", "stage1_key", "stage2_key"):
-        columns[name] = [table.number(getattr(prediction, name)) for prediction in predictions]
-    for name in ("label", "predicted", "score", "margin", "confidence", "top5", "words", "shortlist", "votes"):
-        columns[name] = [getattr(prediction, name) for prediction in predictions]
-    return {**columns, "texts": table.texts(), "outcomes": outcomes, "decisions": decisions}
+
+
+_TEXTS = ("answer", "choice", "reason")
+
+
+def _or_none(column: Int32Array | Float64Array) -> list[float | None]:
+    """A column as JSON has it: null for -1 in indices, and for NaN in numbers."""
+    is_none = column < 0 if column.dtype == np.int32 else np.isnan(column)
+    return [None if none else value for value, none in zip(column.tolist(), is_none.tolist(), strict=True)]

@@ -19,7 +19,7 @@ from tlac.scoring.predictions import DECISIONS, OUTCOMES, Predictions
 from tlac.types import BoolArray, Outcome, Prediction
 
 # the 97.5 % point of the normal distribution; importing scipy.stats for it would double a warm run's time
-_Z95 = 1.959963984540054
+Z95 = 1.959963984540054
 Counts: TypeAlias = NDArray[np.signedinteger]
 
 
@@ -96,9 +96,9 @@ class Metrics:
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     """Wilson's score interval of a proportion at 95 % (JASA 22, 1927), for 0 <= correct <= n, n >= 1."""
-    share, z2 = correct / n, _Z95**2
+    share, z2 = correct / n, Z95**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n**2))
+    half = Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n**2))
     low = 0.0 if correct == 0 else centre - half
     high = 1.0 if correct == n else centre + half
     return low, high

@@ -2,10 +2,12 @@
 /* The gallery of one run: filters over columns, so that 50,000 samples answer at once, and cards. */
 
 const samples = page.samples;
+// equal answers have one decision: each of its columns becomes one of samples
+for (const [name, column] of Object.entries(samples.decisions)) samples[name] = samples.decision.map((decision) => column[decision]);
 const textAt = (number) => (number < 0 ? null : samples.texts[number]);
 const className = (index) => (index === null ? null : page.classes[index]);
 const outcomeOf = (sample) => samples.outcomes[samples.outcome[sample]];
-const decisionOf = (sample) => (samples.decided_by[sample] < 0 ? null : samples.decisions[samples.decided_by[sample]]);
+const decisionOf = (sample) => (samples.decided_by[sample] < 0 ? null : samples.steps[samples.decided_by[sample]]);
 
 function verdictOf(sample) {
   if (samples.predicted[sample] === null) return "no answer";
@@ -28,7 +30,7 @@ class Gallery {
         .sort((a, b) => a[1].localeCompare(b[1]));
     this.verdict = select("verdict", [["", "any"], ...named(found(everything.map(verdictOf)))], refresh);
     this.outcome = select("outcome", [["", "any"], ...named(found(everything.map(outcomeOf)))], refresh);
-    this.decidedBy = select("decided by", [["", "any"], ...samples.decisions.map((decision, index) => [String(index), label(decision)])], refresh);
+    this.decidedBy = select("decided by", [["", "any"], ...found(samples.decided_by.filter((step) => step >= 0)).map((step) => [String(step), samples.steps[step]])], refresh);
     this.truth = select("true class", [["", "any class"], ...classes(samples.label)], refresh);
     this.predicted = select("predicted", [["", "any class"], ...classes(samples.predicted)], refresh);
     this.margin = select("margin", [["", "any"], ["0.05", "lowest 5 %"], ["0.1", "lowest 10 %"], ["0.25", "lowest 25 %"]], refresh);
