@@ -150,6 +150,8 @@ def test_the_filters_stand_in_the_address_and_come_from_it(visit, run_html: str)
     found.page.goto("about:blank")
     found.page.goto(address)
     assert len(found.names()) == 2
+    # the page scrolls with its next frame
+    found.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     assert found.page.evaluate("window.scrollY") > 500
     found.page.get_by_role("button", name="Reset").click()
     assert found.page.url.endswith("#gallery")

@@ -63,7 +63,7 @@ class Gallery {
     this.words.value = given.get("find") ?? "";
     this.refresh();
     // no element has the whole address as its name
-    requestAnimationFrame(() => document.getElementById("gallery").scrollIntoView());
+    requestAnimationFrame(() => document.getElementById("gallery").scrollIntoView({ behavior: "instant" }));
   }
 
   writeAddress() {
