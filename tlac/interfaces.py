@@ -99,6 +99,19 @@ class Dataset(Protocol):
         ...
 
 
+def notes_of(dataset: Dataset) -> tuple[str, ...]:
+    """What a dataset says of itself beside a number: files skipped, classes without images, names that are alike.
+
+    A loader may leave `notes` out.
+    """
+    return tuple(getattr(dataset, "notes", ()))
+
+
+def details_of(dataset: Dataset) -> dict[str, str]:
+    """What a loader chose, such as the columns of a table; it may leave `details` out."""
+    return dict(getattr(dataset, "details", {}))
+
+
 class UndecidedError(TlacError):
     """Whether the provider has a batch can't be known yet: to be asked again, and nothing submitted until then."""
 

@@ -24,7 +24,9 @@ def test_answers_are_mapped_onto_classes(tlac_command, tmp_path: Path, name: str
     path.write_text(text, encoding="utf-8")
     shown = tlac_command("match", path, *OPTIONS)
     assert shown.code == 0, shown.err
-    first, second = map(json.loads, shown.out.splitlines())
+    first, *blank, second = map(json.loads, shown.out.splitlines())
+    # a blank line is an answer of no words, so that every later one keeps its place
+    assert [(one["answer"], one["predicted"]) for one in blank] == ([("", None)] if name == "answers.txt" else [])
     assert (first["class_name"], first["rung"], first["predicted"]) == ("Groenendael dog", "similarity", 0)
     assert (second["class_name"], second["rung"]) == ("strawberry", "exact")
     assert second["margin"] > 0
@@ -41,9 +43,9 @@ def test_a_choice_decides_and_other_columns_stay(tlac_command, tmp_path: Path) -
     ("name", "text", "complaint"),
     [
         ("a.txt", "", "holds no answers"),
-        ("a.csv", "text\nhello\n", "needs a column named 'answer'"),
+        ("a.csv", "text\nhello\n", "no column answer"),
         ("a.csv", 'answer\n"open\n', "not valid CSV"),
-        ("a.csv", "answer\na,b\n", "row 2"),
+        ("a.csv", "answer\na,b\n", "line 2: 2 cells"),
         ("a.jsonl", '{"answer": "x"}\n{\n', "line 2: not valid JSON"),
         ("a.jsonl", "[1]\n", "line 1: needs a key 'answer'"),
         ("a.jsonl", '{"answer": "x", "choice": 3}\n', "'choice' must be text"),

@@ -6,7 +6,7 @@ import pytest
 
 from tlac.config.registry import open_dataset
 from tlac.config.schemas import load_dataset_config
-from tlac.errors import InputError, UsageError
+from tlac.errors import ConfigError, InputError, UsageError
 from tlac.hashing import dataset_digest
 
 # name: split file, folder, image folder, classes, base/novel classes, test, base/novel test (CoOp's protocol)
@@ -151,3 +151,43 @@ def test_listing_fifty_thousand_images_needs_none_of_them(tmp_path: Path) -> Non
     dataset = open_food(tmp_path)
     assert len(dataset) == len(list(dataset)) == 50_000
     assert not any((tmp_path / "food-101" / "images").iterdir())
+
+
+def test_the_digest_of_the_split_file_decides_what_the_protocol_is_called(shared: Path, tmp_path: Path) -> None:
+    published = shared / "coop-splits" / "split_zhou_DescribableTextures.json"
+    (tmp_path / "dtd" / "images").mkdir(parents=True)
+    copy = tmp_path / "dtd" / published.name
+    shutil.copy(published, copy)
+    config = load_dataset_config("dtd", tmp_path)
+    true = open_dataset(config)
+    assert true.protocol == "CoOp"
+    assert true.details == {"split file sha256": config.spec.expected.split_file_sha256}
+    assert true.notes[0].startswith("1,692 of 1,692 listed images missing: ")
+    split = json.loads(published.read_text())
+    split["test"][0], split["train"][0] = split["train"][0], split["test"][0]
+    copy.write_text(json.dumps(split))
+    other = open_dataset(config)
+    assert other.protocol == "CoOp, another split file"
+    assert dataset_digest(other) != dataset_digest(true)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"folder": "../elsewhere"},
+        {"folder": "/etc"},
+        {"images": "../../elsewhere"},
+        {"split_file": "../../split.json"},
+        {"split_file": "none.json", "official": {"reader": "dtd", "protocol": "official", "folder": "../elsewhere"}},
+    ],
+)
+def test_no_path_of_a_dataset_file_leads_out_of_its_root(tmp_path: Path, options: dict[str, object]) -> None:
+    for place in ("elsewhere", "root/set/images"):
+        (tmp_path / place).mkdir(parents=True)
+    split = json.dumps({"test": [["1.jpg", 0, "a"], ["2.jpg", 1, "b"]]})
+    for place in ("split.json", "elsewhere/split.json", "root/set/split.json"):
+        (tmp_path / place).write_text(split)
+    given = {"folder": "set", "images": "images", "split_file": "split.json", **options}
+    (tmp_path / "own.yaml").write_text(json.dumps({"loader": "coop", "protocol": "p", "options": given}))
+    with pytest.raises(ConfigError, match=r"own\.yaml: the path '.*' leads outside the dataset's folder: refused"):
+        open_dataset(load_dataset_config(str(tmp_path / "own.yaml"), tmp_path / "root"))

@@ -43,12 +43,12 @@ def test_a_dataset_file_may_list_the_classes(tmp_path: Path) -> None:
         ("", "no columns path and label"),
         ("file,class\n1.jpg,cat\n", "no columns path and label"),
         ("path,label\n", "lists no images"),
-        ("path,label\n1.jpg,cat\n2.jpg\n", "line 3: a path or a label is missing"),
+        ("path,label\n1.jpg,cat\n2.jpg\n", "line 3: 1 cells where the first line has 2"),
         ("path,label\n1.jpg,cat\n,dog\n", "line 3: a path or a label is missing"),
         ("path,label\n1.jpg,cat\n2.jpg,cat\n", "1 class in split 'all'"),
         ("path,label\n1.jpg,cat\n../2.jpg,dog\n", "leads outside"),
         ("path,label\n1.jpg,cat\n/2.jpg,dog\n", "leads outside"),
-        (b"path,label\n1.jpg,caf\xe9\n", "can't be read as a CSV file"),
+        (b"path,label\n1.jpg,caf\xe9\n", "can't be read as UTF-8 text"),
     ],
 )
 def test_a_broken_list_is_named_with_its_line(tmp_path: Path, text: str | bytes, message: str) -> None:
@@ -64,3 +64,14 @@ def test_a_missing_file_and_a_subset_are_refused(tmp_path: Path) -> None:
         open_dataset(load_dataset_config(f"csv:{tmp_path / 'none.csv'}"))
     with pytest.raises(InputError, match="no subset 'train'"):
         open_text(tmp_path, "path,label\n1.jpg,cat\n2.jpg,dog\n", subset="train")
+
+
+def test_two_unicode_forms_of_a_label_are_one_class(tmp_path: Path) -> None:
+    dataset = open_text(tmp_path, "path,label\n1.jpg,caf\u00e9\n2.jpg,cafe\u0301\n3.jpg,tea\n")
+    assert (dataset.classes, [sample.label for sample in dataset]) == (("caf\u00e9", "tea"), [0, 0, 1])
+
+
+def test_listed_images_that_are_missing_are_counted_and_named(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"x")
+    dataset = open_text(tmp_path, "path,label\n1.jpg,cat\n2.jpg,dog\n")
+    assert dataset.notes == ("1 of 2 listed images missing: 2.jpg",)

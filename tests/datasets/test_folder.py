@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fakes import make_png
 from tlac.config.registry import open_dataset
 from tlac.config.schemas import load_dataset_config
 from tlac.datasets.base import ListedDataset
@@ -43,7 +44,7 @@ def test_nested_images_count_and_hidden_and_other_files_do_not(tmp_path: Path) -
 
 def test_a_classes_file_names_and_orders_the_classes(tmp_path: Path) -> None:
     touch(tmp_path, "n01/1.jpg", "n02/2.jpg", "big cat/3.jpg")
-    (tmp_path / "classes.txt").write_text("n02 great white shark\n\nn01\ttench\nbig cat lynx\n")
+    (tmp_path / "classes.txt").write_text("\ufeffn02 great white shark\nn01\ttench\nbig cat lynx\n")
     dataset = open_at(tmp_path)
     assert dataset.classes == ("great white shark", "tench", "lynx")
     assert {sample.id: sample.label for sample in dataset} == {"n02/2.jpg": 0, "n01/1.jpg": 1, "big cat/3.jpg": 2}
@@ -134,4 +135,69 @@ def test_a_link_to_nothing_is_named_and_one_inside_is_followed(tmp_path: Path) -
     assert [sample.id for sample in open_at(tmp_path)] == ["a/1.jpg", "a/same.jpg", "b/2.jpg"]
     (tmp_path / "a" / "gone.jpg").symlink_to(tmp_path / "nothing.jpg")
     with pytest.raises(InputError, match=r"gone.jpg: a link that leads nowhere"):
+        open_at(tmp_path)
+
+
+def test_what_is_skipped_and_classes_without_images_are_counted_and_named(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "a/x.pdf", "a/@eaDir/1.jpg", "b/.hidden.jpg", "b/._1.jpg", "b/Thumbs.db", "top.jpg")
+    touch(tmp_path, "__MACOSX/a/1.jpg", "lost+found/2.jpg", ".ipynb_checkpoints/3.jpg", "README.md", "c/.DS_Store")
+    dataset = open_at(tmp_path)
+    assert dataset.classes == ("a", "b", "c")
+    assert [sample.id for sample in dataset] == ["a/1.jpg"]
+    skipped = (".ipynb_checkpoints", "__MACOSX", "lost+found", "top.jpg", "a/@eaDir and 2 more")
+    assert dataset.notes == (
+        f"7 files or folders skipped, which are no images of a class: {', '.join(skipped)}",
+        "2 classes without images: b, c",
+    )
+
+
+def test_images_are_found_by_what_they_hold(tmp_path: Path) -> None:
+    picture = make_png(1)
+    for name in ("photo", "photo.jfif", "photo.dat", "photo.heic"):
+        (tmp_path / "cat").mkdir(exist_ok=True)
+        (tmp_path / "cat" / name).write_bytes(picture)
+    (tmp_path / "cat" / "phone").write_bytes(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00")
+    (tmp_path / "cat" / "notes.txt").write_text("PNG it is not")
+    touch(tmp_path, "dog/1.jpg")
+    dataset = open_at(tmp_path)
+    found = [f"cat/{name}" for name in ("phone", "photo", "photo.dat", "photo.heic", "photo.jfif")]
+    assert [sample.id for sample in dataset] == [*found, "dog/1.jpg"]
+    assert dataset.notes == ("1 file or folder skipped, which are no images of a class: cat/notes.txt",)
+
+
+def test_a_pipe_is_skipped_and_not_waited_for(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/1.jpg")
+    os.mkfifo(tmp_path / "a" / "2.jpg")
+    os.mkfifo(tmp_path / "a" / "3")
+    dataset = open_at(tmp_path)
+    assert [sample.id for sample in dataset] == ["a/1.jpg", "b/1.jpg"]
+    assert dataset.notes[0].endswith(": a/2.jpg, a/3")
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("Training", "Validation", "Test"), ("train", "val", "other")])
+def test_a_root_that_is_divided_into_splits_is_refused_with_the_way_to_say_which(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    touch(tmp_path, *(f"{split}/{name}/1.jpg" for split in names for name in ("cat", "dog")))
+    with pytest.raises(
+        InputError, match=rf"are splits and no classes: say which one, such as folder:{tmp_path}/"
+    ) as no:
+        open_at(tmp_path)
+    named = str(no.value).partition("such as folder:")[2].partition(";")[0]
+    assert open_at(Path(named)).classes == ("cat", "dog")
+
+
+def test_train_among_other_things_is_a_class_and_so_is_what_a_classes_file_says(tmp_path: Path) -> None:
+    touch(tmp_path / "a", "train/1.jpg", "car/1.jpg", "plane/1.jpg")
+    assert open_at(tmp_path / "a").classes == ("car", "plane", "train")
+    touch(tmp_path / "b", "train/1.jpg", "test/1.jpg")
+    (tmp_path / "b" / "classes.txt").write_text("train a locomotive\ntest an exam\n")
+    assert open_at(tmp_path / "b").classes == ("a locomotive", "an exam")
+
+
+def test_names_are_composed_and_two_folders_of_one_name_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "cafe\u0301/1.jpg", "tea/1.jpg")
+    assert open_at(tmp_path).classes == ("caf\u00e9", "tea")
+    touch(tmp_path, "caf\u00e9/2.jpg")
+    with pytest.raises(InputError, match=r"have one name, written in two Unicode forms: merge them"):
         open_at(tmp_path)

@@ -1,7 +1,10 @@
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -275,3 +278,182 @@ def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ConfigError, match=r"pip install 'tlac\[hf\]'"):
         open_at("org/set")
+
+
+def write_table(path: Path, columns: dict[str, list], features: dict[str, object] | None = None) -> Path:
+    """A parquet file of two images and these columns."""
+    from datasets import Dataset, Features, Image, Value
+
+    given = {"image": [{"bytes": image, "path": None} for image in IMAGES[:2]], **columns}
+    kinds = {name: (features or {}).get(name, Value("string")) for name in columns}
+    table = Dataset.from_dict(given, features=Features({"image": Image(), **kinds}))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(path)
+    return path
+
+
+def test_a_column_of_a_known_name_comes_before_a_lone_one_of_the_type(tmp_path: Path) -> None:
+    from datasets import ClassLabel
+
+    columns = {"label": ["cat", "dog"], "source": [0, 1]}
+    path = write_table(tmp_path / "a.parquet", columns, {"source": ClassLabel(names=["web", "phone"])})
+    dataset = open_at(str(path))
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.details == {"image column": "image", "label column": "label", "table split": "test"}
+    other = open_at(f"{path},label_column=source,image_column=image")
+    assert (other.classes, other.details["label column"]) == (("web", "phone"), "source")
+    with pytest.raises(InputError, match="no label column breed among image, label, source"):
+        open_at(f"{path},label_column=breed")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("label", "class"), "label and class may each be the label column: add ,label_column=NAME to the address"),
+        (("txt",), "no label column among image, txt"),
+    ],
+)
+def test_columns_that_may_both_be_labels_and_captions_are_refused(
+    tmp_path: Path, names: tuple[str, ...], message: str
+) -> None:
+    path = write_table(tmp_path / "a.parquet", {name: ["cat", "dog"] for name in names})
+    with pytest.raises(InputError, match=message):
+        open_at(str(path))
+
+
+def test_two_class_label_columns_of_other_names_are_refused(tmp_path: Path) -> None:
+    from datasets import ClassLabel
+
+    kind = ClassLabel(names=NAMES)
+    path = write_table(tmp_path / "a.parquet", {"breed": [0, 1], "origin": [1, 0]}, {"breed": kind, "origin": kind})
+    with pytest.raises(InputError, match="breed and origin may each be the label column"):
+        open_at(str(path))
+    assert [sample.label for sample in open_at(f"{path},label_column=origin")] == [1, 0]
+
+
+@pytest.mark.parametrize("kind", ["text", "names", "number"])
+def test_rows_without_a_label_are_left_out_and_noted_and_the_others_keep_theirs(tmp_path: Path, kind: str) -> None:
+    labels = ["emu", None, "cat", " "] if kind == "text" else [2, None, 0, None]
+    write_parquet(tmp_path / "set", labels=labels, kind=kind)
+    (tmp_path / "set" / "classnames.txt").write_text("\n".join(NAMES))
+    dataset = open_at(str(tmp_path / "set"))
+    assert [(sample.id, dataset.classes[sample.label]) for sample in dataset] == [("000000", "emu"), ("000002", "cat")]
+    assert dataset.notes[0] == "2 rows left out for want of a label: 1, 3"
+    base = open_at(str(tmp_path / "set"), split="base")
+    assert [(sample.id, base.classes[sample.label]) for sample in base] == [("000002", "cat")]
+
+
+def test_a_row_without_an_image_fails_alone(tmp_path: Path) -> None:
+    from datasets import ClassLabel, Dataset, Features, Image
+
+    images = [{"bytes": IMAGES[0], "path": None}, None, {"bytes": None, "path": "gone.png"}]
+    features = Features(image=Image(), label=ClassLabel(names=NAMES))
+    table = Dataset.from_dict({"image": images, "label": [0, 1, 2]}, features=features)
+    # no path is looked up while the table is written
+    table.cast_column("image", Image(decode=False)).to_parquet(tmp_path / "test.parquet", storage_options=None)
+    dataset = open_at(str(tmp_path / "test.parquet"))
+    sources = [sample.source for sample in dataset]
+    assert sources == [IMAGES[0], b"", tmp_path / "gone.png"]
+    assert dataset.notes == ("1 row without an image: 1",)
+
+
+def test_a_relative_path_in_a_table_is_below_the_tables_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datasets import Dataset, Features, Value
+
+    image = {"bytes": Value("binary"), "path": Value("string")}
+    rows = {"image": [{"bytes": None, "path": f"img/{number}.png"} for number in range(2)], "label": ["a", "b"]}
+    (tmp_path / "set" / "img").mkdir(parents=True)
+    (tmp_path / "work" / "img").mkdir(parents=True)
+    for number in range(2):
+        (tmp_path / "set" / "img" / f"{number}.png").write_bytes(IMAGES[number])
+        (tmp_path / "work" / "img" / f"{number}.png").write_bytes(IMAGES[3])
+    Dataset.from_dict(rows, features=Features(image=image, label=Value("string"))).to_parquet(
+        tmp_path / "set" / "test.parquet"
+    )
+    monkeypatch.chdir(tmp_path / "work")
+    for address in (tmp_path / "set", tmp_path / "set" / "test.parquet"):
+        assert [sample.source for sample in open_at(str(address))] == IMAGES[:2]
+
+
+def shard_bytes(path: Path) -> bytes:
+    (path.parent / "classnames.txt").write_text("\n".join(NAMES))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("cut", ["at a member's border", "in a member", "to nothing", "in a header"])
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_a_shard_that_is_cut_short_is_named(tmp_path: Path, cut: str, is_remote: bool) -> None:
+    import fsspec
+
+    shard = write_shard(tmp_path / "wds" / "test-0.tar")
+    content = shard_bytes(shard)
+    with tarfile.open(shard) as opened:
+        border = opened.getmembers()[4].offset
+    cuts = {"at a member's border": border, "in a member": border + 540, "to nothing": 0, "in a header": border + 100}
+    shard.write_bytes(content[: cuts[cut]])
+    address = str(shard.parent)
+    if is_remote:
+        store, address = fsspec.filesystem("memory"), f"memory://cut-{tmp_path.name}"
+        for path in shard.parent.iterdir():
+            store.pipe(f"/cut-{tmp_path.name}/{path.name}", path.read_bytes())
+    with pytest.raises(InputError, match=r"cut short or damaged|can't be loaded"):
+        open_at(address)
+
+
+@pytest.mark.parametrize("lost", ["s2.png", "s2.cls"])
+def test_a_shard_that_lacks_a_member_or_has_an_empty_one_is_named(tmp_path: Path, lost: str) -> None:
+    shard = tmp_path / "wds" / "shard.tar"
+    shard.parent.mkdir()
+    shard_of = {name: content for number in range(12) for name, content in member_pair(number)}
+    for change in ("missing", "empty"):
+        members = {name: b"" if name == lost else content for name, content in shard_of.items()}
+        if change == "missing":
+            # the library takes the columns from the first five samples
+            members = {name: content for name, content in shard_of.items() if name != lost.replace("2", "9")}
+        write_members(shard, members)
+        shard_bytes(shard)
+        with pytest.raises(InputError, match=r"shard\.tar") as caught:
+            open_at(str(shard))
+        assert ("is empty" if change == "empty" else "for s9") in str(caught.value)
+
+
+def member_pair(number: int) -> list[tuple[str, bytes]]:
+    return [(f"s{number}.png", IMAGES[number % 4]), (f"s{number}.cls", str(number % 3).encode())]
+
+
+def write_members(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as shard:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            shard.addfile(entry, io.BytesIO(content))
+
+
+def test_samples_of_shards_that_each_count_from_zero_have_ids_of_their_own(tmp_path: Path) -> None:
+    for number in range(2):
+        shard_bytes(write_shard(tmp_path / "wds" / f"test-{number}.tar"))
+    assert [sample.id for sample in open_at(str(tmp_path / "wds"))] == [f"{row:06d}" for row in range(8)]
+
+
+def test_a_part_that_is_missing_among_several_is_named(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "set")
+    path.rename(path.with_name("test-00001-of-00003.parquet"))
+    with pytest.raises(InputError, match=r"test-00000-of-00003\.parquet is missing beside test-00001"):
+        open_at(str(tmp_path / "set"))
+
+
+def test_a_list_of_names_beside_a_table_is_read_strictly(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "set", kind="number")
+    names = path.parent / "classnames.txt"
+    names.write_text("\ufeffn01 cat\nn02 dog\nn03 emu\n")
+    assert open_at(str(path.parent)).classes == tuple(NAMES)
+    names.write_text("cat\n\ndog\nemu\n")
+    with pytest.raises(InputError, match=r"classnames\.txt, line 2: is blank"):
+        open_at(str(path.parent))
+
+
+def test_an_offline_run_does_not_ask_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    config = replace(load_dataset_config("hf:ours/pets:test"), is_offline=True)
+    with pytest.raises(InputError, match=r"is not on this machine, and .*offline"):
+        open_dataset(config)

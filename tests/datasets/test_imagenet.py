@@ -1,5 +1,7 @@
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tlac.config.registry import open_dataset
@@ -40,14 +42,23 @@ def test_without_the_classnames_file_wordnet_ids_are_known_and_the_protocol_says
 
 
 @pytest.mark.parametrize(("has_names", "protocol"), [(True, "CoOp"), (False, "CoOp, open_clip's class names")])
-def test_with_every_class_the_protocol_is_the_datasets_own(tmp_path: Path, has_names: bool, protocol: str) -> None:
-    spec = load_dataset_config("imagenet").spec
+def test_with_every_class_and_image_the_protocol_is_the_datasets_own(
+    tmp_path: Path, has_names: bool, protocol: str
+) -> None:
+    config = load_dataset_config("imagenet", tmp_path)
+    spec = config.spec
     touch(tmp_path / "imagenet" / "images" / "val", *(f"{folder}/a.JPEG" for folder in spec.options["folders"]))
     if has_names:
         lines = zip(spec.options["folders"], spec.classes, strict=True)
         (tmp_path / "imagenet" / "classnames.txt").write_text("".join(f"{' '.join(line)}\n" for line in lines))
     dataset = open_at("imagenet", tmp_path)
-    assert (dataset.protocol, dataset.classes) == (protocol, spec.classes)
+    assert (dataset.protocol, dataset.classes) == (f"{protocol}, but 1000 images and not 50000", spec.classes)
+    whole = msgspec.structs.replace(spec, expected=msgspec.structs.replace(spec.expected, test=1000))
+    assert open_dataset(replace(config, spec=whole)).protocol == protocol
+    assert dataset.notes == (
+        "2 names of several classes, which no answer can tell apart: 'missile' (classes 657, 744), "
+        "'sunglasses' (classes 836, 837)",
+    )
 
 
 @pytest.mark.parametrize(("name", "folder"), [("a", "imagenet-adversarial"), ("r", "imagenet-rendition")])
@@ -112,6 +123,12 @@ def test_missing_files_and_subsets_are_named(tmp_path: Path) -> None:
 
 def test_a_broken_line_of_names_is_numbered(tmp_path: Path) -> None:
     path = tmp_path / "classnames.txt"
-    path.write_text("n1 one\n\nn2\n")
-    with pytest.raises(InputError, match=r"classnames.txt, line 3: expected a folder and its class name"):
+    path.write_text("n1 one\n\nn2 two\n")
+    with pytest.raises(InputError, match=r"classnames.txt, line 2: is blank"):
+        read_classnames(path)
+    path.write_text("n1 one\nn1 two\n")
+    with pytest.raises(InputError, match=r"classnames.txt, line 2: the folder 'n1' stands twice"):
+        read_classnames(path)
+    path.write_text("\ufeffn1 one\nn2\n")
+    with pytest.raises(InputError, match=r"classnames.txt, line 2: expected a folder and its class name"):
         read_classnames(path)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from tlac.cli.options import (
     store_option,
     template_option,
 )
+from tlac.datasets.text_files import parse_csv
 from tlac.errors import InputError
 
 
@@ -119,28 +118,16 @@ def read_answers(file: Path) -> list[dict[str, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: can't be read as UTF-8 text: {error}") from error
     if file.suffix.lower() == ".csv":
-        rows = _read_csv(text, file)
+        rows: list[dict[str, Any]] = [
+            dict(row) for _, row in parse_csv(text, file, ("answer",), ("choice",), is_multiline=True)
+        ]
     elif file.suffix.lower() in (".jsonl", ".ndjson"):
         rows = _read_json_lines(text, file)
     else:
-        rows = [{"answer": line} for line in text.splitlines() if line.strip()]
+        # a blank line is an empty answer: dropping it would shift every later one against the user's images
+        rows = [{"answer": line} for line in text.removesuffix("\n").split("\n")] if text.strip() else []
     if not rows:
         raise InputError(f"{file}: holds no answers")
-    return rows
-
-
-def _read_csv(text: str, file: Path) -> list[dict[str, Any]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        rows: list[dict[str, Any]] = list(reader)
-    except csv.Error as error:
-        raise InputError(f"{file}: line {reader.line_num}: not valid CSV: {error}") from error
-    if "answer" not in (reader.fieldnames or ()):
-        found = ", ".join(reader.fieldnames or ()) or "none"
-        raise InputError(f"{file}: needs a column named 'answer' in its first line; found: {found}")
-    for number, row in enumerate(rows, start=2):
-        if None in row or row["answer"] is None:
-            raise InputError(f"{file}: row {number} has another number of columns than the first line")
     return rows
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -50,10 +50,11 @@ def show_dataset(name: str, root: Path | None, split: str, subset: str, as_json:
     from tlac.config.registry import open_dataset
     from tlac.config.schemas import load_dataset_config
     from tlac.hashing import dataset_digest
+    from tlac.interfaces import details_of, notes_of
 
     config = load_dataset_config(name, root, split, subset)
     dataset = open_dataset(config)
-    facts = {
+    facts: dict[str, Any] = {
         "name": dataset.name,
         "protocol": dataset.protocol,
         "split": dataset.split,
@@ -62,13 +63,19 @@ def show_dataset(name: str, root: Path | None, split: str, subset: str, as_json:
         "digest": dataset_digest(dataset),
         # other people's loaders need not say what they read
         "source": str(getattr(dataset, "source", "")) or config.source,
+        "details": details_of(dataset),
+        "notes": list(notes_of(dataset)),
     }
     if as_json:
         print_json(facts)
         return
     names = dataset.classes
     facts["classes"] = f"{len(names)}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+    facts.update(facts.pop("details"))
+    notes = facts.pop("notes")
     print_rows([(key, str(value)) for key, value in facts.items()])
+    for note in notes:
+        click.echo(f"note: {note}")
 
 
 @datasets.command("verify")
@@ -193,7 +200,7 @@ def _print(found: Verification, is_prepared: bool) -> None:
         click.echo(f"... and {len(found.findings) - _SHOWN_FINDINGS} more; --json prints all")
     for note in found.notes:
         click.echo(f"note: {note}")
-    facts = {"protocol": found.protocol, "source": found.source, "digest": found.digest}
+    facts = {"protocol": found.protocol, "source": found.source, "digest": found.digest, **found.details}
     print_rows([(key, value) for key, value in facts.items() if value])
-    verdict = "not as expected" if found.findings else "nothing wrong found" if found.notes else "as expected"
+    verdict = "not as expected" if found.findings else "as expected" if found.is_compared else "nothing wrong found"
     click.echo(f"{found.name}: {verdict}: {found.n:,} test images, {found.classes} classes, {found.images:,} looked at")

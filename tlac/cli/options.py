@@ -326,12 +326,11 @@ def print_rows(rows: Sequence[tuple[str, str]]) -> None:
 def split_classes(text: str) -> list[str]:
     """Class names from "a, b, c", or from a file of that name with one name a line.
 
-    Raises click.BadParameter for a file that can't be read.
+    Raises InputError for a file that can't be read, or has a blank line between names.
     """
     path = Path(text)
     if "," in text or not (path.suffix == ".txt" or path.is_file()):
         return [name.strip() for name in text.split(",") if name.strip()]
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"{path}: can't be read as text: {error}", param_hint="--classes") from error
+    from tlac.datasets.text_files import read_names, read_text
+
+    return list(read_names(read_text(path), path))

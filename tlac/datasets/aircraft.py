@@ -10,13 +10,13 @@ from tlac.datasets.base import (
     ListedDataset,
     RootedOptions,
     dataset_folder,
-    join_inside,
     list_files,
     not_there,
-    read_lines,
+    parent_inside,
     read_options,
     take_part,
 )
+from tlac.datasets.text_files import read_lines
 from tlac.errors import InputError
 
 _ARCHIVE = "fgvc-aircraft-2013b"
@@ -29,7 +29,7 @@ def open_aircraft(config: DatasetConfig) -> ListedDataset:
     InputError where they are missing or name an unknown variant.
     """
     folder = dataset_folder(config, read_options(RootedOptions, config))
-    places = (folder, folder / "data", folder.parent / _ARCHIVE / "data")
+    places = (folder, folder / "data", parent_inside(config, folder) / _ARCHIVE / "data")
     place = next((place for place in places if (place / "variants.txt").is_file()), None)
     if place is None:
         raise not_there(config, folder / "variants.txt")
@@ -45,4 +45,4 @@ def open_aircraft(config: DatasetConfig) -> ListedDataset:
             raise InputError(f"{listing}, line {number}: unknown variant {variant!r}: fetch the archive again")
         images.append(f"{image}.jpg")
         labels.append(positions[variant])
-    return take_part(config, list_files(classes, join_inside(place / "images", images, listing), labels, listing))
+    return take_part(config, list_files(classes, images, labels, place / "images", listing))

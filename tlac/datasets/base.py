@@ -7,22 +7,52 @@ from __future__ import annotations
 
 import os
 import shlex
+import stat
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
 from tlac.config.files import Resource, list_names
 from tlac.config.schemas import DatasetConfig, parse
-from tlac.errors import InputError, UnknownNameError, UsageError
+from tlac.datasets.text_files import clean_name
+from tlac.errors import ConfigError, InputError, UnknownNameError, UsageError
 from tlac.images import IMAGE_SUFFIXES
 from tlac.types import Sample
 
 SPLITS = ("all", "base", "novel")
 SUBSETS = ("test", "val", "train")
 _OUTSIDE = "refused, since images are uploaded"
+_MOST_NAMED = 5
+# what archivers, file servers, notebooks and file systems leave behind; hidden ones are skipped anyway
+_JUNK_FOLDERS = frozenset(
+    [
+        "__macosx",
+        "@eadir",
+        "@tmp",
+        "#recycle",
+        "@recycle",
+        "$recycle.bin",
+        "lost+found",
+        "system volume information",
+        "__pycache__",
+    ]
+)
+_JUNK_FILES = frozenset(["thumbs.db", "desktop.ini"])
+# how the files begin that are images whatever their names say. TIFF and BMP are known by suffix alone: raw photos and
+# much else begin as they do
+_SIGNATURES = (
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF87a",
+    b"GIF89a",
+    b"\x00\x00\x00\x0cjP  \r\n\x87\n",
+    b"\xff\x4f\xff\x51",
+)
+_HEIF_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 OptionsT = TypeVar("OptionsT", bound=msgspec.Struct)
 
@@ -50,8 +80,9 @@ class ListedDataset:
 
     `labels` index into `classes`, one per image; `read` gives the id and the source of the image in a row of the
     list, and `rows` are those rows that belong to the split, None for all. `source` is the list file or folder.
-    A loader leaves out name, split and prompt, and the protocol where it is the dataset file's own: `take_part`
-    fills them in.
+    `notes` say in one line each what was skipped, is missing or can't be told apart; `details` name what was chosen,
+    such as the columns of a table. A loader leaves out name, split and prompt, and the protocol where it is the
+    dataset file's own: `take_part` fills them in.
     """
 
     classes: tuple[str, ...] = field(repr=False)
@@ -59,6 +90,8 @@ class ListedDataset:
     read: Callable[[int], tuple[str, Path | bytes]] = field(repr=False)
     source: str = ""
     protocol: str = ""
+    notes: tuple[str, ...] = ()
+    details: Mapping[str, str] = field(default_factory=dict)
     rows: Sequence[int] | None = field(default=None, repr=False)
     name: str = ""
     split: str = "all"
@@ -68,17 +101,14 @@ class ListedDataset:
         return len(self.labels)
 
     def __iter__(self) -> Iterator[Sample]:
-        rows = range(len(self.labels)) if self.rows is None else self.rows
-        for row, label in zip(rows, self.labels, strict=True):
+        for row, label in zip(self.all_rows, self.labels, strict=True):
             identifier, source = self.read(row)
             yield Sample(identifier, source, label)
 
-
-def list_files(
-    classes: tuple[str, ...], files: Sequence[tuple[str, Path]], labels: Sequence[int], source: Path | str
-) -> ListedDataset:
-    """A dataset of image files, as id and path each; `labels` has one entry per file."""
-    return ListedDataset(classes, labels, files.__getitem__, str(source))
+    @property
+    def all_rows(self) -> Sequence[int]:
+        """The row of each label."""
+        return range(len(self.labels)) if self.rows is None else self.rows
 
 
 def read_options(schema: type[OptionsT], config: DatasetConfig) -> OptionsT:
@@ -112,10 +142,14 @@ def take_part(config: DatasetConfig, whole: ListedDataset) -> ListedDataset:
         )
     rows, labels = whole.rows, whole.labels
     if split != "all":
-        rows = [row for row, label in enumerate(labels) if label in kept]
-        labels = [labels[row] - kept[0] for row in rows]
+        pairs = [(row, label) for row, label in zip(whole.all_rows, labels, strict=True) if label in kept]
+        rows, labels = [row for row, _ in pairs], [label - kept[0] for _, label in pairs]
     if not labels:
         raise InputError(f"{config.name}: no image in split {split!r} of {config.subset!r}: choose another")
+    classes = tuple(clean_name(whole.classes[label]) for label in kept)
+    used = set(labels)
+    empty = [name for label, name in enumerate(classes) if label not in used]
+    notes = (*whole.notes, *count_note(empty, "class", "classes", "without images"), *_twin_notes(classes))
     return replace(
         whole,
         name=config.name,
@@ -123,18 +157,44 @@ def take_part(config: DatasetConfig, whole: ListedDataset) -> ListedDataset:
         split=split if config.subset == "test" else f"{split}/{config.subset}",
         protocol=_protocol(config, whole),
         prompt=config.spec.prompt,
-        classes=tuple(whole.classes[label] for label in kept),
+        classes=classes,
+        notes=notes,
         labels=labels,
         rows=rows,
     )
 
 
+def count_note(names: Sequence[str], singular: str, plural: str, what: str) -> tuple[str, ...]:
+    """One line that counts and names, such as "2 classes without images: emu, owl"; nothing without names."""
+    if not names:
+        return ()
+    noun = singular if len(names) == 1 else plural
+    rest = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
+    return (f"{len(names):,} {noun} {what}: {', '.join(names[:_MOST_NAMED])}{rest}",)
+
+
+def _twin_notes(classes: Sequence[str]) -> tuple[str, ...]:
+    """The names that stand for several classes, which no answer can tell apart."""
+    positions: dict[str, list[int]] = defaultdict(list)
+    for label, name in enumerate(classes):
+        positions[name].append(label)
+    twins = [f"{name!r} (classes {', '.join(map(str, at))})" for name, at in positions.items() if len(at) > 1]
+    return count_note(twins, "name", "names", "of several classes, which no answer can tell apart")
+
+
 def _protocol(config: DatasetConfig, whole: ListedDataset) -> str:
-    """The protocol, which is not quite the one of the dataset file where classes are missing or more."""
+    """The protocol, which is not quite the one of the dataset file where classes or images are missing, or more."""
     protocol, expected = whole.protocol or config.spec.protocol, config.spec.expected
-    if expected is None or len(whole.classes) == expected.classes or not protocol.startswith(config.spec.protocol):
+    if expected is None or not protocol.startswith(config.spec.protocol):
         return protocol
-    return f"{protocol}, but {len(whole.classes)} classes and not {expected.classes}"
+    counts = {"test": expected.test, "val": expected.val, "train": expected.train}
+    for found, wanted, noun in (
+        (len(whole.classes), expected.classes, "classes"),
+        (len(whole.labels), counts[config.subset], "images"),
+    ):
+        if wanted is not None and found != wanted:
+            return f"{protocol}, but {found} {noun} and not {wanted}"
+    return protocol
 
 
 def only_test_subset(config: DatasetConfig) -> None:
@@ -152,13 +212,29 @@ def no_subset(config: DatasetConfig, source: Path | str) -> InputError:
 def dataset_folder(config: DatasetConfig, options: RootedOptions) -> Path:
     """The dataset's folder under the data root, which need not exist.
 
-    Raises UsageError without a root, InputError for half of a dataset that is always used whole.
+    Raises UsageError without a root, ConfigError for a folder outside the root, InputError for half of a dataset
+    that is always used whole.
     """
     if config.root is None:
         raise UsageError(f"{config.name}: its images lie under a data root: say where with --data ROOT")
     if options.is_whole and split_of(config) != "all":
         raise InputError(f"{config.name}: is always used whole: leave the split out")
-    return config.root / options.folder
+    return path_inside(config, config.root, options.folder)
+
+
+def path_inside(config: DatasetConfig, folder: Path, name: str) -> Path:
+    """The path that a dataset file names below `folder`. Raises ConfigError for one that leads out of it.
+
+    Dataset files come from strangers too. A link in the folder is the user's own, and may lead anywhere.
+    """
+    if _is_lexically_outside(name):
+        raise ConfigError(f"{config.source}: the path {name!r} leads outside the dataset's folder: refused")
+    return folder / name
+
+
+def parent_inside(config: DatasetConfig, folder: Path) -> Path:
+    """The folder that holds a dataset's folder, at most the data root itself."""
+    return folder if folder == config.root else folder.parent
 
 
 def not_there(config: DatasetConfig, path: Path) -> InputError:
@@ -172,15 +248,6 @@ def prepare_command(config: DatasetConfig) -> str:
     return f"`{shlex.join(['tlac', 'datasets', 'prepare', name, '--data', str(config.root)])}`"
 
 
-def read_lines(path: Path) -> list[tuple[int, str]]:
-    """The lines of a text file that are not blank, stripped, with their numbers. Raises InputError."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: can't be read as UTF-8 text: {error}") from error
-    return [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
-
-
 def require_folder(path: Path, remedy: str) -> Path:
     """The folder itself, where it is one and can be read. Raises InputError with the remedy."""
     if not path.exists():
@@ -192,22 +259,36 @@ def require_folder(path: Path, remedy: str) -> Path:
     return path
 
 
-def is_image_name(name: str) -> bool:
-    """Whether a file of that name is taken for an image; hidden files are not."""
-    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
-
-
 def visible_folders(path: Path) -> list[str]:
-    """The names of the sub-folders that are not hidden, sorted. Raises InputError where it can't be read."""
+    """The names of the sub-folders that may hold images, sorted: hidden and left-over ones are not among them.
+
+    Raises InputError where the folder can't be read.
+    """
     try:
-        return sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(".") and entry.is_dir())
+        return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not is_junk_folder(entry.name))
     except OSError as error:
         raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
 
 
-def image_paths(folder: Path, root: Path) -> Iterator[Path]:
-    """The images in a folder and below it, in the order of their paths; hidden files and folders are skipped.
+def is_junk_folder(name: str) -> bool:
+    """Whether a folder is hidden, or was left behind by a program."""
+    return name.startswith(".") or name.lower() in _JUNK_FOLDERS
 
+
+def is_image_file(path: Path) -> bool:
+    """Whether a file is taken for an image: by its suffix, else by its first bytes. Raises OSError."""
+    if path.name.lower().endswith(IMAGE_SUFFIXES):
+        return True
+    with path.open("rb") as file:
+        start = file.read(16)
+    is_webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
+    return start.startswith(_SIGNATURES) or is_webp or (start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS)
+
+
+def find_images(folder: Path, root: Path, skipped: list[str]) -> Iterator[Path]:
+    """The images in a folder and below it, in the order of their paths.
+
+    What is there beside them is added to `skipped` as paths below `root`, but for the hidden files of programs.
     Raises InputError for a folder that can't be read, and for a link that leads outside `root`.
     """
     resolved_root = root.resolve()
@@ -219,38 +300,63 @@ def image_paths(folder: Path, root: Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{folder}: can't be read: {error.strerror or error}") from error
     for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_symlink():
-            _require_inside(Path(entry.path), resolved_root)
-        if entry.is_dir():
-            # a link to a folder inside could lead round in a circle, and its images are listed anyway
-            if not entry.is_symlink():
-                yield from image_paths(Path(entry.path), root)
-        elif is_image_name(entry.name):
-            yield Path(entry.path)
+        path = Path(entry.path)
+        if entry.is_symlink() and not entry.name.startswith("."):
+            _require_inside(path, resolved_root)
+        kind = _kind_of(entry)
+        if kind == "image":
+            yield path
+        elif kind == "skipped":
+            skipped.append(path.relative_to(root).as_posix())
+        # a link to a folder inside could lead round in a circle, and its images are listed anyway
+        elif kind == "folder" and not entry.is_symlink():
+            yield from find_images(path, root, skipped)
+
+
+def _kind_of(entry: os.DirEntry[str]) -> Literal["folder", "image", "skipped", "ignored"]:
+    name = entry.name.lower()
+    if entry.is_dir():
+        return "skipped" if is_junk_folder(name) else "folder"
+    # ._photo.jpg is what macOS writes beside photo.jpg; other hidden files are programs' own
+    if name.startswith("._") or name in _JUNK_FILES or (name.startswith(".") and not name.endswith(IMAGE_SUFFIXES)):
+        return "ignored"
+    try:
+        # reading a pipe or a device could wait for ever
+        is_image = not name.startswith(".") and entry.is_file() and is_image_file(Path(entry.path))
+    except OSError:
+        is_image = False
+    return "image" if is_image else "skipped"
 
 
 def list_folders(root: Path, folders: Iterable[str], classes: Mapping[str, str]) -> ListedDataset:
     """A dataset of the images below these sub-folders of `root`. `classes` are names by folder, in label order."""
     positions = {folder: label for label, folder in enumerate(classes)}
-    files, labels = [], []
+    files: list[tuple[str, Path]] = []
+    labels: list[int] = []
+    with os.scandir(root) as entries:
+        # images beside the folders belong to no class; other files there are lists and read-mes
+        stray = sorted((entry for entry in entries if not entry.is_symlink()), key=lambda entry: entry.name)
+    skipped = [entry.name for entry in stray if _kind_of(entry) == ("skipped" if entry.is_dir() else "image")]
     for folder in folders:
-        for path in image_paths(root / folder, root):
+        for path in find_images(root / folder, root, skipped):
             files.append((path.relative_to(root).as_posix(), path))
             labels.append(positions[folder])
-    return list_files(tuple(classes.values()), files, labels, root)
+    notes = count_note(skipped, "file or folder", "files or folders", "skipped, which are no images of a class")
+    return ListedDataset(tuple(classes.values()), labels, files.__getitem__, str(root), notes=notes)
 
 
-def join_inside(root: Path, names: Iterable[str], source: Path | str) -> list[tuple[str, Path]]:
-    """The relative paths of a list file, each with its path below `root`; no file is opened or looked for.
+def list_files(
+    classes: tuple[str, ...], names: Iterable[str], labels: Sequence[int], root: Path, source: Path | str
+) -> ListedDataset:
+    """A dataset of the image files that a list names, one per label, relative to `root`; none is opened.
 
     Raises InputError for a path that leads outside: absolute, with a drive, with "..", or through a link.
-    `source` is the list file, for the error.
+    `source` is the list file. Missing files are noted: their samples will fail by name.
     """
     resolved_root = root.resolve()
     checked_folders: dict[Path, bool] = {}
-    files = []
+    files: list[tuple[str, Path]] = []
+    missing = []
     for name in names:
         path = root / name
         folder = path.parent
@@ -259,10 +365,15 @@ def join_inside(root: Path, names: Iterable[str], source: Path | str) -> list[tu
             checked_folders[folder] = folder.resolve().is_relative_to(resolved_root)
         if not is_inside or not checked_folders[folder]:
             raise InputError(f"{source}: the path {name!r} leads outside {root}: {_OUTSIDE}")
-        if path.is_symlink():
-            _require_inside(path, resolved_root)
+        try:
+            if stat.S_ISLNK(os.lstat(path).st_mode):
+                _require_inside(path, resolved_root)
+        except (OSError, ValueError):
+            # ValueError: a name that no file can have
+            missing.append(name)
         files.append((name, path))
-    return files
+    notes = count_note(missing, f"of {len(files):,} listed images", f"of {len(files):,} listed images", "missing")
+    return ListedDataset(classes, labels, files.__getitem__, str(source), notes=notes)
 
 
 def _is_lexically_outside(name: str) -> bool:

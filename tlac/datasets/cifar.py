@@ -21,6 +21,7 @@ from tlac.datasets.base import (
     dataset_folder,
     no_subset,
     not_there,
+    parent_inside,
     prepare_command,
     read_options,
     take_part,
@@ -44,7 +45,8 @@ def open_cifar(config: DatasetConfig) -> ListedDataset:
     folder = dataset_folder(config, options)
     if config.subset == "val":
         raise no_subset(config, "the official split")
-    reader = _read(config, options.reader, [folder.parent, folder.parent / config.name])
+    place = parent_inside(config, folder)
+    reader = _read(config, options.reader, [place, place / config.name])
 
     def read(row: int) -> tuple[str, bytes]:
         return f"{row:05d}.png", png_bytes(reader.data[row])

@@ -6,6 +6,7 @@ Source: Zhou et al., Learning to Prompt for Vision-Language Models, arXiv:2109.0
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +20,11 @@ from tlac.datasets.base import (
     Options,
     RootedOptions,
     dataset_folder,
-    join_inside,
     list_files,
     no_subset,
     not_there,
+    parent_inside,
+    path_inside,
     read_options,
     take_part,
 )
@@ -60,11 +62,13 @@ def open_coop(config: DatasetConfig) -> ListedDataset:
     """
     options = read_options(CoopOptions, config)
     folder = dataset_folder(config, options)
-    split_file = folder / options.split_file
+    split_file = path_inside(config, folder, options.split_file)
     if split_file.is_file():
-        return take_part(config, _by_split_file(config, split_file, folder / options.images))
+        return take_part(config, _by_split_file(config, split_file, path_inside(config, folder, options.images)))
     official = options.official
-    places = [folder, folder.parent / official.folder] if official and official.folder else [folder]
+    places = [folder]
+    if official and official.folder:
+        places.append(path_inside(config, parent_inside(config, folder), official.folder))
     found = [place for place in places if place.is_dir()]
     if not found:
         raise not_there(config, folder)
@@ -109,9 +113,15 @@ def _by_split_file(config: DatasetConfig, split_file: Path, images: Path) -> Lis
     if not split.get(config.subset):
         raise no_subset(config, split_file)
     positions = {label: index for index, label in enumerate(classes)}
-    files = join_inside(images, [path for path, _, _ in split[config.subset]], split_file)
     labels = [positions[label] for _, label, _ in split[config.subset]]
-    return list_files(tuple(classes.values()), files, labels, split_file)
+    names = [path for path, _, _ in split[config.subset]]
+    whole = list_files(tuple(classes.values()), names, labels, images, split_file)
+    digest = hashlib.sha256(split_file.read_bytes()).hexdigest()
+    expected = config.spec.expected
+    published = expected.split_file_sha256 if expected else None
+    is_another = published is not None and digest != published
+    protocol = f"{config.spec.protocol}, another split file" if is_another else ""
+    return replace(whole, protocol=protocol, details={"split file sha256": digest})
 
 
 def _by_official_split(config: DatasetConfig, official: Official, folder: Path) -> ListedDataset:
@@ -119,6 +129,5 @@ def _by_official_split(config: DatasetConfig, official: Official, folder: Path) 
     clean = official.classes or config.spec.classes
     # labels index the official list, so clean names fit only a list of the same length
     classes = clean if len(clean) == len(names) else names
-    files = join_inside(folder, [path for path, _ in rows], folder)
-    whole = list_files(classes, files, [label for _, label in rows], folder)
+    whole = list_files(classes, [path for path, _ in rows], [label for _, label in rows], folder, folder)
     return replace(whole, protocol=official.protocol)

@@ -11,18 +11,23 @@ from tlac.config.schemas import DatasetConfig
 from tlac.datasets.base import (
     ListedDataset,
     PathOptions,
-    is_image_name,
+    is_image_file,
     list_folders,
     only_test_subset,
-    read_lines,
     read_options,
     require_folder,
     take_part,
     visible_folders,
 )
+from tlac.datasets.text_files import clean_name, read_lines
 from tlac.errors import InputError
 
 CLASSES_FILE = "classes.txt"
+_SPLITS = {
+    "test": ("test", "testing", "test_set"),
+    "val": ("val", "valid", "validation", "dev"),
+    "train": ("train", "training", "train_set", "training_set"),
+}
 _LAYOUT = "it must hold one sub-folder of images per class"
 
 
@@ -45,14 +50,35 @@ def _class_names(root: Path) -> dict[str, str]:
     """Sub-folder to class name, in label order."""
     folders = visible_folders(root)
     if not folders:
-        has_images = any(is_image_name(path.name) for path in root.iterdir())
+        has_images = any(path.is_file() and is_image_file(path) for path in root.iterdir())
         found = "its images lie in no class sub-folder" if has_images else "an empty folder"
         raise InputError(f"{root}: {found}: {_LAYOUT}")
     listing = root / CLASSES_FILE
-    names = _read_classes(listing, folders) if listing.is_file() else {folder: folder for folder in folders}
+    if listing.is_file():
+        names = _read_classes(listing, folders)
+    else:
+        _require_no_split(root, folders)
+        names = {folder: clean_name(folder) for folder in folders}
     if len(names) < 2:
         raise InputError(f"{listing if listing.is_file() else root}: only one class, {min(names)!r}: {_LAYOUT}")
+    folder_by_name: dict[str, str] = {}
+    for folder, name in names.items():
+        if (twin := folder_by_name.setdefault(name, folder)) != folder:
+            raise InputError(
+                f"{root}: the folders {twin!a} and {folder!a} have one name, written in two Unicode forms: merge them"
+            )
     return names
+
+
+def _require_no_split(root: Path, folders: list[str]) -> None:
+    """Raises InputError where the sub-folders are splits: "train" may be a class, but hardly beside "test"."""
+    splits = {folder: kind for kind, words in _SPLITS.items() for folder in folders if folder.lower() in words}
+    if len(set(splits.values())) > 1:
+        first = next((folder for folder, kind in splits.items() if kind == "test"), next(iter(splits)))
+        raise InputError(
+            f"{root}: its sub-folders {', '.join(splits)} are splits and no classes: say which one, such as "
+            f"folder:{root / first}; if they are classes, list them in {CLASSES_FILE}"
+        )
 
 
 def _read_classes(listing: Path, folders: list[str]) -> dict[str, str]:
@@ -64,7 +90,7 @@ def _read_classes(listing: Path, folders: list[str]) -> dict[str, str]:
         if not fitting:
             raise InputError(f"{place}: no sub-folder {line.split()[0]!r}: correct the line or remove it")
         folder = max(fitting, key=len)
-        name = line[len(folder) :].strip()
+        name = clean_name(line[len(folder) :])
         if not name:
             raise InputError(f"{place}: {folder!r} has no class name: write 'SUB-FOLDER Class name'")
         if folder in names or name in names.values():

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,8 @@ from typing import Any
 import msgspec
 
 from tlac.config.schemas import DatasetConfig
-from tlac.datasets.base import ListedDataset, PathOptions, read_options, take_part
+from tlac.datasets.base import ListedDataset, PathOptions, count_note, read_options, take_part
+from tlac.datasets.text_files import clean_name, read_names
 from tlac.errors import ConfigError, InputError
 from tlac.runtime.hub import check_hub, offline_hub
 
@@ -25,13 +28,19 @@ CLASSNAMES_FILE = "classnames.txt"
 FORMATS = {".parquet": "parquet", ".tar": "webdataset"}
 SPLITS = {"test": ("test",), "val": ("validation", "val", "valid"), "train": ("train",)}
 """The words for a subset in the names of files and splits."""
-_IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
-_LABEL_COLUMNS = ("label", "labels", "cls", "class", "fine_label", "txt")
+_COLUMNS = {
+    "image": ("image", "img", "jpg", "jpeg", "png", "webp"),
+    # txt is no label: by convention it holds a caption
+    "label": ("label", "labels", "cls", "class", "fine_label"),
+}
+_GIVEN_COLUMN = re.compile(r"[?&,](image|label)_column=([^?&,]+)$")
+_PART = re.compile(r"(.*-)(\d{5})-of-(\d{5})(\.\w+)")
 
 
 class HubOptions(PathOptions, frozen=True, kw_only=True):
     """`path` is REPO[@revision][:split], or a local folder or file, or the URL of one (s3://BUCKET/FOLDER), in
-    place of REPO; columns are found by name where they are not given."""
+    place of REPO; columns are found by name where they are neither given here nor behind the path, as in
+    REPO:test,label_column=breed."""
 
     image_column: str | None = None
     label_column: str | None = None
@@ -45,21 +54,47 @@ def open_hub(config: DatasetConfig) -> ListedDataset:
     or labels don't fit.
     """
     options = read_options(HubOptions, config)
-    location, revision, _ = address = split_address(options.path)
+    path, given = split_columns(options.path)
+    location, revision, _ = address = split_address(path)
     table, split = _load(config, *address)
-    image_column = _column(config, table, "image", options.image_column)
-    label_column = _column(config, table, "label", options.label_column)
-    classes, labels = _labels(config, table, label_column, partial(_classnames, config, location, revision))
+    image_column = _column(config, table, "image", given.get("image") or options.image_column)
+    label_column = _column(config, table, "label", given.get("label") or options.label_column)
     table = table.cast_column(image_column, _datasets().Image(decode=False))
+    notes = _check_rows(config, table, image_column, label_column)
+    classes, found = _labels(config, table, label_column, partial(_classnames, config, location, revision))
+    rows = [row for row, label in enumerate(found) if label is not None]
     root = _root(location)
+    keys: list[str] = table["__key__"][:] if "__key__" in table.column_names else []
+    if len(set(keys)) < len(keys):
+        # shards may each count from 0, and two samples of one id could not be told apart in a run
+        keys = []
 
-    def read(number: int) -> tuple[str, bytes]:
+    def read(number: int) -> tuple[str, Path | bytes]:
         row = table[number]
-        content = _image_bytes(row[image_column], root, f"{config.name}, row {number}")
-        return str(row.get("__key__", f"{number:06d}")), content
+        content = _image(row[image_column], root, f"{config.name}, row {number}")
+        return keys[number] if keys else f"{number:06d}", content
 
-    protocol = f"{config.spec.protocol}, split {split}" + (f" at {revision}" if revision else "")
-    return take_part(config, ListedDataset(classes, labels, read, options.path, protocol))
+    at = f" at {revision}" if revision else ""
+    whole = ListedDataset(
+        classes=classes,
+        labels=[label for label in found if label is not None],
+        read=read,
+        source=path,
+        protocol=f"{config.spec.protocol}, split {split}{at}",
+        notes=notes,
+        details={"image column": image_column, "label column": label_column, "table split": split},
+        rows=rows,
+    )
+    return take_part(config, whole)
+
+
+def split_columns(text: str) -> tuple[str, dict[str, str]]:
+    """An address without the columns that are named behind it, as in PATH,label_column=breed,image_column=photo."""
+    given: dict[str, str] = {}
+    while (match := _GIVEN_COLUMN.search(text)) and not Path(text).exists():
+        given.setdefault(match[1], match[2])
+        text = text[: match.start()]
+    return text, given
 
 
 def split_address(text: str) -> tuple[str, str | None, str | None]:
@@ -100,8 +135,12 @@ def local_files(place: Path, default_split: str) -> dict[str, Any]:
     if place.is_file():
         if place.suffix not in FORMATS:
             raise InputError(f"{place}: not a {' or '.join(FORMATS)} file")
+        _check_shards([place])
         return {"path": FORMATS[place.suffix], "data_files": {default_split: str(place)}}
-    return _table_files({path.relative_to(place).as_posix(): str(path) for path in place.rglob("*")}, default_split)
+    paths = {path.relative_to(place).as_posix(): str(path) for path in place.rglob("*") if path.is_file()}
+    files = _table_files(paths, default_split)
+    _check_shards([Path(path) for paths in files.get("data_files", {}).values() for path in paths])
+    return files
 
 
 def remote_files(url: str, default_split: str) -> dict[str, Any]:
@@ -132,8 +171,43 @@ def _table_files(addresses: Mapping[str, str], default_split: str) -> dict[str, 
                 named = [split for splits in SPLITS.values() for split in splits if split in words]
                 files.setdefault(named[0] if named else default_split, []).append(addresses[name])
         if files:
+            _require_all_parts([name for name in addresses if name.endswith(suffix)])
             return {"path": kind, "data_files": files}
     return {}
+
+
+def _require_all_parts(names: Sequence[str]) -> None:
+    """Raises InputError where a file that is one of several, such as test-00000-of-00002.parquet, lacks the others."""
+    parts = [match for name in names if (match := _PART.fullmatch(name))]
+    for match in parts:
+        for number in range(int(match[3])):
+            part = f"{match[1]}{number:05d}-of-{match[3]}{match[4]}"
+            if part not in names:
+                raise InputError(f"{part} is missing beside {match[0]}: fetch all {int(match[3])} parts")
+
+
+def _check_shards(paths: Iterable[Path]) -> None:
+    """Look through webdataset shards for what reading them would pass over in silence.
+
+    Python's tarfile takes an archive that is cut between two members for a whole one. Raises InputError naming the
+    shard for one that is cut short, damaged or empty, or has an empty member.
+    """
+    for path in paths:
+        if path.suffix != ".tar":
+            continue
+        try:
+            with tarfile.open(path) as shard:
+                empty = [member.name for member in shard if member.isfile() and not member.size]
+                # an archive ends in blocks of zeros, after its last member
+                archive: Any = shard.fileobj
+                archive.seek(shard.offset)
+                is_whole = archive.read(512) == bytes(512)
+        except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+            raise InputError(f"{path}: is cut short or damaged ({error}): fetch the shard again") from error
+        if not is_whole:
+            raise InputError(f"{path}: is cut short or damaged (it has no end mark): fetch the shard again")
+        if empty:
+            raise InputError(f"{path}: its member {empty[0]!r} is empty: fetch or pack the shard again")
 
 
 def kept_splits(cache: Path, repo: str, revision: str | None) -> Mapping[str, Sequence[Path]]:
@@ -188,13 +262,19 @@ def _load(config: DatasetConfig, location: str, revision: str | None, split: str
             name = _choose_split(config, split, list(kept))
             return datasets.concatenate_datasets([datasets.Dataset.from_file(str(path)) for path in kept[name]]), name
     try:
-        with _bars_on_terminals_alone(datasets), offline_hub() if config.is_offline else nullcontext():
+        # an object store is not the hub
+        without_hub = offline_hub() if config.is_offline and not is_url(location) else nullcontext()
+        with _bars_on_terminals_alone(datasets), without_hub:
             name = _choose_split(config, split, datasets.get_dataset_split_names(**arguments))
             arguments.update(_files_of(datasets.load_dataset_builder(**arguments), name))
-            return datasets.load_dataset(**arguments, split=name), name
+            table = datasets.load_dataset(**arguments, split=name)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{config.name}: can't be loaded: {reason}") from error
+    if "__url__" in table.column_names:
+        # the shards as they were fetched
+        _check_shards(path for url in sorted(set(table["__url__"])) if (path := Path(url)).is_file())
+    return table, name
 
 
 def _files_of(builder: Any, split: str) -> dict[str, Any]:
@@ -233,36 +313,80 @@ def _choose_split(config: DatasetConfig, given: str | None, names: list[str]) ->
 
 
 def _column(config: DatasetConfig, table: Any, noun: str, given: str | None) -> str:
-    """The column that holds images, or labels: the one given, the only one of that type, or one of a known name."""
+    """The column that holds images, or labels: the one given, that of a known name, or the only one of that type.
+
+    Raises InputError where none or several come into question.
+    """
     datasets = _datasets()
-    kind, known = (datasets.Image, _IMAGE_COLUMNS) if noun == "image" else (datasets.ClassLabel, _LABEL_COLUMNS)
-    if given is not None and given in table.column_names:
+    columns = ", ".join(table.column_names)
+    remedy = f"add ,{noun}_column=NAME to the address, or options.{noun}_column to a dataset file"
+    if given is not None:
+        if given not in table.column_names:
+            raise InputError(f"{config.name}: no {noun} column {given} among {columns}: {remedy}")
         return given
+    kind = datasets.Image if noun == "image" else datasets.ClassLabel
+    named = [name for name in _COLUMNS[noun] if name in table.column_names]
     typed = [name for name, feature in table.features.items() if isinstance(feature, kind)]
-    named = [name for name in known if name in table.column_names]
-    for candidates in (typed if len(typed) == 1 else [], named[:1]):
-        if candidates and given is None:
-            return str(candidates[0])
-    raise InputError(
-        f"{config.name}: no {noun} column {given or ''} among {', '.join(table.column_names)}: name it as "
-        f"options.{noun}_column in a dataset file"
+    # a type alone says little: a dataset may have a ClassLabel for the source of its images, too
+    candidates = named or typed
+    if not candidates:
+        raise InputError(f"{config.name}: no {noun} column among {columns}: {remedy}")
+    if len(candidates) > 1:
+        raise InputError(f"{config.name}: {' and '.join(candidates)} may each be the {noun} column: {remedy}")
+    return str(candidates[0])
+
+
+def _check_rows(config: DatasetConfig, table: Any, image_column: str, label_column: str) -> tuple[str, ...]:
+    """Notes on rows without a label, which are left out, and on those without an image, which will fail by name.
+
+    Raises InputError for either in a webdataset, where it means that a shard lacks a member.
+    """
+    import pyarrow.compute as pc
+
+    images = table.with_format("arrow").data.column(image_column)
+    content, path = pc.struct_field(images, "bytes"), pc.struct_field(images, "path")
+    is_empty = pc.fill_null(pc.equal(pc.binary_length(content), 0), True)
+    no_image = [row for row, lacks in enumerate(is_empty.to_pylist()) if lacks]
+    if no_image:
+        paths = path.take(no_image).to_pylist()
+        no_image = [row for row, found in zip(no_image, paths, strict=True) if not found or "__key__" in table.features]
+    no_label = [row for row, value in enumerate(table[label_column]) if _is_blank(value)]
+    for rows, noun in ((no_image, "image"), (no_label, "label")):
+        if rows and "__key__" in table.column_names:
+            row = table.select_columns([name for name in table.column_names if name.startswith("__")])[rows[0]]
+            raise InputError(
+                f"{config.name}: the shard {Path(row['__url__']).name} has no {noun} for {row['__key__']}"
+                f"{f' and {len(rows) - 1} more' if len(rows) > 1 else ''}: fetch or pack it again"
+            )
+    return (
+        *count_note([str(row) for row in no_label], "row", "rows", "left out for want of a label"),
+        *count_note([str(row) for row in no_image], "row", "rows", "without an image"),
     )
+
+
+def _is_blank(value: Any) -> bool:
+    is_nan = isinstance(value, float) and value != value  # noqa: PLR0124 - what pandas makes of a missing number
+    return value is None or is_nan or (isinstance(value, str) and not value.strip())
 
 
 def _labels(
     config: DatasetConfig, table: Any, column: str, read_classnames: Callable[[], tuple[str, ...]]
-) -> tuple[tuple[str, ...], list[int]]:
-    """All class names in label order, and the label of each row."""
-    feature, values = table.features[column], list(table[column])
-    names = tuple(getattr(feature, "names", ()))
-    if values and all(isinstance(value, str) for value in values):
-        classes = config.spec.classes or tuple(sorted(set(values)))
-        positions = {name: index for index, name in reversed(list(enumerate(classes)))}
+) -> tuple[tuple[str, ...], list[int | None]]:
+    """All class names in label order, and the label of each row, None where it has none."""
+    feature = table.features[column]
+    values: list[Any] = [None if _is_blank(value) else value for value in table[column]]
+    names = tuple(getattr(feature, "names", None) or ())
+    if any(isinstance(value, str) for value in values):
+        values = [clean_name(value) if isinstance(value, str) else value for value in values]
+        classes = config.spec.classes or tuple(sorted({value for value in values if isinstance(value, str)}))
+        positions: dict[Any, int] = {clean_name(name): label for label, name in reversed(list(enumerate(classes)))}
         values = [positions.get(value, value) for value in values]
     else:
+        # pandas writes whole numbers beside a missing one as floats
+        values = [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
         classes = config.spec.classes or names or read_classnames()
     for row, value in enumerate(values):
-        if not isinstance(value, int) or not 0 <= value < len(classes):
+        if value is not None and (not isinstance(value, int) or not 0 <= value < len(classes)):
             raise InputError(
                 f"{config.name}, row {row}: the label {value!r} is none of the {len(classes)} classes: correct the "
                 "row, or list the classes in a dataset file"
@@ -276,7 +400,7 @@ def _classnames(config: DatasetConfig, location: str, revision: str | None) -> t
     path = (place if place.is_dir() else place.parent) / CLASSNAMES_FILE
     try:
         if is_url(location):
-            lines = read_beside(location, CLASSNAMES_FILE).splitlines()
+            text = read_beside(location, CLASSNAMES_FILE)
         else:
             if not place.exists():
                 from huggingface_hub import hf_hub_download
@@ -290,33 +414,41 @@ def _classnames(config: DatasetConfig, location: str, revision: str | None) -> t
                         local_files_only=config.is_offline,
                     )
                 )
-            lines = path.read_text(encoding="utf-8").splitlines()
+            text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise InputError(
             f"{config.name}: labels are numbers and there is no {CLASSNAMES_FILE}: put one beside the data, a name "
             "a line, or list the classes in a dataset file"
         ) from error
-    return tuple(line.strip() for line in lines if line.strip())
+    return read_names(text, f"{config.name}: {CLASSNAMES_FILE}")
 
 
 def _root(location: str) -> Path:
-    """The folder that holds the dataset's files: on this machine, or in the hub's cache. A file holds its own."""
+    """The folder that holds the dataset's files: on this machine, or in the hub's cache."""
     if is_url(location) or Path(location).exists():
-        return Path(location)
+        place = Path(location)
+        return place.parent if place.is_file() else place
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
     return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=location, repo_type="dataset")
 
 
-def _image_bytes(value: Any, root: Path, place: str) -> bytes:
-    content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (None, None)
-    if isinstance(content, bytes):
+def _image(value: Any, root: Path, place: str) -> Path | bytes:
+    """The image of a row: its bytes, empty where it has none, or the path of a file that can't be read.
+
+    Either fails that sample by name. Raises InputError for a path outside `root`: any path would let a downloaded
+    table name, and upload, every file of this machine.
+    """
+    found = value if isinstance(value, dict) else {}
+    content: bytes = found.get("bytes") or b""
+    path: str = found.get("path") or ""
+    if content or not path:
         return content
-    # any path would let a downloaded table name, and upload, every file of this machine
-    if not isinstance(path, str) or not Path(path).resolve().is_relative_to(root.resolve()):
+    file = (root / path).resolve()
+    if not file.is_relative_to(root.resolve()):
         raise InputError(f"{place}: holds no image, and names none among the dataset's own files: try folder:PATH")
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{place}: {path} can't be read: {error.strerror or error}") from error
+        return file.read_bytes()
+    except OSError:
+        return file

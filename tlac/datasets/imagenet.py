@@ -13,11 +13,13 @@ from tlac.datasets.base import (
     list_folders,
     no_subset,
     not_there,
-    read_lines,
+    parent_inside,
+    path_inside,
     read_options,
     take_part,
     visible_folders,
 )
+from tlac.datasets.text_files import read_lines
 from tlac.errors import InputError
 
 CLASSNAMES_FILE = "classnames.txt"
@@ -46,7 +48,7 @@ def open_class_folders(config: DatasetConfig) -> ListedDataset:
     folder = dataset_folder(config, options)
     if config.subset not in options.images:
         raise no_subset(config, folder)
-    images = folder / options.images[config.subset]
+    images = path_inside(config, folder, options.images[config.subset])
     if not images.is_dir():
         raise not_there(config, images)
     names, protocol = _names_by_folder(config, options, folder)
@@ -68,10 +70,12 @@ def read_classnames(path: Path) -> dict[str, str]:
     """Class name by folder, in the order of the file. Raises InputError naming a broken line."""
     names = {}
     for number, line in read_lines(path):
-        folder, _, name = line.partition(" ")
-        if not name.strip():
+        folder, *rest = line.split(maxsplit=1)
+        if not rest:
             raise InputError(f"{path}, line {number}: expected a folder and its class name, as 'n01440764 tench'")
-        names[folder] = name.strip()
+        if folder in names:
+            raise InputError(f"{path}, line {number}: the folder {folder!r} stands twice: remove a line")
+        names[folder] = rest[0]
     return names
 
 
@@ -85,7 +89,7 @@ def class_folder_names(config: DatasetConfig, options: ClassFolderOptions) -> di
 
 def _names_by_folder(config: DatasetConfig, options: ClassFolderOptions, folder: Path) -> tuple[dict[str, str], str]:
     """Names, and the protocol: CoOp's file and the dataset file spell some classes differently."""
-    for listing in (folder / CLASSNAMES_FILE, folder.parent / "imagenet" / CLASSNAMES_FILE):
+    for listing in (folder / CLASSNAMES_FILE, parent_inside(config, folder) / "imagenet" / CLASSNAMES_FILE):
         if listing.is_file():
             return read_classnames(listing), config.spec.protocol
     return class_folder_names(config, options), f"{config.spec.protocol}, open_clip's class names"

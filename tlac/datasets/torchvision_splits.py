@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tlac.config.schemas import DatasetConfig
-from tlac.datasets.base import no_subset, not_there, prepare_command, read_lines
+from tlac.datasets.base import no_subset, not_there, prepare_command
+from tlac.datasets.text_files import read_lines
 from tlac.errors import ConfigError, InputError, UnknownNameError
 
 Rows: TypeAlias = list[tuple[str, int]]

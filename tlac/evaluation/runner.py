@@ -26,7 +26,7 @@ from tlac.evaluation.collect import CollectProgress, TranscriptBuffer, collect_i
 from tlac.evaluation.dry_run import StoredAnswers, recall_shortlists
 from tlac.evaluation.engine import Engine
 from tlac.evaluation.run_config import RunConfig, build_prompter, check_method, choose_samples
-from tlac.interfaces import LMM, ImageEncoder
+from tlac.interfaces import LMM, ImageEncoder, details_of, notes_of
 from tlac.lmms.middleware.cache import OfflineLMM, StoredLMM
 from tlac.lmms.middleware.stack import CallPolicy, build_stack
 from tlac.methods.base import BoundLMM, ImageMethod, Method, NearestClassFinder, TwoStagePrompter
@@ -188,6 +188,8 @@ class Runner:
             aliases=dict(spec.aliases),
             abstain_below=spec.abstain_below,
             calibration=spec.calibration,
+            dataset_notes=notes_of(spec.dataset),
+            dataset_details=details_of(spec.dataset),
         )
 
     def digests(self, spec: RunConfig) -> dict[str, str]:

@@ -19,7 +19,7 @@ from tlac.evaluation.collect import CollectProgress
 from tlac.evaluation.reuse import Finished
 from tlac.evaluation.run_config import RunConfig
 from tlac.evaluation.runner import Runner
-from tlac.interfaces import Dataset
+from tlac.interfaces import Dataset, notes_of
 from tlac.results.record import Run
 from tlac.results.usage import Calls, StageCalls, Tokens
 from tlac.types import Outcome
@@ -114,6 +114,14 @@ class Matrix:
                 raise
             except TlacError as error:
                 self._opened[key] = error
+        noted = {
+            f"{dataset.name}: {note}": None
+            for dataset in self._opened.values()
+            if not isinstance(dataset, TlacError)
+            for note in notes_of(dataset)
+        }
+        for note in noted:
+            click.echo(f"tlac: {note}", err=True)
 
     def _config(self, name: str, split: str) -> DatasetConfig:
         config = load_dataset_config(name, self.plan.root, split, self.plan.subset)

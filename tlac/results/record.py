@@ -22,7 +22,8 @@ class RunRecord:
     where a price is not known. `classes` are the class names that predictions index, `prompt` names the stage-1
     prompt of the prompt set. `ensemble` names the backends that voted beside the first, `aliases` are further names of
     classes; `abstain_below` and `calibration` as in `RunConfig`. `shuffle_classes` is the seed of the order in which
-    stage 2 was shown the class names, None for their own.
+    stage 2 was shown the class names, None for their own. `dataset_notes` say what the dataset's loader skipped or
+    missed, `dataset_details` what it chose, such as the columns of a table.
     """
 
     run: str
@@ -63,6 +64,8 @@ class RunRecord:
     abstain_below: float | None = None
     calibration: Calibration | None = None
     shortlist_recall: ShortlistRecall | None = None
+    dataset_notes: tuple[str, ...] = ()
+    dataset_details: dict[str, str] = field(default_factory=dict)
     format: int = RUN_FORMAT
 
 

@@ -11,7 +11,7 @@ from tlac.config.files import list_names
 from tlac.config.schemas import load_dataset_config
 from tlac.datasets.prepare.download import OnBytes, RemoteFile
 from tlac.datasets.prepare.prepare import STAGING, Prepared, prepare_dataset
-from tlac.errors import ConfigError, TlacError, UsageError
+from tlac.errors import ConfigError, TlacError, UnknownNameError, UsageError
 
 
 class Source:
@@ -252,3 +252,22 @@ def test_a_wrong_key_of_a_download_is_named_with_the_right_one(tmp_path: Path, d
     (tmp_path / "own.yaml").write_text(f"loader: coop\nprotocol: p\ndownload: {{{download}}}\n")
     with pytest.raises(ConfigError, match=complaint):
         load_dataset_config(str(tmp_path / "own.yaml"))
+
+
+def test_no_dataset_file_names_a_folder_outside_the_root_or_another_class_of_torchvision(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    for folder in ("../site-packages", "/etc", "a/../../b"):
+        own.write_text(f"loader: coop\nprotocol: p\noptions: {{folder: {folder}}}\ndownload: {{torchvision: DTD}}\n")
+        with pytest.raises(ConfigError, match="leads outside the dataset's folder: refused"):
+            Source().prepare(str(own), tmp_path / "root")
+    own.write_text("loader: coop\nprotocol: p\noptions: {folder: own}\ndownload: {torchvision: FakeData}\n")
+    with pytest.raises(UnknownNameError, match="unknown reader of torchvision's 'FakeData'"):
+        Source().prepare(str(own), tmp_path / "root")
+    assert not (tmp_path / "root").exists()
+
+
+def test_a_dataset_at_the_root_itself_has_nothing_beside_the_root(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("loader: coop\nprotocol: p\noptions: {folder: .}\ndownload: {torchvision: DTD}\n")
+    Source().prepare(str(own), tmp_path / "root")
+    assert {path.name for path in tmp_path.iterdir()} == {"own.yaml", "root"}

@@ -178,3 +178,28 @@ def test_the_published_textures_with_every_image_in_place_are_good(shared: Path,
     assert (verification.findings, verification.n, verification.images) == ((), 1692, 5640)
     (tmp_path / "dtd" / "images" / "woven" / "woven_0001.jpg").unlink()
     assert kinds(verify_dataset(config, looks_into_images=False)) == [("missing image", "woven/woven_0001.jpg")]
+
+
+def test_folders_that_are_dates_say_nothing_about_labels(tmp_path: Path) -> None:
+    lines = ["path,label"]
+    for number in range(12):
+        path = tmp_path / f"2024-01-{number % 4:02d}" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(make_png(number))
+        # most of a day is one class, as in a photographer's archive
+        lines.append(f"{path.parent.name}/{path.name},{CLASSES[number % 4 % 3] if number < 9 else CLASSES[number % 3]}")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    assert verify_dataset(load_dataset_config(f"csv:{tmp_path / 'list.csv'}")).is_good
+
+
+def test_what_was_skipped_is_noted(tmp_path: Path) -> None:
+    make_set(tmp_path)
+    (tmp_path / "set" / "images" / "cat" / "notes.txt").write_text("x")
+    (tmp_path / "set" / "images" / "owl").mkdir()
+    verification = verify_dataset(load_dataset_config(f"folder:{tmp_path / 'set' / 'images'}"))
+    assert verification.is_good
+    assert verification.notes == (
+        "1 file or folder skipped, which are no images of a class: cat/notes.txt",
+        "1 class without images: owl",
+        "its file expects no counts: none were compared",
+    )

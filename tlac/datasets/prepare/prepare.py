@@ -17,13 +17,33 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tlac.config.schemas import DatasetConfig
+from tlac.datasets.base import parent_inside, path_inside
 from tlac.datasets.prepare.download import OnBytes, RemoteFile, fetch_file
-from tlac.errors import ConfigError, TlacError, UsageError
+from tlac.errors import ConfigError, TlacError, UnknownNameError, UsageError
 
 STAGING = ".tlac-download"
 _DONE = "unpacked"  # lies in the staging folder once all is unpacked there
 Fetch: TypeAlias = Callable[[RemoteFile, OnBytes | None], None]
 _UNPACKED = tuple(suffix for _, suffixes, _ in shutil.get_unpack_formats() for suffix in suffixes)
+# by name from a dataset file, which may come from a stranger: no other class of torchvision's is called
+_READERS = frozenset(
+    [
+        "CIFAR10",
+        "CIFAR100",
+        "Caltech101",
+        "Country211",
+        "DTD",
+        "EuroSAT",
+        "FGVCAircraft",
+        "Flowers102",
+        "Food101",
+        "GTSRB",
+        "OxfordIIITPet",
+        "RenderedSST2",
+        "SUN397",
+        "StanfordCars",
+    ]
+)
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError)
 
 
@@ -60,13 +80,15 @@ def prepare_dataset(
     folder = _folder(config)
     download = config.spec.download
     steps = tuple(step.replace("{folder}", str(folder)) for step in download.steps)
-    staging = folder.parent / STAGING / config.name
+    staging = parent_inside(config, folder) / STAGING / config.name
     is_unpacked = (staging / _DONE).exists()
     if download.torchvision is None or (_has_files(folder) and not is_unpacked):
         return Prepared(config.name, folder, is_downloaded=False, steps=steps)
-    made = _inside(config, staging, download.makes)
+    if download.torchvision not in _READERS:
+        raise UnknownNameError("reader of torchvision's", download.torchvision, _READERS, config.source)
+    made = path_inside(config, staging, download.makes)
     archives = [
-        RemoteFile(archive.url, _inside(config, staging, archive.path), "md5", archive.md5)
+        RemoteFile(archive.url, path_inside(config, staging, archive.path), "md5", archive.md5)
         for archive in download.archives
     ]
     if not is_unpacked:
@@ -111,14 +133,7 @@ def _folder(config: DatasetConfig) -> Path:
         raise UsageError(f"{config.name}: needs no preparing: its loader {config.spec.loader!r} has no data folder")
     if config.root is None:
         raise UsageError(f"{config.name}: say with --data ROOT under which folder to put its files")
-    return config.root / name
-
-
-def _inside(config: DatasetConfig, staging: Path, name: str) -> Path:
-    path = staging / name
-    if not path.resolve().is_relative_to(staging.resolve()):
-        raise ConfigError(f"{config.source}: {name!r} in download leads outside the dataset's folder: refused")
-    return path
+    return path_inside(config, config.root, name)
 
 
 def _has_files(folder: Path) -> bool:

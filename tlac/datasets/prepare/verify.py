@@ -9,16 +9,17 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
 from tlac.config.registry import open_dataset
 from tlac.config.schemas import DatasetConfig, Expected
+from tlac.datasets.base import is_junk_folder
 from tlac.errors import InputError
 from tlac.hashing import dataset_digest
 from tlac.images import IMAGE_SUFFIXES, open_image
-from tlac.interfaces import Dataset
+from tlac.interfaces import Dataset, details_of, notes_of
 from tlac.types import Sample
 
 Kind: TypeAlias = Literal[
@@ -34,6 +35,7 @@ Kind: TypeAlias = Literal[
     "surplus image",
 ]
 Subset: TypeAlias = Literal["test", "val", "train"]
+_LEAST_AGREEMENT = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,9 @@ class Finding:
 class Verification:
     """What was found. `n` and `classes` count test images and classes, `images` the image files looked into.
 
-    `digest` is the test subset's (see tlac.hashing), "" where it could not be opened. `notes` say what was
-    not compared, and why.
+    `digest` is the test subset's (see tlac.hashing), "" where it could not be opened. `is_compared` says whether
+    counts were expected and compared. `notes` say what was skipped, and why nothing was compared; `details` what was
+    chosen, such as the columns of a table.
     """
 
     name: str
@@ -61,7 +64,9 @@ class Verification:
     images: int
     digest: str
     findings: tuple[Finding, ...]
+    is_compared: bool = False
     notes: tuple[str, ...] = ()
+    details: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_good(self) -> bool:
@@ -84,14 +89,15 @@ def verify_dataset(
         finding = Finding("unusable", config.name, str(error).removeprefix(f"{config.name}: "))
         return Verification(config.name, config.spec.protocol, "", 0, 0, 0, "", (finding,))
     test = subsets["test"]
-    source, notes = str(getattr(test, "source", "")), []
+    source, notes = str(getattr(test, "source", "")), list(notes_of(test))
     findings = list(_wrong_labels(subsets)) + list(_repeats(subsets))
+    is_compared = expected is not None and test.protocol.startswith(config.spec.protocol)
     if expected is None:
         notes.append("its file expects no counts: none were compared")
-    elif not test.protocol.startswith(config.spec.protocol):
-        notes.append(f"counts are those of {config.spec.protocol}, this is {test.protocol}: they were not compared")
-    else:
+    elif is_compared:
         findings += _against(expected, config.spec.classes, subsets, Path(source))
+    else:
+        notes.append(f"counts are those of {config.spec.protocol}, this is {test.protocol}: they were not compared")
     findings += _surplus_files(subsets, expected)
     images, broken = _look_at_images(subsets, on_image, looks_into_images)
     return Verification(
@@ -103,7 +109,9 @@ def verify_dataset(
         images=images,
         digest=dataset_digest(test),
         findings=tuple(findings + broken),
+        is_compared=is_compared,
         notes=tuple(notes),
+        details=details_of(test),
     )
 
 
@@ -158,13 +166,19 @@ def _wrong_labels(subsets: Mapping[Subset, Dataset]) -> Iterator[Finding]:
             if sample.label is not None:
                 groups[_group(sample.id)].append((sample.id, sample.label))
     classes = subsets["test"].classes
-    if len(groups) < len(classes):
-        return  # names and folders say nothing about the class
+    usual = {group: Counter(label for _, label in members).most_common(1)[0] for group, members in groups.items()}
+    total, agreeing = sum(map(len, groups.values())), sum(count for _, count in usual.values())
+    # folders that are dates or cameras say nothing about the class: only where each class has one of its own, and
+    # nearly all images lie in theirs, is one that does not a mistake
+    one_to_one = len(groups) == len({label for label, _ in usual.values()}) >= len(classes)
+    if not one_to_one or agreeing < _LEAST_AGREEMENT * total:
+        return
     for group, members in groups.items():
-        usual, count = Counter(label for _, label in members).most_common(1)[0]
+        label_there, count = usual[group]
         for identifier, label in members:
-            if label != usual and 2 * count > len(members):
-                detail = f"labelled {classes[label]!r}, but {count} of {len(members)} in {group} are {classes[usual]!r}"
+            if label != label_there:
+                there = classes[label_there]
+                detail = f"labelled {classes[label]!r}, but {count} of {len(members)} in {group} are {there!r}"
                 yield Finding("wrong label", identifier, detail)
 
 
@@ -213,7 +227,7 @@ def _image_root(sample: Sample) -> Path | None:
 
 def _folders_of_images(root: Path) -> Iterator[tuple[str, list[str]]]:
     for place, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not is_junk_folder(name))
         images = sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."))
         if images:
             yield Path(place).relative_to(root).as_posix(), images

@@ -1,0 +1,73 @@
+"""Lists are read strictly: a line that could be read in two ways is an error with its number."""
+
+from pathlib import Path
+
+import pytest
+
+from tlac.datasets.text_files import parse_csv, read_lines, read_names
+from tlac.errors import InputError
+
+
+def parse(text: str) -> list[tuple[int, dict[str, str]]]:
+    return parse_csv(text, "list.csv", ("path", "label"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,label\n1.jpg,cat\n",
+        "path;label\n1.jpg;cat\n",
+        "path\tlabel\n1.jpg\tcat\n",
+        "Path, LABEL\r\n1.jpg,cat\r\n",
+        '\ufeff"path","label"\n"1.jpg","cat"\n',
+        "\npath,label\n\n1.jpg,cat\n\n",
+    ],
+)
+def test_separators_case_spaces_and_blank_lines_of_spreadsheets_do_not_matter(text: str) -> None:
+    ((_, row),) = parse(text)
+    assert row == {"path": "1.jpg", "label": "cat"}
+
+
+def test_quotes_may_hold_separators_and_other_columns_line_breaks() -> None:
+    rows = parse('path,label,note\n1.jpg,"crane, bird","two\nlines"\n2.jpg,"crane, machine",x\n')
+    assert [(line, row["label"]) for line, row in rows] == [(2, "crane, bird"), (4, "crane, machine")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "path,label\n1.jpg,crane, bird\n",
+            "line 2: 3 cells where the first line has 2: put a cell that holds a comma",
+        ),
+        ("path;label\n1.jpg;crane; bird\n", "line 2: 3 cells where the first line has 2: put .* a semicolon"),
+        ("path,label\n1.jpg\n", "line 2: 1 cells"),
+        ('path,label\n1.jpg,cat\n2.jpg,"dog\n3.jpg,emu\n', "line 3: not valid CSV"),
+        ('path,label\n1.jpg,"cat\n2.jpg,dog\n3.jpg,emu"\n', "line 2: label goes over several lines"),
+        ('path,label\n1.jpg,"cat\n2.jpg,""dog"\n', "line 2: label goes over several lines"),
+        ('path,label\n1.jpg,"a" b\n', "line 2: not valid CSV"),
+        ("path,label,label\n1.jpg,cat,dog\n", "line 1: the column 'label' stands twice"),
+        ("path,label,Label\n1.jpg,cat,dog\n", "line 1: the column 'label' stands twice"),
+        ("file|class\n1.jpg|cat\n", "no columns path and label: its first line must name .* and is 'file|class'"),
+        ("path,class\n1.jpg,cat\n", "no column label"),
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_refused_with_its_line(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=rf"list\.csv.*{message}"):
+        parse(text)
+
+
+def test_names_lose_the_byte_order_mark_and_wordnet_ids_and_keep_all_else() -> None:
+    assert read_names("\ufeffcat\r\ndog\u2028house\r\n\r\n", "names") == ("cat", "dog\u2028house")
+    assert read_names("n01440764 tench\nn01443537 gold fish\n", "names") == ("tench", "gold fish")
+    assert read_names("n95 mask\ncloth mask\n", "names") == ("n95 mask", "cloth mask")
+    assert read_names("cafe\u0301\n", "names") == ("caf\u00e9",)
+
+
+def test_a_blank_line_between_names_is_an_error_and_at_the_end_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text("cat\ndog\n\n\n")
+    assert read_lines(path) == [(1, "cat"), (2, "dog")]
+    path.write_text("cat\n\ndog\n")
+    with pytest.raises(InputError, match=r"names\.txt, line 2: is blank: remove it, or write what belongs there"):
+        read_lines(path)

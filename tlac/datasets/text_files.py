@@ -1,0 +1,129 @@
+"""Lists that people write by hand or with a spreadsheet, read strictly: lines of names, and CSV files.
+
+A line that could be read in two ways is an error with its number, since a silently shifted name or a swallowed row
+would make every figure after it wrong.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+
+from tlac.errors import InputError
+
+_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+_WORDNET_ID = re.compile(r"n\d+\s+(?=\S)")
+
+
+def clean_name(name: str) -> str:
+    """A class name in Unicode's composed form (NFC), without space around it: one name is one string."""
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text file without its byte order mark. Raises InputError."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file: check the path") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: can't be read as UTF-8 text: {error}") from error
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """The lines of a list in a text file, stripped, with their numbers. Raises InputError for a blank line in it."""
+    return number_lines(read_text(path), path)
+
+
+def number_lines(text: str, source: Path | str) -> list[tuple[int, str]]:
+    """The lines of a list, stripped, with their numbers.
+
+    Raises InputError for a blank line between others: what stands after it might belong to another number.
+    """
+    # not str.splitlines, which cuts at form feeds, U+0085 and U+2028 too
+    lines = [line.strip() for line in re.split(r"\r\n|\n|\r", text.removeprefix("\ufeff"))]
+    while lines and not lines[-1]:
+        lines.pop()
+    if "" in lines:
+        raise InputError(f"{source}, line {lines.index('') + 1}: is blank: remove it, or write what belongs there")
+    return list(enumerate(lines, start=1))
+
+
+def read_names(text: str, source: Path | str) -> tuple[str, ...]:
+    """Class names, one a line in label order; where every line begins with a WordNet id, the ids are left out.
+
+    Raises InputError for a blank line between names.
+    """
+    names = [clean_name(line) for _, line in number_lines(text, source)]
+    if names and all(_WORDNET_ID.match(name) for name in names):
+        names = [_WORDNET_ID.sub("", name, count=1) for name in names]
+    return tuple(names)
+
+
+def parse_csv(
+    text: str,
+    source: Path | str,
+    wanted: Collection[str],
+    optional: Collection[str] = (),
+    is_multiline: bool = False,
+) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a CSV file with a header, each with the number of its line; blank lines are left out.
+
+    Cells are separated by commas, semicolons or tabs, as the header is. The columns of `wanted` and `optional` are
+    found in any case; the former have to be there. Raises InputError naming the line for a row of more or fewer
+    cells than the header, a column that stands twice, an unclosed quote, and, unless it `is_multiline`, for a wanted
+    cell of several lines: one forgotten quote swallows the rows up to the next.
+    """
+    text = text.removeprefix("\ufeff")
+    header_line = text.strip().partition("\n")[0]
+    rows: list[tuple[int, list[str]]] = []
+    separator = next((one for one in _SEPARATORS if _finds(header_line, one, wanted)), ",")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    line = 1
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                rows.append((line, cells))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"{source}, line {line}: not valid CSV ({error}): check its quotes") from error
+    header = _header(rows[0][1] if rows else [], source, wanted, optional)
+    found = []
+    for line, cells in rows[1:]:
+        if len(cells) != len(header):
+            raise InputError(
+                f"{source}, line {line}: {len(cells)} cells where the first line has {len(header)}: put a cell that "
+                f"holds a {_SEPARATORS[separator]} into double quotes"
+            )
+        row = dict(zip(header, cells, strict=True))
+        for column in () if is_multiline else wanted:
+            if "\n" in row[column].strip() or "\r" in row[column].strip():
+                raise InputError(f"{source}, line {line}: {column} goes over several lines: close its quote")
+        found.append((line, row))
+    return found
+
+
+def _finds(line: str, separator: str, wanted: Collection[str]) -> bool:
+    names = {cell.strip().strip('"').strip().lower() for cell in line.split(separator)}
+    return set(wanted) <= names
+
+
+def _header(cells: list[str], source: Path | str, wanted: Collection[str], optional: Collection[str]) -> list[str]:
+    """The names of the columns; those that are known as we spell them."""
+    names = [cell.strip() for cell in cells]
+    names = [name.lower() if name.lower() in (*wanted, *optional) else name for name in names]
+    missing = [column for column in wanted if column not in names]
+    if missing:
+        raise InputError(
+            f"{source}: no column{'s' if len(missing) > 1 else ''} {' and '.join(missing)}: its first line must name "
+            f"the columns {','.join(wanted)}, and is {','.join(names)[:80]!r}"
+        )
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(f"{source}, line 1: the column {twice[0]!r} stands twice: rename one")
+    return names
