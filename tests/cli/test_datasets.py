@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fakes import make_png
+from tests.support.table_files import write_parquet
 
 
 @pytest.fixture
@@ -92,3 +93,40 @@ def test_wrong_use_is_one_clear_line(tlac_command, arguments: tuple[str, ...], c
     shown = tlac_command("datasets", *arguments)
     assert (shown.code, shown.err.count("\n")) == (2, 1)
     assert complaint in shown.err
+
+
+def test_what_was_skipped_stands_in_show_bench_verify_and_run_json(
+    tlac_command, pets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pets / "cat" / "notes.txt").write_text("x")
+    (pets / "emu").mkdir()
+    notes = [
+        "1 file or folder skipped, which are no images of a class: cat/notes.txt",
+        "1 class without images: emu",
+    ]
+    assert json.loads(tlac_command("datasets", "show", f"folder:{pets}", "--json").out)["notes"] == notes
+    for command in ("show", "verify"):
+        shown = tlac_command("datasets", command, f"folder:{pets}").out
+        assert [f"note: {note}" for note in notes] == [line for line in shown.splitlines() if "note:" in line][:2]
+    monkeypatch.chdir(pets.parent)
+    bench = ("bench", "--backend", "embedded", "--encoder", "minilm", "--method", "slac")
+    shown = tlac_command(*bench, "--dataset", f"folder:{pets}", "--out", "runs", "--store", "store", "--json")
+    assert shown.code == 0, shown.err
+    for note in notes:
+        assert f"tlac: folder:{pets}: {note}" in shown.err
+    (run,) = json.loads(shown.out)["runs"]
+    record = json.loads((Path(run["run"]) / "run.json").read_text())
+    assert (record["dataset_notes"], record["dataset_details"]) == (notes, {})
+
+
+def test_names_that_no_answer_can_tell_apart_are_said(tlac_command) -> None:
+    shown = tlac_command("datasets", "show", "imagenet-samples").out
+    assert "note: 2 names of several classes, which no answer can tell apart: 'missile' (classes 657, 744)" in shown
+
+
+def test_the_chosen_columns_are_shown(tlac_command, tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "set")
+    facts = json.loads(tlac_command("datasets", "show", f"hf:{path},label_column=label", "--json").out)
+    assert facts["details"] == {"image column": "image", "label column": "label", "table split": "test"}
+    assert "label column  label" in tlac_command("datasets", "show", f"hf:{path}").out
+    assert json.loads(tlac_command("datasets", "verify", f"hf:{path}", "--json").out)["details"] == facts["details"]

@@ -339,18 +339,18 @@ def test_rows_without_a_label_are_left_out_and_noted_and_the_others_keep_theirs(
     dataset = open_at(str(tmp_path / "set"))
     assert [(sample.id, dataset.classes[sample.label]) for sample in dataset] == [("000000", "emu"), ("000002", "cat")]
     assert dataset.notes[0] == "2 rows left out for want of a label: 1, 3"
-    base = open_at(str(tmp_path / "set"), split="base")
-    assert [(sample.id, base.classes[sample.label]) for sample in base] == [("000002", "cat")]
+    if kind != "text":
+        base = open_at(str(tmp_path / "set"), split="base")
+        assert [(sample.id, base.classes[sample.label]) for sample in base] == [("000002", "cat")]
 
 
 def test_a_row_without_an_image_fails_alone(tmp_path: Path) -> None:
-    from datasets import ClassLabel, Dataset, Features, Image
+    import pyarrow
+    import pyarrow.parquet
 
     images = [{"bytes": IMAGES[0], "path": None}, None, {"bytes": None, "path": "gone.png"}]
-    features = Features(image=Image(), label=ClassLabel(names=NAMES))
-    table = Dataset.from_dict({"image": images, "label": [0, 1, 2]}, features=features)
-    # no path is looked up while the table is written
-    table.cast_column("image", Image(decode=False)).to_parquet(tmp_path / "test.parquet", storage_options=None)
+    table = pyarrow.table({"image": images, "label": ["cat", "dog", "emu"]})
+    pyarrow.parquet.write_table(table, tmp_path / "test.parquet")
     dataset = open_at(str(tmp_path / "test.parquet"))
     sources = [sample.source for sample in dataset]
     assert sources == [IMAGES[0], b"", tmp_path / "gone.png"]
@@ -396,7 +396,7 @@ def test_a_shard_that_is_cut_short_is_named(tmp_path: Path, cut: str, is_remote:
         store, address = fsspec.filesystem("memory"), f"memory://cut-{tmp_path.name}"
         for path in shard.parent.iterdir():
             store.pipe(f"/cut-{tmp_path.name}/{path.name}", path.read_bytes())
-    with pytest.raises(InputError, match=r"cut short or damaged|can't be loaded"):
+    with pytest.raises(InputError, match=r"test-0\.tar: is cut short or damaged"):
         open_at(address)
 
 

@@ -135,11 +135,13 @@ def local_files(place: Path, default_split: str) -> dict[str, Any]:
     if place.is_file():
         if place.suffix not in FORMATS:
             raise InputError(f"{place}: not a {' or '.join(FORMATS)} file")
-        _check_shards([place])
+        if place.suffix == ".tar":
+            _check_shards([place])
         return {"path": FORMATS[place.suffix], "data_files": {default_split: str(place)}}
     paths = {path.relative_to(place).as_posix(): str(path) for path in place.rglob("*") if path.is_file()}
     files = _table_files(paths, default_split)
-    _check_shards([Path(path) for paths in files.get("data_files", {}).values() for path in paths])
+    if files.get("path") == "webdataset":
+        _check_shards(Path(path) for paths in files["data_files"].values() for path in paths)
     return files
 
 
@@ -156,6 +158,11 @@ def remote_files(url: str, default_split: str) -> dict[str, Any]:
         # its own name says nothing about its split, as for a local file
         found = {url[url.rindex(".") :]: address for address in found.values()}
     files = _table_files(found, default_split)
+    if files.get("path") == "webdataset":
+        for address in (address for addresses in files["data_files"].values() for address in addresses):
+            # the rest is looked through when the shard has been fetched; here its address is known
+            if system.tail(address, 512) != bytes(512):
+                raise InputError(f"{address}: is cut short or damaged (it has no end mark): put the shard there again")
     if not files:
         raise InputError(f"{url}: no {' or '.join(FORMATS)} files there")
     return files
@@ -193,8 +200,6 @@ def _check_shards(paths: Iterable[Path]) -> None:
     shard for one that is cut short, damaged or empty, or has an empty member.
     """
     for path in paths:
-        if path.suffix != ".tar":
-            continue
         try:
             with tarfile.open(path) as shard:
                 empty = [member.name for member in shard if member.isfile() and not member.size]
