@@ -18,15 +18,16 @@ from tlac.types import Image, Preparation
 
 MIB = 2**20
 FORMAT_OF_SUFFIX = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
     ".png": "PNG",
     ".webp": "WEBP",
+    ".avif": "AVIF",
+    **dict.fromkeys((".heic", ".heif"), "HEIF"),
+    **dict.fromkeys((".jp2", ".j2k"), "JPEG2000"),
     ".gif": "GIF",
     ".bmp": "BMP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".ppm": "PPM",
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
+    **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "PPM"),
 }
 
 
@@ -60,7 +61,7 @@ def read_and_gone(folder: Path, name: str, size_bytes: int) -> Image:
 def is_kept(image: Image) -> bool:
     with suppress(InputError):
         return prepare(image, Preparation()).media_type == "image/jpeg"
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match=r"(?i)no such file"):
         prepare(image, Preparation())
     return False
 
@@ -140,8 +141,9 @@ def test_an_image_as_large_as_the_limits_is_sent_as_it_is() -> None:
 
 def test_a_folder_of_images_may_hold_these_formats() -> None:
     assert sorted(IMAGE_SUFFIXES) == sorted(FORMAT_OF_SUFFIX)
-    for suffix, format_ in FORMAT_OF_SUFFIX.items():
-        assert open_image(encoded(format_), suffix).size == (40, 20)
+    # Pillow alone writes no HEIF: tests/test_images.py opens one
+    for format_ in sorted({*FORMAT_OF_SUFFIX.values()} - {"HEIF"}):
+        assert open_image(encoded(format_), "x").size == (40, 20)
 
 
 @pytest.mark.parametrize("format_", ["ICO", "PCX", "TGA", "EPS", "PDF"])
