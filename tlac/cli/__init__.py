@@ -6,43 +6,53 @@ called; `tlac --help` imports none of what they need.
 
 from __future__ import annotations
 
+import errno
 import gc
+import os
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import click
 
-from tlac.errors import TlacError
+from tlac.errors import TlacError, UnknownNameError, UsageError
 
-# heading of --help -> command -> (module that defines it, what --help says)
+# heading of --help -> commands of one entry -> what it says
 _SECTIONS = {
     "Classify images": {
-        "classify": ("tlac.cli.classify", "Classify images of your own."),
-        "match": ("tlac.cli.classify", "Map answers that you already have onto classes."),
+        "classify": "Classify images of your own.",
+        "match": "Map answers that you already have onto classes.",
     },
     "Measure backends": {
-        "bench": ("tlac.cli.bench", "Run backends on datasets and measure them."),
-        "estimate": ("tlac.cli.estimate", "Tell what a run would take, or what runs would cost today."),
-        "batch": ("tlac.cli.batch", "Look after batches that were submitted."),
-        "ablate": ("tlac.cli.ablate", "Run every combination of settings and say what matters."),
+        "bench": "Run backends on datasets and measure them.",
+        "estimate": "Tell what a run would take, or what runs would cost today.",
+        "ablate": "Run every combination of settings and say what matters.",
     },
     "Use results": {
-        "leaderboard": ("tlac.cli.compare", "Rank runs, show what they cost, recommend one for a budget."),
-        "compare": ("tlac.cli.compare", "Compare runs on the samples that they share."),
-        "report": ("tlac.cli.report", "Write the page of a run, or of several beside each other."),
-        "score": ("tlac.cli.score", "Score runs again from their stored answers."),
-        "calibrate": ("tlac.cli.score", "Learn from labelled runs how sure predictions are."),
+        "leaderboard": "Rank runs, show what they cost, recommend one for a budget.",
+        "compare": "Compare runs on the samples that they share.",
+        "report": "Write the page of a run, or of several beside each other.",
+        "score": "Score runs again from their stored answers.",
+        "calibrate": "Learn from labelled runs how sure predictions are.",
     },
     "Set up": {
-        "backends": ("tlac.cli.backends", "List, show and check LMM backends."),
-        "datasets": ("tlac.cli.datasets", "List, show, prepare and verify datasets."),
-        "encoders": ("tlac.cli.backends", "List text encoders."),
-        "aliases": ("tlac.cli.aliases", "Have an LMM name classes in other words."),
-        "cache": ("tlac.cli.cache", "Look at the stored answers."),
+        "init, doctor": "Write a tlac.yaml; say what is ready on this machine.",
+        "backends": "List, show and check LMM backends.",
+        "datasets": "List, show, prepare and verify datasets.",
+        "encoders, methods, prompts, suites": "List and show what else can be named.",
+        "aliases": "Have an LMM name classes in other words.",
+        "batch, cache": "Look after submitted batches, and after stored answers.",
     },
 }
-_COMMANDS = {name: found for listed in _SECTIONS.values() for name, found in listed.items()}
+_COMMANDS = [name for listed in _SECTIONS.values() for names in listed for name in names.split(", ")] + ["completion"]
+# command -> module below tlac.cli, where that is not its own name
+_MODULES = {"match": "classify", "leaderboard": "compare", "calibrate": "score", "init": "setup", "doctor": "setup"}
+_MODULES |= {"completion": "setup"}
+_MODULES |= dict.fromkeys(("backends", "encoders", "methods", "prompts", "suites"), "listings")
 # what was a command of its own before -> the command and option that it is now; to go with the next version
 _RENAMED = {
     "frontier": ["leaderboard", "--frontier"],
@@ -62,20 +72,22 @@ class _LazyGroup(click.Group):
             return None
         from importlib import import_module
 
-        command: click.Command = getattr(import_module(_COMMANDS[cmd_name][0]), cmd_name)
+        module = import_module(f"tlac.cli.{_MODULES.get(cmd_name, cmd_name)}")
+        command: click.Command = getattr(module, cmd_name)
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if new := _RENAMED.get(args[0]):
             click.echo(f"tlac: `tlac {args[0]}` is now `tlac {' '.join(new)}`; the old name is about to go", err=True)
             args = [*new, *args[1:]]
+        if args[0] not in _COMMANDS and not args[0].startswith("-"):
+            raise UnknownNameError("command", args[0], _COMMANDS, remedy="tlac --help lists all")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        width = max(map(len, _COMMANDS))
         for heading, listed in _SECTIONS.items():
             with formatter.section(heading):
-                formatter.write_dl([(f"{name:<{width}}", text) for name, (_, text) in listed.items()])
+                formatter.write_dl(list(listed.items()))
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -92,11 +104,68 @@ def cli() -> None:
       tlac bench --backend gemini --dataset folder:my-photos --limit 50
       tlac classify car.jpg --classes "red car, old car, red apple" --backend claude
 
-    Every command takes --debug, which shows the traceback of an error.
+    `tlac help COMMAND` shows a command's options; every command takes --debug, which shows the traceback of an
+    error. `tlac completion bash` (zsh, fish) has the shell complete commands and names.
     """
 
 
-def _show(error: Exception, text: str, is_debug: bool) -> None:
+@contextmanager
+def _settings_of_a_program(is_debug: bool) -> Iterator[None]:
+    """What holds while the program runs, and is as it was afterwards: signals, debug log, warnings, garbage collection.
+
+    SIGTERM and SIGHUP interrupt as Ctrl-C does, so that calls in flight are kept; the second one ends the process at
+    once, with 128 and its number.
+    """
+    received: list[int] = []
+
+    def interrupt(number: int, _frame: object) -> None:
+        received.append(number)
+        if len(received) > 1:
+            os._exit(128 + number)
+        raise KeyboardInterrupt
+
+    numbers = {getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)}
+    # whoever ignores a signal (nohup) goes on ignoring it; only the main thread may set handlers
+    heeded = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, interrupt) for number in heeded}
+    thresholds = gc.get_threshold()
+    # a run's records are many, live to its end and form no cycles: looking for garbage among them took a seventh of
+    # a re-scoring's time
+    gc.set_threshold(100_000, 50, 100)
+    try:
+        with warnings.catch_warnings(), _debug_log() if is_debug else nullcontext():
+            # remarks on metadata of images, from any thread: filters can only be set for all of them at once
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            yield
+    finally:
+        gc.set_threshold(*thresholds)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _debug_log() -> Iterator[None]:
+    """Our own log on stderr, without secrets."""
+    import logging
+
+    from tlac.runtime.redaction import RedactingFilter
+
+    log, handler = logging.getLogger("tlac"), logging.StreamHandler()
+    handler.addFilter(RedactingFilter())
+    handler.setFormatter(logging.Formatter("tlac: %(name)s: %(message)s"))
+    level = log.level
+    log.setLevel(logging.DEBUG)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+def _show(error: BaseException, text: str, is_debug: bool) -> None:
     # here, not above: the traceback holds what providers sent, which may repeat a key
     from tlac.runtime.redaction import redact, redacted_traceback
 
@@ -105,43 +174,61 @@ def _show(error: Exception, text: str, is_debug: bool) -> None:
     click.echo(f"tlac: {redact(text)}", err=True)
 
 
+def _explain(error: Exception) -> tuple[str, int]:
+    """One line for a person, "" where nobody is left to be told, and the exit code."""
+    if isinstance(error, TlacError):
+        return str(error), error.exit_code
+    if not _has_working_directory():
+        return _NO_DIRECTORY, UsageError.exit_code
+    # files that can't be written are named where they are written: what has no name is standard output
+    if isinstance(error, OSError) and error.filename is None and error.errno in _WRITE_ERRORS and sys.stdout:
+        # else the interpreter tries once more when it exits, and complains on its own
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # a reader that goes away, as `| head` does, has seen what it wanted
+        is_pipe = isinstance(error, BrokenPipeError)
+        return "" if is_pipe else f"standard output can't be written: {error.strerror}", 1
+    return f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1
+
+
+_NO_DIRECTORY = "the working directory does not exist any more: change to another, and run the command again"
+_WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
+
+
+def _has_working_directory() -> bool:
+    try:
+        return bool(os.getcwd())  # noqa: PTH109 - Path.cwd() is the same with a path around it
+    except OSError:
+        return False
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code: 0 complete, 2 usage error, 3 incomplete, 4 missing, 1 else."""
     given = sys.argv[1:] if arguments is None else arguments
-    collection = gc.get_threshold()
-    # a run's records are many, live to its end and form no cycles: looking for garbage among them took a seventh of
-    # a re-scoring's time
-    gc.set_threshold(100_000, 50, 100)
-    try:
-        with warnings.catch_warnings():
-            # remarks on metadata of images, from any thread: filters can only be set for all of them at once
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-            code = _run(given)
-    finally:
-        gc.set_threshold(*collection)
+    is_debug = "--debug" in given
+    with _settings_of_a_program(is_debug):
+        code = _run([argument for argument in given if argument != "--debug"], is_debug)
     sys.exit(code)
 
 
-def _run(given: list[str]) -> int:
-    """Run the command line; its exit code."""
-    is_debug = "--debug" in given
-    given = [argument for argument in given if argument != "--debug"]
+def _run(arguments: list[str], is_debug: bool) -> int:
+    """The command's exit code, once all that there is to say has been said."""
     try:
-        code: Any = cli.main(given, prog_name="tlac", standalone_mode=False)
+        if arguments[:1] == ["help"]:
+            arguments = [*arguments[1:], "--help"]
+        if not _has_working_directory():
+            raise UsageError(_NO_DIRECTORY)
+        code: object = cli.main(arguments, prog_name="tlac", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("tlac: stopped", err=True)
-        code = 1
-    except BrokenPipeError:
-        # the reader of our output went away, as `| head` does
-        sys.stderr.close()
-        code = 1
-    except TlacError as error:
-        _show(error, str(error), is_debug)
-        code = error.exit_code
+        return 1
     except Exception as error:  # noqa: BLE001 - the last resort of a program
-        _show(error, f"unexpected {type(error).__name__}: {error} (--debug shows where)", is_debug)
-        code = 1
+        text, exit_code = _explain(error)
+        if text:
+            _show(error, text, is_debug)
+        return exit_code
     return code if isinstance(code, int) else 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tlac.cli.options import json_option, print_json, print_rows, root_option, subset_option
+from tlac.cli.options import complete, json_option, print_json, print_rows, root_option, subset_option
 from tlac.errors import TlacError
 
 if TYPE_CHECKING:
@@ -25,16 +25,43 @@ def datasets() -> None:
 
 
 @datasets.command("list")
-def list_datasets() -> None:
-    """List the datasets that can be named after --dataset."""
+@root_option
+@json_option
+def list_datasets(root: Path | None, as_json: bool) -> None:
+    """List the datasets that can be named after --dataset, and whether their images are here."""
     from tlac.config.files import list_names
     from tlac.config.schemas import load_dataset_config
 
-    print_rows([(name, load_dataset_config(name).spec.description) for name in list_names("dataset")])
+    loaded = [load_dataset_config(name, root) for name in list_names("dataset")]
+    rows = [
+        {"name": one.name, "ready": dataset_state(one), "description": one.spec.description, "source": one.source}
+        for one in loaded
+    ]
+    if as_json:
+        print_json(rows)
+    else:
+        print_rows([(row["name"], row["ready"], row["description"]) for row in rows])
+
+
+def dataset_state(config: DatasetConfig) -> str:
+    """Whether a dataset's images are here, as far as its folder tells; `tlac datasets verify` looks into them."""
+    from tlac.config.registry import open_dataset
+
+    folder = config.spec.options.get("folder")
+    if isinstance(folder, str):
+        if config.root is None:
+            return "needs --data"
+        place = config.root / folder
+        return f"in {place}" if place.is_dir() and any(place.iterdir()) else f"missing in {config.root}"
+    try:
+        open_dataset(replace(config, is_offline=True))
+    except TlacError:
+        return "not here"
+    return "ready"
 
 
 @datasets.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=complete("dataset"))
 @root_option
 @click.option("--split", default="all", show_default=True, help="Classes: all, base or novel.")
 @subset_option
@@ -79,7 +106,7 @@ def show_dataset(name: str, root: Path | None, split: str, subset: str, as_json:
 
 
 @datasets.command("verify")
-@click.argument("name")
+@click.argument("name", shell_complete=complete("dataset"))
 @root_option
 @click.option("--quick", is_flag=True, help="Look whether images are there, but not into them.")
 @json_option
@@ -99,7 +126,7 @@ def verify(name: str, root: Path | None, quick: bool, as_json: bool) -> None:
 
 
 @datasets.command("prepare")
-@click.argument("name")
+@click.argument("name", shell_complete=complete("dataset"))
 @root_option
 @click.option("--mirror", is_flag=True, help="Fetch its copy on the Hugging Face hub, with splits of its own.")
 @json_option

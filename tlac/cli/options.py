@@ -15,6 +15,7 @@ from tlac.errors import UsageError
 
 if TYPE_CHECKING:
     from tlac.cache.store import Store
+    from tlac.config.files import Kind
     from tlac.evaluation.dry_run import DryRun
     from tlac.evaluation.engine import Engine
     from tlac.evaluation.runner import Runner
@@ -25,6 +26,24 @@ if TYPE_CHECKING:
 PATH = click.Path(path_type=Path)
 SHARE = click.FloatRange(0, 1)
 
+
+def complete(kind: Kind) -> Callable[..., list[str]]:
+    """What the shell offers for an option that takes a name of that kind."""
+
+    def names(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+        from tlac.config.files import list_names
+
+        return [name for name in list_names(kind) if name.startswith(incomplete)]
+
+    return names
+
+
+def _complete_method(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    from tlac.config.registry import list_plugins
+
+    return [name for name in list_plugins("tlac.methods") if name.startswith(incomplete)]
+
+
 store_option = click.option(
     "--store",
     type=PATH,
@@ -34,6 +53,7 @@ encoder_option = click.option(
     "--encoder",
     default="clip-vit-b-16",
     show_default=True,
+    shell_complete=complete("encoder"),
     help="Text encoder: a name, a YAML file, open_clip:MODEL/WEIGHTS or sentence_transformers:NAME.",
 )
 matching_option = click.option(
@@ -43,12 +63,20 @@ template_option = click.option(
     "--template", default="a photo of a {}", show_default=True, help="Prompt template of the text encoder."
 )
 prompts_option = click.option(
-    "--prompts", default="default", show_default=True, help="Prompt set: a name or a YAML file."
+    "--prompts",
+    default="default",
+    show_default=True,
+    shell_complete=complete("prompts"),
+    help="Prompt set: a name or a YAML file.",
 )
 classes_option = click.option(
     "--classes", required=True, help='Class names, "red car, old car", or a text file with one a line.'
 )
-stage2_backend_option = click.option("--stage2-backend", help="LMM of the second stage.  [default: that of the first]")
+stage2_backend_option = click.option(
+    "--stage2-backend",
+    shell_complete=complete("backend"),
+    help="LMM of the second stage.  [default: that of the first]",
+)
 root_option = click.option("--data", "root", type=PATH, help="Folder that holds the datasets' folders.")
 subset_option = click.option(
     "--subset", type=click.Choice(["test", "val", "train"]), default="test", show_default=True, help="Images."
@@ -111,18 +139,35 @@ class RunSelection:
     """What to run: who is asked how about which images. Names as they were typed."""
 
     backends: Annotated[
-        tuple[str, ...], click.option("--backend", "backends", multiple=True, help="LMM to ask; may be repeated.")
+        tuple[str, ...],
+        click.option(
+            "--backend",
+            "backends",
+            multiple=True,
+            shell_complete=complete("backend"),
+            help="LMM to ask; may be repeated.",
+        ),
     ]
     stage2_backend: Annotated[str | None, stage2_backend_option]
     datasets: Annotated[
         tuple[str, ...],
         click.option(
-            "--dataset", "datasets", multiple=True, help="Dataset, or folder:PATH, csv:FILE, hf:REPO; may be repeated."
+            "--dataset",
+            "datasets",
+            multiple=True,
+            shell_complete=complete("dataset"),
+            help="Dataset, or folder:PATH, csv:FILE, hf:REPO; may be repeated.",
         ),
     ]
     suites: Annotated[
         tuple[str, ...],
-        click.option("--suite", "suites", multiple=True, help="Suite of datasets; gives split and methods too."),
+        click.option(
+            "--suite",
+            "suites",
+            multiple=True,
+            shell_complete=complete("suite"),
+            help="Suite of datasets; gives split and methods too.",
+        ),
     ]
     methods: Annotated[
         tuple[str, ...],
@@ -130,6 +175,7 @@ class RunSelection:
             "--method",
             "methods",
             multiple=True,
+            shell_complete=_complete_method,
             help="slac, tlac, tlac-shortlist, tlac-relook, slac-fused, vote or clip, with options as in "
             "tlac-shortlist:k=40; may be repeated.  [default: tlac, or the suite's]",
         ),
@@ -253,8 +299,13 @@ class CallOptions:
 class StoredQuestion:
     """One backend, dataset and method, of which the store is asked what it holds."""
 
-    backend: Annotated[str | None, click.option("--backend", help="LMM that is asked.")]
-    dataset: Annotated[str | None, click.option("--dataset", help="Dataset that it is asked about.")]
+    backend: Annotated[
+        str | None, click.option("--backend", shell_complete=complete("backend"), help="LMM that is asked.")
+    ]
+    dataset: Annotated[
+        str | None,
+        click.option("--dataset", shell_complete=complete("dataset"), help="Dataset that it is asked about."),
+    ]
     method: Annotated[str, click.option("--method", default="tlac", show_default=True, help="slac or tlac.")]
     prompts: Annotated[str, prompts_option]
     matching: Annotated[str, matching_option]
@@ -316,11 +367,11 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, ensure_ascii=False, indent=2))
 
 
-def print_rows(rows: Sequence[tuple[str, str]]) -> None:
-    """Two columns: name and what it is."""
-    width = max((len(name) for name, _ in rows), default=0)
-    for name, text in rows:
-        click.echo(f"{name:<{width}}  {text}".rstrip())
+def print_rows(rows: Sequence[tuple[str, ...]]) -> None:
+    """Columns, the last of which is as long as it likes: a name and what it is."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def split_classes(text: str) -> list[str]:
