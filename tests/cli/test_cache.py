@@ -45,6 +45,16 @@ def test_a_runs_answers_travel_and_give_the_same_bytes(tlac_command, run: dict, 
     assert len(written) == 1
 
 
+@pytest.mark.parametrize("command", [("cache", "stats"), ("cache", "prune", "--yes")])
+def test_a_store_that_is_not_there_is_named_and_not_made(
+    tlac_command, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    shown = tlac_command(*command, "--store", tmp_path / "typo")
+    assert (shown.code, shown.out) == (1, "")
+    assert shown.err == f"tlac: {tmp_path / 'typo'}: no store there; `tlac cache path` prints the default one\n"
+    assert not (tmp_path / "typo").exists()
+
+
 def test_a_backends_answers_on_a_dataset_are_exported(tlac_command, run: dict, tmp_path: Path) -> None:
     name = f"pack:{PACK}"
     shown = tlac_command(

@@ -82,6 +82,13 @@ def test_a_folder_without_runs_is_said(tlac_command, tmp_path: Path, name: str) 
     assert name in shown.err
 
 
+def test_off_a_terminal_no_name_is_broken_in_two(tlac_command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS")
+    name = "a-backend-with-a-name-that-is-longer-than-any-column-of-eighty-could-hold-beside-others"
+    written(made_run([(0, 0)], run="a", backend=name), tmp_path / "runs")
+    assert name in tlac_command("leaderboard", tmp_path / "runs").out
+
+
 def test_what_was_a_command_of_its_own_still_works_and_says_its_new_name(tlac_command, runs: Path) -> None:
     for old, new in (
         (("frontier", runs), ("leaderboard", runs, "--frontier")),

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import gc
+import logging
+import signal
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +16,10 @@ from tlac.cli import _COMMANDS, _SECTIONS
 def test_help_lists_every_command_and_how_to_start(tlac_command) -> None:
     shown = tlac_command("--help")
     assert shown.code == 0
-    for name in _COMMANDS:
-        assert f"\n  {name} " in shown.out
+    entries = [entry for listed in _SECTIONS.values() for entry in listed]
+    for entry in entries:
+        assert f"\n  {entry}" in shown.out
+    assert {name for entry in entries for name in entry.split(", ")} == {*_COMMANDS} - {"completion"}
     assert "tlac bench --backend embedded" in shown.out
 
 
@@ -63,7 +70,7 @@ def test_a_fault_of_our_own_is_one_line_too(tlac_command, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["bensh"], "No such command 'bensh'"),
+        (["bensh"], "unknown command 'bensh': did you mean 'bench'?"),
         (["bench"], "name a dataset with --dataset"),
         (["bench", "--dataset", "cifar10-samples"], "--backend"),
         (["bench", "--backend", "embedded", "--dataset", "cifar10-samples", "--limit", "0"], "--limit"),
@@ -73,6 +80,56 @@ def test_wrong_use_exits_with_2(tlac_command, arguments: list[str], complaint: s
     shown = tlac_command(*arguments)
     assert shown.code == 2
     assert complaint in shown.err
+
+
+@pytest.mark.parametrize("asked", [["bench"], ["cache", "prune"], []])
+def test_help_of_a_command_is_its_help(tlac_command, asked: list[str]) -> None:
+    assert tlac_command("help", *asked).out == tlac_command(*asked, "--help").out
+
+
+# these two need descriptors and folders of a process of its own: 1 s each
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("command", [["methods", "list", "--json"], ["--help"]])
+def test_a_full_standard_output_is_one_line(command: list[str]) -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tlac", *command], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "tlac: standard output can't be written: No space left on device\n",
+    )
+
+
+def test_a_deleted_working_directory_is_one_line(tmp_path: Path) -> None:
+    script = (
+        "import os, sys\nfrom tlac.cli import main\nos.mkdir(sys.argv[1])\nos.chdir(sys.argv[1])\n"
+        "os.rmdir(sys.argv[1])\nmain(['backends', 'list'])"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "gone")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "tlac: the working directory does not exist any more: change to another, and run the command again\n",
+    )
+
+
+def test_a_reader_that_goes_away_is_told_nothing() -> None:
+    command = f"{sys.executable} -m tlac datasets list | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
+def test_a_command_leaves_signals_log_and_garbage_collection_as_they_were(tlac_command) -> None:
+    def settings() -> list[object]:
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        log = logging.getLogger("tlac")
+        return [*map(signal.getsignal, numbers), log.level, *log.handlers, gc.get_threshold(), list(warnings.filters)]
+
+    before = settings()
+    for arguments in (["methods", "list"], ["methods", "list", "--debug"], ["bensh", "--debug"]):
+        tlac_command(*arguments)
+        assert settings() == before
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -8,6 +8,13 @@ import pytest
 OPTIONS = ("--classes", "Groenendael dog, strawberry, deck chair", "--encoder", "minilm")
 
 
+def test_what_is_found_goes_into_a_file(tlac_command, tmp_path: Path) -> None:
+    (tmp_path / "answers.txt").write_text("The strawberry.\n", encoding="utf-8")
+    shown = tlac_command("match", tmp_path / "answers.txt", *OPTIONS, "-o", tmp_path / "matched.jsonl")
+    assert (shown.code, shown.out) == (0, "")
+    assert json.loads((tmp_path / "matched.jsonl").read_text(encoding="utf-8"))["class_name"] == "strawberry"
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

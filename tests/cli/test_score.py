@@ -3,6 +3,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from tests.support.fakes import LetterEncoder
+
 PACK = Path(__file__).parents[2] / "cassettes" / "packs" / "samples40.jsonl.zst"
 
 
@@ -21,6 +25,20 @@ def test_a_run_is_scored_again_offline(tlac_command, tmp_path: Path) -> None:
     elsewhere = tlac_command("score", run["run"], "--store", tmp_path / "empty")
     assert elsewhere.code == 4
     assert "is not in the store" in elsewhere.err
+
+
+def test_scoring_the_run_that_taught_the_calibration_warns(tlac_command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("runner", "rescore"):
+        monkeypatch.setattr(f"tlac.evaluation.{module}.open_encoder", lambda config: LetterEncoder())
+    assert tlac_command("cache", "import", PACK).code == 0
+    asked = ("--backend", f"pack:{PACK}", "--dataset", "cifar10-samples", "--encoder", "minilm", "--json")
+    (run,) = json.loads(tlac_command("bench", *asked, "--method", "slac", "--no-report").out)["runs"]
+    assert tlac_command("calibrate", run["run"], "-o", "taught.json").code == 0
+    shown = tlac_command("score", run["run"], "--calibration", "taught.json")
+    assert shown.code == 0, shown.err
+    assert shown.err == (
+        f"tlac: {Path(run['run']).name} taught this calibration: what its confidence is worth shows on other runs\n"
+    )
 
 
 def test_a_folder_that_is_no_run_is_named(tlac_command, tmp_path: Path) -> None:

@@ -153,10 +153,9 @@ def _run(runner: Runner, spec: RunConfig, out: Path, view: LiveView | None) -> R
 
 
 def _print(runs: list[Run], found: list[Effect]) -> None:
-    from rich.console import Console
 
     from tlac.analysis.ablation import describe_cell
-    from tlac.cli.tables import make_table
+    from tlac.cli.tables import make_table, open_console
     from tlac.runtime.formatting import dollars, interval, percent
 
     # a factor with one level would say the same in every row
@@ -177,7 +176,7 @@ def _print(runs: list[Run], found: list[Effect]) -> None:
             f"{100 * gap.low:+.1f} to {100 * gap.high:+.1f}" if gap else "-",
             str(effect.cells),
         )
-    console = Console()
+    console = open_console()
     console.print(cells)
     if found:
         console.print()

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 @store_option
 @out_option
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
+@click.option("--open", "is_opened", is_flag=True, help="Open the report of each run in the browser.")
 @json_option
 def bench(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section of them
     what: RunSelection,
@@ -49,6 +50,7 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
     store: Path | None,
     out: Path,
     no_report: bool,
+    is_opened: bool,
     as_json: bool,
 ) -> None:
     """Run backends on datasets and measure them.
@@ -93,6 +95,9 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
         matrix.check()
         cells = matrix.run()
     _show(cells, suites, as_json)
+    if is_opened:
+        for folder in dict.fromkeys(cell.run.folder for cell in cells if cell.run is not None):
+            click.launch(str(folder / "report.html"))
     raise_worst(cells)
 
 

@@ -65,7 +65,7 @@ def export_answers(
 
     if (run is None) == (question.backend is None):
         raise UsageError("name a run folder, or a --backend: one of the two")
-    with open_store(store) as opened:
+    with open_store(store, makes_one=False) as opened:
         selection, prompts, origin = _selection(opened, run, question)
         embeddings = None if with_embeddings else ()
         manifest = export_pack(opened, output, selection, provenance or origin, prompts, embeddings)
@@ -148,7 +148,7 @@ def explain_sample(sample: str, question: StoredQuestion, store: Path | None) ->
     from tlac.hashing import request_document
 
     asked, dataset = question.open()
-    with open_store(store) as opened:
+    with open_store(store, makes_one=False) as opened:
         found = recall(asked, dataset, [_find(sample, dataset)], opened)
         (transcript,) = found.transcripts
         if transcript.failure is not None and transcript.failure.kind == "sample":
@@ -200,15 +200,13 @@ def show_stats(dataset: str | None, root: Path | None, store: Path | None, as_js
     """
     from dataclasses import asdict
 
-    from rich.console import Console
-
-    from tlac.cli.tables import make_table
+    from tlac.cli.tables import make_table, open_console
     from tlac.config.registry import open_dataset
     from tlac.config.schemas import load_dataset_config
     from tlac.evaluation.dry_run import concerns
 
     about = concerns(open_dataset(load_dataset_config(dataset, root))) if dataset else None
-    with open_store(store) as opened:
+    with open_store(store, makes_one=False) as opened:
         stats = opened.stats(about)
         path = opened.path
     if as_json:
@@ -217,7 +215,7 @@ def show_stats(dataset: str | None, root: Path | None, store: Path | None, as_js
     table = make_table(("backend", "stage", "outcome"), ("answers", "USD"))
     for one in stats.counts:
         table.add_row(one.backend, one.stage, one.outcome, f"{one.answers:,}", f"{one.cost_usd:.4f}")
-    Console().print(table)
+    open_console().print(table)
     size_mb = stats.size_bytes / 1e6
     click.echo(f"{stats.answers:,} answers, {stats.embeddings:,} text embeddings, {size_mb:.1f} MB in {path}")
 
@@ -284,7 +282,7 @@ def prune_answers(  # noqa: PLR0913, PLR0917 - one parameter per option
         raise click.UsageError("--damaged goes alone: it removes what can't be read, whoever gave it")
     limit = None if older_than is None else datetime.now(timezone.utc) - timedelta(days=older_than)
     selection = Selection(backend, Outcome(outcome) if outcome else None, limit)
-    with open_store(store) as opened:
+    with open_store(store, makes_one=False) as opened:
         if damaged:
             count = prune_damaged(opened, is_dry_run=True)
             what = f"{count:,} damaged rows"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -74,17 +74,18 @@ def classify(images: tuple[str, ...], classes: str, as_json: bool, **given: Any)
 @encoder_option
 @matching_option
 @template_option
-def match(file: Path, classes: str, encoder: str, matching: str, template: str) -> None:
+@click.option("-o", "--output", type=click.File("w", encoding="utf-8", lazy=True), default="-", help="File to write.")
+def match(file: Path, classes: str, encoder: str, matching: str, template: str, output: TextIO) -> None:
     """Map answers that you already have onto classes.
 
     FILE is text (one answer a line), CSV or JSON Lines with a column `answer` and perhaps `choice`; - reads
-    text from standard input. Prints JSON Lines with predicted, class_name, score, margin and rung added to
-    what each row held.
+    text from standard input. Writes JSON Lines with predicted, class_name, score, margin and rung (the step that
+    decided) added to what each row held.
 
     \b
     Examples:
       tlac match answers.txt --classes "red car, old car" --encoder minilm
-      tlac match answers.csv --classes names.txt --matching paper > matched.jsonl
+      tlac match answers.csv --classes names.txt --matching paper -o matched.jsonl
     """
     from tlac.api import match as match_answers
 
@@ -105,7 +106,7 @@ def match(file: Path, classes: str, encoder: str, matching: str, template: str) 
             "margin": found.margin,
             "rung": found.decided_by,
         }
-        click.echo(json.dumps({**row, **verdict}, ensure_ascii=False))
+        click.echo(json.dumps({**row, **verdict}, ensure_ascii=False), file=output)
 
 
 def read_answers(file: Path) -> list[dict[str, Any]]:

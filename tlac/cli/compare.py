@@ -73,13 +73,12 @@ def _document(test: PairTest, runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _print(runs: Sequence[Run], tests: Sequence[PairTest]) -> None:
-    from rich.console import Console
 
     from tlac.analysis.leaderboard import cost_per_correct_usd
-    from tlac.cli.tables import make_table, percent
+    from tlac.cli.tables import make_table, open_console, percent
     from tlac.runtime.formatting import dollars, interval
 
-    console = Console()
+    console = open_console()
     table = make_table(("", "run"), ("n", "top-1", "95 % CI", "$/correct"))
     for place, run in enumerate(runs):
         metrics = run.metrics
@@ -205,11 +204,10 @@ def _read(places: Sequence[Path]) -> list[Run]:
 
 
 def _show_frontiers(runs: Sequence[Run], form: str) -> None:
-    from rich.console import Console
 
     from tlac.analysis.pareto import find_frontiers
     from tlac.analysis.suite_table import describe_part
-    from tlac.cli.tables import make_table
+    from tlac.cli.tables import make_table, open_console
     from tlac.runtime.formatting import dollars, interval, percent
 
     frontiers = find_frontiers(runs)
@@ -234,7 +232,7 @@ def _show_frontiers(runs: Sequence[Run], form: str) -> None:
                 style="bright_black" if point.is_dominated else None,
             )
         click.echo(f"{describe_part(first.dataset, first.split)}, {points[0].run.metrics.n:,} images")
-        Console().print(table)
+        open_console().print(table)
 
 
 _VARYING = ("encoder", "matching", "prompts", "template", "shuffle_classes", "stage2_backend")
@@ -309,15 +307,14 @@ def _row(entry: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _print_leaderboard(entries: list[dict[str, Any]]) -> None:
-    from rich.console import Console
 
-    from tlac.cli.tables import make_table
+    from tlac.cli.tables import make_table, open_console
 
     shown = [heading not in _SETTINGS or _is_telling(heading, entries) for heading in _WORDS]
     table = make_table(tuple(compress(_WORDS, shown)), _NUMBERS)
     for row in map(_row, entries):
         table.add_row(*compress(row, shown), *row[len(_WORDS) :])
-    Console().print(table)
+    open_console().print(table)
 
 
 def _is_telling(setting: str, entries: Sequence[dict[str, Any]]) -> bool:

@@ -68,7 +68,7 @@ def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per secti
     if runs and (question.backend or question.dataset):
         raise UsageError("RUN folders are priced as they are: leave --backend and --dataset out, or the folders")
     if runs:
-        with open_store(store) as opened:
+        with open_store(store, makes_one=False) as opened:
             _reprice(runs, opened, as_json)
         return
     from tlac.evaluation.estimate import estimate as estimate_run

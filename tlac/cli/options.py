@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import click
 
-from tlac.errors import UsageError
+from tlac.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from tlac.cache.store import Store
@@ -339,11 +339,16 @@ def check_template(template: str) -> str:
     return template
 
 
-def open_store(path: Path | None) -> Store:
-    """The store in that folder or the default one; what it had to repair is said on stderr."""
+def open_store(path: Path | None, makes_one: bool = True) -> Store:
+    """The store in that folder or the default one; what it had to repair is said on stderr.
+
+    Raises StoreError where there is none and it `makes_one` only where answers are about to come.
+    """
     from tlac.cache.store import Store, store_folder
 
-    store = Store(path or store_folder(), on_warning=lambda warning: click.echo(f"tlac: {warning}", err=True))
+    if not makes_one and path is not None and not path.is_dir():
+        raise StoreError(f"{path}: no store there; `tlac cache path` prints the default one")
+    store = Store(path or store_folder(), on_warning=say)
     for warning in store.warnings:
         say(warning)
     return store

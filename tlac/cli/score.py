@@ -15,6 +15,7 @@ from tlac.cli.options import (
     open_store,
     out_option,
     print_json,
+    say,
     store_option,
 )
 
@@ -59,6 +60,8 @@ def score(  # noqa: PLR0913, PLR0917 - one parameter per option
     if template is not None:
         check_template(template)
     learnt = read_calibration(calibration) if calibration else None
+    if learnt and (taught := sorted({run.resolve().name for run in runs} & set(learnt.runs))):
+        say(f"{taught[0]} taught this calibration: what its confidence is worth shows on other runs")
     with open_store(store) as opened:
         scored = [
             rescore(run, opened, Rescoring(encoder, template, matching, method, abstain_below, learnt), out)

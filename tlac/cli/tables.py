@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +19,15 @@ from tlac.runtime.formatting import interval
 
 # what a row of runs may differ in beside dataset, backend and method
 _SETTINGS = ("matching", "encoder", "template", "prompts")
+
+
+_MOST_NAMED = 8
+
+
+def open_console() -> Console:
+    """Standard output. Off a terminal a line is as long as what it holds, so that no name is broken in two."""
+    is_narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if is_narrow else 10_000)
 
 
 def print_runs(runs: Sequence[Run], reused: Collection[Path] = ()) -> None:
@@ -44,16 +55,21 @@ def print_runs(runs: Sequence[Run], reused: Collection[Path] = ()) -> None:
             *(_calls(run, run.folder in reused) if counts else ()),
             cost(record.cost_usd),
         )
-    console = Console()
+    console = open_console()
     console.print(table)
     first = runs[0].record
     common = [f"{name} {getattr(first, name)}" for name in _SETTINGS if name not in varying and name != "template"]
-    _print_note(console, f"{', '.join(common)}; runs in {runs[0].folder.parent}", "dim")
+    _print_note(console, f"{', '.join(common)}", "dim")
     _print_note(console, _protocols(runs), "dim")
     if reused:
         _print_note(
             console, f"{len(reused)} reused: complete before, under the same settings, and not run again", "dim"
         )
+    for run in runs[:_MOST_NAMED]:
+        page = run.folder / "report.html"
+        _print_note(console, f"report: {page}" if page.is_file() else f"run folder: {run.folder}", "dim")
+    if len(runs) > _MOST_NAMED:
+        _print_note(console, f"and {len(runs) - _MOST_NAMED} more run folders in {runs[0].folder.parent}", "dim")
     for record in (run.record for run in runs):
         if record.order_trials is not None:
             _print_note(console, _describe_order(record, record.order_trials), "dim")
@@ -187,7 +203,7 @@ class _Row:
 
 def print_suite(suite: Suite, cells: Sequence[Cell]) -> None:
     """Top-1 accuracy in percent: a block of datasets at a time, the averages last; then H."""
-    console = Console()
+    console = open_console()
     series = series_of((cell for cell in cells if cell.suite == suite.name), suite.spec.datasets)
     for split in dict.fromkeys(one.split for one in series):
         ours = [_series_row(one) for one in series if one.split == split]

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tlac.config.registry import list_plugins
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        ("backends", "gemini"),
+        ("encoders", "minilm"),
+        ("methods", "tlac-relook"),
+        ("prompts", "default"),
+        ("suites", "samples"),
+        ("datasets", "imagenet-samples"),
+    ],
+)
+def test_what_can_be_named_is_listed_and_shown(tlac_command, group: str, name: str) -> None:
+    assert f"\n{name} " in f"\n{tlac_command(group, 'list').out}"
+    listed = json.loads(tlac_command(group, "list", "--json").out)
+    assert name in [one["name"] for one in listed]
+    assert all(one["description"] for one in listed)
+    assert json.loads(tlac_command(group, "show", name, "--json").out)["name"] == name
+    shown = tlac_command(group, "show", "nonsense")
+    assert (shown.code, shown.err.count("\n")) == (2, 1)
+
+
+def test_a_methods_options_are_shown_as_they_are_typed(tlac_command) -> None:
+    assert "\n  --method tlac-relook:relook_below=0.5\n" in tlac_command("methods", "show", "tlac-relook").out
+    assert "\n  --method clip:templates=paper\n" in tlac_command("methods", "show", "clip").out
+    assert len(tlac_command("methods", "list").out.splitlines()) == len(list_plugins("tlac.methods"))
+
+
+def test_backends_say_whether_their_key_is_set(tlac_command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def states() -> dict[str, str]:
+        return {one["name"]: one["ready"] for one in json.loads(tlac_command("backends", "list", "--json").out)}
+
+    before = states()
+    assert (before["gemini"], before["embedded"], before["ollama"]) == ("needs GEMINI_API_KEY", "ready", "own server")
+    monkeypatch.setenv("GEMINI_API_KEY", "AIza-not-a-key-and-never-shown")
+    assert states()["gemini"] == "ready"
+
+
+def test_datasets_say_whether_their_images_are_here(tlac_command, tmp_path) -> None:
+    def states(*options: object) -> dict[str, str]:
+        listed = json.loads(tlac_command("datasets", "list", "--json", *options).out)
+        return {one["name"]: one["ready"] for one in listed}
+
+    assert (states()["imagenet-samples"], states()["dtd"]) == ("ready", "needs --data")
+    (tmp_path / "data" / "dtd" / "images").mkdir(parents=True)
+    found = states("--data", tmp_path / "data")
+    assert (found["dtd"], found["ucf101"]) == (f"in {tmp_path / 'data' / 'dtd'}", f"missing in {tmp_path / 'data'}")
