@@ -19,7 +19,6 @@ from tlac.errors import CallError, InputError, MissingAnswersError, TlacError, U
 from tlac.evaluation.collect import collect
 from tlac.evaluation.runner import Runner
 from tlac.interfaces import TextEncoder
-from tlac.lmms.middleware.circuit_breaker import BreakerPolicy
 from tlac.lmms.middleware.retry import RetryPolicy
 from tlac.lmms.middleware.stack import CallPolicy
 from tlac.methods.base import Method, MethodContext, NearestClassFinder, TwoStagePrompter
@@ -31,9 +30,7 @@ from tlac.types import LMMResponse, Outcome, Prediction, Sample, Transcript, Tur
 
 DEFAULT_ENCODER = "clip-vit-b-16"
 # somebody waits for this one image: a bench is more patient
-_IMPATIENT = CallPolicy(
-    retry=RetryPolicy(tries=4, identical_tries=3, total_wait_s=60.0), breaker=BreakerPolicy(pauses_s=(2.0, 5.0))
-)
+_IMPATIENT = CallPolicy(retry=RetryPolicy(tries=4, identical_tries=3, total_wait_s=60.0, breaker_pauses_s=(2.0, 5.0)))
 _ERRORS: dict[str, type[TlacError]] = {
     "missing": MissingAnswersError,
     "sample": InputError,

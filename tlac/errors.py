@@ -83,7 +83,15 @@ class MissingAnswersError(IncompleteRunError):
 
 
 class CallError(TlacError):
-    """A call to an LMM that gave no response. Never stored, never replaced by a guess."""
+    """A call to an LMM that gave no response. Never stored, never replaced by a guess.
+
+    `kind` says in a word or two what failed ("HTTP 503", "rate limit", "image"), `words` are the provider's own, uncut:
+    they tell one fault from another, and are not for display.
+    """
+
+    def __init__(self, message: str, *, kind: str = "", words: str = "") -> None:
+        super().__init__(message)
+        self.kind, self.words = kind, words
 
 
 class TransientError(CallError):
@@ -91,10 +99,10 @@ class TransientError(CallError):
 
 
 class RateLimitError(TransientError):
-    """The provider asks for fewer calls; `retry_after_s` is its own wish, in seconds, if it gave one."""
+    """The provider asks for fewer calls; `retry_after_s` is how long it asks to wait, if it says so."""
 
-    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, retry_after_s: float | None = None, *, words: str = "") -> None:
+        super().__init__(message, kind="rate limit", words=words)
         self.retry_after_s = retry_after_s
 
 

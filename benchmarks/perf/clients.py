@@ -64,11 +64,11 @@ async def ask_bodies(address: str, paths: list[Path], concurrency: int) -> float
     from tlac.config.prompts import load_prompts
     from tlac.config.schemas import load_backend
     from tlac.images import identify, prepare
-    from tlac.lmms.litellm_requests import Bodies
+    from tlac.lmms.litellm_requests import WireFormat
     from tlac.types import LMMRequest
 
     backend = load_backend("openai-compatible")
-    bodies, prompts = Bodies(backend, api_base=f"{address}/v1"), load_prompts("name")
+    bodies, prompts = WireFormat(backend, api_base=f"{address}/v1"), load_prompts("name")
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
         async def ask(path: Path) -> None:

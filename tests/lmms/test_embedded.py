@@ -16,7 +16,7 @@ import pytest
 from tests.support.fakes import make_png
 from tlac.config.schemas import load_backend, load_dataset_config
 from tlac.errors import ConfigError, PermanentError, SampleError
-from tlac.lmms.embedded import EmbeddedTagger, put_in_words, to_pixels
+from tlac.lmms.embedded import EmbeddedTagger, to_pixels, to_words
 from tlac.types import ChoiceTask, Image, ImagePart, LMMRequest, Message, Outcome, TextPart, Usage
 
 LABELS = ("tench", "goldfish", "pickup truck", "jeep", "car wheel")
@@ -95,20 +95,20 @@ def test_braces_in_an_answer_are_only_text(tagger):
 
 
 def test_a_sure_tagger_says_one_name_alone():
-    assert put_in_words(np.array([0.1, 0.6, 0.3, 0, 0], np.float32), LABELS) == "goldfish"
+    assert to_words(np.array([0.1, 0.6, 0.3, 0, 0], np.float32), LABELS) == "goldfish"
 
 
 def test_an_unsure_tagger_says_up_to_three_names_with_their_certainty():
     probabilities = np.array([0.06, 0.05, 0.34, 0.23, 0.11], np.float32)
-    assert put_in_words(probabilities, LABELS) == "pickup truck (34 %), or jeep (23 %), or car wheel (11 %)"
+    assert to_words(probabilities, LABELS) == "pickup truck (34 %), or jeep (23 %), or car wheel (11 %)"
 
 
 def test_names_that_are_hardly_likely_are_left_out():
-    assert put_in_words(np.array([0.04, 0.46, 0.04, 0.03, 0.01], np.float32), LABELS) == "goldfish (46 %)"
+    assert to_words(np.array([0.04, 0.46, 0.04, 0.03, 0.01], np.float32), LABELS) == "goldfish (46 %)"
 
 
 def test_a_clueless_tagger_still_says_its_best_name():
-    assert put_in_words(np.array([0.01, 0.01, 0.02, 0, 0], np.float32), LABELS) == "pickup truck (2 %)"
+    assert to_words(np.array([0.01, 0.01, 0.02, 0, 0], np.float32), LABELS) == "pickup truck (2 %)"
 
 
 def test_pixels_are_the_centre_of_the_picture_from_minus_one_to_one():

@@ -16,7 +16,7 @@ from tests.support.fakes import make_png
 from tlac.config.schemas import Backend, Prices, load_backend
 from tlac.errors import ConfigError
 from tlac.images import prepare
-from tlac.lmms.litellm_requests import Bodies, call_arguments, read_response, register_model, wire_messages
+from tlac.lmms.litellm_requests import WireFormat, call_arguments, read_response, register_model, wire_messages
 from tlac.runtime import aio
 from tlac.runtime.litellm_setup import load_litellm
 from tlac.types import ChoiceTask, ImagePart, LMMRequest, LMMResponse, PreparedImage
@@ -90,7 +90,7 @@ def test_the_body_is_the_one_that_acompletion_sends(emulator: Emulator, name: st
     backend = at(emulator, name)
     request = QUESTIONS[question](backend)
     complete(backend, request)
-    bodies = Bodies(backend, api_base=backend.spec.api_base)
+    bodies = WireFormat(backend, api_base=backend.spec.api_base)
     # the second comes from what was remembered
     for _ in range(2):
         wire = bodies.form(request, prepared(request))
@@ -111,7 +111,7 @@ def test_parameters_are_sent_as_acompletion_sends_them(emulator: Emulator, name:
     backend = at(emulator, name, params=PARAMS[name])
     request = image_question(backend)
     complete(backend, request)
-    assert Bodies(backend).form(request, prepared(request)).body == emulator.asked[-1].body
+    assert WireFormat(backend).form(request, prepared(request)).body == emulator.asked[-1].body
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -142,7 +142,7 @@ def test_the_response_is_the_one_that_acompletion_gives(
     request = image_question(backend)
     expected = complete(backend, request)
     content = json.dumps(SHAPES[BACKENDS[name]].shape(emulator.asked[-1], reply)).encode()
-    bodies = Bodies(backend)
+    bodies = WireFormat(backend)
     assert bodies.read(content) == bodies.read(content) == expected
 
 
@@ -150,14 +150,14 @@ def test_a_provider_that_needs_more_than_a_body_is_not_formed_here() -> None:
     backend = load_backend("gpt-4o")
     spec = msgspec.structs.replace(backend.spec, model="bedrock/amazon.nova-lite-v1:0")
     with pytest.raises(ConfigError, match="bedrock"):
-        Bodies(replace(backend, spec=spec))
+        WireFormat(replace(backend, spec=spec))
 
 
 def test_without_an_address_the_providers_own_is_asked() -> None:
     def url(name: str) -> str:
         backend = load_backend(name)
         request = choice_question(backend)
-        return Bodies(backend).form(request, {}).url
+        return WireFormat(backend).form(request, {}).url
 
     assert {name: url(name) for name in PROVIDERS} == {
         "gemini": "https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-flash:generateContent",
@@ -169,6 +169,6 @@ def test_without_an_address_the_providers_own_is_asked() -> None:
 
 def test_no_repr_holds_the_key(emulator: Emulator) -> None:
     backend = backend_at(emulator, "gpt-4o")
-    wire = Bodies(backend, KEYS["OPENAI_API_KEY"]).form(choice_question(backend), {})
+    wire = WireFormat(backend, KEYS["OPENAI_API_KEY"]).form(choice_question(backend), {})
     assert KEYS["OPENAI_API_KEY"] in str(dict(wire.headers))
     assert KEYS["OPENAI_API_KEY"] not in repr(wire)

@@ -16,12 +16,12 @@ from types import ModuleType
 from typing import Any
 
 from tlac.config.schemas import Backend
-from tlac.errors import ConfigError, InputError, PermanentError, RateLimitError, SampleError, TransientError
+from tlac.errors import CallError, ConfigError, InputError, PermanentError, RateLimitError, SampleError, TransientError
 from tlac.images import prepare, within_limits
 from tlac.interfaces import BatchResult, UnknownBatchError
 from tlac.lmms.litellm import LiteLLM
 from tlac.lmms.litellm_errors import provider_message, translate
-from tlac.lmms.litellm_requests import Bodies, UnreadableError, WireRequest, open_bodies
+from tlac.lmms.litellm_requests import WireFormat, WireRequest, open_wire_format
 from tlac.runtime.hub import http_errors
 from tlac.types import ImagePart, LMMRequest
 
@@ -43,7 +43,7 @@ class BatchBodies:
         # where none is given, the SDKs take keys and addresses from the environment that live calls know nothing of
         self.api_key = os.environ.get(spec.api_key_env or "", "").strip() or _NO_KEY
         self.api_base = (os.environ.get(spec.api_base_env or "") or spec.api_base or address).rstrip("/")
-        self._bodies: Bodies | None = None
+        self._bodies: WireFormat | None = None
 
     async def form(self, request: LMMRequest) -> WireRequest:
         """The request as a live call would post it, but for the key. Raises as BatchInterface.form does."""
@@ -56,7 +56,7 @@ class BatchBodies:
         bodies = self._opened()
         from openai import OpenAIError
 
-        if not bodies.takes(request):
+        if not bodies.accepts(request):
             raise ConfigError(f"{self.backend.source}: params hold what is not sent to the provider: leave --batch out")
         try:
             return bodies.form(request, images)
@@ -70,15 +70,15 @@ class BatchBodies:
 
         try:
             response = bodies.read(json.dumps(body).encode())
-        except (OpenAIError, UnreadableError) as error:
+        except (OpenAIError, CallError) as error:
             return BatchResult(custom_id, None, f"the result can't be read: {provider_message(error)}")
         cost = None if response.cost_usd is None else response.cost_usd * (1 - BATCH_DISCOUNT)
         return BatchResult(custom_id, replace(response, cost_usd=cost))
 
-    def _opened(self) -> Bodies:
+    def _opened(self) -> WireFormat:
         # imports litellm, which takes seconds
         if self._bodies is None:
-            self._bodies = open_bodies(self.backend, _NO_KEY, self.api_base)
+            self._bodies = open_wire_format(self.backend, _NO_KEY, self.api_base)
         if self._bodies is None:
             raise ConfigError(
                 f"{self.backend.source}: {self.backend.spec.model} is not asked through the interface that batches "

@@ -1,7 +1,7 @@
 """The embedded backend: an on-device ImageNet tagger (EfficientNet-Lite0) that answers like an LMM.
 
-Needs no key and no network. Is a tagger and not an LMM: it knows the 1000 ImageNet classes, takes no notice of
-the prompt, and in stage 2 lets a text encoder pick the listed class that is nearest to the first answer.
+Needs no key and no network. It is a tagger and not an LMM: it knows the 1000 ImageNet classes, ignores the prompt, and
+in stage 2 lets a text encoder pick the listed class that is nearest to the first answer.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from tlac.interfaces import TextEncoder
 from tlac.types import ChoiceTask, Float32Array, Image, ImagePart, LMMRequest, LMMResponse, Outcome
 
 TEMPLATE = "a photo of a {}"
-"""What stage 2 puts around the answer and around the class names before it compares them."""
+"""The template for the answer and for the class names when stage 2 compares them."""
 
-_SURE = 0.5
-_WORTH_NAMING = 0.05
+_MIN_SURE = 0.5
+_MIN_NAMED = 0.05
 _SIDE_PX, _CROP_PX = 256, 224
 _CLASS_COUNT = 1000
 _OPTIONS = {"encoder": "minilm", "labels": "imagenet"}
@@ -78,7 +78,7 @@ class EmbeddedTagger:
             picture = open_image(image.source, _name_of(image))
         except InputError as error:
             raise SampleError(str(error)) from error
-        return put_in_words(self._classify(picture), self._labels)
+        return to_words(self._classify(picture), self._labels)
 
     def _classify(self, picture: PIL.Image.Image) -> Float32Array:
         import torch
@@ -155,12 +155,12 @@ def to_pixels(picture: PIL.Image.Image) -> Float32Array:
     return normalised
 
 
-def put_in_words(probabilities: Float32Array, labels: tuple[str, ...]) -> str:
+def to_words(probabilities: Float32Array, labels: tuple[str, ...]) -> str:
     """The likeliest label alone where it has at least half of the probability, else up to three with theirs."""
     order: list[int] = np.argsort(-probabilities, kind="stable")[:3].tolist()
-    if probabilities[order[0]] >= _SURE:
+    if probabilities[order[0]] >= _MIN_SURE:
         return labels[order[0]]
-    named = [index for index in order if probabilities[index] >= _WORTH_NAMING] or [order[0]]
+    named = [index for index in order if probabilities[index] >= _MIN_NAMED] or [order[0]]
     return ", or ".join(f"{labels[index]} ({100 * probabilities[index]:.0f} %)" for index in named)
 
 

@@ -1,6 +1,6 @@
-"""Posts JSON over HTTP: one long-lived aiohttp session for each event loop, a time for the whole call, bounded answers.
+"""Post JSON over HTTP: one long-lived aiohttp session per event loop, one time-out for the whole call, bounded answers.
 
-Does not know providers, nor what an answer means. Redirects are not followed: they would carry a key to another host.
+Redirects are not followed: they would carry a key to another host.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import io
+import json
 import ssl
 import urllib.request
 from collections.abc import AsyncGenerator, Mapping
@@ -15,45 +16,55 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from tlac.errors import TransientError
 from tlac.runtime.redaction import redact
 
 if TYPE_CHECKING:
     import aiohttp
 
-MOST_BYTES = 2**24
-"""An answer may be so long; real ones have a few kilobytes."""
+MAX_RESPONSE_BYTES = 2**24
+"""Longer answers are given up; real ones have a few kilobytes."""
 
 _CHUNK_BYTES = 2**16
-# aiohttp warns of longer ones that are handed over in one piece
+# aiohttp warns of longer bodies that are handed over in one piece
 _LARGE_BODY_BYTES = 2**20
-_CLOSING_S = 1.0
-_LONGEST_REASON = 240
+_CLOSE_TIMEOUT_S = 1.0
+_MAX_REASON_CHARS = 240
 
-_openings: dict[asyncio.AbstractEventLoop, AsyncGenerator[aiohttp.ClientSession, None]] = {}
 _sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
-
-
-class NoAnswerError(Exception):
-    """There is no whole answer; the text says why in one line, without secrets."""
+# the generators that hold the sessions open, see _open_session
+_holders: dict[asyncio.AbstractEventLoop, AsyncGenerator[aiohttp.ClientSession, None]] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Posted:
-    """What came back. The names of headers are told apart without case."""
+class HTTPResponse:
+    """A whole response. Header names are matched without case.
 
-    status: int
+    Has what litellm's functions read of an httpx.Response; a real one takes half as long to make as they take to run.
+    """
+
+    status_code: int
     headers: Mapping[str, str]
     content: bytes = field(repr=False)
 
+    @property
+    def text(self) -> str:
+        """The content as text."""
+        return self.content.decode("utf-8", "replace")
 
-async def post(url: str, headers: Mapping[str, str], content: bytes, timeout_s: float) -> Posted:
+    def json(self) -> Any:
+        """The content as JSON. Raises ValueError."""
+        return json.loads(self.content)
+
+
+async def post(url: str, headers: Mapping[str, str], content: bytes, timeout_s: float) -> HTTPResponse:
     """Post JSON and read the whole answer, whatever its status.
 
-    Raises NoAnswerError where the connection fails or the answer is too long, asyncio.TimeoutError where it is not
-    there within `timeout_s`.
+    Raises TransientError where the connection fails or the answer is too long, asyncio.TimeoutError where it is not
+    complete within `timeout_s`.
     """
     import aiohttp
 
@@ -70,70 +81,69 @@ async def post(url: str, headers: Mapping[str, str], content: bytes, timeout_s: 
             proxy=_proxy(urlsplit(url)[:2]),
             ssl=_tls() if is_secure else True,
         ) as response:
-            return Posted(response.status, response.headers, await _read(response))
+            return HTTPResponse(response.status, response.headers, await _read(response))
     except asyncio.TimeoutError:
         raise
     except aiohttp.ClientConnectorError as error:
-        raise NoAnswerError(f"no connection to {error.host}:{error.port}: {_reason(error.os_error)}") from error
+        raise TransientError(f"no connection to {error.host}:{error.port}: {_reason(error.os_error)}") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise NoAnswerError(_reason(error)) from error
+        raise TransientError(_reason(error)) from error
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     content = bytearray()
     async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
         content += chunk
-        if len(content) > MOST_BYTES:
-            raise NoAnswerError(f"the answer has more than {MOST_BYTES:,} bytes")
+        if len(content) > MAX_RESPONSE_BYTES:
+            raise TransientError(f"the answer has more than {MAX_RESPONSE_BYTES:,} bytes")
     return bytes(content)
 
 
 def _reason(error: BaseException) -> str:
     text = " ".join(redact(str(error)).split())
-    return text[:_LONGEST_REASON] or type(error).__name__
+    return text[:_MAX_REASON_CHARS] or type(error).__name__
 
 
 async def _session() -> aiohttp.ClientSession:
     loop = asyncio.get_running_loop()
     session = _sessions.get(loop)
     if session is None:
-        opening = _opening()
-        # asyncio.run ends the generators of its loop, and so closes the session before the loop is gone
-        session = await anext(opening)
-        _openings[loop], _sessions[loop] = opening, session
+        # asyncio.run closes the async generators of its loop, and so the session, before the loop is gone
+        _holders[loop] = _open_session()
+        session = _sessions[loop] = await anext(_holders[loop])
     return session
 
 
-async def _opening() -> AsyncGenerator[aiohttp.ClientSession, None]:
+async def _open_session() -> AsyncGenerator[aiohttp.ClientSession, None]:
     import aiohttp
 
     loop = asyncio.get_running_loop()
     session = aiohttp.ClientSession(
-        # how many calls are in flight is decided elsewhere
+        # the middleware decides how many calls are in flight
         connector=aiohttp.TCPConnector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),
-        # answers are short: nothing to gain from packing, and nothing that unpacks to gigabytes
+        # answers are short: compressing gains nothing, and could hide gigabytes in a small body
         headers={"accept": "application/json", "accept-encoding": "identity"},
     )
     try:
         yield session
     finally:
         _sessions.pop(loop, None)
-        _openings.pop(loop, None)
+        _holders.pop(loop, None)
         await session.close()
 
 
 @atexit.register
 def _close_all() -> None:
-    for loop, opening in list(_openings.items()):
+    for loop, holder in list(_holders.items()):
         if loop.is_running():
             with suppress(FutureTimeoutError, RuntimeError):
-                asyncio.run_coroutine_threadsafe(opening.aclose(), loop).result(_CLOSING_S)
+                asyncio.run_coroutine_threadsafe(holder.aclose(), loop).result(_CLOSE_TIMEOUT_S)
 
 
 @lru_cache
 def _proxy(place: tuple[str, str]) -> str | None:
-    """The proxy that the environment names for a scheme and a host."""
+    """The proxy that the environment names for a (scheme, host)."""
     scheme, host = place
     proxies = urllib.request.getproxies()
     if urllib.request.proxy_bypass(host):
@@ -143,7 +153,7 @@ def _proxy(place: tuple[str, str]) -> str | None:
 
 @cache
 def _tls() -> ssl.SSLContext | bool:
-    # which certificates to trust is said in the environment, in the same words as for all of litellm's calls
+    # the variables that say which certificates to trust are those of litellm's whole call
     from litellm.llms.custom_httpx.http_handler import get_ssl_configuration
 
     found = get_ssl_configuration()

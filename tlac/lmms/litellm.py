@@ -1,7 +1,7 @@
 """Hosted and served LMMs through litellm.
 
-Retries, limits and the store are middleware (`tlac.lmms.middleware`). litellm itself is imported at the first
-question, since the import takes seconds; a missing key or a bad parameter name is found before that.
+litellm itself is imported at the first question, since the import takes seconds; a missing key or a bad parameter name
+is found before that.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timezone
-from functools import cache, cached_property
-from types import ModuleType
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -25,37 +24,28 @@ from tlac.config.files import Resource
 from tlac.config.schemas import Backend, parse
 from tlac.errors import ConfigError, InputError, SampleError, TransientError
 from tlac.images import prepare, within_limits
-from tlac.lmms.http import NoAnswerError, post
-from tlac.lmms.litellm_errors import StatusError, is_refusal, provider_message, translate, unreadable
+from tlac.lmms.http import post
+from tlac.lmms.litellm_errors import ErrorFacts, facts_of, refusal_of, translate
 from tlac.lmms.litellm_requests import (
-    Bodies,
-    UnreadableError,
+    WireFormat,
     WireRequest,
     call_arguments,
     check_params,
-    open_bodies,
+    open_wire_format,
     read_response,
     register_model,
     wire_messages,
 )
-from tlac.runtime.hub import HTTP_CLIENTS
-from tlac.runtime.litellm_setup import load_litellm
-from tlac.runtime.redaction import RedactingFilter
-from tlac.types import Image, ImagePart, LMMRequest, LMMResponse, Outcome, PreparedImage
+from tlac.runtime.litellm_setup import litellm_call, load_litellm
+from tlac.types import Image, ImagePart, LMMRequest, LMMResponse, PreparedImage
 
 # set by tlac itself, or a way to carry a secret into keys, logs and runs
-_RESERVED = {"model", "messages", "stream", "n", "timeout", "num_retries", "max_retries", "fallbacks", "drop_params"}
-_RESERVED |= {
-    "mock_response",
-    "response_format",
-    "output_config",
-    "api_key",
-    "api_base",
-    "base_url",
-    "headers",
-    "extra_headers",
+_RESERVED = {
+    *("model", "messages", "stream", "n", "timeout", "num_retries", "max_retries", "fallbacks", "drop_params"),
+    *("mock_response", "response_format", "output_config"),
+    *("api_key", "api_base", "base_url", "headers", "extra_headers"),
 }
-# a placeholder keeps litellm from sending OPENAI_API_KEY and the like to a server they were not meant for
+# keeps litellm from sending OPENAI_API_KEY and the like to a server they were not meant for
 _NO_KEY = "none"
 _OK = 200
 
@@ -83,14 +73,14 @@ class LiteLLM:
                 raise ConfigError(f"{backend.source}: {section}.{reserved[0]} can't be set there: tlac sets it itself")
         self._api_key = _read_key(backend, options.key_optional)
         self._api_base = (os.environ.get(spec.api_base_env or "") or spec.api_base or "").rstrip("/") or None
-        self._listener: Callable[[Mapping[str, str]], None] | None = None
+        self._on_headers: Callable[[Mapping[str, str]], None] = lambda _headers: None
 
     def __repr__(self) -> str:
         return f"LiteLLM({self._backend.name!r})"
 
     def listen(self, listener: Callable[[Mapping[str, str]], None]) -> None:
-        """Have `listener` told the headers of every response, for their rate limits."""
-        self._listener = listener
+        """Call `listener` with the headers of every response, for their rate limits."""
+        self._on_headers = listener
 
     async def ask(self, request: LMMRequest) -> LMMResponse:
         """Answer one request.
@@ -98,32 +88,40 @@ class LiteLLM:
         Raises TransientError, RateLimitError, PermanentError or SampleError where there is no response, and
         ConfigError for a parameter that the provider would refuse.
         """
-        # one change of thread for all that an image needs; words take less time than that
-        is_quick = "litellm" in sys.modules and not _images_of(request)
-        call = self._prepare(request) if is_quick else await asyncio.to_thread(self._prepare, request)
-        started = time.perf_counter()
-        try:
-            response = await (self._post(call) if isinstance(call, _Post) else self._complete(call))
-        except asyncio.TimeoutError as error:
-            timeout_s = self._backend.spec.limits.timeout_s
-            raise TransientError(f"{self._backend.name}: no answer within {timeout_s:g} s") from error
+        with litellm_call():
+            # one change of thread for all that an image needs; text alone takes less time than that
+            is_quick = "litellm" in sys.modules and not _images_of(request)
+            call = self._prepare(request) if is_quick else await asyncio.to_thread(self._prepare, request)
+            started = time.perf_counter()
+            try:
+                response = await (self._complete(call) if isinstance(call, dict) else self._post(*call))
+            except asyncio.TimeoutError as error:
+                timeout_s = self._backend.spec.limits.timeout_s
+                message = f"{self._backend.name}: no answer within {timeout_s:g} s"
+                raise TransientError(message, kind="time-out") from error
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         return replace(response, latency_s=time.perf_counter() - started, created_at=now)
 
-    def _prepare(self, request: LMMRequest) -> _Post | dict[str, Any]:
-        """The call to make: a body to post, or the arguments of `litellm.acompletion` where that is the only way."""
-        images = _prepare_images(request)
-        _load()
+    def _prepare(self, request: LMMRequest) -> tuple[WireFormat, WireRequest, bytes] | dict[str, Any]:
+        """Form the body to post, or the arguments of `litellm.acompletion` where that is the only way."""
+        preparation = within_limits(request.preparation, request.model)
+        try:
+            images: dict[str, PreparedImage] = {
+                image.sha256: prepare(image, preparation) for image in _images_of(request)
+            }
+        except InputError as error:
+            raise SampleError(str(error)) from error
+        load_litellm()
         from openai import OpenAIError
 
         check_params(self._backend, request)
         register_model(request.model)
-        bodies = self._bodies
-        if bodies is not None and bodies.takes(request):
+        wire_format = self._wire_format
+        if wire_format is not None and wire_format.accepts(request):
             # what can't be formed is left to acompletion, which says why
             with suppress(OpenAIError):
-                wire = bodies.form(request, images)
-                return _Post(bodies, wire, wire.encode())
+                wire = wire_format.form(request, images)
+                return wire_format, wire, wire.encode()
         return call_arguments(request) | {
             "model": request.model,
             "messages": wire_messages(request, images),
@@ -135,32 +133,30 @@ class LiteLLM:
         }
 
     @cached_property
-    def _bodies(self) -> Bodies | None:
-        return open_bodies(self._backend, self._api_key, self._api_base)
+    def _wire_format(self) -> WireFormat | None:
+        return open_wire_format(self._backend, self._api_key, self._api_base)
 
-    async def _post(self, call: _Post) -> LMMResponse:
-        """Over our own transport: a fifth of the processor time of acompletion."""
+    async def _post(self, wire_format: WireFormat, wire: WireRequest, content: bytes) -> LMMResponse:
+        """Ask over our own transport, which takes a fifth of the processor time of acompletion."""
         name = self._backend.name
         try:
-            posted = await post(call.wire.url, call.wire.headers, call.content, self._backend.spec.limits.timeout_s)
-        except NoAnswerError as error:
-            raise TransientError(f"{name}: the provider failed ({error})") from error
+            posted = await post(wire.url, wire.headers, content, self._backend.spec.limits.timeout_s)
+        except TransientError as error:
+            raise TransientError(f"{name}: the provider failed ({error})", kind="no connection") from error
         _log.debug(
-            "%s: %s bytes posted, HTTP %s, %s bytes", name, len(call.content), posted.status, len(posted.content)
+            "%s: %s bytes posted, HTTP %s, %s bytes", name, len(content), posted.status_code, len(posted.content)
         )
-        if posted.status != _OK:
-            failure = StatusError(posted.status, posted.headers, posted.content.decode("utf-8", "replace"))
-            return self._refusal(failure)
-        try:
-            response = call.bodies.read(posted.content, call.wire.body)
-        except UnreadableError as error:
-            raise unreadable(error, posted.content, self._backend) from error
-        self._tell(posted.headers)
+        if posted.status_code != _OK:
+            headers = {name.lower(): value for name, value in posted.headers.items()}
+            kind = wire_format.error_kind(posted.status_code, headers, posted.text)
+            return self._refusal(ErrorFacts(posted.status_code, kind, headers, posted.text))
+        response = wire_format.read(posted.content, wire.body)
+        self._on_headers(posted.headers)
         return response
 
     async def _complete(self, arguments: dict[str, Any]) -> LMMResponse:
-        """Through litellm's whole call."""
-        litellm = _load()
+        """Ask through litellm's whole call."""
+        litellm = load_litellm()
         from openai import OpenAIError
 
         try:
@@ -169,48 +165,19 @@ class LiteLLM:
         except OpenAIError as error:
             return self._refusal(error)
         headers = (getattr(response, "_hidden_params", None) or {}).get("additional_headers") or {}
-        self._tell({str(name).removeprefix("llm_provider-"): str(value) for name, value in headers.items()})
+        self._on_headers({str(name).removeprefix("llm_provider-"): str(value) for name, value in headers.items()})
         return read_response(response, self._backend.spec.prices)
 
-    def _refusal(self, error: Exception) -> LMMResponse:
-        """The refusal that an error is. Raises what else it means."""
-        if is_refusal(error):
-            return LMMResponse(Outcome.REFUSED, "", provider_message(error))
-        raise translate(error, self._backend) from error
-
-    def _tell(self, headers: Mapping[str, str]) -> None:
-        if self._listener is not None and headers:
-            self._listener(headers)
-
-
-@dataclass(frozen=True, slots=True)
-class _Post:
-    """A call over our own transport, formed."""
-
-    bodies: Bodies
-    wire: WireRequest
-    content: bytes = field(repr=False)
+    def _refusal(self, error: Exception | ErrorFacts) -> LMMResponse:
+        """Return the refusal that an error is. Raises what else it means."""
+        refusal = refusal_of(error if isinstance(error, ErrorFacts) else facts_of(error))
+        if refusal is None:
+            raise translate(error, self._backend) from (error if isinstance(error, Exception) else None)
+        return refusal
 
 
 def _images_of(request: LMMRequest) -> list[Image]:
     return [part.image for message in request.messages for part in message.parts if isinstance(part, ImagePart)]
-
-
-def _prepare_images(request: LMMRequest) -> dict[str, PreparedImage]:
-    preparation = within_limits(request.preparation, request.model)
-    try:
-        return {image.sha256: prepare(image, preparation) for image in _images_of(request)}
-    except InputError as error:
-        raise SampleError(str(error)) from error
-
-
-@cache
-def _load() -> ModuleType:
-    litellm = load_litellm()
-    for name in ("LiteLLM", "openai", *HTTP_CLIENTS):
-        # these log requests with their headers and errors with whatever the provider sent
-        logging.getLogger(name).addFilter(RedactingFilter())
-    return litellm
 
 
 def _read_key(backend: Backend, is_optional: bool) -> str:

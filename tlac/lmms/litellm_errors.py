@@ -1,153 +1,488 @@
-"""Turns what litellm raises, and what providers say instead of an answer, into tlac's errors: one line, no secret.
+"""Turn what providers say instead of an answer, and what litellm raises, into tlac's errors: one line, no secret.
 
-Does not retry. The same fault comes in another class from each provider (a 403 as BadRequestError, APIError or
-PermissionDeniedError), so the status decides first, the class only where there is no status to trust.
+What an error means is decided on status, code and details of the whole body, the same for both roads to a provider.
+litellm's class for it (ContextWindowExceededError, ContentPolicyViolationError) is one of these facts: litellm knows
+the words of many providers. Words are searched only where a provider sends nothing else, and never after they are cut
+for display.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Any
 
 from tlac.config.schemas import Backend
 from tlac.errors import CallError, ConfigError, PermanentError, RateLimitError, SampleError, TransientError
+from tlac.lmms.middleware.rate_limit import duration_s
 from tlac.runtime.redaction import redact
+from tlac.types import LMMResponse, Outcome
 
-_LONGEST_MESSAGE = 240
-_REFUSED_IMAGE = re.compile(
-    r"(could not|unable to|failed to|cannot|can't) (process|parse|decode|read|load)[^.]{0,30}image|"
-    r"(invalid|unsupported|corrupt(ed)?|too large|exceeds)[^.]{0,40}image|"
-    r"image[^.]{0,40}(invalid|not valid|unsupported|corrupt|too large|too small|exceeds|maximum)",
-    re.IGNORECASE,
+_MAX_MESSAGE_CHARS = 240
+
+
+def _any(*patterns: str) -> re.Pattern[str]:
+    return re.compile("|".join(patterns), re.IGNORECASE)
+
+
+_REFUSAL_CODES = {
+    *("content_filter", "content_filter_error", "content_policy_violation", "responsibleaipolicyviolation"),
+    *(
+        "moderation_blocked",
+        "data_inspection_failed",
+        "datainspectionfailed",
+        "refusal",
+        "safety",
+        "prohibited_content",
+    ),
+}
+_REFUSAL_WORDS = _any(
+    r"content[ _](?:filter|policy)",
+    r"safety system",
+    r"blocked by (?:the |our )?(?:safety|moderation|content)",
+    r"flagged (?:as|by|for)",
+    r"violat\w+ (?:our|the) (?:usage|content) polic",
 )
-_SPENT_QUOTA = re.compile(r"insufficient_quota|exceeded your current quota|credit balance is too low", re.IGNORECASE)
-_REFUSED_KEY = re.compile(r"api[ _]key not valid|api_key_invalid|invalid x-api-key", re.IGNORECASE)
-_REFUSED_PARAMS = re.compile(r"parameters: \[(.*?)\]|doesn't support (\w+)=|(\w+) is not supported", re.IGNORECASE)
-_TOO_LARGE = re.compile(r"request_too_large|payload size exceeds|request entity too large|\b413\b", re.IGNORECASE)
-_BROKEN_JSON = re.compile(r"converting to valid response|json\.?decode|expecting value|invalid json", re.IGNORECASE)
+_CREDIT_CODES = {
+    *("insufficient_quota", "billing_error", "billing_hard_limit_reached", "billing_not_active", "arrearage"),
+    *("exceeded_current_quota_error", "insufficient_balance", "insufficient_credits", "payment_required"),
+}
+_CREDIT_WORDS = _any(
+    r"exceeded your current quota",
+    r"credit balance",
+    r"insufficient (?:balance|credits?|funds|quota)",
+    r"used all available credits",
+    r"spending limit",
+    r"billing (?:hard limit|is not active|details)",
+    r"reached your specified api usage limit",
+)
+_RATE_CODES = {"rate_limit_exceeded", "rate_limit_error", "too_many_requests", "throttlingexception", "throttling"}
+_SIZE_WORDS = _any(r"too large", r"exceed", r"maximum", r"\bMB\b")
+_PARAM_CODES = {
+    "unsupported_parameter",
+    "unknown_parameter",
+    "unsupported_value",
+    "invalid_parameter",
+    "extra_forbidden",
+}
+# Gemini's words, then those of pydantic as Anthropic, vLLM and others pass them on, then OpenAI's
+_PARAM_WORDS = (
+    _any(r"unknown name [\"'](\w+)"),
+    _any(r"^[\"']?(?:body\.)?(\w+)[\"']?: (?:extra inputs|input should|field required|range)"),
+    _any(r"(?:unsupported|unrecognized|unknown)(?: request)? (?:param|arg|field)\w*(?: supplied)?:? \[?[\"'`](\w+)"),
+    _any(r"[\"'`](\w+)[\"'`] (?:is not supported|does not support|is deprecated)"),
+)
+_PARAM_OF_LITELLM = _any(r"parameters: \[(.*?)\]|doesn't support (\w+)=|(\w+) is not supported")
+_PARTS_OF_A_SAMPLE = ("messages", "contents", "input", "system")
+# OpenAI: "Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 34567"
+_ALONE_OVER_LIMIT = _any(r"limit:? (\d[\d,]*),(?: used:? \d[\d,]*,)? requested:? (\d[\d,]*)")
+_RETRY_WORDS = _any(r"(?:retry|try again) (?:in|after) ((?:\d+(?:\.\d+)? ?(?:ms|seconds?|minutes?|hours?|[smhd]))+)")
+# litellm raises these of libraries' errors before it calls anybody
+_CREDENTIAL_MODULES = ("google.auth", "botocore", "boto3", "azure.identity", "azure.core")
 
 # litellm's own advice, and the trace that it appends
-_NOT_FOR_USERS = re.compile(r"To drop (?:these|unsupported)|Traceback \(most recent|File an issue")
+_NOT_FOR_USERS = re.compile(r"To drop (?:these|unsupported)|Traceback \(most recent|File an issue|Pass model as E\.G")
 _CLASS_NAMES = re.compile(r"^(?:(?:litellm\.)?\w+(?:Error|Exception)(?:: ?| - ))+")
 
 
-class StatusError(Exception):
-    """A provider's answer that says that there is none: its HTTP status, headers and text."""
+@dataclass(frozen=True)
+class ErrorFacts:
+    """What is known of a call that gave no answer.
 
-    def __init__(self, status: int, headers: Mapping[str, str], text: str) -> None:
-        super().__init__(text)
-        # named as litellm's exceptions name them
-        self.status_code, self.litellm_response_headers = status, headers
+    `kind` is the name of litellm's class for it, `text` the whole body, or the words of an exception where there is no
+    body. `status` is None where no HTTP response came.
+    """
 
+    status: int | None
+    kind: str
+    headers: Mapping[str, str]
+    text: str
 
-def is_refusal(error: Exception) -> bool:
-    """Whether the provider would not answer because of what the image or the text shows."""
-    if type(error).__name__ == "ContentPolicyViolationError":
-        return True
-    return _status(error) == 400 and "content_policy_violation" in str(error)
+    @cached_property
+    def error(self) -> Mapping[str, Any]:
+        """The error object of the body, in whatever place the provider puts it; empty where the body is no JSON."""
+        try:
+            document = json.loads(self.text)
+        except ValueError:
+            return {}
+        while isinstance(document, list) and document:
+            document = document[0]
+        if not isinstance(document, dict):
+            return {}
+        inner = document.get("error")
+        if isinstance(inner, dict):
+            return _unwrapped(inner)
+        return {**document, "message": inner} if isinstance(inner, str) else document
 
-
-def unreadable(error: Exception, content: bytes, backend: Backend) -> TransientError:
-    """What it means for the run that a provider's answer can't be read for `error`."""
-    text = content.decode("utf-8", "replace")
-    # some send an error as if it were an answer
-    words = provider_message(RuntimeError(text)) if '"error"' in text else provider_message(error)
-    return TransientError(f"{backend.name}: the provider failed (HTTP 200: {words})")
-
-
-def translate(error: Exception, backend: Backend) -> CallError | ConfigError:
-    """The error of ours that says what a litellm exception means for the run."""
-    kind = type(error).__name__
-    message = provider_message(error)
-    if kind == "UnsupportedParamsError":
-        return ConfigError(f"{backend.source}: {_name_params(message)}: {message}; change or remove it under params")
-    status = _status(error)
-    if status == 429 or kind == "RateLimitError":
-        return _limited(error, backend, message)
-    if status == 413 or kind == "ContextWindowExceededError" or _TOO_LARGE.search(message):
-        return SampleError(f"{backend.name}: the request is too large; lower image.max_side_px ({message})")
-    if status is not None and 300 <= status < 400:
-        return PermanentError(
-            f"{backend.name}: its address sends calls on to another, which would be told the key (HTTP {status}); "
-            f"check api_base in {backend.source}"
+    @property
+    def words(self) -> str:
+        """The provider's own words, whole."""
+        found = next(
+            (self.error[name] for name in ("message", "Message", "detail", "msg") if self.error.get(name)), None
         )
-    is_refused = status is not None and 400 <= status < 500 and status != 408
-    if status is not None and is_refused and kind != "Timeout" and not _BROKEN_JSON.search(message):
-        return _refused(status, backend, message)
-    return _failed(error, status, backend, message)
+        if isinstance(found, list):
+            # FastAPI's list of what is wrong with a request
+            found = "; ".join(_validation_words(item) for item in found)
+        return str(found) if found else self.text
+
+    @cached_property
+    def codes(self) -> frozenset[str]:
+        """Every code that the body names, in lower case: of the error, of what caused it, of its details."""
+        inner = self.error.get("innererror") or self.error.get("inner_error")
+        owners = [self.error, *self.details, *([inner] if isinstance(inner, dict) else [])]
+        names = ("code", "type", "status", "reason", "__type")
+        return frozenset(str(owner[name]).lower() for owner in owners for name in names if owner.get(name))
+
+    @property
+    def details(self) -> list[Mapping[str, Any]]:
+        """Google's structured details."""
+        found = self.error.get("details")
+        return [detail for detail in found if isinstance(detail, dict)] if isinstance(found, list) else []
+
+    def detail(self, name: str) -> list[Mapping[str, Any]]:
+        """The objects in a list of that name in the details: "violations", "fieldViolations"."""
+        lists = [detail.get(name) for detail in self.details]
+        return [item for found in lists if isinstance(found, list) for item in found if isinstance(item, dict)]
 
 
-def _failed(error: Exception, status: int | None, backend: Backend, message: str) -> TransientError:
-    if type(error).__name__ == "Timeout" or status == 408:
-        return TransientError(f"{backend.name}: no answer in time ({message})")
-    wait_s = retry_after_s(error)
-    if wait_s is not None:
-        return RateLimitError(f"{backend.name}: the provider asks to wait (HTTP {status}: {message})", wait_s)
-    return TransientError(f"{backend.name}: the provider failed (HTTP {status or 'unknown'}: {message})")
+def _unwrapped(error: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What stands in an error of OpenRouter's, which hands on a provider's as text."""
+    metadata = error.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None
+    try:
+        document = json.loads(raw) if isinstance(raw, str) else None
+    except ValueError:
+        return {**error, "message": f"{error.get('message')}: {raw}"}
+    inner = document.get("error") if isinstance(document, dict) else None
+    return {**error, **inner} if isinstance(inner, dict) else error
 
 
-def _limited(error: Exception, backend: Backend, message: str) -> CallError:
-    if _SPENT_QUOTA.search(message) and "retry" not in message.lower():
-        return PermanentError(f"{backend.name}: the account's quota or credit is used up ({message})")
-    return RateLimitError(f"{backend.name}: asked too fast (HTTP 429: {message})", retry_after_s(error))
+def _validation_words(item: Any) -> str:
+    if not isinstance(item, dict):
+        return str(item)
+    place = ".".join(str(step) for step in item.get("loc") or () if step != "body")
+    return f"{place}: {item.get('msg')}" if place else str(item.get("msg"))
 
 
-def _refused(status: int, backend: Backend, message: str) -> CallError:
-    where = f"HTTP {status}: {message}"
-    variable = backend.spec.api_key_env or "the API key"
-    if status == 401 or _REFUSED_KEY.search(message):
-        return PermanentError(f"{backend.name}: the key was refused; check {variable} ({where})")
-    if status in (402, 403):
-        return PermanentError(f"{backend.name}: not allowed; check {variable} and what it may use ({where})")
-    if status == 404:
-        return PermanentError(
-            f"{backend.name}: model {backend.spec.model!r} or its address was not found; see {backend.source} ({where})"
+def facts_of(error: BaseException) -> ErrorFacts:
+    """The facts in an exception: the HTTP response that it or one of its causes holds, else its own words."""
+    status = getattr(error, "status_code", None)
+    kind, headers, text = type(error).__name__, _headers(error), str(error)
+    for cause in _causes(error):
+        response: Any = getattr(cause, "response", None)
+        try:
+            content = response.text if response is not None else ""
+        except Exception:  # noqa: BLE001, S112 - a body that was never read, or a stand-in for a response
+            continue
+        if isinstance(content, str) and content.strip():
+            status, text = response.status_code, content
+            headers = {**headers, **_headers(cause)}
+    return ErrorFacts(status if isinstance(status, int) else None, kind, headers, text)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    known: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in known:
+        known.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _headers(error: BaseException) -> dict[str, str]:
+    found = getattr(error, "litellm_response_headers", None) or getattr(
+        getattr(error, "response", None), "headers", None
+    )
+    return {str(name).lower(): str(value) for name, value in dict(found or {}).items()}
+
+
+def refusal_of(facts: ErrorFacts) -> LMMResponse | None:
+    """The refusal that an error is: the provider would not answer because of what the image or the text shows."""
+    if facts.status is not None and facts.status >= 500:
+        return None
+    is_refusal = (
+        facts.kind == "ContentPolicyViolationError"
+        or not _REFUSAL_CODES.isdisjoint(facts.codes)
+        or (facts.status in (400, 403, 422) and _REFUSAL_WORDS.search(facts.words))
+    )
+    return LMMResponse(Outcome.REFUSED, "", _shown(facts.words)) if is_refusal else None
+
+
+def unreadable(error: Exception, content: bytes, backend: Backend) -> CallError | ConfigError:
+    """Return our error for a provider's answer that can't be read, for the reason `error`."""
+    facts = ErrorFacts(200, type(error).__name__, {}, content.decode("utf-8", "replace"))
+    if "error" in facts.text and facts.error and facts.words != facts.text:
+        # some send an error as if it were an answer, with what would have been its status inside
+        code = facts.error.get("code")
+        if isinstance(code, int) and 400 <= code < 600:
+            return translate(ErrorFacts(code, "", {}, facts.text), backend)
+        return TransientError(f"{backend.name}: the provider failed (HTTP 200: {_shown(facts.words)})")
+    return TransientError(f"{backend.name}: the provider failed (HTTP 200: {provider_message(error)})")
+
+
+def translate(error: Exception | ErrorFacts, backend: Backend) -> CallError | ConfigError:
+    """Return our error that says what a provider's error means for the run."""
+    facts = error if isinstance(error, ErrorFacts) else facts_of(error)
+    if facts.kind == "UnsupportedParamsError":
+        message = _shown(facts.words)
+        name = _litellm_param(facts.words)
+        return ConfigError(f"{backend.source}: {name}: {message}; change or remove it under params")
+    if isinstance(error, Exception) and (unasked := _unasked(error, facts, backend)):
+        return unasked
+    where = f"HTTP {facts.status or 'unknown'}: {_shown(facts.words)}"
+    is_limited = facts.status == 429 or not _RATE_CODES.isdisjoint(facts.codes)
+    if is_limited or (facts.status is None and facts.kind == "RateLimitError"):
+        meaning = _limited(facts, backend, where)
+    else:
+        meaning = _lasting(facts, backend, where) or _passing(facts, backend, where)
+    meaning.kind = meaning.kind or (f"HTTP {facts.status}" if facts.status else "no connection")
+    meaning.words = facts.words
+    return meaning
+
+
+def _unasked(error: Exception, facts: ErrorFacts, backend: Backend) -> ConfigError | PermanentError | None:
+    """The error where litellm gave up before it called anybody: an unknown provider, credentials that aren't there."""
+    message = _shown(facts.words)
+    if "LLM Provider NOT provided" in facts.text:
+        return ConfigError(
+            f"{backend.source}: model {backend.spec.model!r} names no provider that litellm knows: "
+            "write it as PROVIDER/MODEL, such as openai/gpt-4o"
         )
-    if status in (400, 422) and _REFUSED_IMAGE.search(message):
-        return SampleError(f"{backend.name}: the provider can't use this image ({where})")
-    # one image's fault or everybody's: tlac.lmms.middleware ends the run when it repeats
+    for cause in _causes(error):
+        if isinstance(cause, ImportError):
+            return ConfigError(f"{backend.name}: {backend.spec.model} needs a package that is not there ({message})")
+        is_about_credentials = type(cause).__module__.startswith(_CREDENTIAL_MODULES)
+        if (
+            is_about_credentials
+            and "TransportError" not in type(cause).__name__
+            and "Connect" not in type(cause).__name__
+        ):
+            return PermanentError(f"{backend.name}: no credentials, or none that can be used: {_shown(str(cause))}")
+    return None
+
+
+def _limited(facts: ErrorFacts, backend: Backend, where: str) -> CallError:
+    violations = facts.detail("violations")
+    for violation in violations:
+        quota = str(violation.get("quotaId") or "")
+        if str(violation.get("quotaValue")) == "0":
+            return PermanentError(
+                f"{backend.name}: the account may not use this model: its quota {quota} is 0 ({where})"
+            )
+        if "PerDay" in quota:
+            return PermanentError(
+                f"{backend.name}: the quota of the day is used up ({quota}); it resets at midnight Pacific time, and "
+                f"the same command goes on then ({where})"
+            )
+    wait_s = retry_after_s(facts)
+    is_credit = not _CREDIT_CODES.isdisjoint(facts.codes)
+    if is_credit or (not violations and wait_s is None and _CREDIT_WORDS.search(facts.words)):
+        return PermanentError(f"{backend.name}: the account's quota or credit is used up ({where})")
+    alone = _ALONE_OVER_LIMIT.search(facts.words)
+    if alone and int(alone[2].replace(",", "")) > int(alone[1].replace(",", "")):
+        return SampleError(
+            f"{backend.name}: this request alone is over the account's limit; lower image.max_side_px or max_tokens in "
+            f"{backend.source} ({where})"
+        )
+    return RateLimitError(f"{backend.name}: asked too fast ({where})", wait_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """One kind of fault that asking again won't mend, and what our error says before the provider's own words.
+
+    It is known by its status, its code or litellm's class, or by words under a status from `least` to `most`.
+    """
+
+    error: type[CallError]
+    text: str
+    statuses: Container[int] = ()
+    codes: frozenset[str] = frozenset()
+    words: re.Pattern[str] | None = None
+    least: int = 400
+    most: int = 499
+    kind: str = ""
+
+    def applies(self, facts: ErrorFacts) -> bool:
+        """Whether the facts are of this kind."""
+        status = facts.status or 0
+        is_known = status in self.statuses or not self.codes.isdisjoint(facts.codes)
+        if is_known or (self.kind and facts.kind == self.kind):
+            return True
+        return self.least <= status <= self.most and self.words is not None and bool(self.words.search(facts.words))
+
+
+# the first that applies; {key}, {model} and {source} are the backend's
+_RULES = (
+    _Rule(
+        PermanentError,
+        "its address sends calls on to another, which would be told the key; check api_base in {source}",
+        statuses=range(300, 400),
+    ),
+    _Rule(
+        PermanentError,
+        "the key was refused; check {key}",
+        statuses=(401,),
+        codes=frozenset(
+            (
+                *("api_key_invalid", "api_key_expired", "invalid_api_key", "incorrect_api_key", "authentication_error"),
+                *("unauthenticated", "unrecognizedclientexception", "expiredtokenexception"),
+            )
+        ),
+        words=_any(
+            r"api[ _-]?key (?:is )?(?:not valid|invalid|expired)",
+            r"(?:invalid|incorrect) (?:x-)?api[ _-]?key",
+        ),
+    ),
+    _Rule(
+        PermanentError,
+        "the account's quota or credit is used up",
+        statuses=(402,),
+        codes=frozenset(_CREDIT_CODES),
+        words=_CREDIT_WORDS,
+    ),
+    _Rule(
+        PermanentError,
+        "{model} takes no images: name a model that does, or start its server with the part that sees "
+        "(llama.cpp: --mmproj)",
+        # llama.cpp, vLLM, Ollama, OpenRouter and Groq say so in words alone, some of them as a fault of the server
+        words=_any(
+            r"image inputs? (?:is|are) not supported",
+            r"mmproj",
+            r"not a (?:vision|multi-?modal)",
+            r"at most 0 image",
+            r"endpoints found that support image",
+            r"(?:not|n't) support (?:image|vision|multi-?modal)",
+            r"images? (?:are|is) not supported",
+            r"content must be a string",
+            r"missing data required for image input",
+        ),
+        most=599,
+    ),
+    _Rule(
+        SampleError,
+        "the request is too large; lower image.max_side_px, or show stage 2 fewer classes (tlac-shortlist)",
+        statuses=(413,),
+        codes=frozenset(
+            ("context_length_exceeded", "exceed_context_size_error", "request_too_large", "string_above_max_length")
+        ),
+        words=_any(
+            r"request_too_large",
+            r"payload size exceeds",
+            r"request entity too large",
+            r"prompt is too long",
+            r"context (?:length|window|size)",
+            r"maximum (?:context|number of tokens)",
+            r"input token count",
+        ),
+        kind="ContextWindowExceededError",
+    ),
+    _Rule(PermanentError, "not allowed; check {key} and what it may use", statuses=(403,)),
+    _Rule(
+        PermanentError,
+        "model {model!r} or its address was not found; see {source}",
+        statuses=(404, 405),
+        codes=frozenset(("model_not_found",)),
+    ),
+    _Rule(
+        PermanentError,
+        "the server can't do this, now or later",
+        statuses=(501,),
+        # a server's fault by its status, that will be there at the next try as well
+        words=_any(
+            r"not (?:supported|implemented)",
+            r"unsupported",
+            r"does(?:n't| not) support",
+            r"unknown (?:model|name|parameter|field|argument)",
+            r"invalid (?:request|argument|parameter|api key)",
+            r"requires more (?:system )?memory",
+        ),
+        least=500,
+        most=599,
+    ),
+)
+_IMAGE_WORDS = _any(
+    r"(?:could not|unable to|failed to|cannot|can't) (?:process|parse|decode|read|load)[^.]{0,30}image",
+    r"(?:invalid|unsupported|corrupt(?:ed)?|too large|exceeds)[^.]{0,40}image",
+    r"image[^.]{0,40}(?:invalid|not valid|unsupported|corrupt|too large|too small|exceeds|maximum)",
+)
+
+
+def _lasting(facts: ErrorFacts, backend: Backend, where: str) -> CallError | None:
+    """The error that asking again won't mend, None where it may."""
+    spec = backend.spec
+    for rule in _RULES:
+        if rule.applies(facts):
+            text = rule.text.format(key=spec.api_key_env or "the API key", model=spec.model, source=backend.source)
+            return rule.error(f"{backend.name}: {text} ({where})")
+    if facts.status is None or not 400 <= facts.status < 500 or facts.status in (408, 409, 425):
+        return None
+    if _IMAGE_WORDS.search(facts.words) or any("image" in code for code in facts.codes):
+        remedy = "; lower image.max_size_bytes or image.max_side_px" if _SIZE_WORDS.search(facts.words) else ""
+        return SampleError(f"{backend.name}: the provider can't use this image{remedy} ({where})", kind="image")
+    if name := _refused_param(facts):
+        remedy = f"change or remove it under params in {backend.source}"
+        return PermanentError(f"{backend.name}: parameter {name!r} is refused; {remedy} ({where})")
+    # one image's fault or everybody's: AbortOnRepeatedError ends the run when it repeats
     return SampleError(f"{backend.name}: the request was refused; check params in {backend.source} ({where})")
 
 
-def _status(error: Exception) -> int | None:
-    status = getattr(error, "status_code", None)
-    return status if isinstance(status, int) else None
+def _refused_param(facts: ErrorFacts) -> str:
+    """The parameter that a provider complains of, empty where it complains of something else."""
+    named = str(facts.error.get("param") or "")
+    fields = [str(violation.get("field") or "") for violation in facts.detail("fieldViolations")]
+    if named.startswith(_PARTS_OF_A_SAMPLE) or any(name.startswith(_PARTS_OF_A_SAMPLE) for name in fields):
+        return ""
+    if named and (not _PARAM_CODES.isdisjoint(facts.codes) or "invalid_request_error" in facts.codes):
+        return named
+    matches = (pattern.search(facts.words) for pattern in _PARAM_WORDS)
+    found = next((match[1] for match in matches if match), "")
+    return "" if found.startswith(_PARTS_OF_A_SAMPLE) else found
 
 
-def _name_params(message: str) -> str:
-    match = _REFUSED_PARAMS.search(message)
+def _passing(facts: ErrorFacts, backend: Backend, where: str) -> TransientError:
+    if facts.kind == "Timeout" or facts.status == 408:
+        return TransientError(f"{backend.name}: no answer in time ({where})", kind="time-out")
+    wait_s = retry_after_s(facts)
+    if wait_s is not None:
+        return RateLimitError(f"{backend.name}: the provider asks to wait ({where})", wait_s)
+    return TransientError(f"{backend.name}: the provider failed ({where})")
+
+
+def _litellm_param(message: str) -> str:
+    match = _PARAM_OF_LITELLM.search(message)
     names = next((group for group in match.groups() if group), "") if match else ""
     return f"parameter {names.replace(chr(39), '')!r} is refused" if names else "a parameter is refused"
 
 
 def provider_message(error: BaseException) -> str:
-    """The provider's own words in an exception's text, in one line, shortened, without secrets."""
-    text = str(error)
-    inner = re.search(r'"(?:message|error)"\s*:\s*"((?:[^"\\]|\\.)*)"', text)
-    text = inner[1].replace('\\"', '"').replace("\\n", " ") if inner else text
+    """Return the provider's own words in an exception: one line, shortened, without secrets."""
+    return _shown(facts_of(error).words) or type(error).__name__
+
+
+def _shown(text: str) -> str:
+    """Words cut for display; nothing is decided on them."""
     text = _NOT_FOR_USERS.split(text)[0]
     text = _CLASS_NAMES.sub("", " ".join(redact(text).split())).strip(" .")
-    return text[:_LONGEST_MESSAGE] + ("…" if len(text) > _LONGEST_MESSAGE else "") or type(error).__name__
+    return text[:_MAX_MESSAGE_CHARS] + ("…" if len(text) > _MAX_MESSAGE_CHARS else "")
 
 
-def retry_after_s(error: Exception) -> float | None:
-    """How long the provider wishes to be left alone, in seconds: from headers, or Gemini's RetryInfo."""
-    headers = {str(name).lower(): str(value) for name, value in _headers(error).items()}
+def retry_after_s(facts: ErrorFacts) -> float | None:
+    """Return how many seconds the provider asks to wait: from headers, Google's RetryInfo, or its words."""
+    headers = facts.headers
     if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
         return milliseconds / 1000
     if (value := headers.get("retry-after")) is not None:
         return _number(value) if _number(value) is not None else _seconds_until(value, headers.get("date"))
-    info = re.search(r'retryDelay\\?"\s*:\s*\\?"([\d.]+)s', str(error))
-    return float(info[1]) if info else None
-
-
-def _headers(error: Exception) -> dict[str, Any]:
-    headers = getattr(error, "litellm_response_headers", None)
-    if not headers:
-        headers = getattr(getattr(error, "response", None), "headers", None)
-    return dict(headers or {})
+    for detail in facts.details:
+        if (wait_s := duration_s(str(detail.get("retryDelay")))) is not None:
+            return wait_s
+    said = _RETRY_WORDS.search(facts.words)
+    return duration_s(re.sub(r" ?([smh])(?:econds?|inutes?|ours?)", r"\1", said[1].lower())) if said else None
 
 
 def _number(value: str | None) -> float | None:
@@ -155,7 +490,7 @@ def _number(value: str | None) -> float | None:
 
 
 def _seconds_until(moment: str, now: str | None) -> float | None:
-    # against the server's own Date: the two clocks may differ by more than the wait
+    # against the server's own Date: its clock and ours may differ by more than the wait
     try:
         wait = parsedate_to_datetime(moment) - parsedate_to_datetime(now or "")
     except (TypeError, ValueError):

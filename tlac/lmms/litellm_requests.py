@@ -1,33 +1,47 @@
 """Requests as a provider's JSON bodies, and its JSON as responses, by litellm's own functions for that provider.
 
-Calls nobody. Bodies and responses equal those of `litellm.acompletion`, at a fraction of its time; tests hold them to
-that. What goes over the wire besides (how to connect, how long to wait) is tlac.lmms.http's.
+Bodies and responses equal those of `litellm.acompletion`, at a fraction of its time; tests hold them to that.
 """
 
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 
 from tlac.config.schemas import Backend, Prices
 from tlac.errors import ConfigError
-from tlac.lmms.prices import cost_usd
+from tlac.lmms.http import HTTPResponse
+from tlac.lmms.litellm_errors import unreadable
+from tlac.lmms.prices import UNPREFIXED, cost_usd
 from tlac.runtime.litellm_setup import load_litellm
 from tlac.types import ChoiceTask, ImagePart, LMMRequest, LMMResponse, Outcome, PreparedImage, TextPart, Usage
 
+PROVIDERS = ("openai", "hosted_vllm", "anthropic", "gemini", "ollama_chat")
+"""The providers, by litellm's names, whose requests are formed here."""
+
+# where litellm asks when no address is given
+_ADDRESSES = {
+    "openai": "https://api.openai.com/v1",
+    "anthropic": "https://api.anthropic.com",
+    "ollama_chat": "http://localhost:11434",
+}
 # litellm drops what it does not know for Gemini without a word; these it does send on
 _GEMINI_EXTRAS = frozenset(("top_k", "safety_settings"))
 # OpenAI refuses a schema with more enum values; above it the index is checked when it is read
-_MOST_ENUM_VALUES = 1000
+_MAX_ENUM_VALUES = 1000
+# request templates and costs that are remembered: few in a run, except in stage 2 over shortlists
+_MAX_REMEMBERED = 4096
+# litellm's functions tell their logger of each response
+_NO_LOGGER = SimpleNamespace(optional_params={}, litellm_params={}, post_call=lambda *_, **__: None)
 
 
 def wire_messages(request: LMMRequest, images: Mapping[str, PreparedImage]) -> list[dict[str, Any]]:
-    """The messages in OpenAI's form, which litellm turns into each provider's. `images` is keyed by sha256."""
+    """Return the messages in OpenAI's form, which litellm turns into each provider's. `images` is keyed by sha256."""
     marks_prefix = "claude" in request.model
     messages = []
     for message in request.messages:
@@ -44,13 +58,13 @@ def _wire_part(part: TextPart | ImagePart, images: Mapping[str, PreparedImage], 
         return {"type": "image_url", "image_url": {"url": f"data:{image.media_type};base64,{encoded}"}}
     block: dict[str, Any] = {"type": "text", "text": part.text}
     if part.is_prefix and marks_prefix:
-        # the others cache prefixes by themselves, and OpenAI would refuse the key
+        # the other providers cache prefixes by themselves, and OpenAI would refuse the key
         block["cache_control"] = {"type": "ephemeral"}
     return block
 
 
 def call_arguments(request: LMMRequest) -> dict[str, Any]:
-    """The arguments of a litellm call that say how to answer: sampling parameters, and the form of a choice."""
+    """Return the arguments of a litellm call that say how to answer: sampling parameters, and the form of a choice."""
     arguments: dict[str, Any] = dict(request.params)
     if request.choice is not None and request.choice.by_index:
         arguments.update(choice_arguments(request.model, request.choice))
@@ -58,7 +72,7 @@ def call_arguments(request: LMMRequest) -> dict[str, Any]:
 
 
 def check_params(backend: Backend, request: LMMRequest) -> None:
-    """Raises ConfigError for a parameter that litellm would drop in silence."""
+    """Raise ConfigError for a parameter that litellm would drop in silence."""
     provider, _, model = request.model.partition("/")
     if provider == "gemini":
         known = set(load_litellm().get_supported_openai_params(model, "gemini")) | _GEMINI_EXTRAS
@@ -70,7 +84,7 @@ def check_params(backend: Backend, request: LMMRequest) -> None:
 
 
 def register_model(model: str) -> None:
-    """Have litellm know an Ollama model: else it asks localhost about it before each call, blocking the event loop."""
+    """Make an Ollama model known to litellm, which else asks localhost about it before each call, blocking the loop."""
     provider = model.partition("/")[0]
     if provider in ("ollama", "ollama_chat"):
         entry = {"litellm_provider": provider, "mode": "chat"}
@@ -79,13 +93,13 @@ def register_model(model: str) -> None:
 
 
 def choice_arguments(model: str, task: ChoiceTask) -> dict[str, Any]:
-    """The arguments of a call that constrain stage 2 to `{"class_index": "17"}`, an index as a string.
+    """Return the arguments of a call that constrain stage 2 to `{"class_index": "17"}`.
 
-    Strings, since some providers accept an enum of strings only.
+    The index is a string, since some providers accept an enum of strings only.
     """
     schema = _choice_schema(task)
     if model.startswith("anthropic/"):
-        # litellm turns response_format into output_format, which Anthropic's published types no longer hold
+        # litellm turns response_format into output_format, which is gone from Anthropic's published types
         return {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
     json_schema = {"name": "choice", "strict": True, "schema": schema}
     return {"response_format": {"type": "json_schema", "json_schema": json_schema}}
@@ -93,7 +107,7 @@ def choice_arguments(model: str, task: ChoiceTask) -> dict[str, Any]:
 
 def _choice_schema(task: ChoiceTask) -> dict[str, Any]:
     index: dict[str, Any] = {"type": "string"}
-    if len(task.indices) <= _MOST_ENUM_VALUES:
+    if len(task.indices) <= _MAX_ENUM_VALUES:
         index["enum"] = [str(position) for position in task.indices]
     return {
         "type": "object",
@@ -104,7 +118,7 @@ def _choice_schema(task: ChoiceTask) -> dict[str, Any]:
 
 
 def read_response(response: Any, prices: Prices | None) -> LMMResponse:
-    """A litellm response as a record, without its times. `prices` go before litellm's own table."""
+    """Return a litellm response as ours, without its times. `prices` take precedence over litellm's own table."""
     hidden = getattr(response, "_hidden_params", None) or {}
     usage = _read_usage(getattr(response, "usage", None))
     cost = cost_usd(usage, prices) if prices else hidden.get("response_cost")
@@ -116,7 +130,7 @@ def read_response(response: Any, prices: Prices | None) -> LMMResponse:
 
 
 def _valid(text: str) -> str:
-    """The text with half surrogate pairs, which JSON can carry and no file can, replaced by U+FFFD."""
+    """Replace half surrogate pairs, which JSON can carry and no file can, by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -125,14 +139,13 @@ def _read_outcome(choices: Sequence[Any]) -> tuple[Outcome, str, str]:
         return Outcome.EMPTY, "", "the response holds no candidates"
     message = choices[0].message
     text = message.content or ""
-    own = getattr(message, "provider_specific_fields", None) or {}
     finish = str(choices[0].finish_reason or "")
-    # the one or the other, by litellm's version
-    refusal = getattr(message, "refusal", None) or own.get("refusal")
+    # in the one place or the other, by litellm's version
+    refusal = getattr(message, "refusal", None) or _provider_fields(message).get("refusal")
     if refusal:
         return Outcome.REFUSED, text, str(refusal)
     if finish == "content_filter":
-        return Outcome.REFUSED, text, _native_reason(choices[0]) or finish
+        return Outcome.REFUSED, text, str(_provider_fields(choices[0]).get("native_finish_reason") or finish)
     if finish == "length":
         return Outcome.TRUNCATED, text, "the answer was cut at max_tokens"
     if not text.strip():
@@ -140,9 +153,8 @@ def _read_outcome(choices: Sequence[Any]) -> tuple[Outcome, str, str]:
     return Outcome.ANSWERED, text, ""
 
 
-def _native_reason(choice: Any) -> str:
-    own = getattr(choice, "provider_specific_fields", None) or {}
-    return str(own.get("native_finish_reason") or "")
+def _provider_fields(part: Any) -> Mapping[str, Any]:
+    return getattr(part, "provider_specific_fields", None) or {}
 
 
 def _read_usage(usage: Any) -> Usage:
@@ -159,31 +171,9 @@ def _read_usage(usage: Any) -> Usage:
     )
 
 
-PROVIDERS = ("openai", "hosted_vllm", "anthropic", "gemini", "ollama_chat")
-"""The providers, by litellm's names, whose requests are formed here."""
-
-
-# providers whose models stand in litellm's table by their bare names
-_UNPREFIXED = ("openai", "anthropic")
-# where litellm asks when no address is given
-_ADDRESSES = {
-    "openai": "https://api.openai.com/v1",
-    "anthropic": "https://api.anthropic.com",
-    "ollama_chat": "http://localhost:11434",
-}
-# forms and costs that are remembered: few in a run, but for stage 2 over shortlists
-_MOST_REMEMBERED = 4096
-
-_Form: TypeAlias = tuple[dict[str, str], dict[str, Any]]
-
-
-class UnreadableError(ValueError):
-    """A provider's JSON that is no answer, in litellm's words."""
-
-
 @dataclass(frozen=True, slots=True)
 class WireRequest:
-    """What is posted, and where to. The headers hold the key."""
+    """What is posted, and where. The headers hold the key."""
 
     url: str
     headers: Mapping[str, str] = field(repr=False)
@@ -194,65 +184,38 @@ class WireRequest:
         return msgspec.json.encode(self.body)
 
 
-def open_bodies(backend: Backend, api_key: str, api_base: str | None) -> Bodies | None:
-    """The bodies of a backend, or None where `litellm.acompletion` is the only way to ask it.
+def open_wire_format(backend: Backend, api_key: str, api_base: str | None) -> WireFormat | None:
+    """Return the wire format of a backend, or None where `litellm.acompletion` is the only way to ask it.
 
-    That is so for providers that need more than a body (a signature, a token, a second call), for models that are
-    asked through another interface than chat, and for a litellm without the functions that are used here.
+    That is so for providers that need more than a body (a signature, a token, a second call), for models with another
+    interface than chat, and for a litellm without the functions that are used here.
     """
     model = backend.spec.model
     provider, _, name = model.partition("/")
     if provider not in PROVIDERS:
         return None
-    entry = load_litellm().model_cost.get(name if provider in _UNPREFIXED else model) or {}
+    entry = load_litellm().model_cost.get(name if provider in UNPREFIXED else model) or {}
     if entry.get("mode", "chat") != "chat" or name.startswith("responses/"):
         return None
     try:
-        return Bodies(backend, api_key, api_base)
+        return WireFormat(backend, api_key, api_base)
     except (ImportError, AttributeError):
         return None
 
 
-class _NoLog:
-    """Stands where litellm's functions tell their logger of a response."""
-
-    optional_params: Mapping[str, Any] = {}
-    litellm_params: Mapping[str, Any] = {}
-
-    def post_call(self, *_: object, **__: object) -> None:
-        """Nobody is told."""
-
-
-class _Answer:
-    """As much of an httpx.Response as litellm's functions read; a whole one takes half as long as they do."""
-
-    status_code = 200
-    headers: Mapping[str, str] = {}
-
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-
-    @property
-    def text(self) -> str:
-        """The content as text."""
-        return self.content.decode("utf-8", "replace")
-
-    def json(self) -> Any:
-        """The content as JSON."""
-        return json.loads(self.content)
-
-
-class Bodies:
-    """One backend's requests and responses. Raises ConfigError for a provider that is not in PROVIDERS."""
+class WireFormat:
+    """Forms one backend's requests and reads its responses. Raises ConfigError for a provider not in PROVIDERS."""
 
     def __init__(self, backend: Backend, api_key: str = "none", api_base: str | None = None) -> None:
         load_litellm()
         register_model(backend.spec.model)
+        from litellm.litellm_core_utils.exception_mapping_utils import exception_type
         from litellm.types.utils import LlmProviders, all_litellm_params
         from litellm.utils import ProviderConfigManager
 
         self._backend = backend
-        # they tell litellm what to do, and are not for the provider
+        self._raise_mapped: Any = exception_type
+        # these tell litellm what to do, and are not for the provider
         self._not_sent = frozenset(all_litellm_params)
         self._provider, _, self._model = backend.spec.model.partition("/")
         if self._provider not in PROVIDERS:
@@ -261,26 +224,27 @@ class Bodies:
         self._functions: Any = ProviderConfigManager.get_provider_chat_config(
             model=self._model, provider=LlmProviders(self._provider)
         )
-        self._forms: dict[object, _Form] = {}
+        # headers and options by what they depend on
+        self._templates: dict[object, tuple[dict[str, str], dict[str, Any]]] = {}
         self._costs: dict[object, float | None] = {}
 
-    def takes(self, request: LMMRequest) -> bool:
+    def accepts(self, request: LMMRequest) -> bool:
         """Whether the request's parameters all go into its body."""
         return self._not_sent.isdisjoint(request.params)
 
     def form(self, request: LMMRequest, images: Mapping[str, PreparedImage]) -> WireRequest:
-        """What the provider is sent for a request. `images` is keyed by sha256.
+        """Return what the provider is sent for a request. `images` is keyed by sha256.
 
         Raises ConfigError for a parameter that would be dropped, and litellm's own errors for one that it refuses.
         """
         messages = wire_messages(request, images)
-        key = _form_key(request)
-        form = self._forms.get(key)
-        if form is None:
+        key = _template_key(request)
+        template = self._templates.get(key)
+        if template is None:
             # takes as long as all the rest, and depends on no text
-            form = _remember(self._forms, key, self._new_form(request, messages))
-        # litellm's functions change both
-        headers, options = dict(form[0]), dict(form[1])
+            template = _remember(self._templates, key, self._new_template(request, messages))
+        # copies: litellm's functions change both
+        headers, options = dict(template[0]), dict(template[1])
         if self._provider == "gemini":
             return WireRequest(self._url(), headers, self._gemini_body(messages, options))
         body: dict[str, Any] = self._functions.transform_request(
@@ -292,7 +256,9 @@ class Bodies:
             headers, body = update_request_with_filtered_beta(headers, body, "anthropic", self._url())
         return WireRequest(self._url(), headers, body)
 
-    def _new_form(self, request: LMMRequest, messages: list[dict[str, Any]]) -> _Form:
+    def _new_template(
+        self, request: LMMRequest, messages: list[dict[str, Any]]
+    ) -> tuple[dict[str, str], dict[str, Any]]:
         from litellm.utils import get_optional_params
 
         check_params(self._backend, request)
@@ -300,7 +266,7 @@ class Bodies:
             model=self._model, custom_llm_provider=self._provider, messages=messages, **call_arguments(request)
         )
         if self._provider in ("openai", "hosted_vllm"):
-            # the clients merge the first into the body, and leave the second out
+            # OpenAI's client merges the first into the body, and leaves the second out
             options.update(options.pop("extra_body", None) or {})
             options.pop("stream", None)
         headers: dict[str, str] = self._functions.validate_environment(
@@ -347,9 +313,9 @@ class Bodies:
         return body
 
     def read(self, content: bytes, body: Mapping[str, Any] | None = None) -> LMMResponse:
-        """The response in a provider's JSON, with its cost and without its times. `body` is what was asked.
+        """Return the response in a provider's JSON, with its cost and without its times. `body` is what was asked.
 
-        Raises UnreadableError for what is no answer.
+        Raises TransientError for what is no answer.
         """
         try:
             response = self._parse(content, body or {})
@@ -358,16 +324,27 @@ class Bodies:
                 response._hidden_params["response_cost"] = self._cost_usd(response)
             return read_response(response, prices)
         except Exception as error:
-            raise UnreadableError(str(error)) from error
+            # litellm's functions raise whatever a missing key or a wrong type makes them raise
+            raise unreadable(error, content, self._backend) from error
+
+    def error_kind(self, status: int, headers: Mapping[str, str], text: str) -> str:
+        """Return the name of the class that litellm has for a provider's error, as acompletion would raise it."""
+        try:
+            error = self._functions.get_error_class(error_message=text, status_code=status, headers=headers)
+            self._raise_mapped(self._model, error, self._provider)
+        except Exception as mapped:  # noqa: BLE001
+            # raising is its way to return
+            return type(mapped).__name__
+        return ""
 
     def _parse(self, content: bytes, body: Mapping[str, Any]) -> Any:
         from litellm.types.utils import ModelResponse
 
         return self._functions.transform_response(
             model=self._model,
-            raw_response=_Answer(content),
+            raw_response=HTTPResponse(200, {}, content),
             model_response=ModelResponse(),
-            logging_obj=_NoLog(),
+            logging_obj=_NO_LOGGER,
             request_data=body,
             messages=[],
             optional_params={},
@@ -376,7 +353,7 @@ class Bodies:
         )
 
     def _cost_usd(self, response: Any) -> float | None:
-        """The cost by litellm's table: of the model that answered, for such a count of tokens."""
+        """Return the cost by litellm's table, of the model that answered, for its count of tokens."""
         usage = getattr(response, "usage", None)
         key = response.model, getattr(response, "service_tier", None), usage and usage.model_dump_json()
         if key not in self._costs:
@@ -398,13 +375,13 @@ class Bodies:
 
 
 def _remember(known: dict[object, Any], key: object, value: Any) -> Any:
-    if len(known) >= _MOST_REMEMBERED:
+    if len(known) >= _MAX_REMEMBERED:
         known.clear()
     known[key] = value
     return value
 
 
-def _form_key(request: LMMRequest) -> object:
+def _template_key(request: LMMRequest) -> object:
     choice = request.choice
     by_index = (len(choice.classes), choice.candidates) if choice is not None and choice.by_index else None
     return msgspec.json.encode(request.params, order="sorted"), by_index, _has_prefix(request)

@@ -1,7 +1,4 @@
-"""Replays a response pack: the LMM of `--backend pack:FILE`.
-
-Asks nobody. Does not know the store, and writes nothing to it.
-"""
+"""Replay a response pack: the LMM of `--backend pack:FILE`. Nothing is written to the store."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from tlac.hashing import response_key
 from tlac.types import ImagePart, LMMRequest, LMMResponse
 
 _MAX_TEXT_BYTES = 2**30
-_FIRST_CHARACTERS = 60
+_MAX_SHOWN_CHARS = 60
 
 
 class PackReplay:
@@ -50,7 +47,7 @@ class PackReplay:
 def _subject(request: LMMRequest) -> str:
     if request.choice is not None:
         answer = " ".join(request.choice.answer.split())
-        shown = answer if len(answer) <= _FIRST_CHARACTERS else f"{answer[:_FIRST_CHARACTERS]}..."
+        shown = answer if len(answer) <= _MAX_SHOWN_CHARS else f"{answer[:_MAX_SHOWN_CHARS]}..."
         return f"{shown!r}"
     images = [
         part.image.sha256 for message in request.messages for part in message.parts if isinstance(part, ImagePart)

@@ -1,7 +1,7 @@
-"""Imports litellm quietly and without network, once, for every adapter that needs it.
+"""Import litellm quietly and without network, once, for every adapter that needs it.
 
-Does not know what it is used for. What is set here was measured: without it the import asks for a price map
-over the network, reads a .env file, and calls print advice on stderr.
+What is set here was measured: without it the import asks for a price map over the network and reads a .env file, and
+calls print advice on stderr.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from types import ModuleType
 
+from tlac.runtime.hub import HTTP_CLIENTS
 from tlac.runtime.process_settings import restored_environment
+from tlac.runtime.redaction import RedactingFilter
 
 _ENVIRONMENT = {
     # else the import blocks for seconds on a machine without network
@@ -24,14 +27,41 @@ _ENVIRONMENT = {
     # else the import loads a .env file of the working directory
     "LITELLM_MODE": "PRODUCTION",
 }
+# these log requests with their headers, errors with whatever the provider sent, and advice
+_LOGGERS = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "openai", *HTTP_CLIENTS)
+
+_is_ours: ContextVar[bool] = ContextVar("is_ours", default=False)
+
+
+class _OurCallsFilter(RedactingFilter):
+    """Drops what libraries log in our calls, except where tlac's own logger is at DEBUG; there secrets are masked.
+
+    Records of other calls in this process pass as they are: their loggers are not ours to change.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the record is to be written."""
+        if not _is_ours.get():
+            return True
+        return logging.getLogger("tlac").isEnabledFor(logging.DEBUG) and super().filter(record)
+
+
+@contextmanager
+def litellm_call() -> Iterator[None]:
+    """Mark what litellm logs meanwhile, in this task and those that it starts, as being of a call of ours."""
+    token = _is_ours.set(True)
+    try:
+        yield
+    finally:
+        _is_ours.reset(token)
 
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """An import makes no garbage, but looking for it takes a tenth of its time.
+    """Don't look for garbage: an import makes none, and looking for it takes a tenth of its time.
 
-    What is there afterwards, half a million objects, stays out of later looks as well: they would double the processor
-    time of a call.
+    What is there afterwards, half a million objects, stays out of later searches as well: they would double the
+    processor time of a call.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -45,7 +75,7 @@ def _without_garbage_collection() -> Iterator[None]:
 
 @cache
 def load_litellm() -> ModuleType:
-    """The litellm module: local price map, no telemetry, quiet loggers, none of its own retries.
+    """Return the litellm module: local price map, no telemetry, no advice on the terminal, none of its own retries.
 
     Takes about 4 s the first time.
     """
@@ -59,6 +89,6 @@ def load_litellm() -> ModuleType:
     litellm.num_retries = 0  # type: ignore[attr-defined]
     # embedding() takes max_retries=0 for "not given" and falls back to this
     litellm.DEFAULT_MAX_RETRIES = 0  # type: ignore[attr-defined]
-    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_OurCallsFilter())
     return litellm

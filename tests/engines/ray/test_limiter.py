@@ -29,7 +29,7 @@ from tlac.engines.ray.logs import (
 )
 from tlac.errors import InputError, RateLimitError, SampleError, TlacError, TransientError
 from tlac.lmms.middleware.budget import Budget, highest_cost_usd
-from tlac.lmms.middleware.circuit_breaker import BreakerPolicy
+from tlac.lmms.middleware.retry import RetryPolicy
 from tlac.lmms.middleware.stack import CallPolicy
 from tlac.types import LMMResponse, Message, Outcome, TextPart
 
@@ -125,7 +125,7 @@ def test_a_provider_s_wish_to_wait_holds_for_every_worker() -> None:
 
 def test_faults_that_workers_meet_apart_count_together() -> None:
     async def scenario() -> tuple[SerializedError | None, tuple[str, ...]]:
-        limiter = limiter_with(Limits(concurrency=8), CallPolicy(breaker=BreakerPolicy(3, (5.0,))))
+        limiter = limiter_with(Limits(concurrency=8), CallPolicy(retry=RetryPolicy(breaker_failures=3, breaker_pauses_s=(5.0,))))
         for number in range(4):
             admitted = await limiter.admit(f"w{number}", "any", question(number))
             await limiter.settle(admitted, serialize_error(TransientError("connection refused")))

@@ -9,9 +9,10 @@ import pytest
 from tests.support.scripted_lmm import ANSWER, ScriptedLMM, question
 from tests.support.virtual_time import now_s, run_virtual, virtual_clock
 from tlac.errors import PermanentError, RateLimitError, SampleError, TransientError
-from tlac.lmms.middleware.circuit_breaker import BreakerPolicy, CircuitBreaker
+from tlac.lmms.middleware.circuit_breaker import CircuitBreaker
+from tlac.lmms.middleware.retry import RetryPolicy
 
-POLICY = BreakerPolicy(failures=3, pauses_s=(10, 20))
+POLICY = RetryPolicy(breaker_failures=3, breaker_pauses_s=(10, 20))
 DOWN = TransientError("connection refused")
 
 

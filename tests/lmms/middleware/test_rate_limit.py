@@ -113,9 +113,9 @@ def test_few_calls_left_by_the_headers_means_few_in_flight_and_none_a_pause() ->
     async def scenario() -> tuple[float, float, float]:
         lmm = ScriptedLMM()
         limited = LimitedLMM(lmm, Limits(concurrency=16), virtual_clock())
-        limited.hear({"x-ratelimit-remaining-requests": "3", "x-ratelimit-limit-requests": "60"})
+        limited.read_headers({"x-ratelimit-remaining-requests": "3", "x-ratelimit-limit-requests": "60"})
         few = limited.window
-        limited.hear(
+        limited.read_headers(
             {
                 "x-ratelimit-remaining-requests": "0",
                 "x-ratelimit-limit-requests": "60",

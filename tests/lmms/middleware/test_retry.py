@@ -28,7 +28,7 @@ def test_a_passing_fault_is_asked_again_until_it_has_passed() -> None:
 
 def test_waits_double_up_to_the_longest_one() -> None:
     lmm = ScriptedLMM([TransientError(letter) for letter in "abcde"])
-    ask(lmm, RetryPolicy(base_s=1, longest_s=5), LARGEST_JITTER)
+    ask(lmm, RetryPolicy(base_s=1, max_s=5), LARGEST_JITTER)
     assert lmm.started_at == [0, 1, 3, 7, 12, 17]
 
 

@@ -32,7 +32,7 @@ from tlac.hashing import response_key
 from tlac.interfaces import LMM
 from tlac.lmms.middleware.budget import Budget
 from tlac.lmms.middleware.clock import Clock, say_nothing
-from tlac.lmms.middleware.stack import CallPolicy, restrain
+from tlac.lmms.middleware.stack import CallPolicy, build_shared_stack
 from tlac.methods.base import NearestClassFinder
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
@@ -116,7 +116,7 @@ class RayEngine:
         lmm = open_lmm(backend)
         if backend.spec.adapter == "pack":
             return lmm
-        restrain(lmm, backend, self._policy)
+        build_shared_stack(lmm, backend, self._policy)
         return FetchedLMM(self._recall)
 
     def _recall(self, request: LMMRequest) -> LMMResponse:

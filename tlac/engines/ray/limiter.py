@@ -17,7 +17,7 @@ from tlac.engines.ray.errors import SerializedError, serialize_error
 from tlac.errors import CallError, PermanentError, TlacError
 from tlac.interfaces import LMM
 from tlac.lmms.middleware.retry import AbortOnRepeatedError
-from tlac.lmms.middleware.stack import CallPolicy, restrain
+from tlac.lmms.middleware.stack import CallPolicy, build_shared_stack
 from tlac.types import LMMRequest, LMMResponse
 
 
@@ -78,7 +78,7 @@ class Limiter:
         policy = replace(policy, on_message=self._messages.append)
         self._remotes = {digest: _RemoteLMM(self._calls) for digest in backends}
         self._stacks: dict[str, LMM] = {
-            digest: AbortOnRepeatedError(restrain(self._remotes[digest], backend, policy))
+            digest: AbortOnRepeatedError(build_shared_stack(self._remotes[digest], backend, policy))
             for digest, backend in backends.items()
         }
         self._count = self._samples = 0

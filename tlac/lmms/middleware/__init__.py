@@ -1,1 +1,1 @@
-"""LMMs that wrap an LMM: what stands between a method and a provider."""
+"""Middleware: LMMs that wrap an LMM, between a method and a provider."""

@@ -1,7 +1,4 @@
-"""A hard cap on what a run may cost: money is set aside before each call, and settled when it is answered.
-
-Does not know models; prices are given.
-"""
+"""A hard cap on what a run may cost: money is reserved before each call, and settled when it is answered."""
 
 from __future__ import annotations
 
@@ -14,13 +11,13 @@ from tlac.lmms.prices import cost_usd
 from tlac.types import ImagePart, LMMRequest, LMMResponse, TextPart, Usage
 
 # on the safe side of every provider's count: three bytes a token, and the largest image of those that publish sizes
-_BYTES_A_TOKEN = 3
-_TOKENS_AN_IMAGE = 3000
+_BYTES_PER_TOKEN = 3
+_TOKENS_PER_IMAGE = 3000
 _TOKENS_OF_AN_UNBOUNDED_ANSWER = 4096
 
 
 class Budget:
-    """So many USD for a whole run: every backend, both stages, all calls in flight. Shared, not copied."""
+    """A cap in USD on a whole run: every backend, both stages, all calls in flight. Shared, not copied."""
 
     def __init__(self, cap_usd: float) -> None:
         self.cap_usd = cap_usd
@@ -30,11 +27,11 @@ class Budget:
 
     @property
     def committed_usd(self) -> float:
-        """What is spent, and what is set aside for calls in flight."""
+        """What is spent, and what is reserved for calls in flight."""
         return self.spent_usd + self._reserved_usd
 
     async def reserve(self, amount_usd: float) -> None:
-        """Set an amount aside; waits while calls in flight may still turn out cheaper.
+        """Reserve an amount; waits while calls in flight may still turn out cheaper.
 
         Raises PermanentError where the rest of the budget is too small.
         """
@@ -49,20 +46,20 @@ class Budget:
         self._reserved_usd += amount_usd
 
     def settle(self, reserved_usd: float, spent_usd: float) -> None:
-        """Put what a call cost in the place of what was set aside for it."""
+        """Replace what was reserved for a call by what it cost."""
         self._reserved_usd = max(0.0, self._reserved_usd - reserved_usd)
         if self._reserved_usd < 1e-12:
-            # a rest from adding and subtracting floats would keep others waiting for ever
+            # what is left over from adding and subtracting floats would keep others waiting for ever
             self._reserved_usd = 0.0
         self.spent_usd += spent_usd
         self._settled.set()
 
 
 class BudgetedLMM:
-    """Wraps an LMM, asking only what a budget allows.
+    """Wraps an LMM and asks only what a budget allows.
 
-    A call that broke off may have been billed: it counts as dear as it can have been. One that was refused
-    counts nothing.
+    A call that broke off may have been billed, and an answer may come without its usage: both count at their highest
+    possible cost. A call that was rejected counts nothing.
     """
 
     def __init__(self, lmm: LMM, budget: Budget, prices: Prices) -> None:
@@ -71,13 +68,14 @@ class BudgetedLMM:
         self._prices = prices
 
     async def ask(self, request: LMMRequest) -> LMMResponse:
-        """The wrapped LMM's response. Raises PermanentError where the budget is used up."""
+        """Return the wrapped LMM's response. Raises PermanentError where the budget is used up."""
         reserved = highest_cost_usd(request, self._prices)
         await self._budget.reserve(reserved)
         spent = reserved
         try:
             response = await self._lmm.ask(request)
-            spent = cost_usd(response.usage, self._prices) if response.cost_usd is None else response.cost_usd
+            if response.usage != Usage() or response.from_store:
+                spent = cost_usd(response.usage, self._prices) if response.cost_usd is None else response.cost_usd
             return response
         except TransientError as error:
             spent = 0.0 if isinstance(error, RateLimitError) else reserved
@@ -90,10 +88,10 @@ class BudgetedLMM:
 
 
 def highest_cost_usd(request: LMMRequest, prices: Prices) -> float:
-    """More than a request should ever cost, in USD."""
+    """Return more than a request should ever cost, in USD."""
     parts = [part for message in request.messages for part in message.parts]
     text_bytes = sum(len(part.text.encode()) for part in parts if isinstance(part, TextPart))
     images = sum(isinstance(part, ImagePart) for part in parts)
     completion = request.params.get("max_tokens") or request.params.get("max_completion_tokens")
-    prompt = text_bytes // _BYTES_A_TOKEN + 1 + images * _TOKENS_AN_IMAGE
+    prompt = text_bytes // _BYTES_PER_TOKEN + 1 + images * _TOKENS_PER_IMAGE
     return cost_usd(Usage(prompt, int(completion or _TOKENS_OF_AN_UNBOUNDED_ANSWER)), prices)

@@ -1,4 +1,4 @@
-"""An LMM that keeps every response, and never asks the same question twice; concurrent duplicates wait."""
+"""Keep every response in the store, and never ask the same question twice; concurrent duplicates wait."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tlac.types import LMMRequest, LMMResponse, Outcome, TextPart
 
 
 class StoredLMM:
-    """Wraps an LMM with a store; is one. `backend` is the name that its answers are listed under.
+    """Wraps an LMM with a store. `backend` is the name that its answers are listed under.
 
-    Stored responses whose outcome is in `retry` are asked again, once for each StoredLMM. Those under keys in `paid`
-    were asked for by this run already, elsewhere: they count as fresh.
+    Stored responses whose outcome is in `retry` are asked for again, once per
+    StoredLMM. Those under keys in `paid` were asked for by this run already, elsewhere: they count as fresh.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class StoredLMM:
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tlac-store")
 
     async def ask(self, request: LMMRequest) -> LMMResponse:
-        """The stored response, or a fresh one, which is stored before this returns."""
+        """Return the stored response, or a fresh one, which is stored before this returns."""
         key = response_key(request)
         stored = self._store.get_response(key)
         if stored is not None and key in self._paid:
@@ -57,7 +57,7 @@ class StoredLMM:
         return await asyncio.shield(task)
 
     async def finish(self) -> None:
-        """Wait for the calls in flight, and keep what they bring. When cancelled, the calls are given up."""
+        """Wait for the calls in flight, and store their answers. When cancelled, the calls are given up."""
         tasks = list(self._in_flight.values())
         # gather passes a cancellation on to the calls, which ends them
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -75,22 +75,25 @@ class StoredLMM:
             self._is_writable = True
         response = await self._lmm.ask(request)
         if response.from_store:
-            # a pack's answer: replaying is not importing
+            # a pack's answer: replaying a pack does not import it
             return response
         # as it is kept, so that a later run is told the same
         answer = StoredAnswer.of(request, response, self._backend)
         try:
             await self._keep(answer)
         except StoreError:
-            # to be looked at before the next call is paid for
+            # checked again before the next call is paid for
             self._is_writable = False
             raise
         self._retried.add(key)
         return answer.response
 
     async def _keep(self, answer: StoredAnswer) -> None:
-        """Keep an answer; it is on disk when this returns. Answers that come while others are written share one
-        transaction, which costs five times as much as a row, and one change of thread."""
+        """Write an answer; it is on disk when this returns.
+
+        Answers that come while others are written share one transaction, which costs five times as much as a row, and
+        one change of thread.
+        """
         loop = asyncio.get_running_loop()
         self._unwritten[answer.key] = answer
         async with self._turn:
@@ -100,7 +103,7 @@ class StoredLMM:
         if answer.key in self._written:
             self._written.discard(answer.key)
         else:
-            # one of those that shared the transaction was refused; alone, each stands for itself
+            # one answer of the shared transaction was refused, and so none was written: each is written by itself
             await loop.run_in_executor(self._writer, self._store.put_entries, [answer])
 
     def _write(self, answers: list[StoredAnswer]) -> None:
@@ -111,10 +114,10 @@ class StoredLMM:
 
 
 class OfflineLMM:
-    """An LMM that can't be asked: what --offline puts in a backend's place."""
+    """An LMM that can't be asked: what --offline puts in place of a backend's."""
 
     async def ask(self, request: LMMRequest) -> LMMResponse:
-        """Raises MissingAnswersError, always."""
+        """Raise MissingAnswersError, always."""
         raise MissingAnswersError(
             f"the store has no {request.stage} answer from {request.model}; without --offline it would be asked"
         )

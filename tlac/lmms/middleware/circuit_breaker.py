@@ -1,25 +1,14 @@
-"""Stops asking a provider that is down: pauses, tries again with one call, and at last ends the run.
-
-Does not know why calls fail, only that none succeeds.
-"""
+"""Stop asking a provider that is down: pause, try again with one call, and at last end the run."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
 from tlac.errors import CallError, PermanentError, RateLimitError, TransientError
 from tlac.interfaces import LMM
 from tlac.lmms.middleware.clock import Clock, OnMessage, say_nothing
+from tlac.lmms.middleware.retry import RetryPolicy
 from tlac.types import LMMRequest, LMMResponse
-
-
-@dataclass(frozen=True, slots=True)
-class BreakerPolicy:
-    """When a provider counts as down, and how long to wait for it: each of `pauses_s` in turn."""
-
-    failures: int = 5
-    pauses_s: tuple[float, ...] = (5.0, 15.0, 30.0, 60.0, 120.0)
 
 
 class CircuitBreaker:
@@ -33,13 +22,13 @@ class CircuitBreaker:
         self,
         lmm: LMM,
         name: str,
-        policy: BreakerPolicy | None = None,
+        policy: RetryPolicy | None = None,
         clock: Clock | None = None,
         on_message: OnMessage = say_nothing,
     ) -> None:
         self._lmm = lmm
         self._name = name
-        self._policy = policy or BreakerPolicy()
+        self._policy = policy or RetryPolicy()
         self._clock = clock or Clock()
         self._on_message = on_message
         self._failures = 0
@@ -49,7 +38,7 @@ class CircuitBreaker:
         self._last_error: TransientError | None = None
 
     async def ask(self, request: LMMRequest) -> LMMResponse:
-        """The wrapped LMM's response. Raises PermanentError once the provider has been given up."""
+        """Return the wrapped LMM's response. Raises PermanentError once the provider has been given up."""
         if not self._is_open:
             return await self._try(request)
         async with self._probe:
@@ -60,7 +49,7 @@ class CircuitBreaker:
         return await self._try(request)
 
     async def _pause(self) -> None:
-        pauses_s = self._policy.pauses_s
+        pauses_s = self._policy.breaker_pauses_s
         if self._pauses >= len(pauses_s):
             raise PermanentError(
                 f"{self._name} does not answer; the run stops here and the same command resumes it ({self._last_error})"
@@ -82,7 +71,7 @@ class CircuitBreaker:
                 raise
             self._failures += 1
             self._last_error = error
-            if self._failures >= self._policy.failures:
+            if self._failures >= self._policy.breaker_failures:
                 self._is_open = True
             raise
         except CallError:

@@ -1,15 +1,16 @@
-"""Puts the wrappers around an adapter, in the one order in which they work together.
+"""Put the middleware around an adapter, in the one order in which it works together.
 
     AbortOnRepeatedError ( RetryingLMM ( CircuitBreaker ( LimitedLMM ( BudgetedLMM ( adapter )))))
 
-A wait between tries takes no place among the calls in flight; each try is limited, counted by the breaker and
-paid for by itself. The store stands outside: what is stored costs nothing and waits for nobody.
+A wait between tries takes no place among the calls in flight; each try is limited, counted by the breaker and paid for
+by itself. The store stands outside: what is stored costs nothing and waits for nobody.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import msgspec
@@ -18,8 +19,8 @@ from tlac.config.schemas import Backend
 from tlac.errors import ConfigError
 from tlac.interfaces import LMM
 from tlac.lmms.middleware.budget import Budget, BudgetedLMM
-from tlac.lmms.middleware.circuit_breaker import BreakerPolicy, CircuitBreaker
-from tlac.lmms.middleware.clock import Clock, OnMessage, say_nothing
+from tlac.lmms.middleware.circuit_breaker import CircuitBreaker
+from tlac.lmms.middleware.clock import CallActivity, Clock, OnMessage, say_nothing
 from tlac.lmms.middleware.rate_limit import LimitedLMM
 from tlac.lmms.middleware.retry import AbortOnRepeatedError, RetryingLMM, RetryPolicy
 from tlac.lmms.prices import prices_of
@@ -34,29 +35,34 @@ class TellsHeaders(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CallPolicy:
-    """How calls are looked after. `concurrency` goes before the backend's own limit."""
+    """Budget, retries and limits of calls. `concurrency` takes precedence over the backend's own limit."""
 
     budget: Budget | None = None
     concurrency: int | None = None
     on_message: OnMessage = say_nothing
     retry: RetryPolicy = field(default_factory=RetryPolicy)
-    breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
     clock: Clock = field(default_factory=Clock)
+
+    @cached_property
+    def activity(self) -> CallActivity:
+        """What the calls under this policy wait for, for a live view."""
+        return CallActivity(self.on_message, self.clock)
 
 
 def build_stack(lmm: LMM, backend: Backend, policy: CallPolicy | None = None) -> LMM:
-    """The LMM with everything around it that lets a long run survive. One for each backend, for both stages.
+    """Wrap an LMM in all the middleware that a long run needs. One stack for each backend, for both stages.
 
     Raises ConfigError where a budget is set and the model's price is not known.
     """
     policy = policy or CallPolicy()
-    return AbortOnRepeatedError(RetryingLMM(restrain(lmm, backend, policy), policy.retry, policy.clock))
+    shared = build_shared_stack(lmm, backend, policy)
+    return AbortOnRepeatedError(RetryingLMM(shared, policy.retry, policy.clock, policy.activity.note_retry))
 
 
-def restrain(lmm: LMM, backend: Backend, policy: CallPolicy) -> LMM:
-    """The part of `build_stack` that holds for all who ask a backend together: budget, limits and breaker.
+def build_shared_stack(lmm: LMM, backend: Backend, policy: CallPolicy) -> LMM:
+    """Return the part of `build_stack` that all who ask a backend share: budget, limits and breaker.
 
     Raises ConfigError where a budget is set and the model's price is not known.
     """
@@ -72,7 +78,7 @@ def restrain(lmm: LMM, backend: Backend, policy: CallPolicy) -> LMM:
                 "add prices: {prompt: ..., completion: ...} in USD per million tokens, or leave --max-cost out"
             )
         inner = BudgetedLMM(lmm, policy.budget, prices)
-    limited = LimitedLMM(inner, limits, policy.clock)
+    limited = LimitedLMM(inner, limits, policy.clock, policy.activity.note_wait)
     if isinstance(lmm, TellsHeaders):
-        lmm.listen(limited.hear)
-    return CircuitBreaker(limited, backend.name, policy.breaker, policy.clock, policy.on_message)
+        lmm.listen(limited.read_headers)
+    return CircuitBreaker(limited, backend.name, policy.retry, policy.clock, policy.on_message)
