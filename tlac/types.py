@@ -142,12 +142,18 @@ class LMMRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one call as the provider counted them; `cached` and `image` are parts of `prompt`."""
+    """Tokens of one call as the provider counted them.
+
+    `cached`, `image` and `cache_write` (written to the provider's cache, which Anthropic bills higher) are parts of
+    `prompt`, `reasoning` (thoughts) is a part of `completion`.
+    """
 
     prompt: int = 0
     completion: int = 0
     cached: int = 0
     image: int = 0
+    reasoning: int = 0
+    cache_write: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,9 @@ class _Usage(Document, frozen=True):
     completion: Count
     cached: Count
     image: Count
+    # later additions, left out where they are 0: an older tlac reads such a row too
+    reasoning: Count = 0
+    cache_write: Count = 0
 
 
 class _Response(Document, frozen=True):
@@ -202,6 +205,9 @@ def answer_text(answer: StoredAnswer, *, has_key: bool = False, has_backend: boo
         raise InputError(f"a response with outcome {response.outcome} is not an answer and is not kept")
     told = asdict(response)
     del told["from_store"]
+    told["usage"] = {
+        name: count for name, count in told["usage"].items() if count or name not in ("reasoning", "cache_write")
+    }
     document: dict[str, Any] = {"request": answer.request, "response": told | {"outcome": response.outcome.value}}
     if has_key:
         document["key"] = answer.key
@@ -251,7 +257,7 @@ def _response(found: _Response) -> LMMResponse:
         text=sys.intern(found.text),
         reason=found.reason,
         model_version=sys.intern(found.model_version),
-        usage=_usage(usage.prompt, usage.completion, usage.cached, usage.image),
+        usage=_usage(usage.prompt, usage.completion, usage.cached, usage.image, usage.reasoning, usage.cache_write),
         cost_usd=found.cost_usd,
         latency_s=found.latency_s,
         created_at=sys.intern(found.created_at),

@@ -34,11 +34,15 @@ class Limits(_Schema, frozen=True):
 
 
 class Prices(_Schema, frozen=True):
-    """USD per million tokens, for models that litellm's own table does not know."""
+    """USD per million tokens, for models that litellm's own table does not know.
+
+    `cached` is the price of prompt tokens read from a cache, `cache_write` of those written to one.
+    """
 
     prompt: float
     completion: float
     cached: float | None = None
+    cache_write: float | None = None
 
 
 class BackendSpec(_Schema, frozen=True):

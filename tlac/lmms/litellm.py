@@ -32,10 +32,11 @@ from tlac.lmms.litellm_requests import (
     call_arguments,
     check_params,
     open_wire_format,
-    read_response,
     register_model,
     wire_messages,
 )
+from tlac.lmms.litellm_responses import read_response
+from tlac.lmms.prices import prices_of
 from tlac.runtime.litellm_setup import litellm_call, load_litellm
 from tlac.types import Image, ImagePart, LMMRequest, LMMResponse, PreparedImage
 
@@ -166,7 +167,10 @@ class LiteLLM:
             return self._refusal(error)
         headers = (getattr(response, "_hidden_params", None) or {}).get("additional_headers") or {}
         self._on_headers({str(name).removeprefix("llm_provider-"): str(value) for name, value in headers.items()})
-        return read_response(response, self._backend.spec.prices)
+        try:
+            return read_response(response, prices_of(self._backend.spec))
+        except TransientError as error:
+            raise TransientError(f"{self._backend.name}: {error}", kind=error.kind) from error
 
     def _refusal(self, error: Exception | ErrorFacts) -> LMMResponse:
         """Return the refusal that an error is. Raises what else it means."""

@@ -6,20 +6,22 @@ Bodies and responses equal those of `litellm.acompletion`, at a fraction of its 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 
-from tlac.config.schemas import Backend, Prices
-from tlac.errors import ConfigError
+from tlac.config.schemas import Backend
+from tlac.errors import CallError, ConfigError
 from tlac.lmms.http import HTTPResponse
 from tlac.lmms.litellm_errors import unreadable
-from tlac.lmms.prices import UNPREFIXED, cost_usd
+from tlac.lmms.litellm_responses import joined_content, native_finish_reason, read_response
+from tlac.lmms.prices import model_entry, prices_of
 from tlac.runtime.litellm_setup import load_litellm
-from tlac.types import ChoiceTask, ImagePart, LMMRequest, LMMResponse, Outcome, PreparedImage, TextPart, Usage
+from tlac.types import ChoiceTask, ImagePart, LMMRequest, LMMResponse, PreparedImage, TextPart
 
 PROVIDERS = ("openai", "hosted_vllm", "anthropic", "gemini", "ollama_chat")
 """The providers, by litellm's names, whose requests are formed here."""
@@ -34,7 +36,7 @@ _ADDRESSES = {
 _GEMINI_EXTRAS = frozenset(("top_k", "safety_settings"))
 # OpenAI refuses a schema with more enum values; above it the index is checked when it is read
 _MAX_ENUM_VALUES = 1000
-# request templates and costs that are remembered: few in a run, except in stage 2 over shortlists
+# request templates that are remembered: few in a run, except in stage 2 over shortlists
 _MAX_REMEMBERED = 4096
 # litellm's functions tell their logger of each response
 _NO_LOGGER = SimpleNamespace(optional_params={}, litellm_params={}, post_call=lambda *_, **__: None)
@@ -117,60 +119,6 @@ def _choice_schema(task: ChoiceTask) -> dict[str, Any]:
     }
 
 
-def read_response(response: Any, prices: Prices | None) -> LMMResponse:
-    """Return a litellm response as ours, without its times. `prices` take precedence over litellm's own table."""
-    hidden = getattr(response, "_hidden_params", None) or {}
-    usage = _read_usage(getattr(response, "usage", None))
-    cost = cost_usd(usage, prices) if prices else hidden.get("response_cost")
-    outcome, text, reason = _read_outcome(response.choices or ())
-    version = hidden.get("provider_response_model") or response.model or ""
-    return LMMResponse(
-        outcome, _valid(text), _valid(reason), _valid(str(version)), usage, None if cost is None else float(cost)
-    )
-
-
-def _valid(text: str) -> str:
-    """Replace half surrogate pairs, which JSON can carry and no file can, by U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _read_outcome(choices: Sequence[Any]) -> tuple[Outcome, str, str]:
-    if not choices:
-        return Outcome.EMPTY, "", "the response holds no candidates"
-    message = choices[0].message
-    text = message.content or ""
-    finish = str(choices[0].finish_reason or "")
-    # in the one place or the other, by litellm's version
-    refusal = getattr(message, "refusal", None) or _provider_fields(message).get("refusal")
-    if refusal:
-        return Outcome.REFUSED, text, str(refusal)
-    if finish == "content_filter":
-        return Outcome.REFUSED, text, str(_provider_fields(choices[0]).get("native_finish_reason") or finish)
-    if finish == "length":
-        return Outcome.TRUNCATED, text, "the answer was cut at max_tokens"
-    if not text.strip():
-        return Outcome.EMPTY, "", f"the answer holds no text (finish reason {finish or 'none'})"
-    return Outcome.ANSWERED, text, ""
-
-
-def _provider_fields(part: Any) -> Mapping[str, Any]:
-    return getattr(part, "provider_specific_fields", None) or {}
-
-
-def _read_usage(usage: Any) -> Usage:
-    details = getattr(usage, "prompt_tokens_details", None)
-
-    def count(owner: Any, name: str) -> int:
-        return int(getattr(owner, name, None) or 0)
-
-    return Usage(
-        prompt=count(usage, "prompt_tokens"),
-        completion=count(usage, "completion_tokens"),
-        cached=count(details, "cached_tokens"),
-        image=count(details, "image_tokens"),
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class WireRequest:
     """What is posted, and where. The headers hold the key."""
@@ -194,8 +142,7 @@ def open_wire_format(backend: Backend, api_key: str, api_base: str | None) -> Wi
     provider, _, name = model.partition("/")
     if provider not in PROVIDERS:
         return None
-    entry = load_litellm().model_cost.get(name if provider in UNPREFIXED else model) or {}
-    if entry.get("mode", "chat") != "chat" or name.startswith("responses/"):
+    if model_entry(model).get("mode", "chat") != "chat" or name.startswith("responses/"):
         return None
     try:
         return WireFormat(backend, api_key, api_base)
@@ -226,7 +173,7 @@ class WireFormat:
         )
         # headers and options by what they depend on
         self._templates: dict[object, tuple[dict[str, str], dict[str, Any]]] = {}
-        self._costs: dict[object, float | None] = {}
+        self._prices = prices_of(backend.spec)
 
     def accepts(self, request: LMMRequest) -> bool:
         """Whether the request's parameters all go into its body."""
@@ -242,7 +189,9 @@ class WireFormat:
         template = self._templates.get(key)
         if template is None:
             # takes as long as all the rest, and depends on no text
-            template = _remember(self._templates, key, self._new_template(request, messages))
+            if len(self._templates) >= _MAX_REMEMBERED:
+                self._templates.clear()
+            template = self._templates[key] = self._new_template(request, messages)
         # copies: litellm's functions change both
         headers, options = dict(template[0]), dict(template[1])
         if self._provider == "gemini":
@@ -318,11 +267,12 @@ class WireFormat:
         Raises TransientError for what is no answer.
         """
         try:
-            response = self._parse(content, body or {})
-            prices = self._backend.spec.prices
-            if not prices:
-                response._hidden_params["response_cost"] = self._cost_usd(response)
-            return read_response(response, prices)
+            document = json.loads(content)
+            joined = joined_content(document)
+            response = self._parse(content if joined is document else json.dumps(joined).encode(), body or {})
+            return read_response(response, self._prices, native_finish_reason(document))
+        except CallError as error:
+            raise type(error)(f"{self._backend.name}: {error}", kind=error.kind) from error
         except Exception as error:
             # litellm's functions raise whatever a missing key or a wrong type makes them raise
             raise unreadable(error, content, self._backend) from error
@@ -351,34 +301,6 @@ class WireFormat:
             litellm_params={},
             encoding=None,
         )
-
-    def _cost_usd(self, response: Any) -> float | None:
-        """Return the cost by litellm's table, of the model that answered, for its count of tokens."""
-        usage = getattr(response, "usage", None)
-        key = response.model, getattr(response, "service_tier", None), usage and usage.model_dump_json()
-        if key not in self._costs:
-            _remember(self._costs, key, self._new_cost_usd(response))
-        return self._costs[key]
-
-    def _new_cost_usd(self, response: Any) -> float | None:
-        litellm = load_litellm()
-        try:
-            cost: float = litellm.completion_cost(
-                completion_response=response,
-                model=self._model,
-                custom_llm_provider=self._provider,
-                call_type="acompletion",
-            )
-        except Exception:  # noqa: BLE001 - a plain Exception is what litellm raises for a model without a price
-            return None
-        return cost
-
-
-def _remember(known: dict[object, Any], key: object, value: Any) -> Any:
-    if len(known) >= _MAX_REMEMBERED:
-        known.clear()
-    known[key] = value
-    return value
 
 
 def _template_key(request: LMMRequest) -> object:

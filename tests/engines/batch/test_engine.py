@@ -262,7 +262,7 @@ def test_an_answer_of_unknown_cost_counts_as_dear_as_it_can_have_been(
     openai_party: Party, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     party = openai_party
-    monkeypatch.setattr("tlac.lmms.litellm_requests.WireFormat._cost_usd", lambda *_: None)
+    monkeypatch.setattr("tlac.lmms.litellm_requests.prices_of", lambda *_: None)
     assert party.batched().record.is_complete
     with Store(party.folder / "store") as store:
         first = max(Journal(store.path).records(), key=lambda record: record.requests)

@@ -76,9 +76,9 @@ def shape(asked: Asked, reply: Reply) -> dict[str, Any]:
     """The answer as Anthropic gives it."""
     text, images, completion = count_tokens(asked, reply)
     usage = {
-        "input_tokens": text + images - reply.cached_tokens,
+        "input_tokens": text + images - reply.cached_tokens - reply.written_tokens,
         "cache_read_input_tokens": reply.cached_tokens,
-        "cache_creation_input_tokens": 0,
+        "cache_creation_input_tokens": reply.written_tokens,
         "output_tokens": completion,
     }
     return {
@@ -87,9 +87,8 @@ def shape(asked: Asked, reply: Reply) -> dict[str, Any]:
         "role": "assistant",
         "model": asked.model,
         "content": _content(reply),
-        "stop_reason": {"refusal": "refusal", "blocked": "refusal", "truncated": "max_tokens"}.get(
-            reply.kind, "end_turn"
-        ),
+        "stop_reason": reply.finish
+        or {"refusal": "refusal", "blocked": "refusal", "truncated": "max_tokens"}.get(reply.kind, "end_turn"),
         "stop_sequence": None,
         "usage": usage,
     }

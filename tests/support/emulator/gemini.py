@@ -63,9 +63,11 @@ def shape(asked: Asked, reply: Reply) -> dict[str, Any]:
     usage = {
         "promptTokenCount": text + images,
         "candidatesTokenCount": completion,
-        "totalTokenCount": text + images + completion,
+        "totalTokenCount": text + images + completion + reply.reasoning_tokens,
         "promptTokensDetails": details,
     }
+    if reply.reasoning_tokens:
+        usage["thoughtsTokenCount"] = reply.reasoning_tokens
     if reply.cached_tokens:
         usage["cachedContentTokenCount"] = reply.cached_tokens
     document: dict[str, Any] = {"usageMetadata": usage, "modelVersion": asked.model, "responseId": "r-1"}
@@ -86,7 +88,7 @@ def _candidate(reply: Reply) -> dict[str, Any]:
     parts: list[dict[str, Any]] = [{"text": reply.text}]
     if reply.kind == "thinking":
         parts.insert(0, {"text": "Let me look closely.", "thought": True})
-    finish = "MAX_TOKENS" if reply.kind == "truncated" else "STOP"
+    finish = reply.finish or ("MAX_TOKENS" if reply.kind == "truncated" else "STOP")
     return {"content": {"role": "model", "parts": parts}, "finishReason": finish, "index": 0}
 
 

@@ -53,7 +53,7 @@ def shape(asked: Asked, reply: Reply) -> dict[str, Any]:
         "created_at": "2025-01-01T00:00:00Z",
         "message": message,
         "done": True,
-        "done_reason": "length" if reply.kind == "truncated" else "stop",
+        "done_reason": reply.finish or ("length" if reply.kind == "truncated" else "stop"),
         "total_duration": 1_000_000,
         "load_duration": 0,
         "prompt_eval_count": text + images,

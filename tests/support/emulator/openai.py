@@ -76,7 +76,9 @@ def shape(asked: Asked, reply: Reply) -> dict[str, Any]:
         "completion_tokens": completion,
         "total_tokens": text + images + completion,
         "prompt_tokens_details": {"cached_tokens": reply.cached_tokens, "audio_tokens": 0},
-        "completion_tokens_details": {"reasoning_tokens": 7 if reply.kind == "thinking" else 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": reply.reasoning_tokens or (7 if reply.kind == "thinking" else 0)
+        },
     }
     choice = {"index": 0, "message": _message(reply), "finish_reason": _finish(reply), "logprobs": None}
     return {
@@ -94,13 +96,15 @@ def _message(reply: Reply) -> dict[str, Any]:
         return {"role": "assistant", "content": None, "refusal": reply.text or "I can't help with that."}
     if reply.kind == "blocked":
         return {"role": "assistant", "content": "", "refusal": None}
-    message = {"role": "assistant", "content": reply.text, "refusal": None}
+    message = {"role": "assistant", "content": reply.text if reply.content is None else reply.content, "refusal": None}
     if reply.kind == "thinking":
         message["reasoning_content"] = "Let me look closely."
     return message
 
 
-def _finish(reply: Reply) -> str:
+def _finish(reply: Reply) -> str | None:
+    if reply.finish is not None:
+        return reply.finish or None
     return {"blocked": "content_filter", "truncated": "length"}.get(reply.kind, "stop")
 
 

@@ -35,23 +35,36 @@ class Asked:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer, or one of the ways in which a provider gives none. `headers` may tell rate limits."""
+    """An answer, or one of the ways in which a provider gives none. `headers` may tell rate limits.
+
+    `finish` is the reason for its end in place of the provider's usual word; `reasoning_tokens` and `written_tokens`
+    are counted as thoughts and as written to the provider's cache. `content` stands in the place of OpenAI's text.
+    """
 
     text: str = ""
     kind: ReplyKind = "answer"
     headers: tuple[tuple[str, str], ...] = ()
     cached_tokens: int = 0
+    finish: str | None = None
+    reasoning_tokens: int = 0
+    written_tokens: int = 0
+    content: Any = None
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A failure: an HTTP status, a late answer, none at all, half an answer, not JSON, or an error under HTTP 200."""
+    """A failure: an HTTP status, a late answer, none at all, half an answer, not JSON, or an error under HTTP 200.
+
+    `document` is the very body of an error, in place of one of the provider's shape around `message`.
+    """
 
     kind: FaultKind = "status"
     status: int = 500
     message: str = "something went wrong"
     retry_after: str | None = None
     delay_s: float = 0.0
+    document: Any = None
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 Script: TypeAlias = Callable[[Asked], "Reply | Fault"]

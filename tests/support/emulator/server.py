@@ -108,11 +108,12 @@ class Emulator:
             # a careless server repeats what it was sent: no key in it may reach a log
             document = provider.shape_error(step.status, step.message.replace("{key}", asked.key), step.retry_after)
             headers = {"Retry-After": step.retry_after} if step.retry_after and provider is not gemini else {}
-            return web.json_response(document, status=step.status, headers=headers)
+            body = document if step.document is None else step.document
+            return web.json_response(body, status=step.status, headers=headers | dict(step.headers))
         if step.kind == "malformed":
             return web.Response(text='{"choices": [{"mess', content_type="application/json")
         if step.kind == "error_inside":
-            return web.json_response(provider.shape_error(500, step.message, None))
+            return web.json_response(step.document or provider.shape_error(500, step.message, None))
         if step.kind == "dropped":
             return await _drop(request, json.dumps(provider.shape(asked, Reply("a dog"))).encode())
         # "hung" answers so late that every caller has gone; "slow" within its patience

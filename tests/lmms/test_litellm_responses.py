@@ -1,0 +1,181 @@
+"""What counts as an answer: finished by the provider's own word, without thoughts, with its tokens and its cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.emulated import PROVIDERS, backend_at, image_question, plant_keys
+from tests.support.emulator import Emulator, Reply, running_emulator, script_of
+from tlac.config.schemas import Prices
+from tlac.errors import TransientError
+from tlac.lmms.litellm import LiteLLM
+from tlac.lmms.litellm_responses import without_thoughts
+from tlac.runtime import aio
+from tlac.types import LMMResponse, Outcome
+
+ROADS = ("wire format", "acompletion")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Emulator]:
+    with running_emulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    plant_keys(monkeypatch)
+
+
+@pytest.fixture(params=ROADS)
+def road(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "acompletion":
+        monkeypatch.setattr("tlac.lmms.litellm.open_wire_format", lambda *_: None)
+    return str(request.param)
+
+
+def answer(server: Emulator, name: str, reply: Reply, **changes: object) -> LMMResponse:
+    server.script = script_of(reply)
+    backend = backend_at(server, name, **changes)  # type: ignore[arg-type]
+    return aio.run(LiteLLM(backend).ask(image_question(backend)))
+
+
+@pytest.mark.parametrize(
+    ("name", "finish", "outcome"),
+    [
+        ("gpt-4o", "stop", Outcome.ANSWERED),
+        ("gpt-4o", "eos", Outcome.ANSWERED),
+        ("gpt-4o", "content-filter", Outcome.REFUSED),
+        ("gpt-4o", "content_filter", Outcome.REFUSED),
+        ("gpt-4o", "model_length", Outcome.TRUNCATED),
+        ("gpt-4o", "length", Outcome.TRUNCATED),
+        ("gpt-4o", "of a later year", Outcome.TRUNCATED),
+        ("gemini", "STOP", Outcome.ANSWERED),
+        ("gemini", "OTHER", Outcome.REFUSED),
+        ("gemini", "MALFORMED_RESPONSE", Outcome.TRUNCATED),
+        ("gemini", "FINISH_REASON_UNSPECIFIED", Outcome.TRUNCATED),
+        ("claude", "end_turn", Outcome.ANSWERED),
+        ("claude", "stop_sequence", Outcome.ANSWERED),
+        ("claude", "refusal", Outcome.REFUSED),
+        ("claude", "model_context_window_exceeded", Outcome.TRUNCATED),
+        ("claude", "pause_turn", Outcome.TRUNCATED),
+        ("ollama", "stop", Outcome.ANSWERED),
+        ("ollama", "length", Outcome.TRUNCATED),
+    ],
+)
+def test_only_the_providers_own_word_for_finished_makes_an_answer(
+    server: Emulator, road: str, name: str, finish: str, outcome: Outcome
+) -> None:
+    response = answer(server, name, Reply("a ca", finish=finish))
+    assert (response.outcome, response.text) == (outcome, "a ca")
+    assert bool(response.reason) == (outcome is not Outcome.ANSWERED)
+
+
+@pytest.mark.parametrize("finish", ["error", "abort", "insufficient_system_resource", "network_error"])
+def test_an_answer_that_the_provider_broke_off_is_asked_for_again(server: Emulator, road: str, finish: str) -> None:
+    with pytest.raises(TransientError, match=f"gpt-4o: the provider broke the answer off .*{finish}"):
+        answer(server, "gpt-4o", Reply("a ca", finish=finish))
+
+
+def test_an_end_without_a_reason_is_no_answer(server: Emulator) -> None:
+    response = answer(server, "gpt-4o", Reply("a ca", finish=""))
+    assert (response.outcome, response.text) == (Outcome.TRUNCATED, "a ca")
+    assert "did not say" in response.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a cat", "a cat"),
+        ("  a cat\n", "  a cat\n"),
+        ("2 < 3 and <b>bold</b>", "2 < 3 and <b>bold</b>"),
+        ("<think>an airplane or a frog?</think>A cat.", "A cat."),
+        ("Is it an airplane or a frog? ... </think> A cat.", "A cat."),
+        ("<think>a frog?</think> no <think>a dog?</think> A cat.", "no  A cat."),
+        ("<think>outer <think>inner</think> frog</think>A cat.", "A cat."),
+        ("A cat. <think>or a frog?</think>", "A cat."),
+        ("<think>a frog, a dog", ""),
+        ("A cat. <think>a frog", "A cat."),
+        ("<Thinking>a frog</Thinking>\nA cat.", "A cat."),
+        ("<thought>a frog</thought>A cat.", "A cat."),
+        ("<reasoning>\na frog\n</reasoning>A cat.", "A cat."),
+        ("[THINK]a frog[/THINK]A cat.", "A cat."),
+        ("◁think▷a frog◁/think▷A cat.", "A cat."),
+        ("<|channel>thought\na frog<channel|>A cat.", "A cat."),
+        ("<think>a frog</think><answer>A cat.</answer>", "A cat."),
+        ("<think>a frog</think><|begin_of_box|>A cat.<|end_of_box|>", "A cat."),
+        (
+            "<|channel|>analysis<|message|>a frog?<|end|><|start|>assistant<|channel|>final<|message|>A cat.<|return|>",
+            "A cat.",
+        ),
+        ('<|channel|>final <|constrain|>json<|message|>{"class_index": "2"}', '{"class_index": "2"}'),
+        ("<|channel|>analysis<|message|>a frog?", ""),
+        ("analysisWe see a frog.assistantfinalA cat.", "A cat."),
+        ("analysis of the picture: a cat", "analysis of the picture: a cat"),
+    ],
+)
+def test_thoughts_of_every_shape_are_no_part_of_the_answer(text: str, expected: str) -> None:
+    assert without_thoughts(text) == expected
+    assert without_thoughts(expected) == expected
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_thoughts_in_the_text_never_reach_the_answer(server: Emulator, road: str, name: str) -> None:
+    reply = Reply("Is it an airplane or a frog? </think> A cat.")
+    assert answer(server, name, reply).text == "A cat."
+
+
+def test_nothing_but_thoughts_is_no_answer(server: Emulator, road: str) -> None:
+    response = answer(server, "gpt-4o", Reply("<think>a frog or a"))
+    assert (response.outcome, response.text) == (Outcome.EMPTY, "")
+    assert "thoughts" in response.reason
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"type": "text", "text": "a "}, {"type": "text", "text": "cat"}],
+        [{"type": "output_text", "text": "a cat"}],
+        [{"type": "thinking", "thinking": [{"type": "text", "text": "a frog?"}]}, {"type": "text", "text": "a cat"}],
+        ["a cat"],
+    ],
+)
+def test_content_as_a_list_of_parts_is_an_answer(server: Emulator, content: object) -> None:
+    response = answer(server, "gpt-4o", Reply(content=content))
+    assert (response.outcome, response.text) == (Outcome.ANSWERED, "a cat")
+
+
+@pytest.mark.parametrize(("name", "completion"), [("gpt-4o", 1), ("gemini", 51)])
+def test_thoughts_are_counted_apart(server: Emulator, road: str, name: str, completion: int) -> None:
+    usage = answer(server, name, Reply("a cat", reasoning_tokens=50)).usage
+    # Gemini counts them beside the answer's tokens, OpenAI among them
+    assert (usage.reasoning, usage.completion) == (50, completion)
+
+
+def test_what_anthropic_writes_to_its_cache_has_its_own_price(server: Emulator, road: str) -> None:
+    prices = Prices(prompt=100.0, completion=0.0, cached=10.0)
+    response = answer(server, "claude", Reply("a cat", cached_tokens=40, written_tokens=80), prices=prices)
+    usage = response.usage
+    assert (usage.cached, usage.cache_write) == (40, 80)
+    expected = (usage.prompt - 120) * 100 + 40 * 10 + 80 * 125
+    assert response.cost_usd == pytest.approx(expected / 1e6)
+
+
+@pytest.mark.parametrize("name", ["gemini", "gpt-4o", "claude"])
+def test_one_source_of_prices_gives_what_litellm_would_charge(server: Emulator, name: str) -> None:
+    from tlac.runtime.litellm_setup import load_litellm
+
+    response = answer(server, name, Reply("a cat " * 50, cached_tokens=40))
+    usage, model = response.usage, backend_at(server, name).spec.model
+    prompt, completion = load_litellm().cost_per_token(
+        model=model, prompt_tokens=usage.prompt, completion_tokens=usage.completion, cache_read_input_tokens=40
+    )
+    assert response.cost_usd == pytest.approx(prompt + completion, rel=0.05)
+
+
+@pytest.mark.parametrize("model", ["openai/gpt-7", "anthropic/claude-of-a-later-year"])
+def test_an_answer_of_a_model_without_a_price_costs_nobody_knows_what(server: Emulator, road: str, model: str) -> None:
+    name = "gpt-4o" if model.startswith("openai") else "claude"
+    assert answer(server, name, Reply("a cat"), model=model, params={"max_tokens": 99}).cost_usd is None

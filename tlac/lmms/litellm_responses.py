@@ -1,0 +1,196 @@
+"""Read litellm's responses as ours: what became of the question, the answer without thoughts, tokens and cost.
+
+An answer is an answer only where the provider says, in its own word, that it is finished: litellm calls every word that
+it does not know "stop".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from tlac.config.schemas import Prices
+from tlac.errors import TransientError
+from tlac.lmms.prices import cost_usd
+from tlac.types import LMMResponse, Outcome, Usage
+
+# in lower case, as the providers of litellm say it
+_FINISHED = {"stop", "end_turn", "stop_sequence", "eos", "eos_token", "complete", "tool_use", "tool_calls", "tool_call"}
+_FILTERED = {
+    *(
+        "content_filter",
+        "content-filter",
+        "content_filtered",
+        "refusal",
+        "safety",
+        "recitation",
+        "language",
+        "blocklist",
+    ),
+    *("prohibited_content", "spii", "image_safety", "image_prohibited_content", "image_recitation", "image_other"),
+    *("other", "no_image", "escalation", "model_armor", "guardrail_intervened", "error_toxic", "sensitive"),
+}
+_BROKEN_OFF = {"error", "abort", "aborted", "cancelled", "network_error", "insufficient_system_resource"}
+_CUT = {
+    *("length", "max_tokens", "max_length", "model_length", "max_output_tokens", "token_limit", "continuation"),
+    *("model_context_window_exceeded", "pause_turn", "compaction"),
+}
+
+_THOUGHTS = r"think|thinking|thoughts?|reasoning|seed:think"
+_PAIRS = re.compile(
+    rf"<({_THOUGHTS})>.*?</\1>|\[think\].*?\[/think\]|◁think▷.*?◁/think▷|"
+    r"<\|begin_of_thought\|>.*?<\|end_of_thought\|>|<\|channel>thought.*?<channel\|>",
+    re.DOTALL | re.IGNORECASE,
+)
+# chat templates open the thought in the prompt, so that only its end stands in the answer
+_ENDS = re.compile(rf"</(?:{_THOUGHTS})>|\[/think\]|◁/think▷|<\|end_of_thought\|>|<channel\|>", re.IGNORECASE)
+_STARTS = re.compile(rf"<(?:{_THOUGHTS})>|\[think\]|◁think▷|<\|begin_of_thought\|>|<\|channel>thought", re.IGNORECASE)
+# gpt-oss: <|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final<|message|>...
+_HARMONY = re.compile(r"<\|channel\|>")
+_HARMONY_FINAL = re.compile(
+    r"<\|channel\|>\s*final\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>(.*?)(?:<\|(?:end|return|call|start)\|>|$)",
+    re.DOTALL,
+)
+# the same where a server drops special tokens
+_HARMONY_BARE = re.compile(r"\s*analysis.*assistantfinal(.*)", re.DOTALL)
+# what some models put around the answer itself
+_WRAPPERS = re.compile(
+    r"\s*(?:<answer>(.*?)(?:</answer>|$)|<\|begin_of_box\|>(.*?)(?:<\|end_of_box\|>|$)|"
+    r"<\|begin_of_solution\|>(.*?)(?:<\|end_of_solution\|>|$))\s*",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+def without_thoughts(text: str) -> str:
+    """Return an answer without what a reasoning model thought before it; empty where it has only thoughts."""
+    if _HARMONY.search(text):
+        finals = _HARMONY_FINAL.findall(text)
+        return finals[-1].strip() if finals else ""
+    if bare := _HARMONY_BARE.fullmatch(text):
+        return bare[1].strip()
+    answer = _PAIRS.sub("", text)
+    if ends := list(_ENDS.finditer(answer)):
+        answer = answer[ends[-1].end() :]
+    if start := _STARTS.search(answer):
+        answer = answer[: start.start()]
+    if wrapped := _WRAPPERS.fullmatch(answer):
+        answer = next(inside for inside in wrapped.groups() if inside is not None)
+    # an answer without thoughts stays as it is, to the last blank
+    return text if answer == text else answer.strip()
+
+
+def joined_content(document: Any) -> Any:
+    """Return an OpenAI-compatible response whose messages' lists of parts are joined to text, which litellm expects.
+
+    Parts that hold thoughts are left out. Other responses are returned as they are.
+    """
+    choices = document.get("choices") if isinstance(document, dict) else None
+    if not isinstance(choices, list) or not any(isinstance(_content(choice), list) for choice in choices):
+        return document
+    return {**document, "choices": [_joined_choice(choice) for choice in choices]}
+
+
+def _joined_choice(choice: Any) -> Any:
+    content = _content(choice)
+    if not isinstance(content, list):
+        return choice
+    texts = [part if isinstance(part, str) else _part_text(part) for part in content]
+    return {**choice, "message": {**choice["message"], "content": "".join(texts)}}
+
+
+def _content(choice: Any) -> Any:
+    message = choice.get("message") if isinstance(choice, dict) else None
+    return message.get("content") if isinstance(message, dict) else None
+
+
+def _part_text(part: Any) -> str:
+    text = part.get("text") if isinstance(part, dict) and part.get("type", "text") in ("text", "output_text") else None
+    return text if isinstance(text, str) else ""
+
+
+def native_finish_reason(document: Any) -> str | None:
+    """Return why a provider's JSON says that it ends, in the provider's own word; None where it has no place for it."""
+    if not isinstance(document, dict):
+        return None
+    for name in ("choices", "candidates"):
+        first = next(iter(document.get(name) or ()), None)
+        if isinstance(first, dict):
+            return str(first.get("finish_reason") or first.get("finishReason") or "")
+    if "done" in document:
+        # older Ollama servers give no reason
+        return str(document.get("done_reason") or ("stop" if document["done"] else ""))
+    return str(document["stop_reason"] or "") if "stop_reason" in document else None
+
+
+def read_response(response: Any, prices: Prices | None, finish: str | None = None) -> LMMResponse:
+    """Return a litellm response as ours, without its times. `prices` are the model's, None where they are unknown.
+
+    `finish` is the provider's own reason why it ends; without it that of litellm counts. Raises TransientError for an
+    answer that the provider itself broke off.
+    """
+    usage = _read_usage(getattr(response, "usage", None))
+    outcome, text, reason = _read_outcome(response.choices or (), finish)
+    hidden = getattr(response, "_hidden_params", None) or {}
+    version = hidden.get("provider_response_model") or response.model or ""
+    # without a count of tokens the cost is as unknown as without a price
+    is_known = prices is not None and (usage != Usage() or prices.prompt + prices.completion == 0)
+    cost = cost_usd(usage, prices) if prices is not None and is_known else None
+    return LMMResponse(outcome, _valid(text), _valid(reason), _valid(str(version)), usage, cost)
+
+
+def _valid(text: str) -> str:
+    """Replace half surrogate pairs, which JSON can carry and no file can, by U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _read_outcome(choices: Any, finish: str | None) -> tuple[Outcome, str, str]:  # noqa: PLR0911 - one for each fate
+    if not choices:
+        return Outcome.EMPTY, "", "the response holds no candidates"
+    message = choices[0].message
+    text = without_thoughts(message.content or "")
+    if finish is None:
+        finish = str(_provider_fields(choices[0]).get("native_finish_reason") or choices[0].finish_reason or "")
+    # in the one place or the other, by litellm's version
+    refusal = getattr(message, "refusal", None) or _provider_fields(message).get("refusal")
+    word = finish.lower().removeprefix("finish_reason_")
+    if refusal:
+        return Outcome.REFUSED, text, str(refusal)
+    if word in _FILTERED:
+        return Outcome.REFUSED, text, finish
+    if word in _BROKEN_OFF:
+        raise TransientError(f"the provider broke the answer off (finish reason {finish})", kind="broken off")
+    if word in _CUT:
+        return Outcome.TRUNCATED, text, "the answer was cut at max_tokens" if word != "model_length" else finish
+    if not text.strip():
+        thoughts = ", only thoughts" if message.content else ""
+        return Outcome.EMPTY, "", f"the answer holds no text{thoughts} (finish reason {finish or 'none'})"
+    if word not in _FINISHED:
+        return (
+            Outcome.TRUNCATED,
+            text,
+            f"the provider did not say that the answer is finished ({finish or 'no reason'})",
+        )
+    return Outcome.ANSWERED, text, ""
+
+
+def _provider_fields(part: Any) -> Mapping[str, Any]:
+    return getattr(part, "provider_specific_fields", None) or {}
+
+
+def _read_usage(usage: Any) -> Usage:
+    prompt_details = getattr(usage, "prompt_tokens_details", None)
+
+    def count(owner: Any, name: str) -> int:
+        found = getattr(owner, name, None)
+        # a server that counts below zero does not count
+        return max(0, int(found)) if isinstance(found, (int, float)) else 0
+
+    return Usage(
+        prompt=count(usage, "prompt_tokens"),
+        completion=count(usage, "completion_tokens"),
+        cached=count(prompt_details, "cached_tokens"),
+        image=count(prompt_details, "image_tokens"),
+        reasoning=count(getattr(usage, "completion_tokens_details", None), "reasoning_tokens"),
+        cache_write=count(prompt_details, "cache_creation_tokens") or count(usage, "cache_creation_input_tokens"),
+    )
