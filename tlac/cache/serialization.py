@@ -10,7 +10,7 @@ import hashlib
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
@@ -163,7 +163,7 @@ def storable(response: LMMResponse) -> LMMResponse:
     surrogates become U+FFFD.
     """
     usage = response.usage
-    counts = [count if _is_count(count) else 0 for count in (usage.prompt, usage.completion, usage.cached, usage.image)]
+    counts = [count if _is_count(count) else 0 for count in astuple(usage)]
     sound = Usage(*counts)
     text, outcome, reason = response.text, response.outcome, response.reason
     if len(text) > MAX_ANSWER_CHARACTERS:

@@ -125,7 +125,8 @@ def test_a_provider_s_wish_to_wait_holds_for_every_worker() -> None:
 
 def test_faults_that_workers_meet_apart_count_together() -> None:
     async def scenario() -> tuple[SerializedError | None, tuple[str, ...]]:
-        limiter = limiter_with(Limits(concurrency=8), CallPolicy(retry=RetryPolicy(breaker_failures=3, breaker_pauses_s=(5.0,))))
+        policy = CallPolicy(retry=RetryPolicy(breaker_failures=3, breaker_pauses_s=(5.0,)))
+        limiter = limiter_with(Limits(concurrency=8), policy)
         for number in range(4):
             admitted = await limiter.admit(f"w{number}", "any", question(number))
             await limiter.settle(admitted, serialize_error(TransientError("connection refused")))
