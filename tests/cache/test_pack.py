@@ -109,6 +109,8 @@ def test_a_pack_that_could_not_be_read_back_is_not_written(tmp_path: Path) -> No
             write_pack(path, MANIFEST, answers)
     with pytest.raises(InputError, match="backend"):
         write_pack(path, Manifest("", "", "evil\x1b[2J", PackSpec("m")), [])
+    with pytest.raises(InputError, match="specs"):
+        write_pack(path, Manifest("", "", tlac_pack=2, specs={"empty": []}), [])
     with pytest.raises(InputError, match="can't be written"):
         write_pack(tmp_path / "missing" / "pack.jsonl", MANIFEST, [])
     assert list(tmp_path.iterdir()) == []
@@ -126,8 +128,23 @@ def set_response(key: str, value: object) -> Callable[[list[Any]], None]:
     return lambda documents: documents[1]["response"].__setitem__(key, value)
 
 
+def nested(depth: int) -> list[Any]:
+    return [nested(depth - 1)] if depth else []
+
+
 HOSTILE: list[tuple[Callable[[list[Any]], None], str]] = [
-    (set_first("tlac_pack", 2), "line 1: .*upgrade tlac"),
+    (set_first("tlac_pack", 3), "line 1: .*upgrade tlac"),
+    (set_first("tlac_pack", 0), "line 1: .*upgrade tlac"),
+    (set_first("tlac_pack", 2), "line 1: lacks specs"),
+    (set_first("backend", None), "line 1: "),
+    (set_first("spec", None), "line 1: must have 'backend' and 'spec'"),
+    (set_first("specs", {}), "line 1: must have 'backend' and 'spec'"),
+    (set_response("cost_usd", 1e308), "line 2: .*cost_usd"),
+    (set_response("latency_s", 1e308), "line 2: .*latency_s"),
+    (set_response("usage", {"prompt": 2**53, "completion": 0, "cached": 0, "image": 0}), "line 2: .*prompt"),
+    (lambda documents: documents[1]["request"]["params"].update(a=nested(100)), "line 2: .*nested more than 64 deep"),
+    (lambda documents: documents[0]["spec"]["params"].update(a=nested(100)), "line 1: .*nested more than 64 deep"),
+    (set_answer("backend", "fake"), "line 2: .*its backend, each once"),
     (set_first("tlac_pack", "1"), "line 1: "),
     (set_first("extra", 1), "line 1: .*extra"),
     (set_first("answers", 4), "line 4: the pack ends after 3 answers of 4"),

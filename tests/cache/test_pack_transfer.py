@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.fake_answers import choice_request, embedding, entries, entry_for, image_request
-from tlac.cache.pack import PackSpec, PromptsRecord, read_pack
-from tlac.cache.pack_transfer import Imported, derive_spec, export_pack, import_pack
+from tlac.cache.pack import PackSpec, PromptsRecord, read_manifest, read_pack
+from tlac.cache.pack_transfer import Imported, derive_specs, export_pack, import_pack
 from tlac.cache.select import Selection
 from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
 from tlac.config.schemas import load_backend
-from tlac.errors import InputError, MissingAnswersError
-from tlac.types import Outcome, Preparation
+from tlac.errors import ConfigError, InputError, MissingAnswersError, UnknownNameError
+from tlac.types import ChoiceTask, Outcome, Preparation
 
 EVERYTHING = Selection()
 BOTH_STAGES = [*entries(3), entry_for(choice_request("a cat"), "cat", created_at="2025-02-01T00:00:00+00:00")]
@@ -94,20 +98,87 @@ def test_an_answer_of_the_run_that_is_not_in_the_store_is_missed(filled: Store, 
 
 
 @pytest.mark.parametrize(
-    ("added", "complaint"),
+    ("added", "ways"),
     [
-        (entry_for(image_request(9), backend="b"), r"2 backends \(b, fake\)"),
-        (entry_for(image_request(9, params={"temperature": 1})), "asked in 2 ways"),
-        (entry_for(image_request(9, model="other/model")), "asked in 2 ways"),
-        (entry_for(image_request(9, preparation=Preparation(quality=70))), "asked in 2 ways"),
+        (entry_for(image_request(9), backend="b"), ["b", "fake"]),
+        (entry_for(image_request(9, params={"temperature": 1})), ["fake:1", "fake:2"]),
+        (entry_for(image_request(9, model="other/model")), ["fake:1", "fake:2"]),
+        (entry_for(image_request(9, revision="r1")), ["fake:1", "fake:2"]),
+        (entry_for(image_request(9, preparation=Preparation(quality=70))), ["fake:1", "fake:2"]),
+        (entry_for(replace(choice_request("a dog"), params={"temperature": 1})), ["fake:1", "fake:2"]),
     ],
 )
-def test_answers_that_one_manifest_can_not_describe_are_refused(
-    filled: Store, tmp_path: Path, added: StoredAnswer, complaint: str
+def test_a_store_of_any_answers_is_exported_whole_and_each_way_of_asking_is_replayed(
+    filled: Store, other: Store, tmp_path: Path, added: StoredAnswer, ways: list[str]
 ) -> None:
     filled.put_entries([added])
-    with pytest.raises(InputError, match=complaint):
-        export_pack(filled, tmp_path / "pack.jsonl", EVERYTHING, "a test")
+    path = tmp_path / "pack.jsonl"
+    manifest = export_pack(filled, path, EVERYTHING, "a test", embedding_keys=None)
+    assert list(manifest.ways) == ways
+    assert manifest == read_manifest(path)
+    assert import_pack(other, path).added == 5
+    assert list(other.entries()) == list(filled.entries())
+    with pytest.raises(ConfigError, match=rf"asked in 2 ways; choose one of: pack:.*#{ways[0]}, pack:.*#{ways[1]}"):
+        load_backend(f"pack:{path}")
+    with pytest.raises(UnknownNameError, match="'none'"):
+        load_backend(f"pack:{path}#none")
+    for way in ways:
+        backend = load_backend(f"pack:{path}#{way}")
+        assert backend.name == f"pack:pack#{way}"
+        assert backend.spec.options == {"path": str(path)}
+        for field, value in msgspec.structs.asdict(manifest.ways[way]).items():
+            assert field == "image" or getattr(backend.spec, field) == value
+    export_pack(other, tmp_path / "again.jsonl", EVERYTHING, "a test", embedding_keys=None)
+    assert (tmp_path / "again.jsonl").read_bytes() == path.read_bytes()
+
+
+def test_choices_that_also_saw_the_image_are_asked_in_the_same_way(filled: Store, tmp_path: Path) -> None:
+    # tlac-relook: stage 2 sees the image of some samples
+    looked = image_request(1, "Which is it?", stage="stage2", choice=ChoiceTask("a cat", ("cat", "dog")))
+    filled.put_entries([entry_for(looked, "cat")])
+    manifest = export_pack(filled, tmp_path / "pack.jsonl", EVERYTHING, "a test")
+    assert (manifest.tlac_pack, list(manifest.ways), manifest.answers) == (1, ["fake"], 5)
+    assert load_backend(f"pack:{tmp_path / 'pack.jsonl'}").spec.image == Preparation()
+
+
+@pytest.mark.parametrize("change", [{"backend": "unknown"}, {"backend": None}, {"extra": 1}])
+def test_an_answer_of_a_backend_that_the_manifest_lacks_is_refused(
+    filled: Store, tmp_path: Path, change: dict[str, object]
+) -> None:
+    filled.put_entries([entry_for(image_request(9), backend="b")])
+    path = tmp_path / "pack.jsonl"
+    export_pack(filled, path, EVERYTHING, "a test")
+    lines = path.read_text().splitlines()
+    lines[1] = json.dumps(json.loads(lines[1]) | change)
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError, match="line 2: "):
+        list(read_pack(path))
+
+
+def test_a_pack_of_the_first_version_keeps_its_bytes(filled: Store, tmp_path: Path) -> None:
+    export_pack(filled, tmp_path / "pack.jsonl", EVERYTHING, "a test", PromptsRecord("default", "d"))
+    content = (tmp_path / "pack.jsonl").read_bytes()
+    manifest = json.loads(content.split(b"\n")[0])
+    assert manifest == {
+        "answers": 4,
+        "backend": "fake",
+        "created_at": "2025-02-01T00:00:00+00:00",
+        "digest": hashlib.sha256(content.split(b"\n", 1)[1]).hexdigest(),
+        "embeddings": 0,
+        "prompts": {"digest": "d", "name": "default"},
+        "provenance": "a test",
+        "spec": {
+            "choice_by_index": False,
+            "image": BOTH_STAGES[0].request["preparation"],
+            "model": "fake/model",
+            "params": {},
+            "revision": None,
+            "stage1_params": {"temperature": 0},
+            "stage2_params": {"temperature": 0},
+        },
+        "tlac_pack": 1,
+    }
+    assert hashlib.sha256(content).hexdigest() == "9a0e1272895344a7a25974c349c2ecef7fb3196b67f3349e0de91a1ae0119368"
 
 
 def test_nothing_to_export_is_said(filled: Store, tmp_path: Path) -> None:
@@ -125,12 +196,13 @@ def test_the_manifest_forms_the_requests_of_its_answers(filled: Store, tmp_path:
 
 
 def test_choices_by_index_and_settings_of_each_stage_are_derived() -> None:
-    stage2 = {**BOTH_STAGES[3].request, "choices_by_index": 2, "params": {"max_tokens": 5}}
-    stage1 = {**BOTH_STAGES[0].request, "revision": "r1"}
-    spec = derive_spec([stage1, {**stage2, "revision": "r1"}])
-    assert spec == PackSpec(
+    task = ChoiceTask("a cat", ("cat", "dog"), by_index=True)
+    stage1 = entry_for(image_request(1, revision="r1"))
+    stage2 = entry_for(replace(choice_request("a cat"), revision="r1", params={"max_tokens": 5}, choice=task))
+    spec = PackSpec(
         "fake/model", "r1", {}, {"temperature": 0}, {"max_tokens": 5}, True, BOTH_STAGES[0].request["preparation"]
     )
+    assert derive_specs([stage1, stage2]) == {"fake": [spec]}
 
 
 def test_a_pack_that_contradicts_the_store_is_not_imported_at_all(filled: Store, other: Store, tmp_path: Path) -> None:

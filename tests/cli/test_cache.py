@@ -75,7 +75,7 @@ def test_a_backends_answers_on_a_dataset_are_exported(tlac_command, run: dict, t
 def test_an_export_is_of_a_run_or_a_backend(tlac_command, arguments: list[str]) -> None:
     shown = tlac_command("cache", "export", *arguments, "-o", "x.jsonl")
     assert shown.code == 2
-    assert "one of the two" in shown.err
+    assert "one of the three" in shown.err
 
 
 def test_a_pack_that_contradicts_the_store_is_refused(tlac_command, run: dict, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from tlac.errors import InputError, UsageError
 from tlac.hashing import canonical_json
 from tlac.runtime.safe_files import open_regular, parse_json, replacing
 
-PACK_VERSION = 1
+PACK_VERSION = 2
 MAX_PACK_BYTES = 8 * 2**30
 ZSTD_SUFFIX = ".zst"
 _ZSTD_LEVEL = 10
@@ -78,18 +78,39 @@ class Manifest(Document, frozen=True):
     """A pack's first line. `answers`, `embeddings` and `digest` are filled in when the pack is written.
 
     `created_at` is ISO 8601; `provenance` says in words where the answers come from; `digest` is the sha256
-    (hex) over all bytes after the manifest's line, uncompressed.
+    (hex) over all bytes after the manifest's line, uncompressed. A pack of answers that were all asked in one way names
+    its `backend` and `spec` (version 1, which every tlac reads). Any other has `specs`, by backend, and each of its
+    answers names its backend (version 2).
     """
 
     created_at: _Name
     provenance: _Name
-    backend: _Name
-    spec: PackSpec
+    backend: _Name | None = None
+    spec: PackSpec | None = None
     prompts: PromptsRecord | None = None
     answers: Count = 0
     embeddings: Count = 0
     digest: Sha256 = ""
-    tlac_pack: Literal[1] = 1
+    tlac_pack: Literal[1, 2] = 1
+    specs: dict[_Name, list[PackSpec]] = msgspec.field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, created_at: str, provenance: str, specs: dict[str, list[PackSpec]], prompts: PromptsRecord | None = None
+    ) -> Manifest:
+        """The manifest of answers that were asked in these ways, by backend."""
+        ways = [(backend, spec) for backend, found in specs.items() for spec in found]
+        if len(ways) == 1:
+            return cls(created_at, provenance, *ways[0], prompts)
+        return cls(created_at, provenance, prompts=prompts, tlac_pack=2, specs=specs)
+
+    @property
+    def ways(self) -> dict[str, PackSpec]:
+        """How the answers were asked: by the backend's name, and its number where one was asked in several ways."""
+        if self.spec is not None:
+            return {self.backend or "": self.spec}
+        several = [(name, number, spec) for name, found in self.specs.items() for number, spec in enumerate(found, 1)]
+        return {name if len(self.specs[name]) == 1 else f"{name}:{number}": spec for name, number, spec in several}
 
 
 class _LineKind(msgspec.Struct, frozen=True):
@@ -109,7 +130,7 @@ def write_pack(
     with tempfile.SpooledTemporaryFile(_MEMORY_BYTES) as body:
         digest = hashlib.sha256()
         counts = {"answers": 0, "embeddings": 0}
-        for kind, line in _lines(chain(entries, embeddings), manifest.backend):
+        for kind, line in _lines(chain(entries, embeddings), manifest):
             digest.update(line)
             body.write(line)
             counts[kind] += 1
@@ -140,7 +161,7 @@ def read_pack(path: Path) -> Iterator[StoredAnswer | StoredEmbedding]:
                 manifest = _parse_manifest(line)
                 continue
             digest.update(line)
-            kept = _parse_line(line, manifest.backend)
+            kept = _parse_line(line, manifest)
         except UsageError as error:
             raise PackError(path, number, str(error)) from error
         kind = "answers" if isinstance(kept, StoredAnswer) else "embeddings"
@@ -220,24 +241,36 @@ def _decompression_error() -> type[Exception]:
     return zstandard.ZstdError
 
 
-def _parse_line(line: bytes, backend: str) -> StoredAnswer | StoredEmbedding:
+def _parse_line(line: bytes, manifest: Manifest) -> StoredAnswer | StoredEmbedding:
     if parse_json(line, _LineKind).embedding_key is not None:
         return parse_embedding(line)
-    return parse_answer(line, backend=backend).checked()
+    answer = parse_answer(line, backend=manifest.backend).checked()
+    if manifest.specs and answer.backend not in manifest.specs:
+        raise InputError(f"backend {answer.backend!r} is none of the manifest's")
+    return answer
 
 
 def _parse_manifest(line: bytes) -> Manifest:
     version = parse_json(line, _LineKind).tlac_pack
-    if version is not None and version != PACK_VERSION:
-        raise InputError(f"a pack of version {version}, and this tlac reads {PACK_VERSION}: upgrade tlac")
+    if version is not None and not 1 <= version <= PACK_VERSION:
+        raise InputError(f"a pack of version {version}, and this tlac reads up to {PACK_VERSION}: upgrade tlac")
     manifest: Manifest = parse_json(line, Manifest)
     # the defaults are for those who make a manifest: what a file leaves out could be anything
     told = parse_json(line, dict[str, Any])
-    parts = {"manifest": (manifest, told), "spec": (manifest.spec, told["spec"])}
-    lacking = [f"{name}.{key}" for name, (part, given) in parts.items() for key in {*part.__struct_fields__} - {*given}]
+    lacking = _keys(manifest) - told.keys()
+    for spec in [told.get("spec"), *(one for found in told.get("specs", {}).values() for one in found)]:
+        lacking |= {f"spec.{key}" for key in PackSpec.__struct_fields__ if spec is not None and key not in spec}
     if lacking:
         raise InputError(f"lacks {', '.join(sorted(lacking))}")
+    has_one, has_several = manifest.backend is not None and manifest.spec is not None, bool(manifest.specs)
+    is_told = has_one if manifest.tlac_pack == 1 else has_several and all(manifest.specs.values())
+    if told.keys() != _keys(manifest) or not is_told:
+        raise InputError("must have 'backend' and 'spec', or, in version 2, 'specs' of each backend")
     return manifest
+
+
+def _keys(manifest: Manifest) -> set[str]:
+    return {*Manifest.__struct_fields__} - ({"specs"} if manifest.tlac_pack == 1 else {"backend", "spec"})
 
 
 def _no_manifest(path: Path) -> PackError:
@@ -246,19 +279,21 @@ def _no_manifest(path: Path) -> PackError:
 
 def _manifest_line(manifest: Manifest) -> bytes:
     """The manifest with its line end. Raises InputError for what could not be read back."""
-    line = canonical_json(msgspec.to_builtins(manifest)).encode("utf-8") + b"\n"
+    told = msgspec.to_builtins(manifest)
+    line = canonical_json({key: told[key] for key in _keys(manifest)}).encode("utf-8") + b"\n"
     _parse_manifest(line)
     return line
 
 
-def _lines(kept: Iterable[StoredAnswer | StoredEmbedding], backend: str) -> Iterator[tuple[str, bytes]]:
+def _lines(kept: Iterable[StoredAnswer | StoredEmbedding], manifest: Manifest) -> Iterator[tuple[str, bytes]]:
     """What each is, and its line."""
+    backends = manifest.specs.keys() or {manifest.backend}
     last = ("", "")
     for one in kept:
         if isinstance(one, StoredAnswer):
-            if one.backend != backend:
-                raise InputError(f"answer {one.key[:12]} is of backend {one.backend!r}, the pack of {backend!r}")
-            kind, text = "answers", answer_text(one.checked(), has_key=True, has_backend=False)
+            if one.backend not in backends:
+                raise InputError(f"answer {one.key[:12]} is of backend {one.backend!r}, which the manifest lacks")
+            kind, text = "answers", answer_text(one.checked(), has_key=True, has_backend=bool(manifest.specs))
         else:
             kind, text = "embeddings", embedding_text(one, has_key=True)
         if (kind, one.key) <= last:

@@ -41,49 +41,59 @@ def export_pack(
     prompts: PromptsRecord | None = None,
     embedding_keys: Collection[str] | None = (),
 ) -> Manifest:
-    """Write the chosen answers of one backend to a pack, with the embeddings under these keys (None: all).
+    """Write the chosen answers to a pack, with the embeddings under these keys (None: all).
 
     The manifest's date is that of the latest answer, so that the same answers give the same bytes.
-    Raises MissingAnswersError where chosen keys are not in the store, InputError where the answers are of several
-    backends or were asked with several settings, or where the file can't be written; StoreError.
+    Raises MissingAnswersError where chosen keys are not in the store, InputError where nothing fits, or where the file
+    can't be written; StoreError.
     """
-    backend, created_at = _origin(store, selection)
-    spec = derive_spec(answer.request for answer in select(store, selection))
-    manifest = Manifest(created_at, provenance, backend, spec, prompts)
+    created_at, count = "", 0
+
+    def counted() -> Iterator[StoredAnswer]:
+        nonlocal created_at, count
+        for answer in select(store, selection):
+            created_at, count = max(created_at, answer.response.created_at), count + 1
+            yield answer
+
+    specs = derive_specs(counted())
+    if selection.keys is not None and selection.backend is None and count < len(selection.keys):
+        raise MissingAnswersError(
+            f"{len(selection.keys) - count} of {len(selection.keys)} answers are not in the store {store.path}:"
+            " choose the --store that they were given in, or run the benchmark again"
+        )
+    if not specs:
+        raise InputError("no stored answer fits: there is nothing to export")
+    manifest = Manifest.of(created_at, provenance, specs, prompts)
     return write_pack(path, manifest, select(store, selection), _chosen_embeddings(store, embedding_keys))
 
 
-def derive_spec(requests: Iterable[dict[str, Any]]) -> PackSpec:
-    """What a backend's file must say to form these requests (their JSON). Raises InputError for several ways."""
-    models: set[tuple[str, str | None]] = set()
-    settings: dict[str, dict[str, dict[str, Any]]] = {"stage1": {}, "stage2": {}}
-    for request in requests:
-        models.add((request["model"], request["revision"]))
-        found = {
-            "params": request["params"],
-            "image": request["preparation"] or {},
-            "by_index": request["choices_by_index"] is not None,
-        }
-        settings[request["stage"]].setdefault(canonical_json(found), found)
-    ways = max(len(models), *(len(found) for found in settings.values()))
-    if ways > 1:
-        raise InputError(
-            f"the answers were asked in {ways} ways (model or parameters differ), and a pack holds one:"
-            " choose those of one run"
+def derive_specs(answers: Iterable[StoredAnswer]) -> dict[str, list[PackSpec]]:
+    """What backends' files must say to form the requests of these answers, by backend.
+
+    A backend that was asked in several ways at both stages has a spec for each pair of them.
+    """
+    found: dict[tuple[str, str, str], tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]] = {}
+    for answer in answers:
+        request = answer.request
+        stage1, stage2 = found.setdefault((answer.backend, request["model"], request["revision"] or ""), ({}, {}))
+        if request["stage"] == "stage1":
+            way = {"stage1_params": request["params"], "image": request["preparation"] or {}}
+            stage1.setdefault(canonical_json(way), way)
+        else:
+            way = {"stage2_params": request["params"], "choice_by_index": request["choices_by_index"] is not None}
+            # some methods show stage 2 the image, of some samples: the same settings
+            way = stage2.setdefault(canonical_json(way), way)
+            if request["preparation"]:
+                way["image"] = request["preparation"]
+    specs: dict[str, list[PackSpec]] = {}
+    for (backend, model, revision), ways in sorted(found.items()):
+        firsts, seconds = ([way for _, way in sorted(stage.items())] or [{}] for stage in ways)
+        specs.setdefault(backend, []).extend(
+            PackSpec(model=model, revision=revision or None, **{**second, **first})
+            for first in firsts
+            for second in seconds
         )
-    if not models:
-        raise InputError("no stored answer fits: there is nothing to export")
-    ((model, revision),) = models
-    nothing: dict[str, Any] = {"params": {}, "image": {}, "by_index": False}
-    stage1, stage2 = (next(iter(found.values()), nothing) for found in settings.values())
-    return PackSpec(
-        model=model,
-        revision=revision,
-        stage1_params=stage1["params"],
-        stage2_params=stage2["params"],
-        choice_by_index=stage2["by_index"],
-        image=stage1["image"],
-    )
+    return specs
 
 
 def import_pack(store: Store, path: Path) -> Imported:
@@ -109,29 +119,6 @@ def import_pack(store: Store, path: Path) -> Imported:
     answers = (kept for kept in read_pack(path) if isinstance(kept, StoredAnswer))
     store.put_entries(answer for answer in answers if store.get_response(answer.key) is None)
     return Imported(added, present, _import_embeddings(store, path))
-
-
-def _origin(store: Store, selection: Selection) -> tuple[str, str]:
-    """The one backend of the chosen answers, and when the latest was given."""
-    backends: set[str] = set()
-    created_at, count = "", 0
-    for answer in select(store, selection):
-        backends.add(answer.backend)
-        created_at = max(created_at, answer.response.created_at)
-        count += 1
-    if selection.keys is not None and selection.backend is None and count < len(selection.keys):
-        raise MissingAnswersError(
-            f"{len(selection.keys) - count} of {len(selection.keys)} answers are not in the store {store.path}:"
-            " choose the --store that they were given in, or run the benchmark again"
-        )
-    if len(backends) > 1:
-        raise InputError(
-            f"the answers are of {len(backends)} backends ({', '.join(sorted(backends))}), and a pack holds those of"
-            " one: choose with --backend"
-        )
-    if not backends:
-        raise InputError("no stored answer fits: there is nothing to export")
-    return backends.pop(), created_at
 
 
 def _chosen_embeddings(store: Store, keys: Collection[str] | None) -> Iterator[StoredEmbedding]:

@@ -40,6 +40,7 @@ def cache() -> None:
 @cache.command("export", cls=SectionedCommand)
 @click.argument("run", required=False, type=PATH)
 @question_options
+@click.option("--all", "everything", is_flag=True, help="Every stored answer.")
 @click.option("-o", "--output", required=True, type=PATH, help="FILE.jsonl or FILE.jsonl.zst")
 @click.option("--provenance", help="Where the answers come from, in words that a stranger understands.")
 @click.option("--with-embeddings", is_flag=True, help="Add the stored text embeddings.")
@@ -49,29 +50,30 @@ def export_answers(
     question: StoredQuestion,
     output: Path,
     provenance: str | None,
-    with_embeddings: bool,
     store: Path | None,
+    **flags: bool,
 ) -> None:
-    """Write stored answers to a response pack: those of a RUN, of a --backend, or of a backend on a --dataset.
+    """Write stored answers to a response pack: those of a RUN, of a --backend, of a backend on a --dataset, or --all.
 
     A pack is text. It holds requests without images, responses, usage and model versions, and never a key.
+    --backend pack:FILE replays it; where it holds answers that were asked in several ways, pack:FILE#NAME one of them.
 
     \b
     Examples:
       tlac cache export runs/20300101-120000-caltech101-gemini-tlac -o caltech101.jsonl.zst
       tlac cache export --backend gemini --dataset cifar10-samples -o cifar10.jsonl.zst --with-embeddings
+      tlac cache export --all -o everything.jsonl.zst
     """
     from tlac.cache.pack_transfer import export_pack
 
-    if (run is None) == (question.backend is None):
-        raise UsageError("name a run folder, or a --backend: one of the two")
+    if [run is not None, question.backend is not None, flags["everything"]].count(True) != 1:
+        raise UsageError("name a run folder, a --backend, or --all: one of the three")
     with open_store(store, makes_one=False) as opened:
         selection, prompts, origin = _selection(opened, run, question)
-        embeddings = None if with_embeddings else ()
+        embeddings = None if flags["with_embeddings"] else ()
         manifest = export_pack(opened, output, selection, provenance or origin, prompts, embeddings)
-    click.echo(
-        f"{manifest.answers:,} answers and {manifest.embeddings:,} text embeddings of {manifest.backend}: {output}"
-    )
+    of = ", ".join(manifest.ways)
+    click.echo(f"{manifest.answers:,} answers and {manifest.embeddings:,} text embeddings of {of}: {output}")
 
 
 def _selection(store: Store, run: Path | None, question: StoredQuestion) -> tuple[Selection, PromptsRecord | None, str]:
@@ -87,6 +89,8 @@ def _selection(store: Store, run: Path | None, question: StoredQuestion) -> tupl
         found = [key for prediction in read_predictions(run / PREDICTIONS) for key in prediction.keys]
         prompts = PromptsRecord(record.prompts, record.digests["prompts"])
         return Selection(keys=frozenset(found)), prompts, f"run {record.run}"
+    if question.backend is None:
+        return Selection(), None, "all stored answers"
     if question.dataset is None:
         return Selection(backend=question.backend), None, f"all stored answers of {question.backend}"
     asked, dataset = question.open()

@@ -15,7 +15,7 @@ import msgspec
 
 from tlac.cache.pack import read_manifest
 from tlac.config.files import Resource, find
-from tlac.errors import ConfigError
+from tlac.errors import ConfigError, UnknownNameError
 from tlac.hashing import sha256_of
 from tlac.types import Preparation
 
@@ -240,24 +240,36 @@ def _struct_of(schema: type[msgspec.Struct], field: str) -> type[msgspec.Struct]
 def load_backend(name: str) -> Backend:
     """A backend by name, or by the path of its YAML file. `pack:FILE` replays a response pack.
 
-    A pack's backend asks just what the backend asked that gave its answers: the manifest says how.
+    A pack's backend asks just what the backend asked that gave its answers: the manifest says how. Of a pack that holds
+    answers of several, `pack:FILE#NAME` replays one.
     """
     if name.startswith("pack:"):
-        return _pack_backend(Path(name.removeprefix("pack:")))
+        return _pack_backend(name.removeprefix("pack:"))
     resource = find("backend", name)
     return Backend(resource.name, resource.source, parse(BackendSpec, resource))
 
 
-def _pack_backend(path: Path) -> Backend:
+def _pack_backend(name: str) -> Backend:
+    path, mark, way = Path(name), "", ""
+    if not path.exists():
+        before, mark, way = name.rpartition("#")
+        path = Path(before or name)
     manifest = read_manifest(path)
+    ways = manifest.ways
+    if mark and way not in ways:
+        raise UnknownNameError("backend of the pack", way, ways)
+    if not mark and len(ways) > 1:
+        listed = ", ".join(f"pack:{path}#{label}" for label in ways)
+        raise ConfigError(f"{path}: holds answers that were asked in {len(ways)} ways; choose one of: {listed}")
+    chosen = way or next(iter(ways))
     content = {
         "adapter": "pack",
-        "description": f"answers of {manifest.backend}, replayed: {manifest.provenance}",
+        "description": f"answers of {chosen}, replayed: {manifest.provenance}",
         "options": {"path": str(path)},
-        **msgspec.structs.asdict(manifest.spec),
+        **msgspec.structs.asdict(ways[chosen]),
     }
-    name = f"pack:{path.name.split('.')[0]}"
-    return Backend(name, str(path), parse(BackendSpec, Resource(name, str(path), content)))
+    label = f"pack:{path.name.split('.')[0]}{mark}{way}"
+    return Backend(label, str(path), parse(BackendSpec, Resource(label, str(path), content)))
 
 
 def load_encoder_config(name: str) -> EncoderConfig:
