@@ -60,7 +60,7 @@ def test_a_broken_list_is_named_with_its_line(tmp_path: Path, text: str | bytes,
 
 
 def test_a_missing_file_and_a_subset_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="No such file"):
         open_dataset(load_dataset_config(f"csv:{tmp_path / 'none.csv'}"))
     with pytest.raises(InputError, match="no subset 'train'"):
         open_text(tmp_path, "path,label\n1.jpg,cat\n2.jpg,dog\n", subset="train")

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.fuzzing import JSON, TEXTS, damage, fuzzed
+from tests.support.table_files import write_shard
 from tlac.config.files import list_names, read_yaml, shipped_root
 from tlac.config.prompts import load_prompts
 from tlac.config.registry import open_dataset
@@ -93,6 +94,38 @@ def test_split_files(tmp_path: Path, content: bytes) -> None:
         list(open_dataset(DatasetConfig("pets", "pets.yaml", spec, root=tmp_path)))
     except TlacError as error:
         one_line(error, folder)
+
+
+LIST = 'path,label,note\n1.jpg,"crane, bird",x\n2.jpg,crane,"a\nb"\n3.jpg,caf\u00e9,\n'.encode()
+CELLS = st.text(st.sampled_from('ab,;\t"\n\r \ufeff'), max_size=12)
+
+
+@fuzzed
+@given(damage(LIST) | st.lists(CELLS, max_size=6).map(lambda rows: "path,label\n{}".format("\n".join(rows)).encode()))
+def test_csv_lists(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "list.csv").write_bytes(content)
+    try:
+        list(open_dataset(load_dataset_config(f"csv:{tmp_path / 'list.csv'}")))
+    except TlacError as error:
+        one_line(error, tmp_path)
+
+
+@fuzzed
+@given(st.sampled_from([0, 1, 2]), st.data())
+def test_webdataset_shards(tmp_path: Path, cut: int, data: st.DataObject) -> None:
+    from tlac.datasets.huggingface import local_files
+
+    path = tmp_path / "shard.tar"
+    whole = write_shard(path).read_bytes()
+    content = whole[: data.draw(st.integers(0, len(whole)))] if cut else data.draw(damage(whole))
+    path.write_bytes(content)
+    try:
+        local_files(path, "test")
+    except TlacError as error:
+        one_line(error, tmp_path)
+    else:
+        # a shard is cut anywhere before its end mark
+        assert not cut or len(content) > len(whole.rstrip(b"\0"))
 
 
 @pytest.mark.parametrize("name", list_names("dataset"))

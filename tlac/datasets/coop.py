@@ -12,8 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-import msgspec
-
 from tlac.config.schemas import DatasetConfig
 from tlac.datasets.base import (
     ListedDataset,
@@ -30,7 +28,9 @@ from tlac.datasets.base import (
 )
 from tlac.datasets.torchvision_splits import read_official
 from tlac.errors import InputError
+from tlac.runtime.safe_files import read_json
 
+_MAX_BYTES = 2**28
 Row: TypeAlias = tuple[str, int, str]
 
 
@@ -80,9 +80,10 @@ def open_coop(config: DatasetConfig) -> ListedDataset:
 def read_split_file(path: Path) -> dict[str, list[Row]]:
     """The rows of a split file by subset. Raises InputError where it is not such a file."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, list[Row]])
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a split file ({error}): fetch it again") from error
+        found: dict[str, list[Row]] = read_json(path, dict[str, list[Row]], _MAX_BYTES)
+    except InputError as error:
+        raise InputError(f"{error}: not a split file: fetch it again") from error
+    return found
 
 
 def split_classes(path: Path, split: dict[str, list[Row]]) -> dict[int, str]:

@@ -15,7 +15,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from tlac.errors import InputError
+from tlac.runtime.safe_files import read_file
 
+_MAX_BYTES = 2**28
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 _WORDNET_ID = re.compile(r"n\d+\s+(?=\S)")
 
@@ -28,10 +30,8 @@ def clean_name(name: str) -> str:
 def read_text(path: Path) -> str:
     """A UTF-8 text file without its byte order mark. Raises InputError."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file: check the path") from error
-    except (OSError, UnicodeDecodeError) as error:
+        return read_file(path, _MAX_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: can't be read as UTF-8 text: {error}") from error
 
 

@@ -109,10 +109,13 @@ def _asked(record: RunRecord) -> dict[str, str]:
     found = {
         "dataset": f"{record.dataset}{part}{drawn}",
         "protocol": record.protocol,
+        **record.dataset_details,
         "classes": f"{len(record.classes):,}",
         "method": record.method,
         "stage 1": f"{record.backend}: {record.model}",
     }
+    if record.dataset_notes:
+        found["notes"] = "; ".join(record.dataset_notes)
     if _has_stage2(record):
         found["stage 2"] = f"{record.stage2_backend}: {record.stage2_model}"
     if record.ensemble:
