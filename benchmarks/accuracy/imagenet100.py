@@ -107,7 +107,7 @@ class Runner:
         matching: str = "ladder",
         template: str = DEFAULT_TEMPLATE,
         combine: Combination = "first",
-    ) -> tuple[np.ndarray, tuple[Prediction, ...]]:
+    ) -> tuple[np.ndarray, Sequence[Prediction]]:
         """Hits (n,) and predictions."""
         found = self.scorer(matching, template).score(transcripts, combine).predictions
         return np.array([one.predicted == one.label for one in found]), found
