@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from PIL import ImageOps
 
 from tlac.errors import InputError
 from tlac.images import IMAGE_SUFFIXES, identify, open_image, prepare
@@ -102,9 +103,68 @@ def test_more_pixels_than_pillows_limit_are_refused_before_they_are_decoded(side
         prepare(identify(claimed(side, side), "bomb"), Preparation())
 
 
-def test_an_image_just_below_the_limit_is_looked_at() -> None:
+def test_what_counts_is_the_product_of_both_sides() -> None:
+    with pytest.raises(InputError, match=r"more than 89,478,485 pixels"):
+        open_image(claimed(30_000, 3_000), "x")
+
+
+@pytest.mark.parametrize("size", [(9_459, 9_459), (29_800, 3_000)])
+def test_an_image_just_below_the_limit_is_looked_at(size: tuple[int, int]) -> None:
     with pytest.raises(InputError, match="broken or cut short"):
-        open_image(claimed(9_459, 9_459), "x")
+        open_image(claimed(*size), "x")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_each_orientation_is_turned_as_pillow_turns_it(orientation: int) -> None:
+    tags = PIL.Image.Exif()
+    tags[0x0112] = orientation
+    buffer = io.BytesIO()
+    PIL.Image.open(io.BytesIO(encoded("PNG"))).save(buffer, "PNG", exif=tags)
+    expected = ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(buffer.getvalue())))
+    assert open_image(buffer.getvalue(), "x").tobytes() == expected.tobytes()
+    # only what stands upright is sent as it is
+    prepared = prepare(identify(buffer.getvalue(), "x"), Preparation())
+    assert (prepared.content == buffer.getvalue()) == (orientation == 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "shades"),
+    [
+        # 8 bits in a wider number, then 16 bits, then anything
+        ([0, 100, 255], np.int32, [0, 100, 255]),
+        ([0, 128, 256], np.int32, [0, 0, 1]),
+        ([0, 32_768, 65_535], np.int32, [0, 128, 255]),
+        ([0, 32_768, 65_536], np.int32, [0, 127, 255]),
+        ([-1, 0, 254], np.int32, [0, 1, 255]),
+        ([-100, 0, 1_000], np.int32, [0, 23, 255]),
+        ([0.0, 0.5, 1.0], np.float32, [0, 127, 255]),
+        ([0.0, 0.5, 1.5], np.float32, [0, 0, 1]),
+        ([0.0, 100.0, 255.0], np.float32, [0, 100, 255]),
+        ([0.0, 128.0, 256.0], np.float32, [0, 0, 1]),
+        ([-0.5, 0.0, 0.5], np.float32, [0, 127, 255]),
+        ([7.0, 7.0, 7.0], np.float32, [7, 7, 7]),
+    ],
+)
+def test_grey_of_wide_numbers_has_these_shades(values: list[float], kind: type, shades: list[int]) -> None:
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(np.array([values], kind)).save(buffer, "TIFF")
+    opened = open_image(buffer.getvalue(), "x")
+    assert [opened.getpixel((column, 0)) for column in range(3)] == [(shade,) * 3 for shade in shades]
+
+
+@pytest.mark.parametrize(("scans", "is_read"), [(100, True), (101, False)])
+def test_a_progressive_jpeg_may_have_a_hundred_scans(scans: int, is_read: bool) -> None:
+    buffer = io.BytesIO()
+    PIL.Image.new("L", (64, 64), 128).save(buffer, "JPEG", progressive=True)
+    content = buffer.getvalue()
+    last = content.rindex(b"\xff\xda")
+    more = scans - content.count(b"\xff\xda")
+    content = content[:-2] + content[last:-2] * more + content[-2:]
+    if is_read:
+        assert open_image(content, "x").size == (64, 64)
+    else:
+        with pytest.raises(InputError, match="a JPEG of 101 scans"):
+            open_image(content, "x")
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "GIF"])

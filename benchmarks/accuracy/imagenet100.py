@@ -51,7 +51,7 @@ class Row:
     against: str | None = None
     calls: int = 0
     tokens: int = 0
-    predictions: tuple[Prediction, ...] = field(default=(), repr=False)
+    predictions: Sequence[Prediction] = field(default=(), repr=False)
 
 
 def count_tokens() -> Callable[[str], int]:

@@ -88,7 +88,7 @@ def test_a_spent_quota_ends_the_run_unless_the_provider_says_when_to_come_back()
         (401, "no", PermanentError, "the key was refused; check OPENAI_API_KEY"),
         (403, "no", PermanentError, "not allowed; check OPENAI_API_KEY and what it may use"),
         (404, "no", PermanentError, f"model 'openai/gpt-4o-2024-08-06' or its address was not found; see {GPT.source}"),
-        (302, "", PermanentError, f"which would be told the key; check api_base in {GPT.source}"),
+        (302, "", PermanentError, f"; check api_base in {GPT.source}"),
         (413, "no", SampleError, "the request is too large; lower image.max_side_px"),
         (400, "request payload size exceeds the limit", SampleError, "lower image.max_side_px"),
         (400, "what is that?", SampleError, f"the request was refused; check params in {GPT.source}"),
