@@ -174,7 +174,16 @@ def test_a_pipe_is_skipped_and_not_waited_for(tmp_path: Path) -> None:
     assert dataset.notes[0].endswith(": a/2.jpg, a/3")
 
 
-@pytest.mark.parametrize("names", [("train", "test"), ("Training", "Validation", "Test"), ("train", "val", "other")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train", "test"),
+        ("Training", "Validation", "Test"),
+        ("train2017", "val2017"),
+        ("test_images", "train_images"),
+        ("train", "val", "other"),
+    ],
+)
 def test_a_root_that_is_divided_into_splits_is_refused_with_the_way_to_say_which(
     tmp_path: Path, names: tuple[str, ...]
 ) -> None:

@@ -71,3 +71,10 @@ def test_a_blank_line_between_names_is_an_error_and_at_the_end_is_none(tmp_path:
     path.write_text("cat\n\ndog\n")
     with pytest.raises(InputError, match=r"names\.txt, line 2: is blank: remove it, or write what belongs there"):
         read_lines(path)
+
+
+def test_blank_answers_of_a_csv_file_keep_their_line() -> None:
+    rows = parse_csv('Answer\na cat\n\n"a\ndog"\n', "a.csv", ("answer",), ("choice",), is_free_text=True)
+    assert rows == [(2, {"answer": "a cat"}), (3, {"answer": ""}), (4, {"answer": "a\ndog"})]
+    rows = parse_csv("answer;Choice\n;\nowl;emu\n", "a.csv", ("answer",), ("choice",), is_free_text=True)
+    assert rows == [(2, {"answer": "", "choice": ""}), (3, {"answer": "owl", "choice": "emu"})]

@@ -120,7 +120,7 @@ def read_answers(file: Path) -> list[dict[str, Any]]:
         raise InputError(f"{file}: can't be read as UTF-8 text: {error}") from error
     if file.suffix.lower() == ".csv":
         rows: list[dict[str, Any]] = [
-            dict(row) for _, row in parse_csv(text, file, ("answer",), ("choice",), is_multiline=True)
+            dict(row) for _, row in parse_csv(text, file, ("answer",), ("choice",), is_free_text=True)
         ]
     elif file.suffix.lower() in (".jsonl", ".ndjson"):
         rows = _read_json_lines(text, file)

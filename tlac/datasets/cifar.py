@@ -22,6 +22,7 @@ from tlac.datasets.base import (
     no_subset,
     not_there,
     parent_inside,
+    path_inside,
     prepare_command,
     read_options,
     take_part,
@@ -46,7 +47,7 @@ def open_cifar(config: DatasetConfig) -> ListedDataset:
     if config.subset == "val":
         raise no_subset(config, "the official split")
     place = parent_inside(config, folder)
-    reader = _read(config, options.reader, [place, place / config.name])
+    reader = _read(config, options.reader, [place, path_inside(config, place, config.name)])
 
     def read(row: int) -> tuple[str, bytes]:
         return f"{row:05d}.png", png_bytes(reader.data[row])

@@ -5,6 +5,7 @@ An optional classes.txt in it gives the class names, a line "SUB-FOLDER Class na
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from tlac.config.schemas import DatasetConfig
@@ -24,10 +25,12 @@ from tlac.errors import InputError
 
 CLASSES_FILE = "classes.txt"
 _SPLITS = {
-    "test": ("test", "testing", "test_set"),
-    "val": ("val", "valid", "validation", "dev"),
-    "train": ("train", "training", "train_set", "training_set"),
+    **dict.fromkeys(("test", "testing", "testset"), "test"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "valset"), "val"),
+    **dict.fromkeys(("train", "training", "trainset"), "train"),
 }
+# as in train2017, val-images, test_set
+_BESIDE_SPLITS = {"", "set", "data", "dataset", "images", "image", "imgs", "img", "split"}
 _LAYOUT = "it must hold one sub-folder of images per class"
 
 
@@ -72,7 +75,11 @@ def _class_names(root: Path) -> dict[str, str]:
 
 def _require_no_split(root: Path, folders: list[str]) -> None:
     """Raises InputError where the sub-folders are splits: "train" may be a class, but hardly beside "test"."""
-    splits = {folder: kind for kind, words in _SPLITS.items() for folder in folders if folder.lower() in words}
+    splits = {}
+    for folder in folders:
+        words = set(re.split(r"[^a-z]+", folder.lower())) - _BESIDE_SPLITS
+        if len(words) == 1 and (kind := _SPLITS.get(words.pop())):
+            splits[folder] = kind
     if len(set(splits.values())) > 1:
         first = next((folder for folder, kind in splits.items() if kind == "test"), next(iter(splits)))
         raise InputError(

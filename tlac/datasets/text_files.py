@@ -70,14 +70,15 @@ def parse_csv(
     source: Path | str,
     wanted: Collection[str],
     optional: Collection[str] = (),
-    is_multiline: bool = False,
+    is_free_text: bool = False,
 ) -> list[tuple[int, dict[str, str]]]:
     """The rows of a CSV file with a header, each with the number of its line; blank lines are left out.
 
     Cells are separated by commas, semicolons or tabs, as the header is. The columns of `wanted` and `optional` are
     found in any case; the former have to be there. Raises InputError naming the line for a row of more or fewer
-    cells than the header, a column that stands twice, an unclosed quote, and, unless it `is_multiline`, for a wanted
-    cell of several lines: one forgotten quote swallows the rows up to the next.
+    cells than the header, a column that stands twice, an unclosed quote, and for a wanted cell of several lines: one
+    forgotten quote swallows the rows up to the next. Where they hold `is_free_text`, such cells may be, and blank rows
+    are kept.
     """
     text = text.removeprefix("\ufeff")
     header_line = text.strip().partition("\n")[0]
@@ -87,7 +88,10 @@ def parse_csv(
     line = 1
     try:
         for cells in reader:
-            if any(cell.strip() for cell in cells):
+            if is_free_text and rows and len(rows[0][1]) == 1:
+                # a blank line of a single column is an empty cell
+                rows.append((line, cells or [""]))
+            elif cells and (is_free_text or any(cell.strip() for cell in cells)):
                 rows.append((line, cells))
             line = reader.line_num + 1
     except csv.Error as error:
@@ -101,7 +105,7 @@ def parse_csv(
                 f"holds a {_SEPARATORS[separator]} into double quotes"
             )
         row = dict(zip(header, cells, strict=True))
-        for column in () if is_multiline else wanted:
+        for column in () if is_free_text else wanted:
             if "\n" in row[column].strip() or "\r" in row[column].strip():
                 raise InputError(f"{source}, line {line}: {column} goes over several lines: close its quote")
         found.append((line, row))

@@ -10,6 +10,7 @@ import pytest
 from tlac.config.files import list_names
 from tlac.config.schemas import load_dataset_config
 from tlac.datasets.prepare.download import OnBytes, RemoteFile
+from tlac.datasets.prepare.mirror import fetch_mirror
 from tlac.datasets.prepare.prepare import STAGING, Prepared, prepare_dataset
 from tlac.errors import ConfigError, TlacError, UnknownNameError, UsageError
 
@@ -271,3 +272,18 @@ def test_a_dataset_at_the_root_itself_has_nothing_beside_the_root(tmp_path: Path
     own.write_text("loader: coop\nprotocol: p\noptions: {folder: .}\ndownload: {torchvision: DTD}\n")
     Source().prepare(str(own), tmp_path / "root")
     assert {path.name for path in tmp_path.iterdir()} == {"own.yaml", "root"}
+
+
+def test_the_name_of_a_dataset_file_leads_nowhere_either(tmp_path: Path) -> None:
+    own = tmp_path / "...yaml"  # its name without the suffix is ".."
+    own.write_text(
+        "loader: coop\nprotocol: p\noptions: {folder: own}\ndownload: {torchvision: DTD, mirror: {repo: a/b}}\n"
+    )
+    kept = tmp_path / "root" / "kept" / "1.jpg"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"x")
+    config = load_dataset_config(str(own), tmp_path / "root")
+    for get in (lambda: Source().prepare(str(own), tmp_path / "root"), lambda: fetch_mirror(config)):
+        with pytest.raises(ConfigError, match="leads outside the dataset's folder: refused"):
+            get()
+    assert kept.exists()

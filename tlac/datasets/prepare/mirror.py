@@ -14,6 +14,7 @@ import msgspec
 import yaml
 
 from tlac.config.schemas import DatasetConfig, Mirror, load_dataset_config
+from tlac.datasets.base import path_inside
 from tlac.datasets.prepare.download import OnBytes, RemoteFile, fetch_file
 from tlac.datasets.prepare.prepare import Fetch, Prepared
 from tlac.errors import ConfigError, TlacError, UsageError
@@ -41,7 +42,7 @@ def fetch_mirror(
         raise UsageError(f"{config.name}: say with --data ROOT under which folder to put its files")
     if find_spec("datasets") is None:
         raise ConfigError(f"{config.name}: a mirror is read by the package datasets: pip install 'tlac[hf]'")
-    folder = (config.root / FOLDER / config.name).resolve()
+    folder = path_inside(config, config.root / FOLDER, config.name).resolve()
     dataset_file = folder / f"{config.name}-mirror.yaml"
     is_there = dataset_file.is_file()
     if not is_there:

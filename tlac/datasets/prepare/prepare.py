@@ -80,7 +80,8 @@ def prepare_dataset(
     folder = _folder(config)
     download = config.spec.download
     steps = tuple(step.replace("{folder}", str(folder)) for step in download.steps)
-    staging = parent_inside(config, folder) / STAGING / config.name
+    # the name is that of the dataset file, which may be called ...yaml
+    staging = path_inside(config, parent_inside(config, folder) / STAGING, config.name)
     is_unpacked = (staging / _DONE).exists()
     if download.torchvision is None or (_has_files(folder) and not is_unpacked):
         return Prepared(config.name, folder, is_downloaded=False, steps=steps)
