@@ -4,7 +4,9 @@ import io
 
 from rich.console import Console
 
-from tlac.cli.progress import show_runs
+from tlac.cli.progress import LiveView, show_runs
+from tlac.errors import RateLimitError, TransientError
+from tlac.lmms.middleware.clock import CallActivity, Clock
 from tlac.types import Failure, LMMResponse, Outcome, Transcript, Turn, Usage
 
 
@@ -22,7 +24,7 @@ def drawn(view: object) -> list[str]:
 
 def test_the_view_tells_cells_cost_against_the_cap_and_errors_by_kind() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
-    with show_runs(3, 5.0, console) as view:
+    with show_runs(3, 5.0, None, console) as view:
         with view.cell("first", 2) as progress:
             progress.advance(transcript("a"))
             progress.advance(transcript("b", Failure("call", "time-out")))
@@ -39,9 +41,65 @@ def test_the_view_tells_cells_cost_against_the_cap_and_errors_by_kind() -> None:
     assert lines[3] == "  failed: 2 call, 1 sample"
 
 
+class Time:
+    """A clock that stands still until it is told."""
+
+    def __init__(self) -> None:
+        self.s = 100.0
+
+    def now(self) -> float:
+        return self.s
+
+
+def test_a_wait_and_the_retries_by_kind_are_in_the_view() -> None:
+    time = Time()
+    activity = CallActivity(clock=Clock(now=time.now))
+    view = LiveView(Console(file=io.StringIO(), force_terminal=True, width=80), 1, None, activity, time.now)
+    assert drawn(view) == ["starting  0:00"]
+    with view.cell("only", 2) as progress:
+        assert drawn(view)[2] == "  waiting for the first answers, 0:00 so far"
+        activity.note_retry(RateLimitError("too many calls"), 35.0)
+        activity.note_retry(TransientError("HTTP 503", kind="HTTP 503"), 1.0)
+        time.s += 5
+        assert drawn(view)[2] == "  waiting 30 s: too many calls; retries: 1 rate limit, 1 HTTP 503"
+        time.s += 40
+        progress.advance(transcript("a"))
+        assert drawn(view)[2] == "  retries: 1 rate limit, 1 HTTP 503"
+
+
+def test_without_a_terminal_a_wait_is_a_line_at_most_every_10_s() -> None:
+    time, out = Time(), io.StringIO()
+    activity = CallActivity(clock=Clock(now=time.now))
+    view = LiveView(Console(file=out, width=80), 1, None, activity, time.now)
+    for _ in range(120):
+        view.print_line()
+        time.s += 0.5
+    with view.cell("only", 2):
+        activity.note_wait(35.0, "limits.requests_per_minute")
+        for _ in range(60):
+            view.print_line()
+            time.s += 0.5
+    lines = out.getvalue().splitlines()
+    assert lines[:6] == ["starting"] * 6
+    assert [line.partition("waiting ")[2] for line in lines[6:]] == [
+        "33 s: limits.requests_per_minute",
+        "23 s: limits.requests_per_minute",
+        "13 s: limits.requests_per_minute",
+    ]
+
+
+def test_the_bar_takes_a_wide_terminal() -> None:
+    view = LiveView(Console(file=io.StringIO(), force_terminal=True), 1)
+    with view.cell("only", 1) as progress:
+        progress.advance(transcript("a"))
+        out = io.StringIO()
+        Console(file=out, width=160).print(view)
+    assert out.getvalue().count("━") >= 30
+
+
 def test_one_run_has_no_line_on_all_runs() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
-    with show_runs(1, None, console) as view, view.cell("only", 2) as progress:
+    with show_runs(1, None, None, console) as view, view.cell("only", 2) as progress:
         progress.advance(transcript("a"))
         lines = drawn(view)
     assert len(lines) == 2
@@ -50,7 +108,7 @@ def test_one_run_has_no_line_on_all_runs() -> None:
 
 def test_runs_that_were_there_already_count_as_done_and_take_no_time() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
-    with show_runs(4, None, console) as view:
+    with show_runs(4, None, None, console) as view:
         view.go_on(3)
         with view.cell("last", 2):
             assert drawn(view)[2] == "3/4 runs done  $0.0000 spent"
@@ -58,7 +116,7 @@ def test_runs_that_were_there_already_count_as_done_and_take_no_time() -> None:
 
 def test_without_a_terminal_each_run_ends_in_a_plain_line() -> None:
     out = io.StringIO()
-    with show_runs(2, None, Console(file=out, width=80)) as view:
+    with show_runs(2, None, None, Console(file=out, width=80)) as view:
         for title in ("first", "second"):
             with view.cell(title, 2) as progress:
                 progress.advance(transcript("a"))

@@ -123,8 +123,9 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
         for matching in dict.fromkeys(matchings)
     ]
     with open_store(store) as answers:
-        runner = Runner(answers, offline, open_policy(max_cost))
-        with nullcontext() if as_json else show_runs(len(configs), max_cost) as view:
+        policy = open_policy(max_cost, has_view=not as_json)
+        runner = Runner(answers, offline, policy)
+        with nullcontext() if as_json else show_runs(len(configs), max_cost, policy.activity) as view:
             runs = [_run(runner, one, out, view) for one in configs]
     found = effects(runs)
     if as_json:

@@ -16,6 +16,7 @@ from tlac.cli.options import (
     call_options,
     check_template,
     json_option,
+    open_policy,
     open_store,
     out_option,
     print_json,
@@ -81,15 +82,16 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
         raise UsageError("nothing to run on: name a dataset with --dataset, or several with --suite samples")
     plan = plan_runs(what, suites, scoring)
     with open_store(store) as opened:
+        policy = open_policy(calls.max_cost, calls.concurrency, has_view=not as_json)
         matrix = Matrix(
-            runner=calls.open_runner(opened, bool(scoring.order_trials)),
+            runner=calls.open_runner(opened, policy, bool(scoring.order_trials)),
             plan=plan,
             make_spec=_config_maker(what, scoring),
             encoder=load_encoder_config(scoring.encoder),
             out=out,
             finished=Finished(out) if suites else None,
             retry=calls.outcomes,
-            show_runs=None if as_json else lambda cells: show_runs(cells, calls.max_cost),
+            show_runs=None if as_json else lambda cells: show_runs(cells, calls.max_cost, policy.activity),
             with_report=not no_report,
         )
         matrix.check()

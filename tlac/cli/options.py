@@ -271,11 +271,10 @@ class CallOptions:
 
         return [Outcome(name) for name in self.retry]
 
-    def open_runner(self, store: Store, is_order_tried: bool = False) -> Runner:
+    def open_runner(self, store: Store, policy: CallPolicy, is_order_tried: bool = False) -> Runner:
         """The runner that asks as these options say. Raises UsageError for options that don't go together."""
         from tlac.evaluation.runner import Runner
 
-        policy = open_policy(self.max_cost, self.concurrency)
         is_ray = self.engine == "ray"
         if not is_ray and (self.ray_address or self.parallelism):
             raise UsageError("--ray-address and --parallelism belong to --engine ray: add it, or leave them out")
@@ -354,12 +353,16 @@ def open_store(path: Path | None, makes_one: bool = True) -> Store:
     return store
 
 
-def open_policy(max_cost: float | None, concurrency: int | None = None) -> CallPolicy:
-    """How calls are looked after; what it has to say goes to stderr."""
+def open_policy(max_cost: float | None, concurrency: int | None = None, has_view: bool = False) -> CallPolicy:
+    """How calls are looked after; what it has to say goes to stderr, but for waits where a live view shows them."""
     from tlac.lmms.middleware.budget import Budget
+    from tlac.lmms.middleware.clock import say_nothing
     from tlac.lmms.middleware.stack import CallPolicy
 
-    return CallPolicy(Budget(max_cost) if max_cost is not None else None, concurrency, on_message=say)
+    policy = CallPolicy(Budget(max_cost) if max_cost is not None else None, concurrency, on_message=say)
+    if has_view:
+        policy.activity.on_message = say_nothing
+    return policy
 
 
 def say(text: str) -> None:

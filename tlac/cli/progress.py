@@ -1,15 +1,18 @@
 """The live view of a command's runs: cells done, the current one, rate, cost against the cap, errors, time left.
 
-Plain lines where there is no terminal. Writes to stderr, so that stdout holds results alone.
+Plain lines where there is no terminal, so often that nobody takes a wait for a hang. Writes to stderr, so that stdout
+holds results alone.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.filesize import decimal
@@ -20,17 +23,23 @@ from rich.table import Table
 from rich.text import Text
 
 from tlac.datasets.prepare.download import OnBytes
+from tlac.runtime.formatting import printable
 from tlac.types import Transcript
 
+if TYPE_CHECKING:
+    from tlac.lmms.middleware.clock import CallActivity
+
 _PLAIN_EVERY_S = 10.0
+# the first line says that something is going on; what is done sooner needs none
+_FIRST_LINE_S = 2.0
 
 
 class Tally:
     """What one run has used so far; each distinct answer counts once."""
 
-    def __init__(self, title: str, total: int) -> None:
-        self.title, self.total = title, total
-        self.started = time.monotonic()
+    def __init__(self, title: str, total: int, now: Callable[[], float] = time.monotonic) -> None:
+        self.title, self.total, self._now = title, total, now
+        self.started = now()
         self.done = self.hits = self.tokens = 0
         self.cost_usd = 0.0
         self.failures: Counter[str] = Counter()
@@ -52,7 +61,7 @@ class Tally:
     @property
     def rate(self) -> float:
         """Samples a second."""
-        return self.done / max(time.monotonic() - self.started, 1e-3)
+        return self.done / max(self._now() - self.started, 1e-3)
 
     def text(self) -> str:
         """What was used, in one line."""
@@ -64,15 +73,24 @@ class Tally:
 class LiveView:
     """What a command's runs report to, one run ("cell") after the other, `cells` in all.
 
-    `cap_usd` is the hard cap on their cost. Open it with `show_runs`.
+    `cap_usd` is the hard cap on their cost, `activity` says what calls wait for. Open it with `show_runs`.
     """
 
-    def __init__(self, console: Console, cells: int, cap_usd: float | None = None) -> None:
+    def __init__(
+        self,
+        console: Console,
+        cells: int,
+        cap_usd: float | None = None,
+        activity: CallActivity | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._console, self._cells, self._cap_usd = console, cells, cap_usd
+        self._activity, self._now = activity, now
         # asks the environment anew each time
         self._is_live = console.is_terminal
-        self._started = time.monotonic()
-        self._printed = self._started
+        self._started = now()
+        # when the last plain line was printed, as if one had been just long enough ago for the first to be due soon
+        self._printed = self._started - _PLAIN_EVERY_S + _FIRST_LINE_S
         self._over: list[Tally] = []
         self._tally: Tally | None = None
         self._place = 0
@@ -84,7 +102,7 @@ class LiveView:
     @contextmanager
     def cell(self, title: str, total: int) -> Iterator[LiveView]:
         """One run of `total` samples: what it reports its samples to, for as long as it runs."""
-        self._tally = Tally(title, total)
+        self._tally = Tally(title, total, self._now)
         try:
             yield self
         finally:
@@ -98,25 +116,46 @@ class LiveView:
         if tally is None:
             return
         tally.add(transcript)
-        now = time.monotonic()
-        if not self._is_live and (tally.done == tally.total or now - self._printed >= _PLAIN_EVERY_S):
-            self._printed = now
-            self._print_line(tally)
+        if tally.done == tally.total:
+            self.print_line(is_due=True)
 
-    def _print_line(self, tally: Tally) -> None:
+    def print_line(self, is_due: bool = False) -> None:
+        """Where there is no terminal: one line on how far things are, at most every 10 s unless it `is_due`."""
+        now, tally = self._now(), self._tally
+        if self._is_live or not (is_due or now - self._printed >= _PLAIN_EVERY_S):
+            return
+        self._printed = now
         place = f"[{self._place + 1}/{self._cells}] " if self._cells > 1 else ""
-        line = f"{place}{tally.title}: {tally.done}/{tally.total}  {tally.text()}"
-        self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+        done = f"{tally.title}: {tally.done}/{tally.total}  {tally.text()}" if tally else "starting"
+        waiting = f"  {self._waiting()}" if self._waiting() else ""
+        self._console.print(f"{place}{done}{waiting}", soft_wrap=True, markup=False, highlight=False)
+
+    def _waiting(self) -> str:
+        """What is waited for and how long, and the retries so far by kind; empty where neither is."""
+        found = []
+        if self._activity is not None:
+            left_s = self._activity.waits_until - self._activity.clock.now()
+            if left_s >= 1:
+                found.append(f"waiting {left_s:.0f} s: {printable(self._activity.reason)}")
+            if retries := self._activity.retries.most_common():
+                found.append(f"retries: {', '.join(f'{count:,} {kind}' for kind, count in retries)}")
+        if not found and self._tally is not None and not self._tally.done:
+            found.append(f"waiting for the first answers, {_clock(self._now() - self._tally.started)} so far")
+        return "; ".join(found)
 
     def __rich__(self) -> Group:
         lines: list[Table | Text] = []
         if self._tally is not None:
             lines.append(_bar(self._tally))
             lines.append(_line(f"  {self._tally.text()}"))
+        else:
+            lines.append(_line(f"starting  {_clock(self._now() - self._started)}"))
         if self._cells > 1 or self._cap_usd is not None:
             lines.append(_line(self._whole()))
         if failures := self._failures():
             lines.append(_line(f"  failed: {failures}"))
+        if waiting := self._waiting():
+            lines.append(_line(f"  {waiting}"))
         return Group(*lines)
 
     def _whole(self) -> str:
@@ -132,7 +171,7 @@ class LiveView:
         current = self._tally.done / self._tally.total if self._tally and self._tally.total else 0.0
         asked = len(self._over) + current
         left = self._cells - self._place - current
-        return (time.monotonic() - self._started) * left / asked if asked > 0 else None
+        return (self._now() - self._started) * left / asked if asked > 0 else None
 
     def _failures(self) -> str:
         counts: Counter[str] = Counter()
@@ -146,12 +185,14 @@ class LiveView:
 
 def _bar(tally: Tally) -> Table:
     row = Table.grid(padding=(0, 1), expand=True)
-    row.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-    for _ in range(3):
+    row.add_column(no_wrap=True, overflow="ellipsis", ratio=3)
+    # the bar takes what a wide terminal has to give
+    row.add_column(no_wrap=True, ratio=1, min_width=16)
+    for _ in range(2):
         row.add_column(no_wrap=True)
     left = (tally.total - tally.done) / tally.rate if tally.done else None
     clock = _clock(left) if left is not None else "-:--"
-    bar = ProgressBar(total=max(tally.total, 1), completed=tally.done, width=16)
+    bar = ProgressBar(total=max(tally.total, 1), completed=tally.done)
     row.add_row(Text(tally.title), bar, Text(f"{tally.done}/{tally.total}"), Text(clock))
     return row
 
@@ -167,13 +208,35 @@ def _clock(seconds: float) -> str:
 
 
 @contextmanager
-def show_runs(cells: int, cap_usd: float | None = None, console: Console | None = None) -> Iterator[LiveView]:
-    """The live view of `cells` runs, for as long as they take; `cap_usd` is the cap on what they may cost."""
+def show_runs(
+    cells: int,
+    cap_usd: float | None = None,
+    activity: CallActivity | None = None,
+    console: Console | None = None,
+) -> Iterator[LiveView]:
+    """The live view of `cells` runs, for as long as they take; see `LiveView`."""
     console = console or Console(stderr=True)
-    view = LiveView(console, cells, cap_usd)
-    is_live = console.is_terminal
-    with Live(view, console=console, transient=True, refresh_per_second=5) if is_live else nullcontext():
+    view = LiveView(console, cells, cap_usd, activity)
+    with Live(view, console=console, transient=True, refresh_per_second=5) if console.is_terminal else _lines_of(view):
         yield view
+
+
+@contextmanager
+def _lines_of(view: LiveView) -> Iterator[None]:
+    """Have a view print its lines also while nothing happens that it would be told of."""
+    is_over = threading.Event()
+
+    def tick() -> None:
+        while not is_over.wait(0.5):
+            view.print_line()
+
+    ticking = threading.Thread(target=tick, name="tlac-progress", daemon=True)
+    ticking.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        ticking.join()
 
 
 @contextmanager
