@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.fakes import FakeLMM
+from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
-from tlac.errors import MissingAnswersError, StoreError, TlacError, TransientError
+from tlac.errors import MissingAnswersError, SampleError, StoreError, TlacError, TransientError
 from tlac.hashing import response_key
 from tlac.lmms.middleware.cache import OfflineLMM, StoredLMM
 from tlac.types import LMMRequest, LMMResponse, Message, Outcome, TextPart
@@ -147,3 +148,157 @@ def test_an_answer_that_cannot_be_kept_costs_the_others_nothing(store: Store) ->
         False,
         False,
     ]
+
+
+class UnwritableStore:
+    """A store that can be read, and whose disk is full where `is_full`: `looked_at` counts the looks at the disk."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.is_full = True
+        self.looked_at = 0
+
+    def get_response(self, key: str) -> LMMResponse | None:
+        return self._store.get_response(key)
+
+    def require_writable(self) -> None:
+        self.looked_at += 1
+
+    def put_entries(self, answers: list[StoredAnswer]) -> None:
+        if self.is_full:
+            raise StoreError("the disk is full")
+        self._store.put_entries(answers)
+
+
+class SlowLMM(FakeLMM):
+    """Answers after a while, but for what fails."""
+
+    async def ask(self, request: LMMRequest) -> LMMResponse:
+        await asyncio.sleep(0.01)
+        if "fails" in str(request.messages):
+            raise TransientError("the server is down")
+        return await super().ask(request)
+
+
+async def leave_in_flight(lmm: StoredLMM, *questions: str) -> None:
+    """Ask, and be cancelled before an answer comes, as by Ctrl-C."""
+    waiters = [asyncio.ensure_future(lmm.ask(request(words))) for words in questions]
+    await asyncio.sleep(0)
+    for waiter in waiters:
+        waiter.cancel()
+
+
+def test_an_answer_that_could_not_be_kept_is_an_error_and_never_handed_out(store: Store) -> None:
+    lmm = StoredLMM(FakeLMM(lambda _: "a cat"), UnwritableStore(store), "fake")
+
+    async def ask_several() -> list[LMMResponse | BaseException]:
+        asked = [lmm.ask(request(words)) for words in ("a", "a", "b", "c")]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    assert [str(error) for error in asyncio.run(ask_several())] == ["the disk is full"] * 4
+    assert list(store.entries()) == []
+
+
+def test_after_a_full_disk_the_disk_is_looked_at_before_the_next_call_is_paid_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = UnwritableStore(store)
+    fake = FakeLMM(lambda _: "a cat")
+    lmm = StoredLMM(fake, full, "fake")
+    with pytest.raises(StoreError):
+        asyncio.run(lmm.ask(request("a")))
+    assert (full.looked_at, len(fake.asked)) == (1, 1)
+
+    def still_full() -> None:
+        raise StoreError("still full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(full, "require_writable", still_full)
+        with pytest.raises(StoreError, match="still full"):
+            asyncio.run(lmm.ask(request("b")))
+    assert len(fake.asked) == 1
+    full.is_full = False
+    for words in ("a", "b", "c"):
+        assert asyncio.run(lmm.ask(request(words))).text == "a cat"
+    # once it can be written, one look is enough
+    assert (full.looked_at, len(fake.asked)) == (2, 4)
+    assert len(list(store.entries())) == 3
+
+
+def test_a_question_that_failed_can_be_asked_again_of_the_same_wrapper(store: Store) -> None:
+    failures = [TransientError("the server is down"), SampleError("no such image")]
+
+    def fail_twice(_: LMMRequest) -> str:
+        if failures:
+            raise failures.pop(0)
+        return "a cat"
+
+    lmm = StoredLMM(FakeLMM(fail_twice), store, "fake")
+
+    async def ask_three_times() -> list[str]:
+        found = []
+        for _ in range(3):
+            try:
+                found.append((await lmm.ask(request())).text)
+            except TlacError as error:
+                found.append(str(error))
+        return found
+
+    assert asyncio.run(ask_three_times()) == ["the server is down", "no such image", "a cat"]
+
+
+def test_finishing_waits_for_all_and_a_failing_call_among_them_loses_nothing(store: Store) -> None:
+    lmm = StoredLMM(SlowLMM(lambda _: "a cat"), store, "fake")
+
+    async def cancel_and_finish() -> None:
+        await leave_in_flight(lmm, "fails", "a", "b")
+        await lmm.finish()
+        await lmm.finish()
+
+    asyncio.run(cancel_and_finish())
+    assert {answer.key for answer in store.entries()} == {response_key(request("a")), response_key(request("b"))}
+
+
+def test_finishing_says_that_an_answer_could_not_be_kept(store: Store) -> None:
+    lmm = StoredLMM(SlowLMM(lambda _: "a cat"), UnwritableStore(store), "fake")
+
+    async def cancel_and_finish() -> None:
+        await leave_in_flight(lmm, "fails", "a")
+        await lmm.finish()
+
+    with pytest.raises(StoreError, match="the disk is full"):
+        asyncio.run(cancel_and_finish())
+
+
+def test_what_is_in_flight_is_given_up_when_finishing_is_cancelled(store: Store) -> None:
+    ended: list[LMMRequest] = []
+
+    class Hanging(FakeLMM):
+        async def ask(self, request: LMMRequest) -> LMMResponse:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append(request)
+            raise AssertionError("waited for ever, and no longer")
+
+    lmm = StoredLMM(Hanging(lambda _: ""), store, "fake")
+
+    async def give_up() -> None:
+        await leave_in_flight(lmm, "a")
+        finishing = asyncio.ensure_future(lmm.finish())
+        while not lmm._is_writable:
+            await asyncio.sleep(0)
+        finishing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await finishing
+
+    asyncio.run(give_up())
+    assert ended == [request("a")]
+
+
+def test_an_answer_paid_for_elsewhere_counts_as_fresh(store: Store) -> None:
+    store.put_entries([StoredAnswer.of(request(), LMMResponse(Outcome.REFUSED, ""), "fake")])
+    lmm = StoredLMM(OfflineLMM(), store, "fake", retry=[Outcome.REFUSED], paid={response_key(request())})
+    for _ in range(2):
+        told = asyncio.run(lmm.ask(request()))
+        assert (told.outcome, told.from_store) == (Outcome.REFUSED, False)

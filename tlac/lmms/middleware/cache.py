@@ -57,10 +57,16 @@ class StoredLMM:
         return await asyncio.shield(task)
 
     async def finish(self) -> None:
-        """Wait for the calls in flight, and store their answers. When cancelled, the calls are given up."""
+        """Wait for the calls in flight, and store their answers. When cancelled, the calls are given up.
+
+        Raises StoreError where an answer could not be stored: nobody else waits for it. A call that fails brings no
+        answer, and so loses none.
+        """
         tasks = list(self._in_flight.values())
         # gather passes a cancellation on to the calls, which ends them
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, StoreError):
+                raise result
 
     async def _ask_and_keep(self, key: str, request: LMMRequest) -> LMMResponse:
         loop = asyncio.get_running_loop()
