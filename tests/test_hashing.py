@@ -67,6 +67,81 @@ def test_a_key_is_for_ever() -> None:
     )
 
 
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# as they are digested, in full: what one changes here, nobody finds again
+DIGESTED = {
+    '{"choices_by_index":null,"key_version":1,"messages":[{"parts":[{"image_sha256":"'
+    + "ab" * 32
+    + '"},{"text":"what?"}],'
+    '"role":"user"}],"model":"gemini/gemini-2.5-flash","params":{"max_tokens":100,"temperature":0},"preparation":'
+    '{"formats":["jpeg","png","webp","gif"],"max_side_px":1568,"max_size_bytes":5000000,"quality":90,'
+    '"strip_metadata":false},"repeat":0,"revision":null,"stage":"stage1"}': REQUEST,
+    '{"choices_by_index":3,"key_version":1,"messages":[{"parts":[{"text":"be brief"}],"role":"system"},{"parts":'
+    '[{"text":"which is \\"a caf\u00e9\\"?\\n"}],"role":"user"}],"model":"m","params":{"seed":9007199254740993,'
+    '"stop":["a",2,{"b":1.5}],"top_p":0.1},"preparation":null,"repeat":2,"revision":"r1","stage":"stage2"}': LMMRequest(
+        "stage2",
+        "m",
+        (
+            Message("system", (TextPart("be brief"),)),
+            Message("user", (TextPart('which is "a caf\u00e9"?\n', is_prefix=True),)),
+        ),
+        {"top_p": 0.1, "stop": ("a", 2.0, {"b": 1.5}), "seed": 2**53 + 1},
+        revision="r1",
+        preparation=Preparation(quality=1),
+        choice=ChoiceTask("a caf\u00e9", ("x", "y", "z"), by_index=True, candidates=(0, 2)),
+        repeat=2,
+    ),
+    '{"choices_by_index":null,"key_version":1,"messages":[],"model":"m","params":{},"preparation":null,"repeat":0,'
+    '"revision":null,"stage":"stage2"}': LMMRequest("stage2", "m", (), choice=ChoiceTask("a", ("x", "y"))),
+}
+
+
+@pytest.mark.parametrize(("text", "request_"), DIGESTED.items())
+def test_a_key_is_the_digest_of_this_very_text(text: str, request_: LMMRequest) -> None:
+    assert canonical_json(request_document(request_)) == text
+    assert response_key(request_) == sha256(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (-0.0, "0"),
+        (1.0, "1"),
+        (-3.0, "-3"),
+        (0.1, "0.1"),
+        (1e-7, "1e-07"),
+        (2.0**53 - 1, "9007199254740991"),
+        # from here on a float is no longer one whole number
+        (2.0**53, "9007199254740992.0"),
+        (-(2.0**53), "-9007199254740992.0"),
+        (1e16, "1e+16"),
+        (2**64, "18446744073709551616"),
+        (True, "true"),
+        ({"b": [1.0, (2.0, {"a": -4.0})], "a": None}, '{"a":null,"b":[1,[2,{"a":-4}]]}'),
+        ({1: "a", 10: "b", 2: "c"}, '{"1":"a","10":"b","2":"c"}'),
+        ("\u2028\u00e9\0\x7f", '"\u2028\u00e9\\u0000\x7f"'),
+    ],
+)
+def test_a_value_has_one_text(value: object, text: str) -> None:
+    assert canonical_json(value) == text
+    assert sha256_of(value) == sha256(text)
+
+
+@pytest.mark.parametrize("depth", [2_000, 100_000])
+def test_a_value_that_is_nested_too_deeply_is_refused(depth: int) -> None:
+    value: list[object] = []
+    for _ in range(depth):
+        value = [value]
+    with pytest.raises(UsageError, match="nested too deeply"):
+        canonical_json(value)
+    with pytest.raises(UsageError, match="nested too deeply"):
+        response_key(replace(REQUEST, params={"stop": value}))
+
+
 def test_the_document_holds_digests_for_images() -> None:
     assert request_document(REQUEST)["messages"] == [
         {"role": "user", "parts": [{"image_sha256": "ab" * 32}, {"text": "what?"}]}

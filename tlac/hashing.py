@@ -23,7 +23,7 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=Fal
 
 
 def canonical_json(document: Any) -> str:
-    """One text for one value: sorted keys, no spaces, ASCII, and 1.0 written as 1.
+    """One text for one value: sorted keys, no spaces, no escapes that JSON does not ask for, and 1.0 written as 1.
 
     Raises UsageError for NaN, infinities, lone surrogates and what JSON can't hold.
     """
@@ -42,10 +42,17 @@ def _encode(plain: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
+    try:
+        return _plain_parts(value)
+    except RecursionError as error:
+        raise UsageError("a value is nested too deeply to be written as JSON") from error
+
+
+def _plain_parts(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain_parts(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_plain_parts(item) for item in value]
     # temperature 0 and 0.0 ask for the same thing, but their JSON differs
     if isinstance(value, float) and math.isfinite(value) and value.is_integer() and abs(value) < 2**53:
         return int(value)

@@ -131,6 +131,32 @@ def test_a_request_of_another_form_or_key_is_refused(change: dict[str, Any]) -> 
         replace(ENTRY, request={**ENTRY.request, **change}).checked()
 
 
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("depth", [62, 900, 100_000])
+def test_a_request_that_is_nested_too_deeply_is_neither_written_nor_read(depth: int) -> None:
+    request = {**ENTRY.request, "params": {"stop": "HERE"}}
+    text = answer_text(replace(ENTRY, request=request)).replace('"HERE"', "[" * depth + "]" * depth)
+    with pytest.raises(InputError, match=r"nested more than 64 deep|not as expected"):
+        parse_answer(text.encode(), key=ENTRY.key)
+    deep = replace(ENTRY, request={**ENTRY.request, "params": {"stop": nested(depth)}})
+    with pytest.raises(UsageError, match=r"nested|not as expected|not the digest"):
+        deep.checked()
+    with pytest.raises(UsageError, match="nested"):
+        answer_text(deep)
+
+
+def test_a_request_that_is_nested_as_deeply_as_is_read_is_written() -> None:
+    deep = StoredAnswer.of(image_request(1, params={"stop": nested(60)}), ENTRY.response, "fake")
+    found = parse_answer(answer_text(deep, has_key=True).encode())
+    assert found.checked() == deep
+
+
 def test_an_embedding_comes_back_bit_for_bit() -> None:
     item = embedding("a", 0.1, -1e-30, 3.0, is_truncated=True)
     for found in (
