@@ -75,3 +75,19 @@ def test_listed_images_that_are_missing_are_counted_and_named(tmp_path: Path) ->
     (tmp_path / "1.jpg").write_bytes(b"x")
     dataset = open_text(tmp_path, "path,label\n1.jpg,cat\n2.jpg,dog\n")
     assert dataset.notes == ("1 of 2 listed images missing: 2.jpg",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\n1.jpg,cat\n2.jpg,dog\n1.jpg,dog\n", "'1.jpg' stands in lines 2 and 4: leave one of them"),
+        ("path,label\n1.jpg,cat\n2.jpg,a\x1b[31m\n", "the class name 'a\\x1b[31m' is empty, not UTF-8 or has control"),
+        ("path,label\n1.jpg,cat\n2.jpg,a\0b\n", "control characters: rename it"),
+    ],
+)
+def test_an_image_that_stands_twice_and_a_name_that_cannot_be_printed_are_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        open_text(tmp_path, text)
+    assert message in str(caught.value)

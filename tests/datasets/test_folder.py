@@ -208,5 +208,13 @@ def test_names_are_composed_and_two_folders_of_one_name_are_refused(tmp_path: Pa
     touch(tmp_path, "cafe\u0301/1.jpg", "tea/1.jpg")
     assert open_at(tmp_path).classes == ("caf\u00e9", "tea")
     touch(tmp_path, "caf\u00e9/2.jpg")
-    with pytest.raises(InputError, match=r"have one name, written in two Unicode forms: merge them"):
+    with pytest.raises(InputError, match=r"differ in spaces or Unicode forms alone: merge them"):
         open_at(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["caf\udce9/1.jpg", "a/caf\udce9.jpg"])
+def test_a_name_that_is_not_utf_8_is_refused_before_anything_is_asked(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "a/1.jpg", "b/1.jpg", name)
+    with pytest.raises(InputError, match=r"caf\\udce9.*not UTF-8.*: rename it") as caught:
+        open_at(tmp_path)
+    str(caught.value).encode()

@@ -457,3 +457,22 @@ def test_an_offline_run_does_not_ask_the_hub(monkeypatch: pytest.MonkeyPatch) ->
     config = replace(load_dataset_config("hf:ours/pets:test"), is_offline=True)
     with pytest.raises(InputError, match=r"is not on this machine, and .*offline"):
         open_dataset(config)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"label": [["cat"], ["dog"]]}, "the column label holds list and no labels: name another"),
+        ({"label": [b"cat", b"dog"]}, "the column label holds bytes and no labels: name another"),
+        ({"label": [None, " "]}, "no row has a label in the column label: name another column"),
+        ({"label": ["cat", "dog"], "image": [1, 2]}, "the column image holds no images, but Value"),
+    ],
+)
+def test_a_column_of_another_kind_is_named(tmp_path: Path, columns: dict[str, list], message: str) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"image": IMAGES[:2], **columns})
+    pyarrow.parquet.write_table(table, tmp_path / "test.parquet")
+    with pytest.raises(InputError, match=message):
+        open_at(str(tmp_path / "test.parquet"))

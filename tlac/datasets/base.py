@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import stat
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -147,6 +148,8 @@ def take_part(config: DatasetConfig, whole: ListedDataset) -> ListedDataset:
     if not labels:
         raise InputError(f"{config.name}: no image in split {split!r} of {config.subset!r}: choose another")
     classes = tuple(clean_name(whole.classes[label]) for label in kept)
+    for name in classes:
+        _require_printable(config.name, name)
     used = set(labels)
     empty = [name for label, name in enumerate(classes) if label not in used]
     notes = (*whole.notes, *count_note(empty, "class", "classes", "without images"), *_twin_notes(classes))
@@ -162,6 +165,15 @@ def take_part(config: DatasetConfig, whole: ListedDataset) -> ListedDataset:
         labels=labels,
         rows=rows,
     )
+
+
+def _require_printable(dataset: str, name: str) -> None:
+    """Raises InputError for a class name with a control character, or that is no Unicode text.
+
+    No LMM answers with such a name; and a line break or an escape would end up on terminals and in files.
+    """
+    if not name or not _is_text(name) or any(unicodedata.category(character) == "Cc" for character in name):
+        raise InputError(f"{dataset}: the class name {name!a} is empty, not UTF-8 or has control characters: rename it")
 
 
 def count_note(names: Sequence[str], singular: str, plural: str, what: str) -> tuple[str, ...]:
@@ -301,6 +313,8 @@ def find_images(folder: Path, root: Path, skipped: list[str]) -> Iterator[Path]:
         raise InputError(f"{folder}: can't be read: {error.strerror or error}") from error
     for entry in entries:
         path = Path(entry.path)
+        if not _is_text(entry.name):
+            raise InputError(f"{str(path)!a}: its name is not UTF-8: rename it")
         if entry.is_symlink() and not entry.name.startswith("."):
             _require_inside(path, resolved_root)
         kind = _kind_of(entry)
@@ -311,6 +325,11 @@ def find_images(folder: Path, root: Path, skipped: list[str]) -> Iterator[Path]:
         # a link to a folder inside could lead round in a circle, and its images are listed anyway
         elif kind == "folder" and not entry.is_symlink():
             yield from find_images(path, root, skipped)
+
+
+def _is_text(name: str) -> bool:
+    # bytes of a file name that are not UTF-8 come as lone surrogates
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _kind_of(entry: os.DirEntry[str]) -> Literal["folder", "image", "skipped", "ignored"]:

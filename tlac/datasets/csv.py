@@ -5,6 +5,7 @@ Paths are relative to the file's folder and may not lead out of it.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from tlac.config.schemas import DatasetConfig
@@ -34,6 +35,10 @@ def open_csv(config: DatasetConfig) -> ListedDataset:
             raise InputError(f"{file}, line {line}: a path or a label is missing")
     if not rows:
         raise InputError(f"{file}: lists no images")
+    twice = next((path for path, count in Counter(path for _, path, _ in rows).items() if count > 1), None)
+    if twice is not None:
+        lines = " and ".join(str(line) for line, path, _ in rows if path == twice)
+        raise InputError(f"{file}: {twice!r} stands in lines {lines}: leave one of them")
     classes = config.spec.classes or tuple(sorted({label for _, _, label in rows}))
     positions = {clean_name(name): index for index, name in reversed(list(enumerate(classes)))}
     for line, _, label in rows:

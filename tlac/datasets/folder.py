@@ -68,7 +68,7 @@ def _class_names(root: Path) -> dict[str, str]:
     for folder, name in names.items():
         if (twin := folder_by_name.setdefault(name, folder)) != folder:
             raise InputError(
-                f"{root}: the folders {twin!a} and {folder!a} have one name, written in two Unicode forms: merge them"
+                f"{root}: the folders {twin!a} and {folder!a} differ in spaces or Unicode forms alone: merge them"
             )
     return names
 

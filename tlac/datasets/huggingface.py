@@ -59,7 +59,7 @@ def open_hub(config: DatasetConfig) -> ListedDataset:
     table, split = _load(config, *address)
     image_column = _column(config, table, "image", given.get("image") or options.image_column)
     label_column = _column(config, table, "label", given.get("label") or options.label_column)
-    table = table.cast_column(image_column, _datasets().Image(decode=False))
+    table = _with_images(config, table, image_column)
     notes = _check_rows(config, table, image_column, label_column)
     classes, found = _labels(config, table, label_column, partial(_classnames, config, location, revision))
     rows = [row for row, label in enumerate(found) if label is not None]
@@ -274,7 +274,11 @@ def _load(config: DatasetConfig, location: str, revision: str | None, split: str
             arguments.update(_files_of(datasets.load_dataset_builder(**arguments), name))
             table = datasets.load_dataset(**arguments, split=name)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split())
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            # what the library says itself is seldom why
+            cause = cause.__cause__
+        reason = " ".join(f"{error} ({cause})".split()) if cause is not error else " ".join(str(error).split())
         raise InputError(f"{config.name}: can't be loaded: {reason}") from error
     if "__url__" in table.column_names:
         # the shards as they were fetched
@@ -341,6 +345,18 @@ def _column(config: DatasetConfig, table: Any, noun: str, given: str | None) -> 
     return str(candidates[0])
 
 
+def _with_images(config: DatasetConfig, table: Any, column: str) -> Any:
+    """The table with that column as images that are not decoded. Raises InputError where it holds something else."""
+    import pyarrow
+
+    try:
+        return table.cast_column(column, _datasets().Image(decode=False))
+    except (pyarrow.ArrowException, TypeError, ValueError) as error:
+        raise InputError(
+            f"{config.name}: the column {column} holds no images, but {table.features[column]}: name another"
+        ) from error
+
+
 def _check_rows(config: DatasetConfig, table: Any, image_column: str, label_column: str) -> tuple[str, ...]:
     """Notes on rows without a label, which are left out, and on those without an image, which will fail by name.
 
@@ -380,6 +396,11 @@ def _labels(
     """All class names in label order, and the label of each row, None where it has none."""
     feature = table.features[column]
     values: list[Any] = [None if _is_blank(value) else value for value in table[column]]
+    kinds = {type(value).__name__ for value in values if not isinstance(value, (str, int, float, type(None)))}
+    if kinds:
+        raise InputError(f"{config.name}: the column {column} holds {kinds.pop()} and no labels: name another")
+    if all(value is None for value in values):
+        raise InputError(f"{config.name}: no row has a label in the column {column}: name another column")
     names = tuple(getattr(feature, "names", None) or ())
     if any(isinstance(value, str) for value in values):
         values = [clean_name(value) if isinstance(value, str) else value for value in values]
