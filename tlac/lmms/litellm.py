@@ -24,8 +24,8 @@ from tlac.config.files import Resource
 from tlac.config.schemas import Backend, parse
 from tlac.errors import ConfigError, InputError, SampleError, TransientError
 from tlac.images import prepare, within_limits
-from tlac.lmms.http import post
-from tlac.lmms.litellm_errors import ErrorFacts, facts_of, refusal_of, translate
+from tlac.lmms.http import open_session, post, requests_sent
+from tlac.lmms.litellm_errors import ErrorFacts, facts_of, refusal_of, translate, unasked_error
 from tlac.lmms.litellm_requests import (
     WireFormat,
     WireRequest,
@@ -48,6 +48,11 @@ _RESERVED = {
 }
 # keeps litellm from sending OPENAI_API_KEY and the like to a server they were not meant for
 _NO_KEY = "none"
+# these have credentials besides a key, which litellm finds in the environment, and a key would override
+_OWN_CREDENTIALS = {
+    *("bedrock", "bedrock_converse", "sagemaker", "sagemaker_chat", "vertex_ai", "vertex_ai_beta", "azure", "azure_ai"),
+    *("watsonx", "oci", "snowflake", "databricks", "sap"),
+}
 _OK = 200
 
 _log = logging.getLogger(__name__)
@@ -72,8 +77,9 @@ class LiteLLM:
         for section in ("params", "stage1_params", "stage2_params"):
             if reserved := sorted(_RESERVED & set(getattr(spec, section))):
                 raise ConfigError(f"{backend.source}: {section}.{reserved[0]} can't be set there: tlac sets it itself")
-        self._api_key = _read_key(backend, options.key_optional)
         self._api_base = (os.environ.get(spec.api_base_env or "") or spec.api_base or "").rstrip("/") or None
+        self._api_key = _read_key(backend, options.key_optional, self._api_base)
+        self._checked: set[bytes] = set()
         self._on_headers: Callable[[Mapping[str, str]], None] = lambda _headers: None
 
     def __repr__(self) -> str:
@@ -115,23 +121,45 @@ class LiteLLM:
         load_litellm()
         from openai import OpenAIError
 
-        check_params(self._backend, request)
         register_model(request.model)
+        key = msgspec.json.encode(request.params, order="sorted")
+        if key not in self._checked:
+            check_params(self._backend, request)
+            self._checked.add(key)
         wire_format = self._wire_format
         if wire_format is not None and wire_format.accepts(request):
             # what can't be formed is left to acompletion, which says why
             with suppress(OpenAIError):
                 wire = wire_format.form(request, images)
                 return wire_format, wire, wire.encode()
-        return call_arguments(request) | {
+        arguments = call_arguments(request) | {
             "model": request.model,
             "messages": wire_messages(request, images),
             "api_key": self._api_key,
             "api_base": self._api_base,
             "timeout": self._backend.spec.limits.timeout_s,
-            "num_retries": 0,
-            "max_retries": 0,
         }
+        if not request.model.startswith("huggingface/"):
+            # OpenAI's client tries three times without them; litellm posts them to Hugging Face as sampling parameters
+            arguments |= {"num_retries": 0, "max_retries": 0}
+        if self._azure_client is not None:
+            arguments["client"] = self._azure_client
+        return arguments
+
+    @cached_property
+    def _azure_client(self) -> Any:
+        """OpenAI's client for Azure: litellm's own follows redirects, and overlooks AZURE_AD_TOKEN."""
+        token = os.environ.get("AZURE_AD_TOKEN")
+        key = self._api_key or os.environ.get("AZURE_API_KEY")
+        if not self._backend.spec.model.startswith("azure/") or not self._api_base or not (key or token):
+            return None
+        import httpx
+        from openai import AsyncAzureOpenAI
+
+        settings: dict[str, Any] = {"api_key": key} if key else {"azure_ad_token": token}
+        settings["api_version"] = os.environ.get("AZURE_API_VERSION") or load_litellm().AZURE_DEFAULT_API_VERSION
+        settings["http_client"] = httpx.AsyncClient(follow_redirects=False, timeout=self._backend.spec.limits.timeout_s)
+        return AsyncAzureOpenAI(**settings, azure_endpoint=self._api_base, max_retries=0)
 
     @cached_property
     def _wire_format(self) -> WireFormat | None:
@@ -160,11 +188,18 @@ class LiteLLM:
         litellm = load_litellm()
         from openai import OpenAIError
 
+        sent: list[str] = []
+        token = requests_sent.set(sent)
         try:
+            call = litellm.acompletion(**arguments, shared_session=await open_session())
             # litellm's own time-out is per read: a body that drips in would never end
-            response = await asyncio.wait_for(litellm.acompletion(**arguments), arguments["timeout"])
+            response = await asyncio.wait_for(call, arguments["timeout"])
         except OpenAIError as error:
+            if not sent and (unasked := unasked_error(error, self._backend)):
+                raise unasked from error
             return self._refusal(error)
+        finally:
+            requests_sent.reset(token)
         headers = (getattr(response, "_hidden_params", None) or {}).get("additional_headers") or {}
         self._on_headers({str(name).removeprefix("llm_provider-"): str(value) for name, value in headers.items()})
         try:
@@ -184,7 +219,8 @@ def _images_of(request: LMMRequest) -> list[Image]:
     return [part.image for message in request.messages for part in message.parts if isinstance(part, ImagePart)]
 
 
-def _read_key(backend: Backend, is_optional: bool) -> str:
+def _read_key(backend: Backend, is_optional: bool, address: str | None) -> str | None:
+    """Return the key for a backend; None leaves it to litellm, which takes the provider's own for its own address."""
     variable = backend.spec.api_key_env
     key = os.environ.get(variable, "").strip() if variable else ""
     if variable and not key and not is_optional:
@@ -192,4 +228,9 @@ def _read_key(backend: Backend, is_optional: bool) -> str:
             f"backend {backend.name!r} needs a key: set the environment variable {variable}, "
             "or try --backend embedded, which needs none"
         )
-    return key or _NO_KEY
+    if "\n" in key or "\r" in key:
+        raise ConfigError(f"backend {backend.name!r}: the key in {variable} has a line break in it: set it anew")
+    provider = backend.spec.model.partition("/")[0]
+    is_local = provider in ("ollama", "ollama_chat", "hosted_vllm")
+    needs_placeholder = (address or is_local or variable) and provider not in _OWN_CREDENTIALS
+    return key or (_NO_KEY if needs_placeholder else None)

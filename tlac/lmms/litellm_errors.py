@@ -82,6 +82,7 @@ _PARTS_OF_A_SAMPLE = ("messages", "contents", "input", "system")
 _ALONE_OVER_LIMIT = _any(r"limit:? (\d[\d,]*),(?: used:? \d[\d,]*,)? requested:? (\d[\d,]*)")
 _RETRY_WORDS = _any(r"(?:retry|try again) (?:in|after) ((?:\d+(?:\.\d+)? ?(?:ms|seconds?|minutes?|hours?|[smhd]))+)")
 # litellm raises these of libraries' errors before it calls anybody
+_NO_CONNECTION = _any(r"connect|timeout|transport|network|dns|proxy")
 _CREDENTIAL_MODULES = ("google.auth", "botocore", "boto3", "azure.identity", "azure.core")
 
 # litellm's own advice, and the trace that it appends
@@ -231,8 +232,10 @@ def translate(error: Exception | ErrorFacts, backend: Backend) -> CallError | Co
         message = _shown(facts.words)
         name = _litellm_param(facts.words)
         return ConfigError(f"{backend.source}: {name}: {message}; change or remove it under params")
-    if isinstance(error, Exception) and (unasked := _unasked(error, facts, backend)):
-        return unasked
+    for cause in _causes(error) if isinstance(error, Exception) else ():
+        if isinstance(cause, PermanentError):
+            # our own session's, raised inside of litellm
+            return PermanentError(f"{backend.name}: {cause}; check api_base in {backend.source}")
     where = f"HTTP {facts.status or 'unknown'}: {_shown(facts.words)}"
     is_limited = facts.status == 429 or not _RATE_CODES.isdisjoint(facts.codes)
     if is_limited or (facts.status is None and facts.kind == "RateLimitError"):
@@ -244,25 +247,33 @@ def translate(error: Exception | ErrorFacts, backend: Backend) -> CallError | Co
     return meaning
 
 
-def _unasked(error: Exception, facts: ErrorFacts, backend: Backend) -> ConfigError | PermanentError | None:
-    """The error where litellm gave up before it called anybody: an unknown provider, credentials that aren't there."""
-    message = _shown(facts.words)
-    if "LLM Provider NOT provided" in facts.text:
+def unasked_error(error: Exception, backend: Backend) -> CallError | ConfigError | None:  # noqa: PLR0911
+    """Return our error for one that litellm raised before it sent anything; None where a connection failed.
+
+    An unknown provider, credentials that aren't there, a missing package, a message that it can't put in the provider's
+    form: all of it is the same for every sample.
+    """
+    if "LLM Provider NOT provided" in str(error):
         return ConfigError(
             f"{backend.source}: model {backend.spec.model!r} names no provider that litellm knows: "
             "write it as PROVIDER/MODEL, such as openai/gpt-4o"
         )
-    for cause in _causes(error):
+    if type(error).__name__ == "UnsupportedParamsError":
+        return None
+    causes = [cause for cause in _causes(error) if not type(cause).__module__.startswith("litellm")]
+    if any(getattr(cause, "response", None) is not None for cause in causes):
+        return None
+    if causes and (isinstance(causes[0], OSError) or _NO_CONNECTION.search(type(causes[0]).__name__)):
+        return None
+    for cause in causes:
         if isinstance(cause, ImportError):
-            return ConfigError(f"{backend.name}: {backend.spec.model} needs a package that is not there ({message})")
-        is_about_credentials = type(cause).__module__.startswith(_CREDENTIAL_MODULES)
-        if (
-            is_about_credentials
-            and "TransportError" not in type(cause).__name__
-            and "Connect" not in type(cause).__name__
-        ):
-            return PermanentError(f"{backend.name}: no credentials, or none that can be used: {_shown(str(cause))}")
-    return None
+            return ConfigError(f"{backend.name}: {backend.spec.model} needs a package: {_shown(str(cause))}")
+        if type(cause).__module__.startswith(_CREDENTIAL_MODULES):
+            return PermanentError(f"{backend.name}: no credentials that can be used: {_shown(str(cause))}")
+    return PermanentError(
+        f"{backend.name}: nothing could be sent to {backend.spec.model}: {provider_message(error)}; check its "
+        f"credentials, and whether litellm can show it images, in {backend.source}"
+    )
 
 
 def _limited(facts: ErrorFacts, backend: Backend, where: str) -> CallError:

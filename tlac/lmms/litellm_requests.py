@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +31,11 @@ _ADDRESSES = {
     "openai": "https://api.openai.com/v1",
     "anthropic": "https://api.anthropic.com",
     "ollama_chat": "http://localhost:11434",
+}
+# parameters whose values reach the body as they are, under whatever name
+_PLAIN_PARAMS = {
+    *("temperature", "top_p", "seed", "max_tokens", "max_completion_tokens", "presence_penalty", "frequency_penalty"),
+    "stop",
 }
 # litellm drops what it does not know for Gemini without a word; these it does send on
 _GEMINI_EXTRAS = frozenset(("top_k", "safety_settings"))
@@ -74,15 +79,49 @@ def call_arguments(request: LMMRequest) -> dict[str, Any]:
 
 
 def check_params(backend: Backend, request: LMMRequest) -> None:
-    """Raise ConfigError for a parameter that litellm would drop in silence."""
-    provider, _, model = request.model.partition("/")
-    if provider == "gemini":
-        known = set(load_litellm().get_supported_openai_params(model, "gemini")) | _GEMINI_EXTRAS
-        if unknown := sorted(set(request.params) - known):
-            raise ConfigError(
-                f"{backend.source}: parameter {unknown[0]!r} under params would be dropped on the way to "
-                "Gemini; remove it"
-            )
+    """Raise ConfigError for a parameter that litellm would drop or change in silence.
+
+    What it refuses aloud is left to the call itself, which says why.
+    """
+    litellm = load_litellm()
+    from openai import OpenAIError
+
+    try:
+        model, provider, _, _ = litellm.get_llm_provider(request.model)
+        if provider == "gemini":
+            known = set(litellm.get_supported_openai_params(model, "gemini")) | _GEMINI_EXTRAS
+            lost = sorted(set(request.params) - known)
+        else:
+            given = {name: value for name, value in request.params.items() if name in _PLAIN_PARAMS}
+            lost = _lost(given, litellm.get_optional_params(model=model, custom_llm_provider=provider, **given))
+    except (OpenAIError, AttributeError):
+        return
+    if lost:
+        raise ConfigError(
+            f"{backend.source}: parameter {lost[0]!r} under params would be dropped or changed on the way to "
+            f"{provider.capitalize()}; remove it"
+        )
+
+
+def _lost(given: Mapping[str, Any], options: Any) -> list[str]:
+    """The parameters whose values are not among the options that they were turned into, under whatever names."""
+    leaves = list(_leaves(options))
+    lost = []
+    for name, value in given.items():
+        if value in leaves:
+            leaves.remove(value)
+        elif value is not None:
+            lost.append(name)
+    return lost
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from _leaves(item)
+    elif not isinstance(value, bool):
+        # True equals 1, and is no temperature
+        yield value
 
 
 def register_model(model: str) -> None:
@@ -132,7 +171,7 @@ class WireRequest:
         return msgspec.json.encode(self.body)
 
 
-def open_wire_format(backend: Backend, api_key: str, api_base: str | None) -> WireFormat | None:
+def open_wire_format(backend: Backend, api_key: str | None, api_base: str | None) -> WireFormat | None:
     """Return the wire format of a backend, or None where `litellm.acompletion` is the only way to ask it.
 
     That is so for providers that need more than a body (a signature, a token, a second call), for models with another
@@ -140,7 +179,7 @@ def open_wire_format(backend: Backend, api_key: str, api_base: str | None) -> Wi
     """
     model = backend.spec.model
     provider, _, name = model.partition("/")
-    if provider not in PROVIDERS:
+    if provider not in PROVIDERS or api_key is None:
         return None
     if model_entry(model).get("mode", "chat") != "chat" or name.startswith("responses/"):
         return None
@@ -210,7 +249,6 @@ class WireFormat:
     ) -> tuple[dict[str, str], dict[str, Any]]:
         from litellm.utils import get_optional_params
 
-        check_params(self._backend, request)
         options: dict[str, Any] = get_optional_params(
             model=self._model, custom_llm_provider=self._provider, messages=messages, **call_arguments(request)
         )
