@@ -1,7 +1,4 @@
-"""The library's front door: Classifier for images, match for answers that people already have.
-
-Does not know the terminal or run folders.
-"""
+"""The library's front door: Classifier for images, match for answers that people already have."""
 
 from __future__ import annotations
 
@@ -11,17 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlac.cache.store import Store, store_folder
-from tlac.config.method_options import combination_of, open_method, prompts_of, sees_image
+from tlac.config.method_options import combination_of, sees_image
 from tlac.config.prompts import load_prompts
 from tlac.config.registry import open_encoder
 from tlac.config.schemas import load_backend, load_encoder_config
 from tlac.errors import CallError, InputError, MissingAnswersError, TlacError, UsageError
 from tlac.evaluation.collect import collect
+from tlac.evaluation.run_config import ClassList, RunConfig, plan_questions
 from tlac.evaluation.runner import Runner
 from tlac.interfaces import TextEncoder
 from tlac.lmms.middleware.retry import RetryPolicy
 from tlac.lmms.middleware.stack import CallPolicy
-from tlac.methods.base import Method, MethodContext, NearestClassFinder, TwoStagePrompter
+from tlac.methods.base import NearestClassFinder
 from tlac.runtime import aio
 from tlac.scoring.confidence import confidence_of
 from tlac.scoring.matching import DEFAULT_TEMPLATE, find_rule, normalise
@@ -124,28 +122,27 @@ class Classifier:
     ) -> None:
         self.classes = check_classes(classes)
         first = load_backend(backend)
-        second = load_backend(stage2_backend) if stage2_backend else first
-        rule = find_rule(matching)
+        config = RunConfig(
+            first,
+            load_backend(stage2_backend) if stage2_backend else first,
+            ClassList(self.classes),
+            method,
+            load_encoder_config(encoder),
+            load_prompts(prompts),
+            find_rule(matching),
+            template,
+        )
+        self._method = config.asking_method
+        if combination_of(self._method) == "vote":
+            raise UsageError(f"the method {method} asks several backends: use `tlac bench`")
+        if sees_image(self._method):
+            raise UsageError(f"the method {method} scores images too, which a run alone does: use `tlac bench`")
         opened = Store(Path(store) if store else store_folder())
         # nobody has to close a classifier: its store is closed when it is forgotten
         weakref.finalize(self, aio.deferred(opened.close)).atexit = False
-        bench = Runner(opened, is_offline=offline, policy=_IMPATIENT)
-        self._method: Method = open_method(method)
-        if not hasattr(self._method, "ask") or combination_of(self._method) == "vote":
-            raise UsageError(f"the method {method} does not ask one LMM about one image: use `tlac bench`")
-        if sees_image(self._method):
-            raise UsageError(f"the method {method} scores images too, which a run alone does: use `tlac bench`")
-        scorer = Scorer(self.classes, bench.encoder(load_encoder_config(encoder)), rule, template)
-        further = {name: load_prompts(name) for name in prompts_of(self._method)}
-        self._prompter = TwoStagePrompter(
-            bench.bound_lmm(first),
-            bench.bound_lmm(second),
-            load_prompts(prompts),
-            self.classes,
-            accepts_exact=rule.skips_stage2_on_exact,
-            aids=MethodContext(NearestClassFinder(scorer), further),
-        )
-        self._scorer = scorer
+        runner = Runner(opened, is_offline=offline, policy=_IMPATIENT)
+        self._scorer = Scorer(self.classes, runner.encoder(config.encoder), config.rule, template)
+        self._prompter = plan_questions(config, runner.bound_lmm, NearestClassFinder(self._scorer))
         self._concurrency = first.spec.limits.concurrency
 
     def classify(self, image: str | Path | bytes) -> Classification:

@@ -1,19 +1,35 @@
-"""The plug points: LMM, TextEncoder, ImageEncoder, Dataset.
+"""All plug points: LMM, TextEncoder, ImageEncoder, Dataset, Method, ImageMethod, MatchingRule, BatchInterface, Engine.
 
-An adapter provides one by having its methods; there is nothing to inherit. Entry points make it known
-(see tlac.config.registry). Does not know any adapter.
+A plug-in provides one by having its methods; there is nothing to inherit. Entry points make it known to
+`tlac.config.registry`: `tlac.lmms`, `tlac.encoders`, `tlac.image_encoders`, `tlac.datasets`, `tlac.methods`,
+`tlac.batch_interfaces`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from tlac.errors import PermanentError, TlacError
-from tlac.types import Encoding, Float32Array, LMMRequest, LMMResponse, Sample
+from tlac.types import (
+    Encoding,
+    Float32Array,
+    Image,
+    LMMRequest,
+    LMMResponse,
+    MatchDecision,
+    NearestClasses,
+    Sample,
+    Transcript,
+    Turn,
+)
+
+ScoredT_co = TypeVar("ScoredT_co", covariant=True)
+ConfigT_contra = TypeVar("ConfigT_contra", contravariant=True)
+BackendT_contra = TypeVar("BackendT_contra", contravariant=True)
 
 
 @runtime_checkable
@@ -35,7 +51,7 @@ class TextEncoder(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Tells this encoder's vectors from all others': model, weights, revision. Known before loading."""
+        """Stable id of the vectors, used in embedding keys: model, weights, revision. Known before loading."""
         ...
 
     def encode(self, texts: Sequence[str]) -> Encoding:
@@ -52,7 +68,7 @@ class ImageEncoder(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Tells this encoder's vectors from all others'. Known before loading."""
+        """Stable id of the vectors, used in embedding keys. Known before loading."""
         ...
 
     def encode(self, images: Sequence[Any]) -> Float32Array:
@@ -110,6 +126,145 @@ def notes_of(dataset: Dataset) -> tuple[str, ...]:
 def details_of(dataset: Dataset) -> dict[str, str]:
     """What a loader chose, such as the columns of a table; it may leave `details` out."""
     return dict(getattr(dataset, "details", {}))
+
+
+class ClassFinder(Protocol):
+    """Finds the classes whose names are nearest to an answer."""
+
+    async def nearest(self, answer: str, count: int) -> NearestClasses:
+        """The `count` nearest classes. Raises EncoderUnavailableError, MissingAnswersError."""
+        ...
+
+
+class Prompter(ClassFinder, Protocol):
+    """The questions that a method may ask about one image, each in the run's own words."""
+
+    @property
+    def ensemble(self) -> Sequence[Prompter]:
+        """The same questions to the further backends of the run."""
+        ...
+
+    async def ask_stage1(self, image: Image, repeat: int = 0, prompts: str | None = None) -> Turn:
+        """What does the image show? `repeat` numbers further samples of the same question, from 0.
+
+        `prompts` names one of the method's further prompt sets, None the run's own. Raises CallError.
+        """
+        ...
+
+    async def ask_stage2(
+        self, answer: str, candidates: Sequence[int] | None = None, image: Image | None = None
+    ) -> Turn:
+        """Which class did that answer mean? No image is shown, unless one is given.
+
+        `candidates` are the indices of the classes to choose from, in the order in which they are listed, None for
+        all. Raises CallError.
+        """
+        ...
+
+    def needs_choice(self, answer: str) -> bool:
+        """Whether stage 2 has anything left to decide about this answer."""
+        ...
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A way of asking. `ask` yields each turn as it is had, so that none is lost when a later one fails.
+
+    A method may also have `combine`: how scoring makes one prediction of several members ("first", "fuse" or
+    "vote"); `further_prompts`: names of prompt sets that it asks in beside the run's own; and `image`: whether scoring
+    also compares the image's own vector with the class names.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name that results are listed under."""
+        ...
+
+    def ask(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
+        """The turns about one image, stage 1 first. Raises CallError."""
+        ...
+
+
+class ImageScorer(Protocol[ScoredT_co]):
+    """Compares images with the class names."""
+
+    def score(self, samples: Iterable[Sample], advance: Callable[[Transcript], None]) -> ScoredT_co:
+        """The predictions for these samples, in their order; `advance` is told of each as it is done."""
+        ...
+
+
+@runtime_checkable
+class ImageMethod(Protocol):
+    """A way of classifying that looks at the image itself and asks no LMM."""
+
+    @property
+    def name(self) -> str:
+        """The name that results are listed under."""
+        ...
+
+    def look(
+        self, samples: Iterable[Sample], scorer: ImageScorer[ScoredT_co], advance: Callable[[Transcript], None]
+    ) -> ScoredT_co:
+        """What the scorer makes of these samples, in their order. `advance` is told of each as it is done."""
+        ...
+
+
+class ClassNames(Protocol):
+    """A class list that can be asked which class a text names."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names; a class is named by its index."""
+        ...
+
+    def find(self, text: str) -> int | None:
+        """The class that the whole text names, or None."""
+        ...
+
+    def read_choice(self, text: str) -> int | None:
+        """The class that a stage-2 answer names, by name or by index, or None."""
+        ...
+
+
+class MatchingRule(Protocol):
+    """How answers become a decision. `name` stands in every result.
+
+    `skips_stage2_on_exact` says that an answer which is a class name needs no second stage.
+    """
+
+    name: str
+    skips_stage2_on_exact: bool
+
+    def judge(self, answer: LMMResponse, choice: LMMResponse | None, index: ClassNames) -> MatchDecision:
+        """The decision on a first answer and, where stage 2 was asked, its answer."""
+        ...
+
+    def class_text(self, name: str) -> str:
+        """A class name as it is scored (no template applied)."""
+        ...
+
+
+class Engine(Protocol[ConfigT_contra, BackendT_contra]):
+    """Has the answers that a run lacks put into its store ahead of it, from elsewhere than this process."""
+
+    @property
+    def paid(self) -> Collection[str]:
+        """The keys of the answers that this engine has had given: they count as asked by the run."""
+        ...
+
+    def fetch(self, config: ConfigT_contra, finder: ClassFinder) -> None:
+        """Put what the store lacks for this run into it; `finder` finds places in the class list as it is shown.
+
+        Returns when nothing more can be had. Raises TlacError; whatever was answered is stored.
+        """
+        ...
+
+    def rest(self, backend: BackendT_contra) -> LMM:
+        """What is asked for an answer that is still missing after `fetch`: it raises CallError and says why.
+
+        Raises ConfigError where the backend can't be asked at all.
+        """
+        ...
 
 
 class UndecidedError(TlacError):

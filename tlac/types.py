@@ -218,6 +218,47 @@ class Transcript:
 
 
 @dataclass(frozen=True, slots=True)
+class NearestClasses:
+    """Classes by falling similarity to an answer: their indices and cosines in [-1, 1]. Empty for no words."""
+
+    indices: tuple[int, ...]
+    scores: tuple[float, ...]
+
+    @property
+    def relative_margin(self) -> float:
+        """The lead of the best class over the next, as a share of its lead over the last: in [0, 1].
+
+        Encoders differ in how far apart they put everything; this does not depend on it. 0 for fewer than three.
+        """
+        if len(self.scores) < 3 or self.scores[0] == self.scores[-1]:
+            return 0.0
+        return (self.scores[0] - self.scores[1]) / (self.scores[0] - self.scores[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class MatchDecision:
+    """What a matching rule makes of one sample's answers before any similarity is known.
+
+    `text` is what is scored against the class names (no template applied), None where there is nothing to score;
+    `also` are the texts of further views, scored with it as one mean vector. `index` is the class where a name or a
+    stage-2 choice decided, None where similarity is to decide.
+    """
+
+    outcome: Outcome
+    text: str | None = None
+    index: int | None = None
+    decided_by: Literal["exact", "choice", "similarity"] | None = None
+    choice: str | None = None
+    reason: str = ""
+    also: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All that is scored; empty where there is nothing."""
+        return () if self.text is None else (self.text, *self.also)
+
+
+@dataclass(frozen=True, slots=True)
 class Encoding:
     """Texts as vectors: `vectors` (n, d) float32 with rows of length 1, `is_truncated` (n,) bool,
     true where a text was longer than the encoder's window."""
@@ -228,13 +269,14 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The verdict on one sample.
+    """What one sample was taken for: a row of `tlac.scoring.predictions.Predictions`.
 
     `predicted` indexes the dataset's classes, None where there is no answer. `score` is the cosine in
     [-1, 1] between the scored text and the predicted class, `margin` that score less the best score of
     any other class; with a method that scores the image too, `score` is in standard deviations above the sample's mean
     over the classes (see tlac.scoring.similarity). `top5` holds (index, score) by falling score. `decided_by` says what
-    decided. `words` are the classes whose whole name stands in the answer: evidence that decides nothing.
+    decided. `words` are the classes
+    whose whole name stands in the answer: evidence that decides nothing.
 
     `shortlist` are the classes that stage 2 was shown where it was not shown all, `stage2_with_image` says that it saw
     the image. `further` are (member, stage, key) of the turns of further members, `votes` what each member

@@ -28,13 +28,22 @@ from tlac.config.prompts import load_prompts
 from tlac.config.registry import open_encoder
 from tlac.config.schemas import load_dataset_config, load_encoder_config
 from tlac.encoders.cached import keep_embeddings
-from tlac.methods.base import NearestClasses
 from tlac.runtime.litellm_setup import load_litellm
 from tlac.scoring.confidence import abstain, fit, measure_confidence
 from tlac.scoring.matching import DEFAULT_TEMPLATE, ClassIndex, find_rule
 from tlac.scoring.metrics import wilson_interval
 from tlac.scoring.scorer import Scorer
-from tlac.types import ChoiceTask, Combination, LMMResponse, Outcome, Prediction, TextPart, Transcript, Turn
+from tlac.types import (
+    ChoiceTask,
+    Combination,
+    LMMResponse,
+    NearestClasses,
+    Outcome,
+    Prediction,
+    TextPart,
+    Transcript,
+    Turn,
+)
 
 KINDS = ("sentence", "name")
 SIZES = (5, 10, 15, 25, 50, 100)

@@ -64,7 +64,7 @@ def run(folder: Path, count: int) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with Store(folder) as store, tempfile.TemporaryDirectory() as out:
         started, cpu = time.perf_counter(), time.process_time()
-        metrics = Runner(store, is_offline=True).run(spec, Path(out), with_report=False).metrics
+        metrics = Runner(store, is_offline=True).run(spec, Path(out)).metrics
         took = time.perf_counter() - started, time.process_time() - cpu
     if metrics.n != count or metrics.failed:
         raise RuntimeError(f"{metrics.n} samples, {metrics.failed} failed")

@@ -78,9 +78,7 @@ def compare_cluster(service: Service = SERVICE, calls: int = CALLS, workers: int
         prompts, rule = load_prompts("default"), find_rule("ladder")
         spec = RunConfig(backend, backend, _Specks(calls), "slac", load_encoder_config("minilm"), prompts, rule)
         with Store(Path(folder) / "store") as store:
-            Runner(store, engine=RayEngine(store, CallPolicy(), None, workers)).run(
-                spec, Path(folder), with_report=False
-            )
+            Runner(store, engine=RayEngine(store, CallPolicy(), None, workers)).run(spec, Path(folder))
     ends.sort()
     quarter = calls // 4
     middle = calls - 2 * quarter

@@ -24,7 +24,7 @@ def run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("tlac.evaluation.runner.open_lmm", lambda backend: FakeLMM(answer))
 
     def ran(**changes) -> Run:
-        return Runner(store).run(replace(SPEC, **changes), tmp_path / "runs", with_report=False)
+        return Runner(store).run(replace(SPEC, **changes), tmp_path / "runs")
 
     return ran
 

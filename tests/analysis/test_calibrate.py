@@ -29,7 +29,7 @@ def run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr("tlac.evaluation.runner.open_encoder", lambda config: LetterEncoder())
     monkeypatch.setattr("tlac.evaluation.rescore.open_encoder", lambda config: LetterEncoder())
     monkeypatch.setattr("tlac.evaluation.rescore.load_encoder_config", lambda name: SPEC.encoder)
-    return Runner(store).run(SPEC, tmp_path / "runs", with_report=False)
+    return Runner(store).run(SPEC, tmp_path / "runs")
 
 
 def test_a_calibration_survives_its_file(run: Run, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def point(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
     monkeypatch.setattr("tlac.evaluation.runner.open_encoder", lambda config: LetterEncoder())
     spec = replace(SPEC, dataset=Cars(size=60))
     monkeypatch.setattr("tests.support.cars.make_png", lambda number: make_png(number % 9))
-    made = Runner(store).run(spec, tmp_path / "first", with_report=False)
+    made = Runner(store).run(spec, tmp_path / "first")
     folders = iter(range(100))
 
     def build(backend: str, right: int, per_1000: float | None, method: str = "tlac", **changes) -> Run:

@@ -19,7 +19,7 @@ BACKEND = "adapter: litellm\nmodel: m\nprices: {prompt: 100.0, completion: 1000.
 def run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr("tlac.evaluation.runner.open_lmm", lambda backend: FakeLMM(answer))
     monkeypatch.setattr("tlac.evaluation.runner.open_encoder", lambda config: LetterEncoder())
-    return Runner(store).run(SPEC, tmp_path / "runs", with_report=False)
+    return Runner(store).run(SPEC, tmp_path / "runs")
 
 
 def test_answers_are_priced_by_their_usage_each_once(run: Run, store: Store, tmp_path: Path) -> None:

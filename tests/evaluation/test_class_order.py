@@ -15,7 +15,9 @@ from tlac.config.schemas import Backend, BackendSpec
 from tlac.errors import SampleError, UsageError
 from tlac.evaluation.class_order import choose_again, class_order, compare_orders, restore_choices, rotations
 from tlac.methods.base import BoundLMM, TwoStagePrompter
-from tlac.types import LMMRequest, LMMResponse, Outcome, Transcript, Turn
+from tlac.results.record import OrderTrials
+from tlac.scoring.predictions import Predictions
+from tlac.types import LMMRequest, LMMResponse, Outcome, Prediction, Transcript, Turn
 
 CLASSES = ("red car", "old car", "lorry", "bus")
 
@@ -94,12 +96,16 @@ def test_a_failed_call_is_a_failure_of_its_samples_alone() -> None:
     assert [one.failure.reason if one.failure else None for one in found] == ["fake: too long", None]
 
 
+def compare(own: list[Prediction], *trials: list[Prediction]) -> OrderTrials:
+    return compare_orders(Predictions.of(own), [Predictions.of(trial) for trial in trials])
+
+
 def test_changed_predictions_are_counted_by_sample_and_by_trial() -> None:
     own = [made_prediction(name, 0, predicted) for name, predicted in zip("abcd", (0, 1, 0, 0), strict=True)]
     # d had no stage 2
     first = [made_prediction("a", 0, 0), made_prediction("b", 0, 0), made_prediction("c", 0, 2)]
     second = [made_prediction("a", 0, 0), made_prediction("b", 0, 1), made_prediction("c", 0, 2)]
-    found = compare_orders(own, [first, second])
+    found = compare(own, first, second)
     assert (found.trials, found.asked, found.failed, found.changed) == (2, 3, 0, 2)
     assert found.change_rate == pytest.approx(3 / 6)
     assert found.accuracies == (0.75, 0.5)
@@ -108,10 +114,10 @@ def test_changed_predictions_are_counted_by_sample_and_by_trial() -> None:
 def test_a_sample_with_a_failed_trial_is_left_out_of_the_rate() -> None:
     own = [made_prediction("a", 0, 0), made_prediction("b", 0, 0)]
     trial = [replace(made_prediction("a", 0, None), outcome=Outcome.FAILED), made_prediction("b", 0, 1)]
-    found = compare_orders(own, [trial])
+    found = compare(own, trial)
     assert (found.asked, found.failed, found.changed, found.change_rate) == (2, 1, 1, 1.0)
 
 
 def test_without_labels_there_is_no_accuracy() -> None:
     own = [made_prediction("a", None, 0)]
-    assert compare_orders(own, [own]).accuracies == (None,)
+    assert compare(own, own).accuracies == (None,)

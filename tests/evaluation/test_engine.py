@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,16 +10,15 @@ import pytest
 from tests.support.cars import SPEC, answer
 from tests.support.fakes import FakeLMM, LetterEncoder
 from tlac.cache.store import Store
-from tlac.config.method_options import open_method
 from tlac.config.schemas import Backend
 from tlac.errors import SampleError
 from tlac.evaluation.collect import collect
-from tlac.evaluation.run_config import RunConfig, build_prompter
+from tlac.evaluation.run_config import RunConfig, plan_questions
 from tlac.evaluation.runner import Runner
 from tlac.hashing import response_key
-from tlac.interfaces import LMM
+from tlac.interfaces import LMM, ClassFinder
 from tlac.lmms.middleware.cache import StoredLMM
-from tlac.methods.base import BoundLMM, NearestClassFinder
+from tlac.methods.base import BoundLMM
 from tlac.runtime import aio
 from tlac.types import LMMRequest, LMMResponse
 
@@ -37,10 +36,10 @@ class AskingEngine:
         self.paid.add(response_key(request))
         return response
 
-    def fetch(self, spec: RunConfig, shown: Sequence[int], finder: NearestClassFinder) -> None:
+    def fetch(self, config: RunConfig, finder: ClassFinder) -> None:
         lmm = StoredLMM(self, self._store, "fake")
-        prompter = build_prompter(spec, shown, lambda backend: BoundLMM(backend, lmm), finder)
-        aio.run(collect(spec.dataset, prompter, open_method(spec.method), 3))
+        prompter = plan_questions(config, lambda backend: BoundLMM(backend, lmm), finder)
+        aio.run(collect(config.dataset, prompter, config.asking_method, 3))
 
     def rest(self, backend: Backend) -> LMM:
         def complain(request: LMMRequest) -> LMMResponse:

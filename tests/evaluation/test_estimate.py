@@ -8,11 +8,11 @@ from tests.support.cars import Cars, answer
 from tests.support.fakes import FakeLMM
 from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
-from tlac.config.schemas import Backend, BackendSpec, Limits, Prices, load_backend
+from tlac.config.schemas import Backend, BackendSpec, Limits, Prices, load_backend, load_encoder_config
 from tlac.errors import UsageError
 from tlac.evaluation.collect import collect
-from tlac.evaluation.dry_run import DryRun
 from tlac.evaluation.estimate import Estimate, estimate
+from tlac.evaluation.run_config import RunConfig
 from tlac.lmms.middleware.cache import StoredLMM
 from tlac.methods.base import BoundLMM, TwoStagePrompter
 from tlac.methods.tlac import TLAC
@@ -23,13 +23,13 @@ BACKEND = Backend(
 )
 
 
-def inquiry(method: str = "tlac", backend: Backend = BACKEND) -> DryRun:
-    return DryRun(backend, backend, method, load_prompts("default"), find_rule("ladder"))
+def inquiry(method: str = "tlac", backend: Backend = BACKEND, size: int = 9) -> RunConfig:
+    encoder, prompts, rule = load_encoder_config("minilm"), load_prompts("default"), find_rule("ladder")
+    return RunConfig(backend, backend, Cars(size=size), method, encoder, prompts, rule)
 
 
-def reckon(store: Store, given: DryRun, size: int = 9) -> Estimate:
-    dataset = Cars(size=size)
-    return estimate(given, dataset, list(dataset), store, concurrency=2)
+def reckon(store: Store, given: RunConfig, size: int = 9) -> Estimate:
+    return estimate(given, list(Cars(size=size)), store, concurrency=2)
 
 
 def ask(store: Store, size: int) -> None:
@@ -75,9 +75,8 @@ def test_a_limit_of_calls_a_minute_bounds_the_time(store: Store) -> None:
 
 def test_batches_cost_half_and_take_a_day_for_each_stage(store: Store) -> None:
     asked = load_backend("gpt-4o")
-    given = DryRun(asked, asked, "tlac", load_prompts("default"), find_rule("ladder"))
-    dataset = Cars(size=9)
-    live, batch = (estimate(given, dataset, list(dataset), store, 2, is_batch) for is_batch in (False, True))
+    given, dataset = inquiry("tlac", asked), Cars(size=9)
+    live, batch = (estimate(given, list(dataset), store, 2, is_batch) for is_batch in (False, True))
     assert batch.cost_usd == pytest.approx((live.cost_usd or 0) / 2)
     assert (batch.stage1.calls, batch.time_s) == (live.stage1.calls, 2 * 86_400)
 
@@ -85,4 +84,4 @@ def test_batches_cost_half_and_take_a_day_for_each_stage(store: Store) -> None:
 def test_a_backend_without_batches_can_not_be_estimated_so(store: Store) -> None:
     dataset = Cars(size=1)
     with pytest.raises(UsageError, match="no batch interface"):
-        estimate(inquiry(), dataset, list(dataset), store, 1, is_batch=True)
+        estimate(inquiry(), list(dataset), store, 1, is_batch=True)

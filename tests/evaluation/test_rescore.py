@@ -24,7 +24,7 @@ def run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr("tlac.evaluation.runner.open_encoder", lambda config: LetterEncoder())
         monkeypatch.setattr("tlac.evaluation.rescore.open_encoder", lambda config: LetterEncoder())
         monkeypatch.setattr("tlac.evaluation.rescore.load_encoder_config", lambda name: spec.encoder)
-        return Runner(store).run(spec, tmp_path / "runs", with_report=False)
+        return Runner(store).run(spec, tmp_path / "runs")
 
     return ran
 

@@ -12,7 +12,8 @@ from tests.support.fakes import FakeLMM, LetterEncoder
 from tlac.cache.store import Store
 from tlac.config.schemas import Backend, BackendSpec
 from tlac.errors import EncoderUnavailableError, MissingAnswersError, PermanentError, SampleError
-from tlac.evaluation.runner import Runner, choose_samples
+from tlac.evaluation.run_config import choose_samples
+from tlac.evaluation.runner import Runner
 from tlac.lmms.middleware.stack import CallPolicy
 from tlac.types import LMMRequest, LMMResponse, Outcome, Sample
 
@@ -157,10 +158,10 @@ def test_a_run_whose_answers_are_stored_reads_no_image(bench, tmp_path: Path, mo
     # a file that has only just been written may change again within the file system's clock
     monkeypatch.setattr("tlac.cache.image_hashes.time.time_ns", lambda: 2**62)
     spec = replace(SPEC, dataset=Files())
-    runner.run(spec, tmp_path / "runs", with_report=False)
+    runner.run(spec, tmp_path / "runs")
     read: list[Path] = []
     read_bytes = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path), read_bytes(path))[1])
-    run = runner.run(spec, tmp_path / "runs", with_report=False)
+    run = runner.run(spec, tmp_path / "runs")
     assert run.record.calls.stage1.from_store == 9
     assert [path for path in read if path.suffix == ".png"] == []

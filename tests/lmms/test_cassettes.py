@@ -144,7 +144,7 @@ def small_run(name: str, scenario: str, store: Store, out: Path) -> Run:
     spec = RunConfig(backend, backend, dataset, method, encoder, prompts, find_rule("ladder"), limit=3)
     policy = RetryPolicy(tries=2, identical_tries=2, limited_tries=3)
     policy = CallPolicy(concurrency=1, retry=policy, clock=SkippingClock().clock())
-    return Runner(store, policy=policy).run(spec, out, with_report=False)
+    return Runner(store, policy=policy).run(spec, out)
 
 
 @pytest.mark.vcr

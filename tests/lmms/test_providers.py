@@ -67,7 +67,7 @@ def bench(store: Store, backend: Backend, out: Path, size: int = 2, **policy: ob
     clock = SkippingClock()
     settings: dict[str, object] = {"clock": clock.clock(), "retry": POLICY} | policy
     spec = run_spec(backend, size)
-    return Runner(store, policy=CallPolicy(**settings)).run(spec, out, with_report=False), clock  # type: ignore[arg-type]
+    return Runner(store, policy=CallPolicy(**settings)).run(spec, out), clock  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def test_a_refusal_is_replayed_and_can_be_asked_for_again(emulator: Emulator, st
     backend = backend_at(emulator, "gpt-4o")
     spec = run_spec(backend, 1)
     for retry, outcome, calls in (((), "refused", 1), ((), "refused", 1), ([Outcome.REFUSED], "answered", 2)):
-        run = Runner(store, retry=retry).run(spec, tmp_path / "runs", with_report=False)
+        run = Runner(store, retry=retry).run(spec, tmp_path / "runs")
         assert [prediction.outcome for prediction in run.predictions] == [outcome]
         assert len(emulator.asked) == calls
 
@@ -201,7 +201,7 @@ def test_a_dead_provider_ends_the_run_and_a_live_one_finishes_it(
 ) -> None:
     alive = backend_at(emulator, "gemini")
     some = replace(run_spec(alive, 20), limit=5)
-    Runner(store).run(some, tmp_path / "runs", with_report=False)
+    Runner(store).run(some, tmp_path / "runs")
     dead = replace(alive, spec=msgspec.structs.replace(alive.spec, api_base=dead_address()))
     said: list[str] = []
     run, clock = bench(store, dead, tmp_path / "runs", 20, retry=RetryPolicy(), on_message=said.append)
@@ -228,7 +228,7 @@ def test_the_cost_cap_holds_for_both_stages_and_many_calls_in_flight(
     backend = backend_at(emulator, "gpt-4o", prices=Prices(prompt=10.0, completion=40.0))
     budget = Budget(0.5)
     spec = run_spec(backend, 200, "tlac")
-    run = Runner(store, policy=CallPolicy(budget, concurrency=64)).run(spec, tmp_path / "runs", with_report=False)
+    run = Runner(store, policy=CallPolicy(budget, concurrency=64)).run(spec, tmp_path / "runs")
     assert not run.record.is_complete
     assert "--max-cost" in (run.record.stopped or "")
     assert 0.3 < (run.record.cost_usd or 0) <= 0.5

@@ -40,7 +40,7 @@ def run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: 
         lmm = FakeLMM(reply)
         monkeypatch.setattr("tlac.evaluation.runner.open_lmm", lambda backend: lmm)
         spec = replace(SPEC, **{"method": method, "encoder": encoder, **changes})
-        return Runner(store, is_offline).run(spec, tmp_path / "runs", with_report=False), lmm
+        return Runner(store, is_offline).run(spec, tmp_path / "runs"), lmm
 
     return ran
 

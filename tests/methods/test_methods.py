@@ -59,7 +59,6 @@ def test_a_second_run_asks_nobody_and_scoring_again_gives_the_same_bytes(
 ) -> None:
     first, asked = run(method, **settings(method))
     assert first.record.is_complete
-    assert (first.folder / "report.html").exists()
     assert read_run(first.folder).predictions == first.predictions
     second, none = run(method, **settings(method))
     assert (len(asked.asked) > 0, none.asked) == (True, [])

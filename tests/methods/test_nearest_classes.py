@@ -8,10 +8,10 @@ import pytest
 
 from tests.support.fakes import LetterEncoder
 from tlac.errors import EncoderUnavailableError
-from tlac.methods.base import NearestClasses, NearestClassFinder
+from tlac.methods.base import NearestClassFinder
 from tlac.scoring.matching import find_rule
 from tlac.scoring.scorer import Scorer
-from tlac.types import Encoding
+from tlac.types import Encoding, NearestClasses
 
 CLASSES = ("red car", "old car", "lorry", "zebra")
 

@@ -58,7 +58,7 @@ def replay(bench: Runner, shared: Path, tmp_path: Path, kind: str, matching: str
     dataset = ImageNet100(folder, answers, classes)
     encoder = load_encoder_config("minilm")
     spec = RunConfig(backend, backend, dataset, method, encoder, prompts, find_rule(matching))
-    return bench.run(spec, tmp_path / "runs", with_report=False)
+    return bench.run(spec, tmp_path / "runs")
 
 
 @pytest.mark.parametrize("matching", ["paper", "ladder"])

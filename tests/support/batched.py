@@ -65,7 +65,7 @@ class Party:
     def live(self, spec: RunConfig | None = None) -> Run:
         with Store(self.folder / "live-store") as store:
             bench = Runner(store, policy=self.policy())
-            return bench.run(spec or run_spec(self.backend), self.folder / "live", with_report=False)
+            return bench.run(spec or run_spec(self.backend), self.folder / "live")
 
     def batched(
         self, spec: RunConfig | None = None, budget_usd: float | None = None, retry: tuple[Outcome, ...] = ()
@@ -73,7 +73,7 @@ class Party:
         with Store(self.folder / "store") as store:
             policy = self.policy(budget_usd)
             bench = Runner(store, policy=policy, retry=retry, engine=BatchEngine(store, policy, retry))
-            return bench.run(spec or run_spec(self.backend), self.folder / "runs", with_report=False)
+            return bench.run(spec or run_spec(self.backend), self.folder / "runs")
 
     @property
     def submitted(self) -> list[int]:

@@ -141,7 +141,7 @@ def _run(runner: Runner, spec: RunConfig, out: Path, view: LiveView | None) -> R
     total = min(len(spec.dataset), spec.limit or len(spec.dataset))
     try:
         with view.cell(title, total) if view is not None else nullcontext() as progress:
-            run = runner.run(spec, out, progress, with_report=False)
+            run = runner.run(spec, out, progress)
     except KeyboardInterrupt as interrupt:
         runner.finish()
         raise IncompleteRunError(f"stopped in {title}; the same command goes on from there") from interrupt

@@ -20,6 +20,7 @@ from tlac.cli.options import (
     open_store,
     out_option,
     print_json,
+    say,
     scoring_options,
     selection_options,
     store_option,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from tlac.evaluation.run_config import RunConfig
     from tlac.evaluation.suite_runner import Plan
     from tlac.interfaces import Dataset
+    from tlac.results.record import Run
 
 
 @click.command(cls=SectionedCommand)
@@ -92,7 +94,8 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
             finished=Finished(out) if suites else None,
             retry=calls.outcomes,
             show_runs=None if as_json else lambda cells: show_runs(cells, calls.max_cost, policy.activity),
-            with_report=not no_report,
+            on_run=_skip_report if no_report else _report,
+            on_message=say,
         )
         matrix.check()
         cells = matrix.run()
@@ -100,7 +103,18 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
     if is_opened:
         for folder in dict.fromkeys(cell.run.folder for cell in cells if cell.run is not None):
             click.launch(str(folder / "report.html"))
-    raise_worst(cells)
+    raise_worst(cells, say)
+
+
+def _report(run: Run, config: RunConfig) -> None:
+    """Write the run's page; the dataset is read once more, for its thumbnails."""
+    from tlac.report.files import write_report
+
+    write_report(run, config.samples)
+
+
+def _skip_report(run: Run, config: RunConfig) -> None:
+    pass
 
 
 def plan_runs(what: RunSelection, suites: list[Suite], scoring: ScoringOptions | None = None) -> Plan:
@@ -111,7 +125,7 @@ def plan_runs(what: RunSelection, suites: list[Suite], scoring: ScoringOptions |
     from tlac.config.method_options import combination_of, open_method, with_option
     from tlac.config.schemas import load_backend
     from tlac.evaluation.suite_runner import Plan, plan_parts
-    from tlac.methods.base import ImageMethod
+    from tlac.interfaces import ImageMethod
 
     methods = what.methods
     if scoring is not None and scoring.relook_below is not None:

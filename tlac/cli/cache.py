@@ -80,7 +80,7 @@ def _selection(store: Store, run: Path | None, question: StoredQuestion) -> tupl
     """Which answers, asked with which prompts, and where they come from in words."""
     from tlac.cache.pack import PromptsRecord
     from tlac.cache.select import Selection
-    from tlac.evaluation.dry_run import recall
+    from tlac.evaluation.dry_run import dry_run
     from tlac.results.folder import read_record
     from tlac.results.predictions import PREDICTIONS, read_predictions
 
@@ -93,12 +93,13 @@ def _selection(store: Store, run: Path | None, question: StoredQuestion) -> tupl
         return Selection(), None, "all stored answers"
     if question.dataset is None:
         return Selection(backend=question.backend), None, f"all stored answers of {question.backend}"
-    asked, dataset = question.open()
-    keys = recall(asked, dataset, dataset, store).keys
+    asked = question.open()
+    dataset = asked.dataset
+    keys = dry_run(asked, dataset, store).keys
     if not keys:
-        raise InputError(f"the store has no answer of {asked.backend.name} on {dataset.name} with these prompts")
+        raise InputError(f"the store has no answer of {question.backend} on {dataset.name} with these prompts")
     prompts = PromptsRecord(asked.prompts.name, asked.prompts.digest)
-    return Selection(keys=keys), prompts, f"{asked.backend.name} on {dataset.name}, {asked.method}"
+    return Selection(keys=keys), prompts, f"{question.backend} on {dataset.name}, {asked.method}"
 
 
 @cache.command("import")
@@ -148,12 +149,12 @@ def explain_sample(sample: str, question: StoredQuestion, store: Path | None) ->
       tlac cache explain imagenet_00_243.jpg --backend gemini --dataset imagenet-samples
     """
     from tlac.cache.select import explain
-    from tlac.evaluation.dry_run import recall
+    from tlac.evaluation.dry_run import dry_run
     from tlac.hashing import request_document
 
-    asked, dataset = question.open()
+    asked = question.open()
     with open_store(store, makes_one=False) as opened:
-        found = recall(asked, dataset, [_find(sample, dataset)], opened)
+        found = dry_run(asked, [_find(sample, asked.dataset)], opened)
         (transcript,) = found.transcripts
         if transcript.failure is not None and transcript.failure.kind == "sample":
             raise InputError(transcript.failure.reason)

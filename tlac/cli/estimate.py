@@ -72,17 +72,17 @@ def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per secti
             _reprice(runs, opened, as_json)
         return
     from tlac.evaluation.estimate import estimate as estimate_run
-    from tlac.evaluation.run_config import choose_samples
 
-    asked, dataset = question.open()
-    samples = list(choose_samples(dataset, limit, seed))
-    in_flight = concurrency or asked.backend.spec.limits.concurrency
+    config = question.open(limit, seed)
+    backend, _ = config.asked
+    samples, dataset = list(config.samples), config.dataset
+    in_flight = concurrency or backend.spec.limits.concurrency
     with open_store(store) as opened:
-        found = estimate_run(asked, dataset, samples, opened, in_flight, batch)
+        found = estimate_run(config, samples, opened, in_flight, batch)
     if as_json:
-        print_json({"backend": asked.backend.name, "dataset": dataset.name, "n": len(samples), **asdict(found)})
+        print_json({"backend": backend.name, "dataset": dataset.name, "n": len(samples), **asdict(found)})
         return
-    click.echo(f"{asked.backend.name} on {dataset.name}: {len(samples):,} samples, {asked.method}")
+    click.echo(f"{backend.name} on {dataset.name}: {len(samples):,} samples, {config.method}")
     _print(found, f"with {in_flight} calls in flight", batch)
 
 

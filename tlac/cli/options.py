@@ -16,10 +16,8 @@ from tlac.errors import StoreError, UsageError
 if TYPE_CHECKING:
     from tlac.cache.store import Store
     from tlac.config.files import Kind
-    from tlac.evaluation.dry_run import DryRun
-    from tlac.evaluation.engine import Engine
+    from tlac.evaluation.run_config import RunConfig, RunEngine
     from tlac.evaluation.runner import Runner
-    from tlac.interfaces import Dataset
     from tlac.lmms.middleware.stack import CallPolicy
     from tlac.types import Outcome
 
@@ -282,7 +280,7 @@ class CallOptions:
             raise UsageError("--engine ray and --batch are two ways to ask: choose one")
         if (is_ray or self.batch) and is_order_tried:
             raise UsageError("--order-trials asks from this process: run it by itself, after --engine ray or --batch")
-        engine: Engine | None = None
+        engine: RunEngine | None = None
         if is_ray:
             from tlac.engines.ray.engine import RayEngine
 
@@ -310,19 +308,22 @@ class StoredQuestion:
     matching: Annotated[str, matching_option]
     root: Annotated[Path | None, root_option]
 
-    def open(self) -> tuple[DryRun, Dataset]:
-        """The dry run and the dataset. Raises UnknownNameError, ConfigError, InputError; UsageError for lack of one."""
+    def open(self, limit: int | None = None, seed: int = 0) -> RunConfig:
+        """The run that would ask. Raises UnknownNameError, ConfigError, InputError; UsageError for lack of a name."""
         from tlac.config.prompts import load_prompts
         from tlac.config.registry import open_dataset
-        from tlac.config.schemas import load_backend, load_dataset_config
-        from tlac.evaluation.dry_run import DryRun
+        from tlac.config.schemas import load_backend, load_dataset_config, load_encoder_config
+        from tlac.evaluation.run_config import RunConfig
         from tlac.scoring.matching import find_rule
 
         if self.backend is None or self.dataset is None:
             raise UsageError("name a --backend and a --dataset")
         backend = load_backend(self.backend)
-        asked = DryRun(backend, backend, self.method, load_prompts(self.prompts), find_rule(self.matching))
-        return asked, open_dataset(load_dataset_config(self.dataset, self.root))
+        dataset = open_dataset(load_dataset_config(self.dataset, self.root))
+        prompts, rule = load_prompts(self.prompts), find_rule(self.matching)
+        # the encoder stands idle: what was asked does not hang on it
+        encoder = load_encoder_config("clip-vit-b-16")
+        return RunConfig(backend, backend, dataset, self.method, encoder, prompts, rule, limit=limit, seed=seed)
 
 
 selection_options = section("What to run", RunSelection, "what")

@@ -12,6 +12,7 @@ from typing import Any
 
 from tlac.config.registry import load_plugin
 from tlac.errors import UnknownNameError, UsageError
+from tlac.interfaces import ImageMethod, Method
 from tlac.types import Combination
 
 # marks the fingerprint of an encoder whose image side took part
@@ -25,8 +26,8 @@ def base_name(text: str) -> str:
     return text.partition(":")[0]
 
 
-def open_method(text: str) -> Any:
-    """The Method or ImageMethod that the text names, with its options set.
+def open_method(text: str) -> Method | ImageMethod:
+    """The method that the text names, with its options set.
 
     Raises UnknownNameError for a method or an option that there is not, UsageError for a value of the wrong kind.
     """
@@ -39,7 +40,8 @@ def open_method(text: str) -> Any:
         if key not in options:
             raise UnknownNameError(f"option of the method {name}", key, options)
         chosen[key] = _read(f"--method {text}: {key}", value, options[key])
-    return made(**chosen)
+    method: Method | ImageMethod = made(**chosen)
+    return method
 
 
 def method_options(made: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The order in which stage 2 is shown the class names, and how much its choices hang on it.
 
-Predictions always index the dataset's own order. Does not know datasets, stores or scoring.
+Predictions always index the dataset's own order.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from tlac.errors import CallError, UsageError
-from tlac.methods.base import TwoStagePrompter
+from tlac.interfaces import Prompter
 from tlac.results.record import OrderTrials
 from tlac.scoring.matching import ClassIndex
-from tlac.types import Failure, Prediction, Transcript, Turn
+from tlac.scoring.predictions import OUTCOMES, Predictions
+from tlac.types import Failure, Outcome, Transcript, Turn
 
 
 def class_order(count: int, seed: int | None) -> tuple[int, ...]:
@@ -59,7 +62,7 @@ def _restore(transcript: Transcript, order: Sequence[int], index: ClassIndex) ->
 
 
 async def choose_again(
-    transcripts: Iterable[Transcript], prompter: TwoStagePrompter, concurrency: int
+    transcripts: Iterable[Transcript], prompter: Prompter, concurrency: int
 ) -> tuple[Transcript, ...]:
     """The transcripts that had a stage 2, with another in its place: that of `prompter`, whose list is rotated.
 
@@ -90,27 +93,23 @@ def _with_choice(transcript: Transcript, choice: Turn | Failure) -> Transcript:
     return replace(transcript, stage2=choice)
 
 
-def compare_orders(own: Sequence[Prediction], trials: Sequence[Sequence[Prediction]]) -> OrderTrials:
+def compare_orders(own: Predictions, trials: Sequence[Predictions]) -> OrderTrials:
     """How the predictions of the trials, each for the same samples, differ from the run's own."""
-    first = {prediction.sample: prediction for prediction in own}
-    asked = [prediction.sample for prediction in trials[0]]
-    rows = [{prediction.sample: prediction for prediction in trial} for trial in trials]
-    failed = {sample for sample in asked for row in rows if row[sample].outcome == "failed"}
-    kept = [sample for sample in asked if sample not in failed]
-    changes = [[row[sample].predicted != first[sample].predicted for row in rows] for sample in kept]
-    pairs = len(kept) * len(trials)
+    places = {sample: place for place, sample in enumerate(own.samples)}
+    asked = np.array([places[sample] for sample in trials[0].samples])
+    is_failed = np.any([trial.outcome == OUTCOMES.index(Outcome.FAILED) for trial in trials], axis=0)
+    changes = np.array([trial.predicted != own.predicted[asked] for trial in trials])[:, ~is_failed]
+    is_labelled = own.label >= 0
+    accuracies = []
+    for trial in trials:
+        predicted = own.predicted.copy()
+        predicted[asked] = trial.predicted
+        accuracies.append(float((predicted == own.label)[is_labelled].mean()) if is_labelled.any() else None)
     return OrderTrials(
         trials=len(trials),
         asked=len(asked),
-        failed=len(failed),
-        changed=sum(any(changed) for changed in changes),
-        change_rate=sum(map(sum, changes)) / pairs if pairs else None,
-        accuracies=tuple(_accuracy([row.get(sample, first[sample]) for sample in first]) for row in rows),
+        failed=int(is_failed.sum()),
+        changed=int(changes.any(axis=0).sum()),
+        change_rate=float(changes.mean()) if changes.size else None,
+        accuracies=tuple(accuracies),
     )
-
-
-def _accuracy(predictions: Sequence[Prediction]) -> float | None:
-    labelled = [prediction for prediction in predictions if prediction.label is not None]
-    if not labelled:
-        return None
-    return sum(prediction.predicted == prediction.label for prediction in labelled) / len(labelled)

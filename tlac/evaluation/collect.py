@@ -1,6 +1,6 @@
 """Phase 1: ask about every sample, with bounded concurrency, and give transcripts in the dataset's order.
 
-Keeps going when one sample fails and stops asking when all would. Does not know stores or scoring.
+Keeps going when one sample fails and stops asking when all would.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 
 from tlac import images
 from tlac.errors import CallError, InputError, MissingAnswersError, PermanentError, SampleError
-from tlac.methods.base import Method, TwoStagePrompter
+from tlac.interfaces import Method, Prompter
 from tlac.results.usage import UsageLedger
 from tlac.runtime.spooled_list import SpilledList
 from tlac.types import Failure, Image, Sample, Transcript, Turn
@@ -63,7 +63,7 @@ async def _identify(source: Path | bytes, name: str) -> Image:
 
 async def collect(
     samples: Iterable[Sample],
-    prompter: TwoStagePrompter,
+    prompter: Prompter,
     method: Method,
     concurrency: int,
     progress: CollectProgress | None = None,
@@ -78,7 +78,7 @@ async def collect(
 async def collect_into(  # noqa: PLR0913, PLR0917 - what is asked, how, and who hears of it
     keep: Callable[[Transcript], None],
     samples: Iterable[Sample],
-    prompter: TwoStagePrompter,
+    prompter: Prompter,
     method: Method,
     concurrency: int,
     progress: CollectProgress | None = None,
@@ -118,9 +118,7 @@ async def collect_into(  # noqa: PLR0913, PLR0917 - what is asked, how, and who 
     return state.stopped
 
 
-async def _ask(
-    sample: Sample, prompter: TwoStagePrompter, method: Method, state: _Progress, identify: Identify
-) -> Transcript:
+async def _ask(sample: Sample, prompter: Prompter, method: Method, state: _Progress, identify: Identify) -> Transcript:
     image: Image | None = None
     turns: list[Turn] = []
     failure: Failure | None = None

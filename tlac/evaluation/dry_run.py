@@ -1,45 +1,28 @@
-"""What a run would ask, and which of it the store holds already. Asks nobody.
-
-Does not know scoring.
-"""
+"""What a run would ask, and which of it the store holds already. Nobody is asked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
-from tlac.config.method_options import open_method
-from tlac.config.prompts import PromptSet
-from tlac.config.schemas import Backend
 from tlac.errors import MissingAnswersError
 from tlac.evaluation.collect import collect
-from tlac.hashing import response_key
+from tlac.evaluation.run_config import RunConfig, plan_questions
 from tlac.images import identify
-from tlac.interfaces import Dataset
-from tlac.lmms.middleware.cache import StoredLMM
-from tlac.methods.base import BoundLMM, Method, TwoStagePrompter
+from tlac.interfaces import Dataset, Prompter
+from tlac.lmms.middleware.cache import OfflineLMM, StoredLMM
+from tlac.methods.base import BoundLMM
 from tlac.results.record import ShortlistRecall
 from tlac.runtime import aio
-from tlac.scoring.matching import ClassIndex, MatchingRule
+from tlac.scoring.matching import ClassIndex
 from tlac.types import LMMRequest, LMMResponse, Outcome, Sample, Transcript
 
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """Who would be asked what: a run without a text encoder."""
-
-    backend: Backend
-    stage2_backend: Backend
-    method: str
-    prompts: PromptSet
-    rule: MatchingRule
-
-
-@dataclass(frozen=True, slots=True)
-class Recalled:
-    """What the store holds of an inquiry, and the first request of each sample that it does not hold."""
+    """What the store holds of a run's answers, and the first request of each sample that it does not hold."""
 
     transcripts: tuple[Transcript, ...]
     missing: tuple[LMMRequest, ...]
@@ -50,7 +33,7 @@ class Recalled:
         return frozenset(turn.key for transcript in self.transcripts for turn in transcript.turns)
 
 
-class _Listener:
+class _Unasked:
     """An LMM that notes what it is asked, and answers nothing."""
 
     def __init__(self) -> None:
@@ -83,46 +66,25 @@ def _numbered(classes: Iterable[str]) -> Iterator[tuple[str, str]]:
     return ((str(index), name) for index, name in enumerate(classes))
 
 
-def recall(inquiry: DryRun, dataset: Dataset, samples: Iterable[Sample], store: Store) -> Recalled:
-    """Go through the samples as a run would, with stored answers alone. Raises StoreError."""
-    listener = _Listener()
-    # one for both stages: the request says which model it is for
-    lmm = StoredLMM(listener, store, inquiry.backend.name)
-    prompter = TwoStagePrompter(
-        BoundLMM(inquiry.backend, lmm),
-        BoundLMM(inquiry.stage2_backend, lmm),
-        inquiry.prompts,
-        dataset.classes,
-        dataset.prompt,
-        inquiry.rule.skips_stage2_on_exact,
-    )
-    method: Method = open_method(inquiry.method)
-    gathered = aio.run(collect(samples, prompter, method, inquiry.backend.spec.limits.concurrency))
-    return Recalled(gathered.transcripts, tuple(listener.asked))
+def dry_run(config: RunConfig, samples: Iterable[Sample], store: Store) -> DryRun:
+    """Go through the samples as a run would, with stored answers alone. Raises StoreError, UsageError."""
+    unasked = _Unasked()
+    backend, _ = config.asked
+    prompter = plan_questions(config, lambda asked: BoundLMM(asked, StoredLMM(unasked, store, asked.name)))
+    collected = aio.run(collect(samples, prompter, config.asking_method, backend.spec.limits.concurrency))
+    return DryRun(collected.transcripts, tuple(unasked.asked))
 
 
-class StoredAnswers:
-    """An LMM that reads the store and can't be asked for more."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def ask(self, request: LMMRequest) -> LMMResponse:
-        """The stored answer. Raises MissingAnswersError."""
-        found = self._store.get_response(response_key(request))
-        if found is None:
-            raise MissingAnswersError(f"the store has no {request.stage} answer from {request.model}")
-        return found
+def recall_shortlists(transcripts: Iterable[Transcript], config: RunConfig, store: Store) -> ShortlistRecall | None:
+    """Compare shortlists with stored choices from the whole list; None where no sample was shown a shortlist."""
+    prompter = plan_questions(config, lambda asked: BoundLMM(asked, StoredLMM(OfflineLMM(), store, asked.name)))
+    index = ClassIndex([config.dataset.classes[place] for place in config.class_order])
+    return aio.run(_recall_shortlists(transcripts, prompter, index))
 
 
-async def recall_shortlists(
-    transcripts: Iterable[Transcript], prompter: TwoStagePrompter, classes: Sequence[str]
+async def _recall_shortlists(
+    transcripts: Iterable[Transcript], prompter: Prompter, index: ClassIndex
 ) -> ShortlistRecall | None:
-    """Compare shortlists with stored choices from the whole list; None where no sample was shown a shortlist.
-
-    `prompter` asks StoredAnswers; `classes` are in the order in which they were shown.
-    """
-    index = ClassIndex(classes)
     choices: dict[str, int | None] = {}
     shown = known = inside = 0
     for transcript in transcripts:
@@ -132,14 +94,14 @@ async def recall_shortlists(
         shown += 1
         answer = first.response.text
         if answer not in choices:
-            choices[answer] = await _recall(answer, prompter, index)
+            choices[answer] = await _recall_choice(answer, prompter, index)
         chosen = choices[answer]
         known += chosen is not None
         inside += chosen in second.candidates
     return ShortlistRecall(known, inside) if shown else None
 
 
-async def _recall(answer: str, prompter: TwoStagePrompter, index: ClassIndex) -> int | None:
+async def _recall_choice(answer: str, prompter: Prompter, index: ClassIndex) -> int | None:
     try:
         response = (await prompter.ask_stage2(answer)).response
     except MissingAnswersError:

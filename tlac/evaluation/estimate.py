@@ -13,8 +13,8 @@ from statistics import fmean
 from tlac.cache.store import Store
 from tlac.config.registry import batch_discount
 from tlac.config.schemas import Prices
-from tlac.evaluation.dry_run import DryRun, recall
-from tlac.interfaces import Dataset
+from tlac.evaluation.dry_run import dry_run
+from tlac.evaluation.run_config import RunConfig
 from tlac.lmms.prices import cost_usd, prices_of
 from tlac.types import ChoiceTask, LMMResponse, Outcome, Sample, Stage, TextPart, Transcript, Turn, Usage
 
@@ -57,8 +57,7 @@ class Estimate:
 
 
 def estimate(
-    inquiry: DryRun,
-    dataset: Dataset,
+    config: RunConfig,
     samples: Collection[Sample],
     store: Store,
     concurrency: int,
@@ -69,13 +68,13 @@ def estimate(
 
     Raises StoreError, InputError, UsageError where a backend has no batch interface.
     """
-    discounts = [batch_discount(backend) if is_batch else 0.0 for backend in (inquiry.backend, inquiry.stage2_backend)]
-    transcripts = recall(inquiry, dataset, samples, store).transcripts
+    discounts = [batch_discount(backend) if is_batch else 0.0 for backend in config.asked]
+    transcripts = dry_run(config, samples, store).transcripts
     stage1 = [transcript.stage1 for transcript in transcripts if transcript.stage1]
     stage2 = [transcript.stage2 for transcript in transcripts if transcript.stage2]
-    first = _stage(inquiry, "stage1", len(samples) - len(stage1), stage1, _first_prompt_tokens(inquiry, dataset))
-    calls2 = 0 if inquiry.method == "slac" else _second_calls(transcripts, len(samples))
-    second = _stage(inquiry, "stage2", calls2, stage2, _second_prompt_tokens(inquiry, dataset))
+    first = _stage(config, "stage1", len(samples) - len(stage1), stage1, _first_prompt_tokens(config))
+    calls2 = 0 if config.method == "slac" else _second_calls(transcripts, len(samples))
+    second = _stage(config, "stage2", calls2, stage2, _second_prompt_tokens(config))
     first, second = (_discounted(stage, saved) for stage, saved in zip((first, second), discounts, strict=True))
     costs = (first.cost_usd, second.cost_usd)
     known = [cost for cost in costs if cost is not None]
@@ -85,7 +84,7 @@ def estimate(
         sum(known) if len(known) == len(costs) else None,
         _BATCH_S * sum(stage.calls > 0 for stage in (first, second))
         if is_batch
-        else _time_s(inquiry, first, second, [*stage1, *stage2], concurrency),
+        else _time_s(config, first, second, [*stage1, *stage2], concurrency),
     )
 
 
@@ -93,8 +92,8 @@ def _discounted(stage: StageEstimate, saved: float) -> StageEstimate:
     return stage if stage.cost_usd is None else replace(stage, cost_usd=stage.cost_usd * (1 - saved))
 
 
-def _stage(inquiry: DryRun, stage: Stage, calls: int, turns: Sequence[Turn], rule_of_thumb: int) -> StageEstimate:
-    backend = inquiry.backend if stage == "stage1" else inquiry.stage2_backend
+def _stage(config: RunConfig, stage: Stage, calls: int, turns: Sequence[Turn], rule_of_thumb: int) -> StageEstimate:
+    backend = config.asked[stage == "stage2"]
     distinct = _distinct(turns)
     counted = [response for response in distinct if response.usage.prompt]
     prompt = fmean(response.usage.prompt for response in counted) if counted else rule_of_thumb
@@ -133,23 +132,23 @@ def _second_calls(transcripts: Sequence[Transcript], samples: int) -> int:
     return len(lacking) + round(share * (samples - len(known)))
 
 
-def _first_prompt_tokens(inquiry: DryRun, dataset: Dataset) -> int:
-    stage1 = inquiry.prompts.spec.stage1
-    return _IMAGE_TOKENS + len(stage1.get(dataset.prompt, stage1["default"])) // _CHARACTERS_PER_TOKEN
+def _first_prompt_tokens(config: RunConfig) -> int:
+    stage1 = config.prompts.spec.stage1
+    return _IMAGE_TOKENS + len(stage1.get(config.dataset.prompt, stage1["default"])) // _CHARACTERS_PER_TOKEN
 
 
-def _second_prompt_tokens(inquiry: DryRun, dataset: Dataset) -> int:
-    task = ChoiceTask(_TYPICAL_ANSWER, dataset.classes, inquiry.stage2_backend.spec.choice_by_index)
-    (message,) = inquiry.prompts.stage2_messages(task)
+def _second_prompt_tokens(config: RunConfig) -> int:
+    task = ChoiceTask(_TYPICAL_ANSWER, config.dataset.classes, config.asked[1].spec.choice_by_index)
+    (message,) = config.prompts.stage2_messages(task)
     return sum(len(part.text) for part in message.parts if isinstance(part, TextPart)) // _CHARACTERS_PER_TOKEN
 
 
 def _time_s(
-    inquiry: DryRun, first: StageEstimate, second: StageEstimate, turns: Sequence[Turn], concurrency: int
+    config: RunConfig, first: StageEstimate, second: StageEstimate, turns: Sequence[Turn], concurrency: int
 ) -> float:
     latencies = [response.latency_s for response in _distinct(turns) if response.latency_s]
     latency_s = fmean(latencies) if latencies else _LATENCY_S
     calls = first.calls + second.calls
     by_latency = calls * latency_s / concurrency
-    a_minute = inquiry.backend.spec.limits.requests_per_minute
+    a_minute = config.asked[0].spec.limits.requests_per_minute
     return max(by_latency, 60.0 * calls / a_minute if a_minute else 0.0)

@@ -1,20 +1,20 @@
-"""Finds a run that is already there: complete, asked in the same words, scored the same way, on the same images.
-
-Does not know how runs are made.
-"""
+"""Finds a run that is already there: complete, asked in the same words, scored the same way, on the same images."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+
 from tlac.errors import InputError
-from tlac.evaluation.run_config import RunConfig, choose_samples
+from tlac.evaluation.run_config import RunConfig
 from tlac.images import identify
 from tlac.results.folder import read_record, read_run
 from tlac.results.record import Run, RunRecord
-from tlac.types import Outcome, Prediction
+from tlac.scoring.predictions import OUTCOMES, Predictions, digest_texts
+from tlac.types import Outcome
 
 
 class Finished:
@@ -41,8 +41,8 @@ class Finished:
                     run = read_run(folder)
                 except InputError:
                     continue
-                asked_again = any(prediction.outcome in retry for prediction in run.predictions)
-                if not asked_again and _saw_these_images(run.predictions, spec):
+                outcomes = {OUTCOMES[code] for code in np.unique(run.predictions.outcome)}
+                if not outcomes & set(retry) and _saw_these_images(run.predictions, spec):
                     return run
         return None
 
@@ -87,14 +87,13 @@ def _drawn(limit: int | None, seed: int) -> tuple[int | None, int]:
     return limit, seed if limit is not None else 0
 
 
-def _saw_these_images(predictions: Sequence[Prediction], spec: RunConfig) -> bool:
-    samples = choose_samples(spec.dataset, spec.limit, spec.seed)
-    if len(samples) != len(predictions):
+def _saw_these_images(predictions: Predictions, spec: RunConfig) -> bool:
+    if len(spec.samples) != len(predictions):
         return False
+    seen = zip(spec.samples, predictions.samples, digest_texts(predictions.image_sha256), strict=True)
     try:
         return all(
-            sample.id == prediction.sample and identify(sample.source, sample.id).sha256 == prediction.image_sha256
-            for sample, prediction in zip(samples, predictions, strict=True)
+            sample.id == name and identify(sample.source, sample.id).sha256 == sha256 for sample, name, sha256 in seen
         )
     except InputError:
         return False

@@ -1,50 +1,52 @@
-"""What to run: backend, dataset, method and all that changes the result, and the digests that tell it apart.
-
-Does not know how it is run.
-"""
+"""What to run: backend, dataset, method and all that changes the result; and the questions that come of it."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import TypeAlias
 
-from tlac.config.method_options import base_name, combination_of, open_method, prompts_of, sees_image
+from tlac.config.method_options import base_name, combination_of, open_method, prompts_of, scale_of, sees_image
 from tlac.config.prompts import PromptSet, load_prompts
 from tlac.config.schemas import Backend, EncoderConfig
 from tlac.errors import UsageError
+from tlac.evaluation.class_order import class_order
 from tlac.hashing import dataset_digest, sha256_of
-from tlac.interfaces import Dataset
-from tlac.methods.base import BoundLMM, MethodContext, NearestClassFinder, TwoStagePrompter
+from tlac.interfaces import ClassFinder, Dataset, Engine, ImageMethod, MatchingRule, Method
+from tlac.methods.base import BoundLMM, TwoStagePrompter
 from tlac.scoring.clip_zero_shot import find_templates
 from tlac.scoring.confidence import Calibration
-from tlac.scoring.matching import DEFAULT_TEMPLATE, MatchingRule
+from tlac.scoring.matching import DEFAULT_TEMPLATE
 from tlac.scoring.similarity import MIN_CLASSES
 from tlac.types import Sample
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
-    """Who was asked, in which words, and what decided, as the record names them."""
+class ClassList:
+    """A dataset without its samples, which is all of it that a question needs."""
 
-    backend: str
-    model: str
-    matching: str
-    template: str
-    stage2_backend: str = ""
-    stage2_model: str = ""
-    prompts: str = ""
-    prompt: str = ""
+    classes: tuple[str, ...]
+    prompt: str = "default"
+    name: str = "images"
+    split: str = "all"
+    protocol: str = ""
+
+    def __len__(self) -> int:
+        return 0
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RunConfig:
     """What to run. `limit` takes that many samples at random, with `seed`, in the dataset's order.
 
     The backends are None for a method that asks no LMM. `ensemble` are further backends of a method that asks several,
     `aliases` further names of classes. A prediction less sure than `abstain_below` has no class; `calibration` says how
-    sure it is, None for agreement (see tlac.scoring.confidence). `shuffle_classes` is the seed of the order in which
+    sure it is, None for agreement (see `tlac.scoring.confidence`). `shuffle_classes` is the seed of the order in which
     stage 2 is shown the class names, None for the dataset's own; `order_trials` asks it that many more times, with
     rotated lists.
     """
@@ -66,40 +68,71 @@ class RunConfig:
     abstain_below: float | None = None
     calibration: Calibration | None = None
 
+    @cached_property
+    def opened_method(self) -> Method | ImageMethod:
+        """The method with its options. Raises UnknownNameError, UsageError."""
+        return open_method(self.method)
+
+    @property
+    def asking_method(self) -> Method:
+        """The method, where it asks an LMM. Raises UsageError where it looks at the image itself."""
+        if isinstance(self.opened_method, ImageMethod):
+            raise UsageError(f"the method {self.method} asks no LMM: use `tlac bench`")
+        return self.opened_method
+
+    @property
+    def asked(self) -> tuple[Backend, Backend]:
+        """The backends of both stages. Raises UsageError where none is given."""
+        if self.backend is None or self.stage2_backend is None:
+            raise UsageError(f"the method {self.method} asks an LMM: name one with --backend")
+        return self.backend, self.stage2_backend
+
     @property
     def backend_name(self) -> str:
-        """Who is asked, as results name it: the backends of a panel together, the encoder where none is asked."""
+        """Who is asked, as results name it: all backends of an ensemble, the encoder where none is asked."""
         if self.backend is None:
             return self.encoder.name
         return "+".join(backend.name for backend in (self.backend, *self.ensemble))
 
     @property
-    def names(self) -> Names:
-        """What the record calls them."""
-        if self.backend is None or self.stage2_backend is None:
-            template = self.templates[0] if len(self.templates) == 1 else f"{len(self.templates)} templates"
-            # in an LMM's place stands the model that looks at the image
-            return Names(self.backend_name, self.encoder.spec.model, "similarity", template)
-        return Names(
-            self.backend_name,
-            self.backend.spec.model,
-            self.rule.name,
-            self.template,
-            self.stage2_backend.name,
-            self.stage2_backend.spec.model,
-            self.prompts.name,
-            self.dataset.prompt,
-        )
-
-    @property
     def templates(self) -> tuple[str, ...]:
         """The templates that class names are put into where the image itself is compared with them."""
-        name = getattr(open_method(self.method), "templates", "paper")
+        name = getattr(self.opened_method, "templates", "paper")
         return find_templates(name, self.dataset.prompt, self.template)
 
+    @cached_property
+    def class_order(self) -> tuple[int, ...]:
+        """The indices of the classes in the order in which stage 2 is shown them."""
+        return class_order(len(self.dataset.classes), self.shuffle_classes)
+
+    @cached_property
+    def samples(self) -> Sequence[Sample] | Dataset:
+        """The samples that are asked about."""
+        return choose_samples(self.dataset, self.limit, self.seed)
+
+    def check(self) -> None:
+        """Raise UsageError for what does not go together with the method."""
+        method = self.opened_method
+        is_vote = combination_of(method) == "vote"
+        if is_vote and not self.ensemble:
+            raise UsageError(f"the method {self.method} asks several backends: give --backend more than once")
+        if is_vote and self.shuffle_classes is not None:
+            raise UsageError(f"the method {self.method} has no --shuffle-classes: shuffle a run of each backend")
+        if self.order_trials and base_name(self.method) not in ("slac", "tlac"):
+            raise UsageError(f"--order-trials asks the second stage of tlac again, which {self.method} does not have")
+        if sees_image(method) and len(self.dataset.classes) < MIN_CLASSES:
+            raise UsageError(
+                f"the method {self.method} needs {MIN_CLASSES} classes or more: leave its image option out"
+            )
+
+    def scale(self, fingerprint: str) -> str:
+        """The text encoder's fingerprint, marked where scores and margins have the scale of words and image."""
+        return scale_of(self.opened_method, fingerprint)
+
     def digests(self, fingerprint: str) -> dict[str, str]:
-        """The digests (sha256, hex) of all that goes into the run, and the encoder's fingerprint."""
-        found = {"dataset": dataset_digest(self.dataset), "encoder": fingerprint}
+        """What tells the results of this run from all others': digests (sha256, hex) of all that goes into it, and
+        the text encoder's fingerprint with its scale."""
+        found = {"dataset": dataset_digest(self.dataset), "encoder": self.scale(fingerprint)}
         if self.backend is None or self.stage2_backend is None:
             return {**found, "templates": sha256_of(self.templates)}
         found |= {
@@ -107,8 +140,13 @@ class RunConfig:
             "backend": self.backend.digest,
             "stage2_backend": self.stage2_backend.digest,
         }
+        # "panel" is what an ensemble was called when the first runs were written
         found |= {f"panel {backend.name}": backend.digest for backend in self.ensemble}
-        return found | ({"aliases": sha256_of(dict(self.aliases))} if self.aliases else {})
+        found |= {"aliases": sha256_of(dict(self.aliases))} if self.aliases else {}
+        return found | {f"prompts {name}": load_prompts(name).digest for name in prompts_of(self.opened_method)}
+
+
+RunEngine: TypeAlias = Engine[RunConfig, Backend]
 
 
 def choose_samples(dataset: Dataset, limit: int | None, seed: int) -> Sequence[Sample] | Dataset:
@@ -119,44 +157,33 @@ def choose_samples(dataset: Dataset, limit: int | None, seed: int) -> Sequence[S
     return [sample for position, sample in enumerate(dataset) if position in chosen]
 
 
-def check_method(spec: RunConfig, method: Any) -> None:
-    """Raise UsageError for what does not go together with the method."""
-    is_vote = combination_of(method) == "vote"
-    if is_vote and not spec.ensemble:
-        raise UsageError(f"the method {spec.method} asks several backends: give --backend more than once")
-    if is_vote and spec.shuffle_classes is not None:
-        raise UsageError(f"the method {spec.method} has no --shuffle-classes: shuffle a run of each backend")
-    if spec.order_trials and base_name(spec.method) not in ("slac", "tlac"):
-        raise UsageError(f"--order-trials asks the second stage of tlac again, which {spec.method} does not have")
-    if sees_image(method) and len(spec.dataset.classes) < MIN_CLASSES:
-        raise UsageError(f"the method {spec.method} needs {MIN_CLASSES} classes or more: leave its image option out")
-
-
-def build_prompter(
-    spec: RunConfig,
-    shown: Sequence[int],
-    bound_lmm: Callable[[Backend], BoundLMM],
-    finder: NearestClassFinder | None = None,
+def plan_questions(
+    config: RunConfig,
+    bind: Callable[[Backend], BoundLMM],
+    finder: ClassFinder | None = None,
+    order: Sequence[int] | None = None,
 ) -> TwoStagePrompter:
-    """The questions to the run's backends; `shown` are the indices of the classes in the order in which they are shown.
+    """The questions of a run, whoever carries them: this process, a batch, a cluster's worker, a dry run.
 
-    `bound_lmm` gives who speaks for a backend; `finder` finds places in the list that is shown.
-    Raises UsageError where the spec names no backend.
+    `bind` gives who speaks for a backend; `finder` finds places in the class list as it is shown; `order` is another
+    order of the classes than the run's own. Raises UsageError where the config names no backend.
     """
-    if spec.backend is None or spec.stage2_backend is None:
-        raise UsageError(f"the method {spec.method} asks an LMM: name one with --backend")
-    classes = [spec.dataset.classes[place] for place in shown]
-    prompts = {name: load_prompts(name) for name in prompts_of(open_method(spec.method))}
+    places = config.class_order if order is None else order
+    classes = [config.dataset.classes[place] for place in places]
+    prompts = {name: load_prompts(name) for name in prompts_of(config.opened_method)}
 
-    def seat(stage1: Backend, stage2: Backend, ensemble: tuple[TwoStagePrompter, ...]) -> TwoStagePrompter:
+    def ask(stage1: Backend, stage2: Backend, ensemble: tuple[TwoStagePrompter, ...] = ()) -> TwoStagePrompter:
         return TwoStagePrompter(
-            bound_lmm(stage1),
-            bound_lmm(stage2),
-            spec.prompts,
+            bind(stage1),
+            bind(stage2),
+            config.prompts,
             classes,
-            spec.dataset.prompt,
-            spec.rule.skips_stage2_on_exact,
-            aids=MethodContext(finder, prompts, ensemble, spec.aliases),
+            config.dataset.prompt,
+            config.rule.skips_stage2_on_exact,
+            finder,
+            prompts,
+            ensemble,
+            config.aliases,
         )
 
-    return seat(spec.backend, spec.stage2_backend, tuple(seat(backend, backend, ()) for backend in spec.ensemble))
+    return ask(*config.asked, tuple(ask(backend, backend) for backend in config.ensemble))

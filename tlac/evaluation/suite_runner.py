@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import click
+import numpy as np
 
 from tlac.analysis.suite_table import Cell
 from tlac.config.registry import open_dataset
@@ -22,6 +22,7 @@ from tlac.evaluation.runner import Runner
 from tlac.interfaces import Dataset, notes_of
 from tlac.results.record import Run
 from tlac.results.usage import Calls, StageCalls, Tokens
+from tlac.scoring.predictions import OUTCOMES
 from tlac.types import Outcome
 
 
@@ -72,7 +73,8 @@ def plan_parts(
 class Matrix:
     """Runs the cells of a plan, each once. `make_spec` knows all that the cells share.
 
-    With `finished`, a suite's cell that is complete there under the same spec is taken as it is.
+    With `finished`, a suite's cell that is complete there under the same spec is taken as it is. `on_run` is given each
+    run that was made, `on_message` what is to be said meanwhile.
     """
 
     runner: Runner
@@ -83,7 +85,8 @@ class Matrix:
     finished: Finished | None = None
     retry: Sequence[Outcome] = ()
     show_runs: Callable[[int], AbstractContextManager[RunsView]] | None = None
-    with_report: bool = True
+    on_run: Callable[[Run, RunConfig], None] = lambda run, config: None
+    on_message: Callable[[str], None] = lambda text: None
     _opened: dict[tuple[str, str], Dataset | TlacError] = field(default_factory=dict)
     _done: dict[tuple[str, str, str, str], Cell] = field(default_factory=dict)
     _broken: dict[str, TlacError] = field(default_factory=dict)
@@ -104,7 +107,7 @@ class Matrix:
         if is_hopeless or (self._broken and all(backend.name in self._broken for backend in self.plan.backends)):
             raise next(iter(self._broken.values()))
         for complaint in self._broken.values():
-            click.echo(f"tlac: {complaint}; going on without it", err=True)
+            self.on_message(f"{complaint}; going on without it")
         configs = {(name, split): self._config(name, split) for _, name, split, _ in self.plan.parts}
         for key, config in configs.items():
             self._aliases[config.name] = self._aliases[key[0]] = config.spec.aliases
@@ -121,7 +124,7 @@ class Matrix:
             for note in notes_of(dataset)
         }
         for note in noted:
-            click.echo(f"tlac: {note}", err=True)
+            self.on_message(note)
 
     def _config(self, name: str, split: str) -> DatasetConfig:
         config = load_dataset_config(name, self.plan.root, split, self.plan.subset)
@@ -191,9 +194,11 @@ class Matrix:
             if found is not None:
                 return replace(cell, run=_as_free(found), is_reused=True)
             with view.cell(cell.title, total) if view is not None else nullcontext() as progress:
-                return replace(cell, run=self.runner.run(spec, self.out, progress, self.with_report))
+                run = self.runner.run(spec, self.out, progress)
+            self.on_run(run, spec)
+            return replace(cell, run=run)
         except KeyboardInterrupt as interrupt:
-            click.echo("tlac: stopping; waiting for the calls in flight (Ctrl-C again gives them up)", err=True)
+            self.on_message("stopping; waiting for the calls in flight (Ctrl-C again gives them up)")
             self.runner.finish()
             raise IncompleteRunError(
                 f"stopped in {cell.title}; every answer so far is stored, and the same command goes on from there"
@@ -220,7 +225,7 @@ def _as_free(run: Run) -> Run:
     return replace(run, record=record)
 
 
-def raise_worst(cells: Sequence[Cell]) -> None:
+def raise_worst(cells: Sequence[Cell], on_message: Callable[[str], None]) -> None:
     """Say what went wrong in which cells; the last, with the highest exit code, is raised."""
     groups: dict[str, tuple[TlacError, list[str]]] = {}
     for cell in cells:
@@ -229,7 +234,7 @@ def raise_worst(cells: Sequence[Cell]) -> None:
             groups.setdefault(str(error), (error, []))[1].append(cell.title)
     found = sorted(groups.values(), key=lambda group: group[0].exit_code)
     for error, titles in found[:-1]:
-        click.echo(f"tlac: {_describe(error, titles)}", err=True)
+        on_message(_describe(error, titles))
     if found:
         error, titles = found[-1]
         if len(cells) == 1:
@@ -258,13 +263,14 @@ def _complaint(cell: Cell) -> TlacError | None:
     if record.is_complete:
         return None
     again = "the same command asks for what is missing"
-    failed = [prediction for prediction in cell.run.predictions if prediction.outcome is Outcome.FAILED]
-    if not failed:
+    predictions = cell.run.predictions
+    failed = np.flatnonzero(predictions.outcome == OUTCOMES.index(Outcome.FAILED))
+    if not len(failed):
         trials = record.order_trials.failed if record.order_trials else 0
         return _IncompleteCellError(
             f"{cell.title} is incomplete: {trials} samples lack a choice in another order; {again}"
         )
-    reason = record.stopped or f"{failed[0].sample}: {failed[0].reason}"
+    reason = record.stopped or f"{predictions[int(failed[0])].sample}: {predictions[int(failed[0])].reason}"
     return _IncompleteCellError(
         f"{cell.title} is incomplete: {metrics.failed} of {metrics.n} samples failed ({reason}); {again}"
     )

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from tlac.scoring.clip_zero_shot import ImageScorer
-from tlac.scoring.scorer import Scored
+from tlac.interfaces import ImageScorer, ScoredT_co
 from tlac.types import Sample, Transcript
 
 
@@ -21,6 +20,8 @@ class CLIP:
     name: str = "clip"
     templates: str = "paper"
 
-    def look(self, samples: Iterable[Sample], scorer: ImageScorer, advance: Callable[[Transcript], None]) -> Scored:
-        """See tlac.scoring.clip_zero_shot.ImageMethod."""
+    def look(
+        self, samples: Iterable[Sample], scorer: ImageScorer[ScoredT_co], advance: Callable[[Transcript], None]
+    ) -> ScoredT_co:
+        """See `ImageMethod`."""
         return scorer.score(samples, advance)

@@ -1,7 +1,6 @@
 """slac-fused: several stage-1 answers about one image, matched together as the mean of their vectors.
 
-Cost: one call with the image for each view; with `image`, a pass of the image encoder too. Does not know how texts
-and images are compared.
+Cost: one call with the image for each view; with `image`, a pass of the image encoder too.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from tlac.methods.base import TwoStagePrompter
+from tlac.interfaces import Prompter
 from tlac.types import Combination, Image, Turn
 
 
@@ -34,8 +33,8 @@ class SLACFused:
         """The prompt sets beside the run's own."""
         return (self.view,) if self.view else ()
 
-    async def ask(self, image: Image, prompter: TwoStagePrompter) -> AsyncIterator[Turn]:
-        """See tlac.methods.base.Method."""
+    async def ask(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
+        """See `Method`."""
         member = 0
         for prompts in (None, *self.further_prompts):
             for repeat in range(self.samples):

@@ -1,7 +1,6 @@
-"""TLAC, the two-stage method of arXiv:2503.12206: say what the image shows, then name the class.
+"""The methods of arXiv:2503.12206 and their variants: which questions are asked about an image.
 
-Cost: one call with an image per sample, and one text-only call per distinct first answer that is not
-already a class name. Does not know how words are matched.
+Matching then makes a class of the answers: see `tlac.scoring`.
 """
 
 from __future__ import annotations
@@ -9,70 +8,87 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from tlac.methods.base import TwoStagePrompter
+from tlac.interfaces import Prompter
 from tlac.types import Image, Outcome, Turn
 
 
-class TLAC:
-    """Stage 1, then stage 2 where the first answer leaves it something to decide."""
-
-    name = "tlac"
-
-    async def ask(self, image: Image, prompter: TwoStagePrompter) -> AsyncIterator[Turn]:
-        """See tlac.methods.base.Method."""
-        described = await prompter.ask_stage1(image)
-        yield described
-        if described.response.outcome is Outcome.ANSWERED and prompter.needs_choice(described.response.text):
-            yield await prompter.ask_stage2(described.response.text)
-
-
 class SLAC:
-    """Stage 1 alone."""
+    """The single-stage method: what does the image show? Cost: one call with an image per sample."""
 
     name = "slac"
 
-    async def ask(self, image: Image, prompter: TwoStagePrompter) -> AsyncIterator[Turn]:
-        """See tlac.methods.base.Method."""
+    async def ask(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
+        """See `Method`."""
         yield await prompter.ask_stage1(image)
+
+
+class TLAC:
+    """The two-stage method: stage 1, then stage 2 where the first answer leaves it something to decide.
+
+    Cost: one call with an image per sample, and one text-only call per distinct first answer that is not already a
+    class name.
+    """
+
+    name = "tlac"
+
+    async def ask(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
+        """See `Method`."""
+        described = await prompter.ask_stage1(image)
+        yield described
+        if needs_stage2(described, prompter):
+            yield await prompter.ask_stage2(described.response.text)
 
 
 @dataclass(frozen=True, slots=True)
 class TLACShortlist:
-    """Stage 1; the `k` classes nearest to it, listed in class order, which hides what the encoder prefers; stage 2."""
+    """TLAC whose stage 2 sees only the `k` classes whose names are nearest to the first answer.
+
+    They are listed in class order, which hides what the encoder prefers. Cost: as TLAC, but stage 2's prompt holds `k`
+    names in place of all, and no prefix that providers cache. The text encoder works while answers arrive.
+    """
 
     k: int = 25
     name: str = "tlac-shortlist"
 
-    async def ask(self, image: Image, prompter: TwoStagePrompter) -> AsyncIterator[Turn]:
-        """See tlac.methods.base.Method."""
-        described = await prompter.ask_stage1(image)
-        yield described
-        answer = described.response.text
-        if described.response.outcome is Outcome.ANSWERED and prompter.needs_choice(answer):
-            near = await prompter.nearest(answer, self.k)
-            if near.indices:
-                yield await prompter.ask_stage2(answer, sorted(near.indices))
+    async def ask(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
+        """See `Method`."""
+        async for turn in _ask_with_shortlist(image, prompter, self.k, None):
+            yield turn
 
 
 @dataclass(frozen=True, slots=True)
 class TLACRelook:
-    """Stage 1; then stage 2 over the `k` nearest classes, with the image where the answer is doubtful.
+    """As tlac-shortlist, and stage 2 sees the image again where the first answer is doubtful.
 
-    Doubtful is an answer that names no class and whose relative margin (see tlac.methods.base.NearestClasses) is below
-    `relook_below`, in [0, 1]: 0 never looks again, 1 always does.
+    For classes that words alone don't tell apart: cars, aircraft, breeds. Doubtful is an answer that names no class
+    and whose relative margin (see `NearestClasses`) is below `relook_below`, in [0, 1]: 0 never looks again, 1 always
+    does. Cost: as tlac-shortlist, and one more image for each doubtful sample.
     """
 
     k: int = 25
     relook_below: float = 0.5
     name: str = "tlac-relook"
 
-    async def ask(self, image: Image, prompter: TwoStagePrompter) -> AsyncIterator[Turn]:
-        """See tlac.methods.base.Method."""
-        described = await prompter.ask_stage1(image)
-        yield described
+    async def ask(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
+        """See `Method`."""
+        async for turn in _ask_with_shortlist(image, prompter, self.k, self.relook_below):
+            yield turn
+
+
+async def _ask_with_shortlist(
+    image: Image, prompter: Prompter, k: int, relook_below: float | None
+) -> AsyncIterator[Turn]:
+    described = await prompter.ask_stage1(image)
+    yield described
+    if needs_stage2(described, prompter):
         answer = described.response.text
-        if described.response.outcome is Outcome.ANSWERED and prompter.needs_choice(answer):
-            near = await prompter.nearest(answer, self.k)
-            if near.indices:
-                is_doubtful = near.relative_margin < self.relook_below
-                yield await prompter.ask_stage2(answer, sorted(near.indices), image if is_doubtful else None)
+        near = await prompter.nearest(answer, k)
+        if near.indices:
+            is_doubtful = relook_below is not None and near.relative_margin < relook_below
+            yield await prompter.ask_stage2(answer, sorted(near.indices), image if is_doubtful else None)
+
+
+def needs_stage2(described: Turn, prompter: Prompter) -> bool:
+    """Whether a first answer leaves stage 2 something to decide."""
+    response = described.response
+    return response.outcome is Outcome.ANSWERED and prompter.needs_choice(response.text)

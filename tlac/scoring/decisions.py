@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from tlac.scoring.matching import ClassIndex, MatchDecision, MatchingRule
+from tlac.interfaces import MatchingRule
+from tlac.scoring.matching import ClassIndex
 from tlac.scoring.predictions import Decisions, PredictionTable
-from tlac.types import Combination, Outcome, Transcript
+from tlac.types import Combination, MatchDecision, Outcome, Transcript
 
 
 @dataclass(slots=True)

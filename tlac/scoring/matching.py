@@ -1,8 +1,7 @@
 """From words to a class: the matching rules, as far as they need no text encoder.
 
-A rule looks at the first answer and, where there is one, the second stage's choice, and gives a Verdict: a
-class that is already decided, and the text whose similarity to the class names is scored. Does not know
-datasets, stores or encoders.
+A rule looks at the first answer and, where there is one, the second stage's choice, and gives a MatchDecision: a
+class that is already decided, and the text whose similarity to the class names is scored.
 """
 
 from __future__ import annotations
@@ -11,18 +10,16 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
 from tlac.config.files import read_yaml
 from tlac.errors import InputError, UnknownNameError
-from tlac.types import LMMResponse, Outcome
+from tlac.interfaces import ClassNames, MatchingRule
+from tlac.types import LMMResponse, MatchDecision, Outcome
 
-Rung: TypeAlias = Literal["exact", "choice", "similarity"]
 DEFAULT_TEMPLATE = "a photo of a {}"
 _ARTICLES = ("a", "an", "the")
 # what normalising does to ASCII, which most answers are: folded, punctuation as spaces
@@ -123,44 +120,6 @@ class ClassIndex:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class MatchDecision:
-    """What a rule makes of one sample's answers before any similarity is known.
-
-    `text` is what is scored against the class names (no template applied), None where there is nothing to
-    score; `also` are the texts of further views, scored with it as one mean vector. `index` is the class where
-    a rung decided, None where similarity is to decide.
-    """
-
-    outcome: Outcome
-    text: str | None = None
-    index: int | None = None
-    decided_by: Rung | None = None
-    choice: str | None = None
-    reason: str = ""
-    also: tuple[str, ...] = ()
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """All that is scored; empty where there is nothing."""
-        return () if self.text is None else (self.text, *self.also)
-
-
-class MatchingRule(Protocol):
-    """How answers become a verdict. `name` stands in every result; see LADDER and PAPER."""
-
-    name: str
-    skips_stage2_on_exact: bool
-
-    def judge(self, answer: LMMResponse, choice: LMMResponse | None, index: ClassIndex) -> MatchDecision:
-        """The verdict on a first answer and, where stage 2 was asked, its answer."""
-        ...
-
-    def class_text(self, name: str) -> str:
-        """A class name as it is scored (no template applied)."""
-        ...
-
-
 def _has_words(text: str) -> bool:
     return any(map(str.isalnum, text))
 
@@ -179,8 +138,8 @@ class LadderMatching:
     name = "ladder"
     skips_stage2_on_exact = True
 
-    def judge(self, answer: LMMResponse, choice: LMMResponse | None, index: ClassIndex) -> MatchDecision:
-        """See MatchingRule."""
+    def judge(self, answer: LMMResponse, choice: LMMResponse | None, index: ClassNames) -> MatchDecision:
+        """See `MatchingRule`."""
         if answer.outcome is not Outcome.ANSWERED:
             return _without_answer(answer)
         text = " ".join(answer.text.split()).rstrip(".")
@@ -196,7 +155,7 @@ class LadderMatching:
         return MatchDecision(Outcome.ANSWERED, text, None, "similarity", choice.text if choice else None)
 
     def class_text(self, name: str) -> str:
-        """See MatchingRule."""
+        """See `MatchingRule`."""
         return name.replace("_", " ")
 
 
@@ -209,8 +168,8 @@ class Paper:
     name = "paper"
     skips_stage2_on_exact = False
 
-    def judge(self, answer: LMMResponse, choice: LMMResponse | None, index: ClassIndex) -> MatchDecision:
-        """See MatchingRule."""
+    def judge(self, answer: LMMResponse, choice: LMMResponse | None, index: ClassNames) -> MatchDecision:
+        """See `MatchingRule`."""
         last = answer if choice is None else choice
         if last.outcome is not Outcome.ANSWERED:
             return _without_answer(last)
@@ -226,7 +185,7 @@ class Paper:
         return MatchDecision(Outcome.ANSWERED, text, None, "similarity", shown)
 
     def class_text(self, name: str) -> str:
-        """See MatchingRule."""
+        """See `MatchingRule`."""
         return name.replace("_", " ")
 
 

@@ -13,9 +13,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tlac.interfaces import TextEncoder
+from tlac.interfaces import MatchingRule, TextEncoder
 from tlac.scoring.decisions import combine_votes, decide_all
-from tlac.scoring.matching import ClassIndex, MatchingRule, apply_template, split_templates
+from tlac.scoring.matching import ClassIndex, apply_template, split_templates
 from tlac.scoring.predictions import TOP, Decisions, Predictions, digest_texts
 from tlac.scoring.similarity import PLACES, ClassVectors, IntArray, fuse_scores, mean_vectors, rank
 from tlac.types import BoolArray, Combination, Float32Array, Float64Array, LMMResponse, Outcome, Transcript

@@ -132,7 +132,7 @@ def test_a_key_that_workers_lack_is_missed_in_a_worker_s_name(bench_on, tmp_path
         with pytest.raises(
             ConfigError, match=r"in a worker of the cluster: .* set the environment variable HERE_ALONE"
         ):
-            bench_on(far).run(spec, tmp_path / "runs", with_report=False)
+            bench_on(far).run(spec, tmp_path / "runs")
     assert not emulator.asked
 
 
@@ -142,7 +142,7 @@ def test_predictions_equal_the_local_engine_s_byte_for_byte(bench_on, tmp_path: 
         benches = bench_on(far), bench_on(near, is_local=True)
         for method in ("slac", "tlac"):
             spec = spec_of(backend, dataset, method)
-            apart, local = (bench.run(spec, tmp_path / "runs", with_report=False) for bench in benches)
+            apart, local = (bench.run(spec, tmp_path / "runs") for bench in benches)
             assert written(apart) == written(local)
             assert apart.record.is_complete
             assert (apart.record.calls, apart.record.tokens) == (local.record.calls, local.record.tokens)
@@ -166,7 +166,7 @@ def test_images_in_tables_of_an_object_store_are_asked_about_as_by_the_local_eng
     ):
         spec = spec_of(emulated_backend(emulator), dataset, "slac")
         benches = bench_on(far), bench_on(near, is_local=True)
-        apart, local = (bench.run(spec, tmp_path / "runs", with_report=False) for bench in benches)
+        apart, local = (bench.run(spec, tmp_path / "runs") for bench in benches)
     assert written(apart) == written(local)
     assert apart.record.calls.stage1.asked == len(dataset) == 4
 
@@ -188,12 +188,12 @@ def test_a_worker_that_is_killed_costs_no_acknowledged_answer_and_changes_no_pre
         killer = threading.Thread(target=kill_one)
         killer.start()
         with Store(tmp_path / "far") as far:
-            apart = bench_on(far).run(spec, tmp_path / "runs", with_report=False)
+            apart = bench_on(far).run(spec, tmp_path / "runs")
             killer.join()
         far_questions = questions(emulator)
         emulator.asked.clear()
         with Store(tmp_path / "near") as near:
-            local = bench_on(near, is_local=True).run(spec, tmp_path / "runs", with_report=False)
+            local = bench_on(near, is_local=True).run(spec, tmp_path / "runs")
         near_questions = questions(emulator)
     assert written(apart) == written(local)
     assert far_questions.keys() == near_questions.keys()
@@ -256,7 +256,7 @@ def test_a_driver_that_is_killed_costs_no_acknowledged_answer(
         said: list[str] = []
         spec = spec_of(emulated_backend(emulator), open_dataset(load_dataset_config(f"folder:{folder}")), "slac")
         with Store(store) as opened:
-            again = bench_on(opened, CallPolicy(on_message=said.append)).run(spec, tmp_path / "runs", with_report=False)
+            again = bench_on(opened, CallPolicy(on_message=said.append)).run(spec, tmp_path / "runs")
         found = questions(emulator)
     assert again.record.is_complete
     assert len(found) == 240
@@ -292,7 +292,7 @@ def test_cost_cap_rate_limit_and_calls_in_flight_hold_for_four_workers_together(
     with running_emulator(measured) as emulator, Store(tmp_path / "far") as far:
         backend = emulated_backend(emulator, concurrency=3, requests_per_minute=600)
         spec = spec_of(backend, ImageFolder(tmp_path / "pictures", 160), "slac")
-        run = bench_on(far, CallPolicy(budget), workers=4).run(spec, tmp_path / "runs", with_report=False)
+        run = bench_on(far, CallPolicy(budget), workers=4).run(spec, tmp_path / "runs")
         billed_usd = sum(entry.response.cost_usd for entry in far.entries())
         answers = len(list(far.entries()))
     assert 0.02 < billed_usd <= 0.05

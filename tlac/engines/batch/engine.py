@@ -5,14 +5,14 @@ A round learns what is lacking by going through the run's questions, submits tha
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias
 
 from tlac.cache.image_hashes import ImageDigests
 from tlac.cache.store import Store
-from tlac.config.method_options import combination_of, open_method
+from tlac.config.method_options import combination_of
 from tlac.config.schemas import Backend
 from tlac.engines.batch.journal import BatchRecord
 from tlac.engines.batch.manager import BatchManager
@@ -20,11 +20,11 @@ from tlac.engines.batch.submit import BatchSubmitter, CostReservation
 from tlac.engines.fetched import FetchedLMM
 from tlac.errors import CallError, MissingAnswersError, PermanentError, StoreError, TlacError, TransientError
 from tlac.evaluation.collect import collect
-from tlac.evaluation.run_config import RunConfig, build_prompter, choose_samples
+from tlac.evaluation.run_config import RunConfig, plan_questions
 from tlac.hashing import request_document, response_key
-from tlac.interfaces import LMM
+from tlac.interfaces import LMM, ClassFinder
 from tlac.lmms.middleware.stack import CallPolicy
-from tlac.methods.base import BoundLMM, NearestClassFinder
+from tlac.methods.base import BoundLMM
 from tlac.runtime import aio
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
@@ -84,15 +84,15 @@ class BatchEngine:
         self._stopped: str | None = None
 
     def rest(self, backend: Backend) -> LMM:
-        """See tlac.evaluation.engine. Raises UsageError where the backend has no batch interface."""
+        """See `Engine`. Raises UsageError where the backend has no batch interface."""
         self._manager.interface(backend)
         self._reservation.check(backend)
         return FetchedLMM(partial(self._explain_missing, backend.name))
 
-    def fetch(self, config: RunConfig, class_order: Sequence[int], finder: NearestClassFinder) -> None:
-        """See tlac.evaluation.engine."""
+    def fetch(self, config: RunConfig, finder: ClassFinder) -> None:
+        """See `Engine`."""
         try:
-            aio.run(self._fetch(config, class_order, finder))
+            aio.run(self._fetch(config, finder))
         except KeyboardInterrupt:
             self._policy.on_message("what is submitted stays so: the same command, or `tlac batch resume`, goes on")
             raise
@@ -108,10 +108,10 @@ class BatchEngine:
             raise PermanentError(self._stopped)
         raise CallError(f"{backend}: no batch brought this answer")
 
-    async def _fetch(self, config: RunConfig, class_order: Sequence[int], finder: NearestClassFinder) -> None:
+    async def _fetch(self, config: RunConfig, finder: ClassFinder) -> None:
         await self._catch_up()
         lost = 0
-        while waiting := await self._round(config, class_order, finder):
+        while waiting := await self._round(config, finder):
             lost = 0 if await self._wait(waiting) else lost + 1
             if lost >= _MOST_LOST:
                 raise TransientError(f"{waiting[0][0].backend}: no batch arrives at the provider; run this again later")
@@ -127,12 +127,12 @@ class BatchEngine:
                 # of another backend, perhaps: its requests count as under way
                 self._policy.on_message(f"{record.backend}: batch {record.tag}: {error}")
 
-    async def _round(self, config: RunConfig, class_order: Sequence[int], finder: NearestClassFinder) -> list[_Waited]:
+    async def _round(self, config: RunConfig, finder: ClassFinder) -> list[_Waited]:
         """Submit what is lacking; the batches that the run has to wait for, with their keys."""
         async with self._manager.hold():
             submitter = BatchSubmitter(self._manager, self._reservation, self._failed, self._stopped)
             try:
-                await self._collect_missing(config, class_order, finder, submitter)
+                await self._collect_missing(config, finder, submitter)
             finally:
                 submitter.discard()
                 self._stopped = submitter.stopped
@@ -142,10 +142,8 @@ class BatchEngine:
             ]
             return [(record, keys) for record, keys in under_way if keys & submitter.wanted]
 
-    async def _collect_missing(
-        self, config: RunConfig, class_order: Sequence[int], finder: NearestClassFinder, submitter: BatchSubmitter
-    ) -> None:
-        method = open_method(config.method)
+    async def _collect_missing(self, config: RunConfig, finder: ClassFinder, submitter: BatchSubmitter) -> None:
+        method = config.asking_method
         # the members of one prediction don't depend on one another
         goes_on = combination_of(method) != "first"
         backends: dict[str, Backend] = {}
@@ -155,10 +153,10 @@ class BatchEngine:
             add = partial(submitter.add, backend)
             return BoundLMM(backend, CollectingLMM(self._store, add, self._retry, self.paid, goes_on))
 
-        prompter = build_prompter(config, class_order, bound_lmm, finder)
+        prompter = plan_questions(config, bound_lmm, finder)
         concurrency = self._policy.concurrency or prompter.stage1.backend.spec.limits.concurrency
         digests = ImageDigests(self._store.path, config.dataset.name)
-        samples = choose_samples(config.dataset, config.limit, config.seed)
+        samples = config.samples
         try:
             collected = await collect(samples, prompter, method, concurrency, identify=digests.identify)
         finally:

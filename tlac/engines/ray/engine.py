@@ -7,7 +7,7 @@ are put into the store, where the run finds them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,13 +27,12 @@ from tlac.engines.ray.session import connect, count_workers, gpu_share, translat
 from tlac.engines.ray.tables import write_samples
 from tlac.engines.ray.workers import Stage1Worker, Stage2Worker
 from tlac.errors import PermanentError, SampleError
-from tlac.evaluation.run_config import RunConfig, choose_samples
+from tlac.evaluation.run_config import RunConfig
 from tlac.hashing import response_key
-from tlac.interfaces import LMM
+from tlac.interfaces import LMM, ClassFinder
 from tlac.lmms.middleware.budget import Budget
 from tlac.lmms.middleware.clock import Clock, say_nothing
 from tlac.lmms.middleware.stack import CallPolicy, build_shared_stack
-from tlac.methods.base import NearestClassFinder
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
 
@@ -64,7 +63,7 @@ _WORKER_CPUS = 0.25
 
 
 class RayEngine:
-    """Has answers asked for by the workers of a Ray cluster; see tlac.evaluation.engine.
+    """Has answers asked for by the workers of a Ray cluster; see `Engine`.
 
     `address` names a cluster to join, None starts one here; `parallelism` is the number of workers, None one for
     each CPU; `retry` are outcomes of stored answers that are asked again.
@@ -88,7 +87,7 @@ class RayEngine:
         self._fetched: set[str] = set()
         self.paid: set[str] = set()
 
-    def fetch(self, config: RunConfig, class_order: Sequence[int], finder: NearestClassFinder) -> None:
+    def fetch(self, config: RunConfig, finder: ClassFinder) -> None:
         """See `Engine`. Raises ConfigError without Ray, TlacError where the cluster can't be had or fails."""
         found = merge_left_behind(self._store, self._retry)
         if found:
@@ -98,7 +97,7 @@ class RayEngine:
         self.paid.clear()
         with new_run_folder(self._store.path) as folder:
             try:
-                self._run(ray, config, tuple(class_order), folder)
+                self._run(ray, config, folder)
             finally:
                 keys, self._failures = merge_logs(self._store, folder, self._retry)
                 self.paid |= keys
@@ -131,12 +130,12 @@ class RayEngine:
             raise PermanentError(self._stopped.text)
         raise SampleError("not asked by the cluster: run the same command with --engine local")
 
-    def _run(self, ray: Any, config: RunConfig, class_order: tuple[int, ...], folder: RunFolder) -> None:
+    def _run(self, ray: Any, config: RunConfig, folder: RunFolder) -> None:
         workers = count_workers(ray, self._parallelism)
         backends = {digest: scale_limits(backend, workers) for digest, backend in backends_of(config).items()}
         concurrency = self._policy.concurrency or max(backend.spec.limits.concurrency for backend in backends.values())
-        job = RayJob(without_samples(config), class_order, folder.logs, concurrency, self._policy.retry)
-        samples = choose_samples(config.dataset, config.limit, config.seed)
+        job = RayJob(without_samples(config), folder.logs, concurrency, self._policy.retry)
+        samples = config.samples
         with translated(ray), self._actors(ray, backends) as actors, self._watched(ray, actors[0], len(samples)):
             pool = _pool(ray, workers, any(is_in_process(backend) for backend in backends.values()))
             arguments = {"fn_constructor_args": (job, *actors), "batch_format": "pyarrow", "batch_size": None, **pool}

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
 
 from tlac.config.schemas import Backend
-from tlac.evaluation.run_config import RunConfig
+from tlac.evaluation.run_config import ClassList, RunConfig
 from tlac.lmms.middleware.retry import RetryPolicy
-from tlac.types import Sample
 
 SHARD = "shard"
 """The column with the files of samples: a worker is given one file at a time."""
@@ -21,29 +19,11 @@ GROUP = "group"
 
 
 @dataclass(frozen=True, slots=True)
-class ClassList:
-    """A dataset without its samples: all of it that a question needs."""
-
-    name: str
-    split: str
-    protocol: str
-    prompt: str
-    classes: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return 0
-
-    def __iter__(self) -> Iterator[Sample]:
-        return iter(())
-
-
-@dataclass(frozen=True, slots=True)
 class RayJob:
-    """One run: its config without samples, the order in which classes are listed, the folder of the answer logs, and
+    """One run: its config without samples, the folder of the answer logs, and
     how many samples a worker has in hand at a time."""
 
     config: RunConfig
-    class_order: tuple[int, ...]
     logs: Path
     concurrency: int
     retry: RetryPolicy = field(default_factory=RetryPolicy)
@@ -51,15 +31,14 @@ class RayJob:
     @property
     def class_names(self) -> tuple[str, ...]:
         """The class names as they are listed."""
-        return tuple(self.config.dataset.classes[index] for index in self.class_order)
+        return tuple(self.config.dataset.classes[index] for index in self.config.class_order)
 
 
 def without_samples(config: RunConfig) -> RunConfig:
     """The config with a class list in its dataset's place."""
     whole = config.dataset
-    return replace(
-        config, dataset=ClassList(whole.name, whole.split, whole.protocol, whole.prompt, tuple(whole.classes))
-    )
+    listed = ClassList(tuple(whole.classes), whole.prompt, whole.name, whole.split, whole.protocol)
+    return replace(config, dataset=listed)
 
 
 def backends_of(config: RunConfig) -> dict[str, Backend]:

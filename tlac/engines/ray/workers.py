@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from tlac.cache.serialization import StoredAnswer
-from tlac.config.method_options import open_method
 from tlac.config.registry import open_encoder, open_lmm
 from tlac.config.schemas import Backend, EncoderConfig
 from tlac.engines.ray.job import SHARD, RayJob
@@ -21,7 +20,7 @@ from tlac.engines.ray.logs import AnswerLog, logs_in, read_log
 from tlac.engines.ray.worker_models import AdmittedLMM, Choice, LoggedLMM, WorkerClient
 from tlac.errors import CallError, TlacError
 from tlac.evaluation.collect import collect
-from tlac.evaluation.run_config import build_prompter
+from tlac.evaluation.run_config import plan_questions
 from tlac.interfaces import LMM, TextEncoder
 from tlac.lmms.middleware.retry import RetryingLMM
 from tlac.methods.base import BoundLMM, NearestClassFinder, TwoStagePrompter
@@ -109,7 +108,7 @@ class _Worker:
                 )
             return opened[backend.digest]
 
-        return build_prompter(self._job.config, self._job.class_order, bound_lmm, self._finder)
+        return plan_questions(self._job.config, bound_lmm, self._finder)
 
     def _lmm(self, backend: Backend) -> LMM:
         if backend.digest not in self._lmms:
@@ -129,7 +128,7 @@ class Stage1Worker(_Worker):
         put_off: dict[str, Choice] = {}
 
         async def ask(prompter: TwoStagePrompter) -> Sequence[Transcript]:
-            method = open_method(self._job.config.method)
+            method = self._job.config.asking_method
             return (await collect(samples, prompter, method, self._job.concurrency, self._client)).transcripts
 
         transcripts = self._run_batch(_name_batch("a", positions), ask, put_off) if samples else ()
