@@ -23,7 +23,6 @@ import numpy as np
 
 from tlac.analysis.statistics import holm, mcnemar, pair, paired_difference
 from tlac.cache.store import Store
-from tlac.config.method_options import open_method
 from tlac.config.prompts import load_prompts
 from tlac.config.registry import open_encoder
 from tlac.config.schemas import load_dataset_config, load_encoder_config
@@ -190,7 +189,7 @@ def fused_rows(bench: Runner) -> Iterator[Row]:
             yield Row(label, right, f"{kind}: SLAC, ladder", predictions=found)
 
 
-def on_message(text: str = "") -> None:
+def say(text: str = "") -> None:
     """A line of the report."""
     sys.stdout.write(text + "\n")
 
@@ -205,18 +204,18 @@ def print_rows(rows: Sequence[Row]) -> None:
     compared = [row for row in rows if row.against]
     pairs = [pair(row.right, known[row.against or ""].right) for row in compared]
     alone = [mcnemar(one) for one in pairs]
-    on_message(f"{'method':<30} {'top-1':>6}  {'95 % CI':<12} {'calls':>5} {'tokens':>7}")
+    say(f"{'method':<30} {'top-1':>6}  {'95 % CI':<12} {'calls':>5} {'tokens':>7}")
     for row in {row.name: row for row in rows}.values():
         n, correct = len(row.right), int(row.right.sum())
         low, high = wilson_interval(correct, n)
         spent = f"{row.calls:>5} {row.tokens / row.calls:>7.0f}" if row.calls else f"{'-':>5} {'-':>7}"
-        on_message(f"{row.name:<30} {100 * correct / n:>6.1f}  {100 * low:4.1f} - {100 * high:5.1f} {spent}")
-    on_message(f"\n{'less the simpler method':<59} {'points':>6} {'95 % CI':>14} {'p':>6} {'Holm':>6}")
+        say(f"{row.name:<30} {100 * correct / n:>6.1f}  {100 * low:4.1f} - {100 * high:5.1f} {spent}")
+    say(f"\n{'less the simpler method':<59} {'points':>6} {'95 % CI':>14} {'p':>6} {'Holm':>6}")
     for row, one, p, corrected in zip(compared, pairs, alone, holm(alone), strict=True):
         gap = paired_difference(one)
         verdict = "better" if gap.low > 0 else "worse" if gap.high < 0 else "unproven"
         interval = f"{100 * gap.low:+.1f}, {100 * gap.high:+.1f}"
-        on_message(
+        say(
             f"{f'{row.name} - {row.against}':<59} {100 * gap.value:>+6.1f} {interval:>14} {p:>6.3f} {corrected:>6.3f} "
             f"{verdict}"
         )
@@ -224,8 +223,8 @@ def print_rows(rows: Sequence[Row]) -> None:
 
 def print_shortlists(bench: Runner) -> bool:
     """How often truth and recorded choice stand in the shortlist, and the promise. True where it holds."""
-    default = open_method("tlac-shortlist").k
-    on_message(f"\n{'shortlist':<16} {'truth inside':>12} {'choice inside':>13} {'95 % CI':>14} {'tokens of full':>14}")
+    default = TLACShortlist().k
+    say(f"\n{'shortlist':<16} {'truth inside':>12} {'choice inside':>13} {'95 % CI':>14} {'tokens of full':>14}")
     holds = True
     for kind in KINDS:
         texts = [answer["stage1"][kind] for answer in bench.answers]
@@ -238,7 +237,7 @@ def print_shortlists(bench: Runner) -> bool:
                 bench.prompt_tokens(kind, text, sorted(one.indices)) for text, one in zip(texts, near, strict=True)
             )
             low, high = wilson_interval(choice, len(texts))
-            on_message(
+            say(
                 f"{kind + f' k={size}':<16} {truth:>12} {choice:>13} {f'{100 * low:.1f} - {100 * high:.1f}':>14} "
                 f"{100 * spent / full:>12.1f} %"
             )
@@ -249,7 +248,7 @@ def print_shortlists(bench: Runner) -> bool:
 
 def print_confidence(rows: Sequence[Row]) -> None:
     """What confidence is worth: agreement, and a calibration that never saw the samples it is measured on."""
-    on_message(f"\n{'confidence':<38} {'n':>4} {'ECE':>6} {'Brier':>6} {'area':>6}   (cross-fitted: 10 parts)")
+    say(f"\n{'confidence':<38} {'n':>4} {'ECE':>6} {'Brier':>6} {'area':>6}   (cross-fitted: 10 parts)")
     for row in rows:
         if not row.predictions:
             continue
@@ -263,7 +262,7 @@ def print_confidence(rows: Sequence[Row]) -> None:
             found = measure_confidence(predictions)
             if found is not None:
                 values = f"{found.n:>4} {found.calibration_error:>6.3f} {found.brier:>6.3f} {found.area:>6.3f}"
-                on_message(f"{row.name + ', ' + label:<38} {values}")
+                say(f"{row.name + ', ' + label:<38} {values}")
 
 
 def main(folder: Path) -> int:
@@ -272,27 +271,21 @@ def main(folder: Path) -> int:
         bench = Runner(folder, store)
         rows = [row for kind in KINDS for row in rows_of(bench, kind)]
         rows += fused_rows(bench)
-        on_message(
-            "100 recorded answers of a large multimodal model, 1000 classes, encoder minilm; tokens are those of a"
-        )
-        on_message(
-            "stage-2 prompt on average, listed by number, as cl100k_base counts them. * simulated: the second stage is"
-        )
-        on_message(
-            "taken to choose as it did from the whole list where that choice is offered, and to be wrong elsewhere.\n"
-        )
+        say("100 recorded answers of a large multimodal model, 1000 classes, encoder minilm; tokens are those of a")
+        say("stage-2 prompt on average, listed by number, as cl100k_base counts them. * simulated: the second stage is")
+        say("taken to choose as it did from the whole list where that choice is offered, and to be wrong elsewhere.\n")
         print_rows(rows)
         holds = print_shortlists(bench)
         print_confidence([row for row in rows if row.against != "name: SLAC, ladder"])
-        below = open_method("tlac-relook").relook_below
-        on_message()
+        below = TLACRelook().relook_below
+        say()
         for kind in KINDS:
             needed = bench.needs_choice(kind)
             near = [one for one, is_needed in zip(bench.near(kind, 25), needed, strict=True) if is_needed]
             doubtful = sum(one.relative_margin < below for one in near)
-            on_message(f"tlac-relook would show the image again for {doubtful} of {len(near)} second stages ({kind})")
+            say(f"tlac-relook would show the image again for {doubtful} of {len(near)} second stages ({kind})")
         promise = "at least 98 % of the recorded choices in the default shortlist, at most a tenth of the tokens"
-        on_message(f"\n{promise}: {'holds' if holds else 'BROKEN'}")
+        say(f"\n{promise}: {'holds' if holds else 'BROKEN'}")
     return 0 if holds else 1
 
 
