@@ -27,6 +27,7 @@ from tlac.config.prompts import load_prompts
 from tlac.config.registry import open_encoder
 from tlac.config.schemas import load_dataset_config, load_encoder_config
 from tlac.encoders.cached import keep_embeddings
+from tlac.methods.tlac import TLACRelook, TLACShortlist
 from tlac.runtime.litellm_setup import load_litellm
 from tlac.scoring.confidence import abstain, fit, measure_confidence
 from tlac.scoring.matching import DEFAULT_TEMPLATE, ClassIndex, find_rule
