@@ -61,11 +61,19 @@ def test_the_tagger_is_measured_and_a_second_run_asks_nobody(only_run: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sent", "code", "kept"), [(signal.SIGKILL, -signal.SIGKILL, 3), (signal.SIGINT, 3, 4)])
+@pytest.mark.parametrize(
+    ("sent", "code", "kept"),
+    [
+        (signal.SIGKILL, -signal.SIGKILL, 3),
+        (signal.SIGINT, 3, 4),
+        (signal.SIGTERM, 3, 4),
+        (signal.SIGHUP, 3, 4),
+    ],
+)
 def test_a_run_that_is_stopped_goes_on_where_it_was(
     tlac_command: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch, sent: signal.Signals, code: int, kept: int
 ) -> None:
-    """The fourth of twenty questions is under way. Ctrl-C waits for its answer, as that is paid for."""
+    """The fourth of twenty questions is under way. What can be heeded waits for its answer, as that is paid for."""
     ended = threading.Event()
     questions = itertools.count(1)
 
@@ -95,7 +103,7 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(
             time.sleep(0.05)
         process.send_signal(sent)
         assert process.stderr is not None
-        if sent is signal.SIGINT:
+        if sent is not signal.SIGKILL:
             while "waiting for the calls in flight" not in (line := process.stderr.readline()):
                 assert line
         else:
@@ -103,12 +111,45 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(
         ended.set()
         _, errors = process.communicate()
         assert process.returncode == code, errors
-        if sent is signal.SIGINT:
+        if sent is not signal.SIGKILL:
+            (record,) = (json.loads(path.read_text(encoding="utf-8")) for path in Path("runs").glob("*/run.json"))
+            assert (record["is_complete"], record["stopped"]) == (False, "interrupted")
             assert errors.splitlines()[-1].startswith("tlac: stopped in cifar10-samples ollama slac; every answer")
         assert count_answers(folder) == kept
         finished = tlac_command(*bench, "--json")
     (summary,) = json.loads(finished.out)["runs"]
     assert summary["calls"]["stage1"] == {"asked": 20 - kept, "from_store": kept}
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_a_run_at_once(
+    tlac_command: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+    questions = itertools.count(1)
+
+    def answer(_: Asked) -> Reply:
+        if next(questions) > 3:
+            ended.wait()
+        return Reply("a dog")
+
+    bench = ["bench", "--backend", "ollama", "--encoder", "minilm", "--dataset", "cifar10-samples", "--method", "slac"]
+    folder = Path(os.environ["TLAC_CACHE_DIR"])
+    with running_emulator(answer) as emulator:
+        monkeypatch.setenv("OLLAMA_API_BASE", emulator.base("ollama"))
+        command = [sys.executable, "-m", "tlac", *bench, "--concurrency", "1"]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and count_answers(folder) < 3:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        while "waiting for the calls in flight" not in (line := process.stderr.readline()):
+            assert line
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 143
+        ended.set()
+        process.communicate()
+    assert count_answers(folder) == 3
 
 
 def count_answers(folder: Path) -> int:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,27 +10,129 @@ from tests.support.fakes import FakeLMM, make_png
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, BackendSpec, Limits
 from tlac.errors import PermanentError, StoreError, TransientError
-from tlac.evaluation.collect import Collected, collect
+from tlac.evaluation.collect import Collected, collect, collect_into
 from tlac.interfaces import LMM
 from tlac.lmms.middleware.rate_limit import LimitedLMM
 from tlac.methods.base import BoundLMM, TwoStagePrompter
 from tlac.methods.tlac import SLAC, TLAC
-from tlac.types import LMMRequest, LMMResponse, Outcome, Sample, Transcript
+from tlac.types import Failure, LMMRequest, LMMResponse, Outcome, Sample, Transcript, Usage
 
 CLASSES = ("red car", "old car")
 SAMPLES = [Sample(f"image {number}", make_png(number), number % 2) for number in range(6)]
 
 
-def run(lmm: LMM, method=None, samples=SAMPLES, concurrency: int = 3, **options) -> Collected:
+def prompter(lmm: LMM, **options) -> TwoStagePrompter:
     bound_lmm = BoundLMM(Backend("fake", "fake.yaml", BackendSpec(adapter="fake", model="m")), lmm)
-    prompter = TwoStagePrompter(bound_lmm, bound_lmm, load_prompts("default"), CLASSES, **options)
-    return asyncio.run(collect(samples, prompter, method or SLAC(), concurrency))
+    return TwoStagePrompter(bound_lmm, bound_lmm, load_prompts("default"), CLASSES, **options)
+
+
+def run(lmm: LMM, method=None, samples=SAMPLES, concurrency: int = 3, **options) -> Collected:
+    return asyncio.run(collect(samples, prompter(lmm, **options), method or SLAC(), concurrency))
 
 
 def test_transcripts_come_in_the_order_of_the_samples() -> None:
     gathered = run(FakeLMM(lambda _: "a car"))
     assert [transcript.sample for transcript in gathered.transcripts] == [sample.id for sample in SAMPLES]
     assert gathered.stopped is None
+
+
+def test_a_cancellation_waits_for_the_calls_in_flight_and_asks_about_no_further_sample() -> None:
+    asked: list[str] = []
+    are_answered = asyncio.Event()
+
+    class Slow(FakeLMM):
+        async def ask(self, request: LMMRequest) -> LMMResponse:
+            asked.append(request.stage)
+            await are_answered.wait()
+            return await super().ask(request)
+
+    async def interrupted() -> tuple[str | None, list[Transcript]]:
+        found: list[Transcript] = []
+        going = asyncio.ensure_future(collect_into(found.append, SAMPLES, prompter(Slow(lambda _: "a car")), SLAC(), 2))
+        while len(asked) < 2:
+            await asyncio.sleep(0)
+        going.cancel()
+        await asyncio.sleep(0)
+        are_answered.set()
+        return await going, found
+
+    stopped, transcripts = asyncio.run(interrupted())
+    assert stopped == "interrupted"
+    assert [transcript.failure is None for transcript in transcripts] == [True, True, False, False, False, False]
+    assert transcripts[5].failure is not None
+    assert transcripts[5].failure.kind == "stopped"
+
+
+def test_a_second_cancellation_gives_calls_up() -> None:
+    class Never(FakeLMM):
+        async def ask(self, request: LMMRequest) -> LMMResponse:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    async def interrupted_twice() -> None:
+        going = asyncio.ensure_future(collect_into(lambda _: None, SAMPLES, prompter(Never(str)), SLAC(), 2))
+        for _ in range(2):
+            await asyncio.sleep(0.01)
+            going.cancel()
+        await going
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(interrupted_twice())
+
+
+class Cut(FakeLMM):
+    """Thinks until nothing is left to say."""
+
+    def __init__(self, after: int = 0, from_store: bool = False) -> None:
+        super().__init__(lambda _: "a car")
+        self._after, self._from_store = after, from_store
+
+    async def ask(self, request: LMMRequest) -> LMMResponse:
+        answered = await super().ask(request)
+        if len(self.asked) <= self._after:
+            return answered
+        usage = Usage(300, 100, reasoning=96)
+        return replace(
+            answered, outcome=Outcome.TRUNCATED, text="", usage=usage, cost_usd=0.01, from_store=self._from_store
+        )
+
+
+MANY = [Sample(f"image {number}", make_png(number), 0) for number in range(40)]
+
+
+def test_asking_stops_where_all_answers_are_cut_short() -> None:
+    gathered = run(Cut(), samples=MANY, concurrency=1)
+    assert gathered.stopped == (
+        "8 of 8 answers were cut by max_tokens; 96 % of the completion tokens were thoughts: "
+        "raise max_tokens, or lower reasoning_effort"
+    )
+    assert sum(transcript.failure is None for transcript in gathered.transcripts) == 8
+
+
+@pytest.mark.parametrize("lmm", [Cut(after=1), Cut(from_store=True)])
+def test_asking_goes_on_after_an_answer_that_is_whole_and_with_what_costs_nothing(lmm: Cut) -> None:
+    assert run(lmm, samples=MANY, concurrency=1).stopped is None
+
+
+def test_what_surprises_a_library_fails_one_sample_by_name_and_is_in_the_debug_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "a-secret-that-nobody-sees")
+
+    class Broken(FakeLMM):
+        async def ask(self, request: LMMRequest) -> LMMResponse:
+            if len(self.asked) == 1:
+                self.asked.append(request)
+                raise AttributeError("no 'denominator' in a-secret-that-nobody-sees")
+            return await super().ask(request)
+
+    with caplog.at_level("DEBUG", logger="tlac"):
+        gathered = run(Broken(lambda _: "a car"), concurrency=1)
+    failures = [transcript.failure for transcript in gathered.transcripts]
+    assert failures[1] == Failure("sample", "unexpected AttributeError: no 'denominator' in [secret]")
+    assert [failure for number, failure in enumerate(failures) if number != 1] == [None] * 5
+    (record,) = caplog.records
+    assert (record.getMessage(), record.exc_info is not None) == ("image 1 failed", True)
 
 
 class Counting(FakeLMM):

@@ -136,6 +136,8 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 
 def _run(runner: Runner, spec: RunConfig, out: Path, view: LiveView | None) -> Run:
+    from tlac.evaluation.collect import INTERRUPTED
+
     order = "" if spec.shuffle_classes is None else f" order {spec.shuffle_classes}"
     title = f"{spec.method} {spec.prompts.name} {spec.encoder.name} {spec.rule.name}{order}"
     total = min(len(spec.dataset), spec.limit or len(spec.dataset))
@@ -145,6 +147,8 @@ def _run(runner: Runner, spec: RunConfig, out: Path, view: LiveView | None) -> R
     except KeyboardInterrupt as interrupt:
         runner.finish()
         raise IncompleteRunError(f"stopped in {title}; the same command goes on from there") from interrupt
+    if run.record.stopped == INTERRUPTED:
+        raise IncompleteRunError(f"stopped in {title}; the same command goes on from there")
     if not run.record.is_complete:
         raise IncompleteRunError(
             f"{title} is incomplete: {run.metrics.failed} of {run.metrics.n} samples failed; "

@@ -6,18 +6,28 @@ Keeps going when one sample fails and stops asking when all would.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from tlac import images
-from tlac.errors import CallError, InputError, MissingAnswersError, PermanentError, SampleError
+from tlac.errors import CallError, InputError, MissingAnswersError, PermanentError, SampleError, TlacError
 from tlac.interfaces import Method, Prompter
 from tlac.results.usage import UsageLedger
+from tlac.runtime.redaction import redact
 from tlac.runtime.spooled_list import SpilledList
-from tlac.types import Failure, Image, Sample, Transcript, Turn
+from tlac.types import Failure, Image, LMMResponse, Outcome, Sample, Transcript, Turn
+
+INTERRUPTED = "interrupted"
+"""What a run that was stopped by Ctrl-C or a signal says of it."""
+
+# so many answers, all of them cut short, say that the next will be, too
+_CUT_IN_A_ROW = 8
+
+_log = logging.getLogger(__name__)
 
 Identify: TypeAlias = Callable[["Path | bytes", str], Awaitable[Image]]
 """Gives the image behind a sample's source, which has that name in complaints. Raises InputError."""
@@ -41,13 +51,14 @@ class Collected:
 
 @dataclass(slots=True)
 class _Progress:
-    """What the workers share. `done` waits for a sample before it."""
+    """What the workers share. `done` waits for a sample before it; `cut` are the answers while all are cut short."""
 
     pending: Iterator[tuple[int, Sample]]
     keep: Callable[[Transcript], None]
     done: dict[int, Transcript] = field(default_factory=dict)
     kept: int = 0
     stopped: str | None = None
+    cut: dict[str, LMMResponse] | None = field(default_factory=dict)
 
     def finish(self, position: int, transcript: Transcript) -> None:
         """Keep what has no sample before it that is still asked about."""
@@ -55,6 +66,26 @@ class _Progress:
         while self.kept in self.done:
             self.keep(self.done.pop(self.kept))
             self.kept += 1
+
+    def note(self, turn: Turn) -> None:
+        """Have asking stopped where answer after answer is cut short: each is paid for, and worth nothing."""
+        if self.cut is None:
+            return
+        if turn.response.outcome is not Outcome.TRUNCATED:
+            self.cut = None
+            return
+        self.cut[turn.key] = turn.response
+        # those that are stored cost nothing any more
+        if len(self.cut) >= _CUT_IN_A_ROW and not turn.response.from_store:
+            self.stopped = self.stopped or describe_cut(len(self.cut), len(self.cut), self.cut.values())
+
+
+def describe_cut(cut: int, answers: int, responses: Iterable[LMMResponse]) -> str:
+    """What is wrong where so many of the answers were cut short, and what to do; `responses` are those answers."""
+    usages = [response.usage for response in responses]
+    completion, thoughts = sum(usage.completion for usage in usages), sum(usage.reasoning for usage in usages)
+    share = f"; {100 * thoughts / completion:.0f} % of the completion tokens were thoughts" if thoughts else ""
+    return f"{cut} of {answers} answers were cut by max_tokens{share}: raise max_tokens, or lower reasoning_effort"
 
 
 async def _identify(source: Path | bytes, name: str) -> Image:
@@ -72,6 +103,9 @@ async def collect(
     """As `collect_into`, with the transcripts of all samples at once."""
     transcripts: list[Transcript] = []
     stopped = await collect_into(transcripts.append, samples, prompter, method, concurrency, progress, identify)
+    if stopped == INTERRUPTED:
+        # who asks for all transcripts at once has no use for some
+        raise asyncio.CancelledError
     return Collected(tuple(transcripts), stopped)
 
 
@@ -90,9 +124,10 @@ async def collect_into(  # noqa: PLR0913, PLR0917 - what is asked, how, and who 
     A quarter more samples than that may be under way: so one is ready when a call ends, while that call's answer is
     still being stored. It is the LMM that keeps calls within their limit (tlac.lmms.middleware.rate_limit).
 
-    A sample whose image can't be read or whose call fails has a transcript with `failure`. After a
-    PermanentError no further sample is asked about, and the rest say so in their `failure`: its text is returned.
-    Raises StoreError when answers can't be kept.
+    A sample whose image can't be read or whose call fails has a transcript with `failure`. After a PermanentError, or
+    where the first answers are all cut short, no further sample is asked about, and the rest say so in their `failure`:
+    the reason is returned. So it is when cancelled: calls in flight are paid for, and waited for; a second cancellation
+    gives them up. Raises StoreError when answers can't be kept.
     """
     state = _Progress(enumerate(samples), keep)
 
@@ -110,12 +145,23 @@ async def collect_into(  # noqa: PLR0913, PLR0917 - what is asked, how, and who 
 
     workers = [asyncio.ensure_future(work()) for _ in range(max(1, concurrency + concurrency // 4))]
     try:
-        await asyncio.gather(*workers)
+        try:
+            await _finished(workers)
+        except asyncio.CancelledError:
+            state.stopped = state.stopped or INTERRUPTED
+            await _finished(workers)
     finally:
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
     return state.stopped
+
+
+async def _finished(workers: Collection[asyncio.Future[None]]) -> None:
+    """Wait for all workers, or for the first error, which is raised. A cancellation ends the wait, and no worker."""
+    done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
+    for worker in done:
+        worker.result()
 
 
 async def _ask(sample: Sample, prompter: Prompter, method: Method, state: _Progress, identify: Identify) -> Transcript:
@@ -127,19 +173,32 @@ async def _ask(sample: Sample, prompter: Prompter, method: Method, state: _Progr
         async with aclosing(method.ask(image, prompter)) as asked:  # type: ignore[type-var]
             async for turn in asked:
                 turns.append(turn)
-    except MissingAnswersError as error:
-        failure = Failure("missing", str(error))
-    except PermanentError as error:
-        failure = Failure("call", str(error))
-        state.stopped = state.stopped or str(error)
-    except (InputError, SampleError) as error:
-        failure = Failure("sample", str(error))
-    except CallError as error:
-        failure = Failure("call", str(error))
+                state.note(turn)
+    except Exception as error:
+        failure = _failure_of(error)
+        if failure is None:
+            raise
+        if isinstance(error, PermanentError):
+            state.stopped = state.stopped or str(error)
+        _log.debug("%s failed", sample.id, exc_info=True)
     found = {turn.stage: turn for turn in turns if turn.member == 0}
     further = tuple(turn for turn in turns if turn.member)
     sha256 = image.sha256 if image else None
     return Transcript(sample.id, sha256, sample.label, found.get("stage1"), found.get("stage2"), failure, further)
+
+
+def _failure_of(error: Exception) -> Failure | None:
+    """What a sample says after an error; None for an error that concerns all samples."""
+    if isinstance(error, MissingAnswersError):
+        return Failure("missing", str(error))
+    if isinstance(error, (InputError, SampleError)):
+        return Failure("sample", str(error))
+    if isinstance(error, CallError):
+        return Failure("call", str(error))
+    if isinstance(error, TlacError):
+        return None
+    # the border of one sample: what surprises a library ends this one and not the run
+    return Failure("sample", redact(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"))
 
 
 def _shown_name(sample: Sample) -> str:

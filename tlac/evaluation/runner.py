@@ -68,6 +68,7 @@ class Runner:
         self._policy = policy or CallPolicy()
         self._retry = retry
         self._engine = engine
+        self._is_interrupted = False
         self._lmms: dict[str, StoredLMM] = {}
         self._encoders: dict[str, StoredEncoder] = {}
 
@@ -96,16 +97,22 @@ class Runner:
     def _image_encoder(self, config: RunConfig) -> ImageEncoder:
         return open_image_encoder(replace(config.encoder, is_offline=self.is_offline), config.method)
 
+    def _note_interrupt(self) -> None:
+        if not self._is_interrupted:
+            self._policy.on_message("stopping; waiting for the calls in flight (Ctrl-C again gives them up)")
+        self._is_interrupted = True
+
     def finish(self) -> None:
         """Wait for calls that an interrupted run left in flight: they are paid for, and their answers are kept.
 
-        Another interrupt gives them up.
+        Another interrupt gives them up, and so does one that has been waited for already.
         """
 
         async def finish_all() -> None:
-            await asyncio.gather(*(lmm.finish() for lmm in self._lmms.values()))
+            finished = asyncio.gather(*(lmm.finish() for lmm in self._lmms.values()))
+            await asyncio.wait_for(finished, 0 if self._is_interrupted else None)
 
-        with suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt, asyncio.TimeoutError):
             aio.run(finish_all())
 
     def run(self, config: RunConfig, out: Path, progress: CollectProgress | None = None) -> Run:
@@ -208,7 +215,7 @@ class Runner:
         digests = ImageDigests(self._store.path, config.dataset.name)
         try:
             asking = collect_into(buffer.put, config.samples, prompter, method, concurrency, progress, digests.identify)
-            stopped = aio.run(asking)
+            stopped = aio.run(asking, self._note_interrupt)
         finally:
             digests.save()
         buffer.require_answers()

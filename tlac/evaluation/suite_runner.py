@@ -15,7 +15,7 @@ from tlac.config.registry import open_dataset
 from tlac.config.schemas import Backend, DatasetConfig, EncoderConfig, load_dataset_config
 from tlac.config.suites import Suite
 from tlac.errors import IncompleteRunError, TlacError, UnknownNameError
-from tlac.evaluation.collect import CollectProgress
+from tlac.evaluation.collect import INTERRUPTED, CollectProgress
 from tlac.evaluation.reuse import Finished
 from tlac.evaluation.run_config import RunConfig
 from tlac.evaluation.runner import Runner
@@ -196,17 +196,20 @@ class Matrix:
             with view.cell(cell.title, total) if view is not None else nullcontext() as progress:
                 run = self.runner.run(spec, self.out, progress)
             self.on_run(run, spec)
-            return replace(cell, run=run)
         except KeyboardInterrupt as interrupt:
-            self.on_message("stopping; waiting for the calls in flight (Ctrl-C again gives them up)")
             self.runner.finish()
-            raise IncompleteRunError(
-                f"stopped in {cell.title}; every answer so far is stored, and the same command goes on from there"
-            ) from interrupt
+            raise IncompleteRunError(_stopped_in(cell)) from interrupt
         except TlacError as error:
             # calls in flight are paid for
             self.runner.finish()
             return replace(cell, error=error)
+        if run.record.stopped == INTERRUPTED:
+            raise IncompleteRunError(f"{_stopped_in(cell)}; {run.folder} holds what there is")
+        return replace(cell, run=run)
+
+
+def _stopped_in(cell: Cell) -> str:
+    return f"stopped in {cell.title}; every answer so far is stored, and the same command goes on from there"
 
 
 def _as_free(run: Run) -> Run:

@@ -27,19 +27,31 @@ def _running_loop() -> asyncio.AbstractEventLoop:
         return _loop
 
 
-def run(coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
+def run(coroutine: Coroutine[Any, Any, ResultT], on_interrupt: Callable[[], None] = lambda: None) -> ResultT:
     """Run a coroutine to its end and give its result.
 
-    An interrupt (Ctrl-C) cancels it, waits until it has cleaned up, and is raised again. Must not be
-    called from a coroutine.
+    An interrupt (Ctrl-C) calls `on_interrupt`, cancels the coroutine, and waits until it has cleaned up. Then it is
+    raised again, unless the coroutine took the cancellation as a wish to come to an end, and has a result after all.
+    Must not be called from a coroutine.
     """
-    future = asyncio.run_coroutine_threadsafe(coroutine, _running_loop())
-    try:
-        return future.result()
-    except KeyboardInterrupt:
-        future.cancel()
-        concurrent.futures.wait([future])
-        raise
+    loop = _running_loop()
+    tasks: list[asyncio.Task[Any]] = []
+
+    async def noted() -> ResultT:
+        if task := asyncio.current_task():
+            tasks.append(task)
+        return await coroutine
+
+    # its own cancel() would throw away the result that the coroutine may come to
+    future = asyncio.run_coroutine_threadsafe(noted(), loop)
+    while True:
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            on_interrupt()
+            loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+        except concurrent.futures.CancelledError:
+            raise KeyboardInterrupt from None
 
 
 def deferred(action: Callable[[], object]) -> Callable[[], None]:
