@@ -159,7 +159,7 @@ def test_a_cell_that_fails_leaves_the_others_intact_and_the_rerun_does_only_that
     )
     assert [(run["dataset"], run["backend"]) for run in document["runs"]] == [("one", "fake"), ("one", "other")]
     assert {(cell["dataset"], cell["backend"]) for cell in document["failed"]} == {("two", "fake"), ("two", "other")}
-    assert "two.csv: no such file" in document["failed"][0]["error"]
+    assert "two.csv: can't be read: No such file" in document["failed"][0]["error"]
     (row, _) = document["suites"][0]["rows"]
     assert (row["mean"], row["complete"], row["total"]) == (0.75, 1, 2)
 
