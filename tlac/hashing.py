@@ -1,6 +1,6 @@
-"""Keys: canonical JSON, and the digest under which a response or a text embedding is kept.
+"""Canonical JSON, and the keys under which responses and text embeddings are stored: digests of it.
 
-Does not know the store. A change in what goes into a key needs a new KEY_VERSION: old answers are paid for.
+A change in what goes into a key needs a new KEY_VERSION and a migration: old answers are paid for.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import stat
@@ -12,11 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fake_answers import embedding, entries
+from tests.support.fake_answers import embedding, entries, image_request
+from tests.support.fakes import FakeLMM
 from tlac.cache.store import Store
 from tlac.cache.verify import verify_store
+from tlac.engines.batch.journal import Journal
+from tlac.engines.ray.logs import new_run_folder
 from tlac.errors import StoreError
-from tlac.runtime.safe_files import sweep_unfinished
+from tlac.hashing import response_key
+from tlac.lmms.middleware.cache import StoredLMM
+from tlac.runtime.safe_files import replacing, sweep_unfinished, unfinished_folder
+from tlac.types import LMMRequest
 
 MANY = entries(1300)
 
@@ -54,6 +61,25 @@ def test_a_store_that_is_deleted_after_the_last_answer_is_put_back_at_the_end(tm
     assert len(said) == 1
     with Store(tmp_path / "store") as again:
         assert list(again.entries()) == MANY[:5]
+
+
+def test_a_run_whose_store_is_deleted_under_it_loses_no_answer(tmp_path: Path) -> None:
+    def answer(request: LMMRequest) -> str:
+        if request == image_request(20):
+            shutil.rmtree(tmp_path / "store")
+        return "a cat"
+
+    with told(tmp_path / "store") as (store, said):
+        lmm = StoredLMM(FakeLMM(answer), store, "fake")
+
+        async def ask_all() -> None:
+            for start in range(0, 40, 8):
+                await asyncio.gather(*(lmm.ask(image_request(number)) for number in range(start, start + 8)))
+
+        asyncio.run(ask_all())
+    assert len(said) == 1
+    with Store(tmp_path / "store") as again:
+        assert {entry.key for entry in again.entries()} == {response_key(image_request(number)) for number in range(40)}
 
 
 def test_a_store_that_was_only_read_is_left_deleted(tmp_path: Path) -> None:
@@ -167,6 +193,20 @@ def test_nobody_but_its_owner_can_read_a_new_store(tmp_path: Path, umask: int, i
         assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == 0o700
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no rights of this kind")
+def test_what_batches_and_workers_write_beside_the_store_is_its_owners_too(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir(mode=0o755)
+    with Store(tmp_path / "store") as store, new_run_folder(store.path) as run:
+
+        async def hold() -> None:
+            async with Journal(store.path).lock(lambda: asyncio.sleep(0)):
+                pass
+
+        asyncio.run(hold())
+        for folder in (run.path.parent, store.path / "batches"):
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
 def test_the_rights_that_a_store_was_given_later_stay(tmp_path: Path) -> None:
     Store(tmp_path / "store").close()
     for path in [tmp_path / "store", *(tmp_path / "store").rglob("*")]:
@@ -177,8 +217,6 @@ def test_the_rights_that_a_store_was_given_later_stay(tmp_path: Path) -> None:
 
 
 def test_what_the_dead_left_is_swept_and_what_the_living_hold_stays(tmp_path: Path) -> None:
-    from tlac.runtime.safe_files import replacing, unfinished_folder
-
     for name in (".unfinished-dead", ".unfinished-dead-folder", "other"):
         path = tmp_path / name
         path.mkdir() if "folder" in name else path.touch()

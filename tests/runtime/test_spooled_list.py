@@ -3,11 +3,9 @@ from __future__ import annotations
 from itertools import islice
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tlac.errors import UsageError
-from tlac.runtime.spooled_list import LazySequence, spill
+from tlac.runtime.spooled_list import spill
 from tlac.types import Failure, LMMResponse, Outcome, Transcript, Turn
 
 
@@ -19,22 +17,22 @@ def transcript(number: int) -> Transcript:
 @pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 1000])
 def test_records_come_back_whole_and_in_order_as_often_as_asked_for(count: int) -> None:
     records = [transcript(number) for number in range(count)]
-    spool = spill(iter(records), Transcript)
-    assert len(spool) == count
-    assert list(spool) == records
-    assert list(spool) == records
+    spilled = spill(iter(records), Transcript)
+    assert len(spilled) == count
+    assert list(spilled) == records
+    assert list(spilled) == records
 
 
-def test_two_may_go_through_a_spool_at_once_and_more_be_put_meanwhile() -> None:
-    spool = spill(range(600), int)
-    first = iter(spool)
+def test_two_may_go_through_a_list_at_once_and_more_be_put_meanwhile() -> None:
+    spilled = spill(range(600), int)
+    first = iter(spilled)
     ahead = list(islice(first, 300))
-    assert list(spool) == list(range(600))
-    spool.put(600)
+    assert list(spilled) == list(range(600))
+    spilled.put(600)
     assert [*ahead, *first] == list(range(601))
 
 
-def test_a_spool_on_disk_is_as_one_in_memory() -> None:
+def test_a_list_on_disk_is_as_one_in_memory() -> None:
     records = ["x" * 100_000 + str(number) for number in range(600)]
     assert list(spill(records, str)) == records
 
@@ -42,16 +40,3 @@ def test_a_spool_on_disk_is_as_one_in_memory() -> None:
 def test_text_that_is_not_unicode_is_named() -> None:
     with pytest.raises(UsageError, match="lone surrogate"):
         spill(["\ud800"] * 300, str)
-
-
-@given(st.lists(st.integers()), st.integers(-12, 12), st.slices(8))
-def test_a_replay_is_as_the_tuple_of_its_items(items: list[int], place: int, part: slice) -> None:
-    replay = LazySequence(len(items), lambda: iter(items))
-    assert replay == tuple(items)
-    assert replay != (*items, 1)
-    assert replay[part] == tuple(items)[part]
-    if -len(items) <= place < len(items):
-        assert replay[place] == items[place]
-    else:
-        with pytest.raises(IndexError):
-            replay[place]

@@ -1,7 +1,7 @@
-"""Looks at a cache's database before diskcache does: is it one that tlac wrote, and does it keep everything?
+"""Checks a database of the store before diskcache opens it: did tlac write it, and does it keep everything?
 
 A trigger or a view in the file would run whatever class reads the rows, and diskcache turns each row of its
-Settings table into an attribute or a PRAGMA. Does not know the rows with answers.
+Settings table into an attribute or a PRAGMA.
 """
 
 from __future__ import annotations
@@ -91,26 +91,19 @@ _SCHEMA: dict[tuple[str, str], str | None] = {
     ),
     ("index", "Cache_key_raw"): "CREATE UNIQUE INDEX Cache_key_raw ON Cache(key, raw)",
     ("index", "Cache_expire_time"): "CREATE INDEX Cache_expire_time ON Cache (expire_time)",
-    ("trigger", "Settings_count_insert"): (
-        "CREATE TRIGGER Settings_count_insert AFTER INSERT ON Cache FOR EACH ROW BEGIN"
-        ' UPDATE Settings SET value = value + 1 WHERE key = "count"; END'
-    ),
-    ("trigger", "Settings_count_delete"): (
-        "CREATE TRIGGER Settings_count_delete AFTER DELETE ON Cache FOR EACH ROW BEGIN"
-        ' UPDATE Settings SET value = value - 1 WHERE key = "count"; END'
-    ),
-    ("trigger", "Settings_size_insert"): (
-        "CREATE TRIGGER Settings_size_insert AFTER INSERT ON Cache FOR EACH ROW BEGIN"
-        ' UPDATE Settings SET value = value + NEW.size WHERE key = "size"; END'
-    ),
-    ("trigger", "Settings_size_update"): (
-        "CREATE TRIGGER Settings_size_update AFTER UPDATE ON Cache FOR EACH ROW BEGIN"
-        ' UPDATE Settings SET value = value + NEW.size - OLD.size WHERE key = "size"; END'
-    ),
-    ("trigger", "Settings_size_delete"): (
-        "CREATE TRIGGER Settings_size_delete AFTER DELETE ON Cache FOR EACH ROW BEGIN"
-        ' UPDATE Settings SET value = value - OLD.size WHERE key = "size"; END'
-    ),
+    **{
+        ("trigger", f"Settings_{counter}_{event.lower()}"): (
+            f"CREATE TRIGGER Settings_{counter}_{event.lower()} AFTER {event} ON Cache FOR EACH ROW BEGIN"  # noqa: S608
+            f' UPDATE Settings SET value = value {change} WHERE key = "{counter}"; END'
+        )
+        for counter, event, change in (
+            ("count", "INSERT", "+ 1"),
+            ("count", "DELETE", "- 1"),
+            ("size", "INSERT", "+ NEW.size"),
+            ("size", "UPDATE", "+ NEW.size - OLD.size"),
+            ("size", "DELETE", "- OLD.size"),
+        )
+    },
     # left behind by a program that opened the folder with another eviction policy or a tag index
     ("index", "Cache_store_time"): "CREATE INDEX Cache_store_time ON Cache (store_time)",
     ("index", "Cache_access_time"): "CREATE INDEX Cache_access_time ON Cache (access_time)",

@@ -1,15 +1,11 @@
-"""Keeps records of a run on disk while it is made, and gives them again in order, as often as they are asked for.
-
-Does not know what the records mean. A small run's never leave memory.
-"""
+"""Lists of records that spill to disk: what a run has gathered so far may be more than memory holds."""
 
 from __future__ import annotations
 
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
-from typing import Generic, TypeVar, overload
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -21,51 +17,15 @@ _IN_MEMORY_BYTES = 16 * 2**20
 ItemT = TypeVar("ItemT")
 
 
-class LazySequence(Sequence[ItemT]):
-    """A sequence whose items are made anew whenever it is gone through, and not held.
-
-    `play` gives `count` items, equal ones each time.
-    """
-
-    def __init__(self, count: int, play: Callable[[], Iterator[ItemT]]) -> None:
-        self._count = count
-        self._play = play
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[ItemT]:
-        return self._play()
-
-    @overload
-    def __getitem__(self, place: int) -> ItemT: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[ItemT]: ...
-
-    def __getitem__(self, place: int | slice) -> ItemT | Sequence[ItemT]:
-        """Goes through the items up to that place."""
-        if isinstance(place, slice):
-            return tuple(self)[place]
-        wanted = range(self._count)[place]
-        return next(islice(self, wanted, None))
-
-    def __eq__(self, other: object) -> bool:
-        """Whether the other sequence has equal items."""
-        if not isinstance(other, Sequence):
-            return NotImplemented
-        return len(self) == len(other) and all(ours == theirs for ours, theirs in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]
-
-
 class SpilledList(Generic[ItemT]):
-    """Records of one type, in the order in which they were put; they may be gone through while more are put."""
+    """Records of one type, in the order in which they were put, to be iterated as often as wanted, also while more are
+    put. A few megabytes stay in memory, more goes to a temporary file.
+    """
 
     def __init__(self, kind: type[ItemT]) -> None:
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(list[kind])  # type: ignore[valid-type]
-        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 - closed with the spool
+        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 - closed with the list
         weakref.finalize(self, self._file.close)
         self._ends: list[int] = [0]
         self._block: list[ItemT] = []
@@ -75,7 +35,7 @@ class SpilledList(Generic[ItemT]):
         return self._count
 
     def put(self, item: ItemT) -> None:
-        """Keep one more. Raises TlacError where the disk is full, UsageError for text that is not valid Unicode."""
+        """Append a record. Raises TlacError where the disk is full, UsageError for text that is not valid Unicode."""
         self._block.append(item)
         self._count += 1
         if len(self._block) == _BLOCK:
@@ -83,7 +43,7 @@ class SpilledList(Generic[ItemT]):
             self._block = []
 
     def __iter__(self) -> Iterator[ItemT]:
-        """All records. Raises TlacError."""
+        """Yield all records. Raises TlacError."""
         place = 0
         while place < len(self._ends) - 1:
             yield from self._read(place)
@@ -112,11 +72,11 @@ class SpilledList(Generic[ItemT]):
 
 
 def spill(items: Iterable[ItemT], kind: type[ItemT]) -> SpilledList[ItemT]:
-    """All items of one type in a spool, to be gone through again and again."""
-    spool = SpilledList(kind)
+    """Put all items, which are of one type, into a list that spills to disk."""
+    spilled = SpilledList(kind)
     for item in items:
-        spool.put(item)
-    return spool
+        spilled.put(item)
+    return spilled
 
 
 def _complaint(error: OSError) -> TlacError:

@@ -87,7 +87,7 @@ class Journal:
     async def lock(self, wait: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
         """Hold the folder against other processes; `wait` waits a while, as long as another holds it."""
         with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = FileLock(self.folder / _LOCK)
         while True:
             try:

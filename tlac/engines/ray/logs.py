@@ -181,6 +181,8 @@ def new_run_folder(store: Path) -> Iterator[RunFolder]:
     stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
     folder = RunFolder(store / _FOLDER / f"{stamp}-{secrets.token_hex(3)}")
     try:
+        # questions and answers: what the store keeps to its owner
+        folder.path.parent.mkdir(mode=0o700, exist_ok=True)
         folder.logs.mkdir(parents=True)
         lock = (folder.path / _LOCK).open("xb")
     except OSError as error:
