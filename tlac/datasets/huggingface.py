@@ -23,6 +23,7 @@ from tlac.datasets.base import ListedDataset, PathOptions, count_note, read_opti
 from tlac.datasets.text_files import clean_name, read_names
 from tlac.errors import ConfigError, InputError
 from tlac.runtime.hub import check_hub, offline_hub
+from tlac.runtime.safe_files import read_file
 
 CLASSNAMES_FILE = "classnames.txt"
 FORMATS = {".parquet": "parquet", ".tar": "webdataset"}
@@ -34,6 +35,7 @@ _COLUMNS = {
     "label": ("label", "labels", "cls", "class", "fine_label"),
 }
 _GIVEN_COLUMN = re.compile(r"[?&,](image|label)_column=([^?&,]+)$")
+_MAX_IMAGE_BYTES = 2**28
 _PART = re.compile(r"(.*-)(\d{5})-of-(\d{5})(\.\w+)")
 
 
@@ -267,9 +269,7 @@ def _load(config: DatasetConfig, location: str, revision: str | None, split: str
             name = _choose_split(config, split, list(kept))
             return datasets.concatenate_datasets([datasets.Dataset.from_file(str(path)) for path in kept[name]]), name
     try:
-        # an object store is not the hub
-        without_hub = offline_hub() if config.is_offline and not is_url(location) else nullcontext()
-        with _bars_on_terminals_alone(datasets), without_hub:
+        with _bars_on_terminals_alone(datasets), offline_hub() if config.is_offline else nullcontext():
             name = _choose_split(config, split, datasets.get_dataset_split_names(**arguments))
             arguments.update(_files_of(datasets.load_dataset_builder(**arguments), name))
             table = datasets.load_dataset(**arguments, split=name)
@@ -278,10 +278,10 @@ def _load(config: DatasetConfig, location: str, revision: str | None, split: str
         while cause.__cause__ is not None:
             # what the library says itself is seldom why
             cause = cause.__cause__
-        reason = " ".join(f"{error} ({cause})".split()) if cause is not error else " ".join(str(error).split())
-        raise InputError(f"{config.name}: can't be loaded: {reason}") from error
-    if "__url__" in table.column_names:
-        # the shards as they were fetched
+        reason = str(error) if cause is error else f"{error} ({cause})"
+        raise InputError(f"{config.name}: can't be loaded: {' '.join(reason.split())}") from error
+    if "__url__" in table.column_names and not Path(location).exists():
+        # the shards as they were fetched; those of this machine were looked through before
         _check_shards(path for url in sorted(set(table["__url__"])) if (path := Path(url)).is_file())
     return table, name
 
@@ -366,14 +366,13 @@ def _check_rows(config: DatasetConfig, table: Any, image_column: str, label_colu
 
     images = table.with_format("arrow").data.column(image_column)
     content, path = pc.struct_field(images, "bytes"), pc.struct_field(images, "path")
-    is_empty = pc.fill_null(pc.equal(pc.binary_length(content), 0), True)
-    no_image = [row for row, lacks in enumerate(is_empty.to_pylist()) if lacks]
-    if no_image:
-        paths = path.take(no_image).to_pylist()
-        no_image = [row for row, found in zip(no_image, paths, strict=True) if not found or "__key__" in table.features]
+    sizes, paths = pc.fill_null(pc.binary_length(content), 0).to_pylist(), path.to_pylist()
+    is_sharded = "__key__" in table.column_names
+    # in a webdataset, the path is the member's name
+    no_image = [row for row, size in enumerate(sizes) if not size and (is_sharded or not paths[row])]
     no_label = [row for row, value in enumerate(table[label_column]) if _is_blank(value)]
     for rows, noun in ((no_image, "image"), (no_label, "label")):
-        if rows and "__key__" in table.column_names:
+        if rows and is_sharded:
             row = table.select_columns([name for name in table.column_names if name.startswith("__")])[rows[0]]
             raise InputError(
                 f"{config.name}: the shard {Path(row['__url__']).name} has no {noun} for {row['__key__']}"
@@ -475,6 +474,6 @@ def _image(value: Any, root: Path, place: str) -> Path | bytes:
     if not file.is_relative_to(root.resolve()):
         raise InputError(f"{place}: holds no image, and names none among the dataset's own files: try folder:PATH")
     try:
-        return file.read_bytes()
-    except OSError:
+        return read_file(file, _MAX_IMAGE_BYTES)
+    except InputError:
         return file
