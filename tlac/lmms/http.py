@@ -179,7 +179,9 @@ def _proxy(place: tuple[str, str]) -> str | None:
 @cache
 def _tls() -> ssl.SSLContext | bool:
     # the variables that say which certificates to trust are those of litellm's whole call
-    from litellm.llms.custom_httpx.http_handler import get_ssl_configuration
-
+    try:
+        from litellm.llms.custom_httpx.http_handler import get_ssl_configuration
+    except ImportError:
+        return True
     found = get_ssl_configuration()
     return found if isinstance(found, ssl.SSLContext) else bool(found)

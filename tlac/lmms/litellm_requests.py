@@ -6,6 +6,7 @@ Bodies and responses equal those of `litellm.acompletion`, at a fraction of its 
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,19 @@ from tlac.types import ChoiceTask, ImagePart, LMMRequest, LMMResponse, PreparedI
 
 PROVIDERS = ("openai", "hosted_vllm", "anthropic", "gemini", "ollama_chat")
 """The providers, by litellm's names, whose requests are formed here."""
+
+INTERNALS = {
+    "LlmProviders": "litellm.types.utils",
+    "ModelResponse": "litellm.types.utils",
+    "all_litellm_params": "litellm.types.utils",
+    "ProviderConfigManager": "litellm.utils",
+    "get_optional_params": "litellm.utils",
+    "exception_type": "litellm.litellm_core_utils.exception_mapping_utils",
+    "update_request_with_filtered_beta": "litellm.anthropic_beta_headers_manager",
+    "_get_gemini_url": "litellm.llms.vertex_ai.common_utils",
+    "transform_request_body": "litellm.llms.vertex_ai.gemini.transformation",
+}
+"""What is used of litellm beyond its documented interface. Where one is missing, its whole call is the only road."""
 
 # where litellm asks when no address is given
 _ADDRESSES = {
@@ -195,20 +209,19 @@ class WireFormat:
     def __init__(self, backend: Backend, api_key: str = "none", api_base: str | None = None) -> None:
         load_litellm()
         register_model(backend.spec.model)
-        from litellm.litellm_core_utils.exception_mapping_utils import exception_type
-        from litellm.types.utils import LlmProviders, all_litellm_params
-        from litellm.utils import ProviderConfigManager
-
+        # all at once: what is missing must show before the first request is formed
+        self._litellm = SimpleNamespace(
+            **{name: getattr(importlib.import_module(module), name) for name, module in INTERNALS.items()}
+        )
         self._backend = backend
-        self._raise_mapped: Any = exception_type
         # these tell litellm what to do, and are not for the provider
-        self._not_sent = frozenset(all_litellm_params)
+        self._not_sent = frozenset(self._litellm.all_litellm_params)
         self._provider, _, self._model = backend.spec.model.partition("/")
         if self._provider not in PROVIDERS:
             raise ConfigError(f"{backend.source}: requests to {self._provider!r} can't be formed apart from a call")
         self._api_key, self._api_base = api_key, api_base or _ADDRESSES.get(self._provider)
-        self._functions: Any = ProviderConfigManager.get_provider_chat_config(
-            model=self._model, provider=LlmProviders(self._provider)
+        self._functions: Any = self._litellm.ProviderConfigManager.get_provider_chat_config(
+            model=self._model, provider=self._litellm.LlmProviders(self._provider)
         )
         # headers and options by what they depend on
         self._templates: dict[object, tuple[dict[str, str], dict[str, Any]]] = {}
@@ -239,17 +252,14 @@ class WireFormat:
             model=self._model, messages=messages, optional_params=options, litellm_params={}, headers=headers
         )
         if self._provider == "anthropic":
-            from litellm.anthropic_beta_headers_manager import update_request_with_filtered_beta
-
-            headers, body = update_request_with_filtered_beta(headers, body, "anthropic", self._url())
+            filtered = self._litellm.update_request_with_filtered_beta(headers, body, "anthropic", self._url())
+            headers, body = filtered
         return WireRequest(self._url(), headers, body)
 
     def _new_template(
         self, request: LMMRequest, messages: list[dict[str, Any]]
     ) -> tuple[dict[str, str], dict[str, Any]]:
-        from litellm.utils import get_optional_params
-
-        options: dict[str, Any] = get_optional_params(
+        options: dict[str, Any] = self._litellm.get_optional_params(
             model=self._model, custom_llm_provider=self._provider, messages=messages, **call_arguments(request)
         )
         if self._provider in ("openai", "hosted_vllm"):
@@ -281,15 +291,11 @@ class WireFormat:
     def _gemini_url(self) -> str:
         if self._api_base:
             return f"{self._api_base.rstrip('/')}/models/{self._model}:generateContent"
-        from litellm.llms.vertex_ai.common_utils import _get_gemini_url
-
-        url: str = _get_gemini_url(mode="chat", model=self._model, stream=False)[0]
+        url: str = self._litellm._get_gemini_url(mode="chat", model=self._model, stream=False)[0]
         return url
 
     def _gemini_body(self, messages: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, Any]:
-        from litellm.llms.vertex_ai.gemini.transformation import transform_request_body
-
-        body: dict[str, Any] = transform_request_body(
+        body: dict[str, Any] = self._litellm.transform_request_body(
             messages=messages,
             model=self._model,
             optional_params=options,
@@ -319,19 +325,17 @@ class WireFormat:
         """Return the name of the class that litellm has for a provider's error, as acompletion would raise it."""
         try:
             error = self._functions.get_error_class(error_message=text, status_code=status, headers=headers)
-            self._raise_mapped(self._model, error, self._provider)
+            self._litellm.exception_type(self._model, error, self._provider)
         except Exception as mapped:  # noqa: BLE001
             # raising is its way to return
             return type(mapped).__name__
         return ""
 
     def _parse(self, content: bytes, body: Mapping[str, Any]) -> Any:
-        from litellm.types.utils import ModelResponse
-
         return self._functions.transform_response(
             model=self._model,
             raw_response=HTTPResponse(200, {}, content),
-            model_response=ModelResponse(),
+            model_response=self._litellm.ModelResponse(),
             logging_obj=_NO_LOGGER,
             request_data=body,
             messages=[],

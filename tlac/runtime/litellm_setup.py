@@ -11,7 +11,7 @@ import importlib
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
 from types import ModuleType
@@ -83,7 +83,8 @@ def load_litellm() -> ModuleType:
         os.environ.update(_ENVIRONMENT)
         litellm = importlib.import_module("litellm")
         # else it is fetched over the network with the first call that needs it
-        importlib.import_module("litellm.anthropic_beta_headers_manager").reload_beta_headers_config()
+        with suppress(ImportError, AttributeError):
+            importlib.import_module("litellm.anthropic_beta_headers_manager").reload_beta_headers_config()
     litellm.telemetry = False  # type: ignore[attr-defined]
     litellm.suppress_debug_info = True  # type: ignore[attr-defined]
     litellm.num_retries = 0  # type: ignore[attr-defined]
