@@ -186,7 +186,7 @@ def _load(config: EncoderConfig) -> Any:
         is_quick_gelu = config.spec.options.get("quick_gelu", open_clip.get_model_config(name).get("quick_gelu", False))
     check_sha256(config, path)
     checkpoint = path
-    return load_from_disk(config, wanted, lambda: _build(name, checkpoint, is_quick_gelu))
+    return load_from_disk(config, wanted, lambda: _build(config, checkpoint, is_quick_gelu))
 
 
 def _fetch(config: EncoderConfig, wanted: str) -> tuple[Path, bool]:
@@ -205,17 +205,31 @@ def _fetch(config: EncoderConfig, wanted: str) -> tuple[Path, bool]:
     return Path(path), bool(pretrained.get("quick_gelu", False))
 
 
-def _build(name: str, path: Path, is_quick_gelu: bool) -> Any:
+def _build(config: EncoderConfig, path: Path, is_quick_gelu: bool) -> Any:
     import open_clip
 
     if not path.is_file():
         raise FileNotFoundError("no such file")
     if _is_torchscript(path):
-        # the archives that OpenAI published: open_clip reads the architecture from their tensors
+        if file_sha256(config, path) not in _published_archives():
+            raise ValueError(
+                "it is a TorchScript archive, which runs code when it is opened, and none that OpenAI published: "
+                "save its tensors as .safetensors"
+            )
+        # open_clip reads the architecture from their tensors
         model = open_clip.load_openai_model(str(path), precision="fp32", device="cpu")
     else:
-        model = open_clip.create_model(name, pretrained=str(path), device="cpu", quick_gelu=is_quick_gelu)
+        model = open_clip.create_model(
+            config.spec.model, pretrained=str(path), device="cpu", quick_gelu=is_quick_gelu, weights_only=True
+        )
     return model.float().eval().requires_grad_(False)
+
+
+def _published_archives() -> set[str]:
+    """The sha256 (hex) of the archives that OpenAI published, which stand in their addresses."""
+    import open_clip
+
+    return {open_clip.get_pretrained_url(name, "openai").split("/")[-2] for name in open_clip.list_openai_models()}
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -7,6 +7,7 @@ its own pad each text to its longest neighbour and so move the last bits of a ro
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,7 @@ from tlac.encoders.weights import (
     load_from_hub,
 )
 from tlac.errors import ConfigError, EncoderUnavailableError
+from tlac.runtime.safe_files import read_json
 from tlac.types import BoolArray, Encoding
 
 _PACKAGE = "package:"
@@ -100,7 +102,9 @@ class SentenceEncoder:
     def _open(self, source: str) -> Any:
         from sentence_transformers import SentenceTransformer
 
-        model = SentenceTransformer(source, device="cpu", revision=self._config.spec.options.get("revision"))
+        revision = self._config.spec.options.get("revision")
+        _check_modules(source, revision)
+        model = SentenceTransformer(source, device="cpu", revision=revision, trust_remote_code=False)
         return model.float().eval().requires_grad_(False)
 
     def _folder(self) -> Path:
@@ -113,6 +117,44 @@ class SentenceEncoder:
                 "check the path, or use --encoder minilm"
             )
         return folder
+
+
+# modules that are made of tensors and numbers alone: no file of a model folder may have anything else imported
+_MODULES = "BoW|CNN|Dense|Dropout|LSTM|LayerNorm|Normalize|Pooling|StaticEmbedding|Transformer|WeightedLayerPooling"
+_MODULE_TYPE = re.compile(rf"sentence_transformers\.([a-z_]+\.)*({_MODULES}|WordEmbeddings|WordWeights)")
+_ACTIVATION = re.compile(r"torch\.nn\.modules\.(activation\.[A-Za-z]+|linear\.Identity)")
+_MAX_CONFIG_BYTES = 2**20
+
+
+def _check_modules(source: str, revision: str | None) -> None:
+    """Raise ValueError where a model's files name code to import that is not of a fixed list."""
+    listed = _read_config(source, revision, "modules.json")
+    if listed is None:
+        # the library then makes a transformer with pooling
+        return
+    for module in listed if isinstance(listed, list) else [listed]:
+        kind = module.get("type") if isinstance(module, dict) else None
+        if not isinstance(kind, str) or not _MODULE_TYPE.fullmatch(kind):
+            raise ValueError(f"its modules.json names the type {kind!r}, and only known types are imported")
+        if kind.endswith(".Dense"):
+            settings = _read_config(source, revision, f"{module.get('path')}/config.json")
+            activation = settings.get("activation_function") if isinstance(settings, dict) else None
+            if activation is not None and not _ACTIVATION.fullmatch(str(activation)):
+                raise ValueError(f"its Dense module names the activation {activation!r}, which is not of torch.nn")
+
+
+def _read_config(source: str, revision: str | None, name: str) -> Any:
+    """A JSON file of a model folder or a model on the hub, None where it has none."""
+    path = Path(source) / name
+    if not Path(source).is_dir():
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+
+        try:
+            path = Path(hf_hub_download(source, name, revision=revision))
+        except EntryNotFoundError:
+            return None
+    return read_json(path, Any, _MAX_CONFIG_BYTES) if path.exists() else None
 
 
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
