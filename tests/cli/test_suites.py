@@ -12,6 +12,8 @@ import pytest
 
 from tests.support.fakes import FakeLMM, LetterEncoder, Shown, make_png
 from tests.support.table_files import write_parquet, write_shard
+from tlac.config.files import fingerprint_file
+from tlac.config.trust import trust
 from tlac.errors import ConfigError, SampleError
 from tlac.types import LMMRequest
 
@@ -40,9 +42,15 @@ class BatchManager:
         self._command = command
         self.lmms: dict[str, FakeLMM] = {}
         self.answer: Callable[[LMMRequest], str] = tell
-        (folder / "tlac.yaml").write_text(PROJECT)
+        self.describe(PROJECT)
         for place, name in enumerate(("one", "two")):
             self.write(name, range(4 * place, 4 * place + 4))
+
+    def describe(self, project: str) -> None:
+        """Write the project's own descriptions, and trust them: they may take the place of shipped ones."""
+        path = self.folder / "tlac.yaml"
+        path.write_text(project)
+        trust(path, fingerprint_file(path))
 
     def write(self, name: str, seeds: range) -> None:
         (self.folder / name).mkdir()
@@ -218,7 +226,7 @@ def test_both_halves_give_the_harmonic_mean(manager: BatchManager) -> None:
 
 
 def test_published_rows_stand_beside_ours_and_are_marked(manager: BatchManager) -> None:
-    (manager.folder / "tlac.yaml").write_text(PROJECT + "  training-free: {datasets: [one], methods: [slac]}\n")
+    manager.describe(PROJECT + "  training-free: {datasets: [one], methods: [slac]}\n")
     shown = manager.bench("--backend", "fake", "--suite", "training-free")
     assert "TLAC +" in shown.out
     assert "+ published by others on all test images" in shown.out
@@ -230,7 +238,7 @@ def test_published_rows_stand_beside_ours_and_are_marked(manager: BatchManager) 
 def test_what_was_read_off_a_chart_or_published_as_a_difference_says_so(manager: BatchManager) -> None:
     suites = "  base-to-novel: {datasets: [one, imagenet], split: novel, methods: [slac]}\n"
     suites += "  domain-generalization: {datasets: [one], methods: [slac]}\n"
-    (manager.folder / "tlac.yaml").write_text(PROJECT + suites)
+    manager.describe(PROJECT + suites)
     shown = manager.bench("--backend", "fake", "--suite", "base-to-novel", "--suite", "domain-generalization")
     assert "~74.1" in shown.out
     assert "\n~ digitised: read off a chart, to about 0.3 points (0.8 on fgvc_aircraft)\n" in shown.out

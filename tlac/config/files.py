@@ -1,21 +1,24 @@
 """Finds the YAML files that describe backends, encoders, prompt sets, datasets and suites.
 
-Looks, first match wins: a path ending in .yaml; the section of that kind in ./tlac.yaml; the user's config
-folder; the files that ship with tlac. Does not know what the files mean.
+Looks, first match wins: a path ending in .yaml; the section of that kind in ./tlac.yaml; the user's config folder; the
+files that ship with tlac. A ./tlac.yaml takes the place of the latter two only where it is trusted.
 """
 
 from __future__ import annotations
 
-import os
+import hashlib
+import logging
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-import platformdirs
 import yaml
 
-from tlac.errors import ConfigError, UnknownNameError
+from tlac.config.trust import UntrustedFileError, is_trusted, user_config_folder
+from tlac.errors import ConfigError, InputError, UnknownNameError
+from tlac.runtime.safe_files import read_file
 
 Kind: TypeAlias = Literal["backend", "encoder", "prompts", "dataset", "suite"]
 
@@ -35,44 +38,104 @@ SECTIONS: dict[Kind, str] = {
     "suite": "suites",
 }
 PROJECT_FILE = "tlac.yaml"
+_TEXT_TAG = "tag:yaml.org,2002:str"
+_MAX_BYTES = 2**22
+_MAX_DEPTH = 32
+# ImageNet's dataset file has 2,000; what a file's aliases repeat is counted each time
+_MAX_NODES = 200_000
+_MAX_NUMBER = 100
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A named description and the file it came from."""
+    """A named description and the file it came from.
+
+    `stranger` is the path and sha256 of a file that may be somebody else's work, None where it is the user's own.
+    """
 
     name: str
     source: str
     content: dict[str, Any]
+    stranger: tuple[Path, str] | None = None
 
 
 class _StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML's safe loader, which also refuses a key that stands twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for position, key in enumerate(keys):
-            if key in keys[:position]:
-                raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=node.start_mark)
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable):
+                if key in seen:
+                    raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=node.start_mark)
+                seen.add(key)
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises ConfigError naming the file, and the line where there is one."""
+    return _parse_yaml(path, _read(path))
+
+
+def _read(path: Path) -> bytes:
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file")
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
+        return read_file(path, _MAX_BYTES)
+    except InputError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _parse_yaml(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        text = content.decode("utf-8")
+        _check_shape(text)
+        parsed = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - derives from the safe loader
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: can't be read: {error}") from error
-    try:
-        content = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - derives from the safe loader
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: {_yaml_complaint(error)}") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+    if not isinstance(parsed, dict) or not all(isinstance(key, str) for key in parsed):
         raise ConfigError(f"{path}: expected keys with values at the top, such as 'description: ...'")
-    return content
+    return parsed
+
+
+def _check_shape(text: str) -> None:
+    """Raise YAMLError for text that a few lines make deep, endless or huge: by nesting, aliases, or one long number.
+
+    What follows the parser (schemas, digests, messages) would run out of stack or memory.
+    """
+    depth = 0
+    # events first, which are made without recursion
+    for event in yaml.parse(text, Loader=_StrictLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _MAX_DEPTH:
+            raise _complain(f"nested more than {_MAX_DEPTH} deep", event)
+    nodes = [(yaml.compose(text, Loader=_StrictLoader), 1)]
+    count = 0
+    while nodes:
+        node, depth = nodes.pop()
+        count += 1
+        if count > _MAX_NODES or depth > _MAX_DEPTH:
+            # only aliases get here: to a collection that holds itself, or many times over
+            raise _complain("aliases that grow without bound", node)
+        if isinstance(node, yaml.MappingNode):
+            nodes += [(one, depth + 1) for pair in node.value for one in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            nodes += [(one, depth + 1) for one in node.value]
+        elif node is not None and node.tag != _TEXT_TAG and len(node.value) > _MAX_NUMBER:
+            raise _complain("a number of too many digits", node)
+
+
+def _complain(problem: str, place: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=place.start_mark)
 
 
 def _yaml_complaint(error: Exception) -> str:
@@ -88,24 +151,32 @@ def shipped_root() -> Path:
     return package / "data" if (package / "data").is_dir() else package.parent
 
 
-def user_config_folder() -> Path:
-    """The user's own configuration: TLAC_CONFIG_DIR, else the platform's place."""
-    override = os.environ.get("TLAC_CONFIG_DIR")
-    return Path(override) if override else Path(platformdirs.user_config_dir("tlac"))
-
-
-def _project_section(kind: Kind) -> dict[str, Any]:
+def _project_section(kind: Kind) -> tuple[dict[str, Any], tuple[Path, str] | None]:
+    """A section of the working directory's tlac.yaml, and that file where it is not trusted."""
     path = Path(PROJECT_FILE)
     if not path.is_file():
-        return {}
-    project = read_yaml(path)
+        return {}, None
+    content = _read(path)
+    project = _parse_yaml(path, content)
     unknown = set(project) - set(SECTIONS.values())
     if unknown:
         raise ConfigError(f"{path}: unknown key {min(unknown)!r}: known: {', '.join(SECTIONS.values())}")
     section = project.get(SECTIONS[kind]) or {}
     if not isinstance(section, dict) or not all(isinstance(value, dict) for value in section.values()):
         raise ConfigError(f"{path}: {SECTIONS[kind]!r} must hold names, each with its own keys below it")
-    return section
+    return section, _stranger(path, content)
+
+
+def fingerprint_file(path: Path) -> str:
+    """The sha256 (hex) of a YAML file's content. Raises ConfigError for what is no such file."""
+    content = _read(path)
+    _parse_yaml(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _stranger(path: Path, content: bytes) -> tuple[Path, str] | None:
+    sha256 = hashlib.sha256(content).hexdigest()
+    return None if is_trusted(path, sha256) else (path, sha256)
 
 
 def _search_folders(kind: Kind) -> list[Path]:
@@ -114,7 +185,7 @@ def _search_folders(kind: Kind) -> list[Path]:
 
 def list_names(kind: Kind) -> list[str]:
     """All known names of a kind, sorted."""
-    names = set(_project_section(kind))
+    names = set(_project_section(kind)[0])
     for folder in _search_folders(kind):
         names.update(path.stem for path in folder.glob("*.yaml"))
     return sorted(names)
@@ -123,17 +194,31 @@ def list_names(kind: Kind) -> list[str]:
 def find(kind: Kind, name: str) -> Resource:
     """The description with that name, or in the file of that path.
 
-    Raises UnknownNameError with the nearest name, ConfigError for a broken file.
+    Raises UnknownNameError with the nearest name, ConfigError for a broken file, and UntrustedFileError where the
+    working directory's tlac.yaml would take the place of another description.
     """
+    found = _find(kind, name)
+    _log.debug("%s %r is described in %s", _noun(kind), name, found.source)
+    return found
+
+
+def _find(kind: Kind, name: str) -> Resource:
     if name.endswith((".yaml", ".yml")):
-        return Resource(Path(name).stem, name, read_yaml(Path(name)))
-    section = _project_section(kind)
+        path = Path(name)
+        content = _read(path)
+        return Resource(path.stem, name, _parse_yaml(path, content), _stranger(path, content))
+    paths = [folder / f"{name}.yaml" for folder in _search_folders(kind)] if name == Path(name).name else []
+    own = next((path for path in paths if path.is_file()), None)
+    section, stranger = _project_section(kind)
     if name in section:
-        return Resource(name, f"{PROJECT_FILE}:{SECTIONS[kind]}.{name}", section[name])
-    if name == Path(name).name:
-        for folder in _search_folders(kind):
-            path = folder / f"{name}.yaml"
-            if path.is_file():
-                return Resource(name, str(path), read_yaml(path))
-    noun = "prompt set" if kind == "prompts" else kind
-    raise UnknownNameError(noun, name, list_names(kind), remedy="a path to a .yaml file works too")
+        source = f"{PROJECT_FILE}:{SECTIONS[kind]}.{name}"
+        if own is not None and stranger is not None:
+            raise UntrustedFileError(f"{source} would take the place of the {_noun(kind)} in {own}", *stranger)
+        return Resource(name, source, section[name], stranger)
+    if own is not None:
+        return Resource(name, str(own), read_yaml(own))
+    raise UnknownNameError(_noun(kind), name, list_names(kind), remedy="a path to a .yaml file works too")
+
+
+def _noun(kind: Kind) -> str:
+    return "prompt set" if kind == "prompts" else kind

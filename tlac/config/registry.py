@@ -17,6 +17,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, TypeAlias
 
 from tlac.config.schemas import Backend, DatasetConfig, EncoderConfig, load_encoder_config
+from tlac.config.trust import check_destination
 from tlac.errors import ConfigError, UnknownNameError, UsageError
 from tlac.interfaces import LMM, BatchInterface, Dataset, ImageEncoder, TextEncoder
 
@@ -59,6 +60,7 @@ def load_plugin(group: Group, name: str) -> Any:
 
 def open_lmm(backend: Backend) -> LMM:
     """The LMM that a backend file describes. Raises ConfigError where a key or package is missing."""
+    check_destination(backend)
     lmm: LMM = load_plugin("tlac.lmms", backend.spec.adapter)(backend)
     return lmm
 
@@ -68,6 +70,7 @@ def open_batch_interface(backend: Backend) -> BatchInterface:
 
     Raises UsageError where it has none, ConfigError where a key or package is missing.
     """
+    check_destination(backend)
     opened: BatchInterface = _batch_plugin(backend)(backend)
     return opened
 
@@ -97,6 +100,7 @@ def _batch_plugin(backend: Backend) -> Any:
 def open_encoder(encoder: str | EncoderConfig) -> TextEncoder:
     """The text encoder of that name or description. Weights are loaded at the first encode."""
     config = load_encoder_config(encoder) if isinstance(encoder, str) else encoder
+    check_destination(config)
     opened: TextEncoder = load_plugin("tlac.encoders", config.spec.adapter)(config)
     return opened
 

@@ -161,11 +161,12 @@ class DatasetSpec(_Schema, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A backend: its name, the file it came from, and what that file says."""
+    """A backend: its name, the file it came from, and what that file says. `stranger` as in `Resource`."""
 
     name: str
     source: str
     spec: BackendSpec
+    stranger: tuple[Path, str] | None = None
 
     @property
     def digest(self) -> str:
@@ -177,13 +178,14 @@ class Backend:
 class EncoderConfig:
     """A text encoder: its name, the file it came from, and what that file says.
 
-    With `is_offline` it is to be loaded from this machine alone.
+    With `is_offline` it is to be loaded from this machine alone. `stranger` as in `Resource`.
     """
 
     name: str
     source: str
     spec: EncoderSpec
     is_offline: bool = False
+    stranger: tuple[Path, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +248,7 @@ def load_backend(name: str) -> Backend:
     if name.startswith("pack:"):
         return _pack_backend(name.removeprefix("pack:"))
     resource = find("backend", name)
-    return Backend(resource.name, resource.source, parse(BackendSpec, resource))
+    return Backend(resource.name, resource.source, parse(BackendSpec, resource), resource.stranger)
 
 
 def _pack_backend(name: str) -> Backend:
@@ -285,7 +287,7 @@ def load_encoder_config(name: str) -> EncoderConfig:
             model, _, weights = model.partition("/")
         return EncoderConfig(name, name, EncoderSpec(adapter=adapter, model=model, weights=weights or None))
     resource = find("encoder", name)
-    return EncoderConfig(resource.name, resource.source, parse(EncoderSpec, resource))
+    return EncoderConfig(resource.name, resource.source, parse(EncoderSpec, resource), stranger=resource.stranger)
 
 
 def load_dataset_config(name: str, root: Path | None = None, split: str = "all", subset: str = "test") -> DatasetConfig:

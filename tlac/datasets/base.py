@@ -82,8 +82,8 @@ class ListedDataset:
     `labels` index into `classes`, one per image; `read` gives the id and the source of the image in a row of the
     list, and `rows` are those rows that belong to the split, None for all. `source` is the list file or folder.
     `notes` say in one line each what was skipped, is missing or can't be told apart; `details` name what was chosen,
-    such as the columns of a table. A loader leaves out name, split and prompt, and the protocol where it is the
-    dataset file's own: `take_part` fills them in.
+    such as the columns of a table; `described_in` is the dataset file. A loader leaves out name, split, prompt and
+    dataset file, and the protocol where it is the dataset file's own: `take_part` fills them in.
     """
 
     classes: tuple[str, ...] = field(repr=False)
@@ -95,6 +95,7 @@ class ListedDataset:
     details: Mapping[str, str] = field(default_factory=dict)
     rows: Sequence[int] | None = field(default=None, repr=False)
     name: str = ""
+    described_in: str = ""
     split: str = "all"
     prompt: str = "default"
 
@@ -156,6 +157,7 @@ def take_part(config: DatasetConfig, whole: ListedDataset) -> ListedDataset:
     return replace(
         whole,
         name=config.name,
+        described_in=config.source,
         # "novel" for its test images, "novel/val" for others
         split=split if config.subset == "test" else f"{split}/{config.subset}",
         protocol=_protocol(config, whole),

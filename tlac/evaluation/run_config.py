@@ -95,6 +95,16 @@ class RunConfig:
         return "+".join(backend.name for backend in (self.backend, *self.ensemble))
 
     @property
+    def sources(self) -> dict[str, str]:
+        """The files that describe backends, encoder, prompts and dataset, by what they describe."""
+        found = {"dataset": getattr(self.dataset, "described_in", ""), "encoder": self.encoder.source}
+        if self.backend is not None and self.stage2_backend is not None:
+            found |= {"backend": self.backend.source, "stage2_backend": self.stage2_backend.source}
+            found |= {"prompts": self.prompts.source}
+            found |= {f"ensemble {backend.name}": backend.source for backend in self.ensemble}
+        return {what: source for what, source in found.items() if source}
+
+    @property
     def templates(self) -> tuple[str, ...]:
         """The templates that class names are put into where the image itself is compared with them."""
         name = getattr(self.opened_method, "templates", "paper")

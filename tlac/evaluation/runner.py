@@ -191,6 +191,7 @@ class Runner:
             calibration=config.calibration,
             dataset_notes=notes_of(config.dataset),
             dataset_details=details_of(config.dataset),
+            sources=config.sources,
         )
 
     def _ask(self, config: RunConfig, method: Method, progress: CollectProgress | None) -> _Result:

@@ -23,7 +23,8 @@ class RunRecord:
     prompt of the prompt set. `ensemble` names the backends that voted beside the first, `aliases` are further names of
     classes; `abstain_below` and `calibration` as in `RunConfig`. `shuffle_classes` is the seed of the order in which
     stage 2 was shown the class names, None for their own. `dataset_notes` say what the dataset's loader skipped or
-    missed, `dataset_details` what it chose, such as the columns of a table.
+    missed, `dataset_details` what it chose, such as the columns of a table. `sources` are the files that describe
+    backends, encoder, prompts and dataset.
     """
 
     run: str
@@ -66,6 +67,7 @@ class RunRecord:
     shortlist_recall: ShortlistRecall | None = None
     dataset_notes: tuple[str, ...] = ()
     dataset_details: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
     format: int = RUN_FORMAT
 
 
