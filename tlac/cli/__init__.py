@@ -40,13 +40,12 @@ _SECTIONS = {
         "calibrate": "Learn from labelled runs how sure predictions are.",
     },
     "Set up": {
-        "init, doctor": "Write a tlac.yaml; say what is ready on this machine.",
+        "init, trust, doctor": "Write a tlac.yaml; trust one; say what is ready on this machine.",
         "backends": "List, show and check LMM backends.",
         "datasets": "List, show, prepare and verify datasets.",
         "encoders, methods, prompts, suites": "List and show what else can be named.",
         "aliases": "Have an LMM name classes in other words.",
         "batch, cache": "Look after submitted batches, and after stored answers.",
-        "trust": "Trust a YAML file that lies outside your config folder.",
     },
 }
 _COMMANDS = [name for listed in _SECTIONS.values() for names in listed for name in names.split(", ")] + ["completion"]
