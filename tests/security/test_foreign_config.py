@@ -12,10 +12,11 @@ import pytest
 import yaml
 
 from tests.support.fakes import Shown, make_png
+from tlac.config.destinations import is_this_machine
 from tlac.config.files import find, fingerprint_file
 from tlac.config.registry import open_batch_interface, open_encoder, open_lmm
 from tlac.config.schemas import load_backend, load_dataset_config, load_encoder_config
-from tlac.config.trust import UntrustedFileError, is_this_machine, trust
+from tlac.config.trust import UntrustedFileError, trust
 from tlac.errors import TlacError
 
 ELSEWHERE = "http://elsewhere.example/v1"

@@ -16,8 +16,8 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, TypeAlias
 
+from tlac.config.destinations import check_destination
 from tlac.config.schemas import Backend, DatasetConfig, EncoderConfig, load_encoder_config
-from tlac.config.trust import check_destination
 from tlac.errors import ConfigError, UnknownNameError, UsageError
 from tlac.interfaces import LMM, BatchInterface, Dataset, ImageEncoder, TextEncoder
 
