@@ -53,11 +53,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SkippingClock:
     """Waits are skipped, both while a run waits and while a lost batch is looked for."""
     clock = SkippingClock()
 
-    def policy(given: dict[str, object]) -> CallPolicy:
-        budget = None if given["max_cost"] is None else Budget(given["max_cost"])  # type: ignore[arg-type]
+    def policy(max_cost: float | None, *_: object, **__: object) -> CallPolicy:
+        budget = None if max_cost is None else Budget(max_cost)
         return CallPolicy(budget, clock=clock.clock(), on_message=lambda text: click.echo(f"tlac: {text}", err=True))
 
-    monkeypatch.setattr("tlac.cli.bench._policy", policy)
+    monkeypatch.setattr("tlac.cli.bench.open_policy", policy)
     return clock
 
 

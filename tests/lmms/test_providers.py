@@ -250,11 +250,9 @@ def photos(tmp_path: Path) -> Path:
 def tlac(monkeypatch: pytest.MonkeyPatch, photos: Path, *arguments: str) -> int:
     clock = SkippingClock()
     monkeypatch.setattr(
-        "tlac.cli.bench._policy",
-        lambda given: CallPolicy(
-            None if given["max_cost"] is None else Budget(given["max_cost"]),
-            given["concurrency"],
-            clock=clock.clock(),
+        "tlac.cli.bench.open_policy",
+        lambda max_cost, concurrency, **_: CallPolicy(
+            None if max_cost is None else Budget(max_cost), concurrency, clock=clock.clock()
         ),
     )
     with pytest.raises(SystemExit) as caught:

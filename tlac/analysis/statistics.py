@@ -1,6 +1,6 @@
 """Statistics of two classifiers on the same samples: paired difference, exact test, correction, agreement.
 
-statsmodels and scikit-learn do what they have, and are imported when they are asked for.
+statsmodels does what it has, and is imported when it is asked for.
 """
 
 from __future__ import annotations
@@ -104,9 +104,13 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
 def kappa(first: NDArray[np.signedinteger[Any]], second: NDArray[np.signedinteger[Any]]) -> float | None:
     """Cohen's kappa of two (n,) choices, in [-1, 1]; None where both always chose one and the same class."""
-    if not len(first) or len(np.union1d(first, second)) < 2:
+    classes, places = np.unique(np.concatenate([first, second]), return_inverse=True)
+    if len(classes) < 2:
         # agreement by chance is already complete: 0 divided by 0
         return None
-    from sklearn.metrics import cohen_kappa_score
+    # scikit-learn's warns where there are many classes for the samples
+    from statsmodels.stats.inter_rater import cohens_kappa
 
-    return float(cohen_kappa_score(first, second))
+    pairs = places[: len(first)] * len(classes) + places[len(first) :]
+    table = np.bincount(pairs, minlength=len(classes) ** 2).reshape(len(classes), len(classes))
+    return float(cohens_kappa(table, return_results=False))
