@@ -99,6 +99,7 @@ def write_format(folder: Path) -> None:
         file.write(b'{"tlac_store": %d}\n' % FORMAT)
 
 
+_CLAIMS = "asking.lock"
 _BATCH = 1000
 # embeddings that are read at once: a megabyte or so
 _EMBEDDINGS = 256
@@ -153,6 +154,7 @@ class Store:
         self._lock = threading.Lock()
         self._has_written: set[str] = set()
         self._replaced: list[RowReader] = []
+        self._claims: int | None = None
         written_format = prepare_folder(self.path)
         sweep_unfinished(self.path)
         self._writers = {name: RowWriter(self.path / name) for name in (RESPONSES, EMBEDDINGS)}
@@ -186,6 +188,38 @@ class Store:
                 reader.close()
             for writer in self._writers.values():
                 writer.close()
+            if self._claims is not None:
+                os.close(self._claims)
+                self._claims = None
+
+    def claim(self, key: str) -> bool:
+        """Try to be the only process that asks for the answer under a key; False where another one does just now.
+
+        What is claimed is given back by `release`, or when the process ends, however that comes about. It does not
+        hold against other threads of this process.
+        """
+        return self._lock_claim(key, is_claimed=True)
+
+    def release(self, key: str) -> None:
+        """Give back what was claimed."""
+        self._lock_claim(key, is_claimed=False)
+
+    def _lock_claim(self, key: str, is_claimed: bool) -> bool:
+        try:
+            import fcntl
+
+            if self._claims is None:
+                # opened once: closing a file gives back all locks on it
+                self._claims = os.open(self.path / _CLAIMS, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            # a byte of a file without content stands for each key; 62 bits of a digest don't meet by chance
+            place = int(key[:16], 16) >> 2
+            fcntl.lockf(self._claims, fcntl.LOCK_EX | fcntl.LOCK_NB if is_claimed else fcntl.LOCK_UN, 1, place)
+        except BlockingIOError:
+            return False
+        except (ImportError, OSError):
+            # Windows, or a file system without locks: several processes may pay for the same answer there
+            return True
+        return True
 
     def require_writable(self) -> None:
         """Raises StoreError where answers could not be stored: worth knowing before the first is paid for."""

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -157,9 +161,18 @@ class UnwritableStore:
         self._store = store
         self.is_full = True
         self.looked_at = 0
+        self.claimed: set[str] = set()
 
     def get_response(self, key: str) -> LMMResponse | None:
         return self._store.get_response(key)
+
+    def claim(self, key: str) -> bool:
+        self.claimed.add(key)
+        return self._store.claim(key)
+
+    def release(self, key: str) -> None:
+        self.claimed.remove(key)
+        self._store.release(key)
 
     def require_writable(self) -> None:
         self.looked_at += 1
@@ -233,7 +246,9 @@ def test_a_question_that_failed_can_be_asked_again_of_the_same_wrapper(store: St
             raise failures.pop(0)
         return "a cat"
 
-    lmm = StoredLMM(FakeLMM(fail_twice), store, "fake")
+    watched = UnwritableStore(store)
+    watched.is_full = False
+    lmm = StoredLMM(FakeLMM(fail_twice), watched, "fake")
 
     async def ask_three_times() -> list[str]:
         found = []
@@ -245,6 +260,7 @@ def test_a_question_that_failed_can_be_asked_again_of_the_same_wrapper(store: St
         return found
 
     assert asyncio.run(ask_three_times()) == ["the server is down", "no such image", "a cat"]
+    assert watched.claimed == set()
 
 
 def test_finishing_waits_for_all_and_a_failing_call_among_them_loses_nothing(store: Store) -> None:
@@ -302,3 +318,88 @@ def test_an_answer_paid_for_elsewhere_counts_as_fresh(store: Store) -> None:
     for _ in range(2):
         told = asyncio.run(lmm.ask(request()))
         assert (told.outcome, told.from_store) == (Outcome.REFUSED, False)
+
+
+ASK_THE_SAME = """
+import asyncio, sys
+from pathlib import Path
+from tests.support.fake_answers import image_request
+from tests.support.fakes import FakeLMM
+from tlac.cache.store import Store
+from tlac.lmms.middleware.cache import StoredLMM
+
+class Counted(FakeLMM):
+    async def ask(self, request):
+        with open("calls", "a") as calls:
+            calls.write("call\\n")
+        await asyncio.sleep(0.05)
+        return await super().ask(request)
+
+async def ask_all(lmm):
+    answers = await asyncio.gather(*(lmm.ask(image_request(number)) for number in range(120)))
+    assert {answer.text for answer in answers} == {"a cat"}
+
+with Store(Path("store")) as store:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    asyncio.run(ask_all(StoredLMM(Counted(lambda _: "a cat"), store, "fake")))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no locks of this kind")
+def test_four_processes_that_ask_the_same_at_once_pay_once(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, "-c", ASK_THE_SAME]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with ExitStack() as stack:
+        askers = [
+            stack.enter_context(subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes)) for _ in range(4)
+        ]
+        assert [asker.stdout.readline() for asker in askers] == ["ready\n"] * 4
+        for asker in askers:
+            asker.stdin.write("go\n")
+            asker.stdin.flush()
+    assert [asker.returncode for asker in askers] == [0] * 4
+    assert len((tmp_path / "calls").read_text().splitlines()) == 120
+
+
+def test_a_question_that_another_process_asks_is_asked_here_once_that_one_fails(store: Store) -> None:
+    class Elsewhere(UnwritableStore):
+        def claim(self, key: str) -> bool:
+            self.claimed.add(key)
+            tried.append(key)
+            return len(tried) > 3
+
+    tried: list[str] = []
+    elsewhere = Elsewhere(store)
+    elsewhere.is_full = False
+    told = asyncio.run(StoredLMM(FakeLMM(lambda _: "a cat"), elsewhere, "fake").ask(request()))
+    assert (told.text, told.from_store, len(tried)) == ("a cat", False, 4)
+
+
+def test_an_answer_that_another_process_brings_while_we_wait_is_taken_and_not_paid_for(store: Store) -> None:
+    class Elsewhere(UnwritableStore):
+        def claim(self, key: str) -> bool:
+            self.claimed.add(key)
+            store.put_entries([StoredAnswer.of(request(), LMMResponse(Outcome.ANSWERED, "theirs"), "fake")])
+            return True
+
+    fake = FakeLMM(lambda _: "ours")
+    for retry in ([], [Outcome.REFUSED]):
+        store.put_entries([StoredAnswer.of(request(), LMMResponse(Outcome.REFUSED, ""), "fake")] if retry else [])
+        told = asyncio.run(StoredLMM(fake, Elsewhere(store), "fake", retry).ask(request()))
+        assert (told.text, told.from_store, fake.asked) == ("theirs", True, [])
+        store.delete_entries([response_key(request())])
+
+
+def test_a_process_that_is_halted_is_not_waited_for_for_ever(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlac.lmms.middleware.cache._GIVE_UP_S", 0.05)
+
+    class Halted(UnwritableStore):
+        def claim(self, key: str) -> bool:
+            self.claimed.add(key)
+            return False
+
+    halted = Halted(store)
+    halted.is_full = False
+    assert asyncio.run(StoredLMM(FakeLMM(lambda _: "a cat"), halted, "fake").ask(request())).text == "a cat"

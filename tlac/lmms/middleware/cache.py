@@ -1,4 +1,5 @@
-"""Keep every response in the store, and never ask the same question twice; concurrent duplicates wait."""
+"""Keep every response in the store, and never ask the same question twice; concurrent duplicates wait, also those of
+other processes that use the same store."""
 
 from __future__ import annotations
 
@@ -14,6 +15,8 @@ from tlac.errors import MissingAnswersError, SampleError, StoreError, TlacError
 from tlac.hashing import response_key
 from tlac.interfaces import LMM
 from tlac.types import LMMRequest, LMMResponse, Outcome, TextPart
+
+_FIRST_WAIT_S, _LONGEST_WAIT_S, _GIVE_UP_S = 0.02, 0.5, 900.0
 
 
 class StoredLMM:
@@ -50,7 +53,7 @@ class StoredLMM:
             return stored
         task = self._in_flight.get(key)
         if task is None:
-            task = asyncio.ensure_future(self._ask_and_keep(key, request))
+            task = asyncio.ensure_future(self._ask_alone(key, request, stored))
             self._in_flight[key] = task
             task.add_done_callback(lambda _: self._in_flight.pop(key, None))
         # shielded: one waiter that is cancelled must not cost the others a call that is already paid for
@@ -67,6 +70,23 @@ class StoredLMM:
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(result, StoreError):
                 raise result
+
+    async def _ask_alone(self, key: str, request: LMMRequest, seen: LMMResponse | None) -> LMMResponse:
+        """Ask, unless another process that uses the store asks just that: then wait for its answer."""
+        loop, wait_s = asyncio.get_running_loop(), _FIRST_WAIT_S
+        give_up_at = loop.time() + _GIVE_UP_S
+        # a process that was halted would hold its claim for ever
+        while not self._store.claim(key) and loop.time() < give_up_at:
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+        try:
+            stored = self._store.get_response(key)
+            # another process may have been done between our look and our claim
+            if stored is not None and stored != seen:
+                return stored
+            return await self._ask_and_keep(key, request)
+        finally:
+            self._store.release(key)
 
     async def _ask_and_keep(self, key: str, request: LMMRequest) -> LMMResponse:
         loop = asyncio.get_running_loop()
