@@ -272,7 +272,7 @@ class UndecidedError(TlacError):
 
 
 class UnknownBatchError(PermanentError):
-    """The provider has no such batch, or not for this key."""
+    """The provider has no such batch, or no results of it any more, or not for this key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,17 +301,24 @@ class Intent:
 class BatchStatus:
     """How far a batch is: `state` in the provider's own word, `is_over` when nothing more will be answered.
 
-    `reason` is the provider's complaint about a batch that it refused as a whole.
+    `reason` is the provider's complaint about a batch that it refused as a whole. `results` counts the requests that
+    the provider says it has a result or an error for once the batch is over, None for all of them; `expires_at` is the
+    time by which it promises to be done.
     """
 
     state: str
     is_over: bool
     reason: str = ""
+    results: int | None = 0
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What became of one request: a response, or the reason why there is none."""
+    """What became of one request: a response, or the reason why there is none.
+
+    `custom_id` is empty where the provider's line is too broken to say whose it is.
+    """
 
     custom_id: str
     response: LMMResponse | None
@@ -322,7 +329,7 @@ class BatchInterface(Protocol):
     """One backend's batch interface. Every method but `form` and `line` asks the provider, and blocks.
 
     They raise TransientError where asking again may help, PermanentError or SampleError where it would not;
-    `status` and `cancel` UnknownBatchError where the provider has no such batch.
+    `status`, `results` and `cancel` UnknownBatchError where the provider has no such batch or results.
     """
 
     @property
@@ -362,9 +369,10 @@ class BatchInterface(Protocol):
         ...
 
     def results(self, job: str) -> Iterator[BatchResult]:
-        """What became of the requests of a batch that is over; in any order, perhaps not all, perhaps some twice.
+        """What became of the requests of a batch that is over; in any order, perhaps not all yet, perhaps some twice.
 
-        A response costs what it cost in the batch, and has neither latency nor time.
+        Gives what can be read before it raises. A response costs what it cost in the batch, and has neither latency
+        nor time.
         """
         ...
 

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import click
@@ -15,7 +16,7 @@ import pytest
 
 from tests.support.batched import batching_emulator, use_letters
 from tests.support.emulated import KEYS, plant_keys
-from tests.support.emulator import BatchControls, Emulator
+from tests.support.emulator import BatchControls, Emulator, Fault
 from tests.support.fakes import Shown, make_png
 from tests.support.virtual_time import SkippingClock
 from tlac.lmms.middleware.budget import Budget
@@ -134,10 +135,39 @@ def test_a_cancelled_batch_is_collected_and_the_rest_submitted_again(
     assert manager(*BENCH).code == 0
 
 
+def test_a_batch_whose_results_are_gone_is_forgotten_and_asked_anew(
+    emulator: Emulator, manager: Callable[..., Shown], clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit_and_leave(manager, monkeypatch)
+    manager("batch", "resume")
+    emulator.batching = BatchControls(faults={"results": [Fault(status=404, message="No such File object")] * 3})
+    gone = manager("batch", "resume")
+    assert (gone.code, "has no results of batch" in gone.out, "No such File object" in gone.out) == (3, True, True)
+    tag = json.loads(manager("batch", "status", "--json").out)[0]["id"]
+    assert f"`tlac batch forget {tag}` gives it up" in gone.out
+    assert "`forget` gives it up" in manager("batch", "cancel", tag).out
+    forgotten = manager("batch", "forget", tag)
+    assert (forgotten.code, "may have billed its 3 requests" in forgotten.out) == (0, True)
+    assert "dropped already" in manager("batch", "forget", tag).out
+    emulator.batching = BatchControls()
+    assert manager(*BENCH).code == 0
+    assert [batch.size for batch in emulator.shelves["openai"].batches][:2] == [3, 3]
+
+
+def test_a_batch_past_its_expiry_is_told_in_the_list(
+    emulator: Emulator, manager: Callable[..., Shown], clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit_and_leave(manager, monkeypatch)
+    (batch,) = emulator.shelves["openai"].batches
+    batch.created_at -= timedelta(hours=26)
+    assert "though the provider was to be done by" in manager("batch", "status").out
+
+
 def test_wrong_use_is_told_in_one_line(emulator: Emulator, manager: Callable[..., Shown]) -> None:
     for arguments, words in (
         (("batch", "cancel"), "--all"),
         (("batch", "cancel", "nonsense"), "unknown batch"),
+        (("batch", "forget", "nonsense"), "unknown batch"),
         (("bench", "--backend", "ollama", "--dataset", "folder:my-photos", "--batch"), "no batch interface"),
         ((*BENCH, "--order-trials", "2"), "--order-trials"),
     ):

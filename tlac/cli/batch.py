@@ -9,6 +9,7 @@ import click
 
 from tlac.cli.options import json_option, open_store, print_json, store_option
 from tlac.errors import IncompleteRunError, TlacError, UsageError
+from tlac.interfaces import UnknownBatchError
 
 if TYPE_CHECKING:
     from tlac.engines.batch.journal import BatchRecord
@@ -25,6 +26,7 @@ def batch() -> None:
       tlac batch status
       tlac batch resume
       tlac batch cancel --all
+      tlac batch forget 20261125T154815-fbd2417d
     """
 
 
@@ -105,6 +107,31 @@ def cancel(tag: str | None, all_of_them: bool, store: Path | None) -> None:
         raise IncompleteRunError(f"{left} of {len(records)} batches could not be cancelled")
 
 
+@batch.command()
+@click.argument("tag", metavar="ID")
+@store_option
+def forget(tag: str, store: Path | None) -> None:
+    """Give a batch up whose results can't be had any more, so that its requests can be submitted anew.
+
+    Nothing is asked of the provider, who may have billed the batch. One that is still at work goes on there: cancel it
+    before.
+
+    \b
+    Examples:
+      tlac batch forget 20261125T154815-fbd2417d
+    """
+    from tlac.runtime import aio
+
+    with open_store(store) as opened:
+        manager = _manager(opened)
+        _show(f"{tag}: {aio.run(_forget(manager, manager.journal.find(tag)))}")
+
+
+async def _forget(manager: BatchManager, record: BatchRecord) -> str:
+    async with manager.hold():
+        return await manager.forget(record)
+
+
 def _manager(store: Any) -> BatchManager:
     from tlac.engines.batch.manager import BatchManager
 
@@ -116,7 +143,8 @@ async def _state(manager: BatchManager, record: BatchRecord) -> str:
         failed = f", {len(record.failed):,} failed" if record.failed else ""
         return f"{record.status}, {record.answered:,} answered{failed}"
     try:
-        return (await manager.ask(record)).state
+        status = await manager.ask(record)
+        return f"{status.state} ({status.reason})" if status.reason else status.state
     except TlacError as error:
         return f"unknown: {error}"
 
@@ -127,6 +155,8 @@ async def _advance(manager: BatchManager, record: BatchRecord) -> bool:
         found, status = await manager.advance(record)
     except TlacError as error:
         _show(f"{record.tag}: {error}")
+        if isinstance(error, UnknownBatchError):
+            _show(f"{record.tag}: `tlac batch forget {record.tag}` gives it up")
         return True
     if found.status == "collected":
         _show(f"{found.tag}: {found.answered:,} answers stored")
@@ -134,7 +164,9 @@ async def _advance(manager: BatchManager, record: BatchRecord) -> bool:
             reason = next(iter(found.failed.values()))
             _show(f"{found.tag}: {len(found.failed):,} failed ({reason}); the same tlac bench asks them again")
     elif found.is_open:
-        _show(f"{found.tag}: {status.state if status else 'not found yet'}")
+        _show(f"{found.tag}: {(status.reason or status.state) if status else 'not found yet'}")
+        if status and status.reason:
+            _show(f"{found.tag}: `tlac batch forget {found.tag}` gives it up")
     return found.is_open
 
 
@@ -152,7 +184,7 @@ async def _cancel(manager: BatchManager, record: BatchRecord) -> bool:
     if not found.is_open:
         _show(f"{found.tag}: {found.status}")
     elif status is not None and status.is_over:
-        _show(f"{found.tag}: {status.state} already; `tlac batch resume` stores its answers")
+        _show(f"{found.tag}: {status.state} already; `tlac batch resume` stores its answers, `forget` gives it up")
     else:
         _show(f"{found.tag}: cancelled; `tlac batch resume` stores what was answered before")
     return True

@@ -1,27 +1,29 @@
 """Anthropic's Message Batches through the official SDK (extra `batch`).
 
-Does not know where answers are kept. A batch carries no mark of ours: it is found again by its time, its size and,
-once it is over, the ids of its requests.
+A batch carries no mark of ours: it is found again by its time, its size and, once it is over, the ids of its requests.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Collection, Generator, Iterator
+from contextlib import closing, contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tlac.config.schemas import Backend
-from tlac.interfaces import BatchLimits, BatchResult, BatchStatus, Intent, UndecidedError
+from tlac.interfaces import BatchLimits, BatchResult, BatchStatus, Intent, UndecidedError, UnknownBatchError
 from tlac.lmms.batch_common import (
     BATCH_DISCOUNT,
+    CLOCK_SLACK,
     BatchBodies,
     as_object,
+    clock_shift,
     known_batch,
     load_sdk,
     plain_reason,
+    read_lines,
     translated,
 )
 from tlac.types import LMMRequest
@@ -29,11 +31,11 @@ from tlac.types import LMMRequest
 _PATH = "/v1/messages/batches"
 _TIMEOUT_S = 600.0
 _PAGE = 100
+# lines of a batch that may be ours: the first may be broken
+_LOOKED_AT = 10
 _HEAD, _TAIL = b'{"requests":[', b"]}"
 # that of the API whose bodies litellm forms and reads; the SDK has one of its own
 _VERSION = {"anthropic-version": "2023-06-01"}
-# the provider's clock and ours
-_CLOCK_SLACK = timedelta(minutes=15)
 
 
 class AnthropicBatches:
@@ -82,10 +84,11 @@ class AnthropicBatches:
     def find(self, intent: Intent) -> str | None:
         """See tlac.interfaces.BatchInterface."""
         undecided: list[str] = []
+        earliest = intent.since + clock_shift(self._bodies.api_base) - CLOCK_SLACK
         with self._client() as client:
             for batch in client.messages.batches.list(limit=_PAGE):
                 # the newest come first
-                if batch.created_at < intent.since - _CLOCK_SLACK:
+                if batch.created_at < earliest:
                     break
                 counts = batch.request_counts
                 size = counts.processing + counts.succeeded + counts.errored + counts.canceled + counts.expired
@@ -93,7 +96,7 @@ class AnthropicBatches:
                     continue
                 if batch.processing_status != "ended":
                     undecided.append(batch.id)
-                elif batch.results_url and self._first_id(client, batch.id) in intent.custom_ids:
+                elif self._holds(batch.id, intent.custom_ids):
                     return str(batch.id)
         if undecided:
             raise UndecidedError(
@@ -106,31 +109,41 @@ class AnthropicBatches:
         """See tlac.interfaces.BatchInterface."""
         with known_batch(self._backend, job), self._client() as client:
             batch = client.messages.batches.retrieve(job)
+        counts = batch.request_counts
+        results = counts.succeeded + counts.errored + counts.canceled + counts.expired
         is_over = batch.processing_status == "ended"
-        reason = "the results are archived, and can't be read any more" if is_over and not batch.results_url else ""
-        return BatchStatus(str(batch.processing_status), is_over, reason)
+        return BatchStatus(str(batch.processing_status), is_over, results=results, expires_at=batch.expires_at)
 
-    def results(self, job: str) -> Iterator[BatchResult]:
+    def results(self, job: str) -> Generator[BatchResult, None, None]:
         """See tlac.interfaces.BatchInterface."""
-        with self._client() as client:
-            if client.messages.batches.retrieve(job).results_url:
-                for line in client.messages.batches.results(job, extra_headers=_VERSION):
-                    yield self._read(line.to_dict(mode="json"))
+        with known_batch(self._backend, job, is_for_results=True), self._client() as client:
+            batch = client.messages.batches.retrieve(job)
+            if batch.archived_at:
+                raise UnknownBatchError(
+                    f"{self._backend.name}: the provider has archived the results of batch {job}, which can't be read "
+                    "any more"
+                )
+            if batch.results_url:
+                streamed = client.messages.batches.with_streaming_response.results(job, extra_headers=_VERSION)
+                with streamed as response:
+                    name = f"{self._backend.name}: batch {job}"
+                    yield from read_lines(response.iter_bytes(), self._read, name)
 
     def cancel(self, job: str) -> None:
         """See tlac.interfaces.BatchInterface."""
         with known_batch(self._backend, job), self._client() as client:
             client.messages.batches.cancel(job)
 
+    def _holds(self, job: str, custom_ids: Collection[str]) -> bool:
+        with suppress(UnknownBatchError), closing(self.results(job)) as results:
+            return any(result.custom_id in custom_ids for result in islice(results, _LOOKED_AT))
+        return False
+
     def _read(self, line: dict[str, Any]) -> BatchResult:
-        custom_id, result = str(line.get("custom_id")), as_object(line.get("result"))
+        custom_id, result = str(line.get("custom_id") or ""), as_object(line.get("result"))
         if result.get("type") == "succeeded":
             return self._bodies.read(custom_id, result.get("message"))
         return BatchResult(custom_id, None, plain_reason(str(result.get("type")), result.get("error")))
-
-    def _first_id(self, client: Any, job: str) -> str | None:
-        with client.messages.batches.with_streaming_response.results(job) as streamed:
-            return next((line.custom_id for line in streamed.parse()), None)
 
     @contextmanager
     def _client(self) -> Iterator[Any]:

@@ -1,22 +1,31 @@
-"""What the batch adapters share: a backend's address and key, requests formed, results read, SDKs imported.
-
-Does not know any provider's batch interface.
-"""
+"""What the batch adapters share: a backend's address and key, requests formed, results read, SDKs imported."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import importlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
 from types import ModuleType
 from typing import Any
 
 from tlac.config.schemas import Backend
-from tlac.errors import CallError, ConfigError, InputError, PermanentError, RateLimitError, SampleError, TransientError
+from tlac.errors import (
+    ConfigError,
+    InputError,
+    PermanentError,
+    RateLimitError,
+    SampleError,
+    StoreError,
+    TransientError,
+)
 from tlac.images import prepare, within_limits
 from tlac.interfaces import BatchResult, UnknownBatchError
 from tlac.lmms.litellm import LiteLLM
@@ -28,7 +37,14 @@ from tlac.types import ImagePart, LMMRequest
 BATCH_DISCOUNT = 0.5
 """OpenAI, Anthropic and Google each publish half of the live price for batches."""
 
+CLOCK_SLACK = timedelta(days=1)
+"""How far a batch may lie before the moment that we wrote it down: clocks are set wrong, and set right again."""
+
 _NO_KEY = "none"
+_DATE_TIMEOUT_S = 20.0
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# our ids of requests, in a line that is no JSON
+_CUSTOM_ID = re.compile(rb"\b[0-9a-f]{8}-[0-9a-f]{40}\b")
 
 
 class BatchBodies:
@@ -66,12 +82,14 @@ class BatchBodies:
     def read(self, custom_id: str, body: Any) -> BatchResult:
         """A result from the provider's JSON of an answer, at the price of a batch."""
         bodies = self._opened()
-        from openai import OpenAIError
-
+        if error := as_object(body).get("error"):
+            # some send an error as if it were an answer
+            return BatchResult(custom_id, None, plain_reason("the provider failed", error))
         try:
             response = bodies.read(json.dumps(body).encode())
-        except (OpenAIError, CallError) as error:
-            return BatchResult(custom_id, None, f"the result can't be read: {provider_message(error)}")
+        except Exception as error:  # noqa: BLE001 - one result's fault is its request's, whatever a library raises
+            words = f": {provider_message(error)}" if str(error) else ""
+            return BatchResult(custom_id, None, f"the result can't be read{words}")
         cost = None if response.cost_usd is None else response.cost_usd * (1 - BATCH_DISCOUNT)
         return BatchResult(custom_id, replace(response, cost_usd=cost))
 
@@ -109,17 +127,18 @@ def load_sdk(name: str, package: str) -> ModuleType:
 
 
 @contextmanager
-def known_batch(backend: Backend, job: str) -> Iterator[None]:
-    """Turns the provider's word that there is no such thing into UnknownBatchError."""
+def known_batch(backend: Backend, job: str, is_for_results: bool = False) -> Iterator[None]:
+    """Turns the provider's word that there is no such batch, or no results of it, into UnknownBatchError."""
     try:
         yield
     except PermanentError as error:
-        if getattr(error.__cause__, "status_code", None) != 404:
+        status = getattr(error.__cause__, "status_code", None)
+        # Gemini forbids to read a file whose time is over
+        if status not in ((403, 404, 410) if is_for_results else (404,)):
             raise
         words = provider_message(error.__cause__ or error)
-        raise UnknownBatchError(
-            f"{backend.name}: the provider has no batch {job} for this key (HTTP 404: {words})"
-        ) from error
+        what = f"no results of batch {job} (any more)" if is_for_results else f"no batch {job} for this key"
+        raise UnknownBatchError(f"{backend.name}: the provider has {what} (HTTP {status}: {words})") from error
 
 
 @contextmanager
@@ -129,6 +148,9 @@ def translated(backend: Backend, *kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except expected as error:
+        if isinstance(error, OSError) and (error.filename is not None or error.errno in _DISK_ERRORS):
+            where = f"{error.filename}: " if error.filename is not None else ""
+            raise StoreError(f"{where}{error.strerror or error}; free some space or choose another --store") from error
         code = getattr(error, "code", None)
         if not isinstance(getattr(error, "status_code", None), int) and isinstance(code, int):
             # where google-genai keeps the HTTP status
@@ -137,16 +159,52 @@ def translated(backend: Backend, *kinds: type[Exception]) -> Iterator[None]:
         if isinstance(meaning, RateLimitError) and getattr(error, "status_code", 429) != 429:
             # a server that asks to wait may have done its work; one that says 429 has not
             meaning = TransientError(str(meaning))
+        if isinstance(meaning, SampleError) or getattr(error, "status_code", None) == 409:
+            # it is said of the batch as a whole: nobody's image or parameters are to blame; a batch that is over can't
+            # be cancelled
+            words = f"HTTP {getattr(error, 'status_code', 'unknown')}: {provider_message(error)}"
+            meaning = PermanentError(f"{backend.name}: the provider refused ({words})")
         raise meaning from error
 
 
-def json_lines(content: bytes, name: str) -> Iterator[dict[str, Any]]:
-    """The objects in a file of JSON lines. Raises TransientError where it is cut short or no JSON."""
-    for line in content.splitlines():
-        if line.strip():
-            try:
-                document = json.loads(line)
-            except ValueError as error:
-                raise TransientError(f"{name}: the file of results is cut short or broken; run it again") from error
-            if isinstance(document, dict):
-                yield document
+def read_lines(
+    chunks: Iterable[bytes], read: Callable[[dict[str, Any]], BatchResult], name: str
+) -> Iterator[BatchResult]:
+    """The results in a file of JSON lines. A line that is no JSON object is the failure of its request alone.
+
+    Raises TransientError at the end where the last line is cut short.
+    """
+    rest, number = b"", 0
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for number, line in enumerate(lines, start=number + 1):  # noqa: B020 - goes on counting
+            if line.strip():
+                yield _read_line(line, read) or _broken(line, number)
+    if rest.strip():
+        result = _read_line(rest, read)
+        if result is None:
+            raise TransientError(f"{name}: the file of results is cut short")
+        yield result
+
+
+def _read_line(line: bytes, read: Callable[[dict[str, Any]], BatchResult]) -> BatchResult | None:
+    with suppress(ValueError, RecursionError):
+        document = json.loads(line)
+        return read(document) if isinstance(document, dict) else None
+    return None
+
+
+def _broken(line: bytes, number: int) -> BatchResult:
+    found = _CUSTOM_ID.search(line)
+    return BatchResult(found[0].decode() if found else "", None, f"line {number} of the results can't be read")
+
+
+def clock_shift(address: str) -> timedelta:
+    """How far the provider's clock is ahead of ours, by the date that it answers with; zero where it gives none."""
+    import httpx
+
+    with suppress(httpx.HTTPError, httpx.InvalidURL, KeyError, ValueError, TypeError):
+        # whatever it answers has a date, so that no key is needed
+        date = parsedate_to_datetime(httpx.head(address, timeout=_DATE_TIMEOUT_S).headers["date"])
+        return date - datetime.now(timezone.utc)
+    return timedelta()

@@ -1,6 +1,6 @@
 """Gemini's batch mode through google-genai (extra `batch`): a file of requests is uploaded, then made into a job.
 
-Does not know where answers are kept. A job is found again by its display name, which is our tag.
+A job is found again by its display name, which is our tag.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,18 @@ from tlac.interfaces import BatchLimits, BatchResult, BatchStatus, Intent
 from tlac.lmms.batch_common import (
     BATCH_DISCOUNT,
     BatchBodies,
-    json_lines,
+    as_object,
     known_batch,
     load_sdk,
     plain_reason,
+    read_lines,
     translated,
 )
 from tlac.types import LMMRequest
 
-_OVER = {f"JOB_STATE_{end}" for end in ("SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")}
+_OVER = ("SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
+# by the page of the Gemini API on its batch mode
+_LIFETIME = timedelta(hours=48)
 _PAGE = 100
 _TIMEOUT_MS = 600_000
 
@@ -70,20 +74,29 @@ class GeminiBatches:
 
     def status(self, job: str) -> BatchStatus:
         """See tlac.interfaces.BatchInterface."""
-        with known_batch(self._backend, job), self._client() as client:
-            found = client.batches.get(name=job)
-        state = found.state.name if found.state else "unknown"
-        reason = plain_reason("failed", found.error.message) if found.error else ""
-        return BatchStatus(state.removeprefix("JOB_STATE_").lower(), state in _OVER, reason)
+        document = self._get(job)
+        metadata = as_object(document.get("metadata"))
+        state = str(metadata.get("state") or "unknown").removeprefix("BATCH_STATE_").removeprefix("JOB_STATE_")
+        reason = plain_reason("failed", document["error"]) if document.get("error") else ""
+        counts = as_object(metadata.get("batchStats"))
+        # 64-bit integers are strings in Google's JSON
+        counted = sum(int(counts.get(f"{end}RequestCount") or 0) for end in ("successful", "failed"))
+        # where nobody has counted, a batch that has succeeded has a result of every request
+        results = None if state == "SUCCEEDED" and not counted else counted
+        created_at = metadata.get("createTime")
+        expires_at = datetime.fromisoformat(created_at.replace("Z", "+00:00")) + _LIFETIME if created_at else None
+        return BatchStatus(state.lower(), state in _OVER, reason, results, expires_at)
 
     def results(self, job: str) -> Iterator[BatchResult]:
         """See tlac.interfaces.BatchInterface."""
-        with self._client() as client:
-            destination = client.batches.get(name=job).dest
-            if destination is None or not destination.file_name:
-                return
-            content = client.files.download(file=destination.file_name)
-        yield from map(self._read, json_lines(content, f"{self._backend.name}: batch {job}"))
+        output = as_object(as_object(self._get(job).get("metadata")).get("output"))
+        # a small batch may have its results here, though its requests came in a file
+        for line in as_object(output.get("inlinedResponses")).get("inlinedResponses") or ():
+            yield self._read({**as_object(line), "key": as_object(as_object(line).get("metadata")).get("key")})
+        if file := output.get("responsesFile"):
+            with known_batch(self._backend, job, is_for_results=True), self._client() as client:
+                content = client.files.download(file=str(file))
+            yield from read_lines([content], self._read, f"{self._backend.name}: batch {job}")
 
     def cancel(self, job: str) -> None:
         """See tlac.interfaces.BatchInterface."""
@@ -91,15 +104,28 @@ class GeminiBatches:
             client.batches.cancel(name=job)
 
     def _read(self, line: dict[str, Any]) -> BatchResult:
-        custom_id = str(line.get("key"))
+        custom_id = str(line.get("key") or "")
         if isinstance(line.get("response"), dict):
             return self._bodies.read(custom_id, line["response"])
         return BatchResult(custom_id, None, plain_reason("failed", line.get("error") or line.get("status")))
 
+    def _get(self, job: str) -> dict[str, Any]:
+        """The provider's JSON of a job: the SDK leaves out the counts of its requests, and what it complains of."""
+        documents: list[dict[str, Any]] = []
+
+        def note(response: Any) -> None:
+            response.read()
+            if response.is_success:
+                documents.append(as_object(response.json()))
+
+        with known_batch(self._backend, job), self._client({"event_hooks": {"response": [note]}}) as client:
+            client.batches.get(name=job)
+        return documents[-1]
+
     @contextmanager
-    def _client(self) -> Iterator[Any]:
+    def _client(self, client_args: dict[str, Any] | None = None) -> Iterator[Any]:
         base, _, version = self._bodies.api_base.rpartition("/")
-        options = {"timeout": _TIMEOUT_MS, "base_url": base, "api_version": version}
+        options = {"timeout": _TIMEOUT_MS, "base_url": base, "api_version": version, "client_args": client_args}
         with translated(self._backend, self._sdk.errors.APIError, KeyError, ValueError):
             client = self._sdk.Client(vertexai=False, api_key=self._bodies.api_key, http_options=options)
             try:

@@ -1,13 +1,13 @@
 """OpenAI's batch interface through litellm: a file of requests is uploaded, then made into a batch.
 
-Does not know where answers are kept. A batch is found again by the tag in its metadata.
+A batch is found again by the tag in its metadata.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from tlac.config.schemas import Backend
 from tlac.interfaces import BatchLimits, BatchResult, BatchStatus, Intent
 from tlac.lmms.batch_common import (
     BATCH_DISCOUNT,
+    CLOCK_SLACK,
     BatchBodies,
     as_object,
-    json_lines,
+    clock_shift,
     known_batch,
     plain_reason,
+    read_lines,
     translated,
 )
 from tlac.runtime.litellm_setup import load_litellm
@@ -29,8 +31,6 @@ _ENDPOINT = "/v1/chat/completions"
 _OVER = ("completed", "failed", "expired", "cancelled")
 _PAGE = 100
 _TIMEOUT_S = 600.0
-# the provider's clock and ours
-_CLOCK_SLACK = timedelta(hours=1)
 
 
 class OpenAIBatches:
@@ -70,6 +70,7 @@ class OpenAIBatches:
 
     def find(self, intent: Intent) -> str | None:
         """See tlac.interfaces.BatchInterface."""
+        earliest = intent.since + clock_shift(self._bodies.api_base) - CLOCK_SLACK
         after: str | None = None
         while True:
             page = list(self._call("list_batches", after=after, limit=_PAGE).data)
@@ -77,7 +78,7 @@ class OpenAIBatches:
                 if (batch.metadata or {}).get("tlac_batch") == intent.tag:
                     return str(batch.id)
             # the newest come first
-            if len(page) < _PAGE or _is_older(page[-1], intent.since - _CLOCK_SLACK):
+            if len(page) < _PAGE or _is_older(page[-1], earliest):
                 return None
             after = page[-1].id
 
@@ -87,15 +88,22 @@ class OpenAIBatches:
             batch = self._call("retrieve_batch", batch_id=job)
         complaints = [error.message or error.code or "" for error in (batch.errors.data or [] if batch.errors else [])]
         reason = plain_reason("refused", complaints[0]) if complaints else ""
-        return BatchStatus(str(batch.status), batch.status in _OVER, reason)
+        counts = batch.request_counts
+        counted = counts.completed + counts.failed if counts else 0
+        # where nobody has counted, a batch that is completed has a result of every request
+        results = None if batch.status == "completed" and not counted else counted
+        expires_at = datetime.fromtimestamp(batch.expires_at, timezone.utc) if batch.expires_at else None
+        return BatchStatus(str(batch.status), batch.status in _OVER, reason, results, expires_at)
 
     def results(self, job: str) -> Iterator[BatchResult]:
         """See tlac.interfaces.BatchInterface."""
-        batch = self._call("retrieve_batch", batch_id=job)
+        with known_batch(self._backend, job):
+            batch = self._call("retrieve_batch", batch_id=job)
         for file_id in (batch.output_file_id, batch.error_file_id):
             if file_id:
-                content = self._call("file_content", file_id=file_id).content
-                yield from map(self._read, json_lines(content, f"{self._backend.name}: batch {job}"))
+                with known_batch(self._backend, job, is_for_results=True):
+                    content = self._call("file_content", file_id=file_id).content
+                yield from read_lines([content], self._read, f"{self._backend.name}: batch {job}")
 
     def cancel(self, job: str) -> None:
         """See tlac.interfaces.BatchInterface."""
@@ -103,7 +111,7 @@ class OpenAIBatches:
             self._call("cancel_batch", batch_id=job)
 
     def _read(self, line: dict[str, Any]) -> BatchResult:
-        custom_id, response = str(line.get("custom_id")), as_object(line.get("response"))
+        custom_id, response = str(line.get("custom_id") or ""), as_object(line.get("response"))
         body, status = as_object(response.get("body")), response.get("status_code")
         if status == 200 and body:
             return self._bodies.read(custom_id, body)

@@ -81,19 +81,22 @@ def assert_stored_alike(party: Party) -> None:
 
 
 def test_only_what_has_no_answer_is_submitted_again(party: Party) -> None:
-    fates = {3: "failed", 5: "expired", 7: "missing"}
+    fates = {3: "failed", 5: "expired"}
+    if party.provider != "anthropic":
+        # Anthropic counts every request as one with a result, and a result that is promised is waited for
+        fates[7] = "missing"
     party.emulator.batching = BatchControls(fate=lambda number, _: fates.get(number, "answered"))  # type: ignore[arg-type, return-value]
     spec = run_spec(party.backend, method="slac")
     run = party.batched(spec)
     assert not run.record.is_complete
     failed = [prediction for prediction in run.predictions if prediction.outcome is Outcome.FAILED]
     reasons = sorted(prediction.reason for prediction in failed)
-    assert len(reasons) == 3
-    for words in (("server",), ("expired", "deadline"), ("holds no result",)):
+    assert len(reasons) == len(fates)
+    for words in (("server",), ("expired", "deadline"), ("holds no result",))[: len(fates)]:
         assert any(word in reason for reason in reasons for word in words), reasons
     party.emulator.batching = BatchControls()
     assert party.batched(spec).record.is_complete
-    assert party.submitted == [9, 3]
+    assert party.submitted == [9, len(fates)]
 
 
 def test_a_result_that_comes_twice_is_stored_once(party: Party) -> None:
@@ -109,7 +112,7 @@ def test_a_result_that_comes_twice_is_stored_once(party: Party) -> None:
 
 
 # Anthropic refuses a batch when it is submitted, or not at all
-@pytest.mark.parametrize(("name", "words"), [("gpt-4o", "enqueued tokens"), ("gemini", "the batch is failed")])
+@pytest.mark.parametrize(("name", "words"), [("gpt-4o", "enqueued tokens"), ("gemini", "enqueued tokens")])
 def test_a_batch_that_is_refused_after_it_was_taken_says_so(
     emulator: Emulator, tmp_path: Path, name: str, words: str
 ) -> None:

@@ -160,7 +160,7 @@ def test_requests_that_are_cut_short_lose_no_answer_in_silence(
     file = Journal(party.folder / "store").requests_file(record.tag)
     whole = file.read_bytes()
     file.write_bytes(whole[:size_bytes])
-    with pytest.raises(StoreError, match=f"`tlac batch cancel {record.tag}` gives the batch up"):
+    with pytest.raises(StoreError, match=f"`tlac batch forget {record.tag}` gives the batch up"):
         party.batched(run_spec(party.backend, 3, "slac"))
     file.write_bytes(whole)
     assert party.batched(run_spec(party.backend, 3, "slac")).record.is_complete

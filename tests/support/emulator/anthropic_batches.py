@@ -82,7 +82,7 @@ class AnthropicBatches:
         lines += [
             _line(custom_id, _errored("invalid_request_error", text)) for custom_id, text in batch.refused.items()
         ]
-        return web.Response(body="".join(json.dumps(line) + "\n" for line in lines).encode())
+        return web.Response(body=batch.controls.mangle("".join(json.dumps(line) + "\n" for line in lines).encode()))
 
     def _line(self, batch: Batch, custom_id: str, fate: str, reply: Any) -> dict[str, Any]:
         if fate == "expired":
@@ -94,7 +94,7 @@ class AnthropicBatches:
         return _line(custom_id, {"type": "succeeded", "message": message})
 
     def _document(self, batch: Batch) -> dict[str, Any]:
-        is_over = batch.state != "working"
+        is_over = batch.is_over
         counts: Counter[str] = Counter()
         if is_over:
             counts["errored"] = len(batch.refused)
@@ -107,12 +107,12 @@ class AnthropicBatches:
         document = {
             "id": batch.id,
             "type": "message_batch",
-            "processing_status": "ended" if is_over else "in_progress",
+            "processing_status": "ended" if is_over else "canceling" if batch.state == "cancelling" else "in_progress",
             "created_at": batch.created_at.isoformat(),
             "expires_at": batch.expires_at.isoformat(),
             "ended_at": batch.created_at.isoformat() if is_over else None,
             "request_counts": {"processing": 0 if is_over else batch.size} | {name: counts[name] for name in names},
-            "results_url": results_url if is_over else None,
+            "results_url": results_url if batch.has_results else None,
         }
         return MessageBatch.model_validate(document).model_dump(mode="json")
 

@@ -14,7 +14,7 @@ from .replies import Asked, Fault, Reply, Script
 
 Fate: TypeAlias = Literal["answered", "failed", "expired", "missing", "twice", "twice otherwise"]
 Endpoint: TypeAlias = Literal["upload", "create", "status", "list", "results", "cancel"]
-State: TypeAlias = Literal["working", "ended", "cancelled", "expired", "refused"]
+State: TypeAlias = Literal["working", "cancelling", "ended", "cancelled", "expired", "refused"]
 
 
 def answered(_number: int, _asked: Asked) -> Fate:
@@ -29,7 +29,9 @@ class BatchControls:
     A cancelled batch has answered its first `answered_early` requests. `faults` are had in turn by an endpoint; None
     lets a call through. A fault of kind "dropped", "hung" or "error_inside" comes after the work is done, a status
     before, and one of kind "malformed" cuts what is downloaded short. `refusal` refuses whole batches after they were
-    taken.
+    taken. `late` times a batch that is over names no results yet, `mangle` changes what is downloaded, and with
+    `is_inline` Gemini gives results without a file. `clock_ahead` is how far the provider's clock is ahead of ours,
+    `cancels_for_ever` leaves a cancelled batch at work on its end, and `counts` says whether requests are counted.
     """
 
     polls: int = 1
@@ -37,6 +39,12 @@ class BatchControls:
     fate: Callable[[int, Asked], Fate] = answered
     faults: dict[Endpoint, list[Fault | None]] = field(default_factory=dict)
     refusal: str = ""
+    late: int = 0
+    mangle: Callable[[bytes], bytes] = bytes
+    is_inline: bool = False
+    clock_ahead: timedelta = timedelta()
+    cancels_for_ever: bool = False
+    counts: bool = True
 
 
 @dataclass
@@ -50,9 +58,29 @@ class Batch:
     replies: dict[str, Reply | Fault]
     fates: dict[str, Fate]
     polls_left: int
-    answered_early: int
+    controls: BatchControls
     state: State = "working"
     created_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    late: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is answered."""
+        return self.state not in ("working", "cancelling")
+
+    @property
+    def has_results(self) -> bool:
+        """Whether it says where its results are."""
+        return self.state in ("ended", "cancelled", "expired") and self.late <= 0
+
+    def counted(self) -> tuple[int, int]:
+        """How many requests have an answer, and how many an error, as the provider's books have it."""
+        if not self.controls.counts or not self.is_over or self.state == "refused":
+            return 0, 0
+        fates = [fate for _, fate, _ in self.results()]
+        # a result that comes twice is one in the books
+        answered = len({name for name, fate, _ in self.results() if fate == "answered"})
+        return answered, fates.count("failed") + len(self.refused)
 
     @property
     def size(self) -> int:
@@ -66,6 +94,8 @@ class Batch:
 
     def poll(self) -> None:
         """Somebody asks how far it is."""
+        if self.is_over:
+            self.late -= 1
         if self.state == "working":
             self.polls_left -= 1
             if self.polls_left < 0:
@@ -74,14 +104,14 @@ class Batch:
     def cancel(self, status: int = 400) -> None:
         """Somebody has the rest not answered. Raises RefusedRequestError where all is over."""
         require(self.state == "working", f"a batch that is {self.state} can't be cancelled", status)
-        self.state = "cancelled"
+        self.state = "cancelling" if self.controls.cancels_for_ever else "cancelled"
 
     def results(self) -> list[tuple[str, Fate, Reply | Fault]]:
         """Our ids, what became of each, and the answer; last come first, since no order is promised."""
         found: list[tuple[str, Fate, Reply | Fault]] = []
         for number, custom_id in reversed(list(enumerate(self.asked))):
             fate: Fate = self.fates[custom_id]
-            if self.state in ("cancelled", "expired") and number >= self.answered_early:
+            if self.state in ("cancelled", "expired") and number >= self.controls.answered_early:
                 fate = "expired"
             reply = self.replies[custom_id]
             if fate == "missing":
@@ -132,7 +162,9 @@ class Shelf:
         fates = {custom_id: controls.fate(number, one) for number, (custom_id, one) in enumerate(asked.items())}
         with self._lock:
             name = f"{self.name}-{len(self.batches) + 1}"
-            batch = Batch(name, tag, asked, refused, replies, fates, controls.polls, controls.answered_early)
+            batch = Batch(name, tag, asked, refused, replies, fates, controls.polls, controls)
+            batch.late = controls.late
+            batch.created_at += controls.clock_ahead
             batch.state = "refused" if controls.refusal else "working"
             self.batches.append(batch)
         return batch

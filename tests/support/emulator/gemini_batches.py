@@ -15,6 +15,7 @@ from .replies import Fault
 
 _STATE = {
     "working": "RUNNING",
+    "cancelling": "RUNNING",
     "ended": "SUCCEEDED",
     "cancelled": "CANCELLED",
     "expired": "EXPIRED",
@@ -98,9 +99,12 @@ class GeminiBatches:
     async def _download(self, request: web.Request) -> Any:
         require(request.query.get("alt") == "media", "alt")
         batch = self._shelf.find(request.match_info["file"])
+        body = "".join(json.dumps(line) + "\n" for line in self._lines(batch)).encode()
+        return web.Response(body=batch.controls.mangle(body))
+
+    def _lines(self, batch: Batch) -> list[dict[str, Any]]:
         lines = [self._line(batch, *result) for result in batch.results()]
-        lines += [{"key": key, "error": {"code": 3, "message": text}} for key, text in batch.refused.items()]
-        return web.Response(body="".join(json.dumps(line) + "\n" for line in lines).encode())
+        return lines + [{"key": key, "error": {"code": 3, "message": text}} for key, text in batch.refused.items()]
 
     def _line(self, batch: Batch, key: str, fate: str, reply: Any) -> dict[str, Any]:
         if fate == "expired":
@@ -118,6 +122,19 @@ class GeminiBatches:
             "createTime": batch.created_at.isoformat(),
             "model": "models/gemini",
         }
-        if batch.state in ("ended", "cancelled"):
-            metadata["output"] = {"responsesFile": f"files/{batch.id}"}
-        return {"name": f"batches/{batch.id}", "metadata": metadata, "done": batch.state != "working"}
+        if batch.has_results and batch.state != "expired":
+            inline = [{"metadata": {"key": line.pop("key")}, **line} for line in self._lines(batch)]
+            is_inline = batch.controls.is_inline
+            metadata["output"] = (
+                {"inlinedResponses": {"inlinedResponses": inline}}
+                if is_inline
+                else {"responsesFile": f"files/{batch.id}"}
+            )
+        successful, failed = batch.counted() if batch.state != "expired" else (0, 0)
+        # 64-bit integers are strings in Google's JSON, and zeros are left out
+        counts = {"successfulRequestCount": successful, "failedRequestCount": failed}
+        metadata["batchStats"] = {"requestCount": str(batch.size)} | {n: str(c) for n, c in counts.items() if c}
+        document = {"name": f"batches/{batch.id}", "metadata": metadata, "done": batch.is_over}
+        if batch.state == "refused":
+            document["error"] = {"code": 8, "message": self._manager.batching.refusal}
+        return document

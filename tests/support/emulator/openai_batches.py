@@ -18,6 +18,7 @@ from .replies import Fault
 
 _STATUS = {
     "working": "in_progress",
+    "cancelling": "cancelling",
     "ended": "completed",
     "cancelled": "cancelled",
     "expired": "expired",
@@ -103,7 +104,7 @@ class OpenAIBatches:
         lines = [self._line(batch, *result) for result in batch.results()]
         lines += [_error(custom_id, "invalid_request", text) for custom_id, text in batch.refused.items()]
         wanted = [line for line in lines if (line["error"] is None) == (kind == "output")]
-        return web.Response(body="".join(json.dumps(line) + "\n" for line in wanted).encode())
+        return web.Response(body=batch.controls.mangle("".join(json.dumps(line) + "\n" for line in wanted).encode()))
 
     def _line(self, batch: Batch, custom_id: str, fate: str, reply: Any) -> dict[str, Any]:
         if fate == "expired":
@@ -117,7 +118,7 @@ class OpenAIBatches:
 
     def _document(self, batch: Batch) -> dict[str, Any]:
         status = _STATUS[batch.state]
-        is_over = batch.state in ("ended", "cancelled", "expired")
+        completed, failed = batch.counted()
         refusal = {"data": [{"code": "invalid", "message": self._manager.batching.refusal}], "object": "list"}
         document = {
             "id": batch.id,
@@ -128,10 +129,11 @@ class OpenAIBatches:
             "status": status,
             "created_at": int(batch.created_at.timestamp()),
             "metadata": {"tlac_batch": batch.tag},
-            "output_file_id": f"{batch.id}.output" if is_over else None,
-            "error_file_id": f"{batch.id}.errors" if is_over else None,
+            "output_file_id": f"{batch.id}.output" if batch.has_results else None,
+            "error_file_id": f"{batch.id}.errors" if batch.has_results else None,
             "errors": refusal if batch.state == "refused" else None,
-            "request_counts": {"total": batch.size, "completed": 0, "failed": 0},
+            "request_counts": {"total": batch.size, "completed": completed, "failed": failed},
+            "expires_at": int(batch.expires_at.timestamp()),
         }
         return BatchObject.model_validate(document).model_dump(mode="json")
 

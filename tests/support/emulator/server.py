@@ -7,6 +7,8 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
+from email.utils import format_datetime
 from types import ModuleType
 from typing import Any
 
@@ -44,11 +46,15 @@ class Emulator:
     def app(self) -> web.Application:
         """The aiohttp application."""
         app = web.Application(client_max_size=_LARGEST_BODY_BYTES)
+        app.on_response_prepare.append(self._date)
         for name, provider in _PROVIDERS.items():
             app.router.add_post(provider.PATH, self._handler(name, provider))
         for batches in (OpenAIBatches(self), AnthropicBatches(self), GeminiBatches(self)):
             batches.add_routes(app)
         return app
+
+    async def _date(self, _request: web.Request, response: web.StreamResponse) -> None:
+        response.headers["Date"] = format_datetime(datetime.now(timezone.utc) + self.batching.clock_ahead, usegmt=True)
 
     async def take(self, name: str, provider: ModuleType, requests: Any, headers: Any, tag: str = "") -> Batch:
         """A batch of a provider's has come in. Its answers are thought of in a thread, as live ones are."""

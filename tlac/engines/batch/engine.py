@@ -22,7 +22,7 @@ from tlac.errors import CallError, MissingAnswersError, PermanentError, StoreErr
 from tlac.evaluation.collect import collect
 from tlac.evaluation.run_config import RunConfig, plan_questions
 from tlac.hashing import request_document, response_key
-from tlac.interfaces import LMM, ClassFinder
+from tlac.interfaces import LMM, ClassFinder, UnknownBatchError
 from tlac.lmms.middleware.stack import CallPolicy
 from tlac.methods.base import BoundLMM
 from tlac.runtime import aio
@@ -30,7 +30,10 @@ from tlac.types import LMMRequest, LMMResponse, Outcome
 
 _NOT_ASKED_YET = LMMResponse(Outcome.EMPTY, "", "not asked yet")
 _FIRST_POLL_S, _LONGEST_POLL_S, _POLL_GROWTH = 15.0, 600.0, 1.5
-_MOST_FAULTS = 12
+# nothing was had of a batch for so long, and in so many rounds: a laptop that slept has seen one alone
+_PATIENCE_S, _MOST_ROUNDS = 3600.0, 12
+# a batch this old is past every provider's expiry, and there is nothing to wait for
+_KEPT_S = 3 * 86_400.0
 # rounds in a row whose batches never reached the provider
 _MOST_LOST = 4
 
@@ -82,6 +85,7 @@ class BatchEngine:
         self._reservation = CostReservation(policy.budget)
         self._failed: dict[str, str] = {}
         self._stopped: str | None = None
+        self._given_up: set[str] = set()
 
     def rest(self, backend: Backend) -> LMM:
         """See `Engine`. Raises UsageError where the backend has no batch interface."""
@@ -103,7 +107,7 @@ class BatchEngine:
     def _explain_missing(self, backend: str, request: LMMRequest) -> LMMResponse:
         key = response_key(request)
         if key in self._failed:
-            raise CallError(f"{backend}: {self._failed[key]}")
+            raise CallError(f"{backend}: {self._failed[key].removeprefix(f'{backend}: ')}")
         if self._stopped is not None:
             raise PermanentError(self._stopped)
         raise CallError(f"{backend}: no batch brought this answer")
@@ -140,7 +144,11 @@ class BatchEngine:
             under_way = [
                 (record, frozenset(line.key for line in journal.requests(record))) for record in journal.open_records()
             ]
-            return [(record, keys) for record, keys in under_way if keys & submitter.wanted]
+            return [
+                (record, keys)
+                for record, keys in under_way
+                if keys & submitter.wanted and record.tag not in self._given_up
+            ]
 
     async def _collect_missing(self, config: RunConfig, finder: ClassFinder, submitter: BatchSubmitter) -> None:
         method = config.asking_method
@@ -167,36 +175,56 @@ class BatchEngine:
                 await submitter.finish(list(backends.values()))
 
     async def _wait(self, waiting: list[_Waited]) -> bool:
-        """Until all these batches are closed; whether any of them had reached the provider.
-
-        Raises CallError when a provider does not answer for long.
-        """
+        """Until each of these batches is closed, or nothing was had of it for long; whether any had arrived."""
         has_arrived = False
-        interval_s, faults = _FIRST_POLL_S, 0
+        interval_s, now = _FIRST_POLL_S, self._policy.clock.now
         left = {record.tag: (record, keys) for record, keys in waiting}
+        # since when, and in how many rounds, nothing was had of a batch
+        troubled: dict[str, tuple[float, int]] = {}
         while True:
             for tag, (record, keys) in list(left.items()):
-                try:
-                    found, status = await self._manager.advance(record)
-                except TransientError as error:
-                    faults += 1
-                    if faults >= _MOST_FAULTS:
-                        raise
-                    self._policy.on_message(f"{error}; asking again")
-                    continue
-                faults = 0
-                if status is not None:
-                    self._policy.on_message(
-                        f"{record.backend}: batch {tag}: {record.requests:,} requests, {status.state}"
-                    )
+                found, reason = await self._advance(record)
                 if not found.is_open:
                     self._note_closed(found, keys)
                     has_arrived = has_arrived or found.status == "collected"
                     del left[tag]
+                elif reason:
+                    since_s, rounds = troubled.get(tag, (now(), 0))
+                    troubled[tag] = since_s, rounds + 1
+                    if found.age_s < _KEPT_S and (rounds < _MOST_ROUNDS or now() - since_s < _PATIENCE_S):
+                        self._policy.on_message(f"{reason}; asking again")
+                        continue
+                    self._give_up(found, keys, reason)
+                    has_arrived = True
+                    del left[tag]
+                else:
+                    troubled.pop(tag, None)
             if not left:
                 return has_arrived
             await self._policy.clock.sleep(interval_s)
             interval_s = min(_LONGEST_POLL_S, interval_s * _POLL_GROWTH)
+
+    async def _advance(self, record: BatchRecord) -> tuple[BatchRecord, str]:
+        """The record after one look at a batch, and why nothing was had of it."""
+        try:
+            found, status = await self._manager.advance(record)
+        except (TransientError, UnknownBatchError) as error:
+            return record, str(error)
+        if status is None:
+            return found, ""
+        name = f"{record.backend}: batch {record.tag}"
+        if found.is_open and status.reason:
+            return found, f"{name}: {status.reason}"
+        self._policy.on_message(f"{name}: {record.requests:,} requests, {status.state}")
+        return found, ""
+
+    def _give_up(self, record: BatchRecord, keys: frozenset[str], reason: str) -> None:
+        """Wait for a batch no longer. It stays open, so that nothing is paid twice unless the user says so."""
+        remedy = f"`tlac batch resume` looks again, `tlac batch forget {record.tag}` gives it up"
+        self._policy.on_message(f"{reason}; it is not waited for any longer: {remedy}")
+        self._given_up.add(record.tag)
+        self.paid |= {key for key in keys if self._store.get_response(key) is not None}
+        self._failed.update(dict.fromkeys(keys - self.paid, f"{reason}; {remedy}"))
 
     def _note_closed(self, closed: BatchRecord, keys: frozenset[str]) -> None:
         if closed.status == "collected":

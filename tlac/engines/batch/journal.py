@@ -150,7 +150,7 @@ class Journal:
                 raise InputError(f"holds {held} requests of {record.requests}")
         except InputError as error:
             raise StoreError(
-                f"{path}: can't be read: {error}; `tlac batch cancel {record.tag}` gives the batch up"
+                f"{path}: can't be read: {error}; `tlac batch forget {record.tag}` gives the batch up"
             ) from error
 
     def requests_file(self, tag: str) -> Path:

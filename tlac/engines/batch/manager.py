@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -28,6 +29,8 @@ ResultT = TypeVar("ResultT")
 _LISTED_AFTER_S = 60.0
 _LOCK_WAIT_S = 5.0
 _AT_ONCE = 500
+# providers close a batch some time after its expiry
+_GRACE = timedelta(hours=1)
 _THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 
 
@@ -104,16 +107,18 @@ class BatchManager:
         return settled
 
     async def ask(self, record: BatchRecord) -> BatchStatus:
-        """How far a batch is, in the provider's words. Raises CallError."""
+        """How far a batch is; the `reason` of one that is past its expiry says so. Raises CallError."""
         if record.job is None:
             return BatchStatus("not found yet" if record.is_open else record.status, not record.is_open)
         job = record.job
-        return await uninterrupted(lambda: self._interface_of(record).status(job))
+        status = await uninterrupted(lambda: self._interface_of(record).status(job))
+        return status if status.is_over else replace(status, reason=_overdue(status))
 
     async def advance(self, record: BatchRecord) -> tuple[BatchRecord, BatchStatus | None]:
         """Look after one batch: find it, store its answers if it is over. The record as it is then, and how far it is.
 
-        Another process may have closed it. Raises CallError, StoreError.
+        The `reason` of a status says why a batch stays open though it is over, or should be. Another process may have
+        closed it. Raises CallError, StoreError.
         """
         record = self.journal.refresh(record)
         if record.status == "submitting":
@@ -126,7 +131,7 @@ class BatchManager:
             async with self.hold():
                 record = self.journal.refresh(record)
                 if record.is_open:
-                    record = await self.collect(record, status)
+                    return await uninterrupted(partial(self._collect, record, status))
         return record, status
 
     async def cancel(self, record: BatchRecord) -> tuple[BatchRecord, BatchStatus | None]:
@@ -155,46 +160,82 @@ class BatchManager:
             self.journal.write(record)
         return record, status
 
-    async def collect(self, record: BatchRecord, status: BatchStatus) -> BatchRecord:
-        """Store the answers of a batch that is over, and close it. To be called under `hold`; may be repeated.
+    async def forget(self, record: BatchRecord) -> str:
+        """Close a batch without its answers, so that its requests can be asked anew; says what it may have cost.
 
-        Raises CallError, StoreError; whatever was stored before stays.
+        Nothing is asked of the provider. To be called under `hold`.
         """
-        return await uninterrupted(lambda: self._collect(record, status))
+        record = self.journal.refresh(record)
+        if not record.is_open:
+            return f"{record.status} already"
+        stored = 0
+        # requests that can't be read are one reason to forget a batch
+        with suppress(StoreError):
+            stored = sum(self._store.get_response(line.key) is not None for line in self.journal.requests(record))
+        self.journal.write(msgspec.structs.replace(record, status="dropped", closed_at=_now()))
+        cost = "" if record.highest_cost_usd is None else f", at most {record.highest_cost_usd:.4f} USD"
+        return (
+            f"forgotten; the provider may have billed its {record.requests:,} requests{cost}; {stored:,} have an "
+            "answer in the store, and the same tlac bench asks the others anew"
+        )
 
-    def _collect(self, record: BatchRecord, status: BatchStatus) -> BatchRecord:
+    def _collect(self, record: BatchRecord, status: BatchStatus) -> tuple[BatchRecord, BatchStatus]:
+        """Store the answers of a batch that is over, and close it, unless the provider has promised more than it gave.
+
+        May be repeated. Raises CallError, StoreError; whatever was read before is stored.
+        """
         assert record.job is not None
         # as text: a class list in ten thousand requests fills the memory
         requests = {line.custom_id: msgspec.json.encode(line) for line in self.journal.requests(record)}
-        missing = status.reason or f"the batch is {status.state} and holds no result"
-        reasons = dict.fromkeys(requests, missing)
-        costs: list[float | None] = []
+        costs: dict[str, float | None] = {}
+        failures: dict[str, str] = {}
+        unread: list[str] = []
         answers: list[StoredAnswer] = []
-        for result in self._interface_of(record).results(record.job):
-            if result.custom_id not in reasons:
-                # not ours, or answered already: the first answer counts
-                continue
-            if result.response is None:
-                reasons[result.custom_id] = result.reason
-                continue
-            del reasons[result.custom_id]
-            costs.append(_cost_usd(result.response))
-            answers.append(_stored(requests[result.custom_id], result.response, record.backend))
-            if len(answers) == _AT_ONCE:
-                self._store.put_entries(answers)
-                answers = []
-        self._store.put_entries(answers)
-        known = [cost for cost in costs if cost is not None]
+        try:
+            for result in self._interface_of(record).results(record.job):
+                if not result.custom_id:
+                    unread.append(result.reason)
+                elif result.custom_id not in requests or result.custom_id in costs:
+                    # not ours, or answered already: the first answer counts
+                    continue
+                elif result.response is None:
+                    failures[result.custom_id] = result.reason
+                else:
+                    failures.pop(result.custom_id, None)
+                    costs[result.custom_id] = _cost_usd(result.response)
+                    answers.append(_stored(requests[result.custom_id], result.response, record.backend))
+                if len(answers) == _AT_ONCE:
+                    self._store.put_entries(answers)
+                    answers = []
+        finally:
+            self._store.put_entries(answers)
+        told = len(costs) + len(failures) + len(unread)
+        promised = record.requests if status.results is None else min(status.results, record.requests)
+        if told < promised:
+            reason = f"the batch is {status.state}, and {told:,} of the {promised:,} results that it counts are there"
+            return record, replace(status, reason=reason)
+        missing = status.reason or next(iter(unread), f"the batch is {status.state} and holds no result")
+        known = [cost for cost in costs.values() if cost is not None]
         closed = msgspec.structs.replace(
             record,
             status="collected",
             closed_at=_now(),
             answered=len(costs),
             cost_usd=max(0.0, sum(known)) if len(known) == len(costs) else None,
-            failed={_request_line(requests[custom_id]).key: reason for custom_id, reason in reasons.items()},
+            failed={
+                _request_line(text).key: failures.get(custom_id, missing)
+                for custom_id, text in requests.items()
+                if custom_id not in costs
+            },
         )
         self.journal.write(closed)
-        return closed
+        return closed, status
+
+
+def _overdue(status: BatchStatus) -> str:
+    if status.expires_at is None or datetime.now(timezone.utc) < status.expires_at + _GRACE:
+        return ""
+    return f"the batch is {status.state}, though the provider was to be done by {status.expires_at:%Y-%m-%d %H:%M} UTC"
 
 
 def _is_known_address(backend: Backend) -> bool:
