@@ -29,6 +29,16 @@ IMAGE_SUFFIXES: tuple[str, ...] = (*_PHOTOGRAPHS, ".gif", ".bmp", ".tif", ".tiff
 # Pillow knows some fifty formats, one of which starts another program; these are what photographs come in
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF", "JPEG2000")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+_AVIF_BRANDS = (b"avif", b"avis")
+# without TIFF, BMP and PNM: raw photographs, archives and plain text may begin as these do
+_SIGNATURES = (
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF87a",
+    b"GIF89a",
+    b"\x00\x00\x00\x0cjP  \r\n\x87\n",
+    b"\xff\x4f\xff\x51",
+)
 _EXIF_ORIENTATION = 0x0112
 _TIFF_SAMPLE_FORMAT = 339
 _UNSIGNED = 1
@@ -143,6 +153,13 @@ def _orientation(picture: PIL.Image.Image) -> int:
         orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
         return orientation if isinstance(orientation, int) else 1
     return 1
+
+
+def begins_like_image(start: bytes) -> bool:
+    """Whether a file whose first 16 bytes these are is surely meant for an image, whatever its name says."""
+    if start[4:8] == b"ftyp":
+        return start[8:12] in (*_HEIF_BRANDS, *_AVIF_BRANDS)
+    return start.startswith(_SIGNATURES) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
 
 
 def identify(source: Path | bytes, name: str) -> Image:

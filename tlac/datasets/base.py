@@ -21,7 +21,7 @@ from tlac.config.files import Resource, list_names
 from tlac.config.schemas import DatasetConfig, parse
 from tlac.datasets.text_files import clean_name
 from tlac.errors import ConfigError, InputError, UnknownNameError, UsageError
-from tlac.images import IMAGE_SUFFIXES
+from tlac.images import IMAGE_SUFFIXES, begins_like_image
 from tlac.types import Sample
 
 SPLITS = ("all", "base", "novel")
@@ -43,18 +43,6 @@ _JUNK_FOLDERS = frozenset(
     ]
 )
 _JUNK_FILES = frozenset(["thumbs.db", "desktop.ini"])
-# how the files begin that are images whatever their names say. TIFF and BMP are known by suffix alone: raw photos and
-# much else begin as they do
-_SIGNATURES = (
-    b"\xff\xd8\xff",
-    b"\x89PNG\r\n\x1a\n",
-    b"GIF87a",
-    b"GIF89a",
-    b"\x00\x00\x00\x0cjP  \r\n\x87\n",
-    b"\xff\x4f\xff\x51",
-)
-_HEIF_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-
 OptionsT = TypeVar("OptionsT", bound=msgspec.Struct)
 
 
@@ -294,9 +282,7 @@ def is_image_file(path: Path) -> bool:
     if path.name.lower().endswith(IMAGE_SUFFIXES):
         return True
     with path.open("rb") as file:
-        start = file.read(16)
-    is_webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
-    return start.startswith(_SIGNATURES) or is_webp or (start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS)
+        return begins_like_image(file.read(16))
 
 
 def find_images(folder: Path, root: Path, skipped: list[str]) -> Iterator[Path]:

@@ -34,7 +34,7 @@ _COLUMNS = {
     # txt is no label: by convention it holds a caption
     "label": ("label", "labels", "cls", "class", "fine_label"),
 }
-_GIVEN_COLUMN = re.compile(r"[?&,](image|label)_column=([^?&,]+)$")
+_GIVEN_COLUMN = re.compile(r"[?&,;:](image|label)_column=([^?&,]+)$")
 _MAX_IMAGE_BYTES = 2**28
 _PART = re.compile(r"(.*-)(\d{5})-of-(\d{5})(\.\w+)")
 
