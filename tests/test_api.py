@@ -82,14 +82,25 @@ def test_every_method_about_one_image_works_here_too(classifier, method: str) ->
 
 @pytest.mark.parametrize("method", ["vote", "clip"])
 def test_a_method_that_asks_nobody_or_several_is_for_bench(classifier, method: str) -> None:
-    with pytest.raises(UsageError, match=f"the method {method} does not ask one LMM"):
+    with pytest.raises(UsageError, match=f"the method {method} asks (no LMM|several backends)"):
         classifier(lambda request: "old car", method=method)
 
 
-@pytest.mark.parametrize("classes", [[], ["a"], ["a car", "The car"], ["a", ""]])
+@pytest.mark.parametrize("classes", [[], ["a"], ["a", "a"], ["a", ""], ["a", "?!"]])
 def test_a_class_list_that_can_not_be_told_apart_is_refused(classes: list[str]) -> None:
     with pytest.raises(UsageError, match="classes:"):
         match(["x"], classes, encoder=LetterEncoder())
+
+
+@pytest.mark.parametrize("classes", [["a car", "The car"], ["C", "C++", "c"], ["T-shirt", "t shirt"]])
+def test_names_that_differ_in_any_sign_are_different_classes(classes: list[str]) -> None:
+    assert [one.class_name for one in match(classes, classes, encoder=LetterEncoder())] == classes
+
+
+def test_a_name_that_stands_twice_is_taken_with_a_warning() -> None:
+    with pytest.warns(UserWarning, match="'crane' stands more than once"):
+        (found,) = match(["crane"], ["crane", "stork", "crane"], encoder=LetterEncoder())
+    assert found.index == 0
 
 
 def test_match_maps_answers_and_choices() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,20 +80,25 @@ class Match:
 def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
     """The class names, if one can classify with them.
 
-    Raises UsageError for fewer than two, for an empty one, and for two that differ in case, articles or
-    punctuation alone.
+    Names that differ in any sign are different ones ("C", "C++", "c"). Warns of a name that stands twice, as two of
+    ImageNet's do: an answer in words means its first class. Raises UsageError for fewer than two different names, and
+    for one without any letter, digit or sign.
     """
     names = tuple(name.strip() for name in classes)
-    if len(names) < 2:
-        raise UsageError(f"classes: {len(names)} given, at least two are needed, such as 'red car, old car'")
-    seen: dict[str, str] = {}
-    for name in names:
-        key = normalise(name)
-        if not key:
+    counts = Counter(names)
+    if len(counts) < 2:
+        raise UsageError(f"classes: {len(counts)} given, at least two are needed, such as 'red car, old car'")
+    for name in counts:
+        if not normalise(name):
             raise UsageError(f"classes: {name!r} holds no letter or digit: name each class in words")
-        if key in seen:
-            raise UsageError(f"classes: {name!r} and {seen[key]!r} are the same name: give each class once")
-        seen[key] = name
+    twins = [name for name, count in counts.items() if count > 1]
+    if twins:
+        more = f" and {len(twins) - 1} more" if len(twins) > 1 else ""
+        warnings.warn(
+            f"classes: {twins[0]!r}{more} stands more than once: only a number tells these classes apart, words mean "
+            "the first",
+            stacklevel=3,
+        )
     return names
 
 

@@ -264,3 +264,16 @@ def test_a_stage_2_that_failed_is_asked_again_for_the_next_sample() -> None:
 
     gathered = run(FakeLMM(answer), TLAC(), concurrency=1)
     assert [transcript.failure is None for transcript in gathered.transcripts] == [False] + [True] * 5
+
+
+def test_an_error_that_nobody_expected_fails_its_sample_by_name_and_the_run_goes_on() -> None:
+    def surprising(request: LMMRequest) -> str:
+        if surprising_ids.pop() == 3:
+            raise AttributeError("'IFDRational' object has no attribute 'encode'")
+        return "a car"
+
+    surprising_ids = [5, 4, 3, 2, 1, 0]
+    found = run(FakeLMM(surprising), concurrency=1)
+    failures = [transcript.failure.reason for transcript in found.transcripts if transcript.failure]
+    assert failures == ["unexpected AttributeError: 'IFDRational' object has no attribute 'encode'"]
+    assert found.stopped is None

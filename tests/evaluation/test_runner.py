@@ -15,6 +15,7 @@ from tlac.errors import EncoderUnavailableError, MissingAnswersError, PermanentE
 from tlac.evaluation.run_config import choose_samples
 from tlac.evaluation.runner import Runner
 from tlac.lmms.middleware.stack import CallPolicy
+from tlac.results.record import summary, unread_choices
 from tlac.types import LMMRequest, LMMResponse, Outcome, Sample
 
 
@@ -165,3 +166,14 @@ def test_a_run_whose_answers_are_stored_reads_no_image(bench, tmp_path: Path, mo
     run = runner.run(spec, tmp_path / "runs")
     assert run.record.calls.stage1.from_store == 9
     assert [path for path in read if path.suffix == ".png"] == []
+
+
+def test_choices_that_name_no_class_are_counted_and_said(bench, tmp_path: Path) -> None:
+    def undecided(request: LMMRequest) -> str:
+        return "something with wheels" if request.stage == "stage1" else "none of them"
+
+    runner, _ = bench(undecided)
+    run = runner.run(SPEC, tmp_path / "runs")
+    assert run.metrics.unread_choices == run.metrics.n > 0
+    assert summary(run)["unread_choices"] == run.metrics.n
+    assert unread_choices(replace(run, record=replace(run.record, matching="paper"))) == 0

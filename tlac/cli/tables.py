@@ -14,7 +14,7 @@ from rich.table import Table
 
 from tlac.analysis.suite_table import Cell, Harmonic, Series, harmonics_of, series_of
 from tlac.config.suites import Gain, Published, Suite, load_gains, load_published
-from tlac.results.record import OrderTrials, Run, RunRecord
+from tlac.results.record import OrderTrials, Run, RunRecord, unread_choices
 from tlac.runtime.formatting import interval
 
 # what a row of runs may differ in beside dataset, backend and method
@@ -75,6 +75,13 @@ def print_runs(runs: Sequence[Run], reused: Collection[Path] = ()) -> None:
             _print_note(console, _describe_order(record, record.order_trials), "dim")
         if note := _truncation(record):
             _print_note(console, note, "yellow")
+    for run in runs:
+        if count := unread_choices(run):
+            record = run.record
+            text = (
+                f"{record.dataset}, {record.backend}, {record.method}: {count} stage-2 answers named no class of the "
+            )
+            _print_note(console, f"{text}list; similarity decided", "yellow")
 
 
 def _protocols(runs: Sequence[Run]) -> str:

@@ -29,6 +29,8 @@ _CUT_IN_A_ROW = 8
 
 _log = logging.getLogger(__name__)
 
+_log = logging.getLogger(__name__)
+
 Identify: TypeAlias = Callable[["Path | bytes", str], Awaitable[Image]]
 """Gives the image behind a sample's source, which has that name in complaints. Raises InputError."""
 

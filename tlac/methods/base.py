@@ -145,4 +145,4 @@ class TwoStagePrompter:
 
     def needs_choice(self, answer: str) -> bool:
         """See `Prompter`."""
-        return not (self.accepts_exact and self._index.find(answer.strip().rstrip(".")) is not None)
+        return not (self.accepts_exact and self._index.find(answer) is not None)

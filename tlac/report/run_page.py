@@ -11,7 +11,7 @@ from tlac.report.charts import MEASURES, call_histograms, confuse, reliability, 
 from tlac.report.page import LONGEST_NAME, cut, render_page
 from tlac.report.samples import PageImages, place_images, to_columns
 from tlac.results.calls import SampleCalls
-from tlac.results.record import Run, RunRecord
+from tlac.results.record import Run, RunRecord, unread_choices
 from tlac.results.usage import StageCalls
 from tlac.runtime.formatting import dollars, duration, percent
 from tlac.scoring.metrics import Metrics, wilson_interval
@@ -52,7 +52,7 @@ def render_run(run: ReportedRun, images_folder: str) -> tuple[str, PageImages]:
         "record": record,
         "metrics": metrics,
         "decisions": decision_rows(metrics),
-        "facts": describe_run(record),
+        "facts": describe_run(record, unread_choices(run)),
         "origin": describe_origin(record),
         "prompts": describe_prompts(record, run.prompts),
         "pictured": len(numbers),
@@ -69,9 +69,9 @@ def decision_rows(metrics: Metrics) -> list[tuple[str, int, float, float, tuple[
     ]
 
 
-def describe_run(record: RunRecord) -> dict[str, dict[str, str]]:
-    """The facts of a run by name, in groups by title."""
-    return {"Asked": _cut(_asked(record)), "Matched": _cut(_matched(record)), "Took": _cut(_took(record))}
+def describe_run(record: RunRecord, unread: int = 0) -> dict[str, dict[str, str]]:
+    """The facts of a run by name, in groups by title; `unread` stage-2 answers named no class."""
+    return {"Asked": _cut(_asked(record)), "Matched": _cut(_matched(record, unread)), "Took": _cut(_took(record))}
 
 
 def describe_origin(record: RunRecord) -> dict[str, dict[str, str]]:
@@ -127,13 +127,15 @@ def _asked(record: RunRecord) -> dict[str, str]:
     return found | {"at": record.created_at.replace("T", " ")}
 
 
-def _matched(record: RunRecord) -> dict[str, str]:
+def _matched(record: RunRecord, unread: int) -> dict[str, str]:
     found = {"matching": record.matching, "text encoder": record.encoder, "template": record.template}
     if record.truncated_texts or record.truncated_classes:
         found["truncated"] = (
             f"{record.truncated_texts:,} texts and {record.truncated_classes:,} class names that are longer than "
             "the encoder's window"
         )
+    if unread:
+        found["unread choices"] = f"{unread:,} stage-2 answers named no class of the list; similarity decided"
     if record.aliases:
         found["aliases"] = f"{sum(map(len, record.aliases.values())):,} further names"
     if record.abstain_below is not None:

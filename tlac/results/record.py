@@ -81,6 +81,12 @@ class Run:
     metrics: Metrics
 
 
+def unread_choices(run: Run) -> int:
+    """The samples whose stage-2 answer named no class, so that similarity decided. The paper's rule scores the words
+    of every choice, and leaves none unread."""
+    return run.metrics.unread_choices if run.record.matching != "paper" else 0
+
+
 def summary(run: Run) -> dict[str, Any]:
     """A run as `--json` prints it."""
     record, metrics = run.record, run.metrics
@@ -114,6 +120,7 @@ def summary(run: Run) -> dict[str, Any]:
         "macro_f1": metrics.macro_f1,
         "calibration_error": metrics.confidence.calibration_error if metrics.confidence else None,
         "shortlist": asdict(metrics.shortlist) if metrics.shortlist else None,
+        "unread_choices": unread_choices(run),
         "shortlist_recall": asdict(record.shortlist_recall) if record.shortlist_recall else None,
         "by_decision": {decided_by: asdict(values) for decided_by, values in metrics.by_decision.items()},
         "calls": asdict(record.calls),

@@ -21,61 +21,103 @@ from tlac.interfaces import ClassNames, MatchingRule
 from tlac.types import LMMResponse, MatchDecision, Outcome
 
 DEFAULT_TEMPLATE = "a photo of a {}"
-_ARTICLES = ("a", "an", "the")
-# what normalising does to ASCII, which most answers are: folded, punctuation as spaces
-_ASCII = "".join(chr(code).lower() if chr(code).isalnum() or chr(code).isspace() else " " for code in range(128))
+# an article counts as one where a space follows it: "a cat", not "A-10"
+_ARTICLES = re.compile(r"^(?:(?:a|an|the) )+")
+# what may stand between the words of one name without telling it from another
+_JOINTS = "-/\u2010\u2011\u2012\u2013\u2014\u2015"
+_EMPHASIS = re.compile(r"(\*{1,3}|`{1,3})(?=\S)(.+?)(?<=\S)\1")
+_KEPT_PUNCTUATION = frozenset("#%&@*\u00a7\u00b7")
+_WRAPPED = re.compile(r"(\*{1,3}|`{1,3}|_{1,2})(.+)\1", re.DOTALL)
+_ARTICLE_JOINT = re.compile(f"(?:a|an|the)[{_JOINTS}]")
+# an answer may repeat a line of the class list, or say what it gives: "2: Maine Coon", "Class: Maine Coon"
+_NUMBERED = re.compile(r"(\d{1,9})\s*(?:[:.)]\s*(.+))?", re.DOTALL)
+_LABELLED = re.compile(
+    r"(?:(?:the\s+)?(?:best\s+)?(?:matching\s+)?(?:class|answer|category|label|choice)"
+    r"(?:[\s_](?:name|index|number))?)\s*(?:[:=]|\bis\b)\s*(.+)",
+    re.DOTALL | re.IGNORECASE,
+)
+_INDEX_KEYS = ("class_index", "index", "class_number", "number")
+_NAME_KEYS = ("class_name", "class", "name", "label", "category", "answer", "choice")
+_QUOTES = " \n\"'\u2018\u2019\u201c\u201d\u00ab\u00bb"
 
 
 @lru_cache(maxsize=4096)
 def normalise(text: str) -> str:
-    """A name as it is compared: NFKC, case folded, punctuation and underscores as spaces, no leading article."""
-    if text.isascii():
-        words = text.translate(_ASCII).split()
-    else:
-        folded = unicodedata.normalize("NFKC", text).casefold().replace("_", " ")
-        words = re.sub(r"[^\w\s]", " ", folded).split()
-    while len(words) > 1 and words[0] in _ARTICLES:
-        words = words[1:]
-    return " ".join(words)
+    """A name without what speakers leave out: case, articles, quotes, full stops, joints such as "-" between words.
+
+    Letters, digits and marks of every script are kept, and so are signs (+, #, %), which tell names apart: "C++" is
+    not "C". A joint at a word's edge is a sign too ("A-"). Unicode is brought into one form (NFKC, case folded).
+    """
+    folded = _EMPHASIS.sub(r"\2", unicodedata.normalize("NFKC", text).casefold())
+    spaced = " ".join("".join(" " if _is_dropped(sign) else sign for sign in folded).split())
+    first, *others = _ARTICLES.sub("", spaced, count=1).split() or [""]
+    # "A-10" is no "10" with an article: the joint stays
+    article = _ARTICLE_JOINT.match(first)
+    kept = article[0] if article else ""
+    words = [kept + _without_joints(first[len(kept) :]), *map(_without_joints, others)]
+    return unicodedata.normalize("NFC", " ".join(" ".join(words).split()))
+
+
+def _without_joints(word: str) -> str:
+    inner = word.strip(_JOINTS)
+    if not inner:
+        return ""
+    start = word.index(inner)
+    return word[:start] + re.sub(f"[{_JOINTS}]", " ", inner) + word[start + len(inner) :]
+
+
+def _is_dropped(sign: str) -> bool:
+    """Whether a sign is punctuation, or a control character, that no name hangs on; joints are looked at apart."""
+    if sign.isalnum() or sign in _JOINTS or sign in _KEPT_PUNCTUATION:
+        return False
+    category = unicodedata.category(sign)
+    return category[0] == "P" or category == "Cc"
 
 
 class ClassIndex:
     """A class list that can be asked which class a text names. A name that stands twice means its lower index.
 
-    `aliases` are further names of a class, by its name. One that names another class too, or is another class's
-    alias as well, tells nothing apart and is left out. `names` are (index, name) of all names, in class order.
+    The verbatim name decides first (in Unicode's form NFC). A normalised name means a class only where no two names
+    share it. `aliases` are further names of a class, by its name; one that names another class too, or is another
+    class's alias as well, tells nothing apart and is left out. `names` are (index, name) of all names, in class order.
     """
 
     def __init__(self, classes: Sequence[str], aliases: Mapping[str, Sequence[str]] | None = None) -> None:
         self.classes = tuple(classes)
-        self._by_name: dict[str, int] = {}
+        self._verbatim: dict[str, int] = {}
         for index, name in enumerate(self.classes):
-            if key := normalise(name):
-                self._by_name.setdefault(key, index)
-        kept = self._distinct_aliases(aliases or {})
+            if name.strip():
+                self._verbatim.setdefault(_verbatim(name), index)
+        shared: dict[str, set[int]] = {}
+        for name, index in self._verbatim.items():
+            shared.setdefault(normalise(name), set()).add(index)
+        self._by_name = {key: min(owners) for key, owners in shared.items() if key and len(owners) == 1}
+        kept = self._distinct_aliases(aliases or {}, shared)
         self.names = tuple(
             (index, name)
             for index, own in enumerate(self.classes)
-            for name in (own, *kept.get(normalise(own), {}).values())
+            for name in (own, *kept.get(self._verbatim.get(_verbatim(own), -1), {}).values())
         )
-        for own, found in kept.items():
-            self._by_name.update({key: self._by_name[own] for key in found})
+        for index, found in kept.items():
+            self._by_name.update(dict.fromkeys(found, index))
         # first word -> words of the longest name that it starts
         self._longest: dict[str, int] = {}
         for key in self._by_name:
             first, *others = key.split(" ")
             self._longest[first] = max(self._longest.get(first, 0), 1 + len(others))
 
-    def _distinct_aliases(self, aliases: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
-        """Class -> alias -> the alias as it was written; class and alias normalised."""
-        owners: dict[str, dict[str, str]] = {}
+    def _distinct_aliases(
+        self, aliases: Mapping[str, Sequence[str]], shared: Mapping[str, set[int]]
+    ) -> dict[int, dict[str, str]]:
+        """Class -> normalised alias -> the alias as it was written."""
+        owners: dict[str, dict[int, str]] = {}
         for name, found in aliases.items():
-            own = normalise(name)
-            for alias in found if own in self._by_name else ():
+            own = self.find(name)
+            for alias in found if own is not None else ():
                 key = normalise(alias)
-                if key and key not in self._by_name:
-                    owners.setdefault(key, {})[own] = alias
-        kept: dict[str, dict[str, str]] = {}
+                if key and key not in shared:
+                    owners.setdefault(key, {})[own or 0] = alias
+        kept: dict[int, dict[str, str]] = {}
         for key, by_class in owners.items():
             if len(by_class) == 1:
                 ((own, alias),) = by_class.items()
@@ -83,8 +125,13 @@ class ClassIndex:
         return kept
 
     def find(self, text: str) -> int | None:
-        """The class that the whole text names, or None."""
-        return self._by_name.get(normalise(text))
+        """The class that the whole text names, or None: by the verbatim name, else by the normalised one."""
+        whole = _verbatim(text)
+        bare = _unwrap(whole)
+        for name in (whole, whole.rstrip("."), whole.strip(_QUOTES), bare):
+            if name in self._verbatim:
+                return self._verbatim[name]
+        return self._by_name.get(normalise(bare))
 
     def find_words(self, text: str) -> tuple[int, ...]:
         """The classes whose whole name stands in the text as words, by index."""
@@ -101,23 +148,63 @@ class ClassIndex:
         return tuple(sorted(found))
 
     def read_choice(self, text: str) -> int | None:
-        """The class that a stage-2 answer names: by its name, or as JSON {"class_index": "17"}; else None."""
-        if text.lstrip().startswith("{"):
-            return self._read_index(text)
-        return self.find(text)
+        """The class that a stage-2 answer names, or None.
 
-    def _read_index(self, text: str) -> int | None:
+        By its name; as JSON such as {"class_index": "17"}, in a fence or with a remark behind it; by its number; as the
+        line of the list that it stands on ("2: Maine Coon"); each also behind a label ("Class: ...") or in quotes.
+        """
+        whole = text.strip()
+        found = self.find(whole)
+        if found is not None or not whole:
+            return found
+        if "{" in whole:
+            before, _, _ = whole.partition("{")
+            found = self._read_json(whole[len(before) :])
+            return self.read_choice(before) if found is None else found
+        bare = _unwrap(whole)
+        if numbered := _NUMBERED.fullmatch(bare):
+            number, name = int(numbered[1]), numbered[2]
+            if name is None:
+                return self._read_index(number)
+            # the name is what was meant; the number tells names that stand twice apart
+            named = self.find(name)
+            is_same = named is not None and self._read_index(number) is not None
+            return number if is_same and self.classes[number] == self.classes[named or 0] else named
+        if labelled := _LABELLED.fullmatch(bare):
+            return self.read_choice(labelled[1])
+        return None
+
+    def _read_json(self, text: str) -> int | None:
         try:
-            document = json.loads(text)
+            document, _ = json.JSONDecoder().raw_decode(text)
         except (ValueError, RecursionError):
             return None
-        value = document.get("class_index") if isinstance(document, dict) else None
+        if not isinstance(document, dict):
+            return None
+        indices = [self._read_index(document[key]) for key in _INDEX_KEYS if key in document]
+        names = [self.find(document[key]) for key in (*_NAME_KEYS, *_INDEX_KEYS) if isinstance(document.get(key), str)]
+        return next((index for index in (*indices, *names) if index is not None), None)
+
+    def _read_index(self, value: object) -> int | None:
         # isdecimal lets other scripts' digits through, which int() reads as well
-        if isinstance(value, str) and value.isdecimal() and len(value) < 10:
+        if isinstance(value, str) and value.strip().isdecimal() and len(value) < 10:
+            value = int(value)
+        if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(self.classes):
             return value
         return None
+
+
+def _unwrap(text: str) -> str:
+    """The text without quotes, emphasis and a full stop around it."""
+    bare = text.strip(_QUOTES).rstrip(".").strip(_QUOTES)
+    wrapped = _WRAPPED.fullmatch(bare)
+    return _unwrap(wrapped[2]) if wrapped else bare
+
+
+def _verbatim(text: str) -> str:
+    return unicodedata.normalize("NFC", " ".join(text.split()))
 
 
 def _has_words(text: str) -> bool:
@@ -143,9 +230,9 @@ class LadderMatching:
         if answer.outcome is not Outcome.ANSWERED:
             return _without_answer(answer)
         text = " ".join(answer.text.split()).rstrip(".")
-        if not _has_words(text):
+        if not _has_words(text) and index.find(answer.text) is None:
             return MatchDecision(Outcome.UNPARSED, reason="the answer holds no words")
-        exact = index.find(text)
+        exact = index.find(answer.text)
         if exact is not None:
             return MatchDecision(Outcome.ANSWERED, text, exact, "exact")
         if choice is not None and choice.outcome is Outcome.ANSWERED:
@@ -179,10 +266,14 @@ class Paper:
             text = index.classes[chosen] if chosen is not None else text
             shown = text
             text = text.replace("_", " ")
+        else:
+            chosen = index.find(text)
         text = text.replace("\n", "").replace(".", "")
-        if not _has_words(text):
+        if not _has_words(text) and chosen is None:
             return MatchDecision(Outcome.UNPARSED, choice=shown, reason="the answer holds no words")
-        return MatchDecision(Outcome.ANSWERED, text, None, "similarity", shown)
+        # nothing is nearer to a name than itself; an encoder without case may put another name just as near
+        is_name = chosen is not None and text == self.class_text(index.classes[chosen])
+        return MatchDecision(Outcome.ANSWERED, text, chosen if is_name else None, "similarity", shown)
 
     def class_text(self, name: str) -> str:
         """See `MatchingRule`."""

@@ -69,7 +69,8 @@ class Metrics:
     answered over all. `top5` asks whether the label is among the five best, the prediction counting as
     the first. `mean_per_class` is the unweighted mean over the classes that have samples, `macro_f1` over
     the classes that have samples or predictions. `confused` are the pairs confused most often. `abstained`
-    counts the predictions that were not sure enough.
+    counts the predictions that were not sure enough, `unread_choices` the samples whose stage-2 answer named no class,
+    so that similarity decided.
     """
 
     n: int
@@ -92,6 +93,7 @@ class Metrics:
     abstained: int = 0
     shortlist: ShortlistMetrics | None = None
     confidence: ConfidenceMetrics | None = None
+    unread_choices: int = 0
 
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
@@ -121,6 +123,9 @@ def measure(rows: Iterable[Prediction]) -> Metrics:
     predicted = decisions.predicted[decision]
     is_answered = decisions.outcome[decision] == OUTCOMES.index(Outcome.ANSWERED)
     is_correct = predicted == label
+    is_unread = np.array([choice is not None for choice in decisions.choice], np.bool_) & (
+        decisions.decided_by == DECISIONS.index("similarity")
+    )
     n, correct = int(counts.sum()), int(counts[is_correct].sum())
     per_class = _per_class(label, predicted, counts)
     recalls = [entry.correct / entry.n for entry in per_class if entry.n]
@@ -146,6 +151,7 @@ def measure(rows: Iterable[Prediction]) -> Metrics:
         abstained=outcomes[Outcome.ABSTAINED],
         shortlist=_measure_shortlists(predictions),
         confidence=measure_confidence(predictions),
+        unread_choices=int(is_unread[predictions.decision].sum()),
     )
 
 

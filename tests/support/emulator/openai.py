@@ -36,7 +36,7 @@ def read(_model: str, body: dict[str, Any], headers: Mapping[str, str]) -> Asked
         # pydantic leaves an Iterable unread: the parts are checked one by one below
         require_shape(_MESSAGES[role], message, f"messages[{position}]")
         content = message["content"]
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        parts: list[dict[str, Any]] = [{"type": "text", "text": content}] if isinstance(content, str) else content
         for part in parts:
             require(part.get("type") in _PARTS, f"messages[{position}].content.type is {part.get('type')!r}")
             require_shape(_PARTS[part["type"]], part, f"messages[{position}].content")
