@@ -117,6 +117,7 @@ def test_what_was_skipped_stands_in_show_bench_verify_and_run_json(
     (run,) = json.loads(shown.out)["runs"]
     record = json.loads((Path(run["run"]) / "run.json").read_text())
     assert (record["dataset_notes"], record["dataset_details"]) == (notes, {})
+    assert "; ".join(notes) in (Path(run["run"]) / "report.html").read_text(encoding="utf-8")
 
 
 def test_names_that_no_answer_can_tell_apart_are_said(tlac_command) -> None:

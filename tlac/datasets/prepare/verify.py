@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
@@ -20,7 +21,6 @@ from tlac.errors import InputError
 from tlac.hashing import dataset_digest
 from tlac.images import IMAGE_SUFFIXES, open_image
 from tlac.interfaces import Dataset, details_of, notes_of
-from tlac.types import Sample
 
 Kind: TypeAlias = Literal[
     "unusable",
@@ -35,6 +35,8 @@ Kind: TypeAlias = Literal[
     "surplus image",
 ]
 Subset: TypeAlias = Literal["test", "val", "train"]
+Row: TypeAlias = tuple[str, int | None, Path | None]
+"""A sample's id and label, and its file where it is one."""
 _LEAST_AGREEMENT = 0.9
 
 
@@ -90,23 +92,24 @@ def verify_dataset(
         return Verification(config.name, config.spec.protocol, "", 0, 0, 0, "", (finding,))
     test = subsets["test"]
     source, notes = str(getattr(test, "source", "")), list(notes_of(test))
-    findings = list(_wrong_labels(subsets)) + list(_repeats(subsets))
+    rows, broken = _look_at_images(subsets, on_image, looks_into_images)
+    findings = list(_wrong_labels(rows, test.classes)) + list(_repeats(rows))
     is_compared = expected is not None and test.protocol.startswith(config.spec.protocol)
     if expected is None:
         notes.append("its file expects no counts: none were compared")
     elif is_compared:
         findings += _against(expected, config.spec.classes, subsets, Path(source))
+        findings += _class_counts(expected, test.classes, rows["test"])
     else:
         notes.append(f"counts are those of {config.spec.protocol}, this is {test.protocol}: they were not compared")
-    findings += _surplus_files(subsets, expected)
-    images, broken = _look_at_images(subsets, on_image, looks_into_images)
+    findings += _surplus_files(rows, expected)
     return Verification(
         name=config.name,
         protocol=test.protocol,
         source=source,
         n=len(test),
         classes=len(test.classes),
-        images=images,
+        images=sum(map(len, rows.values())),
         digest=dataset_digest(test),
         findings=tuple(findings + broken),
         is_compared=is_compared,
@@ -143,29 +146,26 @@ def _against(
     for subset, count in counts.items():
         if count is not None and subset in subsets and len(subsets[subset]) != count:
             yield Finding("count", f"{subset} images", f"{len(subsets[subset])}, expected {count}")
-    yield from _class_counts(expected, test)
 
 
-def _class_counts(expected: Expected, test: Dataset) -> Iterator[Finding]:
+def _class_counts(expected: Expected, classes: tuple[str, ...], rows: Sequence[Row]) -> Iterator[Finding]:
     wanted = expected.per_class
     if isinstance(wanted, int):
         wanted = (wanted,) * expected.classes
-    if wanted is None or len(wanted) != len(test.classes):
+    if wanted is None or len(wanted) != len(classes):
         return
-    counts = Counter(sample.label for sample in test)
-    for label, (name, count) in enumerate(zip(test.classes, wanted, strict=True)):
+    counts = Counter(label for _, label, _ in rows)
+    for label, (name, count) in enumerate(zip(classes, wanted, strict=True)):
         if counts[label] != count:
             yield Finding("count", f"test images of {name!r}", f"{counts[label]}, expected {count}")
 
 
-def _wrong_labels(subsets: Mapping[Subset, Dataset]) -> Iterator[Finding]:
+def _wrong_labels(rows: Mapping[Subset, Sequence[Row]], classes: tuple[str, ...]) -> Iterator[Finding]:
     """Labels unlike those of the other images in the same folder, or of the same name but for its number."""
     groups: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    for dataset in subsets.values():
-        for sample in dataset:
-            if sample.label is not None:
-                groups[_group(sample.id)].append((sample.id, sample.label))
-    classes = subsets["test"].classes
+    for identifier, label, _ in chain(*rows.values()):
+        if label is not None:
+            groups[_group(identifier)].append((identifier, label))
     usual = {group: Counter(label for _, label in members).most_common(1)[0] for group, members in groups.items()}
     total, agreeing = sum(map(len, groups.values())), sum(count for _, count in usual.values())
     # folders that are dates or cameras say nothing about the class: only where each class has one of its own, and
@@ -187,23 +187,24 @@ def _group(identifier: str) -> str:
     return f"{path.parent}/" if path.parent.name else path.stem.rstrip("0123456789")
 
 
-def _repeats(subsets: Mapping[Subset, Dataset]) -> Iterator[Finding]:
+def _repeats(rows: Mapping[Subset, Sequence[Row]]) -> Iterator[Finding]:
     first: dict[str, str] = {}
-    for subset, dataset in subsets.items():
-        for sample in dataset:
+    for subset, listed in rows.items():
+        for identifier, _, path in listed:
             # a sample of a table or array has no path: its number starts anew in each subset
-            if isinstance(sample.source, Path):
-                if sample.id in first:
-                    yield Finding("listed twice", sample.id, f"in {first[sample.id]} and in {subset}")
-                first.setdefault(sample.id, subset)
+            if path is not None:
+                if identifier in first:
+                    yield Finding("listed twice", identifier, f"in {first[identifier]} and in {subset}")
+                first.setdefault(identifier, subset)
 
 
-def _surplus_files(subsets: Mapping[Subset, Dataset], expected: Expected | None) -> Iterator[Finding]:
+def _surplus_files(rows: Mapping[Subset, Sequence[Row]], expected: Expected | None) -> Iterator[Finding]:
     """Image files that no subset lists; a folder with nothing but such files is a surplus class."""
-    listed = {sample.id for dataset in subsets.values() for sample in dataset}
-    root = _image_root(next(iter(subsets["test"])))
-    if root is None:
+    listed = {identifier for identifier, _, _ in chain(*rows.values())}
+    identifier, _, path = rows["test"][0]
+    if path is None:
         return
+    root = path.parents[len(PurePosixPath(identifier).parts) - 1]
     folders = {str(PurePosixPath(identifier).parent) for identifier in listed}
     known_surplus = expected.surplus if expected else ()
     ignores_images = expected is not None and (expected.has_unlisted_images or expected.train is None)
@@ -219,12 +220,6 @@ def _surplus_files(subsets: Mapping[Subset, Dataset], expected: Expected | None)
                     yield Finding("surplus image", identifier, "is in no list")
 
 
-def _image_root(sample: Sample) -> Path | None:
-    if not isinstance(sample.source, Path):
-        return None
-    return sample.source.parents[len(PurePosixPath(sample.id).parts) - 1]
-
-
 def _folders_of_images(root: Path) -> Iterator[tuple[str, list[str]]]:
     for place, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not is_junk_folder(name))
@@ -235,25 +230,23 @@ def _folders_of_images(root: Path) -> Iterator[tuple[str, list[str]]]:
 
 def _look_at_images(
     subsets: Mapping[Subset, Dataset], on_image: Callable[[int, int], None] | None, looks_into: bool
-) -> tuple[int, list[Finding]]:
-    total, done, findings = sum(len(dataset) for dataset in subsets.values()), 0, []
-    for dataset in subsets.values():
+) -> tuple[dict[Subset, list[Row]], list[Finding]]:
+    """The samples without their bytes, which are read once, and the images that are missing or broken."""
+    total, done = sum(len(dataset) for dataset in subsets.values()), 0
+    rows: dict[Subset, list[Row]] = {subset: [] for subset in subsets}
+    findings = []
+    for subset, dataset in subsets.items():
         for sample in dataset:
-            finding = _image_finding(sample, looks_into)
-            if finding:
-                findings.append(finding)
+            path = sample.source if isinstance(sample.source, Path) else None
+            rows[subset].append((sample.id, sample.label, path))
+            if path is not None and not path.is_file():
+                findings.append(Finding("missing image", sample.id, f"{path} does not exist"))
+            elif looks_into:
+                try:
+                    open_image(sample.source, sample.id)
+                except InputError as error:
+                    findings.append(Finding("broken image", sample.id, str(error).removeprefix(f"{sample.id}: ")))
             done += 1
             if on_image:
                 on_image(done, total)
-    return done, findings
-
-
-def _image_finding(sample: Sample, looks_into: bool) -> Finding | None:
-    if isinstance(sample.source, Path) and not sample.source.is_file():
-        return Finding("missing image", sample.id, f"{sample.source} does not exist")
-    if looks_into:
-        try:
-            open_image(sample.source, sample.id)
-        except InputError as error:
-            return Finding("broken image", sample.id, str(error).removeprefix(f"{sample.id}: "))
-    return None
+    return rows, findings
