@@ -29,6 +29,11 @@ def test_the_paired_test_is_printed(tlac_command, two: list[Path]) -> None:
     assert max(map(len, shown.out.splitlines())) <= 80
 
 
+def test_a_folder_of_runs_stands_for_each_of_them_once(tlac_command, two: list[Path]) -> None:
+    document = json.loads(tlac_command("compare", two[0].parent, two[0], "--json").out)
+    assert [run["run"] for run in document["runs"]] == [str(folder) for folder in sorted(two)]
+
+
 def test_the_document_lists_who_is_right_where_the_other_is_wrong(tlac_command, two: list[Path]) -> None:
     document = json.loads(tlac_command("compare", *two, "--json").out)
     (pair,) = document["pairs"]

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 
 def test_an_estimate_needs_no_key_and_says_how_it_knows(tlac_command) -> None:
     shown = tlac_command("estimate", "--backend", "gemini", "--dataset", "cifar10-samples")
@@ -16,6 +18,33 @@ def test_json_is_one_document(tlac_command) -> None:
     asked = ("estimate", "--backend", "embedded", "--dataset", "cifar10-samples", "--limit", "5", "--json")
     found = json.loads(tlac_command(*asked).out)
     assert (found["n"], found["stage1"]["calls"], found["cost_usd"]) == (5, 5, 0.0)
+
+
+def test_an_estimate_takes_what_bench_takes_and_counts_a_shared_first_stage_once(tlac_command) -> None:
+    asked = ("estimate", "--backend", "gpt-4o", "--suite", "samples", "--limit", "5")
+    found = json.loads(tlac_command(*asked, "--json").out)
+    assert [(run["dataset"], run["method"]) for run in found["runs"]] == [
+        (dataset, method)
+        for dataset in ("imagenet-samples", "cifar10-samples", "cifar100-samples")
+        for method in ("slac", "tlac")
+    ]
+    expected = sum(run["cost_usd"] for run in found["runs"] if run["method"] == "tlac")
+    assert found["cost_usd"] == pytest.approx(expected)
+    assert "\nall 6 runs: $0.1" in tlac_command(*asked).out
+
+
+@pytest.mark.parametrize(
+    ("asked", "complaint"),
+    [
+        (("--backend", "gpt-4o"), "name a --backend, and a --dataset or a --suite"),
+        (("--backend", "gpt-4o", "--dataset", "cifar10-samples", "--method", "vote"), "not vote"),
+        (("--backend", "gpt-4o", "somewhere"), "leave --backend"),
+    ],
+)
+def test_what_can_not_be_estimated_is_said(tlac_command, asked: tuple[str, ...], complaint: str) -> None:
+    shown = tlac_command("estimate", *asked)
+    assert (shown.code, shown.err.count("\n")) == (2, 1)
+    assert complaint in shown.err
 
 
 def test_a_wrong_name_is_one_line(tlac_command) -> None:

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from tests.support.fakes import FakeLMM
 from tlac.config.registry import list_plugins
+from tlac.types import LMMResponse, Outcome, Usage
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,26 @@ def test_backends_say_whether_their_key_is_set(tlac_command, monkeypatch: pytest
     assert (before["gemini"], before["embedded"], before["ollama"]) == ("needs GEMINI_API_KEY", "ready", "own server")
     monkeypatch.setenv("GEMINI_API_KEY", "AIza-not-a-key-and-never-shown")
     assert states()["gemini"] == "ready"
+
+
+def test_a_check_says_what_each_stage_answers_and_fails_where_an_answer_is_cut(
+    tlac_command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tlac.config.registry.open_lmm", lambda backend: FakeLMM(lambda _: "a red square"))
+    shown = tlac_command("backends", "check", "gemini")
+    assert shown.code == 0, shown.err
+    assert [line.partition(" in ")[0] for line in shown.out.splitlines()] == [
+        "gemini: stage 1: answered 'a red square'",
+        "gemini: stage 2: answered 'a red square'",
+    ]
+    cut = LMMResponse(Outcome.TRUNCATED, "", usage=Usage(300, 256, reasoning=250))
+    monkeypatch.setattr("tlac.config.registry.open_lmm", lambda backend: FakeLMM(lambda _: cut))
+    shown = tlac_command("backends", "check", "gemini")
+    assert (shown.code, shown.out) == (1, "")
+    assert shown.err == (
+        "tlac: gemini: stage 1: 1 of 1 answers were cut by max_tokens; 98 % of the completion tokens were thoughts: "
+        "raise max_tokens, or lower reasoning_effort\n"
+    )
 
 
 def test_datasets_say_whether_their_images_are_here(tlac_command, tmp_path) -> None:

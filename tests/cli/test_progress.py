@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -85,6 +86,22 @@ def test_without_a_terminal_a_wait_is_a_line_at_most_every_10_s() -> None:
         "33 s: limits.requests_per_minute",
         "23 s: limits.requests_per_minute",
         "13 s: limits.requests_per_minute",
+    ]
+
+
+def test_a_run_warns_once_of_answers_that_are_cut() -> None:
+    out = io.StringIO()
+    cut = LMMResponse(Outcome.TRUNCATED, "", usage=Usage(100, 50, reasoning=40))
+    with show_runs(1, None, None, Console(file=out, width=80)) as view, view.cell("cars", 30) as progress:
+        for number in range(20):
+            answer = transcript(str(number))
+            if number % 2:
+                answer = replace(answer, stage1=Turn("stage1", str(number), cut))
+            progress.advance(answer)
+    warnings = [line for line in out.getvalue().splitlines() if "were cut" in line]
+    assert warnings == [
+        "tlac: cars: 4 of 8 answers were cut by max_tokens; 80 % of the completion tokens were thoughts: "
+        "raise max_tokens, or lower reasoning_effort"
     ]
 
 

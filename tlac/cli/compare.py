@@ -28,7 +28,7 @@ def compare(runs: tuple[Path, ...], as_json: bool) -> None:
 
     Every pair with the difference of their accuracies and its 95 % interval, McNemar's exact test with Holm's
     correction for several pairs, Cohen's kappa, and how many samples only one of the two got right; --json
-    lists them. Samples whose call failed in one of the two are left out.
+    lists them. A RUN is a run folder, or a folder of them. Samples whose call failed in one of the two are left out.
 
     \b
     Examples:
@@ -36,9 +36,9 @@ def compare(runs: tuple[Path, ...], as_json: bool) -> None:
       tlac compare runs/*-dtd-* --json
     """
     from tlac.analysis.compare import compare as compare_runs
-    from tlac.results.folder import read_run
+    from tlac.results.folder import find_runs, read_run
 
-    read = [read_run(folder) for folder in runs]
+    read = [read_run(folder) for folder in dict.fromkeys(found for place in runs for found in find_runs(place))]
     tests = compare_runs(read)
     if as_json:
         print_json({"runs": [_run_document(run) for run in read], "pairs": [_document(test, read) for test in tests]})

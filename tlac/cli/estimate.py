@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tlac.cli.options import (
     PATH,
+    RunSelection,
     SectionedCommand,
-    StoredQuestion,
     batch_option,
     concurrency_option,
     json_option,
-    limit_option,
+    matching_option,
     open_store,
     print_json,
-    question_options,
-    seed_option,
+    prompts_option,
+    selection_options,
     store_option,
 )
 from tlac.errors import UsageError
@@ -28,22 +28,23 @@ from tlac.errors import UsageError
 if TYPE_CHECKING:
     from tlac.cache.store import Store
     from tlac.evaluation.estimate import Estimate, StageEstimate
+    from tlac.evaluation.run_config import RunConfig
 
 
 @click.command(cls=SectionedCommand)
 @click.argument("runs", nargs=-1, type=PATH, metavar="[RUN]...")
-@question_options
-@limit_option
-@seed_option
+@selection_options
+@prompts_option
+@matching_option
 @concurrency_option
 @batch_option
 @store_option
 @json_option
 def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section of them
     runs: tuple[Path, ...],
-    question: StoredQuestion,
-    limit: int | None,
-    seed: int,
+    what: RunSelection,
+    prompts: str,
+    matching: str,
     concurrency: int | None,
     batch: bool,
     store: Path | None,
@@ -51,8 +52,8 @@ def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per secti
 ) -> None:
     """Tell calls, tokens, cost and time of a run before it is started. Asks no LMM, needs no key.
 
-    The more answers of that backend on that dataset are stored, the better it knows: run `tlac bench` with
-    --limit 20 first.
+    It takes what `tlac bench` takes, for the methods slac and tlac (clip asks nobody). The more answers of that backend
+    on that dataset are stored, the better it knows: run `tlac bench` with --limit 20 first.
 
     With RUN folders instead: what their answers would cost at today's prices, beside what they did cost. Today's
     prices are those of live calls, also for answers that came in batches. They come from the backend's file, or
@@ -63,27 +64,103 @@ def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per secti
       tlac estimate --backend gemini --dataset imagenet-samples
       tlac estimate --backend gpt-4o --dataset folder:my-photos --method slac --json
       tlac estimate --backend claude --dataset cifar100-samples --batch
+      tlac estimate --backend gemini --backend gpt-4o --suite base-to-novel --data ~/data
       tlac estimate runs/20300101-120000-caltech101-gemini-tlac
     """
-    if runs and (question.backend or question.dataset):
-        raise UsageError("RUN folders are priced as they are: leave --backend and --dataset out, or the folders")
+    if runs and (what.backends or what.datasets or what.suites):
+        raise UsageError(
+            "RUN folders are priced as they are: leave --backend, --dataset and --suite out, or the folders"
+        )
     if runs:
         with open_store(store, makes_one=False) as opened:
             _reprice(runs, opened, as_json)
         return
     from tlac.evaluation.estimate import estimate as estimate_run
+    from tlac.runtime.formatting import dollars
 
-    config = question.open(limit, seed)
-    backend, _ = config.asked
-    samples, dataset = list(config.samples), config.dataset
-    in_flight = concurrency or backend.spec.limits.concurrency
+    configs = _plan(what, prompts, matching)
     with open_store(store) as opened:
-        found = estimate_run(config, samples, opened, in_flight, batch)
+        found = [estimate_run(one, list(one.samples), opened, _in_flight(one, concurrency), batch) for one in configs]
+    pairs = list(zip(configs, found, strict=True))
     if as_json:
-        print_json({"backend": backend.name, "dataset": dataset.name, "n": len(samples), **asdict(found)})
+        documents = [{**_describe(config), **asdict(estimated)} for config, estimated in pairs]
+        total = {"runs": documents, "cost_usd": _total_usd(pairs)}
+        print_json(documents[0] if len(documents) == 1 else total)
         return
-    click.echo(f"{backend.name} on {dataset.name}: {len(samples):,} samples, {config.method}")
-    _print(found, f"with {in_flight} calls in flight", batch)
+    for config, estimated in pairs:
+        one = _describe(config)
+        click.echo(f"{one['backend']} on {one['dataset']}: {one['n']:,} samples, {one['method']}")
+        _print(estimated, f"with {_in_flight(config, concurrency)} calls in flight", batch)
+    if len(pairs) > 1:
+        total_usd = dollars(_total_usd(pairs), "unknown: no price is known for one of them")
+        click.echo(f"all {len(pairs)} runs: {total_usd}; a first stage that runs share is counted once")
+
+
+def _plan(what: RunSelection, prompts: str, matching: str) -> list[RunConfig]:
+    from tlac.cli.bench import plan_runs
+    from tlac.config.method_options import base_name
+    from tlac.config.prompts import load_prompts
+    from tlac.config.registry import open_dataset
+    from tlac.config.schemas import load_dataset_config, load_encoder_config
+    from tlac.config.suites import load_suite
+    from tlac.evaluation.run_config import RunConfig
+    from tlac.scoring.matching import find_rule
+
+    plan = plan_runs(what, [load_suite(name) for name in what.suites])
+    if not plan.parts or not plan.backends:
+        raise UsageError("name a --backend, and a --dataset or a --suite; or the folders of finished RUNs")
+    asking = {method for _, _, _, methods in plan.parts for method in methods} - plan.without_lmm
+    if unknown := sorted(method for method in asking if base_name(method) not in ("slac", "tlac")):
+        raise UsageError(
+            f"an estimate knows what slac and tlac ask, not {unknown[0]}: name one of the two with --method"
+        )
+    # the encoder stands idle: what is asked does not hang on it
+    words = (load_encoder_config("clip-vit-b-16"), load_prompts(prompts), find_rule(matching))
+    parts = list(dict.fromkeys((name, split, methods) for _, name, split, methods in plan.parts))
+    opened = {
+        (name, split): open_dataset(load_dataset_config(name, what.root, split, what.subset))
+        for name, split, _ in parts
+    }
+    return [
+        RunConfig(
+            backend,
+            plan.stage2_backend or backend,
+            opened[name, split],
+            method,
+            *words,
+            limit=what.limit,
+            seed=what.seed,
+        )
+        for name, split, methods in parts
+        for backend in plan.backends
+        for method in methods
+        if method not in plan.without_lmm
+    ]
+
+
+def _in_flight(config: RunConfig, concurrency: int | None) -> int:
+    return concurrency or config.asked[0].spec.limits.concurrency
+
+
+def _describe(config: RunConfig) -> dict[str, Any]:
+    from tlac.analysis.suite_table import describe_part
+
+    dataset = config.dataset
+    named = {"backend": config.asked[0].name, "dataset": describe_part(dataset.name, dataset.split)}
+    return {**named, "method": config.method, "n": len(config.samples)}
+
+
+def _total_usd(pairs: Sequence[tuple[RunConfig, Estimate]]) -> float | None:
+    """What all runs cost together. Runs of one backend on the same images share their first stage."""
+    total, shared = 0.0, set()
+    for config, estimated in pairs:
+        first = (config.asked[0].digest, config.dataset.name, config.dataset.split)
+        for stage in (estimated.stage2,) if first in shared else (estimated.stage1, estimated.stage2):
+            if stage.cost_usd is None:
+                return None
+            total += stage.cost_usd
+        shared.add(first)
+    return total
 
 
 def _print(found: Estimate, speed: str, is_batch: bool) -> None:

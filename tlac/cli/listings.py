@@ -102,6 +102,7 @@ def check_calls(name: str) -> list[str]:
     from tlac.config.prompts import load_prompts
     from tlac.config.registry import open_lmm
     from tlac.config.schemas import load_backend
+    from tlac.evaluation.collect import describe_cut
     from tlac.methods.base import BoundLMM, TwoStagePrompter
     from tlac.runtime import aio
     from tlac.runtime.formatting import dollars, printable
@@ -126,10 +127,7 @@ def check_calls(name: str) -> list[str]:
         except TlacError as error:
             raise type(error)(f"{backend.name}: {stage}: {error}") from error
         if response.outcome == "truncated":
-            raise TlacError(
-                f"{backend.name}: {stage}: the answer was cut by max_tokens ({response.usage.completion:,} completion "
-                "tokens): raise max_tokens, or lower reasoning_effort, in the backend's file"
-            )
+            raise TlacError(f"{backend.name}: {stage}: {describe_cut(1, 1, [response])}")
         words = " ".join(printable(response.text).split())[:60]
         cost = dollars(response.cost_usd, "price unknown")
         lines.append(f"{backend.name}: {stage}: {response.outcome} {words!r} in {response.latency_s:.2f} s, {cost}")

@@ -308,7 +308,7 @@ class StoredQuestion:
     matching: Annotated[str, matching_option]
     root: Annotated[Path | None, root_option]
 
-    def open(self, limit: int | None = None, seed: int = 0) -> RunConfig:
+    def open(self) -> RunConfig:
         """The run that would ask. Raises UnknownNameError, ConfigError, InputError; UsageError for lack of a name."""
         from tlac.config.prompts import load_prompts
         from tlac.config.registry import open_dataset
@@ -323,7 +323,7 @@ class StoredQuestion:
         prompts, rule = load_prompts(self.prompts), find_rule(self.matching)
         # the encoder stands idle: what was asked does not hang on it
         encoder = load_encoder_config("clip-vit-b-16")
-        return RunConfig(backend, backend, dataset, self.method, encoder, prompts, rule, limit=limit, seed=seed)
+        return RunConfig(backend, backend, dataset, self.method, encoder, prompts, rule)
 
 
 selection_options = section("What to run", RunSelection, "what")

@@ -23,8 +23,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tlac.datasets.prepare.download import OnBytes
+from tlac.evaluation.collect import describe_cut
 from tlac.runtime.formatting import printable
-from tlac.types import Transcript
+from tlac.types import LMMResponse, Outcome, Transcript
 
 if TYPE_CHECKING:
     from tlac.lmms.middleware.clock import CallActivity
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _PLAIN_EVERY_S = 10.0
 # the first line says that something is going on; what is done sooner needs none
 _FIRST_LINE_S = 2.0
+_FIRST_ANSWERS = 8
 
 
 class Tally:
@@ -40,9 +42,11 @@ class Tally:
     def __init__(self, title: str, total: int, now: Callable[[], float] = time.monotonic) -> None:
         self.title, self.total, self._now = title, total, now
         self.started = now()
+        self.is_warned = False
         self.done = self.hits = self.tokens = 0
         self.cost_usd = 0.0
         self.failures: Counter[str] = Counter()
+        self.answers, self.cut = 0, list[LMMResponse]()
         self._seen: set[str] = set()
 
     def add(self, transcript: Transcript) -> None:
@@ -55,6 +59,9 @@ class Tally:
                 self.hits += 1
                 continue
             self._seen.add(turn.key)
+            self.answers += 1
+            if turn.response.outcome is Outcome.TRUNCATED:
+                self.cut.append(turn.response)
             self.tokens += turn.response.usage.prompt + turn.response.usage.completion
             self.cost_usd += turn.response.cost_usd or 0.0
 
@@ -116,6 +123,12 @@ class LiveView:
         if tally is None:
             return
         tally.add(transcript)
+        # of the first few answers, and once: where all are cut, asking stops by itself
+        if tally.answers >= _FIRST_ANSWERS and not tally.is_warned:
+            tally.is_warned = True
+            if len(tally.cut) >= tally.answers / 4:
+                warning = f"tlac: {tally.title}: {describe_cut(len(tally.cut), tally.answers, tally.cut)}"
+                self._console.print(warning, soft_wrap=True, markup=False, highlight=False)
         if tally.done == tally.total:
             self.print_line(is_due=True)
 
