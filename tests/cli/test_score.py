@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ PACK = Path(__file__).parents[2] / "cassettes" / "packs" / "samples40.jsonl.zst"
 
 
 def test_a_run_is_scored_again_offline(tlac_command, tmp_path: Path) -> None:
-    asked = ("--backend", f"pack:{PACK}", "--dataset", "cifar10-samples", "--encoder", "minilm", "--json")
-    assert tlac_command("cache", "import", PACK).code == 0
+    pack = Path(shutil.copy(PACK, tmp_path))
+    asked = ("--backend", f"pack:{pack}", "--dataset", "cifar10-samples", "--encoder", "minilm", "--json")
+    assert tlac_command("cache", "import", pack).code == 0
     (run,) = json.loads(tlac_command("bench", *asked, "--matching", "paper").out)["runs"]
+    pack.unlink()
     shown = tlac_command("score", run["run"], "--matching", "ladder", "--method", "slac", "--json")
     assert shown.code == 0, shown.err
     (scored,) = json.loads(shown.out)["runs"]
@@ -39,6 +42,17 @@ def test_scoring_the_run_that_taught_the_calibration_warns(tlac_command, monkeyp
     assert shown.err == (
         f"tlac: {Path(run['run']).name} taught this calibration: what its confidence is worth shows on other runs\n"
     )
+
+
+def test_a_run_of_a_pack_is_scored_again_from_that_pack(tlac_command, tmp_path: Path) -> None:
+    asked = ("--backend", f"pack:{PACK}", "--dataset", "cifar10-samples", "--encoder", "minilm", "--json")
+    (run,) = json.loads(tlac_command("bench", *asked, "--no-report").out)["runs"]
+    shown = tlac_command("score", run["run"], "--store", tmp_path / "other", "--json")
+    assert shown.code == 0, shown.err
+    (scored,) = json.loads(shown.out)["runs"]
+    assert scored["calls"]["stage1"] == {"asked": 0, "from_store": 20}
+    written = [(Path(folder) / "predictions.jsonl").read_bytes() for folder in (run["run"], scored["run"])]
+    assert written[0] == written[1]
 
 
 def test_a_folder_that_is_no_run_is_named(tlac_command, tmp_path: Path) -> None:

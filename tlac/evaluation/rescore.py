@@ -9,9 +9,12 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
+from tlac.cache.pack import read_pack
+from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
 from tlac.config.method_options import IMAGES, combination_of, open_method, scale_of, sees_image
 from tlac.config.registry import open_encoder, open_image_encoder
@@ -68,7 +71,9 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
         method != "slac" and not rule.skips_stage2_on_exact and find_rule(parent.matching).skips_stage2_on_exact
     )
     recalled = _Recalled(rule.name if needs_choices else None)
-    recalling = recalled.check(_recall(folder / PREDICTIONS, store, order, is_slac=method == "slac"))
+    recalling = recalled.check(
+        _recall(folder / PREDICTIONS, store, order, method == "slac", _PackAnswers(parent.sources))
+    )
     transcripts: Iterable[Transcript] = restore_choices(recalling, order)
     stored_encoder = keep_embeddings(open_encoder(encoder), encoder, store)
     scorer = Scorer(parent.classes, stored_encoder, rule, template, parent.aliases)
@@ -128,12 +133,32 @@ def _method(parent: RunRecord, change: Rescoring) -> str:
     return method
 
 
-def _recall(path: Path, store: Store, order: Sequence[int], is_slac: bool) -> Iterator[Transcript]:
+class _PackAnswers:
+    """The answers in the response packs that a run came from, read when the store lacks some."""
+
+    def __init__(self, sources: Mapping[str, str]) -> None:
+        asked = [source for what, source in sources.items() if what not in ("dataset", "encoder", "prompts")]
+        self._paths = [Path(source) for source in dict.fromkeys(asked) if source.endswith((".jsonl", ".jsonl.zst"))]
+
+    @cached_property
+    def _found(self) -> Mapping[str, LMMResponse]:
+        kept = (one for path in self._paths if path.is_file() for one in read_pack(path))
+        return {one.key: replace(one.response, from_store=True) for one in kept if isinstance(one, StoredAnswer)}
+
+    def find(self, keys: Iterable[str]) -> dict[str, LMMResponse]:
+        """Those of the keys that the packs have an answer for. Raises InputError for a broken pack."""
+        return {key: self._found[key] for key in keys if key in self._found}
+
+
+def _recall(path: Path, store: Store, order: Sequence[int], is_slac: bool, packs: _PackAnswers) -> Iterator[Transcript]:
     """The transcripts behind the predictions in a file, as they are asked for."""
     pending = read_lines(path)
     while batch := list(islice(pending, _BATCH)):
         keys = dict.fromkeys(key for asked in batch for key in (asked.keys[:1] if is_slac else asked.keys))
-        answers = _Answers(dict(store.responses(list(keys))), store.path)
+        found = dict(store.responses(list(keys)))
+        if missing := [key for key in keys if key not in found]:
+            found |= packs.find(missing)
+        answers = _Answers(found, store.path)
         for asked in batch:
             yield _transcript(asked, answers, order, is_slac)
 
