@@ -230,6 +230,26 @@ def test_a_folder_or_a_missing_file_is_refused(tmp_path: Path) -> None:
             read_manifest(path)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are Unix's")
+@pytest.mark.parametrize("name", ["pack.jsonl", "pack.jsonl.zst"])
+def test_a_pipe_is_no_pack_and_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    for path in (tmp_path / name, Path("/dev/zero")):
+        with pytest.raises(InputError, match="no regular file"):
+            list(read_pack(path))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask of this kind")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_a_pack_keeps_to_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        path = written(tmp_path / "pack.jsonl.zst")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == mode
+
+
 READ_WITHIN = """
 import re, resource, sys
 from pathlib import Path

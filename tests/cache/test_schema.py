@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -12,6 +13,7 @@ import pytest
 
 from tests.support.fake_answers import entries, run_sql
 from tlac.cache.store import Store
+from tlac.cache.verify import verify_store
 from tlac.errors import StoreError
 
 
@@ -90,3 +92,22 @@ def test_a_file_that_is_no_database_is_refused(folder: Path, content: bytes) -> 
     (folder / "responses" / "cache.db").write_bytes(content)
     with pytest.raises(StoreError, match=r"cache.db"):
         Store(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are Unix's")
+@pytest.mark.parametrize("name", ["cache.db", "cache.db-wal", "cache.db-shm", "cache.db-journal"])
+def test_a_pipe_in_place_of_a_database_is_refused_without_waiting(tmp_path: Path, name: str) -> None:
+    with Store(tmp_path / "store") as store:
+        store.put_entries(entries(1))
+    (tmp_path / "store" / "responses" / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / "store" / "responses" / name)
+    with pytest.raises(StoreError, match=rf"{name}: is no regular file"):
+        Store(tmp_path / "store")
+    assert any("no regular file" in problem.problem for problem in verify_store(tmp_path / "store").problems)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are Unix's")
+def test_a_pipe_in_place_of_the_format_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "tlac-store.json")
+    with pytest.raises(StoreError, match="no regular file"):
+        Store(tmp_path)

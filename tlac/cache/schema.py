@@ -21,6 +21,10 @@ BUSY_TIMEOUT_S = 60.0
 def connect_read_only(folder: Path) -> sqlite3.Connection:
     """A connection that any thread may use (one at a time); text comes as bytes. Raises StoreError."""
     database = folder / DATABASE
+    for path in folder.glob(f"{DATABASE}*"):
+        # sqlite would wait for ever for the other end of a pipe
+        if path.exists() and not path.is_file():
+            raise StoreError(f"{path}: is no regular file; {_remedy(folder)}")
     address = database.absolute().as_uri()
     try:
         return _connect(f"{address}?mode=ro")
