@@ -23,7 +23,8 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=Fal
 
 
 def canonical_json(document: Any) -> str:
-    """One text for one value: sorted keys, no spaces, no escapes that JSON does not ask for, and 1.0 written as 1.
+    """Encode a value as JSON, equal values as equal text: sorted keys, no spaces, 1.0 written as 1, and characters as
+    they are.
 
     Raises UsageError for NaN, infinities, lone surrogates and what JSON can't hold.
     """
@@ -60,7 +61,7 @@ def _plain_parts(value: Any) -> Any:
 
 
 def sha256_of(document: Any) -> str:
-    """The sha256 (hex) of a value's canonical JSON."""
+    """Compute the sha256 (hex) of a value's canonical JSON."""
     return _digest(canonical_json(document))
 
 
@@ -69,7 +70,7 @@ def _digest(text: str) -> str:
 
 
 def request_document(request: LMMRequest) -> dict[str, Any]:
-    """A request as JSON without image bytes: what its key is the digest of, and what packs carry."""
+    """Encode a request as JSON without image bytes: what its key is the digest of, and what packs carry."""
     has_image = any(isinstance(part, ImagePart) for message in request.messages for part in message.parts)
     return {
         "key_version": KEY_VERSION,
@@ -100,7 +101,7 @@ def _message_document(message: Message) -> dict[str, Any]:
 
 
 def response_key(request: LMMRequest) -> str:
-    """The key (sha256, hex) under which the response to this request is kept.
+    """Return the key (sha256, hex) under which the response to this request is stored.
 
     Computed at the first call, and kept by the request: a question that lists a thousand classes takes long to digest.
     """
@@ -112,19 +113,19 @@ def response_key(request: LMMRequest) -> str:
 
 
 def document_key(document: dict[str, Any] | list[Any]) -> str:
-    """The key of a request, from what `request_document` made of it."""
+    """Compute the key of a request from what `request_document` made of it."""
     # its parts are plain already: looking again would take half of the time
     return _digest(_encode(document))
 
 
 def embedding_key(fingerprint: str, text: str) -> str:
-    """The key (sha256, hex) of a text's embedding; `text` has its prompt template applied."""
+    """Compute the key (sha256, hex) of a text's embedding; `text` has its prompt template applied."""
     # all of it is plain already
     return document_key([KEY_VERSION, fingerprint, text])
 
 
 def dataset_digest(dataset: Dataset) -> str:
-    """The sha256 (hex) of split, protocol, class names and, in order, each sample's id and label."""
+    """Compute the sha256 (hex) of split, protocol, class names and, in order, each sample's id and label."""
     digest = hashlib.sha256()
     head = {"split": dataset.split, "protocol": dataset.protocol, "classes": dataset.classes}
     digest.update(canonical_json(head).encode())

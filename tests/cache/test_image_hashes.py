@@ -10,20 +10,19 @@ import tlac.images
 from tests.support.fakes import make_png
 from tlac.cache.image_hashes import FOLDER, ImageDigests
 from tlac.errors import InputError
+from tlac.runtime.safe_files import read_file
 
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that were read."""
     found: list[str] = []
-    read = Path.read_bytes
 
-    def counted(path: Path) -> bytes:
-        if path.suffix == ".png":
-            found.append(path.name)
-        return read(path)
+    def counted(path: Path, max_bytes: int) -> bytes:
+        found.append(path.name)
+        return read_file(path, max_bytes)
 
-    monkeypatch.setattr(Path, "read_bytes", counted)
+    monkeypatch.setattr(tlac.images, "read_file", counted)
     return found
 
 
@@ -104,7 +103,7 @@ def test_bytes_and_missing_files_are_as_without_a_memory(tmp_path: Path) -> None
     large = bytes(10**5)
     for content in (b"small", large):
         assert asyncio.run(digests.identify(content, "x")) == tlac.images.identify(content, "x")
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="No such file"):
         asyncio.run(digests.identify(tmp_path / "gone.png", "gone.png"))
     digests.save()
     assert not (tmp_path / FOLDER).exists()

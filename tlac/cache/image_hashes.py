@@ -1,4 +1,4 @@
-"""Remembers the digests of image files, so that a run whose answers are stored reads no image.
+"""Remember the sha256 of image files, so that a run whose answers are stored reads no image.
 
 A file counts as unchanged while its size and both of its times are.
 """
@@ -47,7 +47,7 @@ class ImageDigests:
             self._known = read_json(self._path, dict[str, _Known], _MAX_BYTES, within=store)
 
     async def identify(self, source: Path | bytes, name: str) -> Image:
-        """As tlac.images.identify, off the event loop; a file that has not changed is not read."""
+        """Do as tlac.images.identify, off the event loop; a file that has not changed is not read."""
         if isinstance(source, bytes):
             if len(source) <= _SMALL_BYTES:
                 return identify(source, name)

@@ -98,7 +98,7 @@ class Manifest(Document, frozen=True):
     def of(
         cls, created_at: str, provenance: str, specs: dict[str, list[PackSpec]], prompts: PromptsRecord | None = None
     ) -> Manifest:
-        """The manifest of answers that were asked in these ways, by backend."""
+        """Make the manifest of answers that were asked with these specs, by backend."""
         ways = [(backend, spec) for backend, found in specs.items() for spec in found]
         if len(ways) == 1:
             return cls(created_at, provenance, *ways[0], prompts)
@@ -106,7 +106,7 @@ class Manifest(Document, frozen=True):
 
     @property
     def ways(self) -> dict[str, PackSpec]:
-        """How the answers were asked: by the backend's name, and its number where one was asked in several ways."""
+        """The specs by the name of their backend, with a number where a backend has several, such as "gemini:2"."""
         if self.spec is not None:
             return {self.backend or "": self.spec}
         several = [(name, number, spec) for name, found in self.specs.items() for number, spec in enumerate(found, 1)]
@@ -146,7 +146,7 @@ def write_pack(
 
 
 def read_pack(path: Path) -> Iterator[StoredAnswer | StoredEmbedding]:
-    """The answers of a pack, by key, then its embeddings, by key; read as they are asked for.
+    """Yield the answers of a pack, by key, then its embeddings, by key.
 
     Only when the iterator has ended is the whole pack known to be sound: counts and digest come last.
     Raises InputError naming file and line.
@@ -180,7 +180,7 @@ def read_pack(path: Path) -> Iterator[StoredAnswer | StoredEmbedding]:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of a pack; reads the first line only. Raises InputError naming the file."""
+    """Read the manifest of a pack, and nothing else of it. Raises InputError naming the file."""
     for number, line in numbered_lines(path):
         try:
             return _parse_manifest(line)
@@ -190,7 +190,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a pack with their numbers from 1, line ends included.
+    """Yield the lines of a pack with their numbers from 1, line ends included.
 
     Raises InputError naming file and line for a file that can't be read, a line without an end or over
     MAX_TEXT_BYTES, and more than MAX_PACK_BYTES in all (uncompressed).
@@ -278,7 +278,7 @@ def _no_manifest(path: Path) -> PackError:
 
 
 def _manifest_line(manifest: Manifest) -> bytes:
-    """The manifest with its line end. Raises InputError for what could not be read back."""
+    """Encode a manifest, with its line end. Raises InputError for what could not be read back."""
     told = msgspec.to_builtins(manifest)
     line = canonical_json({key: told[key] for key in _keys(manifest)}).encode("utf-8") + b"\n"
     _parse_manifest(line)
@@ -286,7 +286,7 @@ def _manifest_line(manifest: Manifest) -> bytes:
 
 
 def _lines(kept: Iterable[StoredAnswer | StoredEmbedding], manifest: Manifest) -> Iterator[tuple[str, bytes]]:
-    """What each is, and its line."""
+    """Encode each with its line end, beside what it is."""
     backends = manifest.specs.keys() or {manifest.backend}
     last = ("", "")
     for one in kept:

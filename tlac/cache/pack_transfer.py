@@ -1,4 +1,4 @@
-"""Carries answers between a store and response packs."""
+"""Export answers from a store to response packs, and import them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def export_pack(
 
 
 def derive_specs(answers: Iterable[StoredAnswer]) -> dict[str, list[PackSpec]]:
-    """What backends' files must say to form the requests of these answers, by backend.
+    """Derive what backend files must say to form the requests of these answers, by backend.
 
     A backend that was asked in several ways at both stages has a spec for each pair of them.
     """

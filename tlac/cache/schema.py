@@ -1,4 +1,4 @@
-"""Checks a database of the store before diskcache opens it: did tlac write it, and does it keep everything?
+"""Check a database of the store before diskcache opens it: did tlac write it, and does it evict nothing?
 
 A trigger or a view in the file would run whatever class reads the rows, and diskcache turns each row of its
 Settings table into an attribute or a PRAGMA.
@@ -19,7 +19,7 @@ BUSY_TIMEOUT_S = 60.0
 
 
 def connect_read_only(folder: Path) -> sqlite3.Connection:
-    """A connection that any thread may use (one at a time); text comes as bytes. Raises StoreError."""
+    """Open a connection that any thread may use (one at a time); text comes as bytes. Raises StoreError."""
     database = folder / DATABASE
     for path in folder.glob(f"{DATABASE}*"):
         # sqlite would wait for ever for the other end of a pipe
@@ -117,7 +117,7 @@ _SCHEMA: dict[tuple[str, str], str | None] = {
 
 
 def find_foreign_schema(connection: sqlite3.Connection) -> list[str]:
-    """What the database defines beyond, or otherwise than, a cache of tlac's; one line each.
+    """List what the database defines beyond, or otherwise than, a database of tlac's; one line each.
 
     Raises sqlite3.Error for a file that is no database.
     """
@@ -133,7 +133,7 @@ def find_foreign_schema(connection: sqlite3.Connection) -> list[str]:
 
 
 def find_settings(connection: sqlite3.Connection) -> tuple[list[str], dict[str, Any]]:
-    """What the Settings table should not hold at all, one line each; and settings that differ from tlac's."""
+    """List what the Settings table should not hold, one line each; and the settings that differ from tlac's."""
     has_settings = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'Settings'").fetchall()
     rows = connection.execute(_SELECT_SETTINGS).fetchall() if has_settings else []
     unknown, changed = [], {}
@@ -149,7 +149,7 @@ def find_settings(connection: sqlite3.Connection) -> tuple[list[str], dict[str, 
 
 
 def inspect(folder: Path, connection: sqlite3.Connection) -> tuple[str, ...]:
-    """Hold a cache's database against what tlac writes, and put changed settings right.
+    """Compare a database with what tlac writes, and restore changed settings.
 
     Returns warnings for the user. Raises StoreError for anything that tlac would not have written.
     """

@@ -1,4 +1,4 @@
-"""Chooses stored answers by backend, outcome, age or key; forgets them; tells why a request has none."""
+"""Select stored answers by backend, outcome, age or key; delete them; explain why a request has none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tlac.types import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which answers are meant: those that fit all that is given. Nothing given means all.
+    """Which answers to select: those that match every field that is given; all where none is.
 
     `created_before` without a time zone is UTC; an answer that does not say when it was given does not fit it.
     """
@@ -31,7 +31,7 @@ class Selection:
     keys: frozenset[str] | None = None
 
     def fits(self, answer: StoredAnswer) -> bool:
-        """Whether an answer is meant."""
+        """Whether an answer is selected."""
         return (
             (self.backend is None or answer.backend == self.backend)
             and (self.outcome is None or answer.response.outcome is self.outcome)
@@ -41,7 +41,7 @@ class Selection:
 
 
 def select(store: Store, selection: Selection) -> Iterator[StoredAnswer]:
-    """The answers that are meant, by key, read as they are asked for. Raises StoreError."""
+    """Yield the selected answers by key. Raises StoreError."""
     if selection.keys is None:
         return (answer for answer in store.entries() if selection.fits(answer))
     found = (store.get_entry(key) for key in sorted(selection.keys))
@@ -49,7 +49,7 @@ def select(store: Store, selection: Selection) -> Iterator[StoredAnswer]:
 
 
 def prune(store: Store, selection: Selection, is_dry_run: bool = False) -> tuple[AnswerCount, ...]:
-    """Forget the answers that are meant; returns how many there were, and what they cost.
+    """Delete the selected answers; returns how many there were, and what they cost.
 
     Raises UsageError for a selection of everything, StoreError.
     """
@@ -62,7 +62,7 @@ def prune(store: Store, selection: Selection, is_dry_run: bool = False) -> tuple
 
 
 def prune_damaged(store: Store, is_dry_run: bool = False) -> int:
-    """Forget the rows that verification finds fault with; returns how many there are. Raises StoreError."""
+    """Delete the rows that verification reports; returns how many there are. Raises StoreError."""
     rows = 0
     for name in (RESPONSES, EMBEDDINGS):
         database = store.path / name / DATABASE
@@ -134,7 +134,7 @@ def explain(store: Store, request: dict[str, Any]) -> Explanation:
 
 
 def _fields(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of a JSON value by their paths; numbers that are equal compare so."""
+    """Yield the leaves of a JSON value with their paths."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else None
     if items is None or not value:
         yield path, value

@@ -111,9 +111,9 @@ class _EmbeddingLine(Document, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """An answer as it is kept: the key, the request (JSON) that it is the digest of, the response, who gave it.
+    """An answer as it is stored: the key, the request (JSON) that it is the digest of, the response, the backend.
 
-    `is_checked` says that the key is known to be that digest. A fresh response is kept as `storable` makes it.
+    `is_checked` says that the key is known to be that digest. A fresh response is stored as `storable` makes it.
     """
 
     key: str
@@ -128,11 +128,11 @@ class StoredAnswer:
 
     @classmethod
     def of(cls, request: LMMRequest, response: LMMResponse, backend: str) -> StoredAnswer:
-        """The answer to a request of our own."""
+        """Make the answer to a request; its key needs no check."""
         return cls(response_key(request), request_document(request), response, backend, is_checked=True)
 
     def checked(self) -> StoredAnswer:
-        """The same answer, checked. Raises InputError for a request of another form, or another key."""
+        """Check form and key of the request. Raises InputError naming what is wrong."""
         if self.is_checked:
             return self
         _check_request(self.request)
@@ -143,7 +143,7 @@ class StoredAnswer:
 
 @dataclass(frozen=True, slots=True)
 class StoredEmbedding:
-    """A text's embedding as it is kept: `vector` (d,) float32; `is_truncated` where the text was cut."""
+    """A text's embedding as it is stored: `vector` (d,) float32; `is_truncated` where the text was cut."""
 
     key: str
     vector: Float32Array = field(repr=False)
@@ -151,12 +151,12 @@ class StoredEmbedding:
 
 
 def is_stored(response: LMMResponse) -> bool:
-    """Whether a response is an answer that may be kept: neither failed nor unparsed."""
+    """Whether a response is an answer that is stored: neither failed nor unparsed."""
     return response.outcome in STORED_OUTCOMES
 
 
 def storable(response: LMMResponse) -> LMMResponse:
-    """A fresh response as the store can keep it: providers say the strangest things, and the call is paid for.
+    """Make a fresh response fit for the store: providers say the strangest things, and the call is paid for.
 
     A number that can't be true (a negative or fractional count, an infinite price) becomes unknown; without sound
     counts no price is known either. A text that is too long for a row is cut, and the outcome says so; lone
@@ -196,7 +196,7 @@ def _valid(text: str) -> str:
 
 
 def answer_text(answer: StoredAnswer, *, has_key: bool = False, has_backend: bool = True) -> str:
-    """The JSON text of an answer, as parse_answer takes it.
+    """Encode an answer as JSON text, as parse_answer takes it.
 
     Raises InputError for a response that is not an answer, which is never kept, and for what could not be read back.
     """
@@ -223,7 +223,7 @@ def answer_text(answer: StoredAnswer, *, has_key: bool = False, has_backend: boo
 
 
 def parse_answer(text: bytes, key: str | None = None, backend: str | None = None) -> StoredAnswer:
-    """An answer from its JSON text (UTF-8). `key` and `backend` are those of a text that does not name its own.
+    """Parse an answer from its JSON text (UTF-8). `key` and `backend` are those of a text that does not name its own.
 
     Raises InputError saying what is wrong with it. Long texts of the request may still be folded away.
     """
@@ -235,13 +235,13 @@ def parse_answer(text: bytes, key: str | None = None, backend: str | None = None
 
 
 def parse_response(text: bytes) -> LMMResponse:
-    """The response alone from an answer's JSON text; skips over the request, which may hold a long class list."""
+    """Parse the response alone from an answer's JSON text; skips the request, which may hold a long class list."""
     line: _AnswerLine = parse_json(text, _AnswerLine)
     return _response(line.response)
 
 
 def parse_words(text: bytes) -> LMMResponse:
-    """Of the response in an answer's JSON text only outcome, text and reason, in half of the time.
+    """Parse only outcome, text and reason of the response in an answer's JSON text, in half of the time.
 
     Parsing is as strict as for the whole.
     """
@@ -266,7 +266,7 @@ def _response(found: _Response) -> LMMResponse:
 
 
 def _check_request(document: Any) -> None:
-    """Hold a request's JSON against its schema. Raises InputError naming the field."""
+    """Validate a request's JSON. Raises InputError naming the field."""
     try:
         request = msgspec.convert(document, _Request, strict=True)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -279,7 +279,7 @@ def _check_request(document: Any) -> None:
 
 
 def embedding_text(embedding: StoredEmbedding, *, has_key: bool = False) -> str:
-    """The JSON text of an embedding, its vector as base64 of little-endian float32.
+    """Encode an embedding as JSON text, its vector as base64 of little-endian float32.
 
     Raises InputError for what could not be read back, such as a vector that is not finite.
     """
@@ -291,7 +291,7 @@ def embedding_text(embedding: StoredEmbedding, *, has_key: bool = False) -> str:
 
 
 def parse_embedding(text: bytes, key: str | None = None) -> StoredEmbedding:
-    """An embedding from its JSON text (UTF-8); `key` is that of a text that does not name its own.
+    """Parse an embedding from its JSON text (UTF-8); `key` is that of a text that does not name its own.
 
     Raises InputError saying what is wrong with it.
     """
@@ -308,7 +308,7 @@ def parse_embedding(text: bytes, key: str | None = None) -> StoredEmbedding:
 
 
 def parse_embeddings(texts: Sequence[bytes]) -> Encoding:
-    """Embeddings of one encoder from the store's JSON texts (UTF-8), one or more, in their order; as strict as
+    """Parse embeddings of one encoder from the store's JSON texts (UTF-8), one or more, in their order; as strict as
     parse_embedding. Raises InputError, not saying which text is wrong."""
     found: list[_EmbeddingLine] = [parse_json(text, _EmbeddingLine) for text in texts]
     size = len(found[0].vector)
@@ -321,13 +321,13 @@ def parse_embeddings(texts: Sequence[bytes]) -> Encoding:
 
 
 def text_row(text: str) -> tuple[str, str]:
-    """The key of a text that many requests share, and the JSON text that is kept under it."""
+    """Make the key and the JSON text of the row of a text that many requests share."""
     digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
     return TEXT_KEY_PREFIX + digest, canonical_json({"text": text})
 
 
 def parse_text_row(key: str, content: bytes) -> str:
-    """The text kept under a key. Raises InputError where it is not the one that the key is the digest of."""
+    """Parse the row of a shared text. Raises InputError where the key is not its digest."""
     text: str | None = parse_json(content, dict[Literal["text"], str]).get("text")
     if text is None or text_row(text)[0] != key:
         raise InputError("a text that its key is not the digest of")
@@ -335,7 +335,7 @@ def parse_text_row(key: str, content: bytes) -> str:
 
 
 def fold(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """A request with each long text replaced by its digest, and the rows of these texts by their keys."""
+    """Replace each long text of a request by its digest; returns also the rows of these texts by their keys."""
     rows: dict[str, str] = {}
 
     def fold_part(part: dict[str, Any]) -> dict[str, Any]:
@@ -349,7 +349,7 @@ def fold(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def unfold(request: dict[str, Any], text_of: Callable[[str], str]) -> dict[str, Any]:
-    """The request that `fold` was given; `text_of` finds the text of a row's key.
+    """Undo `fold`; `text_of` finds the text of a row's key.
 
     Raises InputError for a request that has no messages with parts, and what `text_of` raises.
     """

@@ -1,4 +1,4 @@
-"""Reads and writes the rows of one database of the store: text under text keys.
+"""Read and write the rows of one database of the store: text under text keys.
 
 Reading is plain SQL over a read-only connection, so it goes on when the disk is full or read-only; writing goes
 through diskcache.
@@ -26,7 +26,7 @@ from tlac.runtime.safe_files import sweep_unfinished, unfinished_folder
 
 
 class TextDisk(diskcache.Disk):  # type: ignore[misc]
-    """Keeps str under str, inline; refuses every other row, and neither reads, writes nor removes files."""
+    """Stores str under str, inline; refuses every other row, and neither reads, writes nor removes files."""
 
     def put(self, key: Any) -> tuple[str, bool]:
         """The database's key for a str. Raises StoreError for another type."""
@@ -88,7 +88,7 @@ Row: TypeAlias = tuple[str, "bytes | None", int]
 
 
 def make_database(folder: Path) -> None:
-    """Make the database of one cache where there is none. Raises StoreError.
+    """Make the database in a folder where there is none. Raises StoreError.
 
     diskcache makes its tables one after the other, and another process, or the next one after a kill, would find some
     of them. So it is made apart, and comes to its place whole; of several that do so together the first counts. Nobody
@@ -113,7 +113,7 @@ def make_database(folder: Path) -> None:
 
 
 class RowReader:
-    """Reads the rows of one cache; any thread may use it. Raises StoreError where the database can't be read."""
+    """Reads the rows of one database; any thread may use it. Raises StoreError where it can't be read."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -131,12 +131,12 @@ class RowReader:
         return _identity(self._folder) == self._identity
 
     def get(self, key: str) -> Row | None:
-        """The row under a key."""
+        """Return the row under a key."""
         rows = self._select(_SELECT_ONE, (key,))
         return rows[0] if rows else None
 
     def get_many(self, keys: Sequence[str]) -> Iterator[Row]:
-        """The rows under these keys, those that there are, in any order."""
+        """Yield the rows under these keys, those that there are, in any order."""
         if len(keys) > _CHUNK and 2 * len(keys) > self.count():
             # most rows are wanted: going through all takes a third of the time of finding each
             yield from self._pick(frozenset(keys))
@@ -153,14 +153,14 @@ class RowReader:
             place = rows[-1][2] + 1
 
     def scan(self, before: str = _LAST) -> Iterator[Row]:
-        """All rows under text keys less than `before`, by key; a few hundred, or a few megabytes, at a time."""
+        """Yield all rows under text keys less than `before`, by key; a few hundred, or a few megabytes, at a time."""
         last = ""
         while rows := self._select(_SELECT_AFTER, (last, before), _SCAN_BYTES):
             yield from rows
             last = rows[-1][0]
 
     def count(self) -> int:
-        """How many rows there are, whoever wrote them."""
+        """Count all rows, whoever wrote them."""
         with self._lock:
             try:
                 return int(self._connection.execute("SELECT COUNT(*) FROM Cache").fetchone()[0])
@@ -173,7 +173,7 @@ class RowReader:
             self._connection.close()
 
     def _select(self, query: str, parameters: tuple[str | int, ...], budget_bytes: int | None = None) -> list[Row]:
-        """The first rows that a query finds: all of them, or as many as a budget of text holds, at least one."""
+        """Return the first rows that a query finds: all, or as many as a budget of text allows, at least one."""
         rows: list[Row] = []
         with self._lock:
             try:
@@ -202,7 +202,7 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 
 class RowWriter:
-    """Writes the rows of one cache through diskcache, on one thread of its own; any thread may call it.
+    """Writes the rows of one database through diskcache, on one thread of its own; any thread may call it.
 
     The database is opened at the first write. A write is committed when the call returns.
     """

@@ -42,7 +42,7 @@ EMBEDDINGS = "embeddings"
 
 
 def store_folder() -> Path:
-    """Where the store lies unless --store says otherwise: TLAC_CACHE_DIR, else the platform's cache folder."""
+    """Return the default folder of the store: TLAC_CACHE_DIR, else the platform's cache folder."""
     override = os.environ.get("TLAC_CACHE_DIR")
     return Path(override) if override else Path(platformdirs.user_cache_dir("tlac"))
 
@@ -75,7 +75,7 @@ def prepare_folder(folder: Path) -> int:
 
 
 def read_format(folder: Path) -> int | None:
-    """The format of the store in a folder, None where there is none. Raises StoreError, OSError."""
+    """Return the format of the store in a folder, None where there is none. Raises StoreError, OSError."""
     path = folder / FORMAT_FILE
     if not path.exists():
         if not (folder / RESPONSES).exists():
@@ -94,7 +94,7 @@ def read_format(folder: Path) -> int | None:
 
 
 def write_format(folder: Path) -> None:
-    """Say that the folder is in our format. Raises OSError."""
+    """Write down that the folder is in our format. Raises OSError."""
     with replacing(folder / FORMAT_FILE, is_private=True) as file:
         file.write(b'{"tlac_store": %d}\n' % FORMAT)
 
@@ -222,14 +222,14 @@ class Store:
         return True
 
     def require_writable(self) -> None:
-        """Raises StoreError where answers could not be stored: worth knowing before the first is paid for."""
+        """Check that answers can be stored, before the first is paid for. Raises StoreError."""
         with self._lock:
             for name in self._writers:
                 self._put_back_deleted(name)
                 self._writers[name].open()
 
     def get_response(self, key: str) -> LMMResponse | None:
-        """The response under a key, None where there is none. Raises StoreError for a row that is not tlac's."""
+        """Return the response under a key, None where there is none. Raises StoreError for a row that is not tlac's."""
         row = self._readers[RESPONSES].get(key)
         if row is None:
             return None
@@ -239,8 +239,8 @@ class Store:
             raise self._row_complaint(key, error) from error
 
     def responses(self, keys: Sequence[str]) -> Iterator[tuple[str, LMMResponse]]:
-        """The responses under these keys with their keys, those that there are, in any order; of each only outcome,
-        text and reason: what matching rules look at. Read as they are asked for.
+        """Yield keys and responses, those that there are, in any order; of each response only outcome, text and reason:
+        what matching rules look at.
 
         Raises StoreError for a row that is not tlac's.
         """
@@ -251,12 +251,12 @@ class Store:
                 raise self._row_complaint(row[0], error) from error
 
     def get_entry(self, key: str) -> StoredAnswer | None:
-        """The whole answer under a key, None where there is none. Raises StoreError for a row that is not tlac's."""
+        """Return the whole answer under a key, or None. Raises StoreError for a row that is not tlac's."""
         row = self._readers[RESPONSES].get(key)
         return None if row is None else self._parse_entry(row)
 
     def put_entries(self, entries: Iterable[StoredAnswer]) -> None:
-        """Keep answers; they are on disk when this returns. As many as fit share one transaction, and a commit blocks:
+        """Store answers; they are on disk when this returns. Up to a thousand share a transaction, and a commit blocks:
         call it off the event loop.
 
         Raises StoreError for a response that is not an answer, for a request that its key is not the digest of, and
@@ -267,21 +267,21 @@ class Store:
             self._put_batch(batch)
 
     def delete_entries(self, keys: Sequence[str]) -> int:
-        """Forget the answers under these keys; returns how many there were. Raises StoreError."""
+        """Delete the answers under these keys; returns how many there were. Raises StoreError."""
         batches = (keys[start : start + _BATCH] for start in range(0, len(keys), _BATCH))
         return sum(self._writers[RESPONSES].delete(batch) for batch in batches)
 
     def entries(self) -> Iterator[StoredAnswer]:
-        """All answers by key, read as they are asked for. Raises StoreError at a row that is not tlac's."""
+        """Yield all answers by key. Raises StoreError at a row that is not tlac's."""
         return (self._parse_entry(row) for row in self._readers[RESPONSES].scan(before=TEXT_KEY_PREFIX))
 
     def get_embeddings(self, keys: Sequence[str]) -> dict[str, StoredEmbedding]:
-        """The embeddings under these keys, those that there are. Raises StoreError for a row that is not tlac's."""
+        """Return the embeddings that are there, by key. Raises StoreError for a row that is not tlac's."""
         found = map(self._parse_embedding, self._readers[EMBEDDINGS].get_many(keys))
         return {one.key: one for one in found}
 
     def find_embeddings(self, keys: Sequence[str]) -> Iterator[tuple[list[str], Encoding]]:
-        """As get_embeddings, in any order, some hundred at a time with their keys; read as they are asked for.
+        """Yield what get_embeddings returns in any order, some hundred at a time with their keys.
 
         Raises StoreError also where they are not all of as many dimensions.
         """
@@ -296,7 +296,7 @@ class Store:
                 raise self._row_complaint(block[0][0], error) from error
 
     def put_embeddings(self, items: Iterable[StoredEmbedding]) -> None:
-        """Keep embeddings, many in a transaction.
+        """Store embeddings, up to a thousand in a transaction.
 
         Raises StoreError for a vector that is not finite, and where the disk is full or read-only.
         """
@@ -309,7 +309,7 @@ class Store:
             self._write(EMBEDDINGS, rows)
 
     def embeddings(self) -> Iterator[StoredEmbedding]:
-        """All embeddings by key, read as they are asked for. Raises StoreError at a row that is not tlac's."""
+        """Yield all embeddings by key. Raises StoreError at a row that is not tlac's."""
         return (self._parse_embedding(row) for row in self._readers[EMBEDDINGS].scan())
 
     def stats(self, about: Callable[[StoredAnswer], bool] | None = None) -> StoreStats:
@@ -348,7 +348,7 @@ class Store:
             self._put_back_deleted(name)
 
     def _put_back_deleted(self, name: str) -> None:
-        """Where a database was deleted under our hands, make it anew from the one that is still open.
+        """Where a database was deleted while it was in use, make it anew from the one that is still open.
 
         A deleted file lives on as long as somebody has it open, and takes all that is written to it along.
         """
@@ -432,7 +432,7 @@ def _text(row: Row) -> bytes:
 
 
 def _fold_entry(entry: StoredAnswer, texts: dict[str, str]) -> tuple[str, str]:
-    """The row of an answer; the rows of its long texts are added to `texts`."""
+    """Return the row of an answer; the rows of its long texts are added to `texts`."""
     request, found = fold(entry.request)
     texts.update(found)
     return entry.key, answer_text(replace(entry, request=request))

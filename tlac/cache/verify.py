@@ -1,4 +1,4 @@
-"""Checks every row of a store against what tlac promises of it, and changes nothing.
+"""Check every row of a store, and change nothing.
 
 Works on stores that are too damaged or too strange to be opened.
 """
@@ -47,7 +47,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was looked at, and every problem that was found."""
+    """How many answers and embeddings are sound, and every problem that was found."""
 
     answers: int
     embeddings: int
@@ -55,7 +55,7 @@ class Verification:
 
 
 def verify_store(folder: Path) -> Verification:
-    """Look at every row of the store in a folder; nothing in it is executed, changed or deleted.
+    """Check every row of the store in a folder; nothing in it is executed, changed or deleted.
 
     Raises StoreError where there is no store.
     """
@@ -92,7 +92,7 @@ def _folder_problems(folder: Path) -> Iterator[Problem]:
 
 
 def _database_problems(connection: sqlite3.Connection, name: str) -> Iterator[Problem | None]:
-    """The problems of a database; None for each answer or embedding that is sound."""
+    """Yield the problems of a database, and None for each answer or embedding that is sound."""
     foreign = find_foreign_schema(connection)
     unknown, changed = find_settings(connection) if not foreign else ([], {})
     changes = [f"setting {setting!r} is {value!r}, which another program wrote" for setting, value in changed.items()]

@@ -1,4 +1,4 @@
-"""Reads files that somebody else may have made, and writes files whole or not at all.
+"""Read files that somebody else may have made, and write files whole or not at all.
 
     run = read_json(folder / "run.json", RunRecord, max_bytes=2**26, within=folder)
 
@@ -57,7 +57,7 @@ def open_regular(path: Path, *, within: Path | None = None) -> IO[bytes]:
 
 
 def read_file(path: Path, max_bytes: int, *, within: Path | None = None) -> bytes:
-    """The bytes of a regular file of at most so many bytes. Raises InputError as open_regular does."""
+    """Read a regular file of at most so many bytes. Raises InputError as open_regular does."""
     with open_regular(path, within=within) as file:
         try:
             if os.fstat(file.fileno()).st_size <= max_bytes:
@@ -73,7 +73,7 @@ def read_file(path: Path, max_bytes: int, *, within: Path | None = None) -> byte
 def read_json(
     path: Path, schema: Any, max_bytes: int, *, within: Path | None = None, max_depth: int = MAX_DEPTH
 ) -> Any:
-    """The JSON document of a file as a type that msgspec knows. Raises InputError naming the file."""
+    """Read a JSON file as a type that msgspec knows. Raises InputError naming the file."""
     content = read_file(path, max_bytes, within=within)
     try:
         return parse_json(content, schema, max_depth=max_depth)
@@ -82,7 +82,7 @@ def read_json(
 
 
 def parse_json(text: bytes, schema: Any, *, max_depth: int = MAX_DEPTH) -> Any:
-    """JSON text (UTF-8) as a type that msgspec knows: no NaN, no infinity, no deeper nesting than `max_depth`.
+    """Parse JSON text (UTF-8) as a type that msgspec knows: no NaN, no infinity, no deeper nesting than `max_depth`.
 
     Raises InputError with the parser's complaint.
     """
@@ -103,7 +103,7 @@ def parse_json(text: bytes, schema: Any, *, max_depth: int = MAX_DEPTH) -> Any:
 
 @contextmanager
 def replacing(path: Path, *, is_synced: bool = False, is_private: bool = False) -> Iterator[IO[bytes]]:
-    """A file to write bytes to that takes the place of `path` at the end, or leaves no trace.
+    """Open a file to write bytes to that takes the place of `path` at the end, or leaves no trace.
 
     `is_synced` waits until the disk has it. `is_private` lets nobody else read it, whatever the umask. Raises OSError.
     """
@@ -124,7 +124,7 @@ def replacing(path: Path, *, is_synced: bool = False, is_private: bool = False) 
 
 @contextmanager
 def unfinished_folder(parent: Path) -> Iterator[Path]:
-    """A new folder in `parent`, to be filled and given its name by renaming it; what is not renamed leaves no trace.
+    """Make a folder in `parent`, to be filled and then renamed; one that is not renamed leaves no trace.
 
     What processes left in `parent` that were killed is removed first. Raises OSError.
     """
@@ -158,7 +158,7 @@ def sweep_unfinished(parent: Path) -> None:
 
 
 def _open_to_hold(path: Path) -> int | None:
-    """A descriptor that holds the path's lock until it is closed or the process dies; None where another has it."""
+    """Lock a path until the descriptor is closed or the process dies; None where another process has the lock."""
     if os.name == "nt":
         # no folder can be locked there: nothing is held, and nothing is swept
         return None
