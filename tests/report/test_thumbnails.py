@@ -10,7 +10,8 @@ import pytest
 from tests.support.fakes import make_png
 from tests.support.reported_runs import prediction, refusal, sha256, some_predictions
 from tlac.report import samples as thumbnails
-from tlac.report.samples import make_thumbnails, read_thumbnails
+from tlac.report.samples import make_thumbnails
+from tlac.results.calls import find_thumbnails
 from tlac.scoring.predictions import Predictions
 from tlac.types import Sample
 
@@ -67,5 +68,5 @@ def test_only_files_that_are_named_by_a_digest_are_read_back(tmp_path: Path) -> 
     folder.mkdir()
     (folder / f"{'a' * 64}.webp").write_bytes(b"x")
     (folder / "..evil.webp").write_bytes(b"x")
-    assert read_thumbnails(tmp_path) == {"a" * 64: folder / f"{'a' * 64}.webp"}
-    assert read_thumbnails(tmp_path / "none") == {}
+    assert find_thumbnails(tmp_path) == {"a" * 64: folder / f"{'a' * 64}.webp"}
+    assert find_thumbnails(tmp_path / "none") == {}

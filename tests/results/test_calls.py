@@ -27,5 +27,5 @@ def test_a_run_without_the_file_has_no_times(tmp_path: Path) -> None:
 
 def test_a_broken_file_is_named_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "calls.jsonl").write_text("{}\n")
-    with pytest.raises(InputError, match=r"calls\.jsonl: not what tlac writes.*remove it"):
+    with pytest.raises(InputError, match=r"calls\.jsonl: line 1: .*remove it"):
         read_calls(tmp_path)

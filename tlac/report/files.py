@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from tlac.config.prompts import PromptSet, load_prompts
-from tlac.errors import TlacError
+from tlac.errors import InputError, TlacError
 from tlac.report.run_page import ReportedRun, render_run
-from tlac.report.samples import PageImages, make_thumbnails, read_thumbnails
-from tlac.results.calls import read_calls
+from tlac.report.samples import PageImages, make_thumbnails
+from tlac.results.calls import find_thumbnails, read_calls, read_thumbnail
 from tlac.results.folder import FOLDER, read_run
 from tlac.results.record import Run
-from tlac.runtime.safe_files import replacing
+from tlac.runtime.safe_files import read_json, replacing
 from tlac.types import Sample
 
 REPORT_NAME = "report.html"
@@ -59,7 +59,7 @@ def _with_files(run: Run) -> ReportedRun:
         run.predictions,
         run.metrics,
         calls=read_calls(run.folder),
-        thumbnails=read_thumbnails(run.folder),
+        thumbnails=find_thumbnails(run.folder),
         prompts=_find_prompts(run.record.prompts) if run.record.prompts else None,
         originals=_read_originals(run.folder),
     )
@@ -68,10 +68,9 @@ def _with_files(run: Run) -> ReportedRun:
 def _read_originals(folder: Path) -> dict[str, str]:
     """The paths of images that are still there, from the run's folder; a file of another form counts as none."""
     try:
-        found = json.loads((folder / FOLDER / _ORIGINALS).read_bytes())
-        pairs = found.items() if isinstance(found, dict) else ()
-        return {sha256: path for sha256, path in pairs if isinstance(path, str) and _is_image(folder / path)}
-    except (OSError, ValueError, RecursionError):
+        found = read_json(folder / FOLDER / _ORIGINALS, dict[str, str], 2**24, within=folder)
+        return {sha256: path for sha256, path in found.items() if _is_image(folder / path)}
+    except (OSError, ValueError, InputError):
         return {}
 
 
@@ -92,7 +91,7 @@ def write_page(html: str, images: PageImages, path: Path, thumbnails: Mapping[st
             for name in images.beside:
                 source = thumbnails[Path(name).stem]
                 if not (isinstance(source, Path) and source.parent.resolve() == beside):
-                    _write(beside / name, source if isinstance(source, bytes) else source.read_bytes())
+                    _write(beside / name, source if isinstance(source, bytes) else read_thumbnail(source))
         _write(path, html.encode())
 
 

@@ -58,7 +58,7 @@ def embed_json(content: Any) -> Markup:
 
     ASCII alone, since U+2028 ends a line in old scripts and half a surrogate pair can't be written as UTF-8.
     """
-    text = json.dumps(msgspec.to_builtins(content), separators=(",", ":"))
+    text = json.dumps(msgspec.to_builtins(content), separators=(",", ":"), allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)  # noqa: S704 - what could end the element is escaped above

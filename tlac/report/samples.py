@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,8 +15,7 @@ import PIL.Image
 from tlac.errors import InputError
 from tlac.images import open_image
 from tlac.report.page import LONGEST_NAME, cut
-from tlac.results.calls import SampleCalls
-from tlac.results.folder import FOLDER
+from tlac.results.calls import SampleCalls, read_thumbnail
 from tlac.scoring.predictions import DECISIONS, OUTCOMES, Int32Array, Predictions, digest_texts
 from tlac.types import Float64Array, Outcome, Sample
 
@@ -26,7 +24,6 @@ MOST = 3_000
 _LARGE_SIDE_PX, _SMALL_SIDE_PX = 320, 160
 _MOST_LARGE = 600
 _THREADS = 2
-_FILE_NAME = re.compile(r"[0-9a-f]{64}\.webp")
 # base64 text, so that a page of 2,000 samples stays under 10 MB
 _INLINE_BYTES = 7_000_000
 
@@ -50,12 +47,6 @@ def make_thumbnails(samples: Iterable[Sample], predictions: Predictions) -> tupl
         made = pool.map(lambda given: _shrink(given[0], given[1], side), sources.values())
         pictures = {sha256: content for sha256, content in zip(sources, made, strict=True) if content is not None}
     return pictures, {sha256: source for sha256, (source, _) in sources.items() if isinstance(source, Path)}
-
-
-def read_thumbnails(folder: Path) -> dict[str, bytes | Path]:
-    """The thumbnail files of a run folder by the sha256 of their image; empty where there are none."""
-    found = sorted((folder / FOLDER).glob("*.webp"))
-    return {path.stem: path for path in found if _FILE_NAME.fullmatch(path.name) and path.is_file()}
 
 
 def _by_interest(predictions: Predictions) -> list[int]:
@@ -112,7 +103,7 @@ def place_images(
     for sha256 in wanted:
         if size < _INLINE_BYTES:
             source = thumbnails[sha256]
-            content = source if isinstance(source, bytes) else source.read_bytes()
+            content = source if isinstance(source, bytes) else read_thumbnail(source)
             inline.append(base64.b64encode(content).decode("ascii"))
             size += len(inline[-1])
         else:

@@ -1,23 +1,28 @@
-"""What each sample's answers took: calls.jsonl, beside predictions.jsonl, which stays free of times.
-
-Does not know prices or providers.
-"""
+"""What lies beside predictions.jsonl, which stays free of times: calls.jsonl, what each answer took; thumbnails."""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from tlac.errors import InputError
 from tlac.results.folder import FOLDER
+from tlac.results.predictions import decode_lines
+from tlac.runtime.safe_files import open_regular, read_file
 from tlac.types import Stage, Transcript, Turn
 
 FILE_NAME = "calls.jsonl"
 _BLOCK = 512
+_THUMBNAIL = re.compile(r"[0-9a-f]{64}\.webp")
+_MOST_THUMBNAIL_BYTES = 2**20
+_Amount = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +32,8 @@ class CallFacts:
 
     stage: Stage
     key: str
-    latency_s: float
-    cost_usd: float | None
+    latency_s: _Amount
+    cost_usd: _Amount | None
     prompt_tokens: int
     completion_tokens: int
     from_store: bool
@@ -71,33 +76,49 @@ def encode_calls(calls: Iterable[SampleCalls]) -> Iterator[bytes]:
 def read_calls(folder: Path) -> tuple[SampleCalls, ...]:
     """The calls.jsonl of a run folder; empty where an older run has none. Raises InputError."""
     path = folder / FILE_NAME
-    try:
-        return tuple(msgspec.json.Decoder(SampleCalls).decode_lines(path.read_bytes()))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return ()
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror}; check that you may read it") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not what tlac writes: {error}; remove it to report without times") from error
+    try:
+        return tuple(decode_lines(path, SampleCalls))
+    except InputError as error:
+        raise InputError(f"{error}; remove it to report without times") from error
 
 
 def inherited_files(parent: Path) -> dict[str, bytes | Iterator[bytes]]:
     """What a run that is scored again takes over from its parent's folder, by path: thumbnails and what the
     answers took, so that `tlac report` shows them. Raises InputError."""
-    try:
-        found: dict[str, bytes | Iterator[bytes]] = {
-            path.relative_to(parent).as_posix(): path.read_bytes() for path in (parent / FOLDER).glob("*.webp")
-        }
-    except OSError as error:
-        raise InputError(f"{error.filename}: can't be read: {error.strerror}; is {parent} a run folder?") from error
-    if (parent / FILE_NAME).is_file():
+    found: dict[str, bytes | Iterator[bytes]] = {
+        f"{FOLDER}/{path.name}": read_thumbnail(path) for path in find_thumbnails(parent).values()
+    }
+    if os.path.lexists(parent / FILE_NAME):
         found[FILE_NAME] = _pieces(parent / FILE_NAME)
     return found
 
 
+def find_thumbnails(folder: Path) -> dict[str, Path]:
+    """The thumbnail files of a run folder by the sha256 of their image; empty where there are none.
+
+    Links, and whatever else tlac does not write, are passed over.
+    """
+    try:
+        if (folder / FOLDER).is_symlink():
+            return {}
+        with os.scandir(folder / FOLDER) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False))
+    except OSError:
+        return {}
+    return {name[:64]: folder / FOLDER / name for name in names if _THUMBNAIL.fullmatch(name)}
+
+
+def read_thumbnail(path: Path) -> bytes:
+    """A thumbnail of a run folder; empty for what is no small WebP picture. Raises InputError."""
+    content = read_file(path, _MOST_THUMBNAIL_BYTES, within=path.parent.parent)
+    return content if content[:4] == b"RIFF" and content[8:12] == b"WEBP" else b""
+
+
 def _pieces(path: Path) -> Iterator[bytes]:
     try:
-        with path.open("rb") as file:
+        with open_regular(path, within=path.parent) as file:
             while piece := file.read(2**20):
                 yield piece
     except OSError as error:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,12 +17,15 @@ import numpy as np
 from tlac.errors import InputError, TlacError
 from tlac.results.predictions import PREDICTIONS, read_predictions, write_predictions
 from tlac.results.record import Run, RunRecord
-from tlac.runtime.safe_files import unfinished_folder
+from tlac.runtime.safe_files import read_json, unfinished_folder
 from tlac.scoring.metrics import Metrics, measure
 from tlac.scoring.predictions import Predictions
 from tlac.types import Prediction
 
 FOLDER = "thumbnails"
+# far beyond what any run has
+_MOST_RECORD_BYTES = 2**26
+_MOST = 1e12
 # as run.json called them before
 _RENAMED = {"panel": "ensemble", "full_choices": "shortlist_recall"}
 
@@ -34,12 +38,18 @@ def read_record(folder: Path) -> RunRecord:
     """The run.json of a run folder. Raises InputError."""
     path = folder / "run.json"
     try:
-        document = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-        return msgspec.convert({_RENAMED.get(key, key): value for key, value in document.items()}, RunRecord)
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror}; is {folder} a run folder?") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        document = read_json(path, dict[str, Any], _MOST_RECORD_BYTES, within=folder)
+    except InputError as error:
+        raise InputError(f"{error}; is {folder} a run folder?") from error
+    try:
+        record = msgspec.convert({_RENAMED.get(key, key): value for key, value in document.items()}, RunRecord)
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise InputError(f"{path}: not a run record: {error}") from error
+    for name in ("cost_usd", "answers_cost_usd", "wall_s"):
+        value = getattr(record, name)
+        if value is not None and not 0 <= value <= _MOST:
+            raise InputError(f"{path}: not a run record: {name} is {value:g}")
+    return record
 
 
 def read_run(folder: Path) -> Run:
@@ -70,9 +80,18 @@ def find_runs(place: Path) -> list[Path]:
     """The run folders in a folder and below it, by name; the folder itself where it is one. Raises InputError."""
     if not place.is_dir():
         raise InputError(f"{place}: no such folder; run folders are what `tlac bench` writes")
-    found = [path.parent for path in place.rglob("run.json")]
-    # a folder with a leading dot is a run that is just being written
-    return sorted(folder for folder in found if not folder.name.startswith("."))
+    found, pending = [], [place]
+    # no recursion, and no link followed: somebody else may have made the folders
+    while pending:
+        folder = pending.pop()
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                # a folder with a leading dot is a run that is just being written
+                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                    pending.append(folder / entry.name)
+                elif entry.name == "run.json":
+                    found.append(folder)
+    return sorted(found)
 
 
 def name_run(stamp: str, *parts: str) -> str:

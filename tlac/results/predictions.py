@@ -6,24 +6,30 @@ It holds nothing that differs between two runs of equal answers, so equal answer
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
 
 from tlac.errors import InputError
+from tlac.runtime.safe_files import open_regular
 from tlac.scoring.predictions import DECISIONS, OUTCOMES, Decisions, Digests, Predictions, digest_texts
 from tlac.types import Outcome, Prediction, Stage
 
 PREDICTIONS = "predictions.jsonl"
 _BLOCK = 4096
+# an answer has at most 16 MiB
+_MOST_LINE_BYTES = 2**26
+LineT = TypeVar("LineT")
 
 # two fields have had other names in files since the first version
 RENAMED = {"decided_by": "rung", "stage2_with_image": "looked_again"}
 _Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 _Index = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+# cosines, and standard deviations of a method that scores the image too
+_Score = Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
 
 
 class PredictionLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, rename=RENAMED):
@@ -37,9 +43,9 @@ class PredictionLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, 
     choice: str | None
     decided_by: Literal["exact", "choice", "similarity"] | None
     predicted: _Index | None
-    score: float | None
-    margin: float | None
-    top5: tuple[tuple[_Index, float], ...]
+    score: _Score | None
+    margin: _Score | None
+    top5: tuple[tuple[_Index, _Score], ...]
     stage1_key: _Digest | None
     stage2_key: _Digest | None
     words: tuple[_Index, ...]
@@ -48,7 +54,7 @@ class PredictionLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, 
     stage2_with_image: bool = False
     further: tuple[tuple[int, Stage, _Digest], ...] = ()
     votes: tuple[_Index | None, ...] = ()
-    confidence: float | None = None
+    confidence: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -140,13 +146,26 @@ def read_predictions(path: Path) -> Predictions:
 
 def read_lines(path: Path) -> Iterator[PredictionLine]:
     """The lines of a predictions.jsonl. Raises InputError naming file and line."""
-    decoder = msgspec.json.Decoder(PredictionLine)
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                try:
-                    yield decoder.decode(line)
-                except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                    raise InputError(f"{path}: line {number}: {error}") from error
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror}; is this a run folder?") from error
+    return decode_lines(path, PredictionLine)
+
+
+def decode_lines(path: Path, schema: type[LineT]) -> Iterator[LineT]:
+    """The lines of a file of JSON objects in a run folder, which somebody else may have made.
+
+    Raises InputError naming file and line, also for a line that no run writes: of many megabytes, or nested deep.
+    """
+    decoder = msgspec.json.Decoder(schema)
+    with open_regular(path, within=path.parent) as lines:
+        for number in count(1):
+            try:
+                line = lines.readline(_MOST_LINE_BYTES)
+            except OSError as error:
+                raise InputError(f"{path}: can't be read: {error.strerror}; is this a run folder?") from error
+            if not line:
+                return
+            if len(line) == _MOST_LINE_BYTES:
+                raise InputError(f"{path}: line {number}: longer than {_MOST_LINE_BYTES:,} bytes")
+            try:
+                yield decoder.decode(line)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                raise InputError(f"{path}: line {number}: {error}") from error
