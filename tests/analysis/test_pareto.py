@@ -116,6 +116,16 @@ def test_the_commands_print_it(point, tlac_command, tmp_path: Path) -> None:
     assert (picked["chosen"]["backend"], picked["next_better"]["backend"]) == ("cheap", "good")
 
 
+def test_what_is_recommended_covers_the_runs_of_known_cost_and_names_the_others(
+    point, tlac_command, tmp_path: Path
+) -> None:
+    point("cheap", 40, 0.5)
+    point("odd", 59, None)
+    told = tlac_command("leaderboard", tmp_path / "runs", "--recommend", "--budget", "10", "--images", "5000").out
+    assert "the most accurate of 1 runs with a known cost within $10.00." in told
+    assert "odd tlac: 98.3 %; left out, as its cost is unknown." in told
+
+
 def test_several_datasets_need_a_name(point, tlac_command, tmp_path: Path) -> None:
     point("a", 40, 1.0)
     point("a", 50, 1.0, dataset="lorries")

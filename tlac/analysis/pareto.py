@@ -40,13 +40,15 @@ class Recommendation:
     """The most accurate run within a budget and what it would cost.
 
     `cheaper` are the less dear points whose lower accuracy may be chance (the 95 % interval of the paired
-    difference holds 0), cheapest first; `next_better` is the cheapest more accurate one beyond the budget.
+    difference holds 0), cheapest first; `next_better` is the cheapest more accurate one beyond the budget. `unpriced`
+    points have no known cost, and are left out of all that.
     """
 
     chosen: Point
     cost_usd: float
     cheaper: tuple[Point, ...]
     next_better: Point | None
+    unpriced: tuple[Point, ...] = ()
 
 
 def find_frontiers(runs: Iterable[Run]) -> list[list[Point]]:
@@ -116,6 +118,7 @@ def recommend(points: Sequence[Point], budget_usd: float, images: int) -> Recomm
         cost,
         tuple(point for point in cheaper if _may_be_chance(chosen, point)),
         min(dearer, key=lambda pair: (pair[0], -pair[1].accuracy))[1] if dearer else None,
+        tuple(point for point in points if point.cost_per_1000_usd is None),
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tlac.cli.options import json_option, open_store, print_json, store_option
+from tlac.cli.options import echo, json_option, open_store, print_json, store_option
 from tlac.errors import IncompleteRunError, TlacError, UsageError
 from tlac.interfaces import UnknownBatchError
 
@@ -50,9 +50,9 @@ def status(store: Path | None, as_json: bool) -> None:
         print_json(rows)
         return
     if not rows:
-        click.echo(f"no batches in {manager.journal.folder.parent}")
+        echo(f"no batches in {manager.journal.folder.parent}")
     for row in rows:
-        _show(f"{row['id']}  {row['backend']}  {row['requests']:,} requests  {row['state']}  {_age(row['age_s'])} old")
+        echo(f"{row['id']}  {row['backend']}  {row['requests']:,} requests  {row['state']}  {_age(row['age_s'])} old")
 
 
 @batch.command()
@@ -73,7 +73,7 @@ def resume(store: Path | None) -> None:
         manager = _manager(opened)
         records = manager.journal.open_records()
         if not records:
-            click.echo(f"no batch is under way in {manager.journal.folder.parent}")
+            echo(f"no batch is under way in {manager.journal.folder.parent}")
         # one that can't be asked about leaves the others as they are
         left = sum(aio.run(_advance(manager, record)) for record in records)
     if left:
@@ -124,7 +124,7 @@ def forget(tag: str, store: Path | None) -> None:
 
     with open_store(store) as opened:
         manager = _manager(opened)
-        _show(f"{tag}: {aio.run(_forget(manager, manager.journal.find(tag)))}")
+        echo(f"{tag}: {aio.run(_forget(manager, manager.journal.find(tag)))}")
 
 
 async def _forget(manager: BatchManager, record: BatchRecord) -> str:
@@ -135,7 +135,7 @@ async def _forget(manager: BatchManager, record: BatchRecord) -> str:
 def _manager(store: Any) -> BatchManager:
     from tlac.engines.batch.manager import BatchManager
 
-    return BatchManager(store, on_message=lambda text: click.echo(f"tlac: {text}", err=True))
+    return BatchManager(store, on_message=lambda text: echo(f"tlac: {text}", err=True))
 
 
 async def _state(manager: BatchManager, record: BatchRecord) -> str:
@@ -154,45 +154,40 @@ async def _advance(manager: BatchManager, record: BatchRecord) -> bool:
     try:
         found, status = await manager.advance(record)
     except TlacError as error:
-        _show(f"{record.tag}: {error}")
+        echo(f"{record.tag}: {error}")
         if isinstance(error, UnknownBatchError):
-            _show(f"{record.tag}: `tlac batch forget {record.tag}` gives it up")
+            echo(f"{record.tag}: `tlac batch forget {record.tag}` gives it up")
         return True
     if found.status == "collected":
-        _show(f"{found.tag}: {found.answered:,} answers stored")
+        echo(f"{found.tag}: {found.answered:,} answers stored")
         if found.failed:
             reason = next(iter(found.failed.values()))
-            _show(f"{found.tag}: {len(found.failed):,} failed ({reason}); the same tlac bench asks them again")
+            echo(f"{found.tag}: {len(found.failed):,} failed ({reason}); the same tlac bench asks them again")
     elif found.is_open:
-        _show(f"{found.tag}: {(status.reason or status.state) if status else 'not found yet'}")
+        echo(f"{found.tag}: {(status.reason or status.state) if status else 'not found yet'}")
         if status and status.reason:
-            _show(f"{found.tag}: `tlac batch forget {found.tag}` gives it up")
+            echo(f"{found.tag}: `tlac batch forget {found.tag}` gives it up")
     return found.is_open
 
 
 async def _cancel(manager: BatchManager, record: BatchRecord) -> bool:
     """Whether nothing more of the batch will be answered."""
     if not record.is_open:
-        _show(f"{record.tag}: {record.status} already")
+        echo(f"{record.tag}: {record.status} already")
         return True
     try:
         async with manager.hold():
             found, status = await manager.cancel(record)
     except TlacError as error:
-        _show(f"{record.tag}: {error}")
+        echo(f"{record.tag}: {error}")
         return False
     if not found.is_open:
-        _show(f"{found.tag}: {found.status}")
+        echo(f"{found.tag}: {found.status}")
     elif status is not None and status.is_over:
-        _show(f"{found.tag}: {status.state} already; `tlac batch resume` stores its answers, `forget` gives it up")
+        echo(f"{found.tag}: {status.state} already; `tlac batch resume` stores its answers, `forget` gives it up")
     else:
-        _show(f"{found.tag}: cancelled; `tlac batch resume` stores what was answered before")
+        echo(f"{found.tag}: cancelled; `tlac batch resume` stores what was answered before")
     return True
-
-
-def _show(line: str) -> None:
-    # words of providers, and of files that anybody may have written
-    click.echo("".join(character if character.isprintable() else " " for character in line))
 
 
 def _row(record: BatchRecord, state: str) -> dict[str, Any]:

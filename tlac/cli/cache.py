@@ -12,6 +12,7 @@ from tlac.cli.options import (
     PATH,
     SectionedCommand,
     StoredQuestion,
+    echo,
     json_option,
     open_store,
     print_json,
@@ -73,7 +74,7 @@ def export_answers(
         embeddings = None if flags["with_embeddings"] else ()
         manifest = export_pack(opened, output, selection, provenance or origin, prompts, embeddings)
     of = ", ".join(manifest.ways)
-    click.echo(f"{manifest.answers:,} answers and {manifest.embeddings:,} text embeddings of {of}: {output}")
+    echo(f"{manifest.answers:,} answers and {manifest.embeddings:,} text embeddings of {of}: {output}")
 
 
 def _selection(store: Store, run: Path | None, question: StoredQuestion) -> tuple[Selection, PromptsRecord | None, str]:
@@ -123,13 +124,13 @@ def import_answers(file: Path, store: Path | None) -> None:
     for theirs, ours in found.conflicts[:_SHOWN_CONFLICTS]:
         said = [f"{one.outcome}: {' '.join((one.text or one.reason).split())}"[:60] for one in (ours, theirs.response)]
         where = f"{theirs.request['stage']} {theirs.key[:12]}"
-        click.echo(f"{where}: the store says {said[0]!r}, the pack {said[1]!r}", err=True)
+        echo(f"{where}: the store says {said[0]!r}, the pack {said[1]!r}", err=True)
     if found.conflicts:
         raise InputError(
             f"{file}: contradicts {len(found.conflicts)} stored answers; nothing was imported: replay it with "
             f"--backend pack:{file}, or import it into another --store"
         )
-    click.echo(
+    echo(
         f"{found.added:,} answers and {found.embeddings_added:,} text embeddings added to {path}; "
         f"{found.present:,} answers were there"
     )
@@ -160,16 +161,16 @@ def explain_sample(sample: str, question: StoredQuestion, store: Path | None) ->
             raise InputError(transcript.failure.reason)
         for turn in transcript.turns:
             words = " ".join(turn.response.text.split())[:60]
-            click.echo(f"{turn.stage}: stored as {turn.key[:12]}: {turn.response.outcome} {words!r}")
+            echo(f"{turn.stage}: stored as {turn.key[:12]}: {turn.response.outcome} {words!r}")
         for request in found.missing:
             explanation = explain(opened, request_document(request))
-            click.echo(f"{request.stage}: not stored; its key is {explanation.key[:12]}")
+            echo(f"{request.stage}: not stored; its key is {explanation.key[:12]}")
             if explanation.nearest is None:
-                click.echo("  the store holds no answer at all")
+                echo("  the store holds no answer at all")
                 continue
-            click.echo(f"  nearest stored request: {explanation.nearest[:12]}; it differs in")
+            echo(f"  nearest stored request: {explanation.nearest[:12]}; it differs in")
             for field, (wanted, stored) in explanation.differences.items():
-                click.echo(f"    {field}: asked {wanted}, stored {stored}")
+                echo(f"    {field}: asked {wanted}, stored {stored}")
 
 
 def _find(name: str, dataset: Dataset) -> Sample:
@@ -187,7 +188,7 @@ def show_path(store: Path | None) -> None:
     """Print the folder of stored answers."""
     from tlac.cache.store import store_folder
 
-    click.echo(store or store_folder())
+    echo(store or store_folder())
 
 
 @cache.command("stats")
@@ -222,7 +223,7 @@ def show_stats(dataset: str | None, root: Path | None, store: Path | None, as_js
         table.add_row(one.backend, one.stage, one.outcome, f"{one.answers:,}", f"{one.cost_usd:.4f}")
     open_console().print(table)
     size_mb = stats.size_bytes / 1e6
-    click.echo(f"{stats.answers:,} answers, {stats.embeddings:,} text embeddings, {size_mb:.1f} MB in {path}")
+    echo(f"{stats.answers:,} answers, {stats.embeddings:,} text embeddings, {size_mb:.1f} MB in {path}")
 
 
 @cache.command("verify")
@@ -250,8 +251,8 @@ def verify(store: Path | None, as_json: bool) -> None:
     else:
         for problem in found.problems:
             row = f", row {problem.row}" if problem.row is not None else ""
-            click.echo(f"{problem.database or folder}{row}: {problem.problem}")
-        click.echo(f"{found.answers:,} answers and {found.embeddings:,} text embeddings are sound")
+            echo(f"{problem.database or folder}{row}: {problem.problem}")
+        echo(f"{found.answers:,} answers and {found.embeddings:,} text embeddings are sound")
     if found.problems:
         raise StoreError(f"{folder}: {len(found.problems)} problems; `tlac cache prune --damaged` removes named rows")
 
@@ -296,11 +297,11 @@ def prune_answers(  # noqa: PLR0913, PLR0917 - one parameter per option
             count = sum(one.answers for one in found)
             what = f"{count:,} answers that cost ${sum(one.cost_usd for one in found):.4f}"
         if count == 0:
-            click.echo("nothing to forget")
+            echo("nothing to forget")
         elif dry_run:
-            click.echo(f"would forget {what}")
+            echo(f"would forget {what}")
         else:
             if not yes:
                 click.confirm(f"forget {what}?", abort=True)
-            click.echo(f"forgetting {what}")
+            echo(f"forgetting {what}")
             prune_damaged(opened) if damaged else prune(opened, selection)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tlac.cli.options import PATH, json_option, print_json, say
+from tlac.cli.options import PATH, echo, json_option, print_json, say
 from tlac.errors import InputError, UsageError
+from tlac.runtime.formatting import printable
 
 if TYPE_CHECKING:
     from tlac.analysis.compare import PairTest
@@ -75,8 +76,8 @@ def _document(test: PairTest, runs: Sequence[Run]) -> dict[str, Any]:
 def _print(runs: Sequence[Run], tests: Sequence[PairTest]) -> None:
 
     from tlac.analysis.leaderboard import cost_per_correct_usd
-    from tlac.cli.tables import make_table, open_console, percent
-    from tlac.runtime.formatting import dollars, interval
+    from tlac.cli.tables import make_table, open_console
+    from tlac.runtime.formatting import dollars, interval, percent
 
     console = open_console()
     table = make_table(("", "run"), ("n", "top-1", "95 % CI", "$/correct"))
@@ -105,13 +106,13 @@ def _print(runs: Sequence[Run], tests: Sequence[PairTest]) -> None:
     tested = {(test.first, test.second) for test in tests}
     for pair in combinations(range(len(runs)), 2):
         if pair not in tested:
-            click.echo(f"{_letter(pair[0])} - {_letter(pair[1])}: not tested, they share no labelled sample")
+            echo(f"{_letter(pair[0])} - {_letter(pair[1])}: not tested, they share no labelled sample")
     for test in tests:
         notes = [f"{test.left_out} samples are in one run only"] if test.left_out else []
         notes += [f"{test.failed} have a failed call and are left out"] if test.failed else []
         if notes:
-            click.echo(f"{_letter(test.first)} - {_letter(test.second)}: {', '.join(notes)}")
-    click.echo("n samples that both share; p of McNemar's exact test, interval of Newcombe")
+            echo(f"{_letter(test.first)} - {_letter(test.second)}: {', '.join(notes)}")
+    echo("n samples that both share; p of McNemar's exact test, interval of Newcombe")
 
 
 def _letter(place: int) -> str:
@@ -184,9 +185,9 @@ def leaderboard(  # noqa: PLR0913, PLR0917 - one parameter per option
     elif form == "json":
         print_json({"entries": rank_runs(runs)})
     elif form == "csv":
-        click.echo(_csv(rank_runs(runs)), nl=False)
+        echo(_csv(rank_runs(runs)), nl=False)
     elif form == "markdown":
-        click.echo(_markdown(rank_runs(runs)), nl=False)
+        echo(_markdown(rank_runs(runs)), nl=False)
     else:
         _print_leaderboard(rank_runs(runs))
 
@@ -231,7 +232,7 @@ def _show_frontiers(runs: Sequence[Run], form: str) -> None:
                 "dominated" if point.is_dominated else "",
                 style="bright_black" if point.is_dominated else None,
             )
-        click.echo(f"{describe_part(first.dataset, first.split)}, {points[0].run.metrics.n:,} images")
+        echo(f"{describe_part(first.dataset, first.split)}, {points[0].run.metrics.n:,} images")
         open_console().print(table)
 
 
@@ -247,6 +248,7 @@ def _frontier_document(point: Point) -> dict[str, Any]:
 
 def _recommend(runs: Sequence[Run], budget: float | None, images: int | None, form: str) -> None:
     from tlac.analysis.pareto import find_frontiers, recommend
+    from tlac.runtime.formatting import percent
 
     if budget is None or images is None:
         raise UsageError("--recommend needs --budget USD and --images NUMBER")
@@ -264,16 +266,18 @@ def _recommend(runs: Sequence[Run], budget: float | None, images: int | None, fo
                 "cost_usd": found.cost_usd,
                 "cheaper": [_frontier_document(point) for point in found.cheaper],
                 "next_better": _frontier_document(found.next_better) if found.next_better else None,
+                "unpriced": [_frontier_document(point) for point in found.unpriced],
             }
         )
         return
-    click.echo(
-        f"{_describe(found.chosen, images)}: the most accurate of {len(frontiers[0])} runs within ${budget:,.2f}."
-    )
+    known = f"{len(frontiers[0]) - len(found.unpriced)} runs{' with a known cost' if found.unpriced else ''}"
+    echo(f"{_describe(found.chosen, images)}: the most accurate of {known} within ${budget:,.2f}.")
     for point in found.cheaper:
-        click.echo(f"{_describe(point, images)}: cheaper, and not significantly less accurate on these images.")
+        echo(f"{_describe(point, images)}: cheaper, and not significantly less accurate on these images.")
     if found.next_better:
-        click.echo(f"{_describe(found.next_better, images)}: more accurate, beyond the budget.")
+        echo(f"{_describe(found.next_better, images)}: more accurate, beyond the budget.")
+    for point in found.unpriced:
+        echo(f"{point.name}: {percent(point.accuracy)} %; left out, as its cost is unknown.")
 
 
 def _describe(point: Point, images: int) -> str:
@@ -286,8 +290,7 @@ def _describe(point: Point, images: int) -> str:
 
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:
     from tlac.analysis.suite_table import describe_part
-    from tlac.cli.tables import percent
-    from tlac.runtime.formatting import dollars, interval
+    from tlac.runtime.formatting import dollars, interval, percent
 
     drawn = "" if entry["drawn"] == "all" else f", {entry['drawn']}"
     return (
@@ -343,7 +346,8 @@ def _csv(entries: list[dict[str, Any]]) -> str:
 
 
 def _cell(value: object) -> object:
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        # a spreadsheet would take it for a formula
-        return f"'{value}"
-    return "" if value is None else value
+    if not isinstance(value, str):
+        return "" if value is None else value
+    plain = printable(value)
+    # a spreadsheet would take it for a formula
+    return f"'{plain}" if plain.startswith(("=", "+", "-", "@", " ")) else plain

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tlac.cli.options import complete, json_option, print_json, print_rows, root_option, subset_option
+from tlac.cli.options import complete, echo, json_option, print_json, print_rows, root_option, subset_option
 from tlac.errors import TlacError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def show_dataset(name: str, root: Path | None, split: str, subset: str, as_json:
     notes = facts.pop("notes")
     print_rows([(key, str(value)) for key, value in facts.items()])
     for note in notes:
-        click.echo(f"note: {note}")
+        echo(f"note: {note}")
 
 
 @datasets.command("verify")
@@ -151,7 +151,7 @@ def prepare(name: str, root: Path | None, mirror: bool, as_json: bool) -> None:
         else:
             _prepare_files(name, config, as_json)
     except (KeyboardInterrupt, click.Abort):
-        click.echo(f"{config.name}: stopped: the same command goes on from here", err=True)
+        echo(f"{config.name}: stopped: the same command goes on from here", err=True)
         raise
 
 
@@ -161,19 +161,17 @@ def _prepare_files(name: str, config: DatasetConfig, as_json: bool) -> None:
 
     download = config.spec.download
     if download.torchvision and not download.archives and not as_json:
-        click.echo(f"{config.name}: its file lists no archives: torchvision fetches them, and begins a broken one anew")
+        echo(f"{config.name}: its file lists no archives: torchvision fetches them, and begins a broken one anew")
     with show_downloads(as_json) as on_bytes:
-        prepared = prepare_dataset(
-            config, on_bytes, on_message=lambda text: None if as_json else click.echo(text, err=True)
-        )
+        prepared = prepare_dataset(config, on_bytes, on_message=lambda text: None if as_json else echo(text, err=True))
     if not as_json:
-        click.echo(f"{config.name}: {_whereabouts(prepared.is_downloaded, prepared.folder)}")
+        echo(f"{config.name}: {_whereabouts(prepared.is_downloaded, prepared.folder)}")
         if prepared.steps:
-            click.echo("by hand, where it is not done yet:")
+            echo("by hand, where it is not done yet:")
         for number, step in enumerate(prepared.steps, start=1):
-            click.echo(f"  {number}. {step}")
+            echo(f"  {number}. {step}")
         if prepared.steps and download.mirror:
-            click.echo(f"or, with other splits and sizes: tlac datasets prepare {name} --data {config.root} --mirror")
+            echo(f"or, with other splits and sizes: tlac datasets prepare {name} --data {config.root} --mirror")
     _verify(config, True, as_json, prepared)
 
 
@@ -185,8 +183,8 @@ def _prepare_mirror(config: DatasetConfig, as_json: bool) -> None:
     with show_downloads(as_json) as on_bytes:
         mirror = fetch_mirror(config, on_bytes)
     if not as_json:
-        click.echo(f"{config.name}: {mirror.protocol} {_whereabouts(mirror.is_downloaded, mirror.folder)}")
-        click.echo(f"to run on it, with its own protocol: --dataset {mirror.dataset_file}")
+        echo(f"{config.name}: {mirror.protocol} {_whereabouts(mirror.is_downloaded, mirror.folder)}")
+        echo(f"to run on it, with its own protocol: --dataset {mirror.dataset_file}")
     _verify(load_dataset_config(str(mirror.dataset_file)), True, as_json, mirror)
 
 
@@ -222,12 +220,12 @@ def _print(found: Verification, is_prepared: bool) -> None:
     for finding in found.findings[:_SHOWN_FINDINGS]:
         # the command just ran
         detail = finding.detail.partition(": run `tlac datasets prepare")[0] if is_prepared else finding.detail
-        click.echo(f"{finding.kind}: {finding.subject}: {detail}")
+        echo(f"{finding.kind}: {finding.subject}: {detail}")
     if len(found.findings) > _SHOWN_FINDINGS:
-        click.echo(f"... and {len(found.findings) - _SHOWN_FINDINGS} more; --json prints all")
+        echo(f"... and {len(found.findings) - _SHOWN_FINDINGS} more; --json prints all")
     for note in found.notes:
-        click.echo(f"note: {note}")
+        echo(f"note: {note}")
     facts = {"protocol": found.protocol, "source": found.source, "digest": found.digest, **found.details}
     print_rows([(key, value) for key, value in facts.items() if value])
     verdict = "not as expected" if found.findings else "as expected" if found.is_compared else "nothing wrong found"
-    click.echo(f"{found.name}: {verdict}: {found.n:,} test images, {found.classes} classes, {found.images:,} looked at")
+    echo(f"{found.name}: {verdict}: {found.n:,} test images, {found.classes} classes, {found.images:,} looked at")

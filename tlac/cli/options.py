@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import click
 
 from tlac.errors import StoreError, UsageError
+from tlac.runtime.formatting import printable
 
 if TYPE_CHECKING:
     from tlac.cache.store import Store
@@ -366,21 +367,27 @@ def open_policy(max_cost: float | None, concurrency: int | None = None, has_view
     return policy
 
 
+def echo(text: object, *, err: bool = False, nl: bool = True) -> None:
+    """Print text in which names from files and servers may stand: no control code or direction mark of theirs."""
+    click.echo("\n".join(map(printable, str(text).split("\n"))), err=err, nl=nl)
+
+
 def say(text: str) -> None:
     """A message on stderr."""
-    click.echo(f"tlac: {text}", err=True)
+    echo(f"tlac: {text}", err=True)
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on stdout."""
-    click.echo(json.dumps(document, ensure_ascii=False, indent=2))
+    """One JSON document on stdout. What is not printable is escaped in it, so that nothing is lost."""
+    lines = json.dumps(document, ensure_ascii=False, indent=2).split("\n")
+    click.echo("\n".join("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line) for line in lines))
 
 
 def print_rows(rows: Sequence[tuple[str, ...]]) -> None:
     """Columns, the last of which is as long as it likes: a name and what it is."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        click.echo("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
+        echo("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def split_classes(text: str) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tlac.cli.options import echo
 from tlac.errors import InputError, TlacError
 
 if TYPE_CHECKING:
@@ -49,10 +50,10 @@ def report(runs: tuple[Path, ...], output: Path | None, figures: Path | None) ->
     if output is not None or figures is None:
         path = output or (folders[0] / "report.html" if len(folders) == 1 else Path("comparison.html"))
         _write_page(read, path, folders[0] if len(folders) == 1 else None)
-        click.echo(path)
+        echo(path)
     if figures is not None:
         for written in _write_figures(read, figures):
-            click.echo(written)
+            echo(written)
 
 
 def _write_page(runs: Sequence[ReportedRun], path: Path, own_folder: Path | None) -> None:

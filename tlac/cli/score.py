@@ -11,6 +11,7 @@ from tlac.cli.options import (
     abstain_option,
     calibration_option,
     check_template,
+    echo,
     json_option,
     open_store,
     out_option,
@@ -103,6 +104,6 @@ def calibrate(runs: tuple[Path, ...], output: Path, as_json: bool) -> None:
         print_json({"output": str(output), **asdict(found)})
         return
     for decided_by, level in found.level.items():
-        click.echo(f"{decided_by or 'clip'}: {1 / (1 + 2.718281828459045**-level):.3f} at margin 0")
+        echo(f"{decided_by or 'clip'}: {1 / (1 + 2.718281828459045**-level):.3f} at margin 0")
     temperature = "the margin says nothing" if found.temperature is None else f"temperature {found.temperature:g}"
-    click.echo(f"{temperature}; learnt from {found.n:,} predictions; {output}")
+    echo(f"{temperature}; learnt from {found.n:,} predictions; {output}")

@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from tlac.analysis.suite_table import Cell, Harmonic, Series, harmonics_of, series_of
 from tlac.config.suites import Gain, Published, Suite, load_gains, load_published
 from tlac.results.record import OrderTrials, Run, RunRecord, unread_choices
-from tlac.runtime.formatting import interval
+from tlac.runtime.formatting import dollars, interval, percent, printable
 
 # what a row of runs may differ in beside dataset, backend and method
 _SETTINGS = ("matching", "encoder", "template", "prompts")
@@ -38,7 +39,7 @@ def print_runs(runs: Sequence[Run], reused: Collection[Path] = ()) -> None:
     varying = [name for name in _SETTINGS if len({getattr(run.record, name) for run in runs}) > 1]
     # whoever compares settings on the same answers has no calls to count, and the row must fit
     counts = () if varying else ("asked", "stored")
-    table = make_table(("dataset", "backend", "method", *varying), ("n", "top-1", "95 % CI", "cover", *counts, "USD"))
+    table = make_table(("dataset", "backend", "method", *varying), ("n", "top-1", "95 % CI", "cover", *counts, "cost"))
     for run in runs:
         metrics, record = run.metrics, run.record
         # a tenth of a per cent says nothing about fewer than a thousand images, and the row must fit
@@ -53,7 +54,7 @@ def print_runs(runs: Sequence[Run], reused: Collection[Path] = ()) -> None:
             interval(metrics.accuracy_ci95, places, "-"),
             percent(metrics.coverage),
             *(_calls(run, run.folder in reused) if counts else ()),
-            cost(record.cost_usd),
+            dollars(record.cost_usd),
         )
     console = open_console()
     console.print(table)
@@ -100,9 +101,20 @@ def _calls(run: Run, is_reused: bool) -> tuple[str, str]:
     return asked, str(sum(stage.from_store for stage in calls))
 
 
+class PlainTable(Table):
+    """A table whose cells are text: names come from files that anybody may have written.
+
+    rich would read markup in them, such as [link=...], and let the terminal's control codes through.
+    """
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        """Add a row of texts."""
+        super().add_row(*(Text(printable(str(cell))) for cell in cells), **options)
+
+
 def make_table(words: Sequence[str], numbers: Sequence[str]) -> Table:
     """A table whose columns of words fold where the terminal is narrow, and whose columns of numbers do not."""
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table = PlainTable(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for heading in words:
         table.add_column(heading, overflow="fold")
     for heading in numbers:
@@ -111,7 +123,7 @@ def make_table(words: Sequence[str], numbers: Sequence[str]) -> Table:
 
 
 def _print_note(console: Console, text: str, style: str) -> None:
-    console.print(text, style=style, soft_wrap=True, markup=False, highlight=False)
+    console.print(printable(text), style=style, soft_wrap=True, markup=False, highlight=False)
 
 
 def _describe_order(record: RunRecord, order: OrderTrials) -> str:
@@ -122,18 +134,6 @@ def _describe_order(record: RunRecord, order: OrderTrials) -> str:
     span = f"; top-1 {100 * min(found):.1f} to {100 * max(found):.1f}" if found else ""
     trials = "1 other order" if order.trials == 1 else f"{order.trials} other orders"
     return f"{title}: in {trials} {order.changed} of {order.asked} stage-2 samples{failed} changed{rate}{span}"
-
-
-def percent(share: float | None) -> str:
-    """A share as per cent to a tenth, "-" where it is not defined."""
-    return "-" if share is None else f"{100 * share:.1f}"
-
-
-def cost(cost_usd: float | None) -> str:
-    """USD in few characters, "?" where it is not known."""
-    if cost_usd is None:
-        return "?"
-    return "0" if cost_usd == 0 else f"{cost_usd:.2f}" if cost_usd >= 1 else f"{cost_usd:.4f}"
 
 
 def _truncation(record: RunRecord) -> str | None:
