@@ -212,6 +212,17 @@ def test_where_no_backend_is_left_nothing_is_run(manager: BatchManager) -> None:
     assert not (manager.folder / "runs").exists()
 
 
+def test_datasets_outside_of_suites_have_their_harmonic_mean_too(manager: BatchManager) -> None:
+    asked = ("--backend", "fake", "--dataset", "one", "--dataset", "two", "--method", "tlac")
+    halves = ("--split", "base", "--split", "novel")
+    (found,) = json.loads(manager.bench(*asked, *halves, "--json").out)["harmonic"]
+    assert (found["complete"], found["total"], set(found["by_dataset"])) == (2, 2, {"one", "two"})
+    assert found["h"] == pytest.approx(2 * found["base"] * found["novel"] / (found["base"] + found["novel"]))
+    assert "H of base and novel in %" in manager.bench(*asked, *halves).out
+    alone = manager.bench(*asked, "--split", "base")
+    assert "H of base and novel" not in alone.out
+
+
 def test_both_halves_give_the_harmonic_mean(manager: BatchManager) -> None:
     document = manager.document(
         "--backend", "fake", "--suite", "pair", "--method", "tlac", "--split", "base", "--split", "novel"

@@ -3,13 +3,15 @@ from __future__ import annotations
 import html.parser
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
-from tests.support.reported_runs import HOSTILE, RECORD, hostile_run, some_run
+from tests.support.reported_runs import HOSTILE, RECORD, hostile_run, some_predictions, some_run
 from tlac.report.comparison import render_comparison
 from tlac.report.page import embed_json
 from tlac.report.run_page import render_run
+from tlac.types import Outcome
 
 
 class Elements(html.parser.HTMLParser):
@@ -79,6 +81,17 @@ def test_an_incomplete_run_says_so_first() -> None:
     page = render_run(some_run(is_complete=False, stopped="the key was refused"), "images")[0]
     assert page.index("Incomplete:") < page.index("<h2>Settings")
     assert "the key was refused" in page
+
+
+def test_a_run_without_an_answer_shows_no_number() -> None:
+    failed = [
+        replace(one, outcome=Outcome.FAILED, predicted=None, decided_by=None, score=None, margin=None, top5=())
+        for one in some_predictions()
+    ]
+    page = render_run(some_run(failed, is_complete=False), "images")[0].partition('<script type="application/json"')[0]
+    assert "No sample has an answer: there is nothing to measure." in page
+    assert "0.0\N{NO-BREAK SPACE}%</strong> top-1 accuracy" not in page
+    assert render_comparison([some_run(failed, is_complete=False)], "images")
 
 
 def test_the_page_tells_how_well_confidence_is_calibrated() -> None:

@@ -117,3 +117,12 @@ def test_confused_pairs_are_those_of_scikit_learns_matrix(pairs: list[tuple[int,
     assert found == {
         (row, column): matrix[row, column] for row, column in zip(*matrix.nonzero(), strict=True) if row != column
     }
+
+
+def test_a_run_in_which_every_call_failed_has_no_number() -> None:
+    metrics = measure([prediction(label, None, Outcome.FAILED) for label in (0, 1, 1)])
+    assert (metrics.n, metrics.failed, metrics.coverage) == (3, 3, 0.0)
+    assert (metrics.accuracy, metrics.accuracy_ci95, metrics.top5) == (None, None, None)
+    assert (metrics.mean_per_class, metrics.macro_f1, metrics.per_class) == (None, None, ())
+    # a refusal is an outcome that was measured
+    assert measure([prediction(0, None, Outcome.REFUSED), prediction(1, None, Outcome.FAILED)]).accuracy == 0.0

@@ -186,7 +186,9 @@ def _config_maker(
 
 
 def _show(cells: list[Cell], suites: list[Suite], as_json: bool) -> None:
-    from tlac.cli.tables import print_runs, print_suite, suite_document
+    from dataclasses import asdict
+
+    from tlac.cli.tables import harmonics, print_harmonics, print_runs, print_suite, suite_document
     from tlac.evaluation.suite_runner import failures_document
     from tlac.results.record import summary
 
@@ -196,6 +198,7 @@ def _show(cells: list[Cell], suites: list[Suite], as_json: bool) -> None:
         print_json(
             {
                 "runs": [{**summary(run), "reused": is_reused} for run, is_reused in found.values()],
+                "harmonic": [asdict(one) for one in harmonics(cells)],
                 "suites": [suite_document(suite, cells) for suite in suites],
                 "failed": failures_document(cells),
             }
@@ -205,6 +208,7 @@ def _show(cells: list[Cell], suites: list[Suite], as_json: bool) -> None:
         print_runs(
             [run for run, _ in found.values()], [folder for folder, (_, is_reused) in found.items() if is_reused]
         )
+    print_harmonics(cells)
     for suite in suites:
         # published figures alone would look like a result
         if any(cell.run is not None and cell.suite == suite.name for cell in cells):

@@ -232,6 +232,19 @@ def print_suite(suite: Suite, cells: Sequence[Cell]) -> None:
         _print_note(console, note, "dim")
 
 
+def harmonics(cells: Sequence[Cell]) -> list[Harmonic]:
+    """H of base and novel of the cells outside of suites, over their datasets."""
+    own = [cell for cell in cells if cell.suite is None]
+    return harmonics_of(series_of(own, list(dict.fromkeys(cell.dataset for cell in own))))
+
+
+def print_harmonics(cells: Sequence[Cell]) -> None:
+    """H of base and novel of the cells outside of suites, where there are both halves."""
+    if found := harmonics(cells):
+        datasets = list(dict.fromkeys(cell.dataset for cell in cells if cell.suite is None))
+        _print_rows(open_console(), "H of base and novel in %", datasets, _harmonic_rows(found), [])
+
+
 def _series_row(series: Series) -> _Row:
     texts = {name: _cell_text(cell) for name, cell in series.cells.items()}
     return _Row(f"{series.backend} {series.method}", texts, series.mean, f"{series.complete} of {series.total}")

@@ -70,7 +70,7 @@ class Metrics:
     the first. `mean_per_class` is the unweighted mean over the classes that have samples, `macro_f1` over
     the classes that have samples or predictions. `confused` are the pairs confused most often. `abstained`
     counts the predictions that were not sure enough, `unread_choices` the samples whose stage-2 answer named no class,
-    so that similarity decided.
+    so that similarity decided. A run in which every call failed has no accuracy of any kind.
     """
 
     n: int
@@ -118,7 +118,9 @@ def measure(rows: Iterable[Prediction]) -> Metrics:
     outcomes = dict(zip(OUTCOMES, np.bincount(predictions.outcome, minlength=len(OUTCOMES)).tolist(), strict=True))
     # equal pairs of label and decision are counted once
     pairs = predictions.label.astype(np.int64) * max(len(decisions), 1) + predictions.decision
-    distinct, counts = np.unique(pairs[predictions.label >= 0], return_counts=True)
+    # where every call failed nothing was measured: no answer, no number, not an accuracy of 0
+    is_measured = (predictions.label >= 0) & (outcomes[Outcome.FAILED] < total)
+    distinct, counts = np.unique(pairs[is_measured], return_counts=True)
     label, decision = np.divmod(distinct, max(len(decisions), 1))
     predicted = decisions.predicted[decision]
     is_answered = decisions.outcome[decision] == OUTCOMES.index(Outcome.ANSWERED)
