@@ -3,10 +3,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from tests.support.cars import BACKEND, SPEC
 from tests.support.fakes import FakeLMM
+from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend
 from tlac.errors import UsageError
 from tlac.evaluation.run_config import plan_questions
@@ -36,3 +38,13 @@ def test_each_member_of_an_ensemble_is_asked_by_itself() -> None:
 def test_without_a_backend_there_is_nobody_to_ask() -> None:
     with pytest.raises(UsageError, match="name one with --backend"):
         plan_questions(replace(SPEC, backend=None), lambda backend: BoundLMM(backend, FakeLMM(str)))
+
+
+def test_a_set_in_free_text_asks_for_no_number_though_the_backend_could_be_held_to_one() -> None:
+    lmm = FakeLMM(lambda request: "lorry")
+    by_index = Backend("fake", "fake.yaml", msgspec.structs.replace(BACKEND.spec, choice_by_index=True))
+    config = replace(SPEC, backend=by_index, stage2_backend=by_index)
+    for prompts, expected in (("default", True), ("paper", False)):
+        prompter = plan_questions(replace(config, prompts=load_prompts(prompts)), lambda own: BoundLMM(own, lmm))
+        asyncio.run(prompter.ask_stage2("a big truck"))
+        assert lmm.asked[-1].choice.by_index is expected

@@ -1,10 +1,8 @@
-"""Prompt sets: the words in which the two stages are asked.
-
-Does not know datasets or backends: it turns a class list and an answer into messages.
-"""
+"""Prompt sets: the words in which the two stages are asked, as messages about a class list and an answer."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -17,22 +15,29 @@ from tlac.types import ChoiceTask, Image, ImagePart, Message, TextPart
 
 
 class Stage2Prompts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Stage 2's words. Each `prefix` holds {classes}, each `question` {answer}."""
+    """Stage 2's words. Each `prefix` holds {classes}, each `question` {answer}; free text has none by index."""
 
     prefix: str
     question: str
-    prefix_by_index: str
-    question_by_index: str
+    prefix_by_index: str = ""
+    question_by_index: str = ""
 
 
 class PromptSetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A prompt-set file: stage-1 prompts by name, one of them `default`, stage 2's, and those of a stage 2 that
-    is shown the image again."""
+    """A prompt-set file: stage-1 prompts by name, one of them `default`, or the name of the set whose stage 1 this one
+    shares; stage 2's; those of a stage 2 that is shown some of the classes (`shortlist`, else stage 2's), and those of
+    one that is shown the image again (`relook`).
+
+    With `free_text` stage 2 is asked as the paper asks it: the class names in line, the first answer without line
+    breaks and full stops, and an answer in words, whatever the backend could constrain.
+    """
 
     description: str
-    stage1: dict[str, str]
+    stage1: dict[str, str] | str
     stage2: Stage2Prompts
+    shortlist: Stage2Prompts | None = None
     relook: Stage2Prompts | None = None
+    free_text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,41 +47,47 @@ class PromptSet:
     name: str
     source: str
     spec: PromptSetSpec
+    stage1: Mapping[str, str]
 
     @property
     def digest(self) -> str:
         """The sha256 (hex) of all prompts in the set; the description is no part of it."""
-        asked = [self.spec.stage1, msgspec.to_builtins(self.spec.stage2)]
-        return sha256_of([*asked, msgspec.to_builtins(self.spec.relook)] if self.spec.relook else asked)
+        sections = (self.spec.stage2, self.spec.relook, self.spec.shortlist)
+        asked = [msgspec.to_builtins(section) for section in sections if section is not None]
+        return sha256_of([dict(self.stage1), *asked, *(["free text"] if self.spec.free_text else [])])
 
     def stage1_messages(self, image: Image, prompt: str) -> tuple[Message, ...]:
         """Show the image and ask what it is, in the words of the named prompt, or of `default`."""
-        text = self.spec.stage1.get(prompt, self.spec.stage1["default"])
+        text = self.stage1.get(prompt, self.stage1["default"])
         return (Message("user", (ImagePart(image), TextPart(text))),)
 
     def stage2_messages(self, task: ChoiceTask) -> tuple[Message, ...]:
         """Ask which class an answer meant. The class list stands first, where providers' prefix caches serve it."""
-        return (Message("user", _choice_parts(self.spec.stage2, task)),)
+        words = self.spec.stage2 if task.candidates is None else self.spec.shortlist or self.spec.stage2
+        return (Message("user", self._choice_parts(words, task)),)
 
     def relook_messages(self, image: Image, task: ChoiceTask) -> tuple[Message, ...]:
-        """Show the image again and ask which of the offered classes it is. Raises ConfigError for a set without."""
+        """Show the image again and ask which of the candidates it is. Raises ConfigError for a set without."""
         if self.spec.relook is None:
             raise ConfigError(f"{self.source}: needs 'relook', the words that show the image again in stage 2")
-        return (Message("user", (ImagePart(image), *_choice_parts(self.spec.relook, task))),)
+        return (Message("user", (ImagePart(image), *self._choice_parts(self.spec.relook, task))),)
 
-
-def _choice_parts(words: Stage2Prompts, task: ChoiceTask) -> tuple[TextPart, TextPart]:
-    if task.by_index:
-        listing = "\n".join(f"{index}: {task.classes[index]}" for index in task.indices)
-        prefix, question = words.prefix_by_index, words.question_by_index
-    else:
-        listing = "\n".join(dict.fromkeys(task.classes[index] for index in task.indices))
-        prefix, question = words.prefix, words.question
-    # replace, not str.format: answers and class names may hold braces; a list of its own is no shared prefix
-    return (
-        TextPart(prefix.replace("{classes}", listing), is_prefix=task.candidates is None),
-        TextPart(question.replace("{answer}", task.answer)),
-    )
+    def _choice_parts(self, words: Stage2Prompts, task: ChoiceTask) -> tuple[TextPart, TextPart]:
+        answer = task.answer
+        if task.by_index:
+            listing = "\n".join(f"{index}: {task.classes[index]}" for index in task.indices)
+            prefix, question = words.prefix_by_index, words.question_by_index
+        else:
+            names = dict.fromkeys(task.classes[index] for index in task.indices)
+            listing = (", " if self.spec.free_text else "\n").join(names)
+            prefix, question = words.prefix, words.question
+        if self.spec.free_text:
+            answer = answer.replace("\n", "").replace(".", "")
+        # replace, not str.format: answers and class names may hold braces; a list of its own is no shared prefix
+        return (
+            TextPart(prefix.replace("{classes}", listing), is_prefix=task.candidates is None),
+            TextPart(question.replace("{answer}", answer)),
+        )
 
 
 def load_prompts(name: str) -> PromptSet:
@@ -86,20 +97,24 @@ def load_prompts(name: str) -> PromptSet:
     """
     resource = find("prompts", name)
     spec = parse(PromptSetSpec, resource)
-    if "default" not in spec.stage1:
+    stage1 = spec.stage1
+    if isinstance(stage1, str):
+        stage1 = parse(PromptSetSpec, find("prompts", stage1)).stage1
+    if isinstance(stage1, str):
+        raise ConfigError(f"{resource.source}: stage1 names {spec.stage1}, which has no words of its own")
+    if "default" not in stage1:
         raise ConfigError(f"{resource.source}: stage1 needs a prompt named 'default'")
-    _check_places(resource.source, "stage2", spec.stage2)
-    if spec.relook is not None:
-        _check_places(resource.source, "relook", spec.relook)
-    return PromptSet(resource.name, resource.source, spec)
+    for section in ("stage2", "shortlist", "relook"):
+        words = getattr(spec, section)
+        if words is not None:
+            _check_places(resource.source, section, words, spec.free_text)
+    return PromptSet(resource.name, resource.source, spec, stage1)
 
 
-def _check_places(source: str, section: str, words: Stage2Prompts) -> None:
-    for key, placeholder in (
-        ("prefix", "{classes}"),
-        ("question", "{answer}"),
-        ("prefix_by_index", "{classes}"),
-        ("question_by_index", "{answer}"),
-    ):
+def _check_places(source: str, section: str, words: Stage2Prompts, is_free_text: bool) -> None:
+    places = {"prefix": "{classes}", "question": "{answer}"}
+    if not is_free_text:
+        places |= {f"{key}_by_index": placeholder for key, placeholder in places.items()}
+    for key, placeholder in places.items():
         if placeholder not in getattr(words, key):
             raise ConfigError(f"{source}: {section}.{key} must hold {placeholder}")

@@ -133,7 +133,7 @@ def _second_calls(transcripts: Sequence[Transcript], samples: int) -> int:
 
 
 def _first_prompt_tokens(config: RunConfig) -> int:
-    stage1 = config.prompts.spec.stage1
+    stage1 = config.prompts.stage1
     return _IMAGE_TOKENS + len(stage1.get(config.dataset.prompt, stage1["default"])) // _CHARACTERS_PER_TOKEN
 
 

@@ -118,7 +118,8 @@ class TwoStagePrompter:
         listed = None if candidates is None else tuple(candidates)
         if image is None and (answer, listed) in self._chosen:
             return self._chosen[answer, listed]
-        task = ChoiceTask(answer, self._index.classes, backend.spec.choice_by_index, listed)
+        by_index = backend.spec.choice_by_index and not self.prompts.spec.free_text
+        task = ChoiceTask(answer, self._index.classes, by_index, listed)
         turn = await self.stage2.answer(
             LMMRequest(
                 stage="stage2",

@@ -86,9 +86,9 @@ def describe_prompts(record: RunRecord, prompts: PromptSet | None) -> dict[str, 
     """The words of the prompts, where the prompt set at hand is still the one that the run used."""
     if prompts is None or prompts.digest != record.digests.get("prompts"):
         return {}
-    name = record.prompt if record.prompt in prompts.spec.stage1 else "default"
+    name = record.prompt if record.prompt in prompts.stage1 else "default"
     words = prompts.spec.stage2
-    found = {f"stage 1 ({name})": prompts.spec.stage1[name]}
+    found = {f"stage 1 ({name})": prompts.stage1[name]}
     if _has_stage2(record):
         found["stage 2"] = f"{words.prefix}\n{words.question}"
         found["stage 2, by index"] = f"{words.prefix_by_index}\n{words.question_by_index}"
