@@ -221,9 +221,11 @@ def odd_exif(tag: int, kind: int, count: int, value: bytes) -> bytes:
 # Pillow warns of some of these, and our tests take warnings for errors
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
-@pytest.mark.parametrize("odd", ODD_METADATA.values(), ids=ODD_METADATA)
-def test_a_good_photograph_with_odd_metadata_is_turned_upright(odd: tuple[int, int, int, bytes], format_: str) -> None:
-    content = encoded(picture(40, 20), format_, exif=odd_exif(*odd))
+@pytest.mark.parametrize("odd", ODD_METADATA)
+def test_a_good_photograph_with_odd_metadata_is_turned_upright(odd: str, format_: str) -> None:
+    if odd == "a value that is not there" and PIL.__version__ < "13":
+        pytest.skip("Pillow before 13, the last for Python 3.10, reads no tag behind such a one")
+    content = encoded(picture(40, 20), format_, exif=odd_exif(*ODD_METADATA[odd]))
     assert open_image(content, "x").size == (20, 40)
     body, _ = sent(content)
     assert PIL.Image.open(io.BytesIO(body)).size == (20, 40)
