@@ -10,7 +10,7 @@ import hashlib
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, astuple, dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
@@ -203,12 +203,12 @@ def answer_text(answer: StoredAnswer, *, has_key: bool = False, has_backend: boo
     response = answer.response
     if not is_stored(response):
         raise InputError(f"a response with outcome {response.outcome} is not an answer and is not kept")
-    told = asdict(response)
+    told = msgspec.to_builtins(response)
     del told["from_store"]
     told["usage"] = {
         name: count for name, count in told["usage"].items() if count or name not in ("reasoning", "cache_write")
     }
-    document: dict[str, Any] = {"request": answer.request, "response": told | {"outcome": response.outcome.value}}
+    document: dict[str, Any] = {"request": answer.request, "response": told}
     if has_key:
         document["key"] = answer.key
     if has_backend:

@@ -119,7 +119,8 @@ class RowReader:
         self._folder = folder
         self._lock = threading.Lock()
         self._connection = connect_read_only(folder)
-        self._identity = _identity(folder)
+        self._database = str(folder / DATABASE)
+        self._identity = _identity(self._database)
         try:
             self.warnings = inspect(folder, self._connection)
         except StoreError:
@@ -128,7 +129,7 @@ class RowReader:
 
     def is_in_place(self) -> bool:
         """Whether the folder still holds the database that was opened: it can be deleted while it is in use."""
-        return _identity(self._folder) == self._identity
+        return _identity(self._database) == self._identity
 
     def get(self, key: str) -> Row | None:
         """Return the row under a key."""
@@ -193,9 +194,9 @@ class RowReader:
         return StoreError(f"{self._folder / DATABASE}: can't be read: {error}; see `tlac cache verify`")
 
 
-def _identity(folder: Path) -> tuple[int, int] | None:
+def _identity(database: str) -> tuple[int, int] | None:
     try:
-        found = os.stat(folder / DATABASE)  # noqa: PTH116 - Path.stat takes three times as long
+        found = os.stat(database)  # noqa: PTH116 - Path.stat takes three times as long, and this is done at each write
     except OSError:
         return None
     return found.st_dev, found.st_ino
