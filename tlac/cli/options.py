@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -347,7 +348,7 @@ def open_store(path: Path | None, makes_one: bool = True) -> Store:
     """
     from tlac.cache.store import Store, store_folder
 
-    if not makes_one and path is not None and not path.is_dir():
+    if not makes_one and path is not None and not os.path.isdir(path):  # noqa: PTH112 - is_dir raises for a long name
         raise StoreError(f"{path}: no store there; `tlac cache path` prints the default one")
     store = Store(path or store_folder(), on_warning=say)
     for warning in store.warnings:

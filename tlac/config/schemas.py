@@ -6,6 +6,7 @@ Does not know where files lie (tlac.config.files) nor the adapters that the file
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -253,7 +254,8 @@ def load_backend(name: str) -> Backend:
 
 def _pack_backend(name: str) -> Backend:
     path, mark, way = Path(name), "", ""
-    if not path.exists():
+    # Path.exists raises for a name that is too long
+    if not os.path.exists(path):  # noqa: PTH110
         before, mark, way = name.rpartition("#")
         path = Path(before or name)
     manifest = read_manifest(path)
