@@ -21,6 +21,7 @@ from tlac.evaluation.runner import Runner
 from tlac.interfaces import TextEncoder
 from tlac.lmms.middleware.retry import RetryPolicy
 from tlac.lmms.middleware.stack import CallPolicy
+from tlac.lmms.served import with_served_revision
 from tlac.methods.base import NearestClassFinder
 from tlac.runtime import aio
 from tlac.scoring.confidence import confidence_of
@@ -128,10 +129,12 @@ class Classifier:
         offline: bool = False,
     ) -> None:
         self.classes = check_classes(classes)
-        first = load_backend(backend)
+        folder = Path(store) if store else store_folder()
+        first = with_served_revision(load_backend(backend), folder, offline)
+        second = with_served_revision(load_backend(stage2_backend), folder, offline) if stage2_backend else first
         config = RunConfig(
             first,
-            load_backend(stage2_backend) if stage2_backend else first,
+            second,
             ClassList(self.classes),
             method,
             load_encoder_config(encoder),
@@ -144,7 +147,7 @@ class Classifier:
             raise UsageError(f"the method {method} asks several backends: use `tlac bench`")
         if sees_image(self._method):
             raise UsageError(f"the method {method} scores images too, which a run alone does: use `tlac bench`")
-        opened = Store(Path(store) if store else store_folder())
+        opened = Store(folder)
         # nobody has to close a classifier: its store is closed when it is forgotten
         weakref.finalize(self, aio.deferred(opened.close)).atexit = False
         runner = Runner(opened, is_offline=offline, policy=_IMPATIENT)

@@ -24,6 +24,24 @@ print(logging.getLogger("LiteLLM").getEffectiveLevel())
 """
 
 
+TWO_THREADS = """
+import os, threading
+from tlac.runtime.litellm_setup import load_litellm
+before = dict(os.environ)
+threads = [threading.Thread(target=load_litellm) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(dict(os.environ) == before)
+"""
+
+
+def test_threads_that_load_it_at_once_leave_no_setting_behind():
+    done = subprocess.run([sys.executable, "-c", TWO_THREADS], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
 def test_litellm_is_imported_without_network_dotenv_or_output(tmp_path):
     (tmp_path / ".env").write_text("FROM_DOTENV=read\n")
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False, cwd=tmp_path)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tlac.cli.progress import LiveView
     from tlac.evaluation.run_config import RunConfig
     from tlac.evaluation.runner import Runner
+    from tlac.lmms.served import with_served_revision
     from tlac.results.record import Run
 
 
@@ -85,6 +86,7 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
     from dataclasses import asdict, replace
 
     from tlac.analysis.ablation import describe_cell, effects
+    from tlac.cache.store import store_folder
     from tlac.cli.progress import show_runs
     from tlac.config.method_options import open_method
     from tlac.config.prompts import load_prompts
@@ -95,7 +97,8 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
     from tlac.results.record import summary
     from tlac.scoring.matching import find_rule
 
-    asked, config = load_backend(backend), replace(load_dataset_config(dataset, root), is_offline=offline)
+    asked = with_served_revision(load_backend(backend), store or store_folder(), offline)
+    config = replace(load_dataset_config(dataset, root), is_offline=offline)
     opened = open_dataset(config)
     for method in methods:
         open_method(method)

@@ -84,6 +84,7 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
         raise UsageError("nothing to run on: name a dataset with --dataset, or several with --suite samples")
     plan = plan_runs(what, suites, scoring)
     with open_store(store) as opened:
+        plan = with_served(plan, opened.path, calls.offline)
         policy = open_policy(calls.max_cost, calls.concurrency, has_view=not as_json)
         matrix = Matrix(
             runner=calls.open_runner(opened, policy, bool(scoring.order_trials)),
@@ -104,6 +105,20 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
         for folder in dict.fromkeys(cell.run.folder for cell in cells if cell.run is not None):
             click.launch(str(folder / "report.html"))
     raise_worst(cells, say)
+
+
+def with_served(plan: Plan, folder: Path, is_offline: bool) -> Plan:
+    """The plan with what servers of one's own serve in its backends."""
+    from dataclasses import replace
+
+    from tlac.lmms.served import with_served_revision
+
+    stage2 = plan.stage2_backend
+    return replace(
+        plan,
+        backends=tuple(with_served_revision(backend, folder, is_offline) for backend in plan.backends),
+        stage2_backend=None if stage2 is None else with_served_revision(stage2, folder, is_offline),
+    )
 
 
 def _report(run: Run, config: RunConfig) -> None:

@@ -94,7 +94,7 @@ def _selection(store: Store, run: Path | None, question: StoredQuestion) -> tupl
         return Selection(), None, "all stored answers"
     if question.dataset is None:
         return Selection(backend=question.backend), None, f"all stored answers of {question.backend}"
-    asked = question.open()
+    asked = question.open(store=store.path)
     dataset = asked.dataset
     keys = dry_run(asked, dataset, store).keys
     if not keys:
@@ -153,7 +153,7 @@ def explain_sample(sample: str, question: StoredQuestion, store: Path | None) ->
     from tlac.evaluation.dry_run import dry_run
     from tlac.hashing import request_document
 
-    asked = question.open()
+    asked = question.open(store=store)
     with open_store(store, makes_one=False) as opened:
         found = dry_run(asked, [_find(sample, asked.dataset)], opened)
         (transcript,) = found.transcripts

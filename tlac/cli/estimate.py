@@ -78,7 +78,7 @@ def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per secti
     from tlac.evaluation.estimate import estimate as estimate_run
     from tlac.runtime.formatting import dollars
 
-    configs = _plan(what, prompts, matching)
+    configs = _plan(what, prompts, matching, store)
     with open_store(store) as opened:
         found = [estimate_run(one, list(one.samples), opened, _in_flight(one, concurrency), batch) for one in configs]
     pairs = list(zip(configs, found, strict=True))
@@ -96,8 +96,9 @@ def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per secti
         click.echo(f"all {len(pairs)} runs: {total_usd}; a first stage that runs share is counted once")
 
 
-def _plan(what: RunSelection, prompts: str, matching: str) -> list[RunConfig]:
-    from tlac.cli.bench import plan_runs
+def _plan(what: RunSelection, prompts: str, matching: str, store: Path | None) -> list[RunConfig]:
+    from tlac.cache.store import store_folder
+    from tlac.cli.bench import plan_runs, with_served
     from tlac.config.method_options import base_name
     from tlac.config.prompts import load_prompts
     from tlac.config.registry import open_dataset
@@ -107,6 +108,8 @@ def _plan(what: RunSelection, prompts: str, matching: str) -> list[RunConfig]:
     from tlac.scoring.matching import find_rule
 
     plan = plan_runs(what, [load_suite(name) for name in what.suites])
+    # nobody is asked here: as the last run found the servers
+    plan = with_served(plan, store or store_folder(), is_offline=True)
     if not plan.parts or not plan.backends:
         raise UsageError("name a --backend, and a --dataset or a --suite; or the folders of finished RUNs")
     asking = {method for _, _, _, methods in plan.parts for method in methods} - plan.without_lmm

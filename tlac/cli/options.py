@@ -310,17 +310,20 @@ class StoredQuestion:
     matching: Annotated[str, matching_option]
     root: Annotated[Path | None, root_option]
 
-    def open(self) -> RunConfig:
+    def open(self, store: Path | None = None) -> RunConfig:
         """The run that would ask. Raises UnknownNameError, ConfigError, InputError; UsageError for lack of a name."""
+        from tlac.cache.store import store_folder
         from tlac.config.prompts import load_prompts
         from tlac.config.registry import open_dataset
         from tlac.config.schemas import load_backend, load_dataset_config, load_encoder_config
         from tlac.evaluation.run_config import RunConfig
+        from tlac.lmms.served import with_served_revision
         from tlac.scoring.matching import find_rule
 
         if self.backend is None or self.dataset is None:
             raise UsageError("name a --backend and a --dataset")
-        backend = load_backend(self.backend)
+        # nobody is asked here: as the last run found the server
+        backend = with_served_revision(load_backend(self.backend), store or store_folder(), is_offline=True)
         dataset = open_dataset(load_dataset_config(self.dataset, self.root))
         prompts, rule = load_prompts(self.prompts), find_rule(self.matching)
         # the encoder stands idle: what was asked does not hang on it

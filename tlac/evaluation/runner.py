@@ -23,6 +23,7 @@ from tlac.evaluation.run_config import RunConfig, RunEngine, plan_questions
 from tlac.interfaces import LMM, ImageEncoder, ImageMethod, Method, details_of, notes_of
 from tlac.lmms.middleware.cache import OfflineLMM, StoredLMM
 from tlac.lmms.middleware.stack import CallPolicy, build_stack
+from tlac.lmms.served import SERVED
 from tlac.methods.base import BoundLMM, NearestClassFinder
 from tlac.results.calls import FILE_NAME, encode_calls, facts_of
 from tlac.results.folder import Attachment, begin_run, free_name, name_run
@@ -180,7 +181,7 @@ class Runner:
             truncated_texts=result.scored.truncated_texts,
             truncated_classes=result.scored.truncated_classes,
             digests=self.digests(config),
-            versions=installed_versions(),
+            versions=installed_versions() | _served_versions(config),
             classes=config.dataset.classes,
             shuffle_classes=config.shuffle_classes,
             order_trials=result.order,
@@ -273,3 +274,13 @@ class Runner:
             self.is_offline,
         )
         return _Result(method.look(config.samples, scorer, progress.advance if progress else lambda _: None))
+
+
+def _served_versions(config: RunConfig) -> dict[str, str]:
+    """What servers of one's own served, by backend."""
+    asked = [backend for backend in (config.backend, config.stage2_backend, *config.ensemble) if backend is not None]
+    return {
+        f"served by {backend.name}": backend.spec.revision.removeprefix(SERVED)
+        for backend in asked
+        if backend.spec.revision is not None and backend.spec.revision.startswith(SERVED)
+    }

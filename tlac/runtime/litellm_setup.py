@@ -17,7 +17,7 @@ from functools import cache
 from types import ModuleType
 
 from tlac.runtime.hub import HTTP_CLIENTS
-from tlac.runtime.process_settings import restored_environment
+from tlac.runtime.process_settings import library_settings, restored_environment
 from tlac.runtime.redaction import RedactingFilter
 
 _ENVIRONMENT = {
@@ -73,12 +73,18 @@ def _without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-@cache
 def load_litellm() -> ModuleType:
     """Return the litellm module: local price map, no telemetry, no advice on the terminal, none of its own retries.
 
     Takes about 4 s the first time.
     """
+    # two threads that load it at once would each put back what the other has set
+    with library_settings:
+        return _load()
+
+
+@cache
+def _load() -> ModuleType:
     with restored_environment(_ENVIRONMENT), _without_garbage_collection():
         os.environ.update(_ENVIRONMENT)
         litellm = importlib.import_module("litellm")

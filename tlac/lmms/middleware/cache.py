@@ -14,6 +14,7 @@ from tlac.cache.store import Store
 from tlac.errors import MissingAnswersError, SampleError, StoreError, TlacError
 from tlac.hashing import response_key
 from tlac.interfaces import LMM
+from tlac.lmms.served import is_of_served, request_before
 from tlac.types import LMMRequest, LMMResponse, Outcome, TextPart
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _GIVE_UP_S = 0.02, 0.5, 900.0
@@ -46,7 +47,7 @@ class StoredLMM:
     async def ask(self, request: LMMRequest) -> LMMResponse:
         """Return the stored response, or a fresh one, which is stored before this returns."""
         key = response_key(request)
-        stored = self._store.get_response(key)
+        stored = self._store.get_response(key) or await self._adopt(request)
         if stored is not None and key in self._paid:
             return replace(stored, from_store=False)
         if stored is not None and (stored.outcome not in self._retry or key in self._retried):
@@ -58,6 +59,17 @@ class StoredLMM:
             task.add_done_callback(lambda _: self._in_flight.pop(key, None))
         # shielded: one waiter that is cancelled must not cost the others a call that is already paid for
         return await asyncio.shield(task)
+
+    async def _adopt(self, request: LMMRequest) -> LMMResponse | None:
+        """The answer that was kept before keys held what a server serves, where it is of that; kept anew."""
+        before = request_before(request)
+        stored = self._store.get_response(response_key(before)) if before is not None else None
+        if stored is None or not is_of_served(stored, request):
+            return None
+        # a store that can't be written replays it all the same
+        with suppress(StoreError):
+            await self._keep(StoredAnswer.of(request, stored, self._backend))
+        return stored
 
     async def finish(self) -> None:
         """Wait for the calls in flight, and store their answers. When cancelled, the calls are given up.
