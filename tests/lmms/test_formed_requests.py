@@ -28,6 +28,7 @@ class Seen:
 
     port: int
     redirect: bool = False
+    message: str = "no"
     requests: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
 
     @property
@@ -42,7 +43,7 @@ class _Handler(BaseHTTPRequestHandler):
         seen.requests.append(
             (self.path, {name.lower(): value for name, value in self.headers.items()}, json.loads(body))
         )
-        content = b'{"error": {"message": "no", "type": "test"}}'
+        content = json.dumps({"error": {"message": seen.message, "type": "test"}}).encode()
         self.send_response(307 if seen.redirect else 400)
         if seen.redirect:
             self.send_header("Location", f"{seen.base}/elsewhere")
@@ -223,6 +224,23 @@ def test_a_redirect_takes_neither_key_nor_image_along(seen: Seen, model: str, mo
     assert "sends calls on to another" in str(error)
     assert [path for path, _, _ in seen.requests if path == "/elsewhere"] == []
     assert len(seen.requests) == 1
+
+
+def test_a_password_in_an_address_is_refused_by_name(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_SERVERS_BASE", "http://someone:pass-word@127.0.0.1/v1")
+    with pytest.raises(ConfigError, match=r"^MY_SERVERS_BASE: the address holds a user") as caught:
+        LiteLLM(backend(seen, "openai/x", api_base_env="MY_SERVERS_BASE"))
+    assert "pass-word" not in str(caught.value)
+
+
+def test_a_key_under_an_unusual_name_is_masked_where_a_server_repeats_it(
+    seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROVIDER_TICKET", "ticket-of-this-provider")
+    seen.message = "ticket-of-this-provider is not allowed"
+    for model in ("groq/x", "openai/x"):
+        error = ask(backend(seen, model, api_key_env="PROVIDER_TICKET"))
+        assert "[secret] is not allowed" in str(error)
 
 
 def test_a_key_with_a_line_break_is_named_by_its_variable(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:

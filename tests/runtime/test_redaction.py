@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import io
+import json
 import logging
+from urllib.parse import quote, quote_plus
 
 import pytest
 
-from tlac.runtime.redaction import RedactingFilter, redact, redacted_traceback
+from tlac.runtime.redaction import RedactingFilter, redact, redacted_traceback, remember_secret
 
 
 @pytest.mark.parametrize("name", ["GEMINI_API_KEY", "MY_SERVER_TOKEN", "DB_PASSWORD", "CLIENT_SECRET", "hf_token"])
@@ -49,6 +53,61 @@ def test_what_looks_like_a_key_is_masked_wherever_it_comes_from(text: str) -> No
 def test_ordinary_words_stay(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHORT_TOKEN", "1")
     assert redact(text) == text
+
+
+SECRET = 'pat/of "a" provider+with=odd&signs<>'
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        SECRET,
+        quote(SECRET, safe=""),
+        quote(SECRET, safe="").lower(),
+        quote_plus(SECRET),
+        base64.b64encode(SECRET.encode()).decode(),
+        base64.urlsafe_b64encode(SECRET.encode()).decode(),
+        base64.b64encode(b"user:" + SECRET.encode() + b":rest").decode(),
+        base64.b64encode(b"Bearer " + SECRET.encode()).decode(),
+        json.dumps(SECRET),
+        html.escape(SECRET),
+        SECRET.encode().hex(),
+        SECRET.encode().hex().upper(),
+        SECRET[:20],
+        quote(SECRET, safe="")[:30],
+    ],
+)
+def test_a_key_under_any_name_is_masked_in_each_of_its_forms_and_cut_short(form: str) -> None:
+    remember_secret(SECRET)
+    masked = redact(f"refused: {form} (400)")
+    assert "[secret]" in masked
+    assert masked.startswith("refused: ")
+    # of a form that stands in the midst of other bytes, what belongs to these may stay
+    assert not any(form[place : place + 12] in masked for place in range(6, len(form) - 18))
+
+
+def test_the_password_of_a_proxy_is_masked_alone_and_in_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://someone:pass%2Fword-of-proxy@proxy.example:3128")
+    for shown in (
+        "407 from http://someone:pass%2Fword-of-proxy@proxy.example:3128",
+        "no: pass/word-of-proxy",
+        f"Proxy-Authorization: Basic {base64.b64encode(b'someone:pass/word-of-proxy').decode()}",
+        "http://other:short@proxy.example",
+    ):
+        masked = redact(shown)
+        assert "[secret]" in masked
+        assert "word-of-proxy" not in masked
+        assert "short" not in masked
+
+
+def test_a_key_of_several_lines_is_masked_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_PRIVATE_KEY", "-----BEGIN-----\nfirst-line-of-it\nsecond-line-of-it\n")
+    assert redact("it says second-line-of-it, first-line-of-it") == "it says [secret], [secret]"
+
+
+def test_the_beginning_that_all_keys_share_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-proj-abcdefghijklmnopqrstuvwxyz")
+    assert redact("a key begins with sk-proj- here") == "a key begins with sk-proj- here"
 
 
 def test_a_traceback_is_masked_with_all_its_causes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from tlac.encoders.batching import normalise, unique_texts
 from tlac.encoders.weights import check_options, describe, one_line
 from tlac.errors import ConfigError, PermanentError, TransientError
 from tlac.runtime.litellm_setup import load_litellm
+from tlac.runtime.redaction import remember_secret
 from tlac.types import Encoding, Float32Array
 
 BATCH_SIZE = 256
@@ -67,6 +68,7 @@ class EndpointEncoder:
         key = os.environ.get(variable)
         if not key:
             raise ConfigError(f"encoder {self.name!r} needs an API key: set {variable}, or use --encoder minilm")
+        remember_secret(key)
         return key
 
     def _request(self, texts: list[str], key: str | None) -> Float32Array:

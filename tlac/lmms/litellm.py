@@ -17,6 +17,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -38,6 +39,7 @@ from tlac.lmms.litellm_requests import (
 from tlac.lmms.litellm_responses import read_response
 from tlac.lmms.prices import prices_of
 from tlac.runtime.litellm_setup import litellm_call, load_litellm
+from tlac.runtime.redaction import remember_secret
 from tlac.types import Image, ImagePart, LMMRequest, LMMResponse, PreparedImage
 
 # set by tlac itself, or a way to carry a secret into keys, logs and runs
@@ -78,6 +80,9 @@ class LiteLLM:
             if reserved := sorted(_RESERVED & set(getattr(spec, section))):
                 raise ConfigError(f"{backend.source}: {section}.{reserved[0]} can't be set there: tlac sets it itself")
         self._api_base = (os.environ.get(spec.api_base_env or "") or spec.api_base or "").rstrip("/") or None
+        if "@" in urlsplit(self._api_base or "").netloc:
+            place = spec.api_base_env if os.environ.get(spec.api_base_env or "") else f"{backend.source}: api_base"
+            raise ConfigError(f"{place}: the address holds a user and a password: leave them out, and use api_key_env")
         self._api_key = _read_key(backend, options.key_optional, self._api_base)
         self._checked: set[bytes] = set()
         self._on_headers: Callable[[Mapping[str, str]], None] = lambda _headers: None
@@ -223,6 +228,7 @@ def _read_key(backend: Backend, is_optional: bool, address: str | None) -> str |
     """Return the key for a backend; None leaves it to litellm, which takes the provider's own for its own address."""
     variable = backend.spec.api_key_env
     key = os.environ.get(variable, "").strip() if variable else ""
+    remember_secret(key)
     if variable and not key and not is_optional:
         raise ConfigError(
             f"backend {backend.name!r} needs a key: set the environment variable {variable}, "
