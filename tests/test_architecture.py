@@ -99,7 +99,15 @@ def test_adapters_are_reached_through_entry_points_and_heavy_packages_where_they
         room = name.split(".")[1]
         for other in set(imported(path)) & set(modules()):
             parts = other.split(".")
-            is_open = parts[2:3] in (["middleware"], ["prepare"], ["base"], ["prices"], ["cached"], ["text_files"])
+            is_open = parts[2:3] in (
+                ["middleware"],
+                ["prepare"],
+                ["base"],
+                ["prices"],
+                ["served"],
+                ["cached"],
+                ["text_files"],
+            )
             if parts[1] in ADAPTERS and parts[1] != room and not is_open:
                 reached.append(f"{name} imports the adapter {other}")
         heavy += [f"{name} imports {one}" for one in imported(path, True) if one.split(".")[0] in HEAVY]
