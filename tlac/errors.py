@@ -63,7 +63,14 @@ class InputError(UsageError):
 
 
 class EncoderUnavailableError(UsageError):
-    """A text encoder whose weights or package can't be had on this machine."""
+    """A text encoder whose weights or package can't be had on this machine.
+
+    `alternative` names what works without them, where texts alone are encoded; `message` is the rest.
+    """
+
+    def __init__(self, message: str, alternative: str = "") -> None:
+        super().__init__(f"{message}, {alternative}" if alternative else message)
+        self.message, self.alternative = message, alternative
 
 
 class StoreError(TlacError):

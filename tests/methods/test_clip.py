@@ -76,3 +76,14 @@ def test_an_encoder_of_texts_alone_is_refused(tlac_command, pets: Path) -> None:
     shown = tlac_command("bench", "--method", "clip", "--encoder", "minilm", "--dataset", f"folder:{pets}")
     assert (shown.code, shown.err.count("\n")) == (2, 1)
     assert "encodes texts alone" in shown.err
+
+
+def test_weights_that_are_not_there_are_not_answered_with_an_encoder_without_an_image_side(
+    tlac_command, pets: Path
+) -> None:
+    asked = ("--method", "clip", "--encoder", "clip-vit-b-16", "--dataset", f"folder:{pets}", "--offline")
+    shown = tlac_command("bench", *asked)
+    assert shown.code == 2
+    assert "clip-vit-b-16" in shown.err
+    assert "minilm" not in shown.err
+    assert shown.err.endswith("or give a file with --encoder open_clip:MODEL/FILE\n")

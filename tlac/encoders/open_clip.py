@@ -242,7 +242,7 @@ def _is_torchscript(path: Path) -> bool:
 def _unknown(config: EncoderConfig, what: str, name: str, known: Iterable[str]) -> EncoderUnavailableError:
     nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known) or 'none, give a local file'}"
-    return EncoderUnavailableError(f"encoder {config.name!r}: open_clip knows no {what}: {hint} ({REMEDY})")
+    return EncoderUnavailableError(f"encoder {config.name!r}: open_clip knows no {what}: {hint}", REMEDY)
 
 
 class OpenClipImageEncoder:

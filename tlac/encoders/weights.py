@@ -58,7 +58,8 @@ def load_from_hub(config: EncoderConfig, wanted: str, load: Callable[[], T]) -> 
     if obstacle := check_hub(config.is_offline):
         raise EncoderUnavailableError(
             f"encoder {config.name!r} wants {wanted}, which is not on this machine, and {obstacle}; "
-            f"connect once to fetch it, {REMEDY}"
+            f"connect once to fetch it",
+            REMEDY,
         )
     return load_from_disk(config, wanted, load)
 
@@ -71,7 +72,8 @@ def load_from_disk(config: EncoderConfig, wanted: str, load: Callable[[], T]) ->
         except load_errors() as error:
             raise EncoderUnavailableError(
                 f"encoder {config.name!r} wants {wanted}, which can't be loaded: {one_line(error)}; "
-                f"check the name or file, {REMEDY}"
+                f"check the name or file",
+                REMEDY,
             ) from error
 
 
@@ -148,7 +150,8 @@ def check_sha256(config: EncoderConfig, path: Path) -> None:
     if found != expected:
         raise EncoderUnavailableError(
             f"encoder {config.name!r}: {path} has sha256 {found}, not the {expected} of {config.source}; "
-            f"install the right file, {REMEDY}"
+            f"install the right file",
+            REMEDY,
         )
 
 
@@ -161,7 +164,8 @@ def file_sha256(config: EncoderConfig, path: Path) -> str:
                 digest.update(chunk)
     except OSError as error:
         raise EncoderUnavailableError(
-            f"encoder {config.name!r} wants {path}, which can't be read ({error.strerror}); check the path, {REMEDY}"
+            f"encoder {config.name!r} wants {path}, which can't be read ({error.strerror}); check the path",
+            REMEDY,
         ) from error
     return digest.hexdigest()
 

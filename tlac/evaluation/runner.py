@@ -16,6 +16,7 @@ from tlac.config.method_options import combination_of, sees_image
 from tlac.config.registry import open_encoder, open_image_encoder, open_lmm
 from tlac.config.schemas import Backend, EncoderConfig
 from tlac.encoders.cached import ImageVectors, StoredEncoder, keep_embeddings
+from tlac.errors import EncoderUnavailableError
 from tlac.evaluation.class_order import choose_again, compare_orders, restore_choices, rotations
 from tlac.evaluation.collect import CollectProgress, TranscriptBuffer, collect_into
 from tlac.evaluation.dry_run import recall_shortlists
@@ -35,6 +36,8 @@ from tlac.scoring.confidence import abstain, require_encoder
 from tlac.scoring.metrics import Metrics, measure
 from tlac.scoring.scorer import Scored, Scorer
 from tlac.types import Outcome, Transcript
+
+_WITH_IMAGE_SIDE = "or give a file with --encoder open_clip:MODEL/FILE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,11 @@ class Runner:
         started, started_at = time.monotonic(), datetime.now(timezone.utc)
         method = config.opened_method
         if isinstance(method, ImageMethod):
-            result = self._look(config, method, progress)
+            try:
+                result = self._look(config, method, progress)
+            except EncoderUnavailableError as error:
+                # the alternative for texts has no image side
+                raise EncoderUnavailableError(error.message, _WITH_IMAGE_SIDE) from error
         else:
             result = self._ask(config, method, progress)
         predictions = abstain(result.scored.predictions, config.abstain_below, config.calibration)
