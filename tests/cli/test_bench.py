@@ -152,6 +152,19 @@ def test_a_second_signal_ends_a_run_at_once(
     assert count_answers(folder) == 3
 
 
+def test_debug_shows_the_traceback_of_a_failed_sample(tlac_command: Callable[..., Shown], tmp_path: Path) -> None:
+    (tmp_path / "pets" / "cat").mkdir(parents=True)
+    (tmp_path / "pets" / "dog").mkdir()
+    (tmp_path / "pets" / "cat" / "broken.png").write_bytes(b"")
+    (tmp_path / "pets" / "dog" / "good.png").write_bytes(make_png(2))
+    asked = ("bench", "--backend", "gemini", "--dataset", f"folder:{tmp_path / 'pets'}", "--encoder", "minilm")
+    plain, debugged = (tlac_command(*asked, "--offline", *more).err for more in ((), ("--debug",)))
+    assert "Traceback" not in plain
+    assert "cat/broken.png failed" in debugged
+    assert "Traceback" in debugged
+    assert "tlac.errors.InputError" in debugged
+
+
 def count_answers(folder: Path) -> int:
     if not (folder / "responses" / "cache.db").exists():
         return 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 
 import pytest
@@ -7,6 +8,9 @@ import pytest
 from tests.support.fakes import FakeLMM
 from tlac.config.registry import list_plugins
 from tlac.types import LMMResponse, Outcome, Usage
+
+# it takes open_lmm when it is imported, which must not be the fake one
+importlib.import_module("tlac.evaluation.runner")
 
 
 @pytest.mark.parametrize(

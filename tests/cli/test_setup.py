@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from tests.support.fakes import LetterEncoder
 from tlac.cli import cli
 from tlac.config.schemas import load_backend, load_dataset_config
 from tlac.errors import EncoderUnavailableError
+
+# it takes open_encoder when it is imported, which must not be the fake one
+importlib.import_module("tlac.lmms.embedded")
 
 KEY = "AIza-not-a-key-and-never-shown-to-anyone"
 
@@ -36,7 +40,7 @@ def test_doctor_says_what_is_ready_and_never_a_key(
     found = json.loads(shown.out)
     assert (found["backends"]["gemini"], found["backends"]["claude"]) == ("ready", "needs ANTHROPIC_API_KEY")
     assert found["encoders"]["minilm"] == "weights are here"
-    assert found["encoders"]["clip-vit-b-16"] == "not usable: its weights are not on this machine"
+    assert found["encoders"]["clip-vit-b-16"] == "not here: its weights are not on this machine"
     assert (found["datasets"]["cifar10-samples"], found["datasets"]["dtd"]) == ("ready", f"missing in {tmp_path}")
     assert {"python", "tlac", "GPU", "extras missing", "configuration"} <= set(found["versions"])
     assert found["store"] == {str(tmp_path / "store"): "not there yet: the first run makes it"}

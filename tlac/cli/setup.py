@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from tlac.cli.options import json_option, open_store, print_json, print_rows, root_option, store_option
-from tlac.errors import ConfigError, TlacError
+from tlac.errors import ConfigError, EncoderUnavailableError, TlacError
 
 # extra -> a package that it brings
 _EXTRAS = {
@@ -103,6 +103,8 @@ def _encoders() -> dict[str, str]:
                 continue
             open_encoder(replace(config, is_offline=True)).encode(["a cat"])
             states[name] = "weights are here"
+        except EncoderUnavailableError as error:
+            states[name] = f"not here: {error.message}"
         except TlacError as error:
             states[name] = f"not usable: {error}"
     return states
@@ -135,6 +137,7 @@ _PROJECT = """\
 backends:
   # used as: --backend {name}
   {name}:
+    description: a backend of my own
     adapter: litellm
     # provider/model, as https://docs.litellm.ai/docs/providers writes it
     model: {model}
@@ -142,8 +145,8 @@ backends:
     api_key_env: {key}
     params:
       temperature: 0
-      # thoughts count too: a model that thinks needs more, or reasoning_effort lower
-      max_tokens: 256
+      # thoughts count too: a model that thinks may need more, or a lower reasoning_effort
+      max_tokens: 2048
     # without prices, the table inside litellm is used; USD per million tokens
     # prices: {{prompt: 0.30, completion: 2.50}}
     limits:
@@ -152,6 +155,7 @@ backends:
 datasets:
   # used as: --dataset {dataset}; one folder of images for each class
   {dataset}:
+    description: images of my own
     loader: folder
     protocol: ours
     options:
