@@ -74,6 +74,7 @@ def test_one_level_has_no_effect_and_other_samples_are_refused(run) -> None:
         effects([unlabelled])
 
 
+@pytest.mark.slow
 def test_the_command_pays_once_for_what_cells_share(tlac_command, tmp_path: Path) -> None:
     given = ("ablate", "--backend", "embedded", "--dataset", "cifar10-samples", "--limit", "3", "--encoder", "minilm")
     factors = ("--method", "slac", "--method", "tlac", "--matching", "ladder", "--matching", "paper")

@@ -42,6 +42,19 @@ def test_the_view_tells_cells_cost_against_the_cap_and_errors_by_kind() -> None:
     assert lines[3] == "  failed: 2 call, 1 sample"
 
 
+def test_an_answer_without_a_price_is_not_free() -> None:
+    free = transcript("a")
+    assert free.stage1 is not None
+    unpriced = replace(free, stage1=replace(free.stage1, response=replace(free.stage1.response, cost_usd=None)))
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    with show_runs(2, None, None, console) as view, view.cell("first", 3) as progress:
+        progress.advance(unpriced)
+        assert "tokens  cost unknown" in drawn(view)[1]
+        assert drawn(view)[2].startswith("0/2 runs done  cost unknown")
+        progress.advance(transcript("b"))
+        assert "tokens  at least $0.5000" in drawn(view)[1]
+
+
 class Time:
     """A clock that stands still until it is told."""
 

@@ -119,6 +119,7 @@ def test_a_place_that_can_not_be_written_is_named(tlac_command, tmp_path: Path) 
     assert "choose another -o" in shown.err
 
 
+@pytest.mark.slow
 def test_fifty_thousand_samples_make_one_page(tmp_path: Path) -> None:
     from tlac.report.run_page import render_run
     from tlac.scoring.metrics import measure

@@ -14,6 +14,7 @@ from tlac.report.paper import comparison_tables, draw_comparison, draw_run, run_
 pytest.importorskip("matplotlib", reason="figures need tlac[figures]")
 
 
+@pytest.mark.slow
 def test_each_chart_of_a_run_is_a_pdf_an_svg_and_a_png_of_one_column_and_of_two(tmp_path: Path) -> None:
     written = draw_run(some_run(), tmp_path / "figures")
     names = {path.name for path in written}
@@ -35,6 +36,7 @@ def test_equal_runs_draw_equal_files(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
+@pytest.mark.slow
 def test_hostile_names_are_drawn_as_text(tmp_path: Path) -> None:
     for path in draw_run(hostile_run(), tmp_path):
         if path.suffix == ".svg":

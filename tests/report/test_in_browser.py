@@ -233,6 +233,7 @@ def test_dark_follows_the_system_and_the_button_turns_it(visit, run_html: str) -
     assert background(dark) == background(light)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
 def test_nothing_is_wider_than_the_window(visit, run_html: str, viewport: dict[str, int]) -> None:
     hostile = render_run(hostile_run(), "images")[0]
@@ -332,6 +333,7 @@ TOUCH_EVERYTHING = """() => {
 }"""
 
 
+@pytest.mark.slow
 def test_hostile_text_shows_as_text_and_nothing_runs(visit) -> None:
     for html in (
         render_run(hostile_run(), "images")[0],

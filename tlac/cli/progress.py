@@ -36,6 +36,13 @@ _FIRST_LINE_S = 2.0
 _FIRST_ANSWERS = 8
 
 
+def _cost(cost_usd: float, is_priced: bool) -> str:
+    """What was spent, as far as it is known: an answer without a price is not free."""
+    if is_priced:
+        return f"${cost_usd:.4f}"
+    return f"at least ${cost_usd:.4f}" if cost_usd else "cost unknown"
+
+
 class Tally:
     """What one run has used so far; each distinct answer counts once."""
 
@@ -44,7 +51,7 @@ class Tally:
         self.started = now()
         self.is_warned = False
         self.done = self.hits = self.tokens = 0
-        self.cost_usd = 0.0
+        self.cost_usd, self.is_priced = 0.0, True
         self.failures: Counter[str] = Counter()
         self.answers, self.cut = 0, list[LMMResponse]()
         self._seen: set[str] = set()
@@ -64,6 +71,7 @@ class Tally:
                 self.cut.append(turn.response)
             self.tokens += turn.response.usage.prompt + turn.response.usage.completion
             self.cost_usd += turn.response.cost_usd or 0.0
+            self.is_priced &= turn.response.cost_usd is not None
 
     @property
     def rate(self) -> float:
@@ -74,7 +82,8 @@ class Tally:
         """What was used, in one line."""
         failed = sum(self.failures.values())
         shown = f"  {failed} failed" if failed else ""
-        return f"{self.rate:.1f}/s  {self.hits} stored  {self.tokens:,} tokens  ${self.cost_usd:.4f}{shown}"
+        cost = _cost(self.cost_usd, self.is_priced)
+        return f"{self.rate:.1f}/s  {self.hits} stored  {self.tokens:,} tokens  {cost}{shown}"
 
 
 class LiveView:
@@ -173,11 +182,13 @@ class LiveView:
 
     def _whole(self) -> str:
         """All runs together."""
-        spent = sum(tally.cost_usd for tally in self._tallies())
+        tallies = list(self._tallies())
+        cost = _cost(sum(tally.cost_usd for tally in tallies), all(tally.is_priced for tally in tallies))
         cap = f" of ${self._cap_usd:g}" if self._cap_usd is not None else ""
+        spent = f"{cost}{cap} spent" if "$" in cost else cost
         left = self._left_s()
         shown = f"  about {_clock(left)} left" if left is not None else ""
-        return f"{self._place}/{self._cells} runs done  ${spent:.4f}{cap} spent{shown}"
+        return f"{self._place}/{self._cells} runs done  {spent}{shown}"
 
     def _left_s(self) -> float | None:
         """Runs take about as long as those before them that asked; None until something is done."""
