@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from click.shell_completion import BashComplete
 
+# imported while open_encoder is replaced, it would keep the replacement
+import tlac.lmms.embedded  # noqa: F401
 from tests.support.fakes import LetterEncoder
 from tlac.cli import cli
 from tlac.config.schemas import load_backend, load_dataset_config

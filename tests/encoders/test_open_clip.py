@@ -116,6 +116,18 @@ def test_an_archive_as_openai_published_them_is_run_with_quick_gelu(weights, mon
     assert np.abs(vectors - quick).max() < 0.5 * np.abs(vectors - plain).max()
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["a grey cat, naïve " * 300, "a_grey_cat" * 300, "x" * 2000, " " * 3000 + "cat", "犬" * 2000, "&amp;" * 900],
+)
+def test_a_text_far_beyond_the_window_has_the_row_that_it_would_have_uncut(weights, text, monkeypatch):
+    cut = encoder(weights / "tlac-tiny.pt").encode([text, "a cat"])
+    monkeypatch.setattr("tlac.encoders.open_clip.cut_to_window", lambda text, *_: text)
+    whole = encoder(weights / "tlac-tiny.pt").encode([text, "a cat"])
+    assert cut.vectors.tobytes() == whole.vectors.tobytes()
+    assert cut.is_truncated.tolist() == whole.is_truncated.tolist()
+
+
 def test_the_image_tower_is_not_kept(weights):
     model, _ = encoder(weights / "tlac-tiny.pt")._loaded
     assert not any(name.startswith("visual") for name in model.state_dict())

@@ -78,6 +78,41 @@ def test_texts_past_the_window_of_256_tokens_are_marked(minilm):
     assert encoding.is_truncated.tolist() == [False, True, False]
 
 
+WORDS = " ".join(["a grey cat", "Donaudampfschifffahrt", "naïve café", "犬と猫", "e\u0301", "x" * 99, "\u200b"] * 60)
+LONG = {
+    "words": WORDS,
+    "one endless word, and another": "a" * 9000 + " cat",
+    "endless spaces, and a word": " " * 9000 + "cat",
+    "what a tokeniser drops, and a word": "\u0301\x00" * 4500 + "cat",
+    "Chinese": "犬" * 6000,
+    "a long word at every cut": (" cat" * 1020 + " " + "y" * 400) * 2,
+}
+
+
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
+def test_a_text_far_beyond_the_window_has_the_row_that_it_would_have_uncut(minilm, text, monkeypatch):
+    cut = minilm.encode([text, "a cat"])
+    monkeypatch.setattr("tlac.encoders.sentence_transformers.cut_to_window", lambda text, *_: text)
+    whole = minilm.encode([text, "a cat"])
+    assert cut.vectors.tobytes() == whole.vectors.tobytes()
+    assert cut.is_truncated.tolist() == whole.is_truncated.tolist()
+
+
+def test_of_a_megabyte_no_more_is_tokenised_than_fills_the_window(minilm, monkeypatch):
+    given = []
+    tokenizer = minilm._model.tokenizer
+    kind = type(tokenizer)
+    call = kind.__call__
+
+    def watched(self, text, *arguments, **options):
+        given.append(sum(map(len, [text] if isinstance(text, str) else text)))
+        return call(self, text, *arguments, **options)
+
+    monkeypatch.setattr(kind, "__call__", watched)
+    minilm.encode(["some words " * 20_000])
+    assert sum(given) < 250_000
+
+
 def test_no_texts_give_no_rows(minilm):
     encoding = minilm.encode([])
     assert encoding.vectors.shape == (0, 0)

@@ -20,6 +20,10 @@ from tlac.types import Float32Array
 ROWS = 32
 """Rows of every batch, full or not."""
 
+_CHARACTERS_PER_TOKEN = 16
+# WordPiece takes a word of more than 100 characters for one unknown token, and any other for no more tokens than that
+_LONGEST_WORD = 128
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -58,6 +62,22 @@ def run_batches(lengths: Sequence[int], forward: Callable[[Batch], NDArray[Any]]
     for batch, part in zip(batches, parts, strict=True):
         vectors[list(batch.rows[: batch.count])] = part
     return normalise(vectors)
+
+
+def cut_to_window(text: str, window: int, count_tokens: Callable[[str], int]) -> str:
+    """The text, or a beginning of it that fills a model's window of so many tokens in the same way.
+
+    A tokeniser takes minutes and gigabytes for megabytes of which a model sees some hundred tokens. No number of
+    characters is enough by itself: words and spaces of any length may be one token or none.
+    """
+    size = _CHARACTERS_PER_TOKEN * window
+    while size < len(text):
+        beginning = text[:size]
+        # the last word of a beginning may be cut, and be another one: at most so many tokens of it differ
+        if count_tokens(beginning) > window + _LONGEST_WORD:
+            return beginning
+        size *= 4
+    return text
 
 
 def normalise(vectors: NDArray[Any]) -> Float32Array:

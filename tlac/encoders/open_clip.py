@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tlac.config.schemas import EncoderConfig
-from tlac.encoders.batching import Batch, run_batches, unique_texts
+from tlac.encoders.batching import Batch, cut_to_window, run_batches, unique_texts
 from tlac.encoders.weights import (
     REMEDY,
     check_options,
@@ -67,8 +67,9 @@ class OpenClipEncoder:
         if not unique:
             return Encoding(np.zeros((0, 0), np.float32), np.zeros(0, np.bool_))
         model, tokenizer = self._loaded
+        window = tokenizer.context_length
+        unique = [cut_to_window(text, window, lambda beginning: _count_tokens(tokenizer, beginning)) for text in unique]
         tokens = tokenizer(unique)
-        window = tokens.shape[1]
         is_truncated = np.array([_count_tokens(tokenizer, text) > window for text in unique])
         vectors = _encode(model, tokens)
         return Encoding(vectors[inverse], is_truncated[inverse])

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tlac.config.schemas import EncoderConfig
-from tlac.encoders.batching import Batch, run_batches, unique_texts
+from tlac.encoders.batching import Batch, cut_to_window, run_batches, unique_texts
 from tlac.encoders.weights import (
     check_options,
     check_sha256,
@@ -74,6 +74,8 @@ class SentenceEncoder:
         import torch
 
         model = self._model
+        if (window := _window(model)) is not None:
+            unique = [cut_to_window(text, window, lambda beginning: _count_tokens(model, beginning)) for text in unique]
         lengths = [
             length
             for start in range(0, len(unique), _TOKENISED_AT_ONCE)
@@ -190,10 +192,16 @@ def _token_lengths(model: Any, texts: list[str]) -> list[int]:
     return lengths
 
 
+def _window(model: Any) -> int | None:
+    """The most tokens that the model sees of a text, None where that is not limited."""
+    return model.max_seq_length if callable(model.tokenizer) else None
+
+
+def _count_tokens(model: Any, text: str) -> int:
+    return len(model.tokenizer(text, truncation=False, verbose=False)["input_ids"])
+
+
 def _find_truncated(model: Any, texts: list[str]) -> BoolArray:
     """(n,) bool: which texts have more tokens than the model's window."""
-    window = model.max_seq_length
-    if window is None or not callable(model.tokenizer):
-        return np.zeros(len(texts), np.bool_)
-    rows = model.tokenizer(texts, truncation=False, padding=False, verbose=False)["input_ids"]
-    return np.array([len(row) > window for row in rows])
+    window = _window(model)
+    return np.array([window is not None and _count_tokens(model, text) > window for text in texts])
