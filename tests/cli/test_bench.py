@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.emulator import Asked, Reply, running_emulator
-from tests.support.fakes import Shown, make_png
+from tests.support.fakes import LetterEncoder, Shown, make_png
 from tlac.cache.store import Store
 
 SLAC = ("bench", "--backend", "embedded", "--encoder", "minilm", "--dataset", "imagenet-samples", "--method", "slac")
@@ -150,6 +150,21 @@ def test_a_second_signal_ends_a_run_at_once(
         ended.set()
         process.communicate()
     assert count_answers(folder) == 3
+
+
+def test_it_ends_with_where_the_report_lies_and_opens_it(
+    tlac_command: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("click.launch", opened.append)
+    monkeypatch.setattr("tlac.evaluation.runner.open_encoder", lambda config: LetterEncoder())
+    pack = Path(__file__).parents[2] / "cassettes" / "packs" / "samples40.jsonl.zst"
+    asked = ("bench", "--backend", f"pack:{pack}", "--dataset", "cifar10-samples", "--encoder", "minilm")
+    shown = tlac_command(*asked, "--method", "slac", "--open")
+    assert shown.code == 0, shown.err
+    (page,) = Path("runs").glob("*/report.html")
+    assert f"\nreport: {page}\n" in shown.out
+    assert opened == [str(page)]
 
 
 def test_debug_shows_the_traceback_of_a_failed_sample(tlac_command: Callable[..., Shown], tmp_path: Path) -> None:
