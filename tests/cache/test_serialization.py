@@ -22,6 +22,7 @@ from tlac.cache.serialization import (
 )
 from tlac.cache.store import Store
 from tlac.errors import InputError, StoreError, UsageError
+from tlac.hashing import sha256_of
 from tlac.types import LMMResponse, Outcome, Usage
 
 KEPT = [Outcome.ANSWERED, Outcome.REFUSED, Outcome.EMPTY, Outcome.TRUNCATED]
@@ -115,20 +116,40 @@ def test_requests_of_both_stages_are_of_our_form() -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "complaint"),
     [
-        {"stage": "stage3"},
-        {"messages": [{"role": "user", "parts": [{}]}]},
-        {"messages": [{"role": "user", "parts": [{"text": "x", "image_sha256": "a" * 64}]}]},
-        {"messages": [{"role": "user", "parts": [{"image_sha256": "../../etc/passwd"}]}]},
-        {"extra": None},
-        {"key_version": 99},
-        {"model": "another"},
+        ({"stage": "stage3"}, "stage"),
+        ({"messages": [{"role": "user", "parts": [{}]}]}, "either 'text' or 'image_sha256'"),
+        (
+            {"messages": [{"role": "user", "parts": [{"text": "x", "image_sha256": "a" * 64}]}]},
+            "either 'text' or 'image_sha256'",
+        ),
+        ({"messages": [{"role": "user", "parts": [{"image_sha256": "../../etc/passwd"}]}]}, "image_sha256"),
+        ({"messages": [{"role": "assistant", "parts": []}]}, "role"),
+        ({"extra": None}, "extra"),
+        ({"key_version": 99}, "key version 99; this tlac reads 1: upgrade"),
+        ({"repeat": -1}, "repeat"),
     ],
 )
-def test_a_request_of_another_form_or_key_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(InputError):
-        replace(ENTRY, request={**ENTRY.request, **change}).checked()
+def test_a_request_of_another_form_is_refused_even_under_the_key_that_is_its_digest(
+    change: dict[str, Any], complaint: str
+) -> None:
+    request = {**ENTRY.request, **change}
+    with pytest.raises(InputError, match=complaint):
+        replace(ENTRY, request=request, key=sha256_of(request)).checked()
+
+
+def test_a_request_under_another_key_is_refused() -> None:
+    with pytest.raises(InputError, match="not the digest"):
+        replace(ENTRY, request={**ENTRY.request, "model": "another"}).checked()
+
+
+def test_the_longest_text_that_is_written_is_a_row_and_a_line_that_are_read() -> None:
+    spare = 16 * 2**20 - 1 - len(answer_text(replace(ENTRY, response=replace(ENTRY.response, text=""))))
+    longest = replace(ENTRY, response=replace(ENTRY.response, text="x" * spare))
+    assert len(answer_text(longest)) + len("\n") == 16 * 2**20
+    with pytest.raises(InputError, match="16,777,216 bytes is too long"):
+        answer_text(replace(ENTRY, response=replace(ENTRY.response, text="x" * (spare + 1))))
 
 
 def nested(depth: int) -> list[Any]:

@@ -113,6 +113,12 @@ def test_brackets_in_text_are_no_depth(text: str, depth: int) -> None:
     assert parse_json(json.dumps(document).encode(), Any) == document
 
 
+def test_text_is_not_taken_for_a_number_nor_a_number_for_text() -> None:
+    for text, schema in ((b'"1"', int), (b"1", str), (b'"true"', bool), (b"1", bool)):
+        with pytest.raises(InputError, match="Expected"):
+            parse_json(text, schema)
+
+
 def test_a_json_file_is_named_in_the_complaint(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text('{"a": 1}')
