@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,3 +53,19 @@ def test_an_image_that_can_no_more_be_read_fails_alone(store: Store) -> None:
     assert [one.failure is None for one in marked] == [True] * 5 + [False]
     assert "broken.png" in marked[-1].failure.reason
     assert len(found.by_sha256) == 5
+
+
+def test_large_images_are_encoded_in_smaller_batches_with_the_same_vectors(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = ImageVectors(MeanEncoder(LetterEncoder()), store).find(transcripts(), SAMPLES).by_sha256
+    sizes: list[int] = []
+    encode = MeanEncoder.encode
+    monkeypatch.setattr(
+        MeanEncoder, "encode", lambda self, images: (sizes.append(len(images)), encode(self, images))[1]
+    )
+    monkeypatch.setattr("tlac.encoders.cached._MAX_PIXELS", 100)
+    with Store(tmp_path / "other") as other:
+        apart = ImageVectors(MeanEncoder(LetterEncoder()), other).find(transcripts(), SAMPLES).by_sha256
+    assert (max(sizes), sum(sizes)) == (2, len(SAMPLES))
+    assert all((apart[sha256] == vector).all() for sha256, vector in together.items())

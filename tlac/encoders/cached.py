@@ -101,6 +101,8 @@ def keep_embeddings(encoder: TextEncoder, config: EncoderConfig, store: Store) -
 
 
 BATCH = 32
+# decoded images of a batch that are held at once: 32 of the largest would take 11 GB
+_MAX_PIXELS = 2**26
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,13 +194,21 @@ class ImageVectors:
                 opened[seen.image.sha256] = open_image(seen.sample.source, _shown_name(seen.sample))
             except InputError as error:
                 complaints[seen.image.sha256] = str(error)
-        if opened:
-            fresh = dict(zip(opened, self._encoder.encode(list(opened.values())), strict=True))
-            self._store.put_embeddings(StoredEmbedding(keys[sha256], row, False) for sha256, row in fresh.items())
-            vectors.update(fresh)
+            if sum(picture.width * picture.height for picture in opened.values()) > _MAX_PIXELS:
+                vectors.update(self._encode(opened, keys))
+                opened = {}
+        vectors.update(self._encode(opened, keys))
         for seen in found:
             sha256 = seen.image.sha256 if seen.image else ""
             yield SeenImage(seen.sample, seen.image, vectors.get(sha256), complaints.get(sha256, seen.complaint))
+
+    def _encode(self, opened: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Float32Array]:
+        """The vectors of decoded images by sha256; kept in the store before this returns."""
+        if not opened:
+            return {}
+        fresh = dict(zip(opened, self._encoder.encode(list(opened.values())), strict=True))
+        self._store.put_embeddings(StoredEmbedding(keys[sha256], row, False) for sha256, row in fresh.items())
+        return fresh
 
 
 def _has_answer(transcript: Transcript) -> bool:
