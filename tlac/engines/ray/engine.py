@@ -6,9 +6,11 @@ are put into the store, where the run finds them.
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,19 @@ from tlac.config.registry import open_lmm
 from tlac.config.schemas import Backend
 from tlac.engines.fetched import FetchedLMM
 from tlac.engines.ray.errors import SerializedError
-from tlac.engines.ray.job import GROUP, SHARD, RayJob, backends_of, is_in_process, scale_limits, without_samples
+from tlac.engines.ray.job import (
+    GROUP,
+    SHARD,
+    RayJob,
+    address_of,
+    backends_of,
+    is_in_process,
+    scale_limits,
+    without_samples,
+)
 from tlac.engines.ray.limiter import Limiter, Progress
 from tlac.engines.ray.logs import RunFolder, merge_left_behind, merge_logs, new_run_folder
-from tlac.engines.ray.session import connect, count_workers, gpu_share, translated
+from tlac.engines.ray.session import connect, count_workers, gpu_share, last_words, translated
 from tlac.engines.ray.tables import write_samples
 from tlac.engines.ray.workers import Stage1Worker, Stage2Worker
 from tlac.errors import PermanentError, SampleError
@@ -33,7 +44,7 @@ from tlac.interfaces import LMM, ClassFinder
 from tlac.lmms.middleware.budget import Budget
 from tlac.lmms.middleware.clock import Clock, say_nothing
 from tlac.lmms.middleware.stack import CallPolicy, build_shared_stack
-from tlac.types import LMMRequest, LMMResponse, Outcome
+from tlac.types import Image, ImagePart, LMMRequest, LMMResponse, Outcome
 
 
 class StoreReader:
@@ -57,6 +68,9 @@ class StoreReader:
 
 _ROWS_A_GROUP = 2000
 _LOOK_EVERY_S = 1.0
+_GET_TIMEOUT_S = 10.0
+# workers that have to import litellm begin after some ten seconds
+_START_TIMEOUT_S, _SAY_AGAIN_S = 20.0, 60.0
 _TELL_EVERY_S = 10.0
 # workers wait for answers: one processor bears several
 _WORKER_CPUS = 0.25
@@ -85,6 +99,7 @@ class RayEngine:
         self._failures: dict[str, SerializedError] = {}
         self._stopped: SerializedError | None = None
         self._fetched: set[str] = set()
+        self._progress = Progress()
         self.paid: set[str] = set()
 
     def fetch(self, config: RunConfig, finder: ClassFinder) -> None:
@@ -121,11 +136,18 @@ class RayEngine:
     def _recall(self, request: LMMRequest) -> LMMResponse:
         # an answer that an earlier run of this command had is not asked for again, whatever its outcome
         key = response_key(request)
+        paths = [os.path.abspath(image.source) for image in _images(request) if isinstance(image.source, Path)]  # noqa: PTH100
         response = self._store.get_response(key) if key in self._fetched else None
         if response is not None:
             return response
         if key in self._failures:
             raise self._failures[key].to_error()
+        for path in paths:
+            if path in self._failures:
+                raise SampleError(
+                    f"{self._failures[path].text} (on a worker of the cluster: images have to lie under the same paths "
+                    "there, or run the same command with --engine local)"
+                )
         if self._stopped is not None:
             raise PermanentError(self._stopped.text)
         raise SampleError("not asked by the cluster: run the same command with --engine local")
@@ -134,9 +156,15 @@ class RayEngine:
         workers = count_workers(ray, self._parallelism)
         backends = {digest: scale_limits(backend, workers) for digest, backend in backends_of(config).items()}
         concurrency = self._policy.concurrency or max(backend.spec.limits.concurrency for backend in backends.values())
-        job = RayJob(without_samples(config), folder.logs, concurrency, self._policy.retry)
+        addresses = {digest: address_of(backend) for digest, backend in backends_of(config).items()}
+        job = RayJob(without_samples(config), folder.logs, concurrency, self._policy.retry, addresses)
         samples = config.samples
-        with translated(ray), self._actors(ray, backends) as actors, self._watched(ray, actors[0], len(samples)):
+        with (
+            last_words(),
+            translated(ray),
+            self._actors(ray, backends) as actors,
+            self._watched(ray, actors[0], len(samples), workers),
+        ):
             pool = _pool(ray, workers, any(is_in_process(backend) for backend in backends.values()))
             arguments = {"fn_constructor_args": (job, *actors), "batch_format": "pyarrow", "batch_size": None, **pool}
             shards = write_samples(samples, folder.samples, len(samples), workers)
@@ -168,30 +196,46 @@ class RayEngine:
         limiter = ray.remote(Limiter).options(max_concurrency=100_000, **settings).remote(backends, policy)
         paid = self._fetched if self._retry else ()
         reader = ray.remote(StoreReader).options(**settings).remote(self._store.path, self._retry, paid)
+        self._progress = Progress(spent_usd=budget.spent_usd if budget else 0.0)
         try:
             yield limiter, reader
         finally:
-            progress: Progress = ray.get(limiter.progress.remote())
-            self._stopped = progress.stopped
+            # where the limiter has died, the last look counts
+            with suppress(ray.exceptions.RayError):
+                self._progress = ray.get(limiter.progress.remote(), timeout=_GET_TIMEOUT_S)
+            self._tell(self._progress)
+            self._stopped = self._progress.stopped
             if self._policy.budget is not None:
-                self._policy.budget.settle(0.0, progress.spent_usd - self._policy.budget.spent_usd)
+                self._policy.budget.settle(0.0, self._progress.spent_usd - self._policy.budget.spent_usd)
             ray.kill(limiter)
             ray.kill(reader)
 
+    def _tell(self, progress: Progress) -> None:
+        for message in progress.messages:
+            self._policy.on_message(message)
+
     @contextmanager
-    def _watched(self, ray: Any, limiter: Any, total: int) -> Iterator[None]:
+    def _watched(self, ray: Any, limiter: Any, total: int, workers: int) -> Iterator[None]:
         """Tell how far the run is while the block lasts."""
         is_over = threading.Event()
 
         def watch() -> None:
-            told, waited_s = Progress(), 0.0
+            told, waited_s, found = Progress(), 0.0, Progress()
+            started_at, say_at_s = time.monotonic(), _START_TIMEOUT_S
             while not is_over.wait(_LOOK_EVERY_S):
                 try:
-                    found: Progress = ray.get(limiter.progress.remote())
+                    found = self._progress = ray.get(limiter.progress.remote(), timeout=_GET_TIMEOUT_S)
+                except ray.exceptions.GetTimeoutError:
+                    pass
                 except ray.exceptions.RayError:
                     return
-                for message in found.messages:
-                    self._policy.on_message(message)
+                self._tell(found)
+                if not found.workers and time.monotonic() - started_at >= say_at_s:
+                    free = ray.available_resources().get("CPU", 0.0)
+                    self._policy.on_message(
+                        f"Ray: no worker has started: {workers * _WORKER_CPUS:g} CPUs asked, {free:g} free"
+                    )
+                    say_at_s += _SAY_AGAIN_S
                 waited_s += _LOOK_EVERY_S
                 if waited_s >= _TELL_EVERY_S and (found.samples, found.calls) != (told.samples, told.calls):
                     # a worker that was killed has told of some samples that it asks about again
@@ -206,6 +250,11 @@ class RayEngine:
         finally:
             is_over.set()
             watcher.join()
+
+
+def _images(request: LMMRequest) -> Iterator[Image]:
+    for message in request.messages:
+        yield from (part.image for part in message.parts if isinstance(part, ImagePart))
 
 
 def _pool(ray: Any, workers: int, is_local_model: bool) -> dict[str, Any]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
 from tlac.config.schemas import Backend
+from tlac.errors import ConfigError
 from tlac.evaluation.run_config import ClassList, RunConfig
 from tlac.lmms.middleware.retry import RetryPolicy
 
@@ -20,13 +24,14 @@ GROUP = "group"
 
 @dataclass(frozen=True, slots=True)
 class RayJob:
-    """One run: its config without samples, the folder of the answer logs, and
-    how many samples a worker has in hand at a time."""
+    """One run: its config without samples, the folder of the answer logs, how many samples a worker has in hand at a
+    time, and the backends' `addresses` by their digests."""
 
     config: RunConfig
     logs: Path
     concurrency: int
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    addresses: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -45,6 +50,32 @@ def backends_of(config: RunConfig) -> dict[str, Backend]:
     """All backends that a run asks, by their digests."""
     asked = (config.backend, config.stage2_backend, *config.ensemble)
     return {backend.digest: backend for backend in asked if backend is not None}
+
+
+def address_of(backend: Backend) -> str | None:
+    """Where a backend is asked from this process; None for its provider's own address.
+
+    Raises ConfigError for an address that holds a password: it would be sent to the workers.
+    """
+    variable = backend.spec.api_base_env
+    address = (os.environ.get(variable or "") or "").strip() or backend.spec.api_base
+    if address and urlsplit(address).username is not None:
+        raise ConfigError(f"{variable or backend.source}: the address holds a user name or password; leave them out")
+    return address
+
+
+def at_address(backend: Backend, address: str | None) -> Backend:
+    """The backend as a worker asks it: at the driver's address, whatever the worker's environment says.
+
+    Raises ConfigError where the environment names another one: it may be meant.
+    """
+    variable = backend.spec.api_base_env
+    if variable and address_of(backend) != address and os.environ.get(variable):
+        raise ConfigError(
+            f"{variable} is {os.environ[variable]} there and {address or 'not set'} where the command runs: set both "
+            "alike, or the worker's not at all"
+        )
+    return replace(backend, spec=msgspec.structs.replace(backend.spec, api_base=address, api_base_env=None))
 
 
 def is_in_process(backend: Backend) -> bool:

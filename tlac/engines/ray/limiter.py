@@ -25,9 +25,10 @@ from tlac.types import LMMRequest, LMMResponse
 class Progress:
     """How far a run is: samples, calls that were let through, USD spent by the whole command.
 
-    `messages` came since the last look. `stopped` is why nothing more is asked.
+    `workers` have begun. `messages` came since the last look. `stopped` is why nothing more is asked.
     """
 
+    workers: int = 0
     samples: int = 0
     calls: int = 0
     spent_usd: float = 0.0
@@ -83,6 +84,7 @@ class Limiter:
         }
         self._count = self._samples = 0
         self._stopped: SerializedError | None = None
+        self._workers: set[str] = set()
 
     async def admit(self, worker: str, backend: str, request: LMMRequest) -> int | SerializedError:
         """The number of a call that may be made now, or why none may be made any more.
@@ -115,6 +117,7 @@ class Limiter:
 
     async def register(self, worker: str) -> None:
         """A worker begins. The calls that its life before this one left open count with the most they may cost."""
+        self._workers.add(worker)
         for number in [number for number, call in self._calls.items() if call.worker == worker]:
             self._tasks[number].cancel()
             with suppress(asyncio.CancelledError):
@@ -130,6 +133,10 @@ class Limiter:
         """Let no further call through."""
         self._stopped = self._stopped or error
 
+    async def tell(self, message: str) -> None:
+        """Pass a message on to the person who watches."""
+        self._messages.append(message)
+
     async def advance(self, samples: int) -> None:
         """Note that so many more samples are done."""
         self._samples += samples
@@ -139,7 +146,7 @@ class Limiter:
         messages = tuple(self._messages)
         self._messages.clear()
         spent_usd = self._budget.spent_usd if self._budget else 0.0
-        return Progress(self._samples, self._count, spent_usd, messages, self._stopped)
+        return Progress(len(self._workers), self._samples, self._count, spent_usd, messages, self._stopped)
 
     async def _finish(self, number: int) -> SerializedError | None:
         try:

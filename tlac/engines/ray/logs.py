@@ -24,7 +24,6 @@ from typing import TypeAlias
 import msgspec
 
 from tlac.cache.serialization import (
-    Sha256,
     StoredAnswer,
     answer_text,
     fold,
@@ -40,7 +39,7 @@ from tlac.runtime.safe_files import parse_json
 from tlac.types import Outcome
 
 Failure: TypeAlias = tuple[str, SerializedError]
-"""The key of a request that got no response, and why."""
+"""The key of a request that got no response, or the path of an image that no request could be made of; and why."""
 
 _SUFFIX = ".jsonl"
 
@@ -49,7 +48,7 @@ class _Line(msgspec.Struct, frozen=True):
     """A text, or a failure; a line that is neither is an answer."""
 
     text: str | None = None
-    failed: Sha256 | None = None
+    failed: str | None = None
     fault: SerializedError | None = None
 
 
@@ -79,9 +78,9 @@ class AnswerLog:
             self._unwritten.append(texts[key].encode("utf-8") + b"\n")
         await self._append(answer_text(replace(answer, request=request), has_key=True))
 
-    async def keep_failure(self, key: str, error: SerializedError) -> None:
-        """Write down that a request got no response."""
-        await self._append(canonical_json({"failed": key, "fault": msgspec.structs.asdict(error)}))
+    async def keep_failure(self, failed: str, error: SerializedError) -> None:
+        """Write down that a request, by its key, got no response, or that an image, by its path, can't be used."""
+        await self._append(canonical_json({"failed": failed, "fault": msgspec.structs.asdict(error)}))
 
     def close(self) -> None:
         """Close the file; one without a line is removed."""
@@ -112,7 +111,7 @@ class AnswerLog:
 
 
 def read_log(path: Path) -> Iterator[StoredAnswer | Failure]:
-    """What a log holds, in the order in which it came; a cut last line is left out.
+    """What a log holds, in the order in which it came; a cut last line is left out. A log that is gone holds nothing.
 
     Raises InputError naming file and line for anything else that a worker would not have written.
     """
@@ -123,7 +122,8 @@ def read_log(path: Path) -> Iterator[StoredAnswer | Failure]:
             raise InputError("a text that stands nowhere above")
         return texts[key]
 
-    with path.open("rb") as file:
+    # another process may have merged it since it was listed
+    with suppress(FileNotFoundError), path.open("rb") as file:
         for number, content in enumerate(file, start=1):
             if not content.endswith(b"\n"):
                 return
@@ -204,7 +204,7 @@ def merge_left_behind(store: Store, retry: Collection[Outcome] = ()) -> int:
     InputError for a log that no worker wrote."""
     count = 0
     for lock_path in sorted((store.path / _FOLDER).glob(f"*/{_LOCK}")):
-        with lock_path.open("rb") as lock:
+        with suppress(FileNotFoundError), lock_path.open("rb") as lock:
             if not _try_lock(lock.fileno()):
                 continue
             folder = RunFolder(lock_path.parent)
@@ -225,7 +225,8 @@ def merge_logs(
     keys: set[str] = set()
     failures: dict[str, SerializedError] = {}
     for path in logs_in(folder.logs):
-        with path.open("rb") as file:
+        is_finished = False
+        with suppress(FileNotFoundError), path.open("rb") as file:
             is_finished = _try_lock(file.fileno())
         answers: list[StoredAnswer] = []
         for kept in read_log(path):

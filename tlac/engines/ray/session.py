@@ -5,17 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import socket
+import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from tlac.errors import ConfigError, TlacError
 
 _OBJECT_STORE_BYTES = 512 * 2**20
 _CONNECT_TIMEOUT_S = 5.0
+_KEPT = "answers so far are kept, and the same command goes on from there"
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # a worker that asked for no GPU sees none
@@ -49,7 +53,7 @@ def connect(address: str | None, workers: int | None) -> Any:
                 "include_dashboard": False,
             }
         try:
-            with _without_stderr():
+            with _without_stderr(), _keeping_signals():
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             where = f"at {address}" if address else "on this machine"
@@ -64,9 +68,40 @@ def translated(ray: Any) -> Iterator[None]:
     try:
         yield
     except (ray.exceptions.RayError, ray.exceptions.RaySystemError) as error:
-        raise TlacError(
-            f"Ray gave up: {_first_line(error)}; answers so far are kept, and the same command goes on from there"
-        ) from error
+        causes = (error, getattr(error, "cause", None), error.__cause__)
+        # one that could not begin says why
+        has_died = any(
+            isinstance(cause, ray.exceptions.RayActorError) and not cause.actor_init_failed for cause in causes
+        )
+        reason = "a process of the cluster has died; is its memory too small?" if has_died else _first_line(error)
+        raise TlacError(f"Ray gave up: {reason}; {_KEPT}") from error
+
+
+@contextmanager
+def last_words() -> Iterator[None]:
+    """Say one line where the process ends without one: Ray's own code ends it when the cluster's head is gone."""
+    script = f"import sys; sys.stdin.read() or sys.stderr.write({f'tlac: the cluster is gone; {_KEPT}'!r} + chr(10))"
+    with subprocess.Popen([sys.executable, "-S", "-c", script], stdin=subprocess.PIPE, text=True) as speaker:  # noqa: S603
+        try:
+            yield
+        finally:
+            # a Ctrl-C may have ended it
+            with suppress(OSError):
+                speaker.communicate("the block has ended, and says itself how")
+
+
+@contextmanager
+def _keeping_signals() -> Iterator[None]:
+    """Give signals back to those who had them: Ray would end the process with a trace."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def count_workers(ray: Any, parallelism: int | None) -> int:
@@ -123,6 +158,9 @@ def _silence(ray: Any) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    # it writes each death of a worker to standard output, where the command's own figures go
+    if hasattr(ray._private.worker, "print_to_stdstream"):
+        ray._private.worker.print_to_stdstream = lambda *_, **__: None
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # it remarks on pools that are larger than their input
@@ -147,6 +185,8 @@ def _reason(error: BaseException) -> str:
         deepest = deepest.__cause__
     if "InvalidAuthToken" in f"{error} {deepest}":
         return "it asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to the cluster's own"
+    if "AF_UNIX path length" in f"{error} {deepest}":
+        return "the path of its temporary folder is too long: set RAY_TMPDIR to a short one, such as /tmp"
     return f"{_first_line(error)}; start one with `ray start --head`"
 
 

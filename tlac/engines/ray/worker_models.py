@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from tlac.cache.serialization import StoredAnswer, is_stored
 from tlac.engines.ray.errors import SerializedError, serialize_error
-from tlac.engines.ray.logs import AnswerLog
-from tlac.errors import CallError, TlacError
+from tlac.engines.ray.logs import AnswerLog, logs_in, read_log
+from tlac.errors import CallError, SampleError, TlacError
 from tlac.hashing import response_key
 from tlac.interfaces import LMM
 from tlac.lmms.middleware.rate_limit import read_rate_headers
@@ -19,6 +20,9 @@ from tlac.lmms.middleware.stack import TellsHeaders
 from tlac.types import Image, ImagePart, LMMRequest, LMMResponse, Message, Outcome, Transcript
 
 _REPORT_EVERY_S = 1.0
+_MOST_DEATHS = 3
+
+ItemT = TypeVar("ItemT")
 
 
 class WorkerClient:
@@ -53,6 +57,10 @@ class WorkerClient:
     def stop(self, error: TlacError) -> None:
         """Have nobody ask any more."""
         self._limiter.stop.remote(serialize_error(error))
+
+    def tell(self, message: str) -> None:
+        """Have the driver tell the person who watches."""
+        self._limiter.tell.remote(message)
 
     def advance(self, _transcript: Transcript | None = None) -> None:
         """One more sample is done; the limiter is told now and then."""
@@ -144,12 +152,38 @@ class Choice:
     backend: str
 
 
+class Attempt:
+    """One attempt at a batch. `number` counts the earlier ones, in which the worker died; `known` are their answers.
+
+    Each asks half as many questions at a time as the one before, and from the other end: so what kills the worker costs
+    few calls, and the others are answered. After three deaths without a new answer, `refusal` says so.
+    """
+
+    def __init__(self, logs: Path, batch: str, concurrency: int) -> None:
+        self.known: dict[str, LMMResponse] = {}
+        paths = logs_in(logs, batch)
+        # in a row, without a line: an attempt that ended in order leaves no empty log
+        deaths = 0
+        for path in paths:
+            lines = list(read_log(path))
+            deaths = 0 if lines else deaths + 1
+            self.known.update((kept.key, kept.response) for kept in lines if isinstance(kept, StoredAnswer))
+        self.number = len(paths)
+        self.concurrency = max(1, concurrency >> self.number)
+        is_given_up = deaths >= _MOST_DEATHS
+        self.refusal = f"the worker died {_MOST_DEATHS} times here; is its memory too small?" if is_given_up else ""
+
+    def ordered(self, items: Sequence[ItemT]) -> Sequence[ItemT]:
+        """The items in the order in which this attempt takes them; the same call puts what came of them in order."""
+        return items[::-1] if self.number % 2 else items
+
+
 class LoggedLMM:
     """Wraps an LMM for one batch: asks what nobody knows, and logs it. Concurrent duplicates wait for the first.
 
-    `backend` is the backend's name and digest, `known` are answers that an earlier attempt at the batch has logged.
-    With `put_off`, a stage-2 question that is about words alone is noted there under its key and answered with no
-    words: it is to be asked once for the whole cluster.
+    `backend` is the backend's name and digest. What earlier attempts have logged is known; after a `refusal` nothing
+    more is asked. With `put_off`, a stage-2 question that is about words alone is noted there under its key and
+    answered with no words: it is to be asked once for the whole cluster.
     """
 
     def __init__(
@@ -158,14 +192,15 @@ class LoggedLMM:
         backend: tuple[str, str],
         client: WorkerClient,
         log: AnswerLog,
-        known: Mapping[str, LMMResponse],
+        attempt: Attempt,
         put_off: dict[str, Choice] | None = None,
     ) -> None:
         self._lmm = lmm
         self._name, self._digest = backend
         self._client = client
         self._log = log
-        self._known = known
+        self._known = attempt.known
+        self._refusal = attempt.refusal
         self._put_off = put_off
         self._in_flight: dict[str, asyncio.Task[LMMResponse]] = {}
 
@@ -190,6 +225,8 @@ class LoggedLMM:
             self._put_off[key] = Choice(choice.answer, choice.candidates, self._digest)
             return LMMResponse(Outcome.ANSWERED, "")
         try:
+            if self._refusal:
+                raise SampleError(self._refusal)
             response = await self._lmm.ask(request)
         except CallError as error:
             await self._log.keep_failure(key, serialize_error(error))

@@ -10,15 +10,16 @@ import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
-from tlac.cache.serialization import StoredAnswer
 from tlac.config.registry import open_encoder, open_lmm
 from tlac.config.schemas import Backend, EncoderConfig
-from tlac.engines.ray.job import SHARD, RayJob
-from tlac.engines.ray.logs import AnswerLog, logs_in, read_log
-from tlac.engines.ray.worker_models import AdmittedLMM, Choice, LoggedLMM, WorkerClient
-from tlac.errors import CallError, TlacError
+from tlac.engines.ray.errors import SerializedError
+from tlac.engines.ray.job import SHARD, RayJob, at_address
+from tlac.engines.ray.logs import AnswerLog
+from tlac.engines.ray.worker_models import AdmittedLMM, Attempt, Choice, LoggedLMM, WorkerClient
+from tlac.errors import CallError, SampleError, TlacError
 from tlac.evaluation.collect import collect
 from tlac.evaluation.run_config import plan_questions
 from tlac.interfaces import LMM, TextEncoder
@@ -26,7 +27,7 @@ from tlac.lmms.middleware.retry import RetryingLMM
 from tlac.methods.base import BoundLMM, NearestClassFinder, TwoStagePrompter
 from tlac.runtime import aio
 from tlac.scoring.scorer import Scorer
-from tlac.types import Encoding, LMMResponse, Transcript, Turn
+from tlac.types import Encoding, Transcript, Turn
 
 FoundT = TypeVar("FoundT")
 
@@ -66,7 +67,7 @@ class _Worker:
     def _run_batch(
         self,
         batch: str,
-        work: Callable[[TwoStagePrompter], Awaitable[FoundT]],
+        work: Callable[[TwoStagePrompter, AnswerLog, Attempt], Awaitable[FoundT]],
         put_off: dict[str, Choice] | None = None,
     ) -> FoundT | None:
         """What `work` finds by the questions of a batch; what earlier attempts at it have logged is known.
@@ -75,15 +76,12 @@ class _Worker:
         """
 
         async def with_log() -> FoundT:
-            known = {
-                kept.key: kept.response
-                for path in logs_in(self._job.logs, batch)
-                for kept in read_log(path)
-                if isinstance(kept, StoredAnswer)
-            }
-            log = AnswerLog(self._job.logs / f"{batch}-{secrets.token_hex(4)}.jsonl")
+            attempt = Attempt(self._job.logs, batch, self._job.concurrency)
+            if attempt.number:
+                self._client.tell(f"Ray: a worker died, and starts again ({attempt.number} times at this shard)")
+            log = AnswerLog(self._job.logs / f"{batch}-{attempt.number:04d}-{secrets.token_hex(4)}.jsonl")
             try:
-                return await work(self._prompter(log, known, put_off))
+                return await work(self._prompter(log, attempt, put_off), log, attempt)
             finally:
                 log.close()
 
@@ -95,24 +93,22 @@ class _Worker:
         finally:
             self._client.report()
 
-    def _prompter(
-        self, log: AnswerLog, known: Mapping[str, LMMResponse], put_off: dict[str, Choice] | None
-    ) -> TwoStagePrompter:
+    def _prompter(self, log: AnswerLog, attempt: Attempt, put_off: dict[str, Choice] | None) -> TwoStagePrompter:
         opened: dict[str, BoundLMM] = {}
 
         def bound_lmm(backend: Backend) -> BoundLMM:
             if backend.digest not in opened:
                 name = (backend.name, backend.digest)
-                opened[backend.digest] = BoundLMM(
-                    backend, LoggedLMM(self._lmm(backend), name, self._client, log, known, put_off)
-                )
+                lmm = LoggedLMM(self._lmm(backend), name, self._client, log, attempt, put_off)
+                opened[backend.digest] = BoundLMM(backend, lmm)
             return opened[backend.digest]
 
         return plan_questions(self._job.config, bound_lmm, self._finder)
 
     def _lmm(self, backend: Backend) -> LMM:
         if backend.digest not in self._lmms:
-            admitted = AdmittedLMM(open_lmm(backend), backend.digest, self._client)
+            lmm = open_lmm(at_address(backend, self._job.addresses.get(backend.digest)))
+            admitted = AdmittedLMM(lmm, backend.digest, self._client)
             self._lmms[backend.digest] = RetryingLMM(admitted, self._job.retry)
         return self._lmms[backend.digest]
 
@@ -127,9 +123,16 @@ class Stage1Worker(_Worker):
         positions, samples = read_samples(table[SHARD].to_pylist())
         put_off: dict[str, Choice] = {}
 
-        async def ask(prompter: TwoStagePrompter) -> Sequence[Transcript]:
+        async def ask(prompter: TwoStagePrompter, log: AnswerLog, attempt: Attempt) -> Sequence[Transcript]:
             method = self._job.config.asking_method
-            return (await collect(samples, prompter, method, self._job.concurrency, self._client)).transcripts
+            taken = attempt.ordered(samples)
+            found = (await collect(taken, prompter, method, attempt.concurrency, self._client)).transcripts
+            for sample, transcript in zip(taken, found, strict=True):
+                failure, source = transcript.failure, sample.source
+                if failure and failure.kind == "sample" and not transcript.image_sha256 and isinstance(source, Path):
+                    # no request, and so no key: the driver, which sees the image perhaps, knows it by its path
+                    await log.keep_failure(str(source), SerializedError(SampleError.__name__, failure.reason))
+            return attempt.ordered(found)
 
         transcripts = self._run_batch(_name_batch("a", positions), ask, put_off) if samples else ()
         return turns_table(positions, transcripts or (), put_off)
@@ -144,10 +147,10 @@ class Stage2Worker(_Worker):
 
         wanted = read_choices(table)
 
-        async def ask(prompter: TwoStagePrompter) -> Mapping[str, Turn]:
+        async def ask(prompter: TwoStagePrompter, _log: AnswerLog, attempt: Attempt) -> Mapping[str, Turn]:
             prompters = {one.stage2.backend.digest: one for one in (*prompter.ensemble, prompter)}
             chosen: dict[str, Turn] = {}
-            pending = iter(wanted.items())
+            pending = iter(attempt.ordered(list(wanted.items())))
 
             async def work() -> None:
                 for key, choice in pending:
@@ -157,7 +160,7 @@ class Stage2Worker(_Worker):
                         # logged with its reason
                         continue
 
-            await asyncio.gather(*(work() for _ in range(self._job.concurrency)))
+            await asyncio.gather(*(work() for _ in range(attempt.concurrency)))
             return chosen
 
         chosen = self._run_batch(_name_batch("b", sorted(wanted)), ask) if wanted else {}

@@ -1,0 +1,252 @@
+"""A cluster as it fails in the world: deaths are counted, nothing is silent, and no logged answer is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.engines.ray.test_engine import say_by_digest
+from tests.engines.ray.test_limiter import answer, write_log
+from tests.support.cluster_fixtures import (
+    ImageFolder,
+    emulated_backend,
+    spec_of,
+    workers_below,
+)
+from tests.support.emulated import plant_keys
+from tests.support.emulator import Asked, Reply, running_emulator
+from tlac.cache.store import Store
+from tlac.config.schemas import load_backend
+from tlac.engines.ray import engine as ray_engine
+from tlac.engines.ray.engine import RayEngine
+from tlac.engines.ray.job import address_of, at_address
+from tlac.engines.ray.limiter import Progress
+from tlac.engines.ray.logs import AnswerLog, merge_logs, new_run_folder
+from tlac.engines.ray.session import _keeping_signals, connect, translated
+from tlac.engines.ray.worker_models import Attempt
+from tlac.errors import ConfigError, TlacError
+from tlac.evaluation.runner import Runner
+from tlac.lmms.middleware.stack import CallPolicy
+from tlac.types import Outcome, Sample
+
+pytestmark = pytest.mark.xdist_group("ray")
+
+
+# --- deaths --------------------------------------------------------------------------------------------------
+
+
+def die(folder: Path, batch: str, *numbers: int) -> None:
+    """An attempt at a batch that has logged these answers when it is killed."""
+    path = folder / f"{batch}-{len(list(folder.iterdir())):04d}-x.jsonl"
+    path.touch()
+    if numbers:
+        path.unlink()
+        asyncio.run(_log(path, numbers))
+
+
+async def _log(path: Path, numbers: tuple[int, ...]) -> None:
+    log = AnswerLog(path)
+    for number in numbers:
+        await log.keep(answer(number))
+    log.close()
+
+
+def test_three_deaths_without_a_new_answer_end_the_attempts_at_a_batch(tmp_path: Path) -> None:
+    attempts = [Attempt(tmp_path, "a", 16)]
+    for numbers in ((1, 2), (), (3,), (), (), ()):
+        die(tmp_path, "a", *numbers)
+        attempts.append(Attempt(tmp_path, "a", 16))
+    assert [bool(attempt.refusal) for attempt in attempts] == [False] * 6 + [True]
+    assert "the worker died 3 times here" in attempts[-1].refusal
+    assert attempts[-1].known.keys() == {answer(number).key for number in (1, 2, 3)}
+    # what kills the worker costs fewer and fewer calls
+    assert [attempt.concurrency for attempt in attempts] == [16, 8, 4, 2, 1, 1, 1]
+    assert not Attempt(tmp_path, "b", 16).refusal
+
+
+def test_attempts_come_from_both_ends_so_that_one_image_stops_no_other(tmp_path: Path) -> None:
+    samples = "abcPdef"
+    answered: set[str] = set()
+    for _ in range(20):
+        attempt = Attempt(tmp_path, "a", 1)
+        if attempt.refusal:
+            break
+        had = []
+        for sample in attempt.ordered(samples):
+            if sample == "P":
+                break
+            had += [] if sample in answered else [ord(sample)]
+            answered.add(sample)
+        die(tmp_path, "a", *had)
+    assert answered == set("abcdef")
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+@pytest.mark.slow
+def test_an_image_that_kills_its_worker_fails_by_name_and_costs_few_calls(
+    ray_cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_keys(monkeypatch)
+    pictures = ImageFolder(tmp_path / "pictures", 11)
+    poison = (tmp_path / "pictures" / "00005.png").read_bytes()
+    said: list[str] = []
+
+    def deadly(asked: Asked) -> Reply:
+        if asked.images[0] == poison:
+            for worker in workers_below(os.getpid()):
+                os.kill(worker, signal.SIGKILL)
+        return say_by_digest(asked)
+
+    with running_emulator(deadly) as emulator, Store(tmp_path / "store") as store:
+        policy = CallPolicy(on_message=said.append)
+        spec = spec_of(emulated_backend(emulator, concurrency=4), pictures, "slac")
+        run = Runner(store, policy=policy, engine=RayEngine(store, policy, None, 1)).run(spec, tmp_path / "runs")
+        calls = len(emulator.asked)
+    failed = [prediction for prediction in run.predictions if prediction.outcome is Outcome.FAILED]
+    assert "the worker died 3 times here; is its memory too small?" in failed[0].reason
+    assert [prediction.sample for prediction in failed] == ["00005.png"]
+    assert sum("a worker died" in line for line in said) >= 3
+    # at each death no more than the calls in flight, which are halved each time: 4, 2, 1, 1, ...
+    assert calls <= 11 + 4 + 2 + 6
+
+
+# --- addresses -----------------------------------------------------------------------------------------------
+
+
+def test_a_backend_is_asked_where_the_command_would_ask_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = load_backend("gpt-4o")
+    variable = backend.spec.api_base_env
+    assert variable is not None
+    monkeypatch.delenv(variable, raising=False)
+    assert address_of(backend) is None
+    monkeypatch.setenv(variable, "http://127.0.0.1:1/v1")
+    address = address_of(backend)
+    monkeypatch.delenv(variable)
+    asked = at_address(backend, address)
+    assert (asked.spec.api_base, asked.spec.api_base_env) == ("http://127.0.0.1:1/v1", None)
+
+
+@pytest.mark.parametrize("sent", [None, "http://127.0.0.1:1/v1"])
+def test_a_worker_with_another_address_is_refused(monkeypatch: pytest.MonkeyPatch, sent: str | None) -> None:
+    backend = load_backend("gpt-4o")
+    monkeypatch.setenv(backend.spec.api_base_env or "", "http://127.0.0.1:2/v1")
+    with pytest.raises(ConfigError, match=r"OPENAI_API_BASE is http://127.0.0.1:2/v1 there"):
+        at_address(backend, sent)
+
+
+def test_an_address_with_a_password_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = load_backend("gpt-4o")
+    monkeypatch.setenv(backend.spec.api_base_env or "", "http://me:secret-word@127.0.0.1:2/v1")
+    with pytest.raises(ConfigError, match="holds a user name or password") as told:
+        address_of(backend)
+    assert "secret-word" not in str(told.value)
+
+
+class Pictures(ImageFolder):
+    """Images under a path that leads elsewhere in each process."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        super().__init__(folder, size)
+        for path in self._paths:
+            path.write_bytes(path.read_bytes() + b"unlike those of another folder")
+
+    def __iter__(self) -> Any:
+        for number, path in enumerate(self._paths):
+            yield Sample(path.name, Path("/proc/self/cwd") / path.name, number % len(self.classes))
+
+
+@pytest.mark.slow
+def test_an_address_that_the_driver_alone_knows_is_used_and_an_image_that_it_alone_sees_is_named(
+    ray_cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_keys(monkeypatch)
+    unseen = Pictures(tmp_path / "unseen", 2)
+    seen = ImageFolder(tmp_path / "seen", 3)
+    with running_emulator(say_by_digest) as emulator, Store(tmp_path / "store") as store:
+        monkeypatch.setenv("OPENAI_API_BASE", emulator.base("openai"))
+        policy = CallPolicy()
+        runner = Runner(store, policy=policy, engine=RayEngine(store, policy, None, 1))
+        assert runner.run(spec_of(load_backend("gpt-4o"), seen, "slac"), tmp_path / "runs").record.is_complete
+        assert len(emulator.asked) == 3
+        monkeypatch.chdir(tmp_path / "unseen")
+        run = runner.run(spec_of(load_backend("gpt-4o"), unseen, "slac"), tmp_path / "runs")
+    reasons = {prediction.reason for prediction in run.predictions}
+    assert len(reasons) == 2
+    assert all("No such file" in reason and "on a worker of the cluster" in reason for reason in reasons), reasons
+
+
+# --- silence -------------------------------------------------------------------------------------------------
+
+
+def test_workers_that_do_not_start_are_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_engine, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(ray_engine, "_START_TIMEOUT_S", 0.0)
+    said: list[str] = []
+    has_said = threading.Event()
+
+    def hear(line: str) -> None:
+        said.append(line)
+        has_said.set()
+
+    class Timeout(Exception):  # noqa: N818 - as Ray names it
+        pass
+
+    fake = SimpleNamespace(
+        get=lambda *_, **__: Progress(),
+        available_resources=lambda: {"CPU": 0.0},
+        exceptions=SimpleNamespace(GetTimeoutError=Timeout, RayError=Timeout),
+    )
+    limiter = SimpleNamespace(progress=SimpleNamespace(remote=lambda: None))
+    engine = RayEngine(store, CallPolicy(on_message=hear))
+    with engine._watched(fake, limiter, 10, 16):
+        assert has_said.wait(60)
+    assert said == ["Ray: no worker has started: 4 CPUs asked, 0 free"]
+
+
+def test_the_death_of_an_actor_is_one_line() -> None:
+    ray = pytest.importorskip("ray", reason="Ray comes with the extra: pip install 'tlac[ray]'")
+    with pytest.raises(TlacError, match="a process of the cluster has died") as told, translated(ray):
+        raise ray.exceptions.ActorDiedError
+    assert "the same command goes on" in str(told.value)
+    assert "actor" not in str(told.value)
+
+
+def test_signals_go_where_they_went_before_ray_started() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with _keeping_signals():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_temporary_folder_with_a_long_path_gets_advice_that_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="Ray comes with the extra: pip install 'tlac[ray]'")
+
+    def refuse(**_given: object) -> None:
+        # as Ray tells it
+        raise OSError("validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes: /a/very/long")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(TlacError, match="set RAY_TMPDIR to a short one") as told:
+        connect(None, 1)
+    assert "ray start" not in str(told.value)
+
+
+# --- logs ----------------------------------------------------------------------------------------------------
+
+
+def test_a_log_that_vanishes_while_logs_are_merged_is_left_to_who_took_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(tmp_path / "store") as store, new_run_folder(store.path) as folder:
+        write_log(folder.logs / "a.jsonl", answer(1))
+        gone = folder.logs / "b.jsonl"
+        monkeypatch.setattr("tlac.engines.ray.logs.logs_in", lambda *_: [gone, folder.logs / "a.jsonl"])
+        assert merge_logs(store, folder)[0] == {answer(1).key}
