@@ -113,6 +113,27 @@ def test_ollama_is_asked_at_its_own_address_alone(emulator: Emulator) -> None:
     assert len(emulator.asked) == 1
 
 
+def test_ollama_is_given_a_context_that_holds_a_long_class_list(emulator: Emulator) -> None:
+    backend = backend_at(emulator, "ollama")
+    thousand = tuple(f"class of things number {number}" for number in range(1000))
+    lmm = LiteLLM(backend)
+    for classes, num_ctx in ((thousand, 16384), (thousand[:3], None), (thousand, 16384)):
+        aio.run(lmm.ask(choice_question(backend, classes)))
+        assert emulator.asked[-1].body["options"].get("num_ctx") == num_ctx
+
+
+def test_a_context_that_may_be_too_short_is_warned_of_once(
+    emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = backend_at(emulator, "ollama", params={"temperature": 0, "num_ctx": 2048})
+    lmm = LiteLLM(backend)
+    for _ in range(2):
+        aio.run(lmm.ask(choice_question(backend, tuple(f"class of things number {n}" for n in range(1000)))))
+    warned = [record.getMessage() for record in caplog.records if record.name == "tlac.lmms.litellm"]
+    assert len(warned) == 1
+    assert "may pass num_ctx (2048)" in warned[0]
+
+
 def test_a_long_class_list_is_asked_without_an_enum(emulator: Emulator) -> None:
     backend = backend_at(emulator, "gpt-4o")
     thousand = tuple(f"class {number}" for number in range(1000))

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
+
+from tlac.runtime.litellm_setup import litellm_call, load_litellm
 
 CODE = """
 import logging, os, socket, sys
@@ -22,6 +25,18 @@ from litellm.anthropic_beta_headers_manager import get_provider_name
 get_provider_name("anthropic")
 print(logging.getLogger("LiteLLM").getEffectiveLevel())
 """
+
+
+def test_what_litellm_logs_in_our_calls_is_dropped_but_for_debugging(caplog):
+    load_litellm()
+    log = logging.getLogger("LiteLLM")
+    with litellm_call():
+        log.error("of our call")
+    log.error("of somebody else's call")
+    caplog.set_level(logging.DEBUG, "tlac")
+    with litellm_call():
+        log.error("with --debug")
+    assert [record.getMessage() for record in caplog.records] == ["of somebody else's call", "with --debug"]
 
 
 TWO_THREADS = """

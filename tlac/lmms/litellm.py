@@ -32,6 +32,7 @@ from tlac.lmms.litellm_requests import (
     WireRequest,
     call_arguments,
     check_params,
+    context_tokens,
     open_wire_format,
     register_model,
     wire_messages,
@@ -85,6 +86,7 @@ class LiteLLM:
             raise ConfigError(f"{place}: the address holds a user and a password: leave them out, and use api_key_env")
         self._api_key = _read_key(backend, options.key_optional, self._api_base)
         self._checked: set[bytes] = set()
+        self._has_warned = False
         self._on_headers: Callable[[Mapping[str, str]], None] = lambda _headers: None
 
     def __repr__(self) -> str:
@@ -131,6 +133,7 @@ class LiteLLM:
         if key not in self._checked:
             check_params(self._backend, request)
             self._checked.add(key)
+        self._check_context(request)
         wire_format = self._wire_format
         if wire_format is not None and wire_format.accepts(request):
             # what can't be formed is left to acompletion, which says why
@@ -150,6 +153,15 @@ class LiteLLM:
         if self._azure_client is not None:
             arguments["client"] = self._azure_client
         return arguments
+
+    def _check_context(self, request: LMMRequest) -> None:
+        num_ctx = request.params.get("num_ctx")
+        if not self._has_warned and isinstance(num_ctx, int) and (needed := context_tokens(request)) > num_ctx:
+            self._has_warned = True
+            _log.warning(
+                "%s: a prompt of up to %s tokens may pass num_ctx (%s), and Ollama cuts it in silence: raise num_ctx",
+                *(self._backend.name, needed, num_ctx),
+            )
 
     @cached_property
     def _azure_client(self) -> Any:

@@ -46,6 +46,11 @@ _ADDRESSES = {
     "anthropic": "https://api.anthropic.com",
     "ollama_chat": "http://localhost:11434",
 }
+# what a server of Ollama's gives a prompt and its answer together, unless it is told
+_OLLAMA_CONTEXT_TOKENS = 4096
+# on the safe side for class names and for the vision models that run at home
+_BYTES_PER_TOKEN = 3
+_TOKENS_PER_LOCAL_IMAGE = 1024
 # parameters whose values reach the body as they are, under whatever name
 _PLAIN_PARAMS = {
     *("temperature", "top_p", "seed", "max_tokens", "max_completion_tokens", "presence_penalty", "frequency_penalty"),
@@ -89,7 +94,21 @@ def call_arguments(request: LMMRequest) -> dict[str, Any]:
     arguments: dict[str, Any] = dict(request.params)
     if request.choice is not None and request.choice.by_index:
         arguments.update(choice_arguments(request.model, request.choice))
+    if request.model.startswith("ollama") and "num_ctx" not in arguments:
+        needed = context_tokens(request)
+        if needed > _OLLAMA_CONTEXT_TOKENS:
+            # Ollama cuts a longer prompt in silence; powers of two, since each other size loads the model anew
+            arguments["num_ctx"] = 1 << (needed - 1).bit_length()
     return arguments
+
+
+def context_tokens(request: LMMRequest) -> int:
+    """Return at most how many tokens a request and its answer take, on the safe side."""
+    parts = [part for message in request.messages for part in message.parts]
+    text_bytes = sum(len(part.text.encode()) for part in parts if isinstance(part, TextPart))
+    images = sum(isinstance(part, ImagePart) for part in parts)
+    answer = request.params.get("max_tokens") or request.params.get("num_predict") or 0
+    return text_bytes // _BYTES_PER_TOKEN + images * _TOKENS_PER_LOCAL_IMAGE + int(answer)
 
 
 def check_params(backend: Backend, request: LMMRequest) -> None:
@@ -348,7 +367,8 @@ class WireFormat:
 def _template_key(request: LMMRequest) -> object:
     choice = request.choice
     by_index = (len(choice.classes), choice.candidates) if choice is not None and choice.by_index else None
-    return msgspec.json.encode(request.params, order="sorted"), by_index, _has_prefix(request)
+    num_ctx = call_arguments(request).get("num_ctx") if request.model.startswith("ollama") else None
+    return msgspec.json.encode(request.params, order="sorted"), by_index, _has_prefix(request), num_ctx
 
 
 def _has_prefix(request: LMMRequest) -> bool:
