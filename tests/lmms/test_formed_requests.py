@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import entry_points
 from typing import Any
 
 import pytest
@@ -37,9 +38,12 @@ class Seen:
 
 
 class _Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.do_POST()
+
     def do_POST(self) -> None:
         seen: Seen = self.server.seen  # type: ignore[attr-defined]
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0)) or b"{}"
         seen.requests.append(
             (self.path, {name.lower(): value for name, value in self.headers.items()}, json.loads(body))
         )
@@ -224,6 +228,24 @@ def test_a_redirect_takes_neither_key_nor_image_along(seen: Seen, model: str, mo
     assert "sends calls on to another" in str(error)
     assert [path for path, _, _ in seen.requests if path == "/elsewhere"] == []
     assert len(seen.requests) == 1
+
+
+@pytest.mark.parametrize(("name", "path"), [("anthropic", ""), ("gemini", "/v1beta")])
+def test_a_redirect_of_a_batch_interface_is_not_followed(
+    seen: Seen, name: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen.redirect = True
+    monkeypatch.setenv("MY_PROVIDERS_KEY", "key-of-this-provider")
+    tried = backend(seen, f"{name}/x", path, api_key_env="MY_PROVIDERS_KEY")
+    with pytest.raises(PermanentError, match="sends calls on to another"):
+        load_entry_point("tlac.batch_interfaces", name)(tried).status("batches/1")
+    assert [path for path, _, _ in seen.requests if path == "/elsewhere"] == []
+    assert len(seen.requests) == 1
+
+
+def load_entry_point(group: str, name: str) -> Any:
+    (found,) = entry_points(group=group, name=name)
+    return found.load()
 
 
 def test_a_password_in_an_address_is_refused_by_name(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:

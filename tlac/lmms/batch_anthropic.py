@@ -156,6 +156,8 @@ class AnthropicBatches:
                 # a second try after a time-out could make a second batch
                 max_retries=0,
                 timeout=_TIMEOUT_S,
+                # a redirect would take the key and the images along
+                http_client=self._sdk.DefaultHttpxClient(follow_redirects=False),
             ) as client,
         ):
             yield client

@@ -125,7 +125,9 @@ class GeminiBatches:
     @contextmanager
     def _client(self, client_args: dict[str, Any] | None = None) -> Iterator[Any]:
         base, _, version = self._bodies.api_base.rpartition("/")
-        options = {"timeout": _TIMEOUT_MS, "base_url": base, "api_version": version, "client_args": client_args}
+        # a redirect would take the key and the images along
+        sent = {"follow_redirects": False, **(client_args or {})}
+        options = {"timeout": _TIMEOUT_MS, "base_url": base, "api_version": version, "client_args": sent}
         with translated(self._backend, self._sdk.errors.APIError, KeyError, ValueError):
             client = self._sdk.Client(vertexai=False, api_key=self._bodies.api_key, http_options=options)
             try:
