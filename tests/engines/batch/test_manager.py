@@ -196,6 +196,23 @@ def test_no_key_goes_to_an_address_that_only_a_record_names(
     assert opened == []
 
 
+def test_a_strangers_tlac_yaml_makes_no_address_known(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    party = Party(emulator, "gpt-4o", tmp_path)
+    address = "http://elsewhere.example/v1"
+    monkeypatch.chdir(tmp_path)
+    project = tmp_path / "tlac.yaml"
+    project.write_text(f"backends:\n  theirs: {{adapter: litellm, model: openai/x, api_base: '{address}'}}\n")
+    forge(party, spec={"api_base": address}, backend="theirs")
+    opened: list[str] = []
+    monkeypatch.setattr("tlac.engines.batch.manager.open_batch_interface", lambda backend: opened.append(backend.name))
+    (record,) = Journal(party.folder / "store").open_records()
+    with pytest.raises(ConfigError, match=f"said to be at {address}"):
+        tend(party, lambda manager: manager.ask(record))
+    assert opened == []
+
+
 def test_a_full_disk_is_told_in_one_line_and_nothing_is_submitted(
     emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

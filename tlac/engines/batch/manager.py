@@ -9,12 +9,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 
 from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
+from tlac.config.destinations import is_this_machine
 from tlac.config.files import list_names
 from tlac.config.registry import open_batch_interface
 from tlac.config.schemas import Backend, load_backend
@@ -31,7 +31,6 @@ _LOCK_WAIT_S = 5.0
 _AT_ONCE = 500
 # providers close a batch some time after its expiry
 _GRACE = timedelta(hours=1)
-_THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 
 
 class BatchManager:
@@ -242,14 +241,14 @@ def _is_known_address(backend: Backend) -> bool:
     address = backend.spec.api_base
     if address is None:
         return True
-    with suppress(ValueError):
-        if urlsplit(address).hostname in _THIS_MACHINE:
-            return True
+    if is_this_machine(address):
+        return True
     # a name, never the path of a file that somebody chose
     if backend.name not in list_names("backend"):
         return False
     with suppress(ConfigError):
-        return load_backend(backend.name).spec.api_base == address
+        known = load_backend(backend.name)
+        return known.spec.api_base == address and known.stranger is None
     return False
 
 
