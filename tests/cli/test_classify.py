@@ -68,7 +68,6 @@ def test_an_image_that_can_not_be_used_is_named_in_one_line(
     [
         ("cat", "at least two"),
         (",", "at least two"),
-        ("cat, dog, Cat", "'Cat' and 'cat' are the same name"),
         ("cat, ---", "no letter or digit"),
         ("none.txt", "can't be read"),
     ],

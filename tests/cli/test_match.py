@@ -8,6 +8,14 @@ import pytest
 OPTIONS = ("--classes", "Groenendael dog, strawberry, deck chair", "--encoder", "minilm")
 
 
+def test_a_warning_is_one_line(tlac_command, tmp_path: Path) -> None:
+    (tmp_path / "answers.txt").write_text("crane\n", encoding="utf-8")
+    shown = tlac_command("match", tmp_path / "answers.txt", "--classes", "crane, stork, crane", "--encoder", "minilm")
+    assert shown.code == 0
+    assert shown.err.startswith("tlac: classes: 'crane' stands more than once")
+    assert shown.err.count("\n") == 1
+
+
 def test_what_is_found_goes_into_a_file(tlac_command, tmp_path: Path) -> None:
     (tmp_path / "answers.txt").write_text("The strawberry.\n", encoding="utf-8")
     shown = tlac_command("match", tmp_path / "answers.txt", *OPTIONS, "-o", tmp_path / "matched.jsonl")

@@ -13,8 +13,9 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import click
@@ -138,11 +139,21 @@ def _settings_of_a_program(is_debug: bool) -> Iterator[None]:
         with warnings.catch_warnings(), _debug_log() if is_debug else nullcontext():
             # remarks on metadata of images, from any thread: filters can only be set for all of them at once
             warnings.filterwarnings("ignore", module=r"PIL\.")
+            warnings.filterwarnings("default", category=UserWarning, module=r"tlac\.")
+            warnings.showwarning = partial(_show_warning, warnings.showwarning)
             yield
     finally:
         gc.set_threshold(*thresholds)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _show_warning(others: Callable[..., None], message: Warning, category: type, filename: str, *more: object) -> None:
+    """Our own warnings as one line, as all that we have to say; those of libraries as they come."""
+    if category is UserWarning and f"{os.sep}tlac{os.sep}" in filename:
+        click.echo(f"tlac: {message}", err=True)
+    else:
+        others(message, category, filename, *more)
 
 
 @contextmanager
