@@ -296,11 +296,6 @@ class PredictionTable:
         return np.frombuffer(self._digests[0], np.uint8).reshape(-1, 32)
 
 
-def with_confidence(predictions: Predictions, confidence: Float64Array) -> Predictions:
-    """The predictions with the confidences (m,) of their decisions."""
-    return replace(predictions, decisions=replace(predictions.decisions, confidence=confidence))
-
-
 def digest_bytes(text: str | None) -> bytes:
     """The 32 bytes of a sha256 in hex, zeros for None or "". Raises InputError for anything else."""
     if not text:
