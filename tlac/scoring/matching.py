@@ -271,8 +271,9 @@ class Paper:
         text = text.replace("\n", "").replace(".", "")
         if not _has_words(text) and chosen is None:
             return MatchDecision(Outcome.UNPARSED, choice=shown, reason="the answer holds no words")
-        # nothing is nearer to a name than itself; an encoder without case may put another name just as near
-        is_name = chosen is not None and text == self.class_text(index.classes[chosen])
+        # nothing is nearer to a name than itself; an encoder without case, or the full stops that the rule deletes, may
+        # put another name just as near
+        is_name = chosen is not None and text == self.class_text(index.classes[chosen]).replace(".", "")
         return MatchDecision(Outcome.ANSWERED, text, chosen if is_name else None, "similarity", shown)
 
     def class_text(self, name: str) -> str:
