@@ -92,3 +92,10 @@ def test_the_papers_set_asks_stage_2_in_free_text_over_a_list_in_line() -> None:
     shown = "".join(part.text for part in message.parts if isinstance(part, TextPart))
     assert "cat, old_dog\n" in shown
     assert "A dogIt barks\n" in shown
+
+
+def test_answers_that_were_asked_in_the_first_words_are_still_found() -> None:
+    first, now = load_prompts("default-1"), load_prompts("default")
+    assert (first.stage1, first.spec.stage2) == (now.stage1, now.spec.stage2)
+    (message,) = first.stage2_messages(ChoiceTask("a dog", ("cat", "dog", "emu"), candidates=(0, 1)))
+    assert message.parts[0] == TextPart(now.spec.stage2.prefix.replace("{classes}", "cat\ndog"))
