@@ -50,7 +50,7 @@ def test_a_dry_run_counts_and_keeps(filled: Store) -> None:
 
 
 def test_what_is_pruned_is_gone_and_nothing_else(filled: Store) -> None:
-    assert prune(filled, Selection(outcome=Outcome.REFUSED)) == (AnswerCount("b", "stage1", "refused", 1, 0.0),)
+    assert prune(filled, Selection(outcome=Outcome.REFUSED)) == (AnswerCount("b", "stage1", "refused", 1, None),)
     assert list(filled.entries()) == sorted([OLD, NEW], key=lambda answer: answer.key)
 
 

@@ -186,11 +186,11 @@ def test_statistics_count_by_backend_stage_and_outcome(store: Store) -> None:
     store.put_embeddings([embedding("x", 1.0)])
     stats = store.stats()
     assert stats.counts == (
-        AnswerCount("fake", "stage1", "answered", 2, 0.5),
+        AnswerCount("fake", "stage1", "answered", 2, None),
         AnswerCount("fake", "stage1", "refused", 1, 0.25),
         AnswerCount("other", "stage2", "answered", 1, 1.0),
     )
-    assert (stats.answers, stats.embeddings, stats.cost_usd) == (4, 1, 1.75)
+    assert (stats.answers, stats.embeddings, stats.cost_usd) == (4, 1, None)
     assert stats.size_bytes > 10_000
 
 
@@ -278,3 +278,9 @@ Store(Path({str(store.path)!r})).close()
 print(sorted({heavy!r} & set(sys.modules)))
 """
     assert subprocess.check_output([sys.executable, "-c", check], text=True).strip() == "[]"
+
+
+def test_a_cost_that_is_not_known_is_not_counted_as_nothing(store: Store) -> None:
+    known, unknown = entries(2)
+    store.put_entries([known, replace(unknown, response=replace(unknown.response, cost_usd=None))])
+    assert store.stats().cost_usd is None

@@ -107,33 +107,40 @@ _EMBEDDINGS = 256
 
 @dataclass(frozen=True, slots=True)
 class AnswerCount:
-    """Answers of one backend, stage and outcome, and what they cost (USD, as far as prices were known)."""
+    """Answers of one backend, stage and outcome, and what they cost (USD), None where one had no known price."""
 
     backend: str
     stage: str
     outcome: str
     answers: int
-    cost_usd: float
+    cost_usd: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """What a store holds. `cost_usd` was paid once, and is saved by every run that asks for all of it again."""
+    """What a store holds. `cost_usd` was paid once, and is saved by every run that asks for all of it again; None
+    where one answer had no known price."""
 
     counts: tuple[AnswerCount, ...]
     answers: int
     embeddings: int
     size_bytes: int
-    cost_usd: float
+    cost_usd: float | None
 
 
 def count_answers(answers: Iterable[StoredAnswer]) -> tuple[AnswerCount, ...]:
     """Count answers by backend, stage and outcome."""
-    groups: dict[tuple[str, str, str], list[float]] = {}
+    groups: dict[tuple[str, str, str], list[float | None]] = {}
     for answer in answers:
         group = (answer.backend, str(answer.request.get("stage")), answer.response.outcome.value)
-        groups.setdefault(group, []).append(answer.response.cost_usd or 0.0)
-    return tuple(AnswerCount(*group, len(costs), sum(costs)) for group, costs in sorted(groups.items()))
+        groups.setdefault(group, []).append(answer.response.cost_usd)
+    return tuple(AnswerCount(*group, len(costs), total_cost(costs)) for group, costs in sorted(groups.items()))
+
+
+def total_cost(costs: Iterable[float | None]) -> float | None:
+    """The sum of costs (USD), None where one of them is not known."""
+    known = list(costs)
+    return None if None in known else sum(cost for cost in known if cost is not None)
 
 
 class Store:
@@ -324,7 +331,7 @@ class Store:
             answers=sum(count.answers for count in counts),
             embeddings=self._readers[EMBEDDINGS].count(),
             size_bytes=sum(map(_size_bytes, files)),
-            cost_usd=sum(count.cost_usd for count in counts),
+            cost_usd=total_cost(count.cost_usd for count in counts),
         )
 
     def _put_batch(self, entries: list[StoredAnswer]) -> None:

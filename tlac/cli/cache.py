@@ -210,6 +210,7 @@ def show_stats(dataset: str | None, root: Path | None, store: Path | None, as_js
     from tlac.config.registry import open_dataset
     from tlac.config.schemas import load_dataset_config
     from tlac.evaluation.dry_run import concerns
+    from tlac.runtime.formatting import dollars
 
     about = concerns(open_dataset(load_dataset_config(dataset, root))) if dataset else None
     with open_store(store, makes_one=False) as opened:
@@ -220,7 +221,7 @@ def show_stats(dataset: str | None, root: Path | None, store: Path | None, as_js
         return
     table = make_table(("backend", "stage", "outcome"), ("answers", "USD"))
     for one in stats.counts:
-        table.add_row(one.backend, one.stage, one.outcome, f"{one.answers:,}", f"{one.cost_usd:.4f}")
+        table.add_row(one.backend, one.stage, one.outcome, f"{one.answers:,}", dollars(one.cost_usd))
     open_console().print(table)
     size_mb = stats.size_bytes / 1e6
     echo(f"{stats.answers:,} answers, {stats.embeddings:,} text embeddings, {size_mb:.1f} MB in {path}")
@@ -282,6 +283,8 @@ def prune_answers(  # noqa: PLR0913, PLR0917 - one parameter per option
       tlac cache prune --backend gpt-4o --older-than 365
     """
     from tlac.cache.select import Selection, prune, prune_damaged
+    from tlac.cache.store import total_cost
+    from tlac.runtime.formatting import dollars
     from tlac.types import Outcome
 
     if damaged and (backend or outcome or older_than is not None):
@@ -295,7 +298,7 @@ def prune_answers(  # noqa: PLR0913, PLR0917 - one parameter per option
         else:
             found = prune(opened, selection, is_dry_run=True)
             count = sum(one.answers for one in found)
-            what = f"{count:,} answers that cost ${sum(one.cost_usd for one in found):.4f}"
+            what = f"{count:,} answers, cost {dollars(total_cost(one.cost_usd for one in found))}"
         if count == 0:
             echo("nothing to forget")
         elif dry_run:
