@@ -74,5 +74,5 @@ def test_several_encoders_make_a_table(tlac_command) -> None:
     assert shown.code == 0, shown.err
     assert shown.out.splitlines()[0].split()[:4] == ["dataset", "backend", "method", "encoder"]
     assert "minilm" in shown.out
-    assert "sentence_transf" in shown.out
+    assert "sentence_t" in shown.out
     assert max(map(len, shown.out.splitlines()[:-1])) <= 80

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cars import SPEC, answer
-from tests.support.fakes import FakeLMM, LetterEncoder
+from tests.support.fakes import FakeLMM, LetterEncoder, digest
 from tlac.cache.store import Store
 from tlac.errors import MissingAnswersError, SampleError, UnknownNameError, UsageError
 from tlac.evaluation.rescore import Rescoring, rescore
@@ -42,11 +42,12 @@ def test_the_same_scoring_gives_the_same_bytes_and_names_its_parent(run, store: 
 
 def test_pictures_and_times_are_taken_over_for_the_report(run, store: Store, tmp_path: Path) -> None:
     first = run()
+    name = f"{digest('image')}.webp"
     (first.folder / "thumbnails").mkdir(exist_ok=True)
-    (first.folder / "thumbnails" / "ab.webp").write_bytes(b"picture")
+    (first.folder / "thumbnails" / name).write_bytes(b"RIFF....WEBP picture")
     again = rescore(first.folder, store, Rescoring(), tmp_path / "runs")
-    for name in ("thumbnails/ab.webp", "calls.jsonl"):
-        assert (again.folder / name).read_bytes() == (first.folder / name).read_bytes()
+    for place in (f"thumbnails/{name}", "calls.jsonl"):
+        assert (again.folder / place).read_bytes() == (first.folder / place).read_bytes()
 
 
 def test_another_template_changes_scores_and_no_answer(run, store: Store, tmp_path: Path) -> None:

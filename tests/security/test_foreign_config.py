@@ -17,7 +17,7 @@ from tlac.config.files import find, fingerprint_file
 from tlac.config.registry import open_batch_interface, open_encoder, open_lmm
 from tlac.config.schemas import load_backend, load_dataset_config, load_encoder_config
 from tlac.config.trust import UntrustedFileError, trust
-from tlac.errors import TlacError
+from tlac.errors import ConfigError, TlacError
 
 ELSEWHERE = "http://elsewhere.example/v1"
 THEFT = {
@@ -119,7 +119,12 @@ def test_a_strangers_backend_sends_no_key_to_a_strange_place(spec: dict[str, Any
     with pytest.raises(UntrustedFileError):
         open_lmm(backend)
     trust(file, fingerprint_file(file))
-    open_lmm(load_backend("theirs.yaml" if is_path else "theirs"))
+    trusted = load_backend("theirs.yaml" if is_path else "theirs")
+    if "@" in spec.get("api_base", ""):
+        with pytest.raises(ConfigError, match="the address holds a user and a password"):
+            open_lmm(trusted)
+    else:
+        open_lmm(trusted)
 
 
 FINE = {

@@ -30,7 +30,7 @@ from tlac.images import prepare, within_limits
 from tlac.interfaces import BatchResult, UnknownBatchError
 from tlac.lmms.litellm import LiteLLM
 from tlac.lmms.litellm_errors import provider_message, translate
-from tlac.lmms.litellm_requests import WireFormat, WireRequest, open_wire_format
+from tlac.lmms.litellm_requests import WireFormat, WireRequest, check_params, open_wire_format
 from tlac.runtime.hub import http_errors
 from tlac.types import ImagePart, LMMRequest
 
@@ -72,6 +72,7 @@ class BatchBodies:
         bodies = self._opened()
         from openai import OpenAIError
 
+        check_params(self.backend, request)
         if not bodies.accepts(request):
             raise ConfigError(f"{self.backend.source}: params hold what is not sent to the provider: leave --batch out")
         try:

@@ -44,6 +44,7 @@ from tlac.errors import ConfigError
 from tlac.evaluation.runner import Runner
 from tlac.lmms.middleware.budget import Budget
 from tlac.lmms.middleware.stack import CallPolicy
+from tlac.lmms.served import with_served_revision
 from tlac.results.record import Run
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -254,7 +255,8 @@ def test_a_driver_that_is_killed_costs_no_acknowledged_answer(
         assert len(acknowledged) > 30
         monkeypatch.setenv("OPENAI_API_BASE", emulator.base("openai"))
         said: list[str] = []
-        spec = spec_of(emulated_backend(emulator), open_dataset(load_dataset_config(f"folder:{folder}")), "slac")
+        backend = with_served_revision(emulated_backend(emulator), store)
+        spec = spec_of(backend, open_dataset(load_dataset_config(f"folder:{folder}")), "slac")
         with Store(store) as opened:
             again = bench_on(opened, CallPolicy(on_message=said.append)).run(spec, tmp_path / "runs")
         found = questions(emulator)
