@@ -131,7 +131,7 @@ def test_what_surprises_a_library_fails_one_sample_by_name_and_is_in_the_debug_l
     failures = [transcript.failure for transcript in gathered.transcripts]
     assert failures[1] == Failure("sample", "unexpected AttributeError: no 'denominator' in [secret]")
     assert [failure for number, failure in enumerate(failures) if number != 1] == [None] * 5
-    (record,) = [one for one in caplog.records if one.name.startswith("tlac")]
+    (record,) = [one for one in caplog.records if one.name == "tlac.evaluation.collect"]
     assert (record.getMessage(), record.exc_info is not None) == ("image 1 failed", True)
 
 

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from tlac.cli.progress import LiveView
     from tlac.evaluation.run_config import RunConfig
     from tlac.evaluation.runner import Runner
-    from tlac.lmms.served import with_served_revision
     from tlac.results.record import Run
 
 
@@ -94,6 +93,7 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
     from tlac.config.schemas import load_backend, load_dataset_config, load_encoder_config
     from tlac.evaluation.run_config import RunConfig
     from tlac.evaluation.runner import Runner
+    from tlac.lmms.served import with_served_revision
     from tlac.results.record import summary
     from tlac.scoring.matching import find_rule
 
