@@ -45,6 +45,11 @@ class Sample:
     source: Path | bytes = field(repr=False)
     label: int | None = None
 
+    @property
+    def source_name(self) -> str:
+        """What complaints call the image: its path where it is a file, else the sample's id."""
+        return str(self.source) if isinstance(self.source, Path) else self.id
+
 
 @dataclass(frozen=True, slots=True)
 class Image:

@@ -7,8 +7,8 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from tests.support.fakes import make_png
-from tests.support.reported_runs import prediction, refusal, sha256, some_predictions
+from tests.support.fakes import digest, make_png
+from tests.support.reported_runs import prediction, refusal, some_predictions
 from tlac.report import samples as thumbnails
 from tlac.report.samples import make_thumbnails
 from tlac.results.calls import find_thumbnails
@@ -23,8 +23,8 @@ def samples(count: int) -> list[Sample]:
 def test_each_image_has_one_small_picture_by_its_digest() -> None:
     found, files = make_thumbnails(samples(12), Predictions.of(some_predictions()))
     assert files == {}
-    assert set(found) == {sha256(f"image {number}") for number in range(12)}
-    opened = PIL.Image.open(io.BytesIO(found[sha256("image 0")]))
+    assert set(found) == {digest(f"image {number}") for number in range(12)}
+    opened = PIL.Image.open(io.BytesIO(found[digest("image 0")]))
     assert (opened.format, opened.size) == ("WEBP", (8, 8))
 
 
@@ -36,7 +36,7 @@ def test_a_large_photo_is_scaled_down_and_loses_its_metadata(tmp_path: Path) -> 
     found, files = make_thumbnails(
         [Sample("photo.jpg", tmp_path / "photo.jpg", 0)], Predictions.of([prediction(0, 0, 0)])
     )
-    assert files == {sha256("image 0"): tmp_path / "photo.jpg"}
+    assert files == {digest("image 0"): tmp_path / "photo.jpg"}
     (content,) = found.values()
     opened = PIL.Image.open(io.BytesIO(content))
     assert opened.size == (320, 213)
@@ -46,7 +46,7 @@ def test_a_large_photo_is_scaled_down_and_loses_its_metadata(tmp_path: Path) -> 
 def test_a_broken_image_has_none_and_the_others_do() -> None:
     given = [Sample("000.png", b"no image", 0), *samples(2)[1:]]
     assert set(make_thumbnails(given, Predictions.of([prediction(0, 0, 0), prediction(1, 0, 0)]))[0]) == {
-        sha256("image 1")
+        digest("image 1")
     }
 
 
@@ -60,7 +60,7 @@ def test_where_there_are_too_many_the_most_interesting_are_kept(monkeypatch: pyt
         replace(prediction(4, 0, 0), margin=0.4),
     ]
     found, _ = make_thumbnails(samples(5), Predictions.of(given))
-    assert set(found) == {sha256(f"image {number}") for number in (1, 2, 3)}
+    assert set(found) == {digest(f"image {number}") for number in (1, 2, 3)}
 
 
 def test_only_files_that_are_named_by_a_digest_are_read_back(tmp_path: Path) -> None:

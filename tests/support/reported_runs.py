@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tests.support import made_runs
-from tests.support.fakes import make_png
+from tests.support.fakes import digest, make_png
 from tlac.report.files import write_report
 from tlac.report.run_page import ReportedRun
 from tlac.results.calls import CallFacts, SampleCalls, encode_calls
@@ -34,16 +33,12 @@ RECORD = replace(
 )
 
 
-def sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def prediction(number: int, label: int, predicted: int | None, **changes: object) -> Prediction:
     score = round(0.9 - number / 1000, 6)
     others = [index for index in range(len(CLASSES)) if index != predicted]
     answered = Prediction(
         sample=f"{number:03}.png",
-        image_sha256=sha256(f"image {number}"),
+        image_sha256=digest(f"image {number}"),
         label=label,
         outcome=Outcome.ANSWERED,
         answer=f"It looks like a {CLASSES[(predicted or 0) % len(CLASSES)]} to me",
@@ -53,8 +48,8 @@ def prediction(number: int, label: int, predicted: int | None, **changes: object
         score=score,
         margin=round(score - 0.5, 6),
         top5=((predicted or 0, score), *((index, 0.1) for index in others)),
-        stage1_key=sha256(f"one {number}"),
-        stage2_key=sha256(f"two {predicted}"),
+        stage1_key=digest(f"one {number}"),
+        stage2_key=digest(f"two {predicted}"),
     )
     return replace(answered, **changes)  # type: ignore[arg-type]
 
@@ -62,7 +57,7 @@ def prediction(number: int, label: int, predicted: int | None, **changes: object
 def refusal(number: int, label: int) -> Prediction:
     return Prediction(
         sample=f"{number:03}.png",
-        image_sha256=sha256(f"image {number}"),
+        image_sha256=digest(f"image {number}"),
         label=label,
         outcome=Outcome.REFUSED,
         answer=None,
@@ -72,7 +67,7 @@ def refusal(number: int, label: int) -> Prediction:
         score=None,
         margin=None,
         top5=(),
-        stage1_key=sha256(f"one {number}"),
+        stage1_key=digest(f"one {number}"),
         stage2_key=None,
         reason="blocked: SAFETY",
     )

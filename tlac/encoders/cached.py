@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -191,7 +190,7 @@ class ImageVectors:
                     f"{seen.sample.id}: its image vector is not in the store; without --offline it would be made"
                 )
             try:
-                opened[seen.image.sha256] = open_image(seen.sample.source, _shown_name(seen.sample))
+                opened[seen.image.sha256] = open_image(seen.sample.source, seen.sample.source_name)
             except InputError as error:
                 complaints[seen.image.sha256] = str(error)
             if sum(picture.width * picture.height for picture in opened.values()) > _MAX_PIXELS:
@@ -217,10 +216,6 @@ def _has_answer(transcript: Transcript) -> bool:
 
 def _identify(sample: Sample) -> SeenImage:
     try:
-        return SeenImage(sample, identify(sample.source, _shown_name(sample)))
+        return SeenImage(sample, identify(sample.source, sample.source_name))
     except InputError as error:
         return SeenImage(sample, complaint=str(error))
-
-
-def _shown_name(sample: Sample) -> str:
-    return str(sample.source) if isinstance(sample.source, Path) else sample.id

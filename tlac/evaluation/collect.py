@@ -171,7 +171,7 @@ async def _ask(sample: Sample, prompter: Prompter, method: Method, state: _Progr
     turns: list[Turn] = []
     failure: Failure | None = None
     try:
-        image = await identify(sample.source, _shown_name(sample))
+        image = await identify(sample.source, sample.source_name)
         async with aclosing(method.ask(image, prompter)) as asked:  # type: ignore[type-var]
             async for turn in asked:
                 turns.append(turn)
@@ -201,10 +201,6 @@ def _failure_of(error: Exception) -> Failure | None:
         return None
     # the border of one sample: what surprises a library ends this one and not the run
     return Failure("sample", redact(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"))
-
-
-def _shown_name(sample: Sample) -> str:
-    return str(sample.source) if isinstance(sample.source, Path) else sample.id
 
 
 class TranscriptBuffer:

@@ -237,7 +237,7 @@ class Runner:
         scored = scorer.score(restored, combination_of(method), vectors)
         trials = None
         if rotated and stopped is None:
-            trials = self._try_orders(config, rotated, buffer, concurrency, scored)
+            trials = self._try_orders(config, rotated, buffer, concurrency, scorer, scored)
         recall = recall_shortlists(buffer.transcripts, config, self._store)
         return _Result(scored, buffer, stopped, trials, concurrency, recall)
 
@@ -256,11 +256,11 @@ class Runner:
         orders: Sequence[Sequence[int]],
         buffer: TranscriptBuffer,
         concurrency: int,
+        scorer: Scorer,
         scored: Scored,
     ) -> OrderTrials | None:
         """Ask stage 2 again in these orders; None where nobody was asked."""
         trials = []
-        scorer = self._scorer(config, range(len(config.dataset.classes)))
         for order in orders:
             prompter = plan_questions(config, self.bound_lmm, self._finder(config, order), order)
             again = aio.run(choose_again(buffer.transcripts, prompter, concurrency))
