@@ -20,6 +20,9 @@ from tlac.scoring.predictions import DECISIONS, OUTCOMES, Decisions, Predictions
 from tlac.types import Float64Array, Outcome, Prediction
 
 BINS = 10
+DOUBTFUL_BELOW = 0.5
+"""A label with a lower confidence is more likely wrong than right, as far as its confidence knows."""
+
 # a normal prior on the levels, mean 0 and variance 10 on the logit scale: keeps what was always right from being
 # called certain
 _PRECISION = 0.1

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from statsmodels.stats.proportion import samplesize_confint_proportion
+
+from tlac.analysis.review_sample import draw_order, plan_review, sample_size
+from tlac.errors import UsageError
+
+
+@pytest.mark.parametrize(("rate", "half_width"), [(0.05, 0.02), (0.5, 0.05), (0.01, 0.005)])
+def test_a_large_population_takes_what_statsmodels_says(rate: float, half_width: float) -> None:
+    assert sample_size(10**12, rate, half_width) == math.ceil(samplesize_confint_proportion(rate, half_width))
+
+
+@pytest.mark.parametrize(
+    ("population", "wanted"),
+    # 385 of an endless population, as the tables have it (Cochran, Sampling Techniques)
+    [(100, 80), (1_000, 278), (10_000, 370), (100_000, 383), (10**9, 385), (5, 5), (1, 1), (0, 0)],
+)
+def test_a_small_population_takes_fewer(population: int, wanted: int) -> None:
+    assert sample_size(population, 0.5, 0.05) == wanted
+
+
+def test_the_sample_gives_the_promised_width() -> None:
+    drawn = sample_size(2_000, 0.1, 0.03)
+    spread = math.sqrt(0.1 * 0.9 / drawn * (2_000 - drawn) / (2_000 - 1))
+    assert 1.96 * spread == pytest.approx(0.03, rel=0.01)
+
+
+def test_a_plan_counts_the_doubtful_and_leaves_out_what_has_no_label() -> None:
+    plan = plan_review([0.9] * 9_800 + [0.2] * 200 + [None] * 50)
+    assert (plan.labelled, plan.doubtful, plan.sample) == (10_000, 200, 437)
+    assert str(plan) == (
+        "200 of 10,000 labels are doubtful (confidence below 0.5): review these first. To know how many labels are "
+        "wrong, review 437 drawn at random: if 5 % of them are wrong, so are 3 to 7 % of all (95 %)."
+    )
+    assert "review all 3" in str(plan_review([0.9, 0.9, 0.1]))
+    assert str(plan_review([None])) == "There is no label to review."
+
+
+@pytest.mark.parametrize("wrong", [0.0, 1.0, -0.1, math.nan])
+def test_a_share_that_is_none_is_refused(wrong: float) -> None:
+    with pytest.raises(UsageError, match="error rate"):
+        plan_review([0.5], error_rate=wrong)
+    with pytest.raises(UsageError, match="half width"):
+        sample_size(10, half_width=wrong)
+
+
+def test_the_draw_hangs_on_the_paths_alone_and_favours_none() -> None:
+    paths = [f"{number}.jpg" for number in range(1_000)]
+    order = draw_order(paths)
+    assert sorted(order) == list(range(1_000))
+    backwards = draw_order(paths[::-1])
+    assert [paths[place] for place in order] == [paths[::-1][place] for place in backwards]
+    # the mean place of 200 drawn of 1,000 lies within 3 standard errors of the middle
+    assert sum(order[:200]) / 200 == pytest.approx(499.5, abs=3 * 288.7 / math.sqrt(200) * math.sqrt(0.8))
+    assert draw_order(["same", "same", "\udc80"])
