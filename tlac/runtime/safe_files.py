@@ -111,7 +111,7 @@ def replacing(path: Path, *, is_synced: bool = False, is_private: bool = False) 
     mode = 0o600 if is_private else 0o666
     try:
         with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
-            _hold(file.fileno())
+            hold(file.fileno())
             yield file
             if is_synced:
                 file.flush()
@@ -163,13 +163,15 @@ def _open_to_hold(path: Path) -> int | None:
         # no folder can be locked there: nothing is held, and nothing is swept
         return None
     descriptor = os.open(path, _FLAGS)
-    if _hold(descriptor):
+    if hold(descriptor):
         return descriptor
     os.close(descriptor)
     return None
 
 
-def _hold(descriptor: int) -> bool:
+def hold(descriptor: int) -> bool:
+    """Lock a file or folder until the descriptor is closed or the process dies; False where another process has it,
+    and where there are no such locks."""
     try:
         import fcntl
 
