@@ -217,14 +217,18 @@ class Runner:
             scorer.encode_classes()
         concurrency = self._policy.concurrency or backend.spec.limits.concurrency
         finder = self._finder(config, config.class_order)
+        fetched = None
         if self._engine is not None and not self.is_offline:
-            self._engine.fetch(config, finder)
+            fetched = self._engine.fetch(config, finder)
         prompter = plan_questions(config, self.bound_lmm, finder)
         buffer = TranscriptBuffer()
         digests = ImageDigests(self._store.path, config.dataset.name)
         try:
-            asking = collect_into(buffer.put, config.samples, prompter, method, concurrency, progress, digests.identify)
-            stopped = aio.run(asking, self._note_interrupt)
+            is_asking = self._engine is None
+            asking = collect_into(
+                buffer.put, config.samples, prompter, method, concurrency, progress, digests.identify, is_asking
+            )
+            stopped = aio.run(asking, self._note_interrupt) or fetched
         finally:
             digests.save()
         buffer.require_answers()
