@@ -46,9 +46,9 @@ class RunConfig:
 
     The backends are None for a method that asks no LMM. `ensemble` are further backends of a method that asks several,
     `aliases` further names of classes. A prediction less sure than `abstain_below` has no class; `calibration` says how
-    sure it is, None for agreement (see `tlac.scoring.confidence`). `shuffle_classes` is the seed of the order in which
-    stage 2 is shown the class names, None for the dataset's own; `order_trials` asks it that many more times, with
-    rotated lists.
+    sure it is, None for confidence that needs no labels (see `tlac.scoring.confidence`). `shuffle_classes` is the seed
+    of the order in which stage 2 is shown the class names, None for the dataset's own; `order_trials` asks it that many
+    more times, with rotated lists.
     """
 
     backend: Backend | None
