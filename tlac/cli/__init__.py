@@ -158,22 +158,27 @@ def _show_warning(others: Callable[..., None], message: Warning, category: type,
 
 @contextmanager
 def _debug_log() -> Iterator[None]:
-    """Our own log on stderr, without secrets."""
+    """Our own log on stderr, without secrets, and what litellm and its HTTP clients say of our calls."""
     import logging
 
+    from tlac.runtime.litellm_setup import LITELLM_LOGGERS
     from tlac.runtime.redaction import RedactingFilter
 
     log, handler = logging.getLogger("tlac"), logging.StreamHandler()
     handler.addFilter(RedactingFilter())
     handler.setFormatter(logging.Formatter("tlac: %(name)s: %(message)s"))
-    level = log.level
-    log.setLevel(logging.DEBUG)
+    # not litellm at DEBUG: it would write each image
+    levels = {log: logging.DEBUG} | {logging.getLogger(name): logging.INFO for name in LITELLM_LOGGERS}
+    before = {logger: logger.level for logger in levels}
+    for logger, level in levels.items():
+        logger.setLevel(level)
     log.addHandler(handler)
     try:
         yield
     finally:
         log.removeHandler(handler)
-        log.setLevel(level)
+        for logger, level in before.items():
+            logger.setLevel(level)
 
 
 def _is_trusted_now(error: Exception) -> bool:

@@ -24,7 +24,7 @@ from tlac.lmms.batch_common import (
     read_lines,
     translated,
 )
-from tlac.runtime.litellm_setup import load_litellm
+from tlac.runtime.litellm_setup import litellm_call, load_litellm
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
 _ENDPOINT = "/v1/chat/completions"
@@ -126,7 +126,7 @@ class OpenAIBatches:
         litellm = load_litellm()
         from openai import OpenAIError
 
-        with translated(self._backend, OpenAIError):
+        with translated(self._backend, OpenAIError), litellm_call():
             return getattr(litellm, name)(
                 custom_llm_provider="openai",
                 api_key=self._bodies.api_key,
