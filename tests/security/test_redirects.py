@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -125,16 +124,6 @@ def test_a_live_call_is_not_sent_on(servers: Servers, model: str, params: dict[s
     with pytest.raises(PermanentError, match="sends calls on to another, which would be told the key; check api_base"):
         aio.run(LiteLLM(tried).ask(image_question(tried, make_png(1, 32))))
     assert (len(servers.asked), servers.forwarded) == (1, [])
-
-
-@pytest.fixture
-def event_loop_for_litellm() -> Iterator[None]:
-    """litellm makes a loop for the thread where there is none, even for a plain call, and never closes it."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield
-    asyncio.set_event_loop(None)
-    loop.close()
 
 
 @pytest.mark.usefixtures("event_loop_for_litellm")

@@ -39,7 +39,8 @@ from tlac.lmms.litellm_requests import (
 )
 from tlac.lmms.litellm_responses import joined_body, read_body, read_response
 from tlac.lmms.prices import prices_of
-from tlac.runtime.litellm_setup import LiteLLMCall, litellm_call, load_litellm
+from tlac.runtime.litellm_calls import LiteLLMCall, litellm_call
+from tlac.runtime.litellm_setup import load_litellm
 from tlac.runtime.redaction import remember_secret
 from tlac.types import Image, ImagePart, LMMRequest, LMMResponse, PreparedImage
 
