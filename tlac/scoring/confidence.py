@@ -40,6 +40,7 @@ class Calibration:
 
     `level` are log-odds by what decided, `default_level` serves what was never seen. `temperature` is in cosine
     (smaller: the margin says more), None where the margin said nothing. `n` samples of `runs` were learnt from.
+    What a person's corrections taught is confidence = sigmoid(`default_level` + `evidence` * log-odds without labels).
     """
 
     level: Mapping[str, float]
@@ -48,6 +49,7 @@ class Calibration:
     n: int
     encoder: str = ""
     runs: tuple[str, ...] = ()
+    evidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,8 @@ def confidences(decisions: Decisions, calibration: Calibration | None = None) ->
         levels = np.array([calibration.level.get(name, calibration.default_level) for name in (*DECISIONS, "")])
         slope = decisions.margin / calibration.temperature if calibration.temperature else np.zeros(len(decisions))
         log_odds = levels[decisions.decided_by] + slope
+        if calibration.evidence is not None:
+            log_odds += calibration.evidence * _evidence(decisions)
     else:
         log_odds = _evidence(decisions)
     found = 1 / (1 + np.exp(-np.clip(log_odds, -30, 30)))
@@ -164,6 +168,22 @@ def fit(rows: Iterable[Prediction], encoder: str = "", runs: tuple[str, ...] = (
         encoder,
         runs,
     )
+
+
+def fit_corrected(sure: Float64Array, right: Float64Array, source: str) -> Calibration | None:
+    """The calibration that (n,) confidences without a calibration, in [0, 1], and (n,) hits teach (Platt scaling).
+
+    It holds where the doubtful alone were looked at: what is right at a given confidence does not hang on which ones
+    were chosen by it. None where there are none, or all are right, or all are wrong, or confidence says nothing.
+    """
+    if not len(right) or right.min() == right.max():
+        return None
+    bounded = np.clip(sure, 1e-6, 1 - 1e-6)
+    log_odds = np.log(bounded / (1 - bounded))
+    level, slope = _fit_logistic(np.column_stack([np.ones(len(right)), log_odds]), right).tolist()
+    if slope <= 0:
+        return None
+    return Calibration({}, round(level, 6), None, len(right), runs=(source,), evidence=round(slope, 6))
 
 
 def _way(code: int) -> str:
@@ -280,8 +300,11 @@ def _thin(curve: tuple[RiskPoint, ...], count: int = 100) -> tuple[RiskPoint, ..
 
 
 def require_encoder(calibration: Calibration, fingerprint: str) -> None:
-    """Raise UsageError for a calibration that was learnt with another text encoder."""
-    if calibration.encoder != fingerprint:
+    """Raise UsageError for a calibration that was learnt with another text encoder.
+
+    One that corrections taught names none: it goes by evidence that does not hang on an encoder's scale.
+    """
+    if calibration.evidence is None and calibration.encoder != fingerprint:
         raise UsageError(
             "the calibration was learnt with another text encoder or other weights: "
             "make one from runs of this encoder with `tlac calibrate`"
