@@ -167,13 +167,13 @@ def _config_maker(
     what: RunSelection, scoring: ScoringOptions
 ) -> Callable[[Backend | None, Backend | None, Dataset, str], RunConfig]:
     """Everything that the cells share, read once; what it gives makes the config of one cell."""
-    from tlac.config.prompts import load_prompts
+    from tlac.config.prompts import load_prompts, with_hints
     from tlac.config.schemas import load_encoder_config
     from tlac.evaluation.run_config import RunConfig
     from tlac.scoring.confidence import read_calibration
     from tlac.scoring.matching import find_rule, read_aliases
 
-    encoder, prompts = load_encoder_config(scoring.encoder), load_prompts(scoring.prompts)
+    encoder, prompts = load_encoder_config(scoring.encoder), load_prompts(with_hints(scoring.prompts, scoring.hints))
     rule, template = find_rule(scoring.matching), check_template(scoring.template)
     aliases = read_aliases(scoring.aliases) if scoring.aliases else {}
     calibration = read_calibration(scoring.calibration) if scoring.calibration else None

@@ -69,6 +69,13 @@ prompts_option = click.option(
     shell_complete=complete("prompts"),
     help="Prompt set: a name or a YAML file.",
 )
+hints_option = click.option(
+    "--hints",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Show N of the class names in stage 1, drawn at random, so that it answers in their words.",
+)
 classes_option = click.option(
     "--classes", required=True, help='Class names, "red car, old car", or a text file with one a line.'
 )
@@ -200,6 +207,7 @@ class ScoringOptions:
     """The words of prompts and classes, and how an answer becomes a class."""
 
     prompts: Annotated[str, prompts_option]
+    hints: Annotated[int, hints_option]
     shuffle_classes: Annotated[
         int | None,
         click.option("--shuffle-classes", type=int, metavar="SEED", help="Class names in stage 2 in a shuffled order."),

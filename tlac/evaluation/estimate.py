@@ -133,8 +133,8 @@ def _second_calls(transcripts: Sequence[Transcript], samples: int) -> int:
 
 
 def _first_prompt_tokens(config: RunConfig) -> int:
-    stage1 = config.prompts.stage1
-    return _IMAGE_TOKENS + len(stage1.get(config.dataset.prompt, stage1["default"])) // _CHARACTERS_PER_TOKEN
+    words = config.prompts.stage1_words(config.dataset.prompt, config.hints)
+    return _IMAGE_TOKENS + sum(map(len, words)) // _CHARACTERS_PER_TOKEN
 
 
 def _second_prompt_tokens(config: RunConfig) -> int:

@@ -111,6 +111,11 @@ class RunConfig:
         return find_templates(name, self.dataset.prompt, self.template)
 
     @cached_property
+    def hints(self) -> tuple[str, ...]:
+        """The class names that stage 1 shows. Raises UsageError where they are not fewer than all."""
+        return self.prompts.draw_hints(self.dataset.classes) if self.backend is not None else ()
+
+    @cached_property
     def class_order(self) -> tuple[int, ...]:
         """The indices of the classes in the order in which stage 2 is shown them."""
         return class_order(len(self.dataset.classes), self.shuffle_classes)

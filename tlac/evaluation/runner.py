@@ -33,7 +33,7 @@ from tlac.runtime import aio
 from tlac.runtime.versions import installed_versions
 from tlac.scoring.clip_zero_shot import ImageScorer
 from tlac.scoring.confidence import abstain, require_encoder
-from tlac.scoring.metrics import Metrics, measure
+from tlac.scoring.metrics import Metrics, hinted_classes, measure
 from tlac.scoring.scorer import Scored, Scorer
 from tlac.types import Outcome, Transcript
 
@@ -137,7 +137,7 @@ class Runner:
             result = self._ask(config, method, progress)
         predictions = abstain(result.scored.predictions, config.abstain_below, config.calibration)
         with begin_run(out) as run:
-            metrics = measure(predictions)
+            metrics = measure(predictions, hinted_classes(config.dataset.classes, config.hints))
             name = name_run(f"{started_at:%Y%m%d-%H%M%S}", config.dataset.name, config.backend_name, config.method)
             record = replace(
                 self._record(config, result, metrics),
@@ -169,6 +169,8 @@ class Runner:
             matching=config.rule.name if backend else "similarity",
             template=templates[0] if len(templates) == 1 else f"{len(templates)} templates",
             prompts=config.prompts.name if backend else "",
+            hints=config.hints,
+            choice_by_index=stage2.spec.choice_by_index and not config.prompts.spec.free_text if stage2 else None,
             prompt=config.dataset.prompt if backend else "",
             dataset=config.dataset.name,
             split=config.dataset.split,
