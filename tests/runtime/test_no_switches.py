@@ -168,8 +168,7 @@ def test_no_thread_but_the_main_one_catches_warnings(monkeypatch: pytest.MonkeyP
 
     def work() -> None:
         open_image(photo, "photo")
-        with quiet():
-            pass
+        open_encoder("minilm").encode(["a cat"])
 
     worker = threading.Thread(target=work, name="worker")
     worker.start()
