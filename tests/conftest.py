@@ -6,6 +6,7 @@ import ipaddress
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +39,15 @@ def interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_certificates() -> Iterator[None]:
+    """Reading all certificates takes a client 20 ms and more, and no test speaks TLS: none gets beyond this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("load_verify_locations", "load_default_certs"):
+            patch.setattr(ssl.SSLContext, name, lambda *_, **__: None)
+        yield
 
 
 _WATCHED = ("HF_", "TRANSFORMERS_", "LITELLM_", "TLAC_")

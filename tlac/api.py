@@ -45,7 +45,7 @@ class Classification:
     """What an image was taken for.
 
     `class_name` and `score` (cosine in [-1, 1]) are None where the LMM gave no answer; `outcome` says why.
-    `confidence` in [0, 1] is the agreement of what speaks for a class (see tlac.scoring.confidence.agreement).
+    `confidence` in [0, 1] ranks classifications (see tlac.scoring.confidence).
     """
 
     class_name: str | None

@@ -252,10 +252,11 @@ class Engine(Protocol[ConfigT_contra, BackendT_contra]):
         """The keys of the answers that this engine has had given: they count as asked by the run."""
         ...
 
-    def fetch(self, config: ConfigT_contra, finder: ClassFinder) -> None:
+    def fetch(self, config: ConfigT_contra, finder: ClassFinder) -> str | None:
         """Put what the store lacks for this run into it; `finder` finds places in the class list as it is shown.
 
-        Returns when nothing more can be had. Raises TlacError; whatever was answered is stored.
+        Returns when nothing more can be had: why asking ended early (an interrupt, say), else None. Raises TlacError;
+        whatever was answered is stored.
         """
         ...
 

@@ -248,7 +248,7 @@ def print_shortlists(bench: Runner) -> bool:
 
 
 def print_confidence(rows: Sequence[Row]) -> None:
-    """What confidence is worth: agreement, and a calibration that never saw the samples it is measured on."""
+    """What confidence is worth: without a calibration, and with one that never saw the samples it is measured on."""
     say(f"\n{'confidence':<38} {'n':>4} {'ECE':>6} {'Brier':>6} {'area':>6}   (cross-fitted: 10 parts)")
     for row in rows:
         if not row.predictions:
@@ -259,7 +259,7 @@ def print_confidence(rows: Sequence[Row]) -> None:
             places = range(part, len(fitted), 10)
             for place, one in zip(places, abstain([fitted[place] for place in places], None, learnt), strict=True):
                 fitted[place] = one
-        for label, predictions in (("agreement", row.predictions), ("cross-fitted", tuple(fitted))):
+        for label, predictions in (("uncalibrated", row.predictions), ("cross-fitted", tuple(fitted))):
             found = measure_confidence(predictions)
             if found is not None:
                 values = f"{found.n:>4} {found.calibration_error:>6.3f} {found.brier:>6.3f} {found.area:>6.3f}"

@@ -48,8 +48,7 @@ class _Recorded:
         image = next((part.image for part in parts if isinstance(part, ImagePart)), None)
         characters = sum(len(part.text) for part in parts if isinstance(part, TextPart))
         if image is not None:
-            assert isinstance(image.source, bytes)
-            text = self._case.answers[int(image.source)]
+            text = self._case.answers[int(bytes(image.source))]
         else:
             assert request.choice is not None
             text = self._case.choices[request.choice.answer]

@@ -11,12 +11,14 @@ from types import ModuleType
 
 import pytest
 
+from benchmarks.accuracy import confidence
 from tlac.cache.store import Store
 from tlac.config.method_options import open_method
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.xdist_group("imagenet")
 PRINTED = ROOT / "benchmarks" / "accuracy" / "imagenet100.txt"
+RANKED = PRINTED.with_name("confidence.txt")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def script() -> Iterator[ModuleType]:
 
 
 def test_every_figure_in_the_document_was_printed_by_the_benchmark() -> None:
-    printed = PRINTED.read_text(encoding="utf-8").splitlines()
+    printed = [line for path in (PRINTED, RANKED) for line in path.read_text(encoding="utf-8").splitlines()]
     blocks = re.findall(
         r"^```text\n(.*?)^```$", (ROOT / "docs" / "methods.md").read_text(encoding="utf-8"), re.M | re.S
     )
@@ -69,3 +71,23 @@ def test_the_printed_accuracies_are_still_what_the_code_gives(
     ladder, _ = bench.run(bench.tlac("name", asks_all=False))
     assert re.search(rf"^fused {{25}}\s*{100 * fused.mean():.1f} ", printed, re.M)
     assert re.search(rf"^name: TLAC, ladder\s+{100 * ladder.mean():.1f} ", printed, re.M)
+
+
+@pytest.mark.slow  # 1,100 class names and five runs with their reports
+def test_confidence_ranks_the_errors_of_recorded_answers_as_printed(
+    shared: Path, imagenet_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = list(confidence.gather(shared / "lmm-answers", tmp_path, imagenet_store))
+    assert sorted({one.images for one in found}) == [
+        "caltech101", "imagenet100", "samples40 cifar10", "samples40 imagenet"
+    ]  # fmt: skip
+    capsys.readouterr()
+    confidence.print_sets(found, confidence.weigh(found))
+    values = [_numbers(line) for line in capsys.readouterr().out.splitlines()[2:]]
+    lines = RANKED.read_text(encoding="utf-8").split("AUROC by set")[1].split("\n\n")[0].splitlines()
+    assert values == [pytest.approx(_numbers(line), abs=0.01) for line in lines[1:]]
+
+
+def _numbers(line: str) -> list[float]:
+    """The last six of a line of print_sets: samples, wrong ones, and four areas."""
+    return [float(number) for number in line.split()[-6:]]

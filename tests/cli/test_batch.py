@@ -100,6 +100,20 @@ def test_what_the_document_shows_works_one_after_the_other(
     assert len(emulator.shelves["openai"].batches) >= 2
 
 
+def test_an_interrupt_leaves_an_incomplete_run_that_says_what_goes_on(
+    emulator: Emulator, manager: Callable[..., Shown], clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = submit_and_leave(manager, monkeypatch)
+    (folder,) = Path("runs").iterdir()
+    record = json.loads((folder / "run.json").read_bytes())
+    assert (record["is_complete"], record["stopped"]) == (False, "interrupted")
+    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert {row["reason"] for row in rows} == {"gpt-4o: no batch brought this answer: interrupted"}
+    lines = left.err.splitlines()
+    assert "tlac: what is submitted stays so: the same command, or `tlac batch resume`, goes on" in lines
+    assert lines[-1].endswith(f"the same command goes on from there; {folder} holds what there is")
+
+
 def test_resume_stores_what_is_over_and_the_same_command_goes_on(
     emulator: Emulator, manager: Callable[..., Shown], clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tlac.config.prompts import load_prompts
-from tlac.errors import ConfigError
+from tlac.errors import ConfigError, TlacError, UsageError
 from tlac.types import ChoiceTask, Image, ImagePart, TextPart
 
 SET = """
@@ -32,6 +31,62 @@ def test_stage_1_shows_the_image_and_asks_in_the_datasets_words(tmp_path: Path) 
     (message,) = prompts.stage1_messages(image, "cars")
     assert message.parts == (ImagePart(image), TextPart("Which car is it?"))
     assert prompts.stage1_messages(image, "unheard of")[0].parts[1] == TextPart("What is it?")
+
+
+def test_hints_are_drawn_by_their_seed_whatever_the_order_of_the_classes() -> None:
+    classes = [f"class {number}" for number in range(40)]
+    prompts = load_prompts("default:hints=5,seed=3")
+    drawn = prompts.draw_hints(classes)
+    assert len(set(drawn)) == 5
+    assert set(drawn) < set(classes)
+    assert prompts.draw_hints(classes[::-1]) == drawn
+    assert load_prompts("default:hints=5,seed=4").draw_hints(classes) != drawn
+    assert load_prompts("default").draw_hints(classes) == ()
+
+
+def test_a_name_that_stands_twice_is_shown_once() -> None:
+    assert sorted(load_prompts("default:hints=2").draw_hints(["crane", "crane", "owl", "owl", "auk"])) in (
+        ["auk", "crane"],
+        ["auk", "owl"],
+        ["crane", "owl"],
+    )
+
+
+def test_hints_stand_before_the_image_and_the_datasets_words_are_left_out() -> None:
+    image = Image("00", b"")
+    (message,) = load_prompts("default:hints=2").stage1_messages(image, "food101", ["ramen", "a {soup}"])
+    before, shown, question = message.parts
+    assert before.is_prefix
+    assert "\n\nramen\na {soup}\n\n" in before.text
+    assert shown == ImagePart(image)
+    assert "the words that such a list would use" in question.text
+    assert "dish" not in question.text
+
+
+def test_the_digest_tells_hints_and_seeds_apart_and_is_the_old_one_without() -> None:
+    names = ("default", "default:hints=5", "default:hints=6", "default:hints=5,seed=1")
+    assert len({load_prompts(name).digest for name in names}) == 4
+    assert load_prompts("default").digest == "fb345c8004d20742610a78bdab910248b21ff3466147cb813fc944343d860c8f"
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("default:hints=0", "0 class names can't be shown"),
+        ("default:hints=ten", "hints and seed are whole numbers"),
+        ("default:seed=1", "hints and seed are whole numbers"),
+        ("default:hnts=3", "unknown option of a prompt set 'hnts': did you mean 'hints'"),
+        ("paper:hints=3", "hints need 'hinted'"),
+    ],
+)
+def test_wrong_hints_are_refused(name: str, complaint: str) -> None:
+    with pytest.raises(TlacError, match=complaint):
+        load_prompts(name)
+
+
+def test_no_more_hints_are_shown_than_there_are_other_classes() -> None:
+    with pytest.raises(UsageError, match="3 of 3 class names would be shown; show fewer"):
+        load_prompts("default:hints=3").draw_hints(["a", "b", "c", "c"])
 
 
 def test_stage_2_lists_each_name_once_and_keeps_braces(tmp_path: Path) -> None:
@@ -63,22 +118,3 @@ def test_the_digest_is_of_the_words_alone(tmp_path: Path) -> None:
 def test_a_set_that_lacks_something_is_refused(tmp_path: Path, old: str, new: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         load_prompts(own_set(tmp_path, SET.replace(old, new)))
-
-
-def test_what_class_names_mean_stands_behind_their_list_for_those_that_are_listed(tmp_path: Path) -> None:
-    prompts = replace(load_prompts(own_set(tmp_path)), descriptions={"bolt": "has a thread", "nut": "goes on a bolt"})
-    (message,) = prompts.stage2_messages(ChoiceTask("x", ("bolt", "washer", "nut"), candidates=(0, 1)))
-    assert message.parts[0] == TextPart("Classes:\nbolt\nwasher\n\nWhat is meant by them:\n\nbolt: has a thread")
-    (message,) = prompts.stage2_messages(ChoiceTask("x", ("washer", "screw")))
-    assert message.parts[0] == TextPart("Classes:\nwasher\nscrew", is_prefix=True)
-    assert prompts.digest != load_prompts(own_set(tmp_path)).digest
-
-
-def test_ones_own_domain_stands_before_every_stage_1_prompt(tmp_path: Path) -> None:
-    prompts = load_prompts(own_set(tmp_path))
-    told = prompts.about("parts on a conveyor.")
-    assert told.stage1 == {
-        "default": "This image is one of a set: parts on a conveyor. What is it?",
-        "cars": "This image is one of a set: parts on a conveyor. Which car is it?",
-    }
-    assert told.digest != prompts.digest

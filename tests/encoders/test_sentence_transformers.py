@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from tlac.config.schemas import EncoderConfig, EncoderSpec, load_encoder_config
+from tlac.config.schemas import EncoderConfig, EncoderSpec, load_dataset_config, load_encoder_config
+from tlac.encoders.bert import BertModel, open_plain
 from tlac.encoders.sentence_transformers import SentenceEncoder
 from tlac.errors import ConfigError, EncoderUnavailableError
 
@@ -22,6 +25,20 @@ def minilm():
     return SentenceEncoder(load_encoder_config("minilm"))
 
 
+@pytest.fixture(scope="module")
+def by_library():
+    encoder = SentenceEncoder(load_encoder_config("minilm"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tlac.encoders.sentence_transformers.open_plain", lambda folder: None)
+        encoder.encode(["loads the model"])
+    return encoder
+
+
+@pytest.fixture(params=["numpy", "library"])
+def either(request, minilm, by_library):
+    return minilm if request.param == "numpy" else by_library
+
+
 def config(model, **spec):
     return EncoderConfig("mine", "mine.yaml", EncoderSpec(adapter="sentence_transformers", model=model, **spec))
 
@@ -33,11 +50,22 @@ def test_rows_are_float32_of_length_one(minilm):
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-6)
 
 
-def test_vectors_are_the_librarys_own(minilm):
+def test_vectors_are_the_librarys_own(either):
     from sentence_transformers import SentenceTransformer
 
-    library = SentenceTransformer(str(minilm._folder()), device="cpu").encode(TEXTS, show_progress_bar=False)
-    np.testing.assert_allclose(minilm.encode(TEXTS).vectors, library, atol=1e-6)
+    library = SentenceTransformer(str(either._folder()), device="cpu").encode(TEXTS, show_progress_bar=False)
+    np.testing.assert_allclose(either.encode(TEXTS).vectors, library, atol=1e-6)
+
+
+@pytest.mark.slow  # every text goes through two models
+def test_two_thousand_texts_have_the_vectors_and_marks_that_the_library_gives_them(minilm, by_library):
+    classes = load_dataset_config("imagenet").spec.classes
+    odd = [" ".join(WORDS.split()[start : start + 1 + start % 7]) for start in range(200)]
+    texts = [*classes, *(f"a photo of a {name}, seen from afar." for name in classes[:800]), *odd, *LONG.values(), ""]
+    ours, theirs = minilm.encode(texts), by_library.encode(texts)
+    assert len(texts) > 2000
+    np.testing.assert_allclose(ours.vectors, theirs.vectors, atol=1e-6)
+    assert ours.is_truncated.tolist() == theirs.is_truncated.tolist()
 
 
 def test_related_texts_are_nearer_than_unrelated_ones(minilm):
@@ -45,25 +73,37 @@ def test_related_texts_are_nearer_than_unrelated_ones(minilm):
     assert dog @ puppy > 0.6 > dog @ bridge
 
 
-def test_a_rows_bits_depend_on_its_text_alone(minilm):
-    together = minilm.encode(TEXTS).vectors
-    backwards = minilm.encode(TEXTS[::-1]).vectors[::-1]
-    alone = np.concatenate([minilm.encode([text]).vectors for text in TEXTS])
+def test_a_rows_bits_depend_on_its_text_alone(either):
+    together = either.encode(TEXTS).vectors
+    backwards = either.encode(TEXTS[::-1]).vectors[::-1]
+    alone = np.concatenate([either.encode([text]).vectors for text in TEXTS])
     assert together.tobytes() == backwards.tobytes() == alone.tobytes()
 
 
-def test_a_rows_bits_do_not_depend_on_the_number_of_threads(minilm):
+def test_a_rows_bits_do_not_depend_on_the_number_of_threads(either, monkeypatch):
     import torch
+    from threadpoolctl import threadpool_limits
 
     before = torch.get_num_threads()
+    texts = [*TEXTS, "a cat on a mat " * 20]
     try:
         rows = []
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            rows.append(minilm.encode(TEXTS).vectors.tobytes())
+            monkeypatch.setattr(either._model, "threads", threads, raising=False)
+            with threadpool_limits(threads):
+                rows.append(either.encode(texts).vectors.tobytes())
     finally:
         torch.set_num_threads(before)
     assert rows[0] == rows[1]
+
+
+def test_blas_has_its_threads_back_afterwards(minilm):
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    with threadpool_limits(2, user_api="blas"):
+        minilm.encode(TEXTS)
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {2}
 
 
 def test_a_text_that_stands_twice_has_the_same_row_twice(minilm):
@@ -72,9 +112,9 @@ def test_a_text_that_stands_twice_has_the_same_row_twice(minilm):
     assert (vectors[0] != vectors[1]).any()
 
 
-def test_texts_past_the_window_of_256_tokens_are_marked(minilm):
+def test_texts_past_the_window_of_256_tokens_are_marked(either):
     # [CLS] and [SEP] take two of the 256
-    encoding = minilm.encode(["cat " * 254, "cat " * 255, ""])
+    encoding = either.encode(["cat " * 254, "cat " * 255, ""])
     assert encoding.is_truncated.tolist() == [False, True, False]
 
 
@@ -100,17 +140,10 @@ def test_a_text_far_beyond_the_window_has_the_row_that_it_would_have_uncut(minil
 
 def test_of_a_megabyte_no_more_is_tokenised_than_fills_the_window(minilm, monkeypatch):
     given = []
-    tokenizer = minilm._model.tokenizer
-    kind = type(tokenizer)
-    call = kind.__call__
-
-    def watched(self, text, *arguments, **options):
-        given.append(sum(map(len, [text] if isinstance(text, str) else text)))
-        return call(self, text, *arguments, **options)
-
-    monkeypatch.setattr(kind, "__call__", watched)
+    count = BertModel.count_tokens
+    monkeypatch.setattr(BertModel, "count_tokens", lambda self, text: given.append(len(text)) or count(self, text))
     minilm.encode(["some words " * 20_000])
-    assert sum(given) < 250_000
+    assert 1000 < sum(given) < 125_000
 
 
 def test_no_texts_give_no_rows(minilm):
@@ -162,3 +195,59 @@ def test_a_hub_name_is_pinned_by_revision_and_not_by_digest():
 def test_weights_beside_the_model_are_refused():
     with pytest.raises(ConfigError, match="'weights' has no meaning here"):
         SentenceEncoder(config("a/b", weights="w.pt"))
+
+
+@pytest.fixture
+def folder(tmp_path, minilm):
+    """A copy of MiniLM's folder, to be changed."""
+    copied = tmp_path / "model"
+    shutil.copytree(minilm._folder(), copied, ignore=shutil.ignore_patterns("*.bin", "README.md", "data_config.json"))
+    return copied
+
+
+def change(folder, name, **values):
+    path = folder / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_a_plain_bert_folder_needs_no_model_library(folder):
+    code = (
+        "import sys; from tlac.config.registry import open_encoder;"
+        f"print(open_encoder('sentence_transformers:{folder}').encode(['a cat', 'a dog']).vectors.shape);"
+        "print(sorted({'torch', 'sentence_transformers', 'transformers'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out == "(2, 384)\n[]\n"
+
+
+def test_the_first_tokens_vector_stands_for_the_text_where_the_folder_says_so(folder):
+    change(folder, "1_Pooling/config.json", pooling_mode_mean_tokens=False, pooling_mode_cls_token=True)
+    encoder = SentenceEncoder(config(str(folder)))
+    assert isinstance(encoder._model, BertModel)
+    library = pytest.importorskip("sentence_transformers").SentenceTransformer(str(folder), device="cpu")
+    np.testing.assert_allclose(encoder.encode(TEXTS).vectors, library.encode(TEXTS), atol=1e-6)
+
+
+OTHER_KINDS = {
+    "activation": ("config.json", {"hidden_act": "relu"}),
+    "decoder": ("config.json", {"is_decoder": True}),
+    "relative positions": ("config.json", {"position_embedding_type": "relative_key"}),
+    "another architecture": ("config.json", {"model_type": "mpnet", "architectures": ["MPNetModel"]}),
+    "longest of the vectors": ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}),
+    "lower case": ("sentence_bert_config.json", {"do_lower_case": True}),
+    "a prompt": ("config_sentence_transformers.json", {"default_prompt_name": "query", "prompts": {"query": "q: "}}),
+}
+
+
+@pytest.mark.parametrize(("name", "values"), OTHER_KINDS.values(), ids=OTHER_KINDS)
+def test_models_of_another_kind_are_left_to_the_library(folder, name, values):
+    assert open_plain(folder) is not None
+    change(folder, name, **values)
+    assert open_plain(folder) is None
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "modules.json", "config.json"])
+def test_broken_files_are_left_to_the_library_which_says_what_is_wrong(folder, name):
+    path = folder / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert open_plain(folder) is None

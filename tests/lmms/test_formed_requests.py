@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.metadata import entry_points
 from typing import Any
 
 import pytest
@@ -25,10 +24,9 @@ PARAMS = {"temperature": 0, "max_tokens": 99}
 
 @dataclass
 class Seen:
-    """A server that refuses everything, or sends it elsewhere, and remembers what it was sent."""
+    """A server that refuses everything, and remembers what it was sent."""
 
     port: int
-    redirect: bool = False
     message: str = "no"
     requests: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
 
@@ -48,9 +46,7 @@ class _Handler(BaseHTTPRequestHandler):
             (self.path, {name.lower(): value for name, value in self.headers.items()}, json.loads(body))
         )
         content = json.dumps({"error": {"message": seen.message, "type": "test"}}).encode()
-        self.send_response(307 if seen.redirect else 400)
-        if seen.redirect:
-            self.send_header("Location", f"{seen.base}/elsewhere")
+        self.send_response(400)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -216,36 +212,6 @@ def test_a_parameter_that_is_dropped_in_silence_is_the_files_fault(seen: Seen) -
     assert isinstance(error, ConfigError)
     assert "'temperature'" in str(error)
     assert seen.requests == []
-
-
-@pytest.mark.parametrize("model", ["groq/x", "azure/gpt-4o", "moonshot/moonshot-v1-8k-vision-preview", "mistral/x"])
-def test_a_redirect_takes_neither_key_nor_image_along(seen: Seen, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen.redirect = True
-    monkeypatch.setenv("MY_PROVIDERS_KEY", "key-of-this-provider")
-    monkeypatch.setenv("AZURE_API_VERSION", "2024-10-21")
-    error = ask(backend(seen, model, api_key_env="MY_PROVIDERS_KEY"))
-    assert isinstance(error, PermanentError)
-    assert "sends calls on to another" in str(error)
-    assert [path for path, _, _ in seen.requests if path == "/elsewhere"] == []
-    assert len(seen.requests) == 1
-
-
-@pytest.mark.parametrize(("name", "path"), [("anthropic", ""), ("gemini", "/v1beta")])
-def test_a_redirect_of_a_batch_interface_is_not_followed(
-    seen: Seen, name: str, path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen.redirect = True
-    monkeypatch.setenv("MY_PROVIDERS_KEY", "key-of-this-provider")
-    tried = backend(seen, f"{name}/x", path, api_key_env="MY_PROVIDERS_KEY")
-    with pytest.raises(PermanentError, match="sends calls on to another"):
-        load_entry_point("tlac.batch_interfaces", name)(tried).status("batches/1")
-    assert [path for path, _, _ in seen.requests if path == "/elsewhere"] == []
-    assert len(seen.requests) == 1
-
-
-def load_entry_point(group: str, name: str) -> Any:
-    (found,) = entry_points(group=group, name=name)
-    return found.load()
 
 
 def test_a_password_in_an_address_is_refused_by_name(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:

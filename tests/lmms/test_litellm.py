@@ -384,15 +384,6 @@ def test_a_slow_answer_is_an_answer(emulator: Emulator) -> None:
     assert ask(backend, image_question(backend)).text == "a dog, after a while"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_redirect_is_refused_since_it_would_carry_the_key_on(name: str, emulator: Emulator) -> None:
-    emulator.script = script_of(Fault(status=307))
-    backend = backend_at(emulator, name)
-    with pytest.raises(PermanentError, match=r"which would be told the key; check api_base in .*HTTP 307"):
-        ask(backend, image_question(backend))
-    assert len(emulator.asked) == 1
-
-
 @pytest.mark.parametrize("road", ["bodies", "acompletion"])
 def test_both_roads_give_the_same_answer_and_tell_the_same_headers(
     emulator: Emulator, road: str, monkeypatch: pytest.MonkeyPatch

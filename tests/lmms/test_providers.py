@@ -310,3 +310,23 @@ def test_a_planted_key_is_found_in_nothing_that_a_run_writes(  # noqa: PLR0917 -
     for key in KEYS.values():
         assert key not in shown.out + shown.err
         assert [path for path in written if key.encode() in path.read_bytes()] == []
+
+
+@pytest.mark.parametrize("options", [(), ("--debug",)])
+def test_litellms_own_log_and_tracebacks_are_shown_for_debugging_alone(
+    emulator: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+    photos: Path,
+    capfd: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+) -> None:
+    monkeypatch.setenv("OPENAI_API_BASE", emulator.base("openai"))
+    monkeypatch.setattr("tlac.lmms.litellm.open_wire_format", lambda *_: None)
+    emulator.script = script_of(Fault(status=500, message="out of order"), Reply("a red car"))
+    assert tlac(monkeypatch, photos, "--backend", "gpt-4o", *options) == 0
+    shown = capfd.readouterr()
+    is_shown = bool(options)
+    assert ("tlac: LiteLLM: LiteLLM completion() model= gpt-4o" in shown.err) == is_shown
+    assert ("Traceback" in shown.err, "litellm.exceptions.InternalServerError" in shown.err) == (is_shown, is_shown)
+    # results alone
+    assert "LiteLLM" not in shown.out

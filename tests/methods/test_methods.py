@@ -12,6 +12,7 @@ import pytest
 from tests.support.cars import BACKEND, SPEC, Cars, answer
 from tests.support.fakes import FakeLMM, LetterEncoder, make_png
 from tlac.cache.store import Store
+from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, BackendSpec
 from tlac.errors import SampleError, UsageError
 from tlac.evaluation.rescore import Rescoring, rescore
@@ -146,6 +147,32 @@ def test_a_shuffled_class_list_gives_the_same_shortlists_and_survives_scoring_ag
     assert [one.predicted for one in shuffled.predictions] == [one.predicted for one in plain.predictions]
     again = rescore(shuffled.folder, store, Rescoring(), tmp_path)
     assert again.predictions == shuffled.predictions
+
+
+def test_hints_are_shown_to_stage_1_alone_and_kept_for_scoring_again(run, store: Store, tmp_path: Path) -> None:
+    made, lmm = run("tlac", prompts=load_prompts("default:hints=2,seed=1"))
+    shown = {
+        part.text
+        for request in lmm.asked
+        for part in request.messages[0].parts
+        if "some of" in getattr(part, "text", "")
+    }
+    assert made.record.prompts == "default:hints=2,seed=1"
+    assert len(made.record.hints) == 2
+    assert len(shown) == 1
+    assert "\n".join(made.record.hints) in shown.pop()
+    assert made.metrics.unhinted == sum(Many().classes[one.label] not in made.record.hints for one in made.predictions)
+    again = rescore(made.folder, store, Rescoring(), tmp_path)
+    assert (again.record.hints, again.metrics.unhinted) == (made.record.hints, made.metrics.unhinted)
+    assert read_run(made.folder).metrics == made.metrics
+
+
+def test_another_seed_of_hints_asks_anew(run) -> None:
+    run("slac", prompts=load_prompts("default:hints=2,seed=1"))
+    again, _ = run("slac", prompts=load_prompts("default:hints=2,seed=1"))
+    other, _ = run("slac", prompts=load_prompts("default:hints=2,seed=2"))
+    assert again.record.calls.stage1.asked == 0
+    assert other.record.calls.stage1.asked == len(other.predictions)
 
 
 def test_an_answer_without_words_gets_no_second_stage(run) -> None:

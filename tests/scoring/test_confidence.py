@@ -6,11 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from tlac.scoring.confidence import (
+    DOUBTFUL_BELOW,
     Calibration,
     RiskPoint,
     abstain,
+    auroc,
     calibration_error,
     confidence_of,
     fit,
@@ -26,21 +29,44 @@ ONE = Prediction(
 LEARNT = Calibration({"choice": 2.0, "similarity": 0.0}, 0.5, 0.1, 100)
 
 
+# its lead of 0.1 over the only other class known, as a share of itself and of the least spread
+LEAD = 0.1 / 0.11
+
+
 @pytest.mark.parametrize(
-    ("changes", "expected"),
+    ("changes", "log_odds"),
     [
-        ({}, 2 / 3),
-        ({"words": (3,)}, 3 / 4),
-        ({"words": (1,)}, 2 / 4),
-        ({"decided_by": "choice", "margin": 0.1}, 3 / 4),
-        ({"decided_by": "choice", "margin": -0.1}, 2 / 4),
-        ({"decided_by": "exact", "margin": 0.1, "words": (3, 4)}, 4 / 5),
-        ({"votes": (3, 3, 1)}, 3 / 5),
-        ({"votes": (3, None)}, 2 / 4),
+        ({}, LEAD - 1),
+        ({"words": (3, 4)}, LEAD - 1 + 1),
+        ({"words": (1,)}, LEAD - 1 - 1),
+        ({"decided_by": "choice"}, LEAD),
+        ({"decided_by": "choice", "margin": -0.1, "top5": ((3, 0.8), (1, 0.9))}, -LEAD),
+        ({"decided_by": "exact", "words": (3, 4)}, 1 + LEAD + 1),
+        ({"votes": (3, 3, 1)}, LEAD - 1 + 0),
+        ({"votes": (1, 3, 3, 3)}, LEAD - 1 + 1 / 3),
+        ({"votes": (3, None)}, LEAD - 1 - 1),
+        # the others lie 0.29 apart
+        ({"top5": ((3, 0.8), (1, 0.7), (2, 0.6), (4, 0.41))}, 0.1 / (0.1 + 0.29 + 0.01) - 1),
+        ({"top5": ((3, 0.8),), "margin": 0.0}, -1),
     ],
 )
-def test_agreement_counts_the_witnesses_that_name_the_same_class(changes: dict, expected: float) -> None:
-    assert confidence_of(replace(ONE, **changes)) == pytest.approx(expected, abs=1e-6)
+def test_confidence_sums_up_what_speaks_for_and_against_the_class(changes: dict, log_odds: float) -> None:
+    assert confidence_of(replace(ONE, **changes)) == pytest.approx(1 / (1 + math.exp(-log_odds)), abs=1e-6)
+
+
+def test_the_lead_counts_alike_whatever_an_encoder_s_scale() -> None:
+    wide = replace(ONE, score=80.0, margin=10.0, top5=((3, 80.0), (1, 70.0), (2, 60.0)))
+    wider = replace(ONE, score=800.0, margin=100.0, top5=((3, 800.0), (1, 700.0), (2, 600.0)))
+    assert confidence_of(wide) == pytest.approx(confidence_of(wider), abs=1e-3)
+
+
+def test_what_decides_orders_confidences_and_members_that_agree_raise_them() -> None:
+    by_name, by_choice, by_similarity = (
+        confidence_of(replace(ONE, decided_by=step)) for step in ("exact", "choice", "similarity")
+    )
+    assert by_name > by_choice > DOUBTFUL_BELOW > by_similarity  # type: ignore[operator]
+    agreed, split = confidence_of(replace(ONE, votes=(3, 3))), confidence_of(replace(ONE, votes=(3, 1)))
+    assert agreed > by_similarity > split  # type: ignore[operator]
 
 
 def test_a_calibrated_confidence_is_the_logistic_of_level_and_margin() -> None:
@@ -105,11 +131,11 @@ def test_nothing_is_learnt_without_labels_or_from_one_outcome() -> None:
 
 def test_what_is_less_sure_than_wanted_abstains_and_counts_as_no_answer() -> None:
     sure = replace(ONE, sample="2.png", words=(3,))
-    doubtful = replace(ONE, sample="3.png", predicted=1, words=(3,))
+    doubtful = replace(ONE, sample="3.png", predicted=1, words=())
     kept, given_up = abstain([sure, doubtful], 0.6)
     assert kept == sure
     assert (given_up.outcome, given_up.predicted) == (Outcome.ABSTAINED, None)
-    assert given_up.reason == "confidence 0.500 is below 0.6"
+    assert given_up.reason == "confidence 0.477 is below 0.6"
     metrics = measure([kept, given_up])
     assert (metrics.abstained, metrics.answered, metrics.accuracy, metrics.accuracy_answered) == (1, 1, 0.5, 1.0)
 
@@ -131,3 +157,13 @@ def test_a_long_curve_is_thinned_and_keeps_its_end() -> None:
     assert len(metrics.curve) == 100
     assert metrics.curve[-1].coverage == 1.0
     assert [point.coverage for point in metrics.curve] == sorted(point.coverage for point in metrics.curve)
+
+
+def test_the_auroc_is_scikit_learn_s() -> None:
+    drawn_at = np.random.default_rng(0)
+    right = drawn_at.integers(0, 2, 500).astype(np.float64)
+    # with many ties
+    sure = np.round(np.clip(drawn_at.normal(0.4 + 0.2 * right, 0.2), 0, 1), 1)
+    assert auroc(sure, right) == pytest.approx(roc_auc_score(right, sure), abs=1e-6)
+    assert auroc(np.array([0.1, 0.9]), np.array([1.0, 0.0])) == 0.0
+    assert auroc(sure[:2], np.ones(2)) is auroc(sure[:2], np.zeros(2)) is None

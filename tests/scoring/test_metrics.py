@@ -96,6 +96,15 @@ def test_rungs_are_measured_apart() -> None:
     assert (metrics.by_decision["similarity"].n, metrics.by_decision["similarity"].accuracy) == (2, 0.5)
 
 
+def test_images_whose_class_was_shown_are_counted_apart() -> None:
+    rows = [prediction(label, guess) for label, guess in [(0, 0), (0, 0), (1, 2), (2, 2), (3, 3), (None, 0)]]
+    metrics = measure(rows, hinted=[0, 3])
+    assert (metrics.unhinted, metrics.accuracy_unhinted) == (2, 0.5)
+    assert metrics.accuracy == 4 / 5
+    assert (measure(rows).unhinted, measure(rows).accuracy_unhinted) == (None, None)
+    assert measure(rows[:2], hinted=[0]).accuracy_unhinted is None
+
+
 def test_without_samples_or_labels_shares_are_undefined() -> None:
     assert measure([]).accuracy is None
     assert measure([]).coverage is None

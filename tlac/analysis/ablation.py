@@ -14,7 +14,7 @@ from tlac.results.record import Run
 from tlac.scoring.metrics import Z95
 from tlac.types import Float64Array
 
-FACTORS = ("prompts", "encoder", "template", "matching", "method", "class order")
+FACTORS = ("prompts", "encoder", "template", "matching", "method", "class order", "choice")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,8 @@ def effects(runs: Sequence[Run]) -> list[Effect]:
 def _cell_of(run: Run) -> tuple[str, ...]:
     record = run.record
     order = "own" if record.shuffle_classes is None else f"seed {record.shuffle_classes}"
-    return record.prompts, record.encoder, record.template, record.matching, record.method, order
+    choice = "" if record.choice_by_index is None else ("index" if record.choice_by_index else "name")
+    return record.prompts, record.encoder, record.template, record.matching, record.method, order, choice
 
 
 def describe_cell(run: Run) -> dict[str, str]:

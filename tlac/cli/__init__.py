@@ -24,9 +24,9 @@ from tlac.errors import ConfigError, TlacError, UnknownNameError, UsageError
 
 # heading of --help -> commands of one entry -> what it says
 _SECTIONS = {
-    "Label images": {
-        "label": "Label images that have no labels, thousands at once.",
-        "classify, match": "Say what a few images show; map answers that you have onto classes.",
+    "Classify images": {
+        "classify": "Classify images of your own.",
+        "match": "Map answers that you already have onto classes.",
     },
     "Measure backends": {
         "bench": "Run backends on datasets and measure them.",
@@ -102,7 +102,7 @@ def cli() -> None:
     \b
     Examples:
       tlac bench --backend embedded --encoder minilm --dataset imagenet-samples
-      tlac label photos/ --classes names.txt --backend gemini -o labels.csv --max-cost 5
+      tlac bench --backend gemini --dataset folder:my-photos --limit 50
       tlac classify car.jpg --classes "red car, old car, red apple" --backend claude
 
     `tlac help COMMAND` shows a command's options; every command takes --debug, which shows the traceback of an
@@ -158,22 +158,27 @@ def _show_warning(others: Callable[..., None], message: Warning, category: type,
 
 @contextmanager
 def _debug_log() -> Iterator[None]:
-    """Our own log on stderr, without secrets."""
+    """Our own log on stderr, without secrets, and what litellm and its HTTP clients say of our calls."""
     import logging
 
+    from tlac.runtime.litellm_calls import LITELLM_LOGGERS
     from tlac.runtime.redaction import RedactingFilter
 
     log, handler = logging.getLogger("tlac"), logging.StreamHandler()
     handler.addFilter(RedactingFilter())
     handler.setFormatter(logging.Formatter("tlac: %(name)s: %(message)s"))
-    level = log.level
-    log.setLevel(logging.DEBUG)
+    # not litellm at DEBUG: it would write each image
+    levels = {log: logging.DEBUG} | {logging.getLogger(name): logging.INFO for name in LITELLM_LOGGERS}
+    before = {logger: logger.level for logger in levels}
+    for logger, level in levels.items():
+        logger.setLevel(level)
     log.addHandler(handler)
     try:
         yield
     finally:
         log.removeHandler(handler)
-        log.setLevel(level)
+        for logger, level in before.items():
+            logger.setLevel(level)
 
 
 def _is_trusted_now(error: Exception) -> bool:

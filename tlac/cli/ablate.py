@@ -22,9 +22,12 @@ from tlac.cli.options import (
     seed_option,
     store_option,
 )
-from tlac.errors import IncompleteRunError
+from tlac.errors import IncompleteRunError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from tlac.analysis.ablation import Effect
     from tlac.cli.progress import LiveView
     from tlac.evaluation.run_config import RunConfig
@@ -36,6 +39,12 @@ if TYPE_CHECKING:
 @click.option("--backend", required=True, help="LMM to ask.")
 @click.option("--dataset", required=True, help="Dataset, or folder:PATH.")
 @click.option("--prompts", multiple=True, default=("default",), show_default=True, help="Prompt set; may be repeated.")
+@click.option(
+    "--levels",
+    multiple=True,
+    metavar="FACTOR=LEVEL,...",
+    help="Levels of a further factor: hints=0,10,30, names shown in stage 1; choice=index,name, the answer of stage 2.",
+)
 @click.option("--encoder", "encoders", multiple=True, default=("clip-vit-b-16",), show_default=True, help="The same.")
 @click.option(
     "--template", "templates", multiple=True, default=("a photo of a {}",), show_default=True, help="The same."
@@ -57,6 +66,7 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
     backend: str,
     dataset: str,
     prompts: tuple[str, ...],
+    levels: tuple[str, ...],
     encoders: tuple[str, ...],
     templates: tuple[str, ...],
     matchings: tuple[str, ...],
@@ -71,24 +81,27 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
     out: Path,
     as_json: bool,
 ) -> None:
-    """Run every combination of prompts, encoders, templates, matching rules, methods and class orders.
+    """Run every combination of prompts, encoders, templates, matching rules, methods, class orders and levels.
 
-    Answers that are stored are not paid for again: only prompts, methods and class orders can need new ones. Each
+    Answers that are stored are not paid for again: encoders, templates and matching rules need no new ones. Each
     cell is a run of its own in --out. The table of effects says what each level does in place of the first one
     given, all else equal, with 95 % intervals.
 
     \b
     Examples:
       tlac ablate --backend gemini --dataset dtd --prompts default --prompts name --method slac --method tlac
+      tlac ablate --backend gemini --dataset caltech101 --levels hints=0,10,30 --levels choice=index,name
       tlac ablate --backend embedded --dataset imagenet-samples --encoder minilm --matching paper --matching ladder
     """
     from dataclasses import asdict, replace
+
+    from msgspec import structs
 
     from tlac.analysis.ablation import describe_cell, effects
     from tlac.cache.store import store_folder
     from tlac.cli.progress import show_runs
     from tlac.config.method_options import open_method
-    from tlac.config.prompts import load_prompts
+    from tlac.config.prompts import load_prompts, with_hints
     from tlac.config.registry import open_dataset
     from tlac.config.schemas import load_backend, load_dataset_config, load_encoder_config
     from tlac.evaluation.run_config import RunConfig
@@ -98,6 +111,7 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
     from tlac.scoring.matching import find_rule
 
     asked = with_served_revision(load_backend(backend), store or store_folder(), offline)
+    further = _read_levels(levels)
     config = replace(load_dataset_config(dataset, root), is_offline=offline)
     opened = open_dataset(config)
     for method in methods:
@@ -105,11 +119,11 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
     configs = [
         RunConfig(
             asked,
-            asked,
+            asked if choice is None else replace(asked, spec=structs.replace(asked.spec, choice_by_index=choice)),
             opened,
             method,
             load_encoder_config(encoder),
-            load_prompts(prompt_set),
+            load_prompts(with_hints(prompt_set, hints)),
             find_rule(matching),
             template,
             limit,
@@ -119,6 +133,8 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
         )
         # what needs new answers varies slowest
         for prompt_set in dict.fromkeys(prompts)
+        for hints in further.get("hints", (0,))
+        for choice in further.get("choice", (None,))
         for method in dict.fromkeys(methods)
         for order in dict.fromkeys((None, *orders))
         for encoder in dict.fromkeys(encoders)
@@ -136,6 +152,21 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
         print_json({"cells": cells, "effects": [asdict(effect) for effect in found]})
     else:
         _print(runs, found)
+
+
+def _read_levels(levels: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
+    """Class names that stage 1 shows, as numbers, and whether stage 2 chooses by index, by factor."""
+    readers: dict[str, Callable[[str], Any]] = {"hints": int, "choice": {"index": True, "name": False}.__getitem__}
+    found = {}
+    for given in levels:
+        factor, _, names = given.partition("=")
+        if factor not in readers:
+            raise UnknownNameError("factor of --levels", factor, readers)
+        try:
+            found[factor] = tuple(dict.fromkeys(readers[factor](name.strip()) for name in names.split(",")))
+        except (ValueError, KeyError) as error:
+            raise UsageError(f"--levels {given}: such as hints=0,10,30 or choice=index,name") from error
+    return found
 
 
 def _run(runner: Runner, spec: RunConfig, out: Path, view: LiveView | None) -> Run:

@@ -19,6 +19,7 @@ from tlac.cli.options import (
     say,
     store_option,
 )
+from tlac.errors import UsageError
 
 
 @click.command()
@@ -85,25 +86,39 @@ def calibrate(runs: tuple[Path, ...], output: Path, as_json: bool) -> None:
     """Learn from labelled runs how sure predictions are: a level for each step of the
     matching, and a temperature of the margin.
 
-    `tlac bench --calibration` and `tlac score --calibration` then give every prediction a confidence. The runs
-    that taught it say nothing about how good it is: measure it on others.
+    Or from a CSV file of labels that a person reviewed, as the review page downloads it: how often labels of a
+    confidence were right. They have to be labels made without --calibration.
+
+    `tlac bench --calibration` and `tlac score --calibration` then give every prediction a confidence. What taught it
+    says nothing about how good it is: measure it on others.
 
     \b
-    Example:
+    Examples:
       tlac calibrate runs/2030*-dtd-gemini-tlac -o gemini.json
+      tlac calibrate labels.corrected.csv -o calibration.json
     """
     from dataclasses import asdict
 
     from tlac.analysis.calibrate import calibrate as learn
+    from tlac.analysis.corrections import calibrate_corrections
     from tlac.results.folder import read_run
     from tlac.scoring.confidence import write_calibration
 
-    found = learn([read_run(run) for run in runs])
+    if any(run.suffix.lower() == ".csv" for run in runs):
+        if len(runs) > 1:
+            raise UsageError("a file of corrections is learnt from by itself: give no other file or run with it")
+        found = calibrate_corrections(runs[0])
+    else:
+        found = learn([read_run(run) for run in runs])
     write_calibration(output, found)
     if as_json:
         print_json({"output": str(output), **asdict(found)})
         return
     for decided_by, level in found.level.items():
         echo(f"{decided_by or 'clip'}: {1 / (1 + 2.718281828459045**-level):.3f} at margin 0")
+    if found.evidence is not None:
+        terms = f"log-odds without labels times {found.evidence:g}, plus {found.default_level:g}"
+        echo(f"{terms}; learnt from {found.n:,} labels; {output}")
+        return
     temperature = "the margin says nothing" if found.temperature is None else f"temperature {found.temperature:g}"
     echo(f"{temperature}; learnt from {found.n:,} predictions; {output}")

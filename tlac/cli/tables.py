@@ -71,18 +71,31 @@ def print_runs(runs: Sequence[Run], reused: Collection[Path] = ()) -> None:
         _print_note(console, f"report: {page}" if page.is_file() else f"run folder: {run.folder}", "dim")
     if len(runs) > _MOST_NAMED:
         _print_note(console, f"and {len(runs) - _MOST_NAMED} more run folders in {runs[0].folder.parent}", "dim")
-    for record in (run.record for run in runs):
-        if record.order_trials is not None:
-            _print_note(console, _describe_order(record, record.order_trials), "dim")
-        if note := _truncation(record):
-            _print_note(console, note, "yellow")
     for run in runs:
-        if count := unread_choices(run):
-            record = run.record
-            text = (
-                f"{record.dataset}, {record.backend}, {record.method}: {count} stage-2 answers named no class of the "
-            )
-            _print_note(console, f"{text}list; similarity decided", "yellow")
+        _print_notes_of(run, console)
+
+
+def _print_notes_of(run: Run, console: Console) -> None:
+    record = run.record
+    if record.order_trials is not None:
+        _print_note(console, _describe_order(record, record.order_trials), "dim")
+    if record.hints:
+        _print_note(console, _describe_hints(run), "dim")
+    if note := _truncation(record):
+        _print_note(console, note, "yellow")
+    if count := unread_choices(run):
+        text = f"{record.dataset}, {record.backend}, {record.method}: {count} stage-2 answers named no class of the "
+        _print_note(console, f"{text}list; similarity decided", "yellow")
+
+
+def _describe_hints(run: Run) -> str:
+    """What stage 1 was shown of the class list, and the accuracy where it was not shown the right class."""
+    record, metrics = run.record, run.metrics
+    text = f"{record.dataset}, {record.backend}, {record.method}: stage 1 was shown {len(record.hints)} of the "
+    text += f"{len(set(record.classes))} class names"
+    if metrics.accuracy_unhinted is None:
+        return text
+    return f"{text}; {percent(metrics.accuracy_unhinted)} on the {metrics.unhinted} images of the other classes"
 
 
 def _protocols(runs: Sequence[Run]) -> str:

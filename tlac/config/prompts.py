@@ -1,15 +1,19 @@
-"""Prompt sets: the words in which the two stages are asked, as messages about a class list and an answer."""
+"""Prompt sets: the words in which the two stages are asked, as messages about a class list and an answer.
+
+A set is named with its options: `default:hints=30` shows 30 of the class names in stage 1.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
 from tlac.config.files import find
 from tlac.config.schemas import parse
-from tlac.errors import ConfigError
+from tlac.errors import ConfigError, UnknownNameError, UsageError
 from tlac.hashing import sha256_of
 from tlac.types import ChoiceTask, Image, ImagePart, Message, TextPart
 
@@ -23,10 +27,26 @@ class Stage2Prompts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     question_by_index: str = ""
 
 
+class HintedPrompt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Stage 1 for a model that is shown some of the class names: `prefix`, which holds {classes}, stands before the
+    image and `question` after it."""
+
+    prefix: str
+    question: str
+
+
+class Hints(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many class names stage 1 shows, and the seed with which they are drawn."""
+
+    count: int
+    seed: int = 0
+
+
 class PromptSetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A prompt-set file: stage-1 prompts by name, one of them `default`, or the name of the set whose stage 1 this one
     shares; stage 2's; those of a stage 2 that is shown some of the classes (`shortlist`, else stage 2's), and those of
-    one that is shown the image again (`relook`).
+    one that is shown the image again (`relook`). With `hints` stage 1 is asked in the words of `hinted`, whatever the
+    dataset.
 
     With `free_text` stage 2 is asked as the paper asks it: the class names in line, the first answer without line
     breaks and full stops, and an answer in words, whatever the backend could constrain.
@@ -37,37 +57,53 @@ class PromptSetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stage2: Stage2Prompts
     shortlist: Stage2Prompts | None = None
     relook: Stage2Prompts | None = None
+    hinted: HintedPrompt | None = None
+    hints: Hints | None = None
     free_text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PromptSet:
-    """A prompt set: its name, the file it came from and what that file says. `descriptions` say what class names
-    mean, and stand behind their list in stage 2."""
+    """A prompt set: its name, the file it came from and what that file says."""
 
     name: str
     source: str
     spec: PromptSetSpec
     stage1: Mapping[str, str]
-    descriptions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
         """The sha256 (hex) of all prompts in the set; the description is no part of it."""
         sections = (self.spec.stage2, self.spec.relook, self.spec.shortlist)
         asked = [msgspec.to_builtins(section) for section in sections if section is not None]
-        further = [*(["free text"] if self.spec.free_text else []), *([self.descriptions] if self.descriptions else [])]
-        return sha256_of([dict(self.stage1), *asked, *further])
+        if self.spec.hints is not None:
+            asked += [msgspec.to_builtins(section) for section in (self.spec.hinted, self.spec.hints)]
+        return sha256_of([dict(self.stage1), *asked, *(["free text"] if self.spec.free_text else [])])
 
-    def about(self, domain: str) -> PromptSet:
-        """These prompts for one's own images: stage 1 begins by saying what they are, such as "parts on a conveyor"."""
-        told = f"This image is one of a set: {domain.strip().rstrip('.')}. "
-        return replace(self, stage1={name: told + words for name, words in self.stage1.items()})
+    def draw_hints(self, classes: Sequence[str]) -> tuple[str, ...]:
+        """The class names that stage 1 shows of this list, whatever its order; none without `hints`.
 
-    def stage1_messages(self, image: Image, prompt: str) -> tuple[Message, ...]:
-        """Show the image and ask what it is, in the words of the named prompt, or of `default`."""
-        text = self.stage1.get(prompt, self.stage1["default"])
-        return (Message("user", (ImagePart(image), TextPart(text))),)
+        Raises UsageError where the list has no more names than are to be shown.
+        """
+        hints, names = self.spec.hints, sorted(set(classes))
+        if hints is None:
+            return ()
+        if hints.count >= len(names):
+            raise UsageError(f"hints: {hints.count} of {len(names)} class names would be shown; show fewer than all")
+        return tuple(random.Random(hints.seed).sample(names, hints.count))  # noqa: S311 - a sample, not a secret
+
+    def stage1_words(self, prompt: str, hints: Sequence[str] = ()) -> tuple[str, str]:
+        """What stands before the image and after it: hints or nothing, and the words of the named prompt or of
+        `default`, which hints make do without."""
+        if hints and self.spec.hinted is not None:
+            return self.spec.hinted.prefix.replace("{classes}", "\n".join(hints)), self.spec.hinted.question
+        return "", self.stage1.get(prompt, self.stage1["default"])
+
+    def stage1_messages(self, image: Image, prompt: str, hints: Sequence[str] = ()) -> tuple[Message, ...]:
+        """Show the image and ask what it is. Hints stand first, where providers' prefix caches serve them."""
+        prefix, question = self.stage1_words(prompt, hints)
+        before = (TextPart(prefix, is_prefix=True),) if prefix else ()
+        return (Message("user", (*before, ImagePart(image), TextPart(question))),)
 
     def stage2_messages(self, task: ChoiceTask) -> tuple[Message, ...]:
         """Ask which class an answer meant. The class list stands first, where providers' prefix caches serve it."""
@@ -82,15 +118,13 @@ class PromptSet:
 
     def _choice_parts(self, words: Stage2Prompts, task: ChoiceTask) -> tuple[TextPart, TextPart]:
         answer = task.answer
-        names = dict.fromkeys(task.classes[index] for index in task.indices)
         if task.by_index:
             listing = "\n".join(f"{index}: {task.classes[index]}" for index in task.indices)
             prefix, question = words.prefix_by_index, words.question_by_index
         else:
+            names = dict.fromkeys(task.classes[index] for index in task.indices)
             listing = (", " if self.spec.free_text else "\n").join(names)
             prefix, question = words.prefix, words.question
-        if meanings := [f"{name}: {self.descriptions[name]}" for name in names if name in self.descriptions]:
-            listing += "\n\n" + "\n".join(["What is meant by them:", "", *meanings])
         if self.spec.free_text:
             answer = answer.replace("\n", "").replace(".", "")
         # replace, not str.format: answers and class names may hold braces; a list of its own is no shared prefix
@@ -101,12 +135,19 @@ class PromptSet:
 
 
 def load_prompts(name: str) -> PromptSet:
-    """A prompt set by name or by the path of its YAML file.
+    """A prompt set by name or by the path of its YAML file, with options such as `default:hints=30,seed=1`.
 
-    Raises ConfigError where a placeholder or the default prompt is missing.
+    Raises ConfigError where a placeholder or the default prompt is missing, UsageError for a wrong option.
     """
-    resource = find("prompts", name)
+    base, _, options = name.rpartition(":")
+    if "=" not in options:
+        base, options = name, ""
+    resource = find("prompts", base)
     spec = parse(PromptSetSpec, resource)
+    if options:
+        spec = msgspec.structs.replace(spec, hints=_read_hints(name, options))
+    if spec.hints is not None:
+        _check_hints(resource.source, spec)
     stage1 = spec.stage1
     if isinstance(stage1, str):
         stage1 = parse(PromptSetSpec, find("prompts", stage1)).stage1
@@ -118,7 +159,40 @@ def load_prompts(name: str) -> PromptSet:
         words = getattr(spec, section)
         if words is not None:
             _check_places(resource.source, section, words, spec.free_text)
-    return PromptSet(resource.name, resource.source, spec, stage1)
+    label = f"{resource.name}:{options}" if options else resource.name
+    return PromptSet(label, resource.source, spec, stage1)
+
+
+def with_hints(name: str, count: int, seed: int = 0) -> str:
+    """The prompt set's name with hints as its option; as it is for a count of 0.
+
+    Raises UsageError where it has options of its own.
+    """
+    if count == 0:
+        return name
+    if "=" in name.rpartition(":")[2]:
+        raise UsageError(f"--prompts {name} has options already: leave --hints out, or the options")
+    return f"{name}:hints={count}" + (f",seed={seed}" if seed else "")
+
+
+def _read_hints(name: str, options: str) -> Hints:
+    given = dict(part.strip().partition("=")[::2] for part in options.split(","))
+    if unknown := given.keys() - {"hints", "seed"}:
+        raise UnknownNameError("option of a prompt set", min(unknown), ["hints", "seed"])
+    try:
+        return Hints(int(given["hints"]), int(given.get("seed", 0)))
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"--prompts {name}: hints and seed are whole numbers, such as default:hints=30") from error
+
+
+def _check_hints(source: str, spec: PromptSetSpec) -> None:
+    if spec.hints is not None and spec.hints.count < 1:
+        raise UsageError(f"{source}: hints: {spec.hints.count} class names can't be shown; show one or more")
+    if spec.hinted is None or "{classes}" not in spec.hinted.prefix:
+        raise ConfigError(
+            f"{source}: hints need 'hinted', stage 1 with some class names, whose prefix holds {{classes}}; "
+            "or use --prompts default"
+        )
 
 
 def _check_places(source: str, section: str, words: Stage2Prompts, is_free_text: bool) -> None:

@@ -9,6 +9,7 @@ always 32 rows, a row has the same bits in any order, among any neighbours, in a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,13 +52,16 @@ def plan_batches(lengths: Sequence[int]) -> list[Batch]:
     return batches
 
 
-def run_batches(lengths: Sequence[int], forward: Callable[[Batch], NDArray[Any]]) -> Float32Array:
-    """(n, d) float32, rows of length 1: what `forward` gives for each batch, (ROWS, d), in the order of the texts.
+def run_batches(lengths: Sequence[int], forward: Callable[[Batch], NDArray[Any]], threads: int = 1) -> Float32Array:
+    """(n, d) float32, rows of length 1: what `forward` gives for each batch, in the order of the texts.
 
-    Expects at least one text.
+    It gives (ROWS, d), or the first `count` of these rows. More than one of the `threads` is for a `forward` that uses
+    a single one itself. Expects at least one text.
     """
     batches = plan_batches(lengths)
-    parts = [np.asarray(forward(batch), dtype=np.float32)[: batch.count] for batch in batches]
+    with ThreadPoolExecutor(threads) as pool:
+        found = map(forward, batches) if threads == 1 else pool.map(forward, batches)
+        parts = [np.asarray(part, np.float32)[: batch.count] for batch, part in zip(batches, found, strict=True)]
     vectors = np.empty((len(lengths), parts[0].shape[1]), dtype=np.float32)
     for batch, part in zip(batches, parts, strict=True):
         vectors[list(batch.rows[: batch.count])] = part

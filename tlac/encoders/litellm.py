@@ -17,6 +17,7 @@ from tlac.config.schemas import EncoderConfig
 from tlac.encoders.batching import normalise, unique_texts
 from tlac.encoders.weights import check_options, describe, one_line
 from tlac.errors import ConfigError, PermanentError, TransientError
+from tlac.runtime.litellm_calls import litellm_call
 from tlac.runtime.litellm_setup import load_litellm
 from tlac.runtime.redaction import remember_secret
 from tlac.types import Encoding, Float32Array
@@ -85,25 +86,31 @@ class EndpointEncoder:
 
         spec = self._config.spec
         extra = {"dimensions": spec.options["dimensions"]} if "dimensions" in spec.options else {}
-        try:
-            response = litellm.embedding(
-                model=spec.model,
-                input=texts,
-                api_key=key or "none",
-                api_base=spec.api_base,
-                timeout=_TIMEOUT_S,
-                num_retries=0,
-                max_retries=0,
-                **extra,
-            )
-        except openai.OpenAIError as error:
-            raise self._translate(error, key) from error
+        with litellm_call() as call:
+            try:
+                response = litellm.embedding(
+                    model=spec.model,
+                    input=texts,
+                    api_key=key or "none",
+                    api_base=spec.api_base,
+                    timeout=_TIMEOUT_S,
+                    num_retries=0,
+                    max_retries=0,
+                    **extra,
+                )
+            except openai.OpenAIError as error:
+                raise self._translate(error, call.status) from error
         return self._read(response.data, len(texts))
 
-    def _translate(self, error: Exception, key: str | None) -> TransientError | PermanentError:
+    def _translate(self, error: Exception, status: int) -> TransientError | PermanentError:
         import openai
 
-        text = one_line(error).replace(key, "***") if key else one_line(error)
+        if 300 <= status < 400:
+            return PermanentError(
+                f"encoder {self.name!r}: its address sends calls on to another, which would be told the key "
+                f"(HTTP {status}); check api_base in {self._config.source}"
+            )
+        text = one_line(error)
         status = getattr(error, "status_code", None) or 0
         if isinstance(error, openai.APIConnectionError) or status in (408, 429) or status >= 500:
             return TransientError(f"encoder {self.name!r}: the endpoint did not answer: {text}; try again later")

@@ -11,12 +11,13 @@ import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from tlac.config.schemas import EncoderConfig
 from tlac.encoders.batching import Batch, cut_to_window, run_batches, unique_texts
+from tlac.encoders.bert import open_plain
 from tlac.encoders.weights import (
     check_options,
     check_sha256,
@@ -28,7 +29,7 @@ from tlac.encoders.weights import (
 )
 from tlac.errors import ConfigError, EncoderUnavailableError
 from tlac.runtime.safe_files import read_json
-from tlac.types import BoolArray, Encoding
+from tlac.types import Encoding, Float32Array
 
 _PACKAGE = "package:"
 _TOKENISED_AT_ONCE = 1024
@@ -71,26 +72,15 @@ class SentenceEncoder:
         unique, inverse = unique_texts(texts)
         if not unique:
             return Encoding(np.zeros((0, 0), np.float32), np.zeros(0, np.bool_))
-        import torch
-
         model = self._model
-        if (window := _window(model)) is not None:
-            unique = [cut_to_window(text, window, lambda beginning: _count_tokens(model, beginning)) for text in unique]
-        lengths = [
-            length
-            for start in range(0, len(unique), _TOKENISED_AT_ONCE)
-            for length in _token_lengths(model, unique[start : start + _TOKENISED_AT_ONCE])
-        ]
-
-        def forward(batch: Batch) -> Any:
-            features = _features(model, [unique[row] for row in batch.rows])
-            with torch.inference_mode():
-                return model(features)["sentence_embedding"].numpy()
-
-        return Encoding(run_batches(lengths, forward)[inverse], _find_truncated(model, unique)[inverse])
+        window = model.window
+        if window is not None:
+            unique = [cut_to_window(text, window, model.count_tokens) for text in unique]
+        is_truncated = np.array([window is not None and model.count_tokens(text) > window for text in unique])
+        return Encoding(model.embed(unique)[inverse], is_truncated[inverse])
 
     @cached_property
-    def _model(self) -> Any:
+    def _model(self) -> _SentenceModel:
         if not self._is_local:
             name = self._config.spec.model
             return load_from_hub(self._config, f"the hub model {name!r}", lambda: self._open(name))
@@ -99,15 +89,15 @@ class SentenceEncoder:
             (folder / name for name in _WEIGHT_FILES if (folder / name).is_file()), folder / _WEIGHT_FILES[0]
         )
         check_sha256(self._config, weights)
-        return load_from_disk(self._config, str(folder), lambda: self._open(str(folder)))
+        return open_plain(folder) or load_from_disk(self._config, str(folder), lambda: self._open(str(folder)))
 
-    def _open(self, source: str) -> Any:
+    def _open(self, source: str) -> _LibraryModel:
         from sentence_transformers import SentenceTransformer
 
         revision = self._config.spec.options.get("revision")
         _check_modules(source, revision)
         model = SentenceTransformer(source, device="cpu", revision=revision, trust_remote_code=False)
-        return model.float().eval().requires_grad_(False)
+        return _LibraryModel(model.float().eval().requires_grad_(False))
 
     def _folder(self) -> Path:
         if self._config.spec.model.startswith(_PACKAGE):
@@ -177,31 +167,53 @@ def _package_folder(encoder: str, package: str) -> Path:
     return Path(next(iter(places))) / "model"
 
 
-def _features(model: Any, texts: list[str]) -> dict[str, Any]:
-    prompt = model.prompts.get(model.default_prompt_name) if model.default_prompt_name else None
-    # tokenize was renamed, and warns since
-    preprocess = getattr(model, "preprocess", None) or model.tokenize
-    features: dict[str, Any] = preprocess([prompt + text for text in texts] if prompt else texts)
-    return features
+class _SentenceModel(Protocol):
+    """What encoding asks of a model. `window` is the most tokens that it sees of a text, None where not limited."""
+
+    @property
+    def window(self) -> int | None: ...
+
+    def count_tokens(self, text: str) -> int:
+        """All tokens of a text, however many the model sees."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> Float32Array:
+        """Texts, at least one, as (n, d) of length 1."""
+        ...
 
 
-def _token_lengths(model: Any, texts: list[str]) -> list[int]:
-    mask = _features(model, texts).get("attention_mask")
-    # a model without a mask is a table of word vectors: no row sees another
-    lengths: list[int] = [0] * len(texts) if mask is None else mask.sum(dim=1).tolist()
-    return lengths
+class _LibraryModel:
+    """A SentenceTransformer as a _SentenceModel."""
 
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        # without a tokeniser's call it is a table of word vectors
+        self.window: int | None = model.max_seq_length if callable(model.tokenizer) else None
 
-def _window(model: Any) -> int | None:
-    """The most tokens that the model sees of a text, None where that is not limited."""
-    return model.max_seq_length if callable(model.tokenizer) else None
+    def count_tokens(self, text: str) -> int:
+        return len(self._model.tokenizer(text, truncation=False, verbose=False)["input_ids"])
 
+    def embed(self, texts: Sequence[str]) -> Float32Array:
+        import torch
 
-def _count_tokens(model: Any, text: str) -> int:
-    return len(model.tokenizer(text, truncation=False, verbose=False)["input_ids"])
+        def forward(batch: Batch) -> Any:
+            with torch.inference_mode():
+                return self._model(self._features([texts[row] for row in batch.rows]))["sentence_embedding"].numpy()
 
+        starts = range(0, len(texts), _TOKENISED_AT_ONCE)
+        lengths = [length for start in starts for length in self._lengths(texts[start : start + _TOKENISED_AT_ONCE])]
+        return run_batches(lengths, forward)
 
-def _find_truncated(model: Any, texts: list[str]) -> BoolArray:
-    """(n,) bool: which texts have more tokens than the model's window."""
-    window = _window(model)
-    return np.array([window is not None and _count_tokens(model, text) > window for text in texts])
+    def _lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens of each text the model sees; 0 where no row sees another."""
+        mask = self._features(texts).get("attention_mask")
+        lengths: list[int] = [0] * len(texts) if mask is None else mask.sum(dim=1).tolist()
+        return lengths
+
+    def _features(self, texts: Sequence[str]) -> dict[str, Any]:
+        name = self._model.default_prompt_name
+        prompt = self._model.prompts.get(name) if name else None
+        # tokenize was renamed, and warns since
+        preprocess = getattr(self._model, "preprocess", None) or self._model.tokenize
+        features: dict[str, Any] = preprocess([prompt + text if prompt else text for text in texts])
+        return features

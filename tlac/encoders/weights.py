@@ -22,6 +22,7 @@ from tlac.errors import ConfigError, EncoderUnavailableError
 from tlac.hashing import canonical_json
 from tlac.runtime.hub import check_hub, http_errors, offline_hub
 from tlac.runtime.process_settings import library_settings, restored_environment
+from tlac.runtime.redaction import redact
 
 T = TypeVar("T")
 
@@ -178,8 +179,8 @@ def folder_sha256(config: EncoderConfig, folder: Path) -> str:
 
 
 def one_line(error: BaseException, limit: int = 200) -> str:
-    """An error's text on one line of at most `limit` characters, or its kind where it has none."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """An error's text on one line of at most `limit` characters, without secrets, or its kind where it has none."""
+    text = " ".join(redact(str(error)).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from tlac import images
@@ -18,7 +19,7 @@ from tlac.interfaces import Method, Prompter
 from tlac.results.usage import UsageLedger
 from tlac.runtime.redaction import redact
 from tlac.runtime.spooled_list import SpilledList
-from tlac.types import Failure, Image, LMMResponse, Outcome, Sample, Source, Transcript, Turn
+from tlac.types import Failure, Image, LMMResponse, Outcome, Sample, Transcript, Turn
 
 INTERRUPTED = "interrupted"
 """What a run that was stopped by Ctrl-C or a signal says of it."""
@@ -28,7 +29,9 @@ _CUT_IN_A_ROW = 8
 
 _log = logging.getLogger(__name__)
 
-Identify: TypeAlias = Callable[[Source, str], Awaitable[Image]]
+_log = logging.getLogger(__name__)
+
+Identify: TypeAlias = Callable[["Path | bytes", str], Awaitable[Image]]
 """Gives the image behind a sample's source, which has that name in complaints. Raises InputError."""
 
 
@@ -50,10 +53,14 @@ class Collected:
 
 @dataclass(slots=True)
 class _Progress:
-    """What the workers share. `done` waits for a sample before it; `cut` are the answers while all are cut short."""
+    """What the workers share. `done` waits for a sample before it; `cut` are the answers while all are cut short.
+
+    Where nobody `is_asking`, all answers that there are have been had before, and nothing is to be stopped.
+    """
 
     pending: Iterator[tuple[int, Sample]]
     keep: Callable[[Transcript], None]
+    is_asking: bool = True
     done: dict[int, Transcript] = field(default_factory=dict)
     kept: int = 0
     stopped: str | None = None
@@ -68,7 +75,7 @@ class _Progress:
 
     def note(self, turn: Turn) -> None:
         """Have asking stopped where answer after answer is cut short: each is paid for, and worth nothing."""
-        if self.cut is None:
+        if self.cut is None or not self.is_asking:
             return
         if turn.response.outcome is not Outcome.TRUNCATED:
             self.cut = None
@@ -87,7 +94,7 @@ def describe_cut(cut: int, answers: int, responses: Iterable[LMMResponse]) -> st
     return f"{cut} of {answers} answers were cut by max_tokens{share}: raise max_tokens, or lower reasoning_effort"
 
 
-async def _identify(source: Source, name: str) -> Image:
+async def _identify(source: Path | bytes, name: str) -> Image:
     return await asyncio.to_thread(images.identify, source, name)
 
 
@@ -116,6 +123,7 @@ async def collect_into(  # noqa: PLR0913, PLR0917 - what is asked, how, and who 
     concurrency: int,
     progress: CollectProgress | None = None,
     identify: Identify = _identify,
+    is_asking: bool = True,
 ) -> str | None:
     """Ask `method`'s questions about every sample, for `concurrency` calls in flight; give `keep` the transcripts in
     the order of the samples, each as soon as all before it are there.
@@ -125,10 +133,11 @@ async def collect_into(  # noqa: PLR0913, PLR0917 - what is asked, how, and who 
 
     A sample whose image can't be read or whose call fails has a transcript with `failure`. After a PermanentError, or
     where the first answers are all cut short, no further sample is asked about, and the rest say so in their `failure`:
-    the reason is returned. So it is when cancelled: calls in flight are paid for, and waited for; a second cancellation
-    gives them up. Raises StoreError when answers can't be kept.
+    the reason is returned. Not so unless `is_asking`: then an engine has asked before, and what it had is gone through
+    to the end. When cancelled, no further sample is asked about either; calls in flight are paid for, and waited for; a
+    second cancellation gives them up. Raises StoreError when answers can't be kept.
     """
-    state = _Progress(enumerate(samples), keep)
+    state = _Progress(enumerate(samples), keep, is_asking)
 
     async def work() -> None:
         for position, sample in state.pending:
@@ -177,7 +186,7 @@ async def _ask(sample: Sample, prompter: Prompter, method: Method, state: _Progr
         failure = _failure_of(error)
         if failure is None:
             raise
-        if isinstance(error, PermanentError):
+        if isinstance(error, PermanentError) and state.is_asking:
             state.stopped = state.stopped or str(error)
         _log.debug("%s failed", sample.id, exc_info=True)
     found = {turn.stage: turn for turn in turns if turn.member == 0}

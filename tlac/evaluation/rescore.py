@@ -30,7 +30,7 @@ from tlac.results.usage import Calls, StageCalls, Tokens
 from tlac.runtime.spooled_list import spill
 from tlac.scoring.confidence import Calibration, abstain, require_encoder
 from tlac.scoring.matching import find_rule
-from tlac.scoring.metrics import measure
+from tlac.scoring.metrics import hinted_classes, measure
 from tlac.scoring.scorer import Scorer
 from tlac.types import Failure, LMMResponse, Outcome, Stage, Transcript, Turn
 
@@ -93,7 +93,7 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
     abstain_below = parent.abstain_below if change.abstain_below is None else change.abstain_below
     weighed = abstain(scored.predictions, abstain_below, calibration)
     with begin_run(out) as run:
-        metrics = measure(weighed)
+        metrics = measure(weighed, hinted_classes(parent.classes, parent.hints))
         stamp = started_at.strftime("%Y%m%d-%H%M%S")
         record = replace(
             parent,

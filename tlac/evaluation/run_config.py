@@ -25,20 +25,19 @@ from tlac.types import Sample
 
 @dataclass(frozen=True, slots=True)
 class ClassList:
-    """A dataset without labels: the class names, which are all of it that a question needs, and perhaps images."""
+    """A dataset without its samples, which is all of it that a question needs."""
 
     classes: tuple[str, ...]
     prompt: str = "default"
     name: str = "images"
     split: str = "all"
     protocol: str = ""
-    images: Sequence[Sample] = ()
 
     def __len__(self) -> int:
-        return len(self.images)
+        return 0
 
     def __iter__(self) -> Iterator[Sample]:
-        return iter(self.images)
+        return iter(())
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,9 @@ class RunConfig:
 
     The backends are None for a method that asks no LMM. `ensemble` are further backends of a method that asks several,
     `aliases` further names of classes. A prediction less sure than `abstain_below` has no class; `calibration` says how
-    sure it is, None for agreement (see `tlac.scoring.confidence`). `shuffle_classes` is the seed of the order in which
-    stage 2 is shown the class names, None for the dataset's own; `order_trials` asks it that many more times, with
-    rotated lists.
+    sure it is, None for confidence that needs no labels (see `tlac.scoring.confidence`). `shuffle_classes` is the seed
+    of the order in which stage 2 is shown the class names, None for the dataset's own; `order_trials` asks it that many
+    more times, with rotated lists.
     """
 
     backend: Backend | None
@@ -110,6 +109,11 @@ class RunConfig:
         """The templates that class names are put into where the image itself is compared with them."""
         name = getattr(self.opened_method, "templates", "paper")
         return find_templates(name, self.dataset.prompt, self.template)
+
+    @cached_property
+    def hints(self) -> tuple[str, ...]:
+        """The class names that stage 1 shows. Raises UsageError where they are not fewer than all."""
+        return self.prompts.draw_hints(self.dataset.classes) if self.backend is not None else ()
 
     @cached_property
     def class_order(self) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ from tlac.lmms.batch_common import (
     read_lines,
     translated,
 )
+from tlac.runtime.litellm_calls import drop_headers_of_environment
 from tlac.types import LMMRequest
 
 _PATH = "/v1/messages/batches"
@@ -157,7 +158,9 @@ class AnthropicBatches:
                 max_retries=0,
                 timeout=_TIMEOUT_S,
                 # a redirect would take the key and the images along
-                http_client=self._sdk.DefaultHttpxClient(follow_redirects=False),
+                http_client=self._sdk.DefaultHttpxClient(
+                    follow_redirects=False, event_hooks={"request": [drop_headers_of_environment]}
+                ),
             ) as client,
         ):
             yield client

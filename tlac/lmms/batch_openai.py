@@ -24,6 +24,7 @@ from tlac.lmms.batch_common import (
     read_lines,
     translated,
 )
+from tlac.runtime.litellm_calls import litellm_call
 from tlac.runtime.litellm_setup import load_litellm
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
@@ -126,7 +127,7 @@ class OpenAIBatches:
         litellm = load_litellm()
         from openai import OpenAIError
 
-        with translated(self._backend, OpenAIError):
+        with translated(self._backend, OpenAIError), litellm_call():
             return getattr(litellm, name)(
                 custom_llm_provider="openai",
                 api_key=self._bodies.api_key,

@@ -1,7 +1,6 @@
 """Post JSON over HTTP: one long-lived aiohttp session per event loop, one time-out for the whole call, bounded answers.
 
-Redirects are not followed: they would carry a key and an image to another host. litellm's own clients follow them, so
-litellm's whole call is given the same session, which fails at the first.
+Redirects are not followed: they would carry a key and an image to another host.
 """
 
 from __future__ import annotations
@@ -15,13 +14,12 @@ import urllib.request
 from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tlac.errors import PermanentError, TransientError
+from tlac.errors import TransientError
 from tlac.runtime.redaction import redact
 
 if TYPE_CHECKING:
@@ -35,9 +33,6 @@ _CHUNK_BYTES = 2**16
 _LARGE_BODY_BYTES = 2**20
 _CLOSE_TIMEOUT_S = 1.0
 _MAX_REASON_CHARS = 240
-
-requests_sent: ContextVar[list[str] | None] = ContextVar("requests_sent", default=None)
-"""Where a list is set, it is given the host of each request that the session sends."""
 
 _sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
 # the generators that hold the sessions open, see _open_session
@@ -124,11 +119,7 @@ async def _open_session() -> AsyncGenerator[aiohttp.ClientSession, None]:
     import aiohttp
 
     loop = asyncio.get_running_loop()
-    trace = aiohttp.TraceConfig()
-    trace.on_request_start.append(_note_request)
-    trace.on_request_end.append(_stop_redirect)
     session = aiohttp.ClientSession(
-        trace_configs=[trace],
         # the middleware decides how many calls are in flight
         connector=aiohttp.TCPConnector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -141,21 +132,6 @@ async def _open_session() -> AsyncGenerator[aiohttp.ClientSession, None]:
         _sessions.pop(loop, None)
         _holders.pop(loop, None)
         await session.close()
-
-
-async def _note_request(_session: object, _context: object, params: aiohttp.TraceRequestStartParams) -> None:
-    sent = requests_sent.get()
-    if sent is not None:
-        sent.append(str(params.url.host))
-
-
-async def _stop_redirect(_session: object, _context: object, params: aiohttp.TraceRequestEndParams) -> None:
-    response = params.response
-    if 300 <= response.status < 400 and "location" in response.headers and requests_sent.get() is not None:
-        response.close()
-        raise PermanentError(
-            f"its address sends calls on to another, which would be told the key (HTTP {response.status})"
-        )
 
 
 @atexit.register

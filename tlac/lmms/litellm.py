@@ -25,7 +25,7 @@ from tlac.config.files import Resource
 from tlac.config.schemas import Backend, parse
 from tlac.errors import ConfigError, InputError, SampleError, TransientError
 from tlac.images import prepare, within_limits
-from tlac.lmms.http import open_session, post, requests_sent
+from tlac.lmms.http import MAX_RESPONSE_BYTES, open_session, post
 from tlac.lmms.litellm_errors import ErrorFacts, facts_of, refusal_of, translate, unasked_error
 from tlac.lmms.litellm_requests import (
     WireFormat,
@@ -37,9 +37,10 @@ from tlac.lmms.litellm_requests import (
     register_model,
     wire_messages,
 )
-from tlac.lmms.litellm_responses import read_response
+from tlac.lmms.litellm_responses import joined_body, read_body, read_response
 from tlac.lmms.prices import prices_of
-from tlac.runtime.litellm_setup import litellm_call, load_litellm
+from tlac.runtime.litellm_calls import LiteLLMCall, litellm_call
+from tlac.runtime.litellm_setup import load_litellm
 from tlac.runtime.redaction import remember_secret
 from tlac.types import Image, ImagePart, LMMRequest, LMMResponse, PreparedImage
 
@@ -102,13 +103,13 @@ class LiteLLM:
         Raises TransientError, RateLimitError, PermanentError or SampleError where there is no response, and
         ConfigError for a parameter that the provider would refuse.
         """
-        with litellm_call():
+        with litellm_call(MAX_RESPONSE_BYTES, joined_body) as marked:
             # one change of thread for all that an image needs; text alone takes less time than that
             is_quick = "litellm" in sys.modules and not _images_of(request)
             call = self._prepare(request) if is_quick else await asyncio.to_thread(self._prepare, request)
             started = time.perf_counter()
             try:
-                response = await (self._complete(call) if isinstance(call, dict) else self._post(*call))
+                response = await (self._complete(call, marked) if isinstance(call, dict) else self._post(*call))
             except asyncio.TimeoutError as error:
                 timeout_s = self._backend.spec.limits.timeout_s
                 message = f"{self._backend.name}: no answer within {timeout_s:g} s"
@@ -165,7 +166,7 @@ class LiteLLM:
 
     @cached_property
     def _azure_client(self) -> Any:
-        """OpenAI's client for Azure: litellm's own follows redirects, and overlooks AZURE_AD_TOKEN."""
+        """OpenAI's client for Azure: litellm's own overlooks AZURE_AD_TOKEN."""
         token = os.environ.get("AZURE_AD_TOKEN")
         key = self._api_key or os.environ.get("AZURE_API_KEY")
         if not self._backend.spec.model.startswith("azure/") or not self._api_base or not (key or token):
@@ -200,23 +201,23 @@ class LiteLLM:
         self._on_headers(posted.headers)
         return response
 
-    async def _complete(self, arguments: dict[str, Any]) -> LMMResponse:
+    async def _complete(self, arguments: dict[str, Any], marked: LiteLLMCall) -> LMMResponse:
         """Ask through litellm's whole call."""
         litellm = load_litellm()
         from openai import OpenAIError
 
-        sent: list[str] = []
-        token = requests_sent.set(sent)
         try:
             call = litellm.acompletion(**arguments, shared_session=await open_session())
             # litellm's own time-out is per read: a body that drips in would never end
             response = await asyncio.wait_for(call, arguments["timeout"])
         except OpenAIError as error:
-            if not sent and (unasked := unasked_error(error, self._backend)):
+            _log.debug("%s: litellm's call failed", self._backend.name, exc_info=True)
+            if not marked.hosts and (unasked := unasked_error(error, self._backend)):
                 raise unasked from error
+            if marked.answer:
+                # it is paid for, and litellm can't read it
+                return read_body(marked.answer, self._backend, prices_of(self._backend.spec))
             return self._refusal(error)
-        finally:
-            requests_sent.reset(token)
         headers = (getattr(response, "_hidden_params", None) or {}).get("additional_headers") or {}
         self._on_headers({str(name).removeprefix("llm_provider-"): str(value) for name, value in headers.items()})
         try:

@@ -177,9 +177,11 @@ def facts_of(error: BaseException) -> ErrorFacts:
         response: Any = getattr(cause, "response", None)
         try:
             content = response.text if response is not None else ""
+            # the one answer whose body says nothing
+            is_redirect = response is not None and 300 <= response.status_code < 400
         except Exception:  # noqa: BLE001, S112 - a body that was never read, or a stand-in for a response
             continue
-        if isinstance(content, str) and content.strip():
+        if isinstance(content, str) and (content.strip() or is_redirect):
             status, text = response.status_code, content
             headers = {**headers, **_headers(cause)}
     return ErrorFacts(status if isinstance(status, int) else None, kind, headers, text)
@@ -232,11 +234,7 @@ def translate(error: Exception | ErrorFacts, backend: Backend) -> CallError | Co
         message = _shown(facts.words)
         name = _litellm_param(facts.words)
         return ConfigError(f"{backend.source}: {name}: {message}; change or remove it under params")
-    for cause in _causes(error) if isinstance(error, Exception) else ():
-        if isinstance(cause, PermanentError):
-            # our own session's, raised inside of litellm
-            return PermanentError(f"{backend.name}: {cause}; check api_base in {backend.source}")
-    where = f"HTTP {facts.status or 'unknown'}: {_shown(facts.words)}"
+    where = ": ".join(filter(None, (f"HTTP {facts.status or 'unknown'}", _shown(facts.words))))
     is_limited = facts.status == 429 or not _RATE_CODES.isdisjoint(facts.codes)
     if is_limited or (facts.status is None and facts.kind == "RateLimitError"):
         meaning = _limited(facts, backend, where)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import importlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -16,10 +15,9 @@ from typing import Any
 import msgspec
 
 from tlac.config.schemas import Backend
-from tlac.errors import CallError, ConfigError
+from tlac.errors import ConfigError
 from tlac.lmms.http import HTTPResponse
-from tlac.lmms.litellm_errors import unreadable
-from tlac.lmms.litellm_responses import joined_content, native_finish_reason, read_response
+from tlac.lmms.litellm_responses import read_body
 from tlac.lmms.prices import model_entry, prices_of
 from tlac.runtime.litellm_setup import load_litellm
 from tlac.types import ChoiceTask, ImagePart, LMMRequest, LMMResponse, PreparedImage, TextPart
@@ -329,16 +327,7 @@ class WireFormat:
 
         Raises TransientError for what is no answer.
         """
-        try:
-            document = json.loads(content)
-            joined = joined_content(document)
-            response = self._parse(content if joined is document else json.dumps(joined).encode(), body or {})
-            return read_response(response, self._prices, native_finish_reason(document))
-        except CallError as error:
-            raise type(error)(f"{self._backend.name}: {error}", kind=error.kind) from error
-        except Exception as error:
-            # litellm's functions raise whatever a missing key or a wrong type makes them raise
-            raise unreadable(error, content, self._backend) from error
+        return read_body(content, self._backend, self._prices, lambda whole: self._parse(whole, body or {}))
 
     def error_kind(self, status: int, headers: Mapping[str, str], text: str) -> str:
         """Return the name of the class that litellm has for a provider's error, as acompletion would raise it."""

@@ -6,13 +6,16 @@ it does not know "stop".
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from tlac.config.schemas import Prices
-from tlac.errors import TransientError
+from tlac.config.schemas import Backend, Prices
+from tlac.errors import CallError, TransientError
+from tlac.lmms.litellm_errors import unreadable
 from tlac.lmms.prices import cost_usd
+from tlac.runtime.litellm_setup import load_litellm
 from tlac.types import LMMResponse, Outcome, Usage
 
 # in lower case, as the providers of litellm say it
@@ -78,6 +81,41 @@ def without_thoughts(text: str) -> str:
         answer = next(inside for inside in wrapped.groups() if inside is not None)
     # an answer without thoughts stays as it is, to the last blank
     return text if answer == text else answer.strip()
+
+
+def read_body(
+    content: bytes, backend: Backend, prices: Prices | None, parse: Callable[[bytes], Any] | None = None
+) -> LMMResponse:
+    """Return the response in a provider's JSON, with its cost and without its times.
+
+    `parse` makes litellm's response of the JSON; without it that is OpenAI's. Raises TransientError for what is no
+    answer.
+    """
+    try:
+        response = (parse or _parse_openai)(joined_body(content))
+        return read_response(response, prices, native_finish_reason(json.loads(content)))
+    except CallError as error:
+        raise type(error)(f"{backend.name}: {error}", kind=error.kind) from error
+    except Exception as error:
+        # litellm's functions raise whatever a missing key or a wrong type makes them raise
+        raise unreadable(error, content, backend) from error
+
+
+def _parse_openai(content: bytes) -> Any:
+    document = json.loads(content)
+    if not isinstance(document["choices"], list):
+        raise TypeError("the choices are no list")
+    return load_litellm().ModelResponse(**document)
+
+
+def joined_body(content: bytes) -> bytes:
+    """Return a body as `joined_content` makes it; as it is where it is of another shape, or no JSON."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return content
+    joined = joined_content(document)
+    return content if joined is document else json.dumps(joined).encode()
 
 
 def joined_content(document: Any) -> Any:

@@ -88,21 +88,26 @@ class TwoStagePrompter:
     ensemble: Sequence[TwoStagePrompter] = ()
     aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
     _index: ClassIndex = field(init=False, repr=False)
+    _hints: tuple[str, ...] = field(init=False, repr=False)
     # answers repeat, and the key of a question that lists a thousand classes takes long to make
     _chosen: dict[tuple[str, tuple[int, ...] | None], Turn] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._index = ClassIndex(self.classes, self.aliases)
+        self._hints = self.prompts.draw_hints(self.classes)
 
     async def ask_stage1(self, image: Image, repeat: int = 0, prompts: str | None = None) -> Turn:
         """See `Prompter`."""
         backend = self.stage1.backend
-        asked_in = self.prompts if prompts is None else self.further_prompts[prompts]
+        if prompts is None:
+            messages = self.prompts.stage1_messages(image, self.prompt, self._hints)
+        else:
+            messages = self.further_prompts[prompts].stage1_messages(image, self.prompt)
         return await self.stage1.answer(
             LMMRequest(
                 stage="stage1",
                 model=backend.spec.model,
-                messages=asked_in.stage1_messages(image, self.prompt),
+                messages=messages,
                 params=self.stage1.params("stage1"),
                 revision=backend.spec.revision,
                 preparation=backend.spec.image,

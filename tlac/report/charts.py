@@ -126,7 +126,7 @@ def _measure(predictions: Predictions, by: str) -> tuple[Float64Array, Float64Ar
     decisions = predictions.decisions
     values: Float64Array = getattr(decisions, by)
     if by == "confidence":
-        # without a calibration, the agreement of the signals
+        # without a calibration, what needs no labels
         values = np.where(np.isnan(values), confidences(decisions), values)
     sampled = values[predictions.decision]
     is_known = (predictions.label >= 0) & (predictions.predicted >= 0) & ~np.isnan(sampled)

@@ -207,7 +207,7 @@ def render_comparison(runs: Sequence[ReportedRun], images_folder: str) -> tuple[
         "significance": SIGNIFICANCE,
         "disagreeing": len(disagreements),
         "listed": len(kept),
-        "facts": [(run.record.run, describe_run(run.record)) for run in runs],
+        "facts": [(run.record.run, describe_run(run)) for run in runs],
     }
     return render_page("compare.html", _SCRIPTS, context, content), images
 

@@ -52,7 +52,7 @@ def render_run(run: ReportedRun, images_folder: str) -> tuple[str, PageImages]:
         "record": record,
         "metrics": metrics,
         "decisions": decision_rows(metrics),
-        "facts": describe_run(record, unread_choices(run)),
+        "facts": describe_run(run),
         "origin": describe_origin(record),
         "prompts": describe_prompts(record, run.prompts),
         "pictured": len(numbers),
@@ -69,9 +69,9 @@ def decision_rows(metrics: Metrics) -> list[tuple[str, int, float, float, tuple[
     ]
 
 
-def describe_run(record: RunRecord, unread: int = 0) -> dict[str, dict[str, str]]:
-    """The facts of a run by name, in groups by title; `unread` stage-2 answers named no class."""
-    return {"Asked": _cut(_asked(record)), "Matched": _cut(_matched(record, unread)), "Took": _cut(_took(record))}
+def describe_run(run: Run) -> dict[str, dict[str, str]]:
+    """The facts of a run by name, in groups by title."""
+    return {"Asked": _cut(_asked(run.record)), "Matched": _cut(_matched(run)), "Took": _cut(_took(run.record))}
 
 
 def describe_origin(record: RunRecord) -> dict[str, dict[str, str]]:
@@ -124,17 +124,25 @@ def _asked(record: RunRecord) -> dict[str, str]:
         found["class order"] = f"shuffled with seed {record.shuffle_classes}"
     if record.prompts:
         found["prompts"] = f"{record.prompts} ({record.prompt})" if record.prompt else record.prompts
+    if record.hints:
+        found["hints"] = f"{len(record.hints):,} class names shown: {', '.join(record.hints)}"
     return found | {"at": record.created_at.replace("T", " ")}
 
 
-def _matched(record: RunRecord, unread: int) -> dict[str, str]:
+def _matched(run: Run) -> dict[str, str]:
+    record = run.record
     found = {"matching": record.matching, "text encoder": record.encoder, "template": record.template}
     if record.truncated_texts or record.truncated_classes:
         found["truncated"] = (
             f"{record.truncated_texts:,} texts and {record.truncated_classes:,} class names that are longer than "
             "the encoder's window"
         )
-    if unread:
+    if run.metrics.accuracy_unhinted is not None:
+        found["without hints"] = (
+            f"{percent(run.metrics.accuracy_unhinted)}\N{NO-BREAK SPACE}% on the {run.metrics.unhinted:,} images whose "
+            "class stage 1 was not shown"
+        )
+    if unread := unread_choices(run):
         found["unread choices"] = f"{unread:,} stage-2 answers named no class of the list; similarity decided"
     if record.aliases:
         found["aliases"] = f"{sum(map(len, record.aliases.values())):,} further names"

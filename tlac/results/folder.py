@@ -18,7 +18,7 @@ from tlac.errors import InputError, TlacError
 from tlac.results.predictions import PREDICTIONS, read_predictions, write_predictions
 from tlac.results.record import Run, RunRecord
 from tlac.runtime.safe_files import read_json, unfinished_folder
-from tlac.scoring.metrics import Metrics, measure
+from tlac.scoring.metrics import Metrics, hinted_classes, measure
 from tlac.scoring.predictions import Predictions
 from tlac.types import Prediction
 
@@ -59,7 +59,7 @@ def read_run(folder: Path) -> Run:
     count = len(record.classes)
     if (sample := _outside(predictions, count)) is not None:
         raise InputError(f"{folder}: {sample}: a class outside the {count} that run.json lists")
-    return Run(folder, record, predictions, measure(predictions))
+    return Run(folder, record, predictions, measure(predictions, hinted_classes(record.classes, record.hints)))
 
 
 def _outside(predictions: Predictions, count: int) -> str | None:

@@ -123,14 +123,17 @@ def _defuse(text: str) -> str:
     return _ESCAPE + text if text.startswith((*_FORMULA, _ESCAPE)) else text
 
 
-def _undo(text: str) -> str:
+def undo_defusing(text: str) -> str:
+    """The text of a cell of a CSV file, without the sign that keeps a spreadsheet from taking it for a formula."""
     return text[1:] if text.startswith(tuple(_ESCAPE + sign for sign in (*_FORMULA, _ESCAPE))) else text
 
 
 def _read_csv(path: Path) -> Iterator[Label]:
     wanted = ("path", "label")
     for line, row in parse_csv(read_text(path), path, wanted, COLUMNS[2:], is_free_text=True):
-        cells = {name: _undo(row[name]) if name in _TEXTS else row[name].strip() for name in COLUMNS if row.get(name)}
+        cells = {
+            name: undo_defusing(row[name]) if name in _TEXTS else row[name].strip() for name in COLUMNS if row.get(name)
+        }
         for name in ("confidence", "margin", "cost_usd"):
             # as spreadsheets of many countries save numbers
             if name in cells:
@@ -205,7 +208,6 @@ _WRITERS: dict[str, Callable[[IO[bytes], Iterable[Label]], None]] = {
     "parquet": _write_parquet,
     "jsonl": _write_jsonl,
 }
-KINDS = tuple(_WRITERS)
 _READERS: dict[str, Callable[[Path], Iterator[Label]]] = {
     "csv": _read_csv,
     "parquet": _read_parquet,

@@ -22,9 +22,10 @@ class RunRecord:
     where a price is not known. `classes` are the class names that predictions index, `prompt` names the stage-1
     prompt of the prompt set. `ensemble` names the backends that voted beside the first, `aliases` are further names of
     classes; `abstain_below` and `calibration` as in `RunConfig`. `shuffle_classes` is the seed of the order in which
-    stage 2 was shown the class names, None for their own. `dataset_notes` say what the dataset's loader skipped or
-    missed, `dataset_details` what it chose, such as the columns of a table. `sources` are the files that describe
-    backends, encoder, prompts and dataset.
+    stage 2 was shown the class names, None for their own, and `hints` are the class names that stage 1 showed.
+    `choice_by_index` says how stage 2 was asked to choose, None where it was not or in older runs. `dataset_notes` say
+    what the dataset's loader skipped or missed, `dataset_details` what it chose, such as the columns of a table.
+    `sources` are the files that describe backends, encoder, prompts and dataset.
     """
 
     run: str
@@ -68,6 +69,8 @@ class RunRecord:
     dataset_notes: tuple[str, ...] = ()
     dataset_details: dict[str, str] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
+    hints: tuple[str, ...] = ()
+    choice_by_index: bool | None = None
     format: int = RUN_FORMAT
 
 
@@ -114,6 +117,9 @@ def summary(run: Run) -> dict[str, Any]:
         "accuracy": metrics.accuracy,
         "accuracy_ci95": metrics.accuracy_ci95,
         "accuracy_answered": metrics.accuracy_answered,
+        "hints": len(record.hints),
+        "unhinted": metrics.unhinted,
+        "accuracy_unhinted": metrics.accuracy_unhinted,
         "coverage": metrics.coverage,
         "top5": metrics.top5,
         "mean_per_class": metrics.mean_per_class,

@@ -12,13 +12,11 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from functools import cache
 from types import ModuleType
 
-from tlac.runtime.hub import HTTP_CLIENTS
+from tlac.runtime.litellm_calls import LITELLM_LOGGERS, OurCallsFilter, litellm_call, watch_http_clients
 from tlac.runtime.process_settings import library_settings, restored_environment
-from tlac.runtime.redaction import RedactingFilter
 
 _ENVIRONMENT = {
     # else the import blocks for seconds on a machine without network
@@ -27,33 +25,6 @@ _ENVIRONMENT = {
     # else the import loads a .env file of the working directory
     "LITELLM_MODE": "PRODUCTION",
 }
-# these log requests with their headers, errors with whatever the provider sent, and advice
-_LOGGERS = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "openai", *HTTP_CLIENTS)
-
-_is_ours: ContextVar[bool] = ContextVar("is_ours", default=False)
-
-
-class _OurCallsFilter(RedactingFilter):
-    """Drops what libraries log in our calls, except where tlac's own logger is at DEBUG; there secrets are masked.
-
-    Records of other calls in this process pass as they are: their loggers are not ours to change.
-    """
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether the record is to be written."""
-        if not _is_ours.get():
-            return True
-        return logging.getLogger("tlac").isEnabledFor(logging.DEBUG) and super().filter(record)
-
-
-@contextmanager
-def litellm_call() -> Iterator[None]:
-    """Mark what litellm logs meanwhile, in this task and those that it starts, as being of a call of ours."""
-    token = _is_ours.set(True)
-    try:
-        yield
-    finally:
-        _is_ours.reset(token)
 
 
 @contextmanager
@@ -85,7 +56,9 @@ def load_litellm() -> ModuleType:
 
 @cache
 def _load() -> ModuleType:
-    with restored_environment(_ENVIRONMENT), _without_garbage_collection():
+    for name in LITELLM_LOGGERS:
+        logging.getLogger(name).addFilter(OurCallsFilter())
+    with restored_environment(_ENVIRONMENT), _without_garbage_collection(), litellm_call():
         os.environ.update(_ENVIRONMENT)
         litellm = importlib.import_module("litellm")
         # else it is fetched over the network with the first call that needs it
@@ -96,6 +69,5 @@ def _load() -> ModuleType:
     litellm.num_retries = 0  # type: ignore[attr-defined]
     # embedding() takes max_retries=0 for "not given" and falls back to this
     litellm.DEFAULT_MAX_RETRIES = 0  # type: ignore[attr-defined]
-    for name in _LOGGERS:
-        logging.getLogger(name).addFilter(_OurCallsFilter())
+    watch_http_clients()
     return litellm

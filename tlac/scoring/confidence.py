@@ -1,6 +1,6 @@
 """How sure a prediction is, as a number in [0, 1]; and what such numbers are worth.
 
-Without labels it is agreement: of what decided, the nearest class name, the words and the other members. With
+Without labels it sums up what speaks for and against the class: it ranks predictions, and is no probability. With
 labelled runs it is a logistic curve of the margin, with a level of its own for each way to decide.
 """
 
@@ -21,8 +21,13 @@ from tlac.types import Float64Array, Outcome, Prediction
 
 BINS = 10
 DOUBTFUL_BELOW = 0.5
-"""A label with a lower confidence is more likely wrong than right, as far as its confidence knows."""
+"""With a lower confidence more speaks against the predicted class than for it."""
 
+# what the way in which a class was decided says for it: the LMM's own words are a class name, it chose from a list, or
+# it did neither
+_DECIDED_BY = {"exact": 1.0, "choice": 0.0, "similarity": -1.0}
+# in cosine, one unit of CLIP's logits: a smaller lead says little even where the other classes lie closer together
+_LEAST_SPREAD = 0.01
 # a normal prior on the levels, mean 0 and variance 10 on the logit scale: keeps what was always right from being
 # called certain
 _PRECISION = 0.1
@@ -35,6 +40,7 @@ class Calibration:
 
     `level` are log-odds by what decided, `default_level` serves what was never seen. `temperature` is in cosine
     (smaller: the margin says more), None where the margin said nothing. `n` samples of `runs` were learnt from.
+    What a person's corrections taught is confidence = sigmoid(`default_level` + `evidence` * log-odds without labels).
     """
 
     level: Mapping[str, float]
@@ -43,6 +49,7 @@ class Calibration:
     n: int
     encoder: str = ""
     runs: tuple[str, ...] = ()
+    evidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +68,8 @@ class ConfidenceMetrics:
 
     `calibration_error` is the expected calibration error over 10 bins of equal width (Naeini et al., AAAI 2015),
     `brier` the mean squared error, `area` the area under the risk-coverage curve (Geifman and El-Yaniv, NeurIPS
-    2017), `curve` that curve in at most 100 points.
+    2017), `curve` that curve in at most 100 points. `auroc` is the chance that a wrong prediction has a lower
+    confidence than a right one, None where all are right or all are wrong, and in older runs.
     """
 
     is_calibrated: bool
@@ -70,6 +78,7 @@ class ConfidenceMetrics:
     brier: float
     area: float
     curve: tuple[RiskPoint, ...] = field(repr=False)
+    auroc: float | None = None
 
 
 def confidence_of(prediction: Prediction, calibration: Calibration | None = None) -> float | None:
@@ -81,31 +90,49 @@ def confidence_of(prediction: Prediction, calibration: Calibration | None = None
 def confidences(decisions: Decisions, calibration: Calibration | None = None) -> Float64Array:
     """(m,) the confidence of each decision in [0, 1], NaN where it has no class.
 
-    Without a calibration it is agreement, (a + 1) / (w + 2): `a` of `w` witnesses name the predicted class, with
-    Laplace's correction. The witnesses: what decided; the nearest class name, where something else decided; the
-    class names that stand in the answer, where one does; every other member's vote.
+    Without a calibration it is sigmoid(sum of evidence), see `_evidence`.
     """
     has_class = (decisions.predicted >= 0) & ~np.isnan(decisions.margin)
     if calibration is not None:
         levels = np.array([calibration.level.get(name, calibration.default_level) for name in (*DECISIONS, "")])
         slope = decisions.margin / calibration.temperature if calibration.temperature else np.zeros(len(decisions))
-        found = 1 / (1 + np.exp(-np.clip(levels[decisions.decided_by] + slope, -30, 30)))
+        log_odds = levels[decisions.decided_by] + slope
+        if calibration.evidence is not None:
+            log_odds += calibration.evidence * _evidence(decisions)
     else:
-        is_other = np.isin(decisions.decided_by, [DECISIONS.index("exact"), DECISIONS.index("choice")])
-        witnesses = 1 + is_other
-        agreeing = 1 + (is_other & (decisions.margin >= 0))
-        predicted = decisions.predicted.tolist()
-        for place, (own, words, votes) in enumerate(zip(predicted, decisions.words, decisions.votes, strict=True)):
-            if words:
-                witnesses[place] += 1
-                agreeing[place] += own in words
-            if votes:
-                witnesses[place] += len(votes) - 1
-                # one of the votes for the predicted class is what decided
-                agreeing[place] += votes.count(own) - 1
-        found = (agreeing + 1) / (witnesses + 2)
+        log_odds = _evidence(decisions)
+    found = 1 / (1 + np.exp(-np.clip(log_odds, -30, 30)))
     # rounded one by one: the same decimals whatever numpy makes of many
     return np.array([round(one, 6) if known else np.nan for one, known in zip(found.tolist(), has_class, strict=True)])
+
+
+def _evidence(decisions: Decisions) -> Float64Array:
+    """(m,) the sum of four pieces of evidence for the predicted class, each in [-1, 1] and 0 where it is silent.
+
+    They have equal weights, which need no labels and rank about as well as fitted ones (Dawes, American Psychologist
+    34, 1979): how the class was decided; its lead over the best other class; whether its name stands in the answer, or
+    only other classes' do; the other members' votes. Log-probabilities would be a fifth; no adapter keeps them yet.
+    """
+    levels = np.array([*(_DECIDED_BY[name] for name in DECISIONS), 0.0])
+    predicted = decisions.predicted.tolist()
+    words = [(1 if own in named else -1) if named else 0 for own, named in zip(predicted, decisions.words, strict=True)]
+    votes = [
+        # one of the votes for the predicted class is what decided
+        2 * (cast.count(own) - 1) / (len(cast) - 1) - 1 if len(cast) > 1 else 0
+        for own, cast in zip(predicted, decisions.votes, strict=True)
+    ]
+    evidence: Float64Array = levels[decisions.decided_by] + _lead(decisions) + words + votes
+    return evidence
+
+
+def _lead(decisions: Decisions) -> Float64Array:
+    """(m,) the margin as a share of itself and of the spread of the best other classes: encoders differ in how far
+    apart they put everything. In (-1, 1), negative where another class is nearer."""
+    last = np.maximum((decisions.top_classes >= 0).sum(axis=1) - 1, 0)
+    lowest = np.take_along_axis(decisions.top_scores, last[:, None], axis=1)[:, 0]
+    spread = np.where(last > 0, np.maximum(decisions.score - decisions.margin - lowest, 0.0), 0.0)
+    share: Float64Array = decisions.margin / (np.abs(decisions.margin) + spread + _LEAST_SPREAD)
+    return share
 
 
 def fit(rows: Iterable[Prediction], encoder: str = "", runs: tuple[str, ...] = ()) -> Calibration | None:
@@ -141,6 +168,22 @@ def fit(rows: Iterable[Prediction], encoder: str = "", runs: tuple[str, ...] = (
         encoder,
         runs,
     )
+
+
+def fit_corrected(sure: Float64Array, right: Float64Array, source: str) -> Calibration | None:
+    """The calibration that (n,) confidences without a calibration, in [0, 1], and (n,) hits teach (Platt scaling).
+
+    It holds where the doubtful alone were looked at: what is right at a given confidence does not hang on which ones
+    were chosen by it. None where there are none, or all are right, or all are wrong, or confidence says nothing.
+    """
+    if not len(right) or right.min() == right.max():
+        return None
+    bounded = np.clip(sure, 1e-6, 1 - 1e-6)
+    log_odds = np.log(bounded / (1 - bounded))
+    level, slope = _fit_logistic(np.column_stack([np.ones(len(right)), log_odds]), right).tolist()
+    if slope <= 0:
+        return None
+    return Calibration({}, round(level, 6), None, len(right), runs=(source,), evidence=round(slope, 6))
 
 
 def _way(code: int) -> str:
@@ -189,7 +232,7 @@ def abstain(rows: Iterable[Prediction], below: float | None, calibration: Calibr
 
 def measure_confidence(rows: Iterable[Prediction]) -> ConfidenceMetrics | None:
     """What the confidences of labelled predictions with a class are worth: their own where all have one, else
-    agreement. None where there are none."""
+    those without a calibration. None where there are none."""
     predictions = Predictions.of(rows)
     known = (predictions.label >= 0) & (predictions.predicted >= 0)
     if not known.any():
@@ -207,6 +250,7 @@ def measure_confidence(rows: Iterable[Prediction]) -> ConfidenceMetrics | None:
         round(float(np.mean((sure - right) ** 2)), 6),
         round(_area(curve), 6),
         _thin(curve),
+        auroc(sure, right),
     )
 
 
@@ -215,6 +259,18 @@ def calibration_error(sure: Float64Array, right: Float64Array, bins: int = BINS)
     places = np.minimum((sure * bins).astype(int), bins - 1)
     gaps = [abs(float(np.sum(sure[places == place] - right[places == place]))) for place in range(bins)]
     return round(sum(gaps) / len(sure), 6)
+
+
+def auroc(sure: Float64Array, right: Float64Array) -> float | None:
+    """The area under the ROC curve of (n,) confidences that tell hits from misses, ties counted half; None where (n,)
+    `right` are all 1 or all 0."""
+    hits, n = float(right.sum()), len(right)
+    if hits in (0.0, float(n)):
+        return None
+    _, group, counts = np.unique(sure, return_inverse=True, return_counts=True)
+    # Mann and Whitney's: the mean rank of equal confidences is that of the middle one
+    ranks = np.cumsum(counts) - (counts - 1) / 2
+    return round(float((ranks[group] @ right - hits * (hits + 1) / 2) / (hits * (n - hits))), 6)
 
 
 def risk_coverage(sure: Float64Array, right: Float64Array) -> tuple[RiskPoint, ...]:
@@ -244,8 +300,11 @@ def _thin(curve: tuple[RiskPoint, ...], count: int = 100) -> tuple[RiskPoint, ..
 
 
 def require_encoder(calibration: Calibration, fingerprint: str) -> None:
-    """Raise UsageError for a calibration that was learnt with another text encoder."""
-    if calibration.encoder != fingerprint:
+    """Raise UsageError for a calibration that was learnt with another text encoder.
+
+    One that corrections taught names none: it goes by evidence that does not hang on an encoder's scale.
+    """
+    if calibration.evidence is None and calibration.encoder != fingerprint:
         raise UsageError(
             "the calibration was learnt with another text encoder or other weights: "
             "make one from runs of this encoder with `tlac calibrate`"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -70,7 +70,8 @@ class Metrics:
     the first. `mean_per_class` is the unweighted mean over the classes that have samples, `macro_f1` over
     the classes that have samples or predictions. `confused` are the pairs confused most often. `abstained`
     counts the predictions that were not sure enough, `unread_choices` the samples whose stage-2 answer named no class,
-    so that similarity decided. A run in which every call failed has no accuracy of any kind.
+    so that similarity decided. `accuracy_unhinted` is that of the `unhinted` samples, whose class stage 1 did not name;
+    both are None where it named none. A run in which every call failed has no accuracy of any kind.
     """
 
     n: int
@@ -94,6 +95,13 @@ class Metrics:
     shortlist: ShortlistMetrics | None = None
     confidence: ConfidenceMetrics | None = None
     unread_choices: int = 0
+    unhinted: int | None = None
+    accuracy_unhinted: float | None = None
+
+
+def hinted_classes(classes: Sequence[str], hints: Collection[str]) -> tuple[int, ...]:
+    """The indices of the classes whose names stage 1 showed; a name may stand twice."""
+    return tuple(index for index, name in enumerate(classes) if name in hints)
 
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
@@ -110,8 +118,8 @@ def _share(part: float, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def measure(rows: Iterable[Prediction]) -> Metrics:
-    """The metrics of predictions, labelled or not."""
+def measure(rows: Iterable[Prediction], hinted: Collection[int] = ()) -> Metrics:
+    """The metrics of predictions, labelled or not; `hinted` are the classes that stage 1 named."""
     predictions = Predictions.of(rows)
     decisions = predictions.decisions
     total = len(predictions)
@@ -129,6 +137,8 @@ def measure(rows: Iterable[Prediction]) -> Metrics:
         decisions.decided_by == DECISIONS.index("similarity")
     )
     n, correct = int(counts.sum()), int(counts[is_correct].sum())
+    is_unhinted = ~np.isin(label, list(hinted))
+    unhinted = int(counts[is_unhinted].sum()) if hinted else None
     per_class = _per_class(label, predicted, counts)
     recalls = [entry.correct / entry.n for entry in per_class if entry.n]
     scores = [2 * entry.correct / (entry.n + entry.predicted) for entry in per_class]
@@ -154,6 +164,8 @@ def measure(rows: Iterable[Prediction]) -> Metrics:
         shortlist=_measure_shortlists(predictions),
         confidence=measure_confidence(predictions),
         unread_choices=int(is_unread[predictions.decision].sum()),
+        unhinted=unhinted,
+        accuracy_unhinted=_share(int(counts[is_unhinted & is_correct].sum()), unhinted) if unhinted else None,
     )
 
 

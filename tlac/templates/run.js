@@ -30,8 +30,8 @@ if (page.per_class.length) {
   put("class-table", "No sample has a label.");
 }
 
-// without a calibration, confidence is the agreement of a prediction's signals
-const wordOf = (by) => (by === "confidence" && !page.is_calibrated ? "agreement" : by);
+// without a calibration it ranks predictions, and is no probability
+const wordOf = (by) => (by === "confidence" && !page.is_calibrated ? "confidence (uncalibrated)" : by);
 const certainty = page.reliability.map((found) => reliabilityChart(found, wordOf(found.by)));
 if (page.risk.length) certainty.push(riskChart(page.risk, wordOf));
 put("certainty-charts", ...(certainty.length ? certainty : ["No sample has both a score and a label."]));

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,35 +10,18 @@ import msgspec
 import pytest
 
 from tests.support.batch_adapters import ADAPTERS
-from tests.support.batched import INTERFACES, Party, batching_emulator, predictions, run_spec, use_letters
+from tests.support.batched import INTERFACES, Party, predictions, run_spec
 from tests.support.emulated import KEYS, backend_at, plant_keys
-from tests.support.emulator import BatchControls, Emulator, Fault
+from tests.support.emulator import BatchControls, Emulator, Fault, Reply
 from tlac.cache.store import Store
 from tlac.config.registry import open_batch_interface
 from tlac.config.schemas import Prices, load_backend
 from tlac.engines.batch.engine import BatchEngine
 from tlac.engines.batch.journal import Journal
 from tlac.errors import TransientError, UsageError
+from tlac.evaluation.runner import Runner
 from tlac.interfaces import BatchLimits
 from tlac.types import Outcome
-
-
-@pytest.fixture
-def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    plant_keys(monkeypatch)
-    use_letters(monkeypatch)
-    with batching_emulator() as running:
-        yield running
-
-
-@pytest.fixture(params=INTERFACES)
-def party(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Party:
-    return Party(emulator, request.param, tmp_path)
-
-
-@pytest.fixture
-def openai_party(emulator: Emulator, tmp_path: Path) -> Party:
-    return Party(emulator, "gpt-4o", tmp_path)
 
 
 def test_batches_give_the_predictions_of_live_calls_to_the_byte(party: Party) -> None:
@@ -213,6 +195,27 @@ def test_a_provider_that_is_down_ends_the_run_in_time(openai_party: Party) -> No
     assert not run.record.is_complete
     assert "no batch arrives" in (run.record.stopped or "")
     assert party.submitted == []
+
+
+def test_what_stopped_one_run_of_a_command_is_not_said_of_the_next_one_that_lacks_nothing(openai_party: Party) -> None:
+    party = openai_party
+    stored = run_spec(party.backend, 2, "slac")
+    party.batched(stored)
+    party.emulator.batching = BatchControls(faults={"create": [Fault(status=401, message="no batches for you")]})
+    with Store(party.folder / "store") as store:
+        policy = party.policy()
+        runner = Runner(store, policy=policy, engine=BatchEngine(store, policy))
+        records = [runner.run(spec, party.folder / "runs").record for spec in (run_spec(party.backend, 3), stored)]
+    assert "no batches for you" in (records[0].stopped or "")
+    assert (records[1].is_complete, records[1].stopped) == (True, None)
+
+
+def test_answers_that_are_all_cut_are_told_as_cut_and_nothing_was_stopped(openai_party: Party) -> None:
+    openai_party.emulator.script = lambda _: Reply("a red", finish="length")
+    run = openai_party.batched(run_spec(openai_party.backend, 9, "slac"))
+    assert [prediction.outcome for prediction in run.predictions] == [Outcome.TRUNCATED] * 9
+    assert (run.record.is_complete, run.record.stopped) == (True, None)
+    assert openai_party.submitted == [9]
 
 
 # --- cost ----------------------------------------------------------------------------------------------------

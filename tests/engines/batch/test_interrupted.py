@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.batch_adapters import ADAPTERS
-from tests.support.batched import INTERFACES, Party, batching_emulator, predictions, use_letters
-from tests.support.emulated import plant_keys
+from tests.support.batched import Party, predictions
 from tests.support.emulator import BatchControls, Emulator, Fault
 from tlac.cache.store import Store
 from tlac.engines.batch.engine import BatchEngine
@@ -25,19 +24,6 @@ from tlac.engines.batch.engine import BatchEngine
 
 class Killed(BaseException):
     """The process ends here."""
-
-
-@pytest.fixture
-def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    plant_keys(monkeypatch)
-    use_letters(monkeypatch)
-    with batching_emulator() as running:
-        yield running
-
-
-@pytest.fixture(params=INTERFACES)
-def party(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Party:
-    return Party(emulator, request.param, tmp_path)
 
 
 def breaking(work: Callable[..., object], after: int = 0, is_done_first: bool = False) -> Callable[..., object]:

@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.batched import INTERFACES, Party, batching_emulator, run_spec, use_letters
-from tests.support.emulated import plant_keys
+from tests.support.batched import Party, run_spec
 from tests.support.emulator import Asked, BatchControls, Emulator, Fault, Reply
 from tlac.cache.store import Store
 from tlac.engines.batch.journal import BatchRecord, Journal
 from tlac.engines.batch.manager import BatchManager
 from tlac.errors import ConfigError, PermanentError, StoreError
-
-
-@pytest.fixture
-def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    plant_keys(monkeypatch)
-    use_letters(monkeypatch)
-    with batching_emulator() as running:
-        yield running
-
-
-@pytest.fixture(params=INTERFACES)
-def party(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Party:
-    return Party(emulator, request.param, tmp_path)
 
 
 class LeftError(Exception):

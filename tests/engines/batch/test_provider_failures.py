@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,7 @@ import msgspec
 import pytest
 
 from tests.engines.batch.test_manager import leave, tend
-from tests.support.batched import INTERFACES, Party, batching_emulator, run_spec, use_letters
-from tests.support.emulated import plant_keys
+from tests.support.batched import Party, run_spec
 from tests.support.emulator import BatchControls, Emulator, Fault
 from tlac.cache.store import Store
 from tlac.config.registry import open_batch_interface
@@ -23,19 +21,6 @@ from tlac.config.schemas import load_backend
 from tlac.engines.batch.journal import Journal
 from tlac.errors import StoreError
 from tlac.types import Outcome
-
-
-@pytest.fixture
-def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    plant_keys(monkeypatch)
-    use_letters(monkeypatch)
-    with batching_emulator() as running:
-        yield running
-
-
-@pytest.fixture(params=INTERFACES)
-def party(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Party:
-    return Party(emulator, request.param, tmp_path)
 
 
 def run_of(party: Party, size: int = 3) -> Any:

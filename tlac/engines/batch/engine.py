@@ -19,7 +19,7 @@ from tlac.engines.batch.manager import BatchManager
 from tlac.engines.batch.submit import BatchSubmitter, CostReservation
 from tlac.engines.fetched import FetchedLMM
 from tlac.errors import CallError, MissingAnswersError, PermanentError, StoreError, TlacError, TransientError
-from tlac.evaluation.collect import collect
+from tlac.evaluation.collect import INTERRUPTED, collect
 from tlac.evaluation.run_config import RunConfig, plan_questions
 from tlac.hashing import request_document, response_key
 from tlac.interfaces import LMM, ClassFinder, UnknownBatchError
@@ -85,6 +85,7 @@ class BatchEngine:
         self._reservation = CostReservation(policy.budget)
         self._failed: dict[str, str] = {}
         self._stopped: str | None = None
+        self._has_turned_away = False
         self._given_up: set[str] = set()
 
     def rest(self, backend: Backend) -> LMM:
@@ -93,24 +94,26 @@ class BatchEngine:
         self._reservation.check(backend)
         return FetchedLMM(partial(self._explain_missing, backend.name))
 
-    def fetch(self, config: RunConfig, finder: ClassFinder) -> None:
+    def fetch(self, config: RunConfig, finder: ClassFinder) -> str | None:
         """See `Engine`."""
         try:
             aio.run(self._fetch(config, finder))
         except KeyboardInterrupt:
             self._policy.on_message("what is submitted stays so: the same command, or `tlac batch resume`, goes on")
-            raise
+            self._stopped = INTERRUPTED
+            return INTERRUPTED
         except CallError as error:
             # the run is written all the same, and says why it is not complete
             self._stopped = str(error)
+            return self._stopped
+        # what stopped an earlier run of the command is no fault of one that lacks nothing
+        return self._stopped if self._has_turned_away else None
 
     def _explain_missing(self, backend: str, request: LMMRequest) -> LMMResponse:
-        key = response_key(request)
-        if key in self._failed:
-            raise CallError(f"{backend}: {self._failed[key].removeprefix(f'{backend}: ')}")
-        if self._stopped is not None:
-            raise PermanentError(self._stopped)
-        raise CallError(f"{backend}: no batch brought this answer")
+        # of an interrupted run, batches may be under way
+        why = f": {self._stopped.removeprefix(f'{backend}: ')}" if self._stopped else ""
+        reason = self._failed.get(response_key(request), f"no batch brought this answer{why}")
+        raise CallError(f"{backend}: {reason.removeprefix(f'{backend}: ')}")
 
     async def _fetch(self, config: RunConfig, finder: ClassFinder) -> None:
         await self._catch_up()
@@ -139,7 +142,7 @@ class BatchEngine:
                 await self._collect_missing(config, finder, submitter)
             finally:
                 submitter.discard()
-                self._stopped = submitter.stopped
+                self._stopped, self._has_turned_away = submitter.stopped, submitter.has_turned_away
             journal = self._manager.journal
             under_way = [
                 (record, frozenset(line.key for line in journal.requests(record))) for record in journal.open_records()

@@ -160,7 +160,7 @@ class BatchSubmitter:
     """The requests of one round. To be used under the manager's `hold`.
 
     `wanted` are the keys that were asked for, `failed` says by key what can't be asked, `stopped` why nothing more
-    is submitted.
+    is submitted; `has_turned_away` that this left requests out.
     """
 
     def __init__(
@@ -169,6 +169,7 @@ class BatchSubmitter:
         self.wanted: set[str] = set()
         self.failed = failed
         self.stopped = stopped
+        self.has_turned_away = False
         self._manager = manager
         self._reservation = reservation
         self._pending = {
@@ -188,13 +189,16 @@ class BatchSubmitter:
         if key in self._pending:
             self._reservation.count_earlier(self._pending[key])
             return
-        if key in self.failed or self.stopped is not None:
+        if key in self.failed:
+            return
+        if self.stopped is not None:
+            self.has_turned_away = True
             return
         interface = self._manager.interface(backend)
         try:
             amount_usd = await self._reservation.reserve(request, backend, interface)
         except PermanentError as error:
-            self.stopped = str(error)
+            self.stopped, self.has_turned_away = str(error), True
             return
         try:
             body = await interface.form(request)
@@ -265,6 +269,6 @@ class BatchSubmitter:
                 return
 
     def _drop(self, record: BatchRecord, reason: str) -> None:
-        self.stopped = reason
+        self.stopped, self.has_turned_away = reason, True
         self._manager.journal.write(msgspec.structs.replace(record, status="dropped"))
         self._reservation.settle(record.tag, 0.0)

@@ -1,0 +1,197 @@
+"""What a person corrected in labels: merged into them, measured, and learnt from.
+
+    merged = merge_corrections(read_labels(Path("labels.csv")), Path("labels.corrected.csv"), classes)
+    write_labels(merged.labels, Path("labels.csv"))
+    print(merged)
+
+The file is what the review page downloads, or a labels.csv with two more columns that a person filled in:
+`corrected_label` and `reviewed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tlac.analysis.review_sample import draw_order
+from tlac.datasets.text_files import parse_csv, read_text
+from tlac.errors import InputError, UsageError
+from tlac.results.labels import Label, undo_defusing
+from tlac.runtime.formatting import interval, percent
+from tlac.scoring.confidence import Calibration, fit_corrected
+from tlac.scoring.metrics import wilson_interval
+
+_WANTED = ("path", "label", "corrected_label", "reviewed")
+_OPTIONAL = ("confidence", "sha256", "drawn")
+_TRUE, _FALSE = frozenset(("yes", "true", "1", "x")), frozenset(("no", "false", "0", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A row: what the image had been labelled and, where it `is_reviewed`, what a person says that it shows, None where
+    no class fits. `is_drawn` says that it belongs to the random sample that was to be reviewed."""
+
+    line: int
+    label: str | None
+    corrected: str | None
+    confidence: float | None
+    sha256: str | None
+    is_reviewed: bool
+    is_drawn: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """Labels with a person's corrections in them, and what these say about the labels as they were.
+
+    Of `reviewed` labels `right` were right; of `drawn` ones, which are a whole random sample of all `labelled` (0 where
+    there was none), `drawn_right` were. `found` images without a label have one now.
+    """
+
+    labels: tuple[Label, ...]
+    labelled: int
+    reviewed: int
+    right: int
+    found: int
+    drawn: int
+    drawn_right: int
+
+    def __str__(self) -> str:
+        found = f"; {self.found:,} without a label got one" if self.found else ""
+        if not self.reviewed:
+            return f"no label was reviewed{found}"
+        wrong = self.reviewed - self.right
+        said = (
+            f"{self.reviewed:,} of {self.labelled:,} labels reviewed: {_share(self.right, self.reviewed)} were right, "
+            f"{wrong:,} are corrected{found}. "
+        )
+        if self.reviewed == self.labelled:
+            return f"{said}That is all of them."
+        if self.drawn:
+            return (
+                f"{said}Of the {self.drawn:,} drawn at random {_share(self.drawn_right, self.drawn)} were right: that "
+                "holds for all labels."
+            )
+        return (
+            f"{said}They are no random sample (the doubtful come first), so this does not hold for the others: review "
+            "those drawn at random to know about all."
+        )
+
+
+def merge_corrections(labels: Iterable[Label], path: Path, classes: Collection[str] | None = None) -> Merged:
+    """Put the corrections in a CSV file into labels. With `classes`, a correction has to be one of them.
+
+    A reviewed label has confidence 1. One that no class fits has none any more; its reason says what it was.
+
+    Raises InputError naming the line for a row that can't be used: an image that is none of these, or whose bytes are
+    others now, an unknown class, and what is reviewed and not reviewed at once.
+    """
+    before = tuple(labels)
+    rows = read_corrections(path, classes)
+    known = {label.path: label for label in before}
+    for name, row in rows.items():
+        if name not in known:
+            raise InputError(f"{path}, line {row.line}: {name!r} is none of the labelled images")
+        sha256 = known[name].sha256
+        if row.is_reviewed and sha256 and row.sha256 and sha256 != row.sha256:
+            raise InputError(f"{path}, line {row.line}: {name!r} is another image now: review it again")
+    reviewed = {name: row for name, row in rows.items() if row.is_reviewed}
+    labelled = {label.path: label for label in before if label.label is not None}
+    hits = {name: labelled[name].label == row.corrected for name, row in reviewed.items() if name in labelled}
+    drawn = {name for name, row in rows.items() if row.is_drawn}
+    names = list(labelled)
+    # all of it, and drawn from these very labels: else it is no random sample of them
+    is_sample = drawn <= hits.keys() and drawn == {names[place] for place in draw_order(names)[: len(drawn)]}
+    return Merged(
+        tuple(_correct(label, reviewed.get(label.path)) for label in before),
+        len(labelled),
+        len(hits),
+        sum(hits.values()),
+        sum(name not in labelled and row.corrected is not None for name, row in reviewed.items()),
+        len(drawn) if is_sample else 0,
+        sum(hits[name] for name in drawn) if is_sample else 0,
+    )
+
+
+def read_corrections(path: Path, classes: Collection[str] | None = None) -> dict[str, Correction]:
+    """The rows of a CSV file of corrections, by path. Raises InputError naming the line."""
+    known = None if classes is None else frozenset(classes)
+    found: dict[str, Correction] = {}
+    for line, row in parse_csv(read_text(path), path, _WANTED, _OPTIONAL, is_free_text=True):
+        where = f"{path}, line {line}"
+        corrected = undo_defusing(row["corrected_label"]).strip() or None
+        is_reviewed = _read_flag(row["reviewed"], f"{where}: reviewed")
+        if corrected is not None and row["reviewed"].strip() and not is_reviewed:
+            raise InputError(f"{where}: has a corrected_label and is not reviewed: write yes, or leave both empty")
+        if known is not None and corrected is not None and corrected not in known:
+            raise InputError(f"{where}: corrected_label {corrected[:80]!r} is none of the classes")
+        name = undo_defusing(row["path"])
+        correction = Correction(
+            line,
+            undo_defusing(row["label"]) or None,
+            corrected,
+            _read_share(row.get("confidence", ""), f"{where}: confidence"),
+            row.get("sha256", "").strip() or None,
+            # whoever fills in a class by hand has looked
+            is_reviewed or corrected is not None,
+            _read_flag(row.get("drawn", ""), f"{where}: drawn"),
+        )
+        if name in found and found[name].corrected != corrected:
+            raise InputError(f"{where}: {name!r} stands in line {found[name].line} as well, with another class")
+        found.setdefault(name, correction)
+    return found
+
+
+def calibrate_corrections(path: Path) -> Calibration:
+    """What a file of corrections teaches about confidence, which has to be that without a calibration.
+
+    Raises InputError as read_corrections does, UsageError where there is nothing that can be learnt from.
+    """
+    rows = [row for row in read_corrections(path).values() if row.is_reviewed and row.label is not None]
+    pairs = [(row.confidence, row.label == row.corrected) for row in rows if row.confidence is not None]
+    sure, right = np.array(pairs, np.float64).reshape(-1, 2).T
+    found = fit_corrected(sure, right, path.name)
+    if found is None:
+        raise UsageError(
+            f"{path}: {len(pairs)} reviewed labels teach nothing: it takes some right and some wrong ones, and right "
+            "ones of a higher confidence"
+        )
+    return found
+
+
+def _correct(label: Label, correction: Correction | None) -> Label:
+    if correction is None:
+        return label
+    if correction.corrected is None:
+        reason = f"reviewed: no class fits, was {label.label}" if label.label else label.reason
+        return replace(label, label=None, confidence=None, runner_up=None, margin=None, reason=reason)
+    if correction.corrected == label.label:
+        return replace(label, confidence=1.0, reason="reviewed")
+    reason = f"reviewed: was {label.label}" if label.label else "reviewed: had no label"
+    return replace(label, label=correction.corrected, confidence=1.0, runner_up=None, margin=None, reason=reason)
+
+
+def _read_flag(cell: str, where: str) -> bool:
+    word = cell.strip().lower()
+    if word not in _TRUE | _FALSE:
+        raise InputError(f"{where} is {cell[:40]!r}: write yes, or nothing")
+    return word in _TRUE
+
+
+def _read_share(cell: str, where: str) -> float | None:
+    if not cell.strip():
+        return None
+    try:
+        share = float(cell.strip().replace(",", "."))
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise InputError(f"{where} is {cell[:40]!r}, no number from 0 to 1")
+    return share
+
+
+def _share(right: int, n: int) -> str:
+    return f"{percent(right / n)} % (95 % interval {interval(wilson_interval(right, n))})"
