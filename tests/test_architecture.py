@@ -107,6 +107,7 @@ def test_adapters_are_reached_through_entry_points_and_heavy_packages_where_they
                 ["served"],
                 ["cached"],
                 ["text_files"],
+                ["unlabelled"],
             )
             if parts[1] in ADAPTERS and parts[1] != room and not is_open:
                 reached.append(f"{name} imports the adapter {other}")

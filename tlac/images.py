@@ -20,7 +20,7 @@ import PIL.Image
 
 from tlac.errors import InputError
 from tlac.runtime.safe_files import read_file
-from tlac.types import Image, Preparation, PreparedImage
+from tlac.types import Image, Preparation, PreparedImage, Source
 
 _PHOTOGRAPHS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".jp2", ".j2k")
 IMAGE_SUFFIXES: tuple[str, ...] = (*_PHOTOGRAPHS, ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
@@ -118,7 +118,7 @@ class _PixelBudget:
 _decoding = _PixelBudget(2**26)
 
 
-def open_image(source: Path | bytes, name: str, least_side_px: int | None = None) -> PIL.Image.Image:
+def open_image(source: Source, name: str, least_side_px: int | None = None) -> PIL.Image.Image:
     """The first frame as 8-bit RGB, fully decoded, upright by its EXIF data, transparency laid on white.
 
     With `least_side_px` a JPEG may come scaled down, to no less than that on either side: much faster.
@@ -162,7 +162,7 @@ def begins_like_image(start: bytes) -> bool:
     return start.startswith(_SIGNATURES) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
 
 
-def identify(source: Path | bytes, name: str) -> Image:
+def identify(source: Source, name: str) -> Image:
     """The image known by the sha256 (hex) of its bytes, which are read but not decoded.
 
     Raises InputError where there are none to read.
@@ -172,6 +172,12 @@ def identify(source: Path | bytes, name: str) -> Image:
     if not isinstance(source, bytes):
         _recent.put(sha256, content)
     return Image(sha256, source)
+
+
+def size_of(source: Source, name: str) -> tuple[int, int]:
+    """Width and height in pixels as the file says, whichever way it is turned. Raises InputError as open_image does."""
+    picture = _open_header(_read(source, name), name)
+    return picture.width, picture.height
 
 
 def prepare(image: Image, preparation: Preparation) -> PreparedImage:
@@ -213,8 +219,11 @@ def within_limits(preparation: Preparation, model: str) -> Preparation:
     return msgspec.structs.replace(preparation, max_size_bytes=min([*limits, preparation.max_size_bytes]))
 
 
-def _read(source: Path | bytes, name: str) -> bytes:
-    content = source if isinstance(source, bytes) else _read_file(source, name)
+def _read(source: Source, name: str) -> bytes:
+    if isinstance(source, Path):
+        content = _read_file(source, name)
+    else:
+        content = source if isinstance(source, bytes) else source()
     if not content:
         raise InputError(f"{name}: the file is empty (zero bytes); replace or remove it")
     return content

@@ -5,7 +5,7 @@ Does not know how any of them is made, stored or shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -20,6 +20,8 @@ Float64Array: TypeAlias = NDArray[np.float64]
 BoolArray: TypeAlias = NDArray[np.bool_]
 Stage: TypeAlias = Literal["stage1", "stage2"]
 Combination: TypeAlias = Literal["first", "fuse", "vote"]
+Source: TypeAlias = Path | bytes | Callable[[], bytes]
+"""An image file, its bytes, or what fetches them and raises InputError."""
 
 
 class Outcome(str, Enum):
@@ -39,10 +41,10 @@ class Outcome(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image of a dataset. `source` is a file, or the image file's bytes; `label` an index into the classes."""
+    """One image of a dataset; `label` is an index into the classes."""
 
     id: str
-    source: Path | bytes = field(repr=False)
+    source: Source = field(repr=False)
     label: int | None = None
 
     @property
@@ -56,7 +58,7 @@ class Image:
     """An image known by the sha256 of its original bytes (hex)."""
 
     sha256: str
-    source: Path | bytes = field(repr=False)
+    source: Source = field(repr=False)
 
 
 class Preparation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

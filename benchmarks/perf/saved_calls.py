@@ -48,7 +48,8 @@ class _Recorded:
         image = next((part.image for part in parts if isinstance(part, ImagePart)), None)
         characters = sum(len(part.text) for part in parts if isinstance(part, TextPart))
         if image is not None:
-            text = self._case.answers[int(bytes(image.source))]
+            assert isinstance(image.source, bytes)
+            text = self._case.answers[int(image.source)]
         else:
             assert request.choice is not None
             text = self._case.choices[request.choice.answer]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,22 @@ def test_the_digest_is_of_the_words_alone(tmp_path: Path) -> None:
 def test_a_set_that_lacks_something_is_refused(tmp_path: Path, old: str, new: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         load_prompts(own_set(tmp_path, SET.replace(old, new)))
+
+
+def test_what_class_names_mean_stands_behind_their_list_for_those_that_are_listed(tmp_path: Path) -> None:
+    prompts = replace(load_prompts(own_set(tmp_path)), descriptions={"bolt": "has a thread", "nut": "goes on a bolt"})
+    (message,) = prompts.stage2_messages(ChoiceTask("x", ("bolt", "washer", "nut"), candidates=(0, 1)))
+    assert message.parts[0] == TextPart("Classes:\nbolt\nwasher\n\nWhat is meant by them:\n\nbolt: has a thread")
+    (message,) = prompts.stage2_messages(ChoiceTask("x", ("washer", "screw")))
+    assert message.parts[0] == TextPart("Classes:\nwasher\nscrew", is_prefix=True)
+    assert prompts.digest != load_prompts(own_set(tmp_path)).digest
+
+
+def test_ones_own_domain_stands_before_every_stage_1_prompt(tmp_path: Path) -> None:
+    prompts = load_prompts(own_set(tmp_path))
+    told = prompts.about("parts on a conveyor.")
+    assert told.stage1 == {
+        "default": "This image is one of a set: parts on a conveyor. What is it?",
+        "cars": "This image is one of a set: parts on a conveyor. Which car is it?",
+    }
+    assert told.digest != prompts.digest

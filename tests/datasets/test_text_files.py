@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tlac.datasets.text_files import parse_csv, read_lines, read_names
+from tlac.datasets.text_files import NamedClasses, parse_csv, read_classes, read_lines, read_names
 from tlac.errors import InputError
 
 
@@ -78,3 +78,24 @@ def test_blank_answers_of_a_csv_file_keep_their_line() -> None:
     assert rows == [(2, {"answer": "a cat"}), (3, {"answer": ""}), (4, {"answer": "a\ndog"})]
     rows = parse_csv("answer;Choice\n;\nowl;emu\n", "a.csv", ("answer",), ("choice",), is_free_text=True)
     assert rows == [(2, {"answer": "", "choice": ""}), (3, {"answer": "owl", "choice": "emu"})]
+
+
+def test_classes_are_names_in_a_line_in_a_file_or_keys_of_yaml(tmp_path: Path) -> None:
+    assert read_classes("red car, old car").names == ("red car", "old car")
+    (tmp_path / "names.txt").write_text("bolt\nnut, wing\n")
+    assert read_classes(str(tmp_path / "names.txt")) == NamedClasses(("bolt", "nut, wing"))
+    (tmp_path / "classes.yaml").write_text(
+        "bolt: {description: has a  thread, aliases: [screw, pin]}\nnut: goes on a bolt\nwasher:\n"
+    )
+    assert read_classes(str(tmp_path / "classes.yaml")) == NamedClasses(
+        ("bolt", "nut", "washer"),
+        {"bolt": "has a thread", "nut": "goes on a bolt"},
+        {"bolt": ("screw", "pin")},
+    )
+
+
+@pytest.mark.parametrize("text", ["bolt: {descripton: x}", "bolt: [screw]", "bolt: 3"])
+def test_yaml_of_another_shape_is_no_list_of_classes(tmp_path: Path, text: str) -> None:
+    (tmp_path / "classes.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"classes.yaml: expected `name: .* at `\$\[\.\.\.\]"):
+        read_classes(str(tmp_path / "classes.yaml"))

@@ -28,7 +28,7 @@ def interrupt() -> Iterator[Callable[[], Awaitable[None]]]:
 
     async def press() -> None:
         # sooner, it would hit the caller and not the wait
-        while not sys._current_frames()[main].f_code.co_filename.endswith("threading.py"):
+        while sys._current_frames()[main].f_code.co_name != "wait":
             await asyncio.sleep(0)
         signal.pthread_kill(main, signal.SIGINT)
 
@@ -74,3 +74,61 @@ def test_an_error_comes_back_to_the_caller() -> None:
 
     with pytest.raises(ValueError, match="inside"):
         aio.run(fail())
+
+
+async def put_numbers(put: Callable[[int], None], count: int) -> None:
+    for number in range(count):
+        put(number)
+        await asyncio.sleep(0)
+
+
+def test_what_a_coroutine_puts_comes_in_order_and_in_blocks() -> None:
+    blocks = list(aio.stream(lambda put: put_numbers(put, 1000)))
+    assert [number for block in blocks for number in block] == list(range(1000))
+    assert max(map(len, blocks)) <= 256
+
+
+def test_what_was_put_comes_before_the_error_of_a_stream() -> None:
+    async def fail(put: Callable[[int], None]) -> None:
+        put(1)
+        raise ValueError("inside")
+
+    blocks = aio.stream(fail)
+    assert next(blocks) == [1]
+    with pytest.raises(ValueError, match="inside"):
+        next(blocks)
+
+
+def test_an_interrupted_stream_goes_on_to_what_the_coroutine_puts_at_its_end(
+    interrupt: Callable[[], Awaitable[None]],
+) -> None:
+    told: list[str] = []
+    pressed: list[object] = []
+
+    async def work(put: Callable[[str], None]) -> None:
+        put("first")
+        try:
+            pressed.append(asyncio.ensure_future(interrupt()))
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            put("last")
+
+    found = [item for block in aio.stream(work, lambda: told.append("told")) for item in block]
+    assert (found, told) == (["first", "last"], ["told"])
+
+
+def test_a_stream_that_is_closed_early_waits_until_the_coroutine_has_cleaned_up() -> None:
+    ended: list[str] = []
+
+    async def work(put: Callable[[int], None]) -> None:
+        put(1)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended.append("cleaned up")
+
+    blocks = aio.stream(work, wait_s=0.01)
+    assert next(blocks) == [1]
+    blocks.close()
+    assert ended == ["cleaned up"]

@@ -19,7 +19,7 @@ from tlac.cache.serialization import Sha256
 from tlac.errors import InputError
 from tlac.images import identify
 from tlac.runtime.safe_files import read_json, replacing
-from tlac.types import Image
+from tlac.types import Image, Source
 
 FOLDER = "image-digests"
 _MAX_BYTES = 2**30
@@ -46,11 +46,11 @@ class ImageDigests:
         with suppress(InputError):
             self._known = read_json(self._path, dict[str, _Known], _MAX_BYTES, within=store)
 
-    async def identify(self, source: Path | bytes, name: str) -> Image:
+    async def identify(self, source: Source, name: str) -> Image:
         """Do as tlac.images.identify, off the event loop; a file that has not changed is not read."""
-        if isinstance(source, bytes):
-            if len(source) <= _SMALL_BYTES:
-                return identify(source, name)
+        if isinstance(source, bytes) and len(source) <= _SMALL_BYTES:
+            return identify(source, name)
+        if not isinstance(source, Path):
             return await asyncio.to_thread(identify, source, name)
         path, state = os.path.abspath(source), _state(source)  # noqa: PTH100 - links are not followed
         known = self._known.get(path)

@@ -24,9 +24,9 @@ from tlac.errors import ConfigError, TlacError, UnknownNameError, UsageError
 
 # heading of --help -> commands of one entry -> what it says
 _SECTIONS = {
-    "Classify images": {
-        "classify": "Classify images of your own.",
-        "match": "Map answers that you already have onto classes.",
+    "Label images": {
+        "label": "Label images that have no labels, thousands at once.",
+        "classify, match": "Say what a few images show; map answers that you have onto classes.",
     },
     "Measure backends": {
         "bench": "Run backends on datasets and measure them.",
@@ -102,7 +102,7 @@ def cli() -> None:
     \b
     Examples:
       tlac bench --backend embedded --encoder minilm --dataset imagenet-samples
-      tlac bench --backend gemini --dataset folder:my-photos --limit 50
+      tlac label photos/ --classes names.txt --backend gemini -o labels.csv --max-cost 5
       tlac classify car.jpg --classes "red car, old car, red apple" --backend claude
 
     `tlac help COMMAND` shows a command's options; every command takes --debug, which shows the traceback of an

@@ -14,7 +14,6 @@ from tlac.cli.options import (
     ScoringOptions,
     SectionedCommand,
     call_options,
-    check_template,
     json_option,
     open_policy,
     open_store,
@@ -166,36 +165,13 @@ def plan_runs(what: RunSelection, suites: list[Suite], scoring: ScoringOptions |
 def _config_maker(
     what: RunSelection, scoring: ScoringOptions
 ) -> Callable[[Backend | None, Backend | None, Dataset, str], RunConfig]:
-    """Everything that the cells share, read once; what it gives makes the config of one cell."""
-    from tlac.config.prompts import load_prompts, with_hints
-    from tlac.config.schemas import load_encoder_config
-    from tlac.evaluation.run_config import RunConfig
-    from tlac.scoring.confidence import read_calibration
-    from tlac.scoring.matching import find_rule, read_aliases
+    """What makes the config of one cell."""
+    from dataclasses import replace
 
-    encoder, prompts = load_encoder_config(scoring.encoder), load_prompts(with_hints(scoring.prompts, scoring.hints))
-    rule, template = find_rule(scoring.matching), check_template(scoring.template)
-    aliases = read_aliases(scoring.aliases) if scoring.aliases else {}
-    calibration = read_calibration(scoring.calibration) if scoring.calibration else None
+    make = scoring.config_maker(what.limit, what.seed)
 
     def make_config(backend: Backend | None, stage2: Backend | None, dataset: Dataset, method: str) -> RunConfig:
-        return RunConfig(
-            backend,
-            stage2,
-            dataset,
-            method,
-            encoder,
-            prompts,
-            rule,
-            template,
-            what.limit,
-            what.seed,
-            scoring.shuffle_classes if backend else None,
-            scoring.order_trials if backend else 0,
-            aliases=aliases,
-            abstain_below=scoring.abstain_below,
-            calibration=calibration,
-        )
+        return replace(make(backend, stage2, dataset, method), order_trials=scoring.order_trials if backend else 0)
 
     return make_config
 

@@ -18,12 +18,11 @@ from tlac.cli.options import (
     offline_option,
     print_json,
     prompts_option,
-    split_classes,
     stage2_backend_option,
     store_option,
     template_option,
 )
-from tlac.datasets.text_files import parse_csv
+from tlac.datasets.text_files import parse_csv, read_classes
 from tlac.errors import InputError
 
 
@@ -55,7 +54,7 @@ def classify(images: tuple[str, ...], classes: str, as_json: bool, **given: Any)
     from tlac.api import Classifier
 
     check_template(given["template"])
-    classifier = Classifier(given.pop("backend"), split_classes(classes), **given)
+    classifier = Classifier(given.pop("backend"), list(read_classes(classes).names), **given)
     results = classifier.classify_many([Path(image) for image in images])
     if as_json:
         print_json(
@@ -92,7 +91,7 @@ def match(file: Path, classes: str, encoder: str, matching: str, template: str, 
     rows = read_answers(file)
     matches = match_answers(
         [row["answer"] for row in rows],
-        split_classes(classes),
+        list(read_classes(classes).names),
         choices=[row.get("choice") or None for row in rows],
         encoder=encoder,
         matching=matching,

@@ -90,7 +90,7 @@ def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per secti
     for config, estimated in pairs:
         one = _describe(config)
         click.echo(f"{one['backend']} on {one['dataset']}: {one['n']:,} samples, {one['method']}")
-        _print(estimated, f"with {_in_flight(config, concurrency)} calls in flight", batch)
+        print_estimate(estimated, f"with {_in_flight(config, concurrency)} calls in flight", batch)
     if len(pairs) > 1:
         total_usd = dollars(_total_usd(pairs), "unknown: no price is known for one of them")
         click.echo(f"all {len(pairs)} runs: {total_usd}; a first stage that runs share is counted once")
@@ -166,16 +166,19 @@ def _total_usd(pairs: Sequence[tuple[RunConfig, Estimate]]) -> float | None:
     return total
 
 
-def _print(found: Estimate, speed: str, is_batch: bool) -> None:
+def print_estimate(found: Estimate, speed: str, is_batch: bool, *, err: bool = False) -> None:
+    """Calls, tokens, cost and time in a line each."""
     from tlac.runtime.formatting import dollars, duration
 
     for name, stage in (("stage 1", found.stage1), ("stage 2", found.stage2)):
-        click.echo(f"{name}: {_stage_line(stage)}")
-    click.echo(f"cost: {dollars(found.cost_usd, 'unknown: no price is known for this model')}")
+        click.echo(f"{name}: {_stage_line(stage)}", err=err)
+    click.echo(f"cost: {dollars(found.cost_usd, 'unknown: no price is known for this model')}", err=err)
     if is_batch and found.time_s:
-        click.echo(f"time: at most {duration(found.time_s)}, a day for each stage; batches are often done much sooner")
+        click.echo(
+            f"time: at most {duration(found.time_s)}, a day for each stage; batches are often done much sooner", err=err
+        )
     else:
-        click.echo(f"time: about {duration(found.time_s)} {speed}")
+        click.echo(f"time: about {duration(found.time_s)} {speed}", err=err)
 
 
 def _stage_line(stage: StageEstimate) -> str:

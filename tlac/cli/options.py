@@ -18,8 +18,10 @@ from tlac.runtime.formatting import printable
 if TYPE_CHECKING:
     from tlac.cache.store import Store
     from tlac.config.files import Kind
+    from tlac.config.schemas import Backend
     from tlac.evaluation.run_config import RunConfig, RunEngine
     from tlac.evaluation.runner import Runner
+    from tlac.interfaces import Dataset
     from tlac.lmms.middleware.stack import CallPolicy
     from tlac.types import Outcome
 
@@ -77,7 +79,16 @@ hints_option = click.option(
     help="Show N of the class names in stage 1, drawn at random, so that it answers in their words.",
 )
 classes_option = click.option(
-    "--classes", required=True, help='Class names, "red car, old car", or a text file with one a line.'
+    "--classes",
+    required=True,
+    help='Class names, "red car, old car"; a text file with one a line; or YAML with descriptions and aliases.',
+)
+backends_option = click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    shell_complete=complete("backend"),
+    help="LMM to ask; may be repeated.",
 )
 stage2_backend_option = click.option(
     "--stage2-backend",
@@ -142,19 +153,38 @@ def section(heading: str, record: type, parameter: str) -> Callable[..., Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelSelection:
+    """Which images are labelled with which classes by whom. Names as they were typed."""
+
+    classes: Annotated[str, classes_option]
+    describe: Annotated[
+        str | None,
+        click.option("--describe", metavar="TEXT", help='What the images are, "industrial parts on a conveyor".'),
+    ]
+    backends: Annotated[tuple[str, ...], backends_option]
+    stage2_backend: Annotated[str | None, stage2_backend_option]
+    method: Annotated[
+        str,
+        click.option(
+            "--method",
+            default="tlac",
+            show_default=True,
+            shell_complete=_complete_method,
+            help="slac, tlac, tlac-shortlist, tlac-relook, slac-fused or vote, with options as in tlac-shortlist:k=40.",
+        ),
+    ]
+    anywhere: Annotated[
+        bool, click.option("--anywhere", is_flag=True, help="Take images that a list names outside of its folder.")
+    ]
+    limit: Annotated[int | None, limit_option]
+    seed: Annotated[int, seed_option]
+
+
+@dataclass(frozen=True, slots=True)
 class RunSelection:
     """What to run: who is asked how about which images. Names as they were typed."""
 
-    backends: Annotated[
-        tuple[str, ...],
-        click.option(
-            "--backend",
-            "backends",
-            multiple=True,
-            shell_complete=complete("backend"),
-            help="LMM to ask; may be repeated.",
-        ),
-    ]
+    backends: Annotated[tuple[str, ...], backends_option]
     stage2_backend: Annotated[str | None, stage2_backend_option]
     datasets: Annotated[
         tuple[str, ...],
@@ -203,7 +233,7 @@ class RunSelection:
 
 
 @dataclass(frozen=True, slots=True)
-class ScoringOptions:
+class MatchingOptions:
     """The words of prompts and classes, and how an answer becomes a class."""
 
     prompts: Annotated[str, prompts_option]
@@ -212,6 +242,55 @@ class ScoringOptions:
         int | None,
         click.option("--shuffle-classes", type=int, metavar="SEED", help="Class names in stage 2 in a shuffled order."),
     ]
+    encoder: Annotated[str, encoder_option]
+    template: Annotated[str, template_option]
+    matching: Annotated[str, matching_option]
+    aliases: Annotated[
+        Path | None, click.option("--aliases", type=PATH, help="YAML file of further names: class: [name, ...].")
+    ]
+    calibration: Annotated[Path | None, calibration_option]
+    abstain_below: Annotated[float | None, abstain_option]
+
+    def config_maker(
+        self, limit: int | None, seed: int
+    ) -> Callable[[Backend | None, Backend | None, Dataset, str], RunConfig]:
+        """Read all that several runs share, once; what it gives makes the config of one run."""
+        from tlac.config.prompts import load_prompts, with_hints
+        from tlac.config.schemas import load_encoder_config
+        from tlac.evaluation.run_config import RunConfig
+        from tlac.scoring.confidence import read_calibration
+        from tlac.scoring.matching import find_rule, read_aliases
+
+        encoder, prompts = load_encoder_config(self.encoder), load_prompts(with_hints(self.prompts, self.hints))
+        rule, template = find_rule(self.matching), check_template(self.template)
+        aliases = read_aliases(self.aliases) if self.aliases else {}
+        calibration = read_calibration(self.calibration) if self.calibration else None
+
+        def make_config(backend: Backend | None, stage2: Backend | None, dataset: Dataset, method: str) -> RunConfig:
+            return RunConfig(
+                backend,
+                stage2,
+                dataset,
+                method,
+                encoder,
+                prompts,
+                rule,
+                template,
+                limit,
+                seed,
+                self.shuffle_classes if backend else None,
+                aliases=aliases,
+                abstain_below=self.abstain_below,
+                calibration=calibration,
+            )
+
+        return make_config
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringOptions(MatchingOptions):
+    """As MatchingOptions, with what only a measured run has."""
+
     order_trials: Annotated[
         int,
         click.option(
@@ -222,14 +301,6 @@ class ScoringOptions:
             help="Ask stage 2 again with K rotated class lists; tell how often its choice changes.",
         ),
     ]
-    encoder: Annotated[str, encoder_option]
-    template: Annotated[str, template_option]
-    matching: Annotated[str, matching_option]
-    aliases: Annotated[
-        Path | None, click.option("--aliases", type=PATH, help="YAML file of further names: class: [name, ...].")
-    ]
-    calibration: Annotated[Path | None, calibration_option]
-    abstain_below: Annotated[float | None, abstain_option]
     # what one method uses is an option of that method; these two spell it as earlier versions did
     relook_below: Annotated[float | None, click.option("--relook-below", type=SHARE, hidden=True)]
     clip_templates: Annotated[
@@ -340,6 +411,8 @@ class StoredQuestion:
 
 
 selection_options = section("What to run", RunSelection, "what")
+label_options = section("What to label", LabelSelection, "what")
+matching_options = section("Prompts and scoring", MatchingOptions, "scoring")
 scoring_options = section("Prompts and scoring", ScoringOptions, "scoring")
 call_options = section("Calls and cost", CallOptions, "calls")
 question_options = section("What is asked", StoredQuestion, "question")
@@ -400,16 +473,3 @@ def print_rows(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         echo("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
-
-
-def split_classes(text: str) -> list[str]:
-    """Class names from "a, b, c", or from a file of that name with one name a line.
-
-    Raises InputError for a file that can't be read, or has a blank line between names.
-    """
-    path = Path(text)
-    if "," in text or not (path.suffix == ".txt" or path.is_file()):
-        return [name.strip() for name in text.split(",") if name.strip()]
-    from tlac.datasets.text_files import read_names, read_text
-
-    return list(read_names(read_text(path), path))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -64,12 +64,14 @@ class PromptSetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class PromptSet:
-    """A prompt set: its name, the file it came from and what that file says."""
+    """A prompt set: its name, the file it came from and what that file says. `descriptions` say what class names
+    mean, and stand behind their list in stage 2."""
 
     name: str
     source: str
     spec: PromptSetSpec
     stage1: Mapping[str, str]
+    descriptions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -78,7 +80,15 @@ class PromptSet:
         asked = [msgspec.to_builtins(section) for section in sections if section is not None]
         if self.spec.hints is not None:
             asked += [msgspec.to_builtins(section) for section in (self.spec.hinted, self.spec.hints)]
-        return sha256_of([dict(self.stage1), *asked, *(["free text"] if self.spec.free_text else [])])
+        further = [*(["free text"] if self.spec.free_text else []), *([self.descriptions] if self.descriptions else [])]
+        return sha256_of([dict(self.stage1), *asked, *further])
+
+    def about(self, domain: str) -> PromptSet:
+        """These prompts for one's own images: stage 1 begins by saying what they are, such as "parts on a conveyor"."""
+        told, spec = f"This image is one of a set: {domain.strip().rstrip('.')}. ", self.spec
+        if (hinted := spec.hinted) is not None:
+            spec = msgspec.structs.replace(spec, hinted=HintedPrompt(hinted.prefix, told + hinted.question))
+        return replace(self, spec=spec, stage1={name: told + words for name, words in self.stage1.items()})
 
     def draw_hints(self, classes: Sequence[str]) -> tuple[str, ...]:
         """The class names that stage 1 shows of this list, whatever its order; none without `hints`.
@@ -118,13 +128,15 @@ class PromptSet:
 
     def _choice_parts(self, words: Stage2Prompts, task: ChoiceTask) -> tuple[TextPart, TextPart]:
         answer = task.answer
+        names = dict.fromkeys(task.classes[index] for index in task.indices)
         if task.by_index:
             listing = "\n".join(f"{index}: {task.classes[index]}" for index in task.indices)
             prefix, question = words.prefix_by_index, words.question_by_index
         else:
-            names = dict.fromkeys(task.classes[index] for index in task.indices)
             listing = (", " if self.spec.free_text else "\n").join(names)
             prefix, question = words.prefix, words.question
+        if meanings := [f"{name}: {self.descriptions[name]}" for name in names if name in self.descriptions]:
+            listing += "\n\n" + "\n".join(["What is meant by them:", "", *meanings])
         if self.spec.free_text:
             answer = answer.replace("\n", "").replace(".", "")
         # replace, not str.format: answers and class names may hold braces; a list of its own is no shared prefix

@@ -24,6 +24,7 @@ from tlac.datasets.text_files import clean_name, read_names
 from tlac.errors import ConfigError, InputError
 from tlac.runtime.hub import check_hub, offline_hub
 from tlac.runtime.safe_files import read_file
+from tlac.types import Sample
 
 CLASSNAMES_FILE = "classnames.txt"
 FORMATS = {".parquet": "parquet", ".tar": "webdataset"}
@@ -65,15 +66,10 @@ def open_hub(config: DatasetConfig) -> ListedDataset:
     notes = _check_rows(config, table, image_column, label_column)
     classes, found = _labels(config, table, label_column, partial(_classnames, config, location, revision))
     rows = [row for row, label in enumerate(found) if label is not None]
-    root = _root(location)
-    keys: list[str] = table["__key__"][:] if "__key__" in table.column_names else []
-    if len(set(keys)) < len(keys):
-        # shards may each count from 0, and two samples of one id could not be told apart in a run
-        keys = []
+    keys, root = _keys(table), _root(location)
 
     def read(number: int) -> tuple[str, Path | bytes]:
-        row = table[number]
-        content = _image(row[image_column], root, f"{config.name}, row {number}")
+        content = _image(table[number][image_column], root, f"{config.name}, row {number}")
         return keys[number] if keys else f"{number:06d}", content
 
     at = f" at {revision}" if revision else ""
@@ -88,6 +84,31 @@ def open_hub(config: DatasetConfig) -> ListedDataset:
         rows=rows,
     )
     return take_part(config, whole)
+
+
+def open_unlabelled(config: DatasetConfig) -> tuple[list[Sample], tuple[str, ...]]:
+    """List the images of one split of a table that need not have labels, and notes on it. Raises as open_hub does."""
+    options = read_options(HubOptions, config)
+    path, given = split_columns(options.path)
+    location, _, _ = address = split_address(path)
+    table, _ = _load(config, *address)
+    column = _column(config, table, "image", given.get("image") or options.image_column)
+    table = _with_images(config, table, column)
+    notes, keys, root = _check_rows(config, table, column), _keys(table), _root(location)
+
+    def fetch(number: int) -> bytes:
+        content = _image(table[number][column], root, f"{config.name}, row {number}")
+        return content if isinstance(content, bytes) else read_file(content, _MAX_IMAGE_BYTES)
+
+    names = keys or [f"{number:06d}" for number in range(len(table))]
+    return [Sample(f"{config.name}#{name}", partial(fetch, number)) for number, name in enumerate(names)], notes
+
+
+def _keys(table: Any) -> list[str]:
+    """The names of a webdataset's samples; empty where there are none, or two are alike: shards may each count from 0,
+    and two samples of one id could not be told apart in a run."""
+    keys: list[str] = table["__key__"][:] if "__key__" in table.column_names else []
+    return keys if len(set(keys)) == len(keys) else []
 
 
 def split_columns(text: str) -> tuple[str, dict[str, str]]:
@@ -357,7 +378,9 @@ def _with_images(config: DatasetConfig, table: Any, column: str) -> Any:
         ) from error
 
 
-def _check_rows(config: DatasetConfig, table: Any, image_column: str, label_column: str) -> tuple[str, ...]:
+def _check_rows(
+    config: DatasetConfig, table: Any, image_column: str, label_column: str | None = None
+) -> tuple[str, ...]:
     """Notes on rows without a label, which are left out, and on those without an image, which will fail by name.
 
     Raises InputError for either in a webdataset, where it means that a shard lacks a member.
@@ -370,7 +393,8 @@ def _check_rows(config: DatasetConfig, table: Any, image_column: str, label_colu
     is_sharded = "__key__" in table.column_names
     # in a webdataset, the path is the member's name
     no_image = [row for row, size in enumerate(sizes) if not size and (is_sharded or not paths[row])]
-    no_label = [row for row, value in enumerate(table[label_column]) if _is_blank(value)]
+    labels = table[label_column] if label_column is not None else ()
+    no_label = [row for row, value in enumerate(labels) if _is_blank(value)]
     for rows, noun in ((no_image, "image"), (no_label, "label")):
         if rows and is_sharded:
             row = table.select_columns([name for name in table.column_names if name.startswith("__")])[rows[0]]

@@ -11,9 +11,13 @@ import io
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
+from tlac.config.files import read_yaml
 from tlac.errors import InputError
 from tlac.runtime.safe_files import read_file
 
@@ -63,6 +67,46 @@ def read_names(text: str, source: Path | str) -> tuple[str, ...]:
     if names and all(_WORDNET_ID.match(name) for name in names):
         names = [_WORDNET_ID.sub("", name, count=1) for name in names]
     return tuple(names)
+
+
+class _ClassEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    description: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NamedClasses:
+    """Class names, and by name what some of them mean and what else they are called."""
+
+    names: tuple[str, ...]
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def read_classes(text: str) -> NamedClasses:
+    """Classes from "a, b, c", or from a file of that name: one name a line, or YAML with a key for each name.
+
+    In YAML a name has nothing, a description, or `{description: ..., aliases: [...]}`. Raises InputError for a file
+    that can't be read or has a blank line between names, ConfigError for broken YAML.
+    """
+    path = Path(text)
+    if path.suffix.lower() in (".yaml", ".yml"):
+        try:
+            given = msgspec.convert(read_yaml(path), dict[str, _ClassEntry | str | None])
+        except msgspec.ValidationError as error:
+            raise InputError(f"{path}: expected `name: {{description: ..., aliases: [...]}}`: {error}") from error
+        entries = {
+            clean_name(name): _ClassEntry(entry or "") if isinstance(entry, (str, type(None))) else entry
+            for name, entry in given.items()
+        }
+        return NamedClasses(
+            tuple(entries),
+            {name: " ".join(entry.description.split()) for name, entry in entries.items() if entry.description},
+            {name: entry.aliases for name, entry in entries.items() if entry.aliases},
+        )
+    if "," in text or not (path.suffix == ".txt" or path.is_file()):
+        return NamedClasses(tuple(name.strip() for name in text.split(",") if name.strip()))
+    return NamedClasses(read_names(read_text(path), path))
 
 
 def parse_csv(

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from tlac import images
@@ -19,7 +18,7 @@ from tlac.interfaces import Method, Prompter
 from tlac.results.usage import UsageLedger
 from tlac.runtime.redaction import redact
 from tlac.runtime.spooled_list import SpilledList
-from tlac.types import Failure, Image, LMMResponse, Outcome, Sample, Transcript, Turn
+from tlac.types import Failure, Image, LMMResponse, Outcome, Sample, Source, Transcript, Turn
 
 INTERRUPTED = "interrupted"
 """What a run that was stopped by Ctrl-C or a signal says of it."""
@@ -29,9 +28,7 @@ _CUT_IN_A_ROW = 8
 
 _log = logging.getLogger(__name__)
 
-_log = logging.getLogger(__name__)
-
-Identify: TypeAlias = Callable[["Path | bytes", str], Awaitable[Image]]
+Identify: TypeAlias = Callable[[Source, str], Awaitable[Image]]
 """Gives the image behind a sample's source, which has that name in complaints. Raises InputError."""
 
 
@@ -94,7 +91,7 @@ def describe_cut(cut: int, answers: int, responses: Iterable[LMMResponse]) -> st
     return f"{cut} of {answers} answers were cut by max_tokens{share}: raise max_tokens, or lower reasoning_effort"
 
 
-async def _identify(source: Path | bytes, name: str) -> Image:
+async def _identify(source: Source, name: str) -> Image:
     return await asyncio.to_thread(images.identify, source, name)
 
 

@@ -6,6 +6,7 @@ thumb, and says which. Does not know the terminal.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -26,6 +27,7 @@ _ANSWER_TOKENS = 40
 _LATENCY_S = 2.0
 # the time in which every provider's batch interface promises to be done
 _BATCH_S = 86_400.0
+PART = 200
 _TYPICAL_ANSWER = "a typical first answer of some twelve words, give or take a few"
 
 
@@ -72,8 +74,10 @@ def estimate(
     transcripts = dry_run(config, samples, store).transcripts
     stage1 = [transcript.stage1 for transcript in transcripts if transcript.stage1]
     stage2 = [transcript.stage2 for transcript in transcripts if transcript.stage2]
-    first = _stage(config, "stage1", len(samples) - len(stage1), stage1, _first_prompt_tokens(config))
-    calls2 = 0 if config.method == "slac" else _second_calls(transcripts, len(samples))
+    # nobody is asked about an image that can't be read
+    readable = len(samples) - sum(one.failure is not None and one.failure.kind == "sample" for one in transcripts)
+    first = _stage(config, "stage1", readable - len(stage1), stage1, _first_prompt_tokens(config))
+    calls2 = 0 if config.method == "slac" else _second_calls(transcripts, readable)
     second = _stage(config, "stage2", calls2, stage2, _second_prompt_tokens(config))
     first, second = (_discounted(stage, saved) for stage, saved in zip((first, second), discounts, strict=True))
     costs = (first.cost_usd, second.cost_usd)
@@ -85,6 +89,30 @@ def estimate(
         _BATCH_S * sum(stage.calls > 0 for stage in (first, second))
         if is_batch
         else _time_s(config, first, second, [*stage1, *stage2], concurrency),
+    )
+
+
+def estimate_by_part(
+    config: RunConfig, store: Store, concurrency: int, is_batch: bool = False, most: int = PART
+) -> Estimate:
+    """As `estimate`, of all samples of the config, from at most so many of them, drawn at random: what it takes for a
+    hundred thousand images is known in a moment."""
+    samples = list(config.samples)
+    part = samples if len(samples) <= most else random.Random(0).sample(samples, most)  # noqa: S311 - no secret
+    found, factor = estimate(config, part, store, concurrency, is_batch), len(samples) / max(len(part), 1)
+    first, second = (_scaled(stage, factor) for stage in (found.stage1, found.stage2))
+    cost_usd = None if found.cost_usd is None else found.cost_usd * factor
+    return Estimate(first, second, cost_usd, found.time_s if is_batch else found.time_s * factor)
+
+
+def _scaled(stage: StageEstimate, factor: float) -> StageEstimate:
+    return replace(
+        stage,
+        calls=round(stage.calls * factor),
+        stored=round(stage.stored * factor),
+        prompt_tokens=round(stage.prompt_tokens * factor),
+        completion_tokens=round(stage.completion_tokens * factor),
+        cost_usd=None if stage.cost_usd is None else stage.cost_usd * factor,
     )
 
 

@@ -25,19 +25,20 @@ from tlac.types import Sample
 
 @dataclass(frozen=True, slots=True)
 class ClassList:
-    """A dataset without its samples, which is all of it that a question needs."""
+    """A dataset without labels: the class names, which are all of it that a question needs, and perhaps images."""
 
     classes: tuple[str, ...]
     prompt: str = "default"
     name: str = "images"
     split: str = "all"
     protocol: str = ""
+    images: Sequence[Sample] = ()
 
     def __len__(self) -> int:
-        return 0
+        return len(self.images)
 
     def __iter__(self) -> Iterator[Sample]:
-        return iter(())
+        return iter(self.images)
 
 
 @dataclass(frozen=True)

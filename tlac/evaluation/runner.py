@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from tlac.cache.image_hashes import ImageDigests
 from tlac.cache.store import Store
@@ -18,14 +20,14 @@ from tlac.config.schemas import Backend, EncoderConfig
 from tlac.encoders.cached import ImageVectors, StoredEncoder, keep_embeddings
 from tlac.errors import EncoderUnavailableError
 from tlac.evaluation.class_order import choose_again, compare_orders, restore_choices, rotations
-from tlac.evaluation.collect import CollectProgress, TranscriptBuffer, collect_into
+from tlac.evaluation.collect import INTERRUPTED, CollectProgress, TranscriptBuffer, collect_into
 from tlac.evaluation.dry_run import recall_shortlists
 from tlac.evaluation.run_config import RunConfig, RunEngine, plan_questions
-from tlac.interfaces import LMM, ImageEncoder, ImageMethod, Method, details_of, notes_of
+from tlac.interfaces import LMM, Dataset, ImageEncoder, ImageMethod, Method, details_of, notes_of
 from tlac.lmms.middleware.cache import OfflineLMM, StoredLMM
 from tlac.lmms.middleware.stack import CallPolicy, build_stack
 from tlac.lmms.served import SERVED
-from tlac.methods.base import BoundLMM, NearestClassFinder
+from tlac.methods.base import BoundLMM, NearestClassFinder, TwoStagePrompter
 from tlac.results.calls import FILE_NAME, encode_calls, facts_of
 from tlac.results.folder import Attachment, begin_run, free_name, name_run
 from tlac.results.record import OrderTrials, Run, RunRecord, ShortlistRecall
@@ -34,8 +36,9 @@ from tlac.runtime.versions import installed_versions
 from tlac.scoring.clip_zero_shot import ImageScorer
 from tlac.scoring.confidence import abstain, require_encoder
 from tlac.scoring.metrics import Metrics, hinted_classes, measure
+from tlac.scoring.predictions import Predictions
 from tlac.scoring.scorer import Scored, Scorer
-from tlac.types import Outcome, Transcript
+from tlac.types import Outcome, Sample, Transcript
 
 _WITH_IMAGE_SIDE = "or give a file with --encoder open_clip:MODEL/FILE"
 
@@ -50,6 +53,20 @@ class _Result:
     order: OrderTrials | None = None
     concurrency: int = 1
     shortlist_recall: ShortlistRecall | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What it takes to ask about samples of one class list, and to score what was said. `images` are there for a method
+    that scores the image too."""
+
+    config: RunConfig
+    method: Method
+    prompter: TwoStagePrompter
+    finder: NearestClassFinder
+    scorer: Scorer
+    concurrency: int
+    images: ImageVectors | None = None
 
 
 class Runner:
@@ -134,7 +151,7 @@ class Runner:
                 # the alternative for texts has no image side
                 raise EncoderUnavailableError(error.message, _WITH_IMAGE_SIDE) from error
         else:
-            result = self._ask(config, method, progress)
+            result = self._ask(config, progress)
         predictions = abstain(result.scored.predictions, config.abstain_below, config.calibration)
         with begin_run(out) as run:
             metrics = measure(predictions, hinted_classes(config.dataset.classes, config.hints))
@@ -204,48 +221,86 @@ class Runner:
             sources=config.sources,
         )
 
-    def _ask(self, config: RunConfig, method: Method, progress: CollectProgress | None) -> _Result:
-        """Have an LMM asked about every sample, and score its words."""
-        backend, _ = config.asked
+    def prepare(self, config: RunConfig) -> Prepared:
+        """Open all that asking and scoring takes; nobody is asked.
+
+        Raises UsageError for what does not go together, EncoderUnavailableError, ConfigError where a key is missing.
+        """
+        method, (backend, _) = config.asking_method, config.asked
         config.check()
         images = None
         if sees_image(method):
             images = ImageVectors(self._image_encoder(config), self._store, self.is_offline)
         if config.calibration is not None:
             require_encoder(config.calibration, config.scale(self.encoder(config.encoder).fingerprint))
-        rotated = rotations(config.class_order, config.order_trials)
         scorer = self._scorer(config, range(len(config.dataset.classes)))
         if not self.is_offline:
             scorer.encode_classes()
         concurrency = self._policy.concurrency or backend.spec.limits.concurrency
         finder = self._finder(config, config.class_order)
-        fetched = None
-        if self._engine is not None and not self.is_offline:
-            fetched = self._engine.fetch(config, finder)
-        prompter = plan_questions(config, self.bound_lmm, finder)
+        return Prepared(
+            config, method, plan_questions(config, self.bound_lmm, finder), finder, scorer, concurrency, images
+        )
+
+    def _ask(self, config: RunConfig, progress: CollectProgress | None) -> _Result:
+        """Have an LMM asked about every sample, and score its words."""
+        rotated = rotations(config.class_order, config.order_trials)
+        prepared = self.prepare(config)
         buffer = TranscriptBuffer()
-        digests = ImageDigests(self._store.path, config.dataset.name)
-        try:
-            is_asking = self._engine is None
-            asking = collect_into(
-                buffer.put, config.samples, prompter, method, concurrency, progress, digests.identify, is_asking
-            )
-            stopped = aio.run(asking, self._note_interrupt) or fetched
-        finally:
-            digests.save()
+        with self._collecting(prepared, config.samples, progress) as collecting:
+            stopped = aio.run(collecting(buffer.put), self._note_interrupt)
         buffer.require_answers()
-        transcripts: Iterable[Transcript] = buffer.transcripts
-        vectors = None
-        if images is not None:
-            found = images.find(transcripts, config.samples)
-            transcripts, vectors = found.mark(transcripts), found.by_sha256
-        restored = restore_choices(transcripts, config.class_order)
-        scored = scorer.score(restored, combination_of(method), vectors)
+        scored = _score(prepared, buffer.transcripts, config.samples)
         trials = None
         if rotated and stopped is None:
-            trials = self._try_orders(config, rotated, buffer, concurrency, scorer, scored)
+            trials = self._try_orders(config, rotated, buffer, prepared.concurrency, prepared.scorer, scored)
         recall = recall_shortlists(buffer.transcripts, config, self._store)
-        return _Result(scored, buffer, stopped, trials, concurrency, recall)
+        return _Result(scored, buffer, stopped, trials, prepared.concurrency, recall)
+
+    def stream(
+        self, prepared: Prepared, samples: Sequence[Sample] | Dataset, progress: CollectProgress | None = None
+    ) -> Iterator[tuple[list[Transcript], Predictions]]:
+        """Ask about every sample; give what was said, and what it was taken for, as it comes, in the samples' order.
+
+        It asks on while a block is worked on; closing the iterator waits for the calls in flight. An offline run's
+        samples without answers have failed. Raises KeyboardInterrupt when interrupted, after all that was decided.
+        """
+        stopped: list[str | None] = []
+        # only images that are scored themselves are looked at again
+        order = iter(samples if prepared.images is not None else ())
+        with self._collecting(prepared, samples, progress) as collecting:
+
+            async def collect_all(keep: Callable[[Transcript], None]) -> None:
+                stopped.append(await collecting(keep))
+
+            with closing(aio.stream(collect_all, self._note_interrupt)) as blocks:
+                for block in blocks:
+                    seen = list(islice(order, len(block)))
+                    # what an interrupt has left unasked is not decided
+                    left = {"stopped"} if self._is_interrupted else set()
+                    decided = [one for one in block if one.failure is None or one.failure.kind not in left]
+                    yield decided, _score(prepared, decided, seen).predictions
+        if stopped == [INTERRUPTED]:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def _collecting(
+        self, prepared: Prepared, samples: Sequence[Sample] | Dataset, progress: CollectProgress | None
+    ) -> Iterator[Callable[[Callable[[Transcript], None]], Coroutine[Any, Any, str | None]]]:
+        """Give what asks about samples, once told who keeps the transcripts; keep the files' digests afterwards."""
+        config, fetched = prepared.config, None
+        if self._engine is not None and not self.is_offline:
+            fetched = self._engine.fetch(config, prepared.finder)
+        digests = ImageDigests(self._store.path, config.dataset.name)
+
+        async def collecting(keep: Callable[[Transcript], None]) -> str | None:
+            how = (prepared.method, prepared.concurrency, progress, digests.identify, self._engine is None)
+            return await collect_into(keep, samples, prepared.prompter, *how) or fetched
+
+        try:
+            yield collecting
+        finally:
+            digests.save()
 
     def _scorer(self, config: RunConfig, order: Sequence[int]) -> Scorer:
         """A scorer whose classes are those of the dataset in this order."""
@@ -287,6 +342,16 @@ class Runner:
             self.is_offline,
         )
         return _Result(method.look(config.samples, scorer, progress.advance if progress else lambda _: None))
+
+
+def _score(prepared: Prepared, transcripts: Iterable[Transcript], samples: Iterable[Sample]) -> Scored:
+    """Make predictions of transcripts; `samples` are theirs, for the images that the store has no vector of."""
+    vectors = None
+    if prepared.images is not None:
+        found = prepared.images.find(transcripts, samples)
+        transcripts, vectors = found.mark(transcripts), found.by_sha256
+    restored = restore_choices(transcripts, prepared.config.class_order)
+    return prepared.scorer.score(restored, combination_of(prepared.method), vectors)
 
 
 def _served_versions(config: RunConfig) -> dict[str, str]:

@@ -17,7 +17,7 @@ from tlac.images import open_image
 from tlac.report.page import LONGEST_NAME, cut
 from tlac.results.calls import SampleCalls, read_thumbnail
 from tlac.scoring.predictions import DECISIONS, OUTCOMES, Int32Array, Predictions, digest_texts
-from tlac.types import Float64Array, Outcome, Sample
+from tlac.types import Float64Array, Outcome, Sample, Source
 
 # making one takes some milliseconds: a run of 50,000 must not wait minutes for pictures that nobody looks at
 MOST = 3_000
@@ -38,7 +38,7 @@ def make_thumbnails(samples: Iterable[Sample], predictions: Predictions) -> tupl
     digests = digest_texts(predictions.image_sha256)
     wanted = {digests[place] for place in _by_interest(predictions)[:MOST]} - {None}
     side = _LARGE_SIDE_PX if len(wanted) <= _MOST_LARGE else _SMALL_SIDE_PX
-    sources: dict[str, tuple[Path | bytes, str]] = {}
+    sources: dict[str, tuple[Source, str]] = {}
     # by position, since a dataset may hold one id twice
     for sample, sha256 in zip(samples, digests, strict=True):
         if sha256 is not None and sha256 in wanted:
@@ -57,7 +57,7 @@ def _by_interest(predictions: Predictions) -> list[int]:
     return order
 
 
-def _shrink(source: Path | bytes, name: str, side: int) -> bytes | None:
+def _shrink(source: Source, name: str, side: int) -> bytes | None:
     try:
         picture = open_image(source, name, least_side_px=side)
     except InputError:

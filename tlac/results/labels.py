@@ -208,6 +208,7 @@ _WRITERS: dict[str, Callable[[IO[bytes], Iterable[Label]], None]] = {
     "parquet": _write_parquet,
     "jsonl": _write_jsonl,
 }
+KINDS = tuple(_WRITERS)
 _READERS: dict[str, Callable[[Path], Iterator[Label]]] = {
     "csv": _read_csv,
     "parquet": _read_parquet,

@@ -62,8 +62,9 @@ class UsageLedger:
         self._costs = array("d")
         self._is_paid = bytearray()
 
-    def add(self, turns: Iterable[Turn]) -> None:
-        """Count these turns."""
+    def add(self, turns: Iterable[Turn]) -> float | None:
+        """Count these turns; what those of their answers cost that were not counted before, None where not known."""
+        first = len(self._costs)
         for turn in turns:
             response = turn.response
             self._turns[turn.stage] += 1
@@ -84,6 +85,7 @@ class UsageLedger:
                     had + more
                     for had, more in zip(self._tokens, (usage.prompt, usage.completion, usage.cached), strict=True)
                 ]
+        return _cost(self._costs[first:])
 
     def total(self) -> RunUsage:
         """What all of them took."""
@@ -108,5 +110,5 @@ def count_usage(transcripts: Iterable[Transcript]) -> RunUsage:
 
 
 def _cost(costs: Iterable[float]) -> float | None:
-    total = round(sum(costs), 9)
+    total = round(sum(costs, 0.0), 9)
     return None if math.isnan(total) else total

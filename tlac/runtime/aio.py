@@ -9,10 +9,16 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 ResultT = TypeVar("ResultT")
+WaitedT = TypeVar("WaitedT")
+ItemT = TypeVar("ItemT")
+_THREAD = "tlac-loop"
+_BLOCK = 256
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
@@ -23,7 +29,7 @@ def _running_loop() -> asyncio.AbstractEventLoop:
     with _lock:
         if _loop is None:
             _loop = asyncio.new_event_loop()
-            threading.Thread(target=_loop.run_forever, name="tlac-loop", daemon=True).start()
+            threading.Thread(target=_loop.run_forever, name=_THREAD, daemon=True).start()
         return _loop
 
 
@@ -34,24 +40,105 @@ def run(coroutine: Coroutine[Any, Any, ResultT], on_interrupt: Callable[[], None
     raised again, unless the coroutine took the cancellation as a wish to come to an end, and has a result after all.
     Must not be called from a coroutine.
     """
-    loop = _running_loop()
-    tasks: list[asyncio.Task[Any]] = []
+    running = _Running(coroutine)
+    return running.attend(running.future.result, on_interrupt)
 
-    async def noted() -> ResultT:
-        if task := asyncio.current_task():
-            tasks.append(task)
-        return await coroutine
 
-    # its own cancel() would throw away the result that the coroutine may come to
-    future = asyncio.run_coroutine_threadsafe(noted(), loop)
-    while True:
+class _Running(Generic[ResultT]):
+    """A coroutine on the loop, as whoever waits for it on another thread sees it."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, ResultT]) -> None:
+        self._loop = _running_loop()
+        self._tasks: list[asyncio.Task[Any]] = []
+
+        async def noted() -> ResultT:
+            if task := asyncio.current_task():
+                self._tasks.append(task)
+            return await coroutine
+
+        # its own cancel() would throw away the result that the coroutine may come to
+        self.future = asyncio.run_coroutine_threadsafe(noted(), self._loop)
+
+    def cancel(self) -> None:
+        self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in self._tasks])
+
+    def attend(self, wait: Callable[[], WaitedT], on_interrupt: Callable[[], None]) -> WaitedT:
+        """What `wait` gives; an interrupt cancels the coroutine, and the wait goes on."""
+        while True:
+            try:
+                return wait()
+            except KeyboardInterrupt:
+                on_interrupt()
+                self.cancel()
+            except concurrent.futures.CancelledError:
+                raise KeyboardInterrupt from None
+
+    def end(self) -> None:
+        """Cancel what has not come to its end, and wait for it."""
+        if self.future.done():
+            return
+        self.cancel()
+        # garbage may be collected on the loop's own thread, which must not wait for itself
+        if threading.current_thread().name != _THREAD:
+            with suppress(BaseException):
+                self.future.result()
+
+
+def stream(
+    produce: Callable[[Callable[[ItemT], None]], Coroutine[Any, Any, None]],
+    on_interrupt: Callable[[], None] = lambda: None,
+    wait_s: float = 0.25,
+) -> Generator[list[ItemT], None, None]:
+    """Run the coroutine that `produce` makes; yield what it puts, in blocks of up to 256 or `wait_s` seconds.
+
+    It goes on while a block is worked on. An interrupt is taken as `run` takes it, and the blocks go on until the
+    coroutine has come to its end. Closing the generator cancels the coroutine and waits until it has cleaned up.
+    """
+    waiting = _Waiting[ItemT]()
+
+    async def put_all() -> None:
         try:
-            return future.result()
-        except KeyboardInterrupt:
-            on_interrupt()
-            loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
-        except concurrent.futures.CancelledError:
-            raise KeyboardInterrupt from None
+            await produce(waiting.put)
+        finally:
+            waiting.end()
+
+    running = _Running(put_all())
+    try:
+        while running.attend(partial(waiting.wait, wait_s), on_interrupt):
+            block = waiting.items[:_BLOCK]
+            yield block
+            del waiting.items[: len(block)]
+        running.attend(running.future.result, on_interrupt)
+    finally:
+        running.end()
+
+
+class _Waiting(Generic[ItemT]):
+    """What was put on one thread until another has taken it. An interrupt can strike anywhere, so what waits is looked
+    at, and only removed once it has been worked on; a queue would lose what it had just given."""
+
+    def __init__(self) -> None:
+        self.items: list[ItemT] = []
+        self._has_some, self._is_over = threading.Event(), threading.Event()
+
+    def put(self, item: ItemT) -> None:
+        self.items.append(item)
+        self._has_some.set()
+
+    def end(self) -> None:
+        self._is_over.set()
+        self._has_some.set()
+
+    def wait(self, wait_s: float) -> bool:
+        """Wait for something, and a little for more; False when nothing is left and nothing will come."""
+        if not self.items:
+            self._has_some.clear()
+            # what came before the flag was lowered is not waited for
+            if not (self.items or self._is_over.is_set()):
+                self._has_some.wait()
+        if len(self.items) < _BLOCK:
+            self._is_over.wait(wait_s)
+        return bool(self.items)
 
 
 def deferred(action: Callable[[], object]) -> Callable[[], None]:

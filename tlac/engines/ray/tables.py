@@ -7,12 +7,13 @@ schemas name the columns. Samples lie in files, which a table of shards lists.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tlac.engines.ray.job import GROUP
 from tlac.engines.ray.worker_models import Choice
+from tlac.errors import InputError
 from tlac.types import Outcome, Sample, Transcript, Turn
 
 _SHARD_BYTES = 16 * 2**20
@@ -115,7 +116,7 @@ def _shards(samples: Iterable[Sample], longest: int) -> Iterator[list[dict[str, 
     rows: list[dict[str, Any]] = []
     size_bytes = 0
     for position, sample in enumerate(samples):
-        content = sample.source if isinstance(sample.source, bytes) else None
+        content = None if isinstance(sample.source, Path) else _content(sample.source)
         # a worker has another working directory; links are not followed
         path = os.path.abspath(sample.source) if isinstance(sample.source, Path) else None  # noqa: PTH100
         rows.append(
@@ -127,6 +128,14 @@ def _shards(samples: Iterable[Sample], longest: int) -> Iterator[list[dict[str, 
             rows, size_bytes = [], 0
     if rows:
         yield rows
+
+
+def _content(source: bytes | Callable[[], bytes]) -> bytes:
+    try:
+        return source if isinstance(source, bytes) else source()
+    except InputError:
+        # it fails by name where the driver looks at it
+        return b""
 
 
 def _turn_rows(position: int, transcript: Transcript, put_off: Mapping[str, Choice]) -> Iterator[dict[str, Any]]:

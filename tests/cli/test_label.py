@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.fakes import FakeLMM, LetterEncoder, Shown, make_png
+from tlac.results.labels import read_labels
+from tlac.types import LMMRequest, LMMResponse, Outcome, TextPart, Usage
+
+CLASSES = ("--classes", "red car, old car, lorry")
+
+
+@pytest.fixture
+def lmm(monkeypatch: pytest.MonkeyPatch) -> FakeLMM:
+    """Says the same of every image; its answers cost what `gemini` would take for them."""
+    fake = FakeLMM(lambda request: "an ancient vehicle" if request.stage == "stage1" else "old car")
+    monkeypatch.setattr("tlac.evaluation.runner.open_lmm", lambda backend: fake)
+    monkeypatch.setattr("tlac.evaluation.runner.open_encoder", lambda config: LetterEncoder())
+    return fake
+
+
+@pytest.fixture
+def label(tlac_command: Callable[..., Shown], lmm: FakeLMM) -> Callable[..., Shown]:
+    """Labels the four images in `photos`, one of them broken, unless told otherwise."""
+    for number in range(3):
+        Path(f"photos/{number}").mkdir(parents=True)
+        Path(f"photos/{number}/x.png").write_bytes(make_png(number))
+    Path("photos/broken.png").write_bytes(b"")
+
+    def run(*arguments: object, inputs: tuple[str, ...] = ("photos",), classes: tuple[str, ...] = CLASSES) -> Shown:
+        return tlac_command("label", *inputs, *classes, "--backend", "gemini", *arguments)
+
+    return run
+
+
+def test_a_folder_becomes_a_file_with_a_row_for_each_image(label, lmm: FakeLMM) -> None:
+    shown = label()
+    assert shown.code == 3
+    rows = list(read_labels(Path("labels.csv")))
+    assert [row.path for row in rows] == [*(f"photos/{number}/x.png" for number in range(3)), "photos/broken.png"]
+    assert [row.label for row in rows] == ["old car"] * 3 + [None]
+    assert rows[3].reason == "the file is empty (zero bytes); replace or remove it"
+    assert not Path("labels.csv.part").exists()
+    assert shown.out.startswith("labels.csv: 3 of 4 images labelled\n  without a label: 1: the file is empty")
+    assert "cost: $0.004 now, $0.004 for all answers" in shown.out
+    assert shown.err.splitlines()[-1] == "tlac: 1 of 4 images failed"
+
+
+def test_the_estimate_comes_first_and_leaves_out_what_can_not_be_read(label) -> None:
+    lines = label().err.splitlines()
+    assert lines[0] == "tlac: 4 images"
+    assert lines[1].startswith("stage 1: 3 calls, 0 answers are stored")
+    assert lines[3].startswith("cost: $0.0")
+
+
+def test_the_same_command_again_asks_nobody_and_writes_the_same_bytes(label, lmm: FakeLMM) -> None:
+    label()
+    before, asked = Path("labels.csv").read_bytes(), len(lmm.asked)
+    shown = label("--offline", "--json")
+    assert (Path("labels.csv").read_bytes(), len(lmm.asked)) == (before, asked)
+    assert json.loads(shown.out) == {
+        "output": "labels.csv",
+        "images": 4,
+        "labelled": 3,
+        "unlabelled": {"the file is empty (zero bytes); replace or remove it": 1},
+        "cost_usd": 0.0,
+        "answers_cost_usd": 0.004,
+        "doubtful": json.loads(shown.out)["doubtful"],
+        "review": 3,
+    }
+
+
+def test_answers_missing_offline_have_their_rows_and_exit_code(label) -> None:
+    shown = label("--offline")
+    assert shown.code == 4
+    assert "answers for 3 of 4 images are missing" in shown.err
+    assert len(list(read_labels(Path("labels.csv")))) == 4
+
+
+def test_the_format_is_the_one_that_is_named_else_the_one_of_the_file(label) -> None:
+    label("-o", "labels.jsonl")
+    assert len(list(read_labels(Path("labels.jsonl")))) == 4
+    label("--format", "label-studio")
+    assert len(json.loads(Path("labels.json").read_text())) == 4
+    label("--format", "folder", "-o", "sorted")
+    assert len(list(Path("sorted/old car").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--format", "xlsx"), "--format xlsx: known are csv, parquet"),
+        (("-o", "labels.xlsx"), "unknown format of labels 'xlsx'"),
+        (("-o", "photos"), "photos: is an input"),
+        (("--backend", "claude"), "the method tlac asks one backend"),
+        (("--method", "clip"), "the method clip asks no LMM"),
+        (("--limit", "0"), "0 is not in the range"),
+    ],
+)
+def test_what_can_not_be_done_is_one_line_before_anything_is_asked(
+    label, lmm: FakeLMM, arguments: tuple[str, ...], complaint: str
+) -> None:
+    shown = label(*arguments)
+    assert (shown.code, lmm.asked) == (2, [])
+    assert complaint in shown.err
+
+
+def test_more_than_a_dollar_is_not_spent_unasked(label, lmm: FakeLMM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlac.cli.label._ASK_ABOVE_USD", 1e-6)
+    shown = label()
+    assert (shown.code, lmm.asked) == (2, [])
+    assert "nobody is there to be asked: add --yes, or a cap such as --max-cost 5" in shown.err
+    assert label("--max-cost", "5").code == 3
+    assert len(lmm.asked) == 4
+    # what is stored costs nothing any more
+    assert label().code == 3
+
+
+def test_an_unknown_price_is_said_and_not_paid_unasked(label, lmm: FakeLMM) -> None:
+    Path("own.yaml").write_text("{adapter: litellm, model: openai/nobody-knows, limits: {concurrency: 2}}")
+    shown = label("--backend", "own.yaml", "--method", "vote")
+    assert "cost: unknown, an estimate knows what slac and tlac ask alone" in shown.err
+    assert (shown.code, lmm.asked) == (2, [])
+    assert "this costs an unknown amount" in shown.err
+    assert label("--backend", "own.yaml", "--method", "vote", "--yes").code == 3
+
+
+def test_the_cap_is_kept_and_what_is_left_is_told(label, lmm: FakeLMM) -> None:
+    def dear(request: LMMRequest) -> LMMResponse:
+        usage = Usage(prompt=2000, completion=100)
+        return LMMResponse(Outcome.ANSWERED, "old car", usage=usage, cost_usd=0.003)
+
+    lmm._answer = dear
+    shown = label("--max-cost", "0.007", "--method", "slac", "--concurrency", "1", "--json")
+    found = json.loads(shown.out)
+    assert (shown.code, found["labelled"], found["cost_usd"]) == (
+        3,
+        len(lmm.asked),
+        pytest.approx(0.003 * len(lmm.asked)),
+    )
+    assert 0 < found["cost_usd"] <= 0.007
+    assert "the same command asks for what is missing" in shown.err
+
+
+def test_descriptions_and_aliases_of_classes_reach_the_second_stage_and_matching(label, lmm: FakeLMM) -> None:
+    Path("classes.yaml").write_text(
+        "red car:\nold car: {description: built before 1950, aliases: [ancient vehicle]}\nlorry:\n"
+    )
+    label("--matching", "paper", classes=("--classes", "classes.yaml"))
+    choice = next(request for request in lmm.asked if request.stage == "stage2")
+    part = choice.messages[0].parts[0]
+    assert isinstance(part, TextPart)
+    assert "old car: built before 1950" in part.text
+    lmm.asked.clear()
+    # an alias is a name: with the ladder it leaves stage 2 nothing to decide
+    label("--yes", classes=("--classes", "classes.yaml"))
+    assert [row.label for row in read_labels(Path("labels.csv"))][:3] == ["old car"] * 3
+    assert lmm.asked == []
+
+
+def test_a_description_of_the_images_is_told_in_stage_1_and_asks_anew(label, lmm: FakeLMM) -> None:
+    label()
+    lmm.asked.clear()
+    label("--describe", "vehicles on a conveyor")
+    told = [request.messages[0].parts[1].text for request in lmm.asked if request.stage == "stage1"]
+    assert len(told) == 3
+    assert all(text.startswith("This image is one of a set: vehicles on a conveyor. ") for text in told)
+
+
+def test_a_limit_draws_images_at_random(label, lmm: FakeLMM) -> None:
+    label("--limit", "2", "--method", "slac", "--seed", "1")
+    assert len(list(read_labels(Path("labels.csv")))) == 2
+
+
+def test_an_interrupt_keeps_the_decided_rows_and_says_how_to_go_on(label, lmm: FakeLMM, monkeypatch) -> None:
+    main = threading.main_thread().ident or 0
+
+    def interrupted(request: LMMRequest) -> str:
+        if len(lmm.asked) == 2:
+            signal.pthread_kill(main, signal.SIGINT)
+        return "old car"
+
+    lmm._answer = interrupted
+    shown = label("--method", "slac", "--concurrency", "1")
+    assert shown.code == 3
+    assert shown.err.splitlines()[-1].startswith("tlac: stopped after ")
+    assert "of 4 images, whose rows are in labels.csv.part; every answer is stored" in shown.err
+    assert not Path("labels.csv").exists()
+    rows = list(read_labels(Path("labels.csv.part"), "csv"))
+    assert [row.label for row in rows] == ["old car"] * len(rows)
+    lmm._answer, asked = lambda request: "old car", len(lmm.asked)
+    assert label("--method", "slac").code == 3
+    assert len(lmm.asked) == 3
+    assert asked < 3 or len(rows) == 3
+    assert not Path("labels.csv.part").exists()

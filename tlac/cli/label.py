@@ -1,0 +1,226 @@
+"""`tlac label`: images without labels become a file of labels."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tlac.cli.options import (
+    PATH,
+    CallOptions,
+    LabelSelection,
+    MatchingOptions,
+    SectionedCommand,
+    call_options,
+    echo,
+    json_option,
+    label_options,
+    matching_options,
+    open_policy,
+    open_store,
+    print_json,
+    say,
+    store_option,
+)
+from tlac.errors import IncompleteRunError, MissingAnswersError, UsageError
+from tlac.runtime.formatting import dollars
+
+if TYPE_CHECKING:
+    from tlac.cache.store import Store
+    from tlac.evaluation.estimate import Estimate
+    from tlac.evaluation.label import Labelling
+    from tlac.evaluation.run_config import RunConfig
+    from tlac.results.labels import Label
+    from tlac.runtime.spooled_list import SpilledList
+
+# what is spent without asking
+_ASK_ABOVE_USD = 1.0
+_MOST_REASONS = 5
+
+
+@click.command(cls=SectionedCommand)
+@click.argument("inputs", nargs=-1, required=True)
+@label_options
+@matching_options
+@call_options
+@click.option("--yes", is_flag=True, help="Spend more than a dollar without asking.")
+@store_option
+@click.option("-o", "--output", "out", type=PATH, help="File, or folder of links, to write.  [default: labels.csv]")
+@click.option(
+    "--format",
+    "kind",
+    metavar="FORMAT",
+    help="csv, parquet, jsonl, label-studio, fiftyone, coco, yolo-cls or folder.  [default: as the file's name ends]",
+)
+@json_option
+def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section of them
+    inputs: tuple[str, ...],
+    what: LabelSelection,
+    scoring: MatchingOptions,
+    calls: CallOptions,
+    yes: bool,
+    store: Path | None,
+    out: Path | None,
+    kind: str | None,
+    as_json: bool,
+) -> None:
+    """Label images that have no labels.
+
+    INPUT is a folder (with all below it), images, a quoted pattern, a list of paths (.txt), a CSV file with a column
+    `path`, a URL that fsspec reads (s3://BUCKET/FOLDER), or hf:REPO. Each image gets one row, also where it is broken
+    or nobody answered. Rows are written as they are decided, into OUTPUT.part, which becomes OUTPUT at the end. Every
+    answer is stored the moment it arrives: the same command goes on where it was stopped, and nothing is asked twice.
+
+    What it will take is told first. Before more than a dollar is spent, or an unknown amount, it asks on a terminal;
+    elsewhere --yes or a cap (--max-cost) has to say so. Exit codes: 0 complete, 2 usage error, 3 some images failed
+    or it was stopped, 4 answers missing under --offline.
+
+    \b
+    Examples:
+      tlac label photos/ --classes names.txt --backend gemini -o labels.csv --max-cost 5
+      tlac label "photos/**/*.jpg" --classes "bolt, nut" --backend claude --describe "parts on a conveyor"
+      tlac label list.csv --classes classes.yaml --backend gpt-4o --format label-studio -o tasks.json
+    """
+    from tlac.cli.progress import show_runs
+    from tlac.evaluation.label import Labelling
+    from tlac.results.label_exports import FORMATS, default_path, export_labels
+    from tlac.results.labels import PART, Label
+    from tlac.runtime.spooled_list import SpilledList
+
+    if kind is not None and kind not in FORMATS:
+        raise UsageError(f"--format {kind}: known are {', '.join(FORMATS)}")
+    out = out or default_path(kind)
+    if str(out) in (*inputs, what.classes):
+        raise UsageError(f"{out}: is an input, and would be overwritten: choose another -o")
+    with open_store(store) as opened:
+        config = _make_config(inputs, what, scoring, calls.offline, opened)
+        policy = open_policy(calls.max_cost, calls.concurrency, has_view=not as_json)
+        runner = calls.open_runner(opened, policy)
+        labelling, rows = Labelling(runner, config), SpilledList(Label)
+        if not calls.offline:
+            _agree(config, opened, calls, yes)
+        title, total = f"{config.backend_name} {config.method}", len(config.samples)
+
+        def kept(labels: Iterator[Label]) -> Iterator[Label]:
+            for one in labels:
+                rows.put(one)
+                yield one
+
+        try:
+            with show_runs(1, calls.max_cost, policy.activity) as view, view.cell(title, total) as progress:
+                export_labels(kept(labelling.rows(progress)), out, kind, config.dataset.classes)
+        except KeyboardInterrupt as interrupt:
+            runner.finish()
+            raise IncompleteRunError(
+                f"stopped after {labelling.count:,} of {total:,} images, whose rows are in {out}{PART}; every answer "
+                "is stored, and the same command goes on from there"
+            ) from interrupt
+    _show(labelling, rows, out, as_json)
+    _raise_incomplete(labelling)
+
+
+def _make_config(
+    inputs: tuple[str, ...], what: LabelSelection, scoring: MatchingOptions, is_offline: bool, store: Store
+) -> RunConfig:
+    """What is asked about which images. Raises TlacError for what can't be used."""
+    from tlac.api import check_classes
+    from tlac.config.method_options import combination_of
+    from tlac.config.schemas import load_backend
+    from tlac.datasets.text_files import read_classes
+    from tlac.datasets.unlabelled import open_images
+    from tlac.evaluation.run_config import ClassList
+    from tlac.lmms.served import with_served_revision
+
+    if not what.backends:
+        raise UsageError(f"the method {what.method} asks an LMM: name one, such as --backend embedded")
+    given = read_classes(what.classes)
+    classes = check_classes(given.names)
+    samples, notes = open_images(inputs, is_offline, what.anywhere)
+    for note in notes:
+        say(note)
+    stage2 = what.stage2_backend or what.backends[0]
+    first, second, *ensemble = [
+        with_served_revision(load_backend(name), store.path, is_offline)
+        for name in (what.backends[0], stage2, *what.backends[1:])
+    ]
+    dataset = ClassList(classes, name=" ".join(inputs), images=samples)
+    config = scoring.config_maker(what.limit, what.seed)(first, second, dataset, what.method)
+    prompts = replace(config.prompts, descriptions=given.descriptions)
+    config = replace(
+        config,
+        prompts=prompts if what.describe is None else prompts.about(what.describe),
+        aliases={**given.aliases, **config.aliases},
+        ensemble=tuple(ensemble),
+    )
+    if ensemble and combination_of(config.opened_method) != "vote":
+        raise UsageError(f"the method {what.method} asks one backend: give one, or --method vote")
+    return config
+
+
+def _agree(config: RunConfig, store: Store, calls: CallOptions, is_agreed: bool) -> None:
+    """Tell what it will take, and ask before more than a dollar is spent. Raises UsageError without consent."""
+    from tlac.cli.estimate import print_estimate
+    from tlac.config.method_options import base_name
+    from tlac.evaluation.estimate import PART, estimate_by_part
+
+    concurrency, found = calls.concurrency or config.asked[0].spec.limits.concurrency, None
+    if base_name(config.method) in ("slac", "tlac"):
+        found = estimate_by_part(config, store, concurrency, calls.batch)
+        of = f", reckoned from {PART} of them" if len(config.samples) > PART else ""
+        say(f"{len(config.samples):,} images{of}")
+        print_estimate(found, f"with {concurrency} calls in flight", calls.batch, err=True)
+    else:
+        say(f"{len(config.samples):,} images; cost: unknown, an estimate knows what slac and tlac ask alone")
+    amount = _amount_to_ask_about(found)
+    if amount is None or is_agreed or calls.max_cost is not None:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(f"{amount}: nobody is there to be asked: add --yes, or a cap such as --max-cost 5")
+    click.confirm(f"{amount}. Go on?", abort=True, err=True)
+
+
+def _amount_to_ask_about(found: Estimate | None) -> str | None:
+    if found is not None and not found.stage1.calls + found.stage2.calls:
+        return None
+    if found is None or found.cost_usd is None:
+        return "this costs an unknown amount"
+    return None if found.cost_usd <= _ASK_ABOVE_USD else f"this costs about {dollars(found.cost_usd)}"
+
+
+def _show(labelling: Labelling, rows: SpilledList[Label], out: Path, as_json: bool) -> None:
+    """What came of it, and what is left for a person to do."""
+    from tlac.analysis.review_sample import plan_review
+
+    usage = labelling.usage.total()
+    plan = plan_review(row.confidence if row.label is not None else None for row in rows)
+    if as_json:
+        found: dict[str, Any] = {"output": str(out), "images": labelling.count, "labelled": labelling.labelled}
+        found |= {"unlabelled": dict(labelling.reasons.most_common()), "cost_usd": usage.cost_usd}
+        found |= {"answers_cost_usd": usage.answers_cost_usd, "doubtful": plan.doubtful, "review": plan.sample}
+        print_json(found)
+        return
+    echo(f"{out}: {labelling.labelled:,} of {labelling.count:,} images labelled")
+    for reason, count in labelling.reasons.most_common(_MOST_REASONS):
+        echo(f"  without a label: {count:,}: {reason}")
+    if (more := len(labelling.reasons) - _MOST_REASONS) > 0:
+        echo(f"  and {more:,} more reasons: see the column reason")
+    unknown = "unknown: no price is known"
+    echo(f"cost: {dollars(usage.cost_usd, unknown)} now, {dollars(usage.answers_cost_usd, unknown)} for all answers")
+    echo(plan)
+
+
+def _raise_incomplete(labelling: Labelling) -> None:
+    """Raise what the exit code is, where a sample failed."""
+    failures: Counter[str] = labelling.failures
+    failed = sum(failures.values())
+    if failures["missing"]:
+        raise MissingAnswersError(f"answers for {failures['missing']:,} of {labelling.count:,} images are missing")
+    if failed:
+        again = "" if failed == failures["sample"] else "; the same command asks for what is missing"
+        raise IncompleteRunError(f"{failed:,} of {labelling.count:,} images failed{again}")

@@ -1,0 +1,199 @@
+"""Labels as other tools import them, beside the files of `tlac.results.labels`.
+
+label-studio  tasks with predictions, JSON: https://labelstud.io/guide/predictions
+fiftyone      the labels.json of a FiftyOneImageClassificationDataset, images by absolute path:
+              https://docs.voxel51.com/user_guide/import_datasets.html
+coco          image-level annotations (no boxes), as Datumaro's "coco_labels" has them
+yolo-cls      links in train/CLASS and val/CLASS: https://docs.ultralytics.com/datasets/classify
+folder        links in CLASS
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from tlac.errors import InputError, TlacError, UsageError
+from tlac.images import size_of
+from tlac.results.labels import KINDS, PART, Label, write_labels, writing_part
+
+FORMATS = (*KINDS, "label-studio", "fiftyone", "coco", "yolo-cls", "folder")
+_FOLDERS = {"yolo-cls": ("train", "val"), "folder": ("",)}
+# says that a folder of links is ours to make anew
+_MARK = ".tlac-labels"
+_UNSAFE = frozenset('<>:"/\\|?*')
+_RESERVED = frozenset(["con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(1, 10))])
+_encode = msgspec.json.Encoder().encode
+
+
+def default_path(kind: str | None) -> Path:
+    """Where labels go in that format (None for CSV) if nobody says where."""
+    if kind in _FOLDERS:
+        return Path("labels")
+    return Path(f"labels.{kind or 'csv'}" if kind in (None, *KINDS) else "labels.json")
+
+
+def export_labels(labels: Iterable[Label], path: Path, kind: str | None, classes: Sequence[str]) -> None:
+    """Write labels as they come in one of `FORMATS`, None for the one that the file's name ends in.
+
+    As `write_labels`: what is not finished lies in PATH.part. A folder of links is made anew where it holds nothing but
+    our links, else UsageError is raised.
+    """
+    if kind in _FOLDERS:
+        _link_images(labels, path, _FOLDERS[kind], classes)
+    elif kind in _WRITERS:
+        with writing_part(path) as file:
+            for piece in _WRITERS[kind](labels, classes):
+                file.write(piece)
+                file.flush()
+    else:
+        write_labels(labels, path, kind)
+
+
+def _label_studio(labels: Iterable[Label], _classes: Sequence[str]) -> Iterator[bytes]:
+    """Tasks for a project whose labelling configuration is Label Studio's own template for image classification."""
+
+    def task(label: Label) -> dict[str, Any]:
+        found: dict[str, Any] = {"data": {"image": _served(label.path)}}
+        if label.label is not None:
+            choice = {"from_name": "choice", "to_name": "image", "type": "choices", "value": {"choices": [label.label]}}
+            found["predictions"] = [{"model_version": "tlac", "score": label.confidence, "result": [choice]}]
+        return found
+
+    yield b"["
+    yield from _joined(_encode(task(label)) for label in labels)
+    yield b"\n]\n"
+
+
+def _served(path: str) -> str:
+    """An image's address in Label Studio: local files are served below LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT=/."""
+    return path if "://" in path else f"/data/local-files/?d={quote(_absolute(path).lstrip('/'))}"
+
+
+def _fiftyone(labels: Iterable[Label], classes: Sequence[str]) -> Iterator[bytes]:
+    places = _places(classes)
+
+    def entry(label: Label) -> bytes:
+        target = None
+        if label.label is not None:
+            target = {"label": places[label.label], "confidence": label.confidence}
+        return _encode(_absolute(label.path)) + b": " + _encode(target)
+
+    yield b'{"classes": %b, "labels": {' % _encode(classes)
+    yield from _joined(map(entry, labels))
+    yield b"\n}}\n"
+
+
+def _coco(labels: Iterable[Label], classes: Sequence[str]) -> Iterator[bytes]:
+    places = _places(classes)
+    annotations: list[bytes] = []
+
+    def image(label: Label, number: int) -> bytes:
+        if label.label is not None:
+            annotation = {"id": len(annotations) + 1, "image_id": number, "category_id": places[label.label] + 1}
+            annotations.append(_encode({**annotation, "score": label.confidence}))
+        size: dict[str, int] = {}
+        with suppress(InputError):
+            size = dict(zip(("width", "height"), size_of(Path(label.path), label.path), strict=True))
+        return _encode({"id": number, "file_name": label.path, **size})
+
+    categories = [{"id": place + 1, "name": name, "supercategory": ""} for name, place in places.items()]
+    yield b'{"info": {"description": "labels by tlac"}, "licenses": [], "categories": %b, "images": [' % (
+        _encode(categories)
+    )
+    yield from _joined(image(label, number) for number, label in enumerate(labels, start=1))
+    yield b'\n], "annotations": ['
+    yield from _joined(annotations)
+    yield b"\n]}\n"
+
+
+_WRITERS: dict[str | None, Callable[[Iterable[Label], Sequence[str]], Iterator[bytes]]] = {
+    "label-studio": _label_studio,
+    "fiftyone": _fiftyone,
+    "coco": _coco,
+}
+
+
+def _places(classes: Sequence[str]) -> dict[str, int]:
+    """The place of each class; a name that stands twice means the first."""
+    found: dict[str, int] = {}
+    for place, name in enumerate(classes):
+        found.setdefault(name, place)
+    return found
+
+
+def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    for number, piece in enumerate(pieces):
+        yield (b",\n" if number else b"\n") + piece
+
+
+def _absolute(path: str) -> str:
+    # links are not followed
+    return path if "://" in path else os.path.abspath(path)  # noqa: PTH100
+
+
+def _link_images(labels: Iterable[Label], path: Path, splits: Sequence[str], classes: Sequence[str]) -> None:
+    """Put links to the labelled images into a folder for each class; with two splits a fifth is in the second."""
+    part = path.with_name(path.name + PART)
+    folders = _folder_names(classes)
+    try:
+        for place in (path, part):
+            _require_ours(place)
+        _remove_links(part)
+        part.mkdir()
+        (part / _MARK).write_text("links that `tlac label` has made; it makes this folder anew\n", encoding="utf-8")
+        for label in labels:
+            if label.label is None or not Path(label.path).is_file():
+                continue
+            drawn = hashlib.sha256(label.path.encode()).hexdigest()
+            folder = part / (splits[-1] if int(drawn[:8], 16) % 5 == 0 else splits[0]) / folders[label.label]
+            folder.mkdir(parents=True, exist_ok=True)
+            link = folder / Path(label.path).name
+            if os.path.lexists(link):
+                link = link.with_name(f"{link.stem}-{drawn[:12]}{link.suffix}")
+            link.symlink_to(_absolute(label.path))
+        _remove_links(path)
+        part.rename(path)
+    except OSError as error:
+        raise TlacError(f"{path}: can't be written: {error.strerror}; choose another -o") from error
+
+
+def _require_ours(folder: Path) -> None:
+    """Raise UsageError for what `tlac label` has not made, and for a folder that something else was put into."""
+    if not os.path.lexists(folder):
+        return
+    is_ours = not folder.is_symlink() and (folder / _MARK).is_file()
+    if is_ours:
+        files = (Path(root, name) for root, _, names in os.walk(folder) for name in names)
+        is_ours = all(file.is_symlink() or file == folder / _MARK for file in files)
+    if not is_ours:
+        raise UsageError(f"{folder}: holds files that tlac did not put there: choose another -o, or move it away")
+
+
+def _remove_links(folder: Path) -> None:
+    if os.path.lexists(folder):
+        shutil.rmtree(folder)
+
+
+def _folder_names(classes: Sequence[str]) -> dict[str, str]:
+    """A folder name for each class that every file system takes, and that no two share where case is lost."""
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in dict.fromkeys(classes):
+        safe = "".join(sign if sign.isprintable() and sign not in _UNSAFE else "_" for sign in name)
+        # a leading dot would hide it; Windows drops dots and spaces at the end
+        safe = safe.strip(" .")[:100] or "_"
+        if safe.partition(".")[0].lower() in _RESERVED:
+            safe = f"_{safe}"
+        numbered = (safe if number == 1 else f"{safe} ({number})" for number in range(1, len(classes) + 2))
+        found[name] = next(one for one in numbered if one.casefold() not in taken)
+        taken.add(found[name].casefold())
+    return found
