@@ -25,6 +25,7 @@ DEFAULT_TEMPLATE = "a photo of a {}"
 _ARTICLES = re.compile(r"^(?:(?:a|an|the) )+")
 # what may stand between the words of one name without telling it from another
 _JOINTS = "-/\u2010\u2011\u2012\u2013\u2014\u2015"
+_JOINT = re.compile(f"[{_JOINTS}]")
 _EMPHASIS = re.compile(r"(\*{1,3}|`{1,3})(?=\S)(.+?)(?<=\S)\1")
 _KEPT_PUNCTUATION = frozenset("#%&@*\u00a7\u00b7")
 _WRAPPED = re.compile(r"(\*{1,3}|`{1,3}|_{1,2})(.+)\1", re.DOTALL)
@@ -41,6 +42,20 @@ _NAME_KEYS = ("class_name", "class", "name", "label", "category", "answer", "cho
 _QUOTES = " \n\"'\u2018\u2019\u201c\u201d\u00ab\u00bb"
 
 
+class _Spaced(dict[int, str]):
+    """For str.translate: a sign, or a space for one that no name hangs on: punctuation or a control character."""
+
+    def __missing__(self, code: int) -> str:
+        sign = chr(code)
+        category = unicodedata.category(sign)
+        is_kept = sign.isalnum() or sign in _JOINTS or sign in _KEPT_PUNCTUATION
+        self[code] = " " if not is_kept and (category[0] == "P" or category == "Cc") else sign
+        return self[code]
+
+
+_SPACED = _Spaced()
+
+
 @lru_cache(maxsize=4096)
 def normalise(text: str) -> str:
     """A name without what speakers leave out: case, articles, quotes, full stops, joints such as "-" between words.
@@ -49,8 +64,10 @@ def normalise(text: str) -> str:
     not "C". A joint at a word's edge is a sign too ("A-"). Unicode is brought into one form (NFKC, case folded).
     """
     folded = _EMPHASIS.sub(r"\2", unicodedata.normalize("NFKC", text).casefold())
-    spaced = " ".join("".join(" " if _is_dropped(sign) else sign for sign in folded).split())
-    first, *others = _ARTICLES.sub("", spaced, count=1).split() or [""]
+    bare = _ARTICLES.sub("", " ".join(folded.translate(_SPACED).split()), count=1)
+    if not _JOINT.search(bare):
+        return unicodedata.normalize("NFC", bare.strip())
+    first, *others = bare.split()
     # "A-10" is no "10" with an article: the joint stays
     article = _ARTICLE_JOINT.match(first)
     kept = article[0] if article else ""
@@ -63,15 +80,7 @@ def _without_joints(word: str) -> str:
     if not inner:
         return ""
     start = word.index(inner)
-    return word[:start] + re.sub(f"[{_JOINTS}]", " ", inner) + word[start + len(inner) :]
-
-
-def _is_dropped(sign: str) -> bool:
-    """Whether a sign is punctuation, or a control character, that no name hangs on; joints are looked at apart."""
-    if sign.isalnum() or sign in _JOINTS or sign in _KEPT_PUNCTUATION:
-        return False
-    category = unicodedata.category(sign)
-    return category[0] == "P" or category == "Cc"
+    return word[:start] + _JOINT.sub(" ", inner) + word[start + len(inner) :]
 
 
 class ClassIndex:
