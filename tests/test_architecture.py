@@ -51,6 +51,7 @@ HEAVY = frozenset(
         "transformers",
         "ray",
         "pyarrow",
+        "pandas",
         "fsspec",
     ]
 )
@@ -117,7 +118,8 @@ def test_adapters_are_reached_through_entry_points_and_heavy_packages_where_they
 
 
 def test_the_public_names_are_these() -> None:
-    assert tlac.__all__ == ["Classification", "Classifier", "Match", "Outcome", "TlacError", "match"]
+    kinds = ["Classification", "Classifier", "Match", "Outcome", "Run", "TlacError"]
+    assert tlac.__all__ == [*kinds, "load_run", "load_runs", "match"]
     assert [getattr(tlac, name).__name__ for name in tlac.__all__] == tlac.__all__
 
 

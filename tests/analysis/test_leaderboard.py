@@ -1,7 +1,13 @@
 from __future__ import annotations
 
-from tests.support.made_runs import made_run
-from tlac.analysis.leaderboard import rank_runs
+from pathlib import Path
+
+import pytest
+
+from tests.support.made_runs import made_run, written
+from tlac.analysis.leaderboard import load_runs, rank_runs
+from tlac.errors import InputError
+from tlac.results.folder import load_run
 
 
 def run(name: str, right: int, **changes):
@@ -19,7 +25,7 @@ def test_better_runs_stand_higher_and_equal_ones_share_a_rank() -> None:
 def test_an_incomplete_run_stands_last_without_a_rank_however_good() -> None:
     assert ranks(run("a", 10, is_complete=False), run("b", 1)) == [("b", 1), ("a", None)]
     row = rank_runs([run("a", 10, is_complete=False)])[0]
-    assert (row["complete"], row["accuracy"]) == (False, 1.0)
+    assert (row["is_complete"], row["accuracy"]) == (False, 1.0)
 
 
 def test_runs_on_other_samples_are_ranked_apart() -> None:
@@ -39,3 +45,24 @@ def test_cost_is_that_of_a_correct_answer() -> None:
     assert rank_runs([run("a", 4)])[0]["cost_per_correct_usd"] == 0.25
     assert rank_runs([run("a", 0)])[0]["cost_per_correct_usd"] is None
     assert rank_runs([run("a", 4, answers_cost_usd=None)])[0]["cost_per_correct_usd"] is None
+
+
+def test_the_leaderboard_is_read_as_a_data_frame_that_leads_to_its_runs(tmp_path: Path) -> None:
+    for made in (run("a", 4), run("b", 9, is_complete=False), run("c", 8)):
+        written(made, tmp_path)
+    frame = load_runs(str(tmp_path))
+    assert frame["run"].tolist() == ["c", "a", "b"]
+    assert frame["rank"].fillna(0).tolist() == [1, 2, 0]
+    assert frame["is_complete"].tolist() == [True, True, False]
+    assert frame["accuracy_low"].le(frame["accuracy"]).all()
+    assert load_run(frame["folder"][0]).record.run == "c"
+    (tmp_path / "a" / "predictions.jsonl").write_text("{}\n")
+    with pytest.warns(UserWarning, match=r"passed over: .*a/predictions.jsonl: line 1") as caught:
+        assert len(load_runs(tmp_path)) == 2
+    assert caught[0].filename == __file__
+
+
+def test_a_folder_without_runs_gives_an_empty_frame_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    assert len(load_runs(tmp_path)) == 0
+    with pytest.raises(InputError, match="gone: no such folder"):
+        load_runs(tmp_path / "gone")

@@ -43,7 +43,7 @@ def test_the_tagger_is_measured_and_a_second_run_asks_nobody(only_run: Path) -> 
     first, _ = run_apart(*SLAC, "--json")
     assert first.returncode == 0, first.stderr
     (summary,) = json.loads(first.stdout)["runs"]
-    assert (summary["n"], summary["coverage"], summary["complete"]) == (20, 1.0, True)
+    assert (summary["n"], summary["coverage"], summary["is_complete"]) == (20, 1.0, True)
     assert summary["calls"]["stage1"] == {"asked": 20, "from_store": 0}
     # the tagger names 18 of the 20 with its best name; told with its doubts, words decide a few otherwise
     lines = (Path(summary["run"]) / "predictions.jsonl").read_text(encoding="utf-8").splitlines()

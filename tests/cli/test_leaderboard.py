@@ -55,7 +55,7 @@ def test_csv_and_json_hold_every_column(tlac_command, runs: Path) -> None:
     # a spreadsheet must not take a name for a formula
     assert rows[2]["backend"] == "'=half"
     entries = json.loads(tlac_command("leaderboard", runs, "--format", "json").out)["entries"]
-    assert [(entry["rank"], entry["complete"]) for entry in entries] == [(1, True), (2, True), (None, False)]
+    assert [(entry["rank"], entry["is_complete"]) for entry in entries] == [(1, True), (2, True), (None, False)]
 
 
 def test_a_broken_run_is_named_and_passed_over(tlac_command, runs: Path) -> None:

@@ -29,7 +29,7 @@ def test_each_method_runs_on_the_embedded_backend_and_a_second_time_for_nothing(
     assert [run["method"] for run in runs] == ["tlac-shortlist:k=3", "tlac-relook:k=3,relook_below=1", "slac-fused"]
     for run in runs:
         record, predictions = read_run(run)
-        assert (run["n"], run["complete"], record["stopped"]) == (2, True, None)
+        assert (run["n"], run["is_complete"], record["stopped"]) == (2, True, None)
         assert (Path(run["run"]) / "report.html").stat().st_size > 0
         assert all(one["outcome"] == "answered" for one in predictions)
     shortlists = [one.get("shortlist") for one in read_run(runs[0])[1]]

@@ -49,7 +49,7 @@ def test_it_predicts_what_open_clip_itself_does(clip, weights: Path, pets: Path)
 def test_the_run_says_that_nobody_was_asked(clip) -> None:
     run = json.loads(clip("--json").out)["runs"][0]
     record, _ = read(run)
-    assert (run["method"], run["matching"], run["n"], run["complete"]) == ("clip", "similarity", 6, True)
+    assert (run["method"], run["matching"], run["n"], run["is_complete"]) == ("clip", "similarity", 6, True)
     assert (run["calls"]["stage1"]["asked"], run["cost_usd"], run["answers_cost_usd"]) == (0, 0, 0)
     assert (record["stage2_backend"], record["prompts"], record["template"]) == ("", "", "a photo of a {}")
     assert "templates" in record["digests"]

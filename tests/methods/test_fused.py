@@ -147,7 +147,7 @@ def test_the_command_line_runs_it_and_scores_it_again(tlac_command, weights: Pat
     shown = tlac_command("bench", *given, "--method", METHOD, "--json")
     assert shown.code == 0, shown.err
     (made,) = json.loads(shown.out)["runs"]
-    assert (made["method"], made["n"], made["complete"]) == (METHOD, 6, True)
+    assert (made["method"], made["n"], made["is_complete"]) == (METHOD, 6, True)
     again = tlac_command("score", made["run"], "--json")
     assert again.code == 0, again.err
     (scored,) = json.loads(again.out)["runs"]

@@ -157,7 +157,7 @@ def test_the_summary_has_the_documented_keys(tmp_path: Path) -> None:
     found = summary(run)
     assert {
         "run", "backend", "model", "dataset", "split", "method", "matching", "encoder", "prompts", "n", "answered",
-        "refused", "empty", "truncated", "unparsed", "failed", "complete", "accuracy", "accuracy_ci95",
+        "refused", "empty", "truncated", "unparsed", "failed", "is_complete", "accuracy", "accuracy_ci95",
         "accuracy_answered", "coverage", "top5", "mean_per_class", "calls", "tokens", "cost_usd", "wall_s",
     } <= found.keys()  # fmt: skip
     assert found["calls"] == {"stage1": {"asked": 2, "from_store": 0}, "stage2": {"asked": 1, "from_store": 0}}

@@ -98,7 +98,7 @@ def test_what_is_no_file_of_labels_is_refused_by_name(tmp_path: Path, name: str,
 
 
 def test_a_format_that_is_not_known_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UnknownNameError, match=r"unknown format of labels 'xlsx': known: csv, jsonl, parquet"):
+    with pytest.raises(UnknownNameError, match=r"unknown file format 'xlsx': known: csv, jsonl, parquet"):
         write_labels([], tmp_path / "labels.xlsx")
 
 

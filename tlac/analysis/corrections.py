@@ -19,7 +19,8 @@ import numpy as np
 from tlac.analysis.review_sample import draw_order
 from tlac.datasets.text_files import parse_csv, read_text
 from tlac.errors import InputError, UsageError
-from tlac.results.labels import Label, undo_defusing
+from tlac.results.labels import Label
+from tlac.results.table_files import undo_defusing
 from tlac.runtime.formatting import interval, percent
 from tlac.scoring.confidence import Calibration, fit_corrected
 from tlac.scoring.metrics import wilson_interval

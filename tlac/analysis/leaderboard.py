@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+from tlac.results.folder import read_runs
 from tlac.results.record import Run
 
 
@@ -19,6 +22,31 @@ def rank_runs(runs: Iterable[Run]) -> list[dict[str, Any]]:
         groups.setdefault(samples_of(run), []).append(run)
     ordered = sorted(groups.items(), key=lambda group: tuple(map(str, group[0])))
     return [row for _, group in ordered for row in _rank(group)]
+
+
+def load_runs(folder: str | Path = "runs") -> Any:
+    """The leaderboard of the runs in a folder and below it, as a pandas DataFrame.
+
+    >>> tlac.load_runs("runs").query("rank == 1")[["dataset", "backend", "accuracy"]]  # doctest: +SKIP
+
+    `accuracy_low` and `accuracy_high` bound the 95 % interval; `tlac.load_run(row.folder)` reads the run of a row.
+    Warns of a run that can't be read. Raises InputError without such a folder.
+    """
+    import pandas
+
+    runs = read_runs([Path(folder)], lambda problem: warnings.warn(problem, stacklevel=4))
+    found = pandas.DataFrame(flatten(rank_runs(runs)))
+    return found.astype({"rank": "Int64"}) if len(found) else found
+
+
+def flatten(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of the leaderboard without nested cells: an interval becomes its two ends."""
+    flat = []
+    for entry in entries:
+        low, high = entry["accuracy_ci95"] or (None, None)
+        rest = {name: value for name, value in entry.items() if name != "accuracy_ci95"}
+        flat.append({"accuracy_low": low, "accuracy_high": high, **rest})
+    return flat
 
 
 def samples_of(run: Run) -> tuple[object, ...]:
@@ -59,7 +87,8 @@ def _row(run: Run, rank: int | None) -> dict[str, Any]:
         **{name: getattr(record, name) for name in named},
         **{name: getattr(metrics, name) for name in measured},
         "cost_per_correct_usd": cost_per_correct_usd(run),
-        "complete": record.is_complete,
+        "is_complete": record.is_complete,
         "drawn": _drawn(run),
         "run": record.run,
+        "folder": str(run.folder),
     }

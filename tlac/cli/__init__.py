@@ -36,7 +36,7 @@ _SECTIONS = {
     "Use results": {
         "leaderboard": "Rank runs, show what they cost, recommend one for a budget.",
         "compare": "Compare runs on the samples that they share.",
-        "report": "Write the page of a run, or of several beside each other.",
+        "report, export": "Write the page of runs, or what they found as CSV, Parquet or JSON Lines.",
         "score": "Score runs again from their stored answers.",
         "calibrate": "Learn from labelled runs how sure predictions are.",
     },
@@ -52,7 +52,7 @@ _SECTIONS = {
 _COMMANDS = [name for listed in _SECTIONS.values() for names in listed for name in names.split(", ")] + ["completion"]
 # command -> module below tlac.cli, where that is not its own name
 _MODULES = {"match": "classify", "leaderboard": "compare", "calibrate": "score", "init": "setup", "doctor": "setup"}
-_MODULES |= {"completion": "setup"}
+_MODULES |= {"completion": "setup", "export": "report"}
 _MODULES |= dict.fromkeys(("backends", "encoders", "methods", "prompts", "suites"), "listings")
 # what was a command of its own before -> the command and option that it is now; to go with the next version
 _RENAMED = {

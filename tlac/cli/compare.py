@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Sequence
 from itertools import combinations, compress
@@ -171,10 +170,12 @@ def leaderboard(  # noqa: PLR0913, PLR0917 - one parameter per option
       tlac leaderboard runs --recommend --budget 10 --images 5000
     """
     from tlac.analysis.leaderboard import rank_runs
+    from tlac.results.folder import read_runs
 
     if (frontier or recommend) and form not in ("table", "json"):
         raise UsageError(f"--format {form} is for the ranking: take table or json with --frontier and --recommend")
-    runs = [run for run in _read(places) if dataset in (None, run.record.dataset)]
+    found = read_runs(places or (Path("runs"),), say)
+    runs = [run for run in found if dataset in (None, run.record.dataset)]
     if not runs:
         shown = ", ".join(map(str, places)) or "runs"
         raise InputError(f"{shown}: no run in it; `tlac bench` writes them there with --out {shown}")
@@ -190,18 +191,6 @@ def leaderboard(  # noqa: PLR0913, PLR0917 - one parameter per option
         echo(_markdown(rank_runs(runs)), nl=False)
     else:
         _print_leaderboard(rank_runs(runs))
-
-
-def _read(places: Sequence[Path]) -> list[Run]:
-    from tlac.results.folder import find_runs, read_run
-
-    runs: list[Run] = []
-    for folder in [folder for place in places or (Path("runs"),) for folder in find_runs(place)]:
-        try:
-            runs.append(read_run(folder))
-        except InputError as error:
-            say(f"passed over: {error}")
-    return runs
 
 
 def _show_frontiers(runs: Sequence[Run], form: str) -> None:
@@ -297,7 +286,7 @@ def _row(entry: dict[str, Any]) -> tuple[str, ...]:
         "-" if entry["rank"] is None else str(entry["rank"]),
         describe_part(entry["dataset"], entry["split"]) + drawn,
         entry["protocol"],
-        entry["backend"] + ("" if entry["complete"] else " (incomplete)"),
+        entry["backend"] + ("" if entry["is_complete"] else " (incomplete)"),
         entry["method"],
         entry["matching"],
         entry["encoder"],
@@ -336,18 +325,14 @@ def _markdown(entries: list[dict[str, Any]]) -> str:
 
 
 def _csv(entries: list[dict[str, Any]]) -> str:
-    names = [name for name in entries[0] if name != "accuracy_ci95"]
+    from tlac.analysis.leaderboard import flatten
+    from tlac.results.table_files import write_csv
+
+    rows = [
+        {name: printable(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
+        for row in flatten(entries)
+    ]
     written = io.StringIO()
-    writer = csv.writer(written, lineterminator="\n")
-    writer.writerow(["accuracy_low", "accuracy_high", *names])
-    for entry in entries:
-        writer.writerow([*(entry["accuracy_ci95"] or ("", "")), *(_cell(entry[name]) for name in names)])
-    return written.getvalue()
-
-
-def _cell(value: object) -> object:
-    if not isinstance(value, str):
-        return "" if value is None else value
-    plain = printable(value)
-    # a spreadsheet would take it for a formula
-    return f"'{plain}" if plain.startswith(("=", "+", "-", "@", " ")) else plain
+    write_csv(written, rows, rows[0])
+    # as text files of this machine end their lines
+    return written.getvalue().replace("\r\n", "\n")

@@ -90,7 +90,8 @@ def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
     from tlac.cli.progress import show_runs
     from tlac.evaluation.label import Labelling
     from tlac.results.label_exports import FORMATS, default_path, export_labels
-    from tlac.results.labels import PART, Label
+    from tlac.results.labels import Label
+    from tlac.results.table_files import PART
     from tlac.runtime.spooled_list import SpilledList
 
     if kind is not None and kind not in FORMATS:

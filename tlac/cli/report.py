@@ -1,4 +1,4 @@
-"""`tlac report`: the page of a run or of several, and figures for a paper."""
+"""`tlac report` and `tlac export`: the page of runs, figures for a paper, and what they found as a table."""
 
 from __future__ import annotations
 
@@ -56,11 +56,52 @@ def report(runs: tuple[Path, ...], output: Path | None, figures: Path | None) ->
             echo(written)
 
 
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="FILE.csv, .parquet or .jsonl",
+)
+def export(runs: tuple[Path, ...], output: Path) -> None:
+    """Write what runs found as a table: a row for each image, with the names of classes.
+
+    RUN is a run folder, or a folder of them. The columns are those of `tlac.load_run(RUN).to_pandas()`, behind four
+    that say of which run a row is. Summed up over a run, cost_usd is what all its answers cost: an answer that
+    several images share stands with the first.
+
+    \b
+    Examples:
+      tlac export runs/20300101-120000-caltech101-gemini-tlac -o caltech101.csv
+      tlac export runs -o all.parquet
+    """
+    from tlac.results.export import COLUMNS
+    from tlac.results.folder import find_runs, read_run
+    from tlac.results.table_files import write_table
+
+    folders = list(dict.fromkeys(folder.resolve() for place in runs for folder in find_runs(place)))
+    if not folders:
+        raise InputError(f"{runs[0]}: holds no run; run folders are what `tlac bench` writes")
+    # read one after the other: the rows of many runs need no more memory than those of one
+    rows = (
+        {name: getattr(run.record, name) for name in _RUN_COLUMNS} | dict(row)
+        for run in map(read_run, folders)
+        for row in run.rows()
+    )
+    write_table(rows, {**dict.fromkeys(_RUN_COLUMNS, str), **COLUMNS}, output)
+    echo(output)
+
+
+_RUN_COLUMNS = ("run", "dataset", "backend", "method")
+
+
 def _write_page(runs: Sequence[ReportedRun], path: Path, own_folder: Path | None) -> None:
     from tlac.report.comparison import all_thumbnails, render_comparison
     from tlac.report.files import write_page
     from tlac.report.run_page import render_run
-    from tlac.results.folder import FOLDER
+    from tlac.results.calls import FOLDER
 
     images = FOLDER if own_folder is not None and path.parent.resolve() == own_folder else f"{path.stem}-images"
     html, beside = render_run(runs[0], images) if len(runs) == 1 else render_comparison(runs, images)

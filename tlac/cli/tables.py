@@ -198,7 +198,7 @@ def _series_document(series: Series) -> dict[str, Any]:
 def _cell_document(cell: Cell) -> dict[str, Any]:
     return {
         "accuracy": cell.run.metrics.accuracy if cell.run else None,
-        "complete": cell.is_complete,
+        "is_complete": cell.is_complete,
         "reused": cell.is_reused,
         "run": str(cell.run.folder) if cell.run else None,
         "error": str(cell.error) if cell.error else None,

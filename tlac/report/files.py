@@ -13,8 +13,8 @@ from tlac.config.prompts import PromptSet, load_prompts
 from tlac.errors import InputError, TlacError
 from tlac.report.run_page import ReportedRun, render_run
 from tlac.report.samples import PageImages, make_thumbnails
-from tlac.results.calls import find_thumbnails, read_calls, read_thumbnail
-from tlac.results.folder import FOLDER, read_run
+from tlac.results.calls import FOLDER, find_thumbnails, read_calls, read_thumbnail
+from tlac.results.folder import read_run
 from tlac.results.record import Run
 from tlac.runtime.safe_files import read_json, replacing
 from tlac.types import Sample

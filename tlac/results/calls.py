@@ -13,12 +13,12 @@ from typing import Annotated
 import msgspec
 
 from tlac.errors import InputError
-from tlac.results.folder import FOLDER
 from tlac.results.predictions import decode_lines
 from tlac.runtime.safe_files import open_regular, read_file
 from tlac.types import Stage, Transcript, Turn
 
 FILE_NAME = "calls.jsonl"
+FOLDER = "thumbnails"
 _BLOCK = 512
 _THUMBNAIL = re.compile(r"[0-9a-f]{64}\.webp")
 _MOST_THUMBNAIL_BYTES = 2**20

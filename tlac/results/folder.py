@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +22,6 @@ from tlac.scoring.metrics import Metrics, hinted_classes, measure
 from tlac.scoring.predictions import Predictions
 from tlac.types import Prediction
 
-FOLDER = "thumbnails"
 # far beyond what any run has
 _MOST_RECORD_BYTES = 2**26
 _MOST = 1e12
@@ -60,6 +59,29 @@ def read_run(folder: Path) -> Run:
     if (sample := _outside(predictions, count)) is not None:
         raise InputError(f"{folder}: {sample}: a class outside the {count} that run.json lists")
     return Run(folder, record, predictions, measure(predictions, hinted_classes(record.classes, record.hints)))
+
+
+def load_run(folder: str | Path) -> Run:
+    """A finished run, by its folder: `.record`, `.metrics`, `.predictions` and `.to_pandas()`. Raises InputError.
+
+    >>> run = tlac.load_run("runs/20300101-120000-caltech101-gemini-tlac")  # doctest: +SKIP
+    >>> run.metrics.accuracy, run.to_pandas().query("is_correct == False")  # doctest: +SKIP
+    """
+    return read_run(Path(folder))
+
+
+def read_runs(places: Iterable[Path], on_problem: Callable[[str], None]) -> list[Run]:
+    """The runs in these folders and below them; one that can't be read is told to `on_problem` and passed over.
+
+    Raises InputError where there is no such folder.
+    """
+    runs: list[Run] = []
+    for folder in dict.fromkeys(folder for place in places for folder in find_runs(place)):
+        try:
+            runs.append(read_run(folder))
+        except InputError as error:
+            on_problem(f"passed over: {error}")
+    return runs
 
 
 def _outside(predictions: Predictions, count: int) -> str | None:

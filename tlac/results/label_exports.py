@@ -23,7 +23,8 @@ import msgspec
 
 from tlac.errors import InputError, TlacError, UsageError
 from tlac.images import size_of
-from tlac.results.labels import KINDS, PART, Label, write_labels, writing_part
+from tlac.results.labels import Label, write_labels
+from tlac.results.table_files import KINDS, PART, writing_part
 
 FORMATS = (*KINDS, "label-studio", "fiftyone", "coco", "yolo-cls", "folder")
 _FOLDERS = {"yolo-cls": ("train", "val"), "folder": ("",)}

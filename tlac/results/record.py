@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tlac.results.calls import read_calls
+from tlac.results.export import COLUMNS, sample_rows
+from tlac.results.table_files import Row
 from tlac.results.usage import Calls, Tokens
 from tlac.scoring.confidence import Calibration
 from tlac.scoring.metrics import Metrics
@@ -83,6 +87,19 @@ class Run:
     predictions: Predictions
     metrics: Metrics
 
+    def rows(self) -> Iterator[Row]:
+        """What was found of each sample, with the names of classes: see `tlac.results.export`. Raises InputError."""
+        return sample_rows(self.predictions, self.record.classes, read_calls(self.folder))
+
+    def to_pandas(self) -> Any:
+        """The same as a pandas DataFrame: a row for each sample, in order. Raises InputError."""
+        import pandas
+
+        # these types of text and truth know missing cells in every version of pandas
+        types: dict[type, str] = {str: "string", bool: "boolean", float: "float64", list: "object"}
+        frame = pandas.DataFrame(self.rows(), columns=list(COLUMNS), dtype="object")
+        return frame.astype({name: types[kind] for name, kind in COLUMNS.items()})
+
 
 def unread_choices(run: Run) -> int:
     """The samples whose stage-2 answer named no class, so that similarity decided. The paper's rule scores the words
@@ -113,7 +130,7 @@ def summary(run: Run) -> dict[str, Any]:
         "unparsed": metrics.unparsed,
         "failed": metrics.failed,
         "abstained": metrics.abstained,
-        "complete": record.is_complete,
+        "is_complete": record.is_complete,
         "accuracy": metrics.accuracy,
         "accuracy_ci95": metrics.accuracy_ci95,
         "accuracy_answered": metrics.accuracy_answered,
