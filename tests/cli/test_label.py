@@ -95,7 +95,7 @@ def test_the_format_is_the_one_that_is_named_else_the_one_of_the_file(label) -> 
     ("arguments", "complaint"),
     [
         (("--format", "xlsx"), "--format xlsx: known are csv, parquet"),
-        (("-o", "labels.xlsx"), "unknown format of labels 'xlsx'"),
+        (("-o", "labels.xlsx"), "unknown file format 'xlsx'"),
         (("-o", "photos"), "photos: is an input"),
         (("--backend", "claude"), "the method tlac asks one backend"),
         (("--method", "clip"), "the method clip asks no LMM"),
