@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.support.browser import DESK, PHONE, Visit
 from tests.support.reported_runs import (
     HOSTILE,
     hostile_pair,
@@ -24,65 +20,6 @@ from tlac.report.comparison import render_comparison
 from tlac.report.run_page import ReportedRun, render_run
 from tlac.scoring.metrics import measure
 from tlac.scoring.predictions import Predictions
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-if CHROMIUM is None:
-    pytest.skip("Chromium is not installed: apt-get install chromium", allow_module_level=True)
-
-DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
-        yield browser
-        browser.close()
-
-
-class Visit:
-    """An open page, and all that it asked for, said and raised."""
-
-    def __init__(self, page: Any) -> None:
-        self.page = page
-        self.requests: list[str] = []
-        self.complaints: list[str] = []
-        page.set_default_timeout(10_000)
-        page.on("request", lambda request: self.requests.append(request.url))
-        page.on("console", lambda message: self.complaints.append(message.text))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-
-    def names(self) -> list[str]:
-        """What the cards of the gallery say, as they stand."""
-        return self.page.locator("#samples .card").all_inner_texts()
-
-    def choose(self, label: str, option: str) -> None:
-        self.page.locator("#samples").get_by_label(label, exact=True).select_option(label=option)
-
-    def sideways_px(self) -> int:
-        """By how much the page is wider than the window."""
-        return self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-
-
-@pytest.fixture
-def visit(chromium: Any, tmp_path: Path) -> Iterator[Callable[..., Visit]]:
-    contexts = []
-
-    def opened(html: str, **options: Any) -> Visit:
-        path = tmp_path / f"page{len(contexts)}.html"
-        path.write_text(html, encoding="utf-8")
-        contexts.append(chromium.new_context(viewport=options.pop("viewport", DESK), **options))
-        found = Visit(contexts[-1].new_page())
-        found.page.goto(path.as_uri())
-        found.page.wait_for_selector("#samples")
-        return found
-
-    yield opened
-    for context in contexts:
-        context.close()
 
 
 @pytest.fixture(scope="module")

@@ -33,14 +33,14 @@ def write_report(run: Run, samples: Iterable[Sample] | None = None) -> Path:
     """
     reported = _with_files(run)
     path = run.folder / REPORT_NAME
-    with _complaining(path):
+    with complaining(path):
         if samples is not None:
             made, files = make_thumbnails(samples, reported.predictions)
             (run.folder / FOLDER).mkdir(exist_ok=True)
             for sha256, content in made.items():
-                _write(run.folder / FOLDER / f"{sha256}.webp", content)
+                write_whole(run.folder / FOLDER / f"{sha256}.webp", content)
             originals = {sha256: Path(os.path.relpath(file, run.folder)).as_posix() for sha256, file in files.items()}
-            _write(run.folder / FOLDER / _ORIGINALS, json.dumps(originals, indent=0).encode())
+            write_whole(run.folder / FOLDER / _ORIGINALS, json.dumps(originals, indent=0).encode())
             reported = replace(reported, thumbnails={**reported.thumbnails, **made}, originals=originals)
     html, images = render_run(reported, FOLDER)
     write_page(html, images, path, reported.thumbnails)
@@ -69,12 +69,13 @@ def _read_originals(folder: Path) -> dict[str, str]:
     """The paths of images that are still there, from the run's folder; a file of another form counts as none."""
     try:
         found = read_json(folder / FOLDER / _ORIGINALS, dict[str, str], 2**24, within=folder)
-        return {sha256: path for sha256, path in found.items() if _is_image(folder / path)}
+        return {sha256: path for sha256, path in found.items() if is_shown_by_browser(folder / path)}
     except (OSError, ValueError, InputError):
         return {}
 
 
-def _is_image(path: Path) -> bool:
+def is_shown_by_browser(path: Path) -> bool:
+    """Whether a page may link to it: a regular file whose name ends as an image's that browsers show."""
     return path.suffix.lower() in _IMAGE_SUFFIXES and path.is_file() and not path.is_symlink()
 
 
@@ -83,7 +84,7 @@ def write_page(html: str, images: PageImages, path: Path, thumbnails: Mapping[st
 
     Raises TlacError where they can't be written.
     """
-    with _complaining(path):
+    with complaining(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if images.beside:
             beside = path.parent.resolve() / images.folder
@@ -91,19 +92,20 @@ def write_page(html: str, images: PageImages, path: Path, thumbnails: Mapping[st
             for name in images.beside:
                 source = thumbnails[Path(name).stem]
                 if not (isinstance(source, Path) and source.parent.resolve() == beside):
-                    _write(beside / name, source if isinstance(source, bytes) else read_thumbnail(source))
-        _write(path, html.encode())
+                    write_whole(beside / name, source if isinstance(source, bytes) else read_thumbnail(source))
+        write_whole(path, html.encode())
 
 
 @contextmanager
-def _complaining(path: Path) -> Iterator[None]:
+def complaining(path: Path) -> Iterator[None]:
+    """Raise TlacError for what the system says while a page is written."""
     try:
         yield
     except OSError as error:
-        raise TlacError(f"{path}: the report can't be written: {error.strerror}; choose another -o") from error
+        raise TlacError(f"{path}: the page can't be written: {error.strerror}; choose another -o") from error
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Whole or not at all."""
     with replacing(path) as file:
         file.write(content)

@@ -33,9 +33,17 @@ def cut(text: str, most: int = LONGEST_TEXT) -> str:
 _LIBRARIES = ("vendor/d3.min.js", "vendor/plot.umd.min.js")
 
 
-def render_page(template: str, scripts: Sequence[str], context: Mapping[str, Any], content: Any) -> str:
+def render_page(
+    template: str,
+    scripts: Sequence[str],
+    context: Mapping[str, Any],
+    content: Any,
+    *,
+    styles: Sequence[str] = ("report.css",),
+    has_charts: bool = True,
+) -> str:
     """The page of a template: `context` is what the template shows, `content` what its scripts show."""
-    sources = [_read(name) for name in (*_LIBRARIES, *scripts)]
+    sources = [_read(name) for name in (*(_LIBRARIES if has_charts else ()), *scripts)]
     policy = (
         "default-src 'none'; style-src 'unsafe-inline'; img-src data: 'self' file:; base-uri 'none'; "
         f"form-action 'none'; script-src {' '.join(_digest(source) for source in sources)}"
@@ -46,7 +54,7 @@ def render_page(template: str, scripts: Sequence[str], context: Mapping[str, Any
         .render(
             context,
             policy=Markup(policy),  # noqa: S704 - digests and fixed words
-            style=Markup(_read("report.css")),  # noqa: S704 - our own file
+            style=Markup("".join(map(_read, styles))),  # noqa: S704 - our own files
             scripts=[Markup(source) for source in sources],  # noqa: S704 - our own files
             content=embed_json(content),
         )

@@ -44,7 +44,7 @@ def make_thumbnails(samples: Iterable[Sample], predictions: Predictions) -> tupl
         if sha256 is not None and sha256 in wanted:
             sources.setdefault(sha256, (sample.source, sample.id))
     with ThreadPoolExecutor(_THREADS) as pool:
-        made = pool.map(lambda given: _shrink(given[0], given[1], side), sources.values())
+        made = pool.map(lambda given: shrink_image(given[0], given[1], side), sources.values())
         pictures = {sha256: content for sha256, content in zip(sources, made, strict=True) if content is not None}
     return pictures, {sha256: source for sha256, (source, _) in sources.items() if isinstance(source, Path)}
 
@@ -57,7 +57,8 @@ def _by_interest(predictions: Predictions) -> list[int]:
     return order
 
 
-def _shrink(source: Source, name: str, side: int) -> bytes | None:
+def shrink_image(source: Source, name: str, side: int) -> bytes | None:
+    """A WebP picture of at most so many pixels a side, without metadata; None for what can't be decoded."""
     try:
         picture = open_image(source, name, least_side_px=side)
     except InputError:
