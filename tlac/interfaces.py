@@ -152,13 +152,18 @@ class Prompter(ClassFinder, Protocol):
         ...
 
     async def ask_stage2(
-        self, answer: str, candidates: Sequence[int] | None = None, image: Image | None = None
+        self, answer: str | None, candidates: Sequence[int] | None = None, image: Image | None = None
     ) -> Turn:
-        """Which class did that answer mean? No image is shown, unless one is given.
+        """Which class did that answer mean? No image is shown, unless one is given; then the answer may be None, which
+        asks about the image without words that would sway a second look.
 
         `candidates` are the indices of the classes to choose from, in the order in which they are listed, None for
         all. Raises CallError.
         """
+        ...
+
+    def read_choice(self, choice: Turn) -> int | None:
+        """The index of the class that a stage-2 answer names, None where it names none."""
         ...
 
     def needs_choice(self, answer: str) -> bool:
@@ -171,8 +176,9 @@ class Method(Protocol):
     """A way of asking. `ask` yields each turn as it is had, so that none is lost when a later one fails.
 
     A method may also have `combine`: how scoring makes one prediction of several members ("first", "fuse" or
-    "vote"); `further_prompts`: names of prompt sets that it asks in beside the run's own; and `image`: whether scoring
-    also compares the image's own vector with the class names.
+    "vote"); `further_prompts`: names of prompt sets that it asks in beside the run's own; `image`: whether scoring
+    also compares the image's own vector with the class names; and `asks_after_choice`: whether it may ask again by what
+    stage 2 said, which workers of a cluster can't.
     """
 
     @property

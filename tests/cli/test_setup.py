@@ -86,7 +86,7 @@ def test_the_shell_gets_its_script(tlac_command, shell: str) -> None:
     [
         (["bench", "--backend"], "gem", {"gemini"}),
         (["bench", "--dataset"], "cifar10", {"cifar10", "cifar10-samples", "cifar100", "cifar100-samples"}),
-        (["bench", "--method"], "tlac-", {"tlac-relook", "tlac-shortlist"}),
+        (["bench", "--method"], "tlac-", {"tlac-cascade", "tlac-relook", "tlac-shortlist"}),
         (["estimate", "--prompts"], "d", {"default", "default-1"}),
         (["backends", "show"], "cl", {"claude"}),
         ([], "leader", {"leaderboard"}),

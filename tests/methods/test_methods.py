@@ -46,7 +46,7 @@ def run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return ran
 
 
-METHODS = ("tlac-shortlist:k=3", "tlac-relook:k=3", "slac-fused", "vote")
+METHODS = ("tlac-shortlist:k=3", "tlac-relook:k=3", "tlac-cascade:k=3", "slac-fused", "vote")
 
 
 def settings(method: str) -> dict:
@@ -84,7 +84,8 @@ def test_what_fails_leaves_the_run_incomplete_and_the_same_command_finishes_it(r
     assert (broken.record.is_complete, broken.metrics.failed) == (False, 3)
     finished, lmm = run(method, **settings(method))
     assert finished.record.is_complete
-    assert all(answer_is_about_a_truck(request) for request in lmm.asked)
+    # a cascade shows the truck again, without words
+    assert all(answer_is_about_a_truck(request) or request.choice.answer == "" for request in lmm.asked)
 
 
 def answer_is_about_a_truck(request: LMMRequest) -> bool:
@@ -192,6 +193,37 @@ def test_a_doubtful_sample_is_looked_at_again(run, below: str, looks: int) -> No
     assert sum(one.stage2_with_image for one in found.predictions) == looks
     assert all(len(request.choice.candidates) == 3 for request in second)
     assert [one.decided_by for one in found.predictions[:3]] == ["exact", "choice", "choice"]
+
+
+def test_a_cascade_asks_again_only_where_choice_and_similarity_disagree(run, store: Store, tmp_path: Path) -> None:
+    """The first answer of every third image is a class name; stage 2 takes the nearest class for one of the others."""
+
+    def reply(request: LMMRequest) -> str:
+        if request.stage == "stage1":
+            return answer(request)
+        if any(isinstance(part, ImagePart) for part in request.messages[0].parts):
+            return "old car"
+        return "old car" if "ancient" in request.choice.answer else "hymn"
+
+    found, lmm = run("tlac-cascade:k=4,few=2", reply)
+    plain, _ = run("tlac-shortlist:k=4", reply)
+    second = [request for request in lmm.asked if request.stage == "stage2"]
+    again = [request for request in second if isinstance(request.messages[0].parts[0], ImagePart)]
+    nearest = {one.sample: one.top5[0][0] for one in run("slac", reply)[0].predictions}
+    choices = {one.sample: one.choice for one in plain.predictions}
+    doubtful = [
+        sample for sample, choice in choices.items() if choice is not None and Many().classes[nearest[sample]] != choice
+    ]
+    assert 0 < len(again) == len(doubtful) < len(found.predictions)
+    assert all(len(request.choice.candidates) == 2 for request in again)
+    assert not any("first look" in part.text for request in again for part in request.messages[0].parts[1:])
+    assert {one.sample for one in found.predictions if one.stage2_with_image} == set(doubtful)
+    assert {one.sample for one in found.predictions if one.further} == set(doubtful)
+    assert found.record.calls.stage2.asked == len(second)
+    assert found.record.cost_usd == pytest.approx(0.001 * len(lmm.asked))
+    assert "recheck" in found.record.digests
+    scored = rescore(found.folder, store, Rescoring(), tmp_path)
+    assert scored.predictions == found.predictions
 
 
 def test_fused_views_are_asked_in_two_wordings_and_scored_as_one(run) -> None:

@@ -32,7 +32,10 @@ from tlac.errors import InputError
 @click.option("--backend", required=True, help="LMM to ask.")
 @stage2_backend_option
 @click.option(
-    "--method", default="tlac", show_default=True, help="slac, tlac, tlac-shortlist, tlac-relook or slac-fused."
+    "--method",
+    default="tlac",
+    show_default=True,
+    help="slac, tlac, tlac-shortlist, tlac-relook, tlac-cascade or slac-fused.",
 )
 @encoder_option
 @prompts_option

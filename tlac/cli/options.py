@@ -170,7 +170,8 @@ class LabelSelection:
             default="tlac",
             show_default=True,
             shell_complete=_complete_method,
-            help="slac, tlac, tlac-shortlist, tlac-relook, slac-fused or vote, with options as in tlac-shortlist:k=40.",
+            help="slac, tlac, tlac-shortlist, tlac-relook, tlac-cascade, slac-fused or vote, with options as in "
+            "tlac-shortlist:k=40.",
         ),
     ]
     anywhere: Annotated[
@@ -213,7 +214,7 @@ class RunSelection:
             "methods",
             multiple=True,
             shell_complete=_complete_method,
-            help="slac, tlac, tlac-shortlist, tlac-relook, slac-fused, vote or clip, with options as in "
+            help="slac, tlac, tlac-shortlist, tlac-relook, tlac-cascade, slac-fused, vote or clip, with options as in "
             "tlac-shortlist:k=40; may be repeated.  [default: tlac, or the suite's]",
         ),
     ]

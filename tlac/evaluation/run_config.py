@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeAlias
 
+from msgspec import to_builtins
+
 from tlac.config.method_options import base_name, combination_of, open_method, prompts_of, scale_of, sees_image
 from tlac.config.prompts import PromptSet, load_prompts
 from tlac.config.schemas import Backend, EncoderConfig
@@ -158,6 +160,8 @@ class RunConfig:
         }
         # "panel" is what an ensemble was called when the first runs were written
         found |= {f"panel {backend.name}": backend.digest for backend in self.ensemble}
+        if getattr(self.opened_method, "asks_after_choice", False):
+            found |= {"recheck": sha256_of(to_builtins(self.prompts.spec.recheck))}
         found |= {"aliases": sha256_of(dict(self.aliases))} if self.aliases else {}
         return found | {f"prompts {name}": load_prompts(name).digest for name in prompts_of(self.opened_method)}
 

@@ -6,7 +6,8 @@ Matching then makes a class of the answers: see `tlac.scoring`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from tlac.interfaces import Prompter
 from tlac.types import Image, Outcome, Turn
@@ -73,6 +74,41 @@ class TLACRelook:
         """See `Method`."""
         async for turn in _ask_with_shortlist(image, prompter, self.k, self.relook_below):
             yield turn
+
+
+@dataclass(frozen=True, slots=True)
+class TLACCascade:
+    """Asks for more only where it is in doubt: a class name is taken as it is; else stage 2 chooses from the `k`
+    nearest classes; where its choice is not the nearest one, the image is shown again with the `few` that are left,
+    without the first answer.
+
+    Best with hints, with which most first answers are class names. Cost: as tlac-shortlist, and an image and `few`
+    names for each sample whose choice and similarity disagree.
+    """
+
+    k: int = 25
+    few: int = 5
+    name: str = "tlac-cascade"
+    asks_after_choice: ClassVar[bool] = True
+
+    async def ask(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
+        """See `Method`. A choice that was looked into again is the second member's."""
+        described = await prompter.ask_stage1(image)
+        yield described
+        if not needs_stage2(described, prompter):
+            return
+        answer = described.response.text
+        near = (await prompter.nearest(answer, self.k)).indices
+        if not near:
+            return
+        choice = await prompter.ask_stage2(answer, sorted(near))
+        chosen = prompter.read_choice(choice)
+        if chosen == near[0]:
+            yield choice
+            return
+        yield replace(choice, member=1)
+        left = list(dict.fromkeys([*([] if chosen is None else [chosen]), *near]))[: self.few]
+        yield await prompter.ask_stage2(None, sorted(left), image)
 
 
 async def _ask_with_shortlist(

@@ -37,7 +37,7 @@ from tlac.engines.ray.logs import RunFolder, merge_left_behind, merge_logs, new_
 from tlac.engines.ray.session import connect, count_workers, gpu_share, last_words, translated
 from tlac.engines.ray.tables import write_samples
 from tlac.engines.ray.workers import Stage1Worker, Stage2Worker
-from tlac.errors import PermanentError, SampleError
+from tlac.errors import PermanentError, SampleError, UsageError
 from tlac.evaluation.run_config import RunConfig
 from tlac.hashing import response_key
 from tlac.interfaces import LMM, ClassFinder
@@ -104,6 +104,8 @@ class RayEngine:
 
     def fetch(self, config: RunConfig, finder: ClassFinder) -> None:
         """See `Engine`. Raises ConfigError without Ray, TlacError where the cluster can't be had or fails."""
+        if getattr(config.asking_method, "asks_after_choice", False):
+            raise UsageError(f"the method {config.method} asks by what stage 2 said: use --engine local, or --batch")
         found = merge_left_behind(self._store, self._retry)
         if found:
             self._policy.on_message(f"Ray: {found:,} answers of a run that was cut short are stored now")
