@@ -37,7 +37,7 @@ from tests.support.table_files import write_parquet
 from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
 from tlac.config.registry import open_dataset
-from tlac.config.schemas import load_backend, load_dataset_config
+from tlac.config.schemas import load_dataset_config
 from tlac.engines.ray.engine import RayEngine
 from tlac.engines.ray.logs import logs_in, read_log
 from tlac.errors import ConfigError
@@ -120,7 +120,7 @@ def test_the_command_in_the_documentation_predicts_what_the_local_engine_does(
     for apart, near in zip(runs["ray"], runs["local"], strict=True):
         files = [Path(run["run"]) / "predictions.jsonl" for run in (apart, near)]
         assert files[0].read_bytes() == files[1].read_bytes()
-        assert apart["calls"] == near["calls"]
+        assert (apart["is_complete"], apart["calls"], apart["tokens"]) == (True, near["calls"], near["tokens"])
     assert len(runs["ray"]) == 2
 
 
@@ -135,18 +135,6 @@ def test_a_key_that_workers_lack_is_missed_in_a_worker_s_name(bench_on, tmp_path
         ):
             bench_on(far).run(spec, tmp_path / "runs")
     assert not emulator.asked
-
-
-def test_predictions_equal_the_local_engine_s_byte_for_byte(bench_on, tmp_path: Path) -> None:
-    backend, dataset = load_backend("embedded"), open_dataset(load_dataset_config("imagenet-samples"))
-    with Store(tmp_path / "far") as far, Store(tmp_path / "near") as near:
-        benches = bench_on(far), bench_on(near, is_local=True)
-        for method in ("slac", "tlac"):
-            spec = spec_of(backend, dataset, method)
-            apart, local = (bench.run(spec, tmp_path / "runs") for bench in benches)
-            assert written(apart) == written(local)
-            assert apart.record.is_complete
-            assert (apart.record.calls, apart.record.tokens) == (local.record.calls, local.record.tokens)
 
 
 def test_images_in_tables_of_an_object_store_are_asked_about_as_by_the_local_engine(
@@ -172,17 +160,18 @@ def test_images_in_tables_of_an_object_store_are_asked_about_as_by_the_local_eng
     assert apart.record.calls.stage1.asked == len(dataset) == 4
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_no_acknowledged_answer_and_changes_no_prediction(
     bench_on, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant_keys(monkeypatch)
-    pictures = ImageFolder(tmp_path / "pictures", 2000)
+    pictures = ImageFolder(tmp_path / "pictures", 600)
     with running_emulator(say_by_digest) as emulator:
         spec = spec_of(emulated_backend(emulator, concurrency=16), pictures, "tlac")
         acknowledged: set[str] = set()
 
         def kill_one() -> None:
-            wait_for(lambda: len(emulator.asked) > 600)
+            wait_for(lambda: len(emulator.asked) > 200)
             os.kill(workers_below(os.getpid())[0], signal.SIGKILL)
             acknowledged.update(acknowledged_images(tmp_path / "far"))
 
@@ -198,12 +187,12 @@ def test_a_worker_that_is_killed_costs_no_acknowledged_answer_and_changes_no_pre
         near_questions = questions(emulator)
     assert written(apart) == written(local)
     assert far_questions.keys() == near_questions.keys()
-    assert len(acknowledged) > 300
+    assert len(acknowledged) > 100
     assert {far_questions[image] for image in acknowledged} == {1}
     # what was in flight is all that may be asked twice; stage 2 is asked once in the whole cluster
     assert sum(far_questions.values()) <= sum(near_questions.values()) + 16
     assert apart.record.calls == local.record.calls
-    assert apart.record.calls.stage2.asked == len(near_questions) - 2000
+    assert apart.record.calls.stage2.asked == len(near_questions) - 600
     assert_results_say_what_predictions_say(tmp_path / "far", apart)
 
 
@@ -220,6 +209,7 @@ def assert_results_say_what_predictions_say(store: Path, run: Run) -> None:
         assert (row["choice"] is None) == (prediction.stage2_key is None)
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_killed_costs_no_acknowledged_answer(
     bench_on, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,6 +260,7 @@ def test_a_driver_that_is_killed_costs_no_acknowledged_answer(
     assert not [path for path in store.rglob("*") if path.is_file() and key in path.read_bytes()]
 
 
+@pytest.mark.slow
 def test_cost_cap_rate_limit_and_calls_in_flight_hold_for_four_workers_together(
     bench_on, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

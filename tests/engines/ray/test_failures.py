@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import threading
+import warnings
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,12 +27,13 @@ from tests.support.emulated import plant_keys
 from tests.support.emulator import Asked, Reply, running_emulator
 from tlac.cache.store import Store
 from tlac.config.schemas import load_backend
-from tlac.engines.ray import engine as ray_engine
+from tlac.engines.ray import session, watch
 from tlac.engines.ray.engine import RayEngine
+from tlac.engines.ray.errors import SerializedError
 from tlac.engines.ray.job import address_of, at_address
 from tlac.engines.ray.limiter import Progress
 from tlac.engines.ray.logs import AnswerLog, merge_logs, new_run_folder
-from tlac.engines.ray.session import _keeping_signals, connect, translated
+from tlac.engines.ray.session import _keeping_signals, connect, quiet, translated
 from tlac.engines.ray.worker_models import Attempt
 from tlac.errors import ConfigError, TlacError
 from tlac.evaluation.runner import Runner
@@ -87,6 +91,37 @@ def test_attempts_come_from_both_ends_so_that_one_image_stops_no_other(tmp_path:
         die(tmp_path, "a", *had)
     assert answered == set("abcdef")
     assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_a_shard_whose_images_kill_the_worker_as_they_are_read_is_touched_no_more(tmp_path: Path) -> None:
+    for deaths, is_lost in ((3, False), (4, True)):
+        while len(list(tmp_path.iterdir())) < deaths:
+            die(tmp_path, "a")
+        attempt = Attempt(tmp_path, "a", 16)
+        assert (bool(attempt.refusal), attempt.is_lost) == (True, is_lost)
+
+
+class DiesAtOnce:
+    """A worker whose process ends before it takes up anything."""
+
+    def __init__(self, *_: object) -> None:
+        os._exit(1)
+
+
+@pytest.mark.slow
+def test_workers_that_die_before_they_take_up_work_end_the_run_and_its_samples_fail_by_name(
+    ray_cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_keys(monkeypatch)
+    monkeypatch.setattr(watch, "_GIVE_UP_AFTER_S", 1.0)
+    monkeypatch.setattr("tlac.engines.ray.engine.Stage1Worker", DiesAtOnce)
+    pictures = ImageFolder(tmp_path / "pictures", 3)
+    with running_emulator(say_by_digest) as emulator, Store(tmp_path / "store") as store:
+        runner = Runner(store, engine=RayEngine(store, CallPolicy(), None, 1))
+        run = runner.run(spec_of(emulated_backend(emulator), pictures, "slac"), tmp_path / "runs")
+    reason = "a worker died 3 times before it took up any work; is the memory of its machine too small?"
+    assert (run.record.is_complete, run.record.stopped) == (False, reason)
+    assert [prediction.reason for prediction in run.predictions] == [f"not asked: {reason}"] * 3
 
 
 @pytest.mark.slow
@@ -185,9 +220,9 @@ def test_an_address_that_the_driver_alone_knows_is_used_and_an_image_that_it_alo
 # --- silence -------------------------------------------------------------------------------------------------
 
 
-def test_workers_that_do_not_start_are_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_engine, "_LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(ray_engine, "_START_TIMEOUT_S", 0.0)
+def test_workers_that_do_not_start_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(watch, "_START_TIMEOUT_S", 0.0)
     said: list[str] = []
     has_said = threading.Event()
 
@@ -204,10 +239,128 @@ def test_workers_that_do_not_start_are_told(store: Store, monkeypatch: pytest.Mo
         exceptions=SimpleNamespace(GetTimeoutError=Timeout, RayError=Timeout),
     )
     limiter = SimpleNamespace(progress=SimpleNamespace(remote=lambda: None))
-    engine = RayEngine(store, CallPolicy(on_message=hear))
-    with engine._watched(fake, limiter, 10, 16):
+    with watch.Watch(fake, limiter, hear).telling(10, 16):
         assert has_said.wait(60)
     assert said == ["Ray: no worker has started: 4 CPUs asked, 0 free"]
+
+
+class Actors:
+    """A Ray whose limiter and actors are at what stage a test says. Each look is one step on."""
+
+    def __init__(self, steps: list[tuple[Progress, dict[str, int]]]) -> None:
+        self.steps, self.step = steps, 0
+        self.stopped: list[SerializedError] = []
+        self.exceptions = SimpleNamespace(GetTimeoutError=TimeoutError, RayError=OSError)
+        self.limiter = SimpleNamespace(
+            progress=SimpleNamespace(remote=self.look), stop=SimpleNamespace(remote=self.stopped.append)
+        )
+
+    def look(self) -> Progress:
+        self.step = min(self.step + 1, len(self.steps))
+        return self.steps[self.step - 1][0]
+
+    def get(self, answer: object, timeout: float) -> object:
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("restarts", "shards", "is_given_up"),
+    [
+        # one worker dies again and again, the other waits for something to do
+        ([{"a": 7, "b": 0}, {"a": 8, "b": 0}, {"a": 9, "b": 0}, {"a": 10, "b": 0}], [1, 1, 1, 1], True),
+        # two deaths are an accident, and so are those between which work was taken up
+        ([{"a": 7, "b": 0}, {"a": 8, "b": 0}, {"a": 9, "b": 0}, {"a": 9, "b": 0}], [1, 1, 1, 1], False),
+        ([{"a": 7, "b": 0}, {"a": 8, "b": 0}, {"a": 9, "b": 0}, {"a": 10, "b": 0}], [1, 1, 2, 2], False),
+        # a worker that is new has died before it was seen
+        ([{"a": 0}, {"b": 5}, {"c": 9}, {"d": 9}], [1, 1, 1, 1], False),
+    ],
+)
+def test_a_run_is_given_up_when_a_worker_dies_three_times_and_nothing_is_gained(
+    monkeypatch: pytest.MonkeyPatch, restarts: list[dict[str, int]], shards: list[int], is_given_up: bool
+) -> None:
+    fake = Actors([(Progress(1, taken), counts) for taken, counts in zip(shards, restarts, strict=True)])
+    ended: list[object] = []
+    is_over = threading.Event()
+
+    def count(_ray: object) -> dict[str, int]:
+        if fake.step == len(restarts):
+            is_over.set()
+        return restarts[fake.step - 1]
+
+    monkeypatch.setattr(watch, "_LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr(watch, "_GIVE_UP_AFTER_S", 0.0)
+    monkeypatch.setattr(watch, "count_restarts", count)
+    monkeypatch.setattr(watch, "end_workers", ended.append)
+    seen = watch.Watch(fake, fake.limiter, print)
+    with seen.telling(10, 2):
+        assert is_over.wait(60)
+    assert seen.is_given_up == is_given_up
+    assert ended == [fake] * is_given_up
+    assert len(fake.stopped) == is_given_up
+
+
+def test_ray_is_quiet_for_a_while_and_then_as_it_was() -> None:
+    pytest.importorskip("ray", reason="Ray comes with the extra: pip install 'tlac[ray]'")
+    ray = session._import_ray()
+
+    def state() -> tuple[object, ...]:
+        context = ray.data.DataContext.get_current()
+        levels = [logging.getLogger(name).level for name in ("ray", "ray.data")]
+        return *levels, context.enable_progress_bars, ray._private.worker.print_to_stdstream, list(warnings.filters)
+
+    before = state()
+    with quiet(ray):
+        assert not logging.getLogger("ray.data").isEnabledFor(logging.ERROR)
+        assert not ray.data.DataContext.get_current().enable_progress_bars
+        assert state() != before
+    assert state() == before
+
+
+def impatient(interrupts: int) -> type[Future[None]]:
+    """A future whose first waits end by Ctrl-C."""
+
+    class Interrupted(Future[None]):
+        waits = 0
+
+        def result(self, timeout: float | None = None) -> None:
+            self.waits += 1
+            if self.waits <= interrupts:
+                raise KeyboardInterrupt
+            super().result(timeout)
+
+    return Interrupted
+
+
+def test_a_first_interrupt_lets_work_come_to_its_end_and_a_second_one_gives_it_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    can_end = threading.Event()
+    heard: list[str] = []
+
+    def let_end() -> None:
+        heard.append("stop")
+        can_end.set()
+
+    def wait() -> None:
+        assert can_end.wait(60)
+        heard.append("ended")
+
+    monkeypatch.setattr(session, "Future", impatient(1))
+    session.interruptible(wait, let_end, lambda: heard.append("give up"))
+    assert heard == ["stop", "ended"]
+    heard.clear()
+    monkeypatch.setattr(session, "Future", impatient(2))
+    with pytest.raises(KeyboardInterrupt):
+        session.interruptible(lambda: None, lambda: heard.append("stop"), lambda: heard.append("give up"))
+    assert heard == ["stop", "give up"]
+
+
+def test_what_work_on_a_thread_raises_is_raised() -> None:
+    def fail() -> None:
+        raise TlacError("no room")
+
+    with pytest.raises(TlacError, match="no room"):
+        session.interruptible(fail, lambda: None, lambda: None)
 
 
 def test_the_death_of_an_actor_is_one_line() -> None:

@@ -27,7 +27,7 @@ from tlac.engines.ray.logs import (
     new_run_folder,
     read_log,
 )
-from tlac.errors import InputError, RateLimitError, SampleError, TlacError, TransientError
+from tlac.errors import InputError, PermanentError, RateLimitError, SampleError, TlacError, TransientError
 from tlac.lmms.middleware.budget import Budget, highest_cost_usd
 from tlac.lmms.middleware.retry import RetryPolicy
 from tlac.lmms.middleware.stack import CallPolicy
@@ -109,6 +109,22 @@ def test_a_worker_that_died_leaves_its_places_and_counts_as_dear_as_it_may_have_
     waited_s, spent_usd = run_virtual(scenario())
     assert waited_s == 0
     assert spent_usd == pytest.approx(2 * highest_cost_usd(question(0), PRICES))
+
+
+def test_a_stop_sends_those_away_who_wait_and_lets_calls_in_flight_come_to_their_end() -> None:
+    async def scenario() -> tuple[float, list[object]]:
+        limiter = limiter_with(Limits(concurrency=1))
+        first = await limiter.admit("one", "any", question(0))
+        waiting = [asyncio.ensure_future(limiter.admit("other", "any", question(n))) for n in (1, 2)]
+        await asyncio.sleep(1)
+        await limiter.stop(serialize_error(PermanentError("interrupted")))
+        sent_away = await asyncio.gather(*waiting)
+        late = await limiter.admit("late", "any", question(3))
+        assert isinstance(first, int)
+        return now_s(), [*sent_away, late, await limiter.settle(first, ANSWER)]
+
+    told = SerializedError("PermanentError", "interrupted")
+    assert run_virtual(scenario()) == (1, [told, told, told, None])
 
 
 def test_a_provider_s_wish_to_wait_holds_for_every_worker() -> None:

@@ -7,11 +7,10 @@ are put into the store, where the run finds them.
 from __future__ import annotations
 
 import os
-import threading
-import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,22 @@ from tlac.engines.ray.job import (
     scale_limits,
     without_samples,
 )
-from tlac.engines.ray.limiter import Limiter, Progress
+from tlac.engines.ray.limiter import Limiter
 from tlac.engines.ray.logs import RunFolder, merge_left_behind, merge_logs, new_run_folder
-from tlac.engines.ray.session import connect, count_workers, gpu_share, last_words, translated
+from tlac.engines.ray.session import (
+    connect,
+    count_workers,
+    end_workers,
+    gpu_share,
+    interruptible,
+    last_words,
+    quiet,
+    translated,
+)
 from tlac.engines.ray.tables import write_samples
+from tlac.engines.ray.watch import WORKER_CPUS, Watch
 from tlac.engines.ray.workers import Stage1Worker, Stage2Worker
-from tlac.errors import PermanentError, SampleError, UsageError
+from tlac.errors import CallError, PermanentError, SampleError, UsageError
 from tlac.evaluation.run_config import RunConfig
 from tlac.hashing import response_key
 from tlac.interfaces import LMM, ClassFinder
@@ -67,13 +76,6 @@ class StoreReader:
 
 
 _ROWS_A_GROUP = 2000
-_LOOK_EVERY_S = 1.0
-_GET_TIMEOUT_S = 10.0
-# workers that have to import litellm begin after some ten seconds
-_START_TIMEOUT_S, _SAY_AGAIN_S = 20.0, 60.0
-_TELL_EVERY_S = 10.0
-# workers wait for answers: one processor bears several
-_WORKER_CPUS = 0.25
 
 
 class RayEngine:
@@ -99,11 +101,15 @@ class RayEngine:
         self._failures: dict[str, SerializedError] = {}
         self._stopped: SerializedError | None = None
         self._fetched: set[str] = set()
-        self._progress = Progress()
+        # why samples of a shard that no worker bears were not even looked at
+        self._lost: str | None = None
         self.paid: set[str] = set()
 
-    def fetch(self, config: RunConfig, finder: ClassFinder) -> None:
-        """See `Engine`. Raises ConfigError without Ray, TlacError where the cluster can't be had or fails."""
+    def fetch(self, config: RunConfig, finder: ClassFinder) -> str | None:
+        """See `Engine`. Raises ConfigError without Ray, TlacError where the cluster can't be had or fails.
+
+        A first interrupt lets the calls in flight come to their end, a second one gives them up.
+        """
         if getattr(config.asking_method, "asks_after_choice", False):
             raise UsageError(f"the method {config.method} asks by what stage 2 said: use --engine local, or --batch")
         found = merge_left_behind(self._store, self._retry)
@@ -114,17 +120,21 @@ class RayEngine:
         self.paid.clear()
         with new_run_folder(self._store.path) as folder:
             try:
-                self._run(ray, config, folder)
+                with quiet(ray):
+                    self._run(ray, config, folder)
             finally:
                 keys, self._failures = merge_logs(self._store, folder, self._retry)
                 self.paid |= keys
                 self._fetched |= keys
+                lost = (error.text for path, error in self._failures.items() if path.startswith(str(folder.samples)))
+                self._lost = next(lost, None)
         # after a permanent error the run is written all the same, incomplete, as a local run is
         if self._stopped is not None and not isinstance(self._stopped.to_error(), PermanentError):
             text = f"in a worker of the cluster: {self._stopped.text}"
             raise msgspec.structs.replace(self._stopped, text=text).to_error()
         if folder.results.exists():
             self._policy.on_message(f"Ray: the responses are in {folder.results} as parquet too")
+        return self._stopped.text if self._stopped else None
 
     def rest(self, backend: Backend) -> LMM:
         """See `Engine`. A pack's answers are read from the pack. Raises ConfigError, also for a key that is
@@ -151,8 +161,8 @@ class RayEngine:
                     "there, or run the same command with --engine local)"
                 )
         if self._stopped is not None:
-            raise PermanentError(self._stopped.text)
-        raise SampleError("not asked by the cluster: run the same command with --engine local")
+            raise CallError(f"not asked: {self._stopped.text}")
+        raise SampleError(f"{self._lost or 'not asked by the cluster'}: run the same command with --engine local")
 
     def _run(self, ray: Any, config: RunConfig, folder: RunFolder) -> None:
         workers = count_workers(ray, self._parallelism)
@@ -161,12 +171,8 @@ class RayEngine:
         addresses = {digest: address_of(backend) for digest, backend in backends_of(config).items()}
         job = RayJob(without_samples(config), folder.logs, concurrency, self._policy.retry, addresses)
         samples = config.samples
-        with (
-            last_words(),
-            translated(ray),
-            self._actors(ray, backends) as actors,
-            self._watched(ray, actors[0], len(samples), workers),
-        ):
+
+        def ask(actors: tuple[Any, Any]) -> None:
             pool = _pool(ray, workers, any(is_in_process(backend) for backend in backends.values()))
             arguments = {"fn_constructor_args": (job, *actors), "batch_format": "pyarrow", "batch_size": None, **pool}
             shards = write_samples(samples, folder.samples, len(samples), workers)
@@ -181,6 +187,21 @@ class RayEngine:
             elif folder.turns.exists():
                 # where nobody could be asked, nothing is written
                 folder.turns.replace(folder.results)
+
+        with last_words(), translated(ray), self._actors(ray, backends) as actors:
+            watch = Watch(ray, actors[0], self._policy.on_message)
+            try:
+                with watch.telling(len(samples), workers):
+                    interruptible(partial(ask, actors), watch.interrupt, partial(end_workers, ray))
+            except ray.exceptions.RayActorError:
+                # that is how the work ends where it is given up
+                if not watch.is_given_up:
+                    raise
+            finally:
+                self._stopped = watch.progress.stopped
+                if self._policy.budget is not None:
+                    spent_usd = watch.progress.spent_usd - self._policy.budget.spent_usd
+                    self._policy.budget.settle(0.0, max(0.0, spent_usd))
 
     @contextmanager
     def _actors(self, ray: Any, backends: dict[str, Backend]) -> Iterator[tuple[Any, Any]]:
@@ -198,60 +219,11 @@ class RayEngine:
         limiter = ray.remote(Limiter).options(max_concurrency=100_000, **settings).remote(backends, policy)
         paid = self._fetched if self._retry else ()
         reader = ray.remote(StoreReader).options(**settings).remote(self._store.path, self._retry, paid)
-        self._progress = Progress(spent_usd=budget.spent_usd if budget else 0.0)
         try:
             yield limiter, reader
         finally:
-            # where the limiter has died, the last look counts
-            with suppress(ray.exceptions.RayError):
-                self._progress = ray.get(limiter.progress.remote(), timeout=_GET_TIMEOUT_S)
-            self._tell(self._progress)
-            self._stopped = self._progress.stopped
-            if self._policy.budget is not None:
-                self._policy.budget.settle(0.0, self._progress.spent_usd - self._policy.budget.spent_usd)
             ray.kill(limiter)
             ray.kill(reader)
-
-    def _tell(self, progress: Progress) -> None:
-        for message in progress.messages:
-            self._policy.on_message(message)
-
-    @contextmanager
-    def _watched(self, ray: Any, limiter: Any, total: int, workers: int) -> Iterator[None]:
-        """Tell how far the run is while the block lasts."""
-        is_over = threading.Event()
-
-        def watch() -> None:
-            told, waited_s, found = Progress(), 0.0, Progress()
-            started_at, say_at_s = time.monotonic(), _START_TIMEOUT_S
-            while not is_over.wait(_LOOK_EVERY_S):
-                try:
-                    found = self._progress = ray.get(limiter.progress.remote(), timeout=_GET_TIMEOUT_S)
-                except ray.exceptions.GetTimeoutError:
-                    pass
-                except ray.exceptions.RayError:
-                    return
-                self._tell(found)
-                if not found.workers and time.monotonic() - started_at >= say_at_s:
-                    free = ray.available_resources().get("CPU", 0.0)
-                    self._policy.on_message(
-                        f"Ray: no worker has started: {workers * _WORKER_CPUS:g} CPUs asked, {free:g} free"
-                    )
-                    say_at_s += _SAY_AGAIN_S
-                waited_s += _LOOK_EVERY_S
-                if waited_s >= _TELL_EVERY_S and (found.samples, found.calls) != (told.samples, told.calls):
-                    # a worker that was killed has told of some samples that it asks about again
-                    done = min(found.samples, total)
-                    self._policy.on_message(f"Ray: {done:,} of {total:,} samples, {found.calls:,} calls")
-                    told, waited_s = found, 0.0
-
-        watcher = threading.Thread(target=watch, name="tlac-ray-progress", daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            is_over.set()
-            watcher.join()
 
 
 def _images(request: LMMRequest) -> Iterator[Image]:
@@ -265,7 +237,7 @@ def _pool(ray: Any, workers: int, is_local_model: bool) -> dict[str, Any]:
     return {
         # few wait at a busy worker while others have nothing to do
         "compute": ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
-        "num_cpus": _WORKER_CPUS,
+        "num_cpus": WORKER_CPUS,
         **({"num_gpus": gpus} if gpus else {}),
     }
 

@@ -21,6 +21,9 @@ SHARD = "shard"
 GROUP = "group"
 """The column by which rows come together for stage 2: rows with one key lie in one batch."""
 
+MOST_DEATHS = 3
+"""So many deaths of a worker without anything gained are no accident."""
+
 
 @dataclass(frozen=True, slots=True)
 class RayJob:

@@ -25,15 +25,22 @@ from tlac.types import LMMRequest, LMMResponse
 class Progress:
     """How far a run is: samples, calls that were let through, USD spent by the whole command.
 
-    `workers` have begun. `messages` came since the last look. `stopped` is why nothing more is asked.
+    `workers` have begun, and taken up `shards` of work. `messages` came since the last look. `stopped` is why nothing
+    more is asked.
     """
 
     workers: int = 0
+    shards: int = 0
     samples: int = 0
     calls: int = 0
     spent_usd: float = 0.0
     messages: tuple[str, ...] = ()
     stopped: SerializedError | None = None
+
+    @property
+    def gains(self) -> tuple[int, int, int]:
+        """What grows for as long as work is done."""
+        return self.shards, self.samples, self.calls
 
 
 def _new_future() -> asyncio.Future[Any]:
@@ -82,7 +89,7 @@ class Limiter:
             digest: AbortOnRepeatedError(build_shared_stack(self._remotes[digest], backend, policy))
             for digest, backend in backends.items()
         }
-        self._count = self._samples = 0
+        self._count = self._samples = self._shards = 0
         self._stopped: SerializedError | None = None
         self._workers: set[str] = set()
 
@@ -101,7 +108,11 @@ class Limiter:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if call.admitted.done():
             return number
-        return await self._finish(number) or SerializedError(TlacError.__name__, "the call was given up")
+        error = None
+        # that is how it ends where the run was stopped meanwhile
+        with suppress(asyncio.CancelledError):
+            error = await self._finish(number)
+        return error or self._stopped or SerializedError(TlacError.__name__, "the call was given up")
 
     async def settle(self, number: int, outcome: LMMResponse | SerializedError) -> SerializedError | None:
         """Tell how a call ended; gives the error that all limits together make of it, None for a response."""
@@ -123,6 +134,10 @@ class Limiter:
             with suppress(asyncio.CancelledError):
                 await self._finish(number)
 
+    async def take_shard(self) -> None:
+        """Note that a worker takes up some work."""
+        self._shards += 1
+
     async def note_headers(self, backend: str, headers: Mapping[str, str]) -> None:
         """Heed the rate limits in the headers of a response."""
         listener = self._remotes[backend].listener
@@ -130,8 +145,11 @@ class Limiter:
             listener(headers)
 
     async def stop(self, error: SerializedError) -> None:
-        """Let no further call through."""
+        """Let no further call through, not even one that waits for its turn already."""
         self._stopped = self._stopped or error
+        for number, call in self._calls.items():
+            if not call.admitted.done():
+                self._tasks[number].cancel()
 
     async def tell(self, message: str) -> None:
         """Pass a message on to the person who watches."""
@@ -146,7 +164,9 @@ class Limiter:
         messages = tuple(self._messages)
         self._messages.clear()
         spent_usd = self._budget.spent_usd if self._budget else 0.0
-        return Progress(len(self._workers), self._samples, self._count, spent_usd, messages, self._stopped)
+        return Progress(
+            len(self._workers), self._shards, self._samples, self._count, spent_usd, messages, self._stopped
+        )
 
     async def _finish(self, number: int) -> SerializedError | None:
         try:

@@ -11,14 +11,16 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from tlac.errors import ConfigError, TlacError
 
 _OBJECT_STORE_BYTES = 512 * 2**20
 _CONNECT_TIMEOUT_S = 5.0
+_POOLS_ACTORS = "MapWorker"
 _KEPT = "answers so far are kept, and the same command goes on from there"
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -31,8 +33,8 @@ _SETTINGS = {
 def connect(address: str | None, workers: int | None) -> Any:
     """The modules ray and ray.data, connected; `address` None starts a Ray with one CPU for each worker here.
 
-    A Ray that this process has started before is used again. Raises ConfigError without the package, TlacError
-    where the cluster can't be reached.
+    A Ray that this process has started before is used again. It is quiet in a block under `quiet` alone. Raises
+    ConfigError without the package, TlacError where the cluster can't be reached.
     """
     # these Ray reads as it is imported, and is at odds with itself where they come later
     settings = _SETTINGS if address or "ray" in sys.modules else _SETTINGS | _private_settings()
@@ -53,12 +55,11 @@ def connect(address: str | None, workers: int | None) -> Any:
                 "include_dashboard": False,
             }
         try:
-            with _without_stderr(), _keeping_signals():
+            with quiet(ray), _without_stderr(), _keeping_signals():
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             where = f"at {address}" if address else "on this machine"
             raise TlacError(f"no Ray {where}: {_reason(error)}") from error
-    _silence(ray)
     return ray
 
 
@@ -81,13 +82,43 @@ def translated(ray: Any) -> Iterator[None]:
 def last_words() -> Iterator[None]:
     """Say one line where the process ends without one: Ray's own code ends it when the cluster's head is gone."""
     script = f"import sys; sys.stdin.read() or sys.stderr.write({f'tlac: the cluster is gone; {_KEPT}'!r} + chr(10))"
-    with subprocess.Popen([sys.executable, "-S", "-c", script], stdin=subprocess.PIPE, text=True) as speaker:  # noqa: S603
+    command = [sys.executable, "-S", "-c", script]
+    # in a session of its own, where no Ctrl-C ends it
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True) as speaker:  # noqa: S603
         try:
             yield
         finally:
-            # a Ctrl-C may have ended it
             with suppress(OSError):
                 speaker.communicate("the block has ended, and says itself how")
+
+
+def interruptible(work: Callable[[], None], on_interrupt: Callable[[], None], give_up: Callable[[], None]) -> None:
+    """Do some work of Ray's, which would die of a Ctrl-C, on a thread of its own, and wait for it.
+
+    A first interrupt calls `on_interrupt`, which has the work come to an end; a second one calls `give_up`, and is
+    raised.
+    """
+    done: Future[None] = Future()
+
+    def do() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - it is raised below
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    # a daemon: work that hangs keeps no process alive
+    threading.Thread(target=do, name="tlac-ray", daemon=True).start()
+    try:
+        done.result()
+    except KeyboardInterrupt:
+        on_interrupt()
+        try:
+            done.result()
+        except KeyboardInterrupt:
+            give_up()
+            raise
 
 
 @contextmanager
@@ -104,6 +135,31 @@ def _keeping_signals() -> Iterator[None]:
             signal.signal(one, handler)
 
 
+def count_restarts(ray: Any) -> dict[str, int]:
+    """How often each worker that there is now has been started again, by its id.
+
+    Empty for a Ray that does not tell: its public list of actors wants a dashboard.
+    """
+    with suppress(ImportError, AttributeError, KeyError, TypeError):
+        from ray._private.state import actors
+
+        job = ray.get_runtime_context().get_job_id()
+        return {
+            name: int(actor["NumRestarts"])
+            for name, actor in actors().items()
+            if actor["JobID"] == job and actor["State"] != "DEAD" and actor["ActorClassName"].startswith(_POOLS_ACTORS)
+        }
+    return {}
+
+
+def end_workers(ray: Any) -> None:
+    """End all workers for good, and with them the work that Ray Data has for them, which raises RayActorError."""
+    with suppress(AttributeError, TypeError):
+        core = ray._private.worker.global_worker.core_worker
+        for name in count_restarts(ray):
+            core.kill_actor(ray.ActorID(bytes.fromhex(name)), True)
+
+
 def count_workers(ray: Any, parallelism: int | None) -> int:
     """How many workers: as many as were asked for, else one for each CPU of the cluster."""
     return parallelism or max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -117,8 +173,10 @@ def gpu_share(ray: Any, workers: int) -> float:
 
 
 def _private_settings() -> dict[str, str]:
-    """What keeps all others from a Ray that starts here: who reaches one may run any code in it."""
+    """What a Ray that starts here is to be: one that nobody else reaches, as who does may run any code in it."""
     return {
+        # a minute, unless told: the head of a cluster may come back, that of one machine does not
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
         # on other systems Ray does so by itself: it listens on the loopback address alone
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         # other users of this machine reach that too
@@ -154,17 +212,28 @@ def _import_ray() -> Any:
     return ray
 
 
-def _silence(ray: Any) -> None:
+@contextmanager
+def quiet(ray: Any) -> Iterator[None]:
+    """Have Ray print nothing of its own while the block lasts: what there is to say, the command says."""
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    # it writes each death of a worker to standard output, where the command's own figures go
-    if hasattr(ray._private.worker, "print_to_stdstream"):
-        ray._private.worker.print_to_stdstream = lambda *_, **__: None
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    # it remarks on pools that are larger than their input
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.")
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.data")]
+    with ExitStack() as put_back, warnings.catch_warnings():
+        for holder, name, value in (
+            (context, "enable_progress_bars", False),
+            (context, "print_on_execution_start", False),
+            # it writes each death of a worker to standard output, where the command's own figures go
+            (ray._private.worker, "print_to_stdstream", lambda *_, **__: None),
+        ):
+            if hasattr(holder, name):
+                put_back.callback(setattr, holder, name, getattr(holder, name))
+                setattr(holder, name, value)
+        for logger in loggers:
+            put_back.callback(logger.setLevel, logger.level)
+            # of an error it prints three tracebacks, before it raises it
+            logger.setLevel(logging.CRITICAL)
+        # it remarks on pools that are larger than their input
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.")
+        yield
 
 
 def _check_listener(address: str | None) -> None:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from tlac.cache.serialization import StoredAnswer, is_stored
 from tlac.engines.ray.errors import SerializedError, serialize_error
+from tlac.engines.ray.job import MOST_DEATHS
 from tlac.engines.ray.logs import AnswerLog, logs_in, read_log
 from tlac.errors import CallError, SampleError, TlacError
 from tlac.hashing import response_key
@@ -20,7 +21,6 @@ from tlac.lmms.middleware.stack import TellsHeaders
 from tlac.types import Image, ImagePart, LMMRequest, LMMResponse, Message, Outcome, Transcript
 
 _REPORT_EVERY_S = 1.0
-_MOST_DEATHS = 3
 
 ItemT = TypeVar("ItemT")
 
@@ -39,6 +39,10 @@ class WorkerClient:
     async def register(self) -> None:
         """Say that this worker begins, perhaps again."""
         await self._limiter.register.remote(self._worker)
+
+    async def take_shard(self) -> None:
+        """As Limiter.take_shard."""
+        await self._limiter.take_shard.remote()
 
     async def admit(self, backend: str, request: LMMRequest) -> int | SerializedError:
         """As Limiter.admit."""
@@ -156,7 +160,8 @@ class Attempt:
     """One attempt at a batch. `number` counts the earlier ones, in which the worker died; `known` are their answers.
 
     Each asks half as many questions at a time as the one before, and from the other end: so what kills the worker costs
-    few calls, and the others are answered. After three deaths without a new answer, `refusal` says so.
+    few calls, and the others are answered. After three deaths without a new answer, `refusal` says so, and nothing more
+    is asked. Where the worker dies all the same, an image kills it as soon as it is read: `is_lost`, and none is.
     """
 
     def __init__(self, logs: Path, batch: str, concurrency: int) -> None:
@@ -170,8 +175,9 @@ class Attempt:
             self.known.update((kept.key, kept.response) for kept in lines if isinstance(kept, StoredAnswer))
         self.number = len(paths)
         self.concurrency = max(1, concurrency >> self.number)
-        is_given_up = deaths >= _MOST_DEATHS
-        self.refusal = f"the worker died {_MOST_DEATHS} times here; is its memory too small?" if is_given_up else ""
+        is_given_up = deaths >= MOST_DEATHS
+        self.is_lost = deaths > MOST_DEATHS
+        self.refusal = f"the worker died {MOST_DEATHS} times here; is its memory too small?" if is_given_up else ""
 
     def ordered(self, items: Sequence[ItemT]) -> Sequence[ItemT]:
         """The items in the order in which this attempt takes them; the same call puts what came of them in order."""

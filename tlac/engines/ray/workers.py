@@ -19,8 +19,8 @@ from tlac.engines.ray.errors import SerializedError
 from tlac.engines.ray.job import SHARD, RayJob, at_address
 from tlac.engines.ray.logs import AnswerLog
 from tlac.engines.ray.worker_models import AdmittedLMM, Attempt, Choice, LoggedLMM, WorkerClient
-from tlac.errors import CallError, SampleError, TlacError
-from tlac.evaluation.collect import collect
+from tlac.errors import CallError, PermanentError, SampleError, TlacError
+from tlac.evaluation.collect import collect_into
 from tlac.evaluation.run_config import plan_questions
 from tlac.interfaces import LMM, TextEncoder
 from tlac.lmms.middleware.retry import RetryingLMM
@@ -76,6 +76,7 @@ class _Worker:
         """
 
         async def with_log() -> FoundT:
+            await self._client.take_shard()
             attempt = Attempt(self._job.logs, batch, self._job.concurrency)
             if attempt.number:
                 self._client.tell(f"Ray: a worker died, and starts again ({attempt.number} times at this shard)")
@@ -120,22 +121,32 @@ class Stage1Worker(_Worker):
         """The table of what was said; no row where nobody could be asked."""
         from tlac.engines.ray.tables import read_samples, turns_table
 
-        positions, samples = read_samples(table[SHARD].to_pylist())
+        files = table[SHARD].to_pylist()
         put_off: dict[str, Choice] = {}
 
-        async def ask(prompter: TwoStagePrompter, log: AnswerLog, attempt: Attempt) -> Sequence[Transcript]:
+        async def ask(
+            prompter: TwoStagePrompter, log: AnswerLog, attempt: Attempt
+        ) -> tuple[Sequence[int], Sequence[Transcript]]:
+            if attempt.is_lost:
+                await log.keep_failure(files[0], SerializedError(SampleError.__name__, attempt.refusal))
+                return (), ()
+            # here, not above: what comes after the attempt's log counts as its death
+            positions, samples = read_samples(files)
             method = self._job.config.asking_method
             taken = attempt.ordered(samples)
-            found = (await collect(taken, prompter, method, attempt.concurrency, self._client)).transcripts
+            found: list[Transcript] = []
+            stopped = await collect_into(found.append, taken, prompter, method, attempt.concurrency, self._client)
+            if stopped is not None:
+                self._client.stop(PermanentError(stopped))
             for sample, transcript in zip(taken, found, strict=True):
                 failure, source = transcript.failure, sample.source
                 if failure and failure.kind == "sample" and not transcript.image_sha256 and isinstance(source, Path):
                     # no request, and so no key: the driver, which sees the image perhaps, knows it by its path
                     await log.keep_failure(str(source), SerializedError(SampleError.__name__, failure.reason))
-            return attempt.ordered(found)
+            return positions, attempt.ordered(found)
 
-        transcripts = self._run_batch(_name_batch("a", positions), ask, put_off) if samples else ()
-        return turns_table(positions, transcripts or (), put_off)
+        positions, transcripts = (self._run_batch(_name_batch("a", files), ask, put_off) if files else None) or ((), ())
+        return turns_table(positions, transcripts, put_off)
 
 
 class Stage2Worker(_Worker):
