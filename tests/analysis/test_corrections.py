@@ -32,7 +32,9 @@ def write(path: Path, *rows: dict[str, str]) -> Path:
     """A file of corrections; what a row does not say is as in LABELS, and not reviewed."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(
-            file, ("path", "label", "confidence", "sha256", "note", "corrected_label", "reviewed", "drawn"), restval=""
+            file,
+            ("path", "label", "confidence", "sha256", "note", "corrected_label", "reviewed", "drawn", "calibrated"),
+            restval="",
         )
         writer.writeheader()
         writer.writerows({"label": "red car", "confidence": "0.9", **row} for row in rows)
@@ -159,5 +161,8 @@ def test_corrections_that_teach_nothing_are_refused(tmp_path: Path) -> None:
         {"path": f"{number}", "confidence": str(0.9 if wrong else 0.1), "corrected_label": CLASSES[wrong]}
         for number, wrong in enumerate([0, 1] * 20)
     ]
+    calibrated = [{**row, "calibrated": "yes"} for row in against]
+    with pytest.raises(UsageError, match="come from a calibration already"):
+        calibrate_corrections(write(tmp_path / "again.csv", *calibrated))
     with pytest.raises(UsageError, match=r"40 reviewed labels teach nothing"):
         calibrate_corrections(write(tmp_path / "against.csv", *against))

@@ -17,9 +17,9 @@ import pytest
 from tests.support.browser import DESK, PHONE, Visit
 from tests.support.fakes import digest, make_png
 from tests.support.reported_runs import HOSTILE
-from tlac.analysis.corrections import merge_corrections
+from tlac.analysis.corrections import calibrate_corrections, merge_corrections
 from tlac.analysis.review_sample import ReviewPlan
-from tlac.errors import TlacError
+from tlac.errors import TlacError, UsageError
 from tlac.report import review
 from tlac.report.review import write_review
 from tlac.results.labels import COLUMNS, Label, read_labels, write_labels
@@ -155,7 +155,7 @@ def test_labels_are_accepted_chosen_searched_and_undone_by_keys(visit, page: Pat
     assert found.page.locator("#progress").inner_text().startswith("4 of 6 reviewed")
     with downloaded(found, tmp_path).open(encoding="utf-8", newline="") as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}
-    assert list(rows["photos/0.png"]) == [*COLUMNS, "corrected_label", "reviewed", "drawn"]
+    assert list(rows["photos/0.png"]) == [*COLUMNS, "corrected_label", "reviewed", "drawn", "calibrated"]
     decided = {path: (row["corrected_label"], row["reviewed"]) for path, row in rows.items()}
     assert decided == {
         "photos/0.png": ("", ""),
@@ -166,6 +166,7 @@ def test_labels_are_accepted_chosen_searched_and_undone_by_keys(visit, page: Pat
         "photos/broken.png": ("big bicycle", "yes"),
     }
     assert sum(row["drawn"] == "yes" for row in rows.values()) == 3
+    assert {row["calibrated"] for row in rows.values()} == {""}
     merged = merge_corrections(some_labels(), tmp_path / "labels.corrected.csv", CLASSES)
     assert (merged.reviewed, merged.right, merged.found) == (3, 1, 1)
     assert found.complaints == []
@@ -215,6 +216,14 @@ def test_a_browser_that_keeps_nothing_is_named(visit, page: Path) -> None:
 
 def _quoted(html: str) -> str:
     return urllib.parse.quote(html)
+
+
+def test_what_was_calibrated_is_not_learnt_from_again(visit, tmp_path: Path) -> None:
+    path = tmp_path / "labels.review.html"
+    found = visit(write_review(some_labels(), CLASSES, path, some_samples(), PLAN, is_calibrated=True))
+    found.page.keyboard.press("Space")
+    with pytest.raises(UsageError, match="come from a calibration already"):
+        calibrate_corrections(downloaded(found, tmp_path))
 
 
 def test_filters_show_what_they_say(visit, page: Path) -> None:

@@ -26,7 +26,7 @@ from tlac.scoring.confidence import Calibration, fit_corrected
 from tlac.scoring.metrics import wilson_interval
 
 _WANTED = ("path", "label", "corrected_label", "reviewed")
-_OPTIONAL = ("confidence", "sha256", "drawn")
+_OPTIONAL = ("confidence", "sha256", "drawn", "calibrated")
 _TRUE, _FALSE = frozenset(("yes", "true", "1", "x")), frozenset(("no", "false", "0", ""))
 
 
@@ -42,6 +42,7 @@ class Correction:
     sha256: str | None
     is_reviewed: bool
     is_drawn: bool
+    is_calibrated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,7 @@ def read_corrections(path: Path, classes: Collection[str] | None = None) -> dict
             # whoever fills in a class by hand has looked
             is_reviewed or corrected is not None,
             _read_flag(row.get("drawn", ""), f"{where}: drawn"),
+            _read_flag(row.get("calibrated", ""), f"{where}: calibrated"),
         )
         if name in found and found[name].corrected != corrected:
             raise InputError(f"{where}: {name!r} stands in line {found[name].line} as well, with another class")
@@ -152,6 +154,10 @@ def calibrate_corrections(path: Path) -> Calibration:
     Raises InputError as read_corrections does, UsageError where there is nothing that can be learnt from.
     """
     rows = [row for row in read_corrections(path).values() if row.is_reviewed and row.label is not None]
+    if any(row.is_calibrated for row in rows):
+        raise UsageError(
+            f"{path}: these confidences come from a calibration already: label without --calibration first"
+        )
     pairs = [(row.confidence, row.label == row.corrected) for row in rows if row.confidence is not None]
     sure, right = np.array(pairs, np.float64).reshape(-1, 2).T
     found = fit_corrected(sure, right, path.name)

@@ -42,24 +42,28 @@ def write_review(
     path: Path,
     samples: Iterable[Sample] | None = None,
     plan: ReviewPlan | None = None,
+    is_calibrated: bool = False,
 ) -> Path:
     """Write the page, replacing one of that name, and its thumbnails: in it, or in a folder of its name beside it.
 
     `labels` are gone through more than once, so they are no iterator. `samples` are the images, in their order; without
     them they are looked for at the labels' paths. An image that can't be read has no picture. `plan` says how many are
-    drawn at random. Of more than 20,000 labels the least certain and the drawn ones are on the page.
+    drawn at random, `is_calibrated` that the confidences come from a calibration. Of more than 20,000 labels the least
+    certain and the drawn ones are on the page.
 
     Raises TlacError where it can't be written.
     """
-    confidences, labelled = [], {}
+    certainties: list[float] = []
+    labelled: dict[int, tuple[str, float | None]] = {}
     for place, one in enumerate(labels):
-        confidences.append(one.confidence if one.label is not None else None)
+        # what has no label comes after the doubtful
+        certainties.append(DOUBTFUL_BELOW if one.confidence is None else one.confidence)
         if one.label is not None:
-            labelled[place] = one.path
-    plan = plan or plan_review(confidences)
+            labelled[place] = (one.path, one.confidence)
+    plan = plan or plan_review(confidence for _, confidence in labelled.values())
     places = list(labelled)
-    drawn = {places[rank] for rank in draw_order(list(labelled.values()))[: plan.sample]}
-    chosen = drawn | set(sorted(range(len(confidences)), key=lambda place: _certainty(confidences[place]))[:MOST])
+    drawn = {places[rank] for rank in draw_order([name for name, _ in labelled.values()])[: plan.sample]}
+    chosen = drawn | set(sorted(range(len(certainties)), key=certainties.__getitem__)[:MOST])
     table = _Table(classes)
     pictures = _Pictures(path, is_inline=len(chosen) <= _MOST_INLINE)
     with complaining(path):
@@ -76,17 +80,12 @@ def write_review(
                 table.add(one, place in drawn, thumbnail)
         content = table.content()
         name = path.name.removesuffix(".html").removesuffix(".review")
-        content |= {"images": pictures.images(), "corrected": f"{name}.corrected.csv"}
-        context = {"name": name, "plan": plan, "left_out": len(confidences) - len(chosen)}
+        content |= {"images": pictures.images(), "is_calibrated": is_calibrated, "corrected": f"{name}.corrected.csv"}
+        context = {"name": name, "plan": plan, "left_out": len(certainties) - len(chosen)}
         styles = ("report.css", "review.css")
         html = render_page("review.html", _SCRIPTS, context, content, styles=styles, has_charts=False)
         write_whole(path, html.encode())
     return path
-
-
-def _certainty(confidence: float | None) -> float:
-    """What has no label comes after the doubtful."""
-    return DOUBTFUL_BELOW if confidence is None else confidence
 
 
 class _Pictures:

@@ -7,7 +7,7 @@ const everything = rows.path.map((_, row) => row);
 const NONE = -1; // no class: of a row's label, or what a person decided
 const textAt = (number) => (number < 0 ? "" : page.texts[number]);
 const nameOf = (index) => (index === NONE ? null : page.classes[index]);
-const isDoubtful = (row) => rows.confidence[row] !== null && rows.confidence[row] < page.doubtful_below;
+const isDoubtful = (row) => rows.label[row] !== NONE && rows.confidence[row] !== null && rows.confidence[row] < page.doubtful_below;
 // the folder that all images share is left out where there is little room
 const shared = rows.path.reduce((prefix, path) => {
   while (!path.startsWith(prefix)) prefix = prefix.replace(/[^/]*\/$/, "");
@@ -352,9 +352,9 @@ class Review {
     const line = (row) => {
       const decided = byRow.get(row);
       const texts = [rows.path[row], nameOf(rows.label[row]), rows.confidence[row], textAt(rows.runner_up[row]), rows.margin[row], textAt(rows.answer[row]), page.outcomes[rows.outcome[row]], textAt(rows.reason[row]), rows.cost_usd[row], rows.sha256[row]];
-      return [...texts, byRow.has(row) ? nameOf(decided) : "", byRow.has(row) ? "yes" : "", rows.drawn[row] ? "yes" : ""].map(cell).join(",");
+      return [...texts, byRow.has(row) ? nameOf(decided) : "", byRow.has(row) ? "yes" : "", rows.drawn[row] ? "yes" : "", page.is_calibrated ? "yes" : ""].map(cell).join(",");
     };
-    const lines = [[...page.columns, "corrected_label", "reviewed", "drawn"].join(","), ...everything.map(line)];
+    const lines = [[...page.columns, "corrected_label", "reviewed", "drawn", "calibrated"].join(","), ...everything.map(line)];
     const address = URL.createObjectURL(new Blob([`${lines.join("\r\n")}\r\n`], { type: "text/csv" }));
     make("a", { href: address, download: page.corrected }).click();
     setTimeout(() => URL.revokeObjectURL(address), 60_000);
