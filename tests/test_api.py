@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures.thread
+import json
 import threading
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
 
 from tests.support.fakes import FakeLMM, LetterEncoder, make_png
 from tlac import Classifier, Match, match
+from tlac.config.schemas import Prices
 from tlac.errors import CallError, InputError, PermanentError, UsageError
+from tlac.runtime import aio
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
 CLASSES = ["red car", "old car", "red apple"]
@@ -45,15 +50,131 @@ def test_a_refusal_is_no_class(classifier) -> None:
     assert (found.class_name, found.score, found.outcome, found.top()) == (None, None, Outcome.REFUSED, ())
 
 
-def test_errors_reach_the_caller_after_all_images_were_asked_about(classifier, tmp_path: Path) -> None:
+def test_errors_reach_the_caller_of_one_image_and_are_results_among_many(classifier, tmp_path: Path) -> None:
+    asked = classifier(lambda request: "old car")
     with pytest.raises(InputError, match=r"none.png"):
-        classifier(lambda request: "old car").classify(tmp_path / "none.png")
+        asked.classify(tmp_path / "none.png")
+    good, broken = asked.classify_many([make_png(1), b""])
+    assert (good.label, broken.label, broken.outcome) == ("old car", None, Outcome.FAILED)
+    assert broken.reason.startswith("the file is empty")
 
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_the_first_error_among_many_is_raised_where_that_is_wished(classifier, is_async: bool) -> None:
     def fail(request: LMMRequest) -> str:
         raise PermanentError("fake: down")
 
+    asked = classifier(fail)
+
+    def many(*images: bytes, **how: bool):
+        return asyncio.run(asked.aclassify_many(images, **how)) if is_async else asked.classify_many(images, **how)
+
     with pytest.raises(CallError, match="fake: down"):
-        classifier(fail).classify_many([make_png(1), make_png(2)])
+        many(make_png(1), make_png(2), raise_errors=True)
+    assert {one.reason for one in many(make_png(3))} == {"fake: down"}
+
+
+def test_results_come_while_later_images_are_asked_about_and_leaving_early_ends_it(classifier) -> None:
+    asked: list[LMMRequest] = []
+    streaming = classifier(lambda request: asked.append(request) or "old car", method="slac")
+    images = [make_png(number) for number in range(3000)]
+    for result in streaming.stream(images):
+        assert (result.path, result.label) == ("image 0", "old car")
+        break
+    assert 0 < len(asked) < 3000
+
+
+def test_a_stream_keeps_to_its_own_cap(classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    prices = Prices(prompt=100.0, completion=100.0)
+    monkeypatch.setattr("tlac.lmms.middleware.stack.prices_of", lambda spec: prices)
+    capped = classifier(lambda request: "old car", method="slac")
+    first, *others = capped.stream([make_png(number) for number in range(5)], max_cost=1.0)
+    # each may cost up to 0.8, and costs 0.001
+    assert first.label == "old car"
+    assert sum(one.cost_usd for one in (first, *others)) <= 1.0
+    (broke,) = capped.stream([make_png(9)], max_cost=0.1)
+    assert "the budget of 0.1 USD is used up" in broke.reason
+
+
+def test_images_are_paths_bytes_pictures_and_arrays(classifier, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def note(request: LMMRequest) -> str:
+        asked.append(request.messages[0].parts[0].image.sha256)
+        return "old car"
+
+    path = tmp_path / "car.png"
+    path.write_bytes(make_png())
+    picture = PIL.Image.open(path)
+    pixels = np.asarray(picture)
+    given = [str(path), path, path.read_bytes(), picture, pixels, pixels / 255.0, pixels[:, :, 0]]
+    found = classifier(note, method="slac").classify_many(given)
+    assert [one.label for one in found] == ["old car"] * 7
+    assert [one.path for one in found] == [str(path), str(path), *(f"image {number}" for number in range(2, 7))]
+    # equal pixels are one image; the grey one is another
+    assert len(asked) == len(set(asked)) == 2
+
+
+@pytest.mark.parametrize("image", [np.zeros((4, 4), np.int64), np.full((4, 4), 7.5), np.zeros((2, 2, 2, 2), np.uint8)])
+def test_an_array_that_is_no_image_is_a_failed_result(classifier, image: object) -> None:
+    (found,) = classifier(lambda request: "old car").classify_many([image])
+    assert found.outcome is Outcome.FAILED
+    assert found.reason.startswith("can't be made an image: ")
+
+
+def test_classes_are_names_or_the_text_that_the_command_line_takes(tmp_path: Path) -> None:
+    (tmp_path / "classes.yaml").write_text("red car: {aliases: [scarlet motor]}\nlorry:\n")
+    for classes in (str(tmp_path / "classes.yaml"), "red car, lorry", ["red car", "lorry"]):
+        with Classifier("embedded", classes, encoder="minilm") as opened:
+            assert opened.classes == ("red car", "lorry")
+
+
+def test_results_are_dicts_tables_and_markup_without_a_models_markup(classifier, tmp_path: Path) -> None:
+    path = tmp_path / "<b>.png"
+    path.write_bytes(make_png())
+    found = classifier(lambda request: "<script>a red car</script>", method="slac").classify_many([path, b""])
+    table = found.to_pandas()
+    assert table["label"].tolist()[0] == found[0].label
+    assert table["outcome"].tolist() == ["answered", "failed"]
+    assert json.loads(json.dumps(found[0].to_dict()))["candidates"][0][0] == found[0].label
+    shown = found._repr_html_()
+    assert "&lt;script&gt;" in shown
+    assert "<script>" not in shown
+    assert shown.count('<img src="data:image/webp;base64,') == 1
+    assert (found[0].class_name, found[0].ranking) == (found[0].label, found[0].candidates)
+
+
+def test_a_classifier_is_closed_by_with_and_says_so_afterwards(classifier) -> None:
+    with classifier(lambda request: "old car") as opened:
+        assert opened.classify(make_png()).label == "old car"
+    opened.close()
+    with pytest.raises(UsageError, match="the classifier is closed"):
+        opened.classify(make_png())
+
+
+def test_one_that_nobody_closes_says_nothing_when_python_ends(classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    complaints: list[object] = []
+    closed: list[object] = []
+
+    def close(store: object) -> None:
+        closed.append(store)
+        # as a pool says when Python has begun to end
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    async def listen() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+
+    async def wait_for_close() -> None:
+        while not closed:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().set_exception_handler(None)
+
+    aio.run(listen())
+    monkeypatch.setattr("tlac.api.Store.close", close)
+    classifier(lambda request: "old car")
+    aio.run(wait_for_close())
+    assert complaints == []
 
 
 def test_it_can_be_forgotten_in_the_midst_of_code_that_holds_a_lock(classifier) -> None:

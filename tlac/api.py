@@ -2,34 +2,55 @@
 
 from __future__ import annotations
 
+import html
+import io
 import warnings
 import weakref
+from base64 import b64encode
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
 
 from tlac.cache.store import Store, store_folder
 from tlac.config.method_options import combination_of, sees_image
 from tlac.config.prompts import load_prompts
 from tlac.config.registry import open_encoder
 from tlac.config.schemas import load_backend, load_encoder_config
-from tlac.errors import CallError, InputError, MissingAnswersError, TlacError, UsageError
+from tlac.datasets.text_files import NamedClasses, read_classes
+from tlac.datasets.unlabelled import fetch
+from tlac.errors import CallError, ConfigError, InputError, MissingAnswersError, TlacError, UsageError
 from tlac.evaluation.collect import collect
-from tlac.evaluation.run_config import ClassList, RunConfig, plan_questions
+from tlac.evaluation.label import label_block
+from tlac.evaluation.run_config import ClassList, RunConfig
 from tlac.evaluation.runner import Runner
 from tlac.interfaces import TextEncoder
+from tlac.lmms.middleware.budget import Budget
 from tlac.lmms.middleware.retry import RetryPolicy
 from tlac.lmms.middleware.stack import CallPolicy
 from tlac.lmms.served import with_served_revision
-from tlac.methods.base import NearestClassFinder
+from tlac.report.samples import shrink_image
+from tlac.results.labels import Label
+from tlac.results.usage import UsageLedger
 from tlac.runtime import aio
-from tlac.scoring.confidence import confidence_of
 from tlac.scoring.matching import DEFAULT_TEMPLATE, find_rule, normalise
+from tlac.scoring.predictions import Predictions
 from tlac.scoring.scorer import Scorer
-from tlac.types import LMMResponse, Outcome, Prediction, Sample, Transcript, Turn
+from tlac.types import LMMResponse, Outcome, Sample, Transcript, Turn
+
+ImageLike: TypeAlias = str | Path | bytes | PIL.Image.Image | NDArray[Any] | Sample
+"""A path or URL, an image file's bytes, a PIL image, an array (h, w) or (h, w, 3) of uint8 or floats in [0, 1], or a
+dataset's sample."""
 
 DEFAULT_ENCODER = "clip-vit-b-16"
+_MOST_SHOWN = 50
 # somebody waits for this one image: a bench is more patient
 _IMPATIENT = CallPolicy(retry=RetryPolicy(tries=4, identical_tries=3, total_wait_s=60.0, breaker_pauses_s=(2.0, 5.0)))
 _ERRORS: dict[str, type[TlacError]] = {
@@ -41,27 +62,60 @@ _ERRORS: dict[str, type[TlacError]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Classification:
-    """What an image was taken for.
+class Classification(Label):
+    """What an image was taken for: a row of labels (see `tlac.results.labels.Label`), and what decided.
 
-    `class_name` and `score` (cosine in [-1, 1]) are None where the LMM gave no answer; `outcome` says why.
-    `confidence` in [0, 1] ranks classifications (see tlac.scoring.confidence).
+    `label` is None where there is no class, for which `outcome` and `reason` say why; `index` is its place in the class
+    list, `score` its cosine in [-1, 1] with the answer. `decided_by` is "exact", "choice" or "similarity", `choice`
+    what stage 2 named.
     """
 
-    class_name: str | None
-    index: int | None
-    score: float | None
-    margin: float | None
-    decided_by: str | None
-    outcome: Outcome
-    answer: str | None
-    choice: str | None
-    ranking: tuple[tuple[str, float], ...]
-    confidence: float | None = None
+    index: int | None = None
+    score: float | None = None
+    decided_by: str | None = None
+    choice: str | None = None
+
+    @property
+    def class_name(self) -> str | None:
+        """The label, under its earlier name."""
+        return self.label
+
+    @property
+    def ranking(self) -> tuple[tuple[str, float], ...]:
+        """The candidates, under their earlier name."""
+        return self.candidates
 
     def top(self, k: int = 5) -> tuple[tuple[str, float], ...]:
         """The k best classes (at most 5) as (class name, cosine), best first."""
-        return self.ranking[:k]
+        return self.candidates[:k]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name, as JSON can hold them."""
+        return {**asdict(self), "outcome": str(self.outcome)}
+
+    def _repr_html_(self) -> str:
+        """The image beside its label, for notebooks. What a model or a file said is text in it, and never markup."""
+        small = shrink_image(Path(self.path), self.path, 96)
+        picture = f'<img src="data:image/webp;base64,{b64encode(small).decode()}"> ' if small else ""
+        sure = f" ({self.confidence:.2f})" if self.confidence is not None else ""
+        lines = (self.path, f"{self.label}{sure}" if self.label else str(self.outcome), self.answer or self.reason)
+        return f"<div>{picture}{'<br>'.join(map(html.escape, lines))}</div>"
+
+
+class Classifications(list[Classification]):
+    """Results in the order of the images."""
+
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame with a row an image. Raises ConfigError where pandas is not installed."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise ConfigError("to_pandas needs the package pandas: pip install pandas") from error
+        return pandas.DataFrame([one.to_dict() for one in self], columns=[one.name for one in fields(Classification)])
+
+    def _repr_html_(self) -> str:
+        more = f"<div>and {len(self) - _MOST_SHOWN:,} more</div>" if len(self) > _MOST_SHOWN else ""
+        return "".join(one._repr_html_() for one in self[:_MOST_SHOWN]) + more
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +160,20 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
 class Classifier:
     """Classifies images with an LMM. Answers are kept in the store and never paid for twice.
 
-    `backend`, `stage2_backend`, `encoder` and `prompts` are names or paths of YAML files, `matching` is
-    "ladder" or "paper", `store` a folder (default: the platform's cache folder).
+    `classes` are names, or text as the command line takes it: "red car, old car", or a file of names. `backend`,
+    `stage2_backend`, `encoder` and `prompts` are names or paths of YAML files, `matching` is "ladder" or "paper",
+    `describe` says what the images are, `store` is a folder (default: the platform's cache folder).
 
-    >>> classifier = Classifier("gemini", classes=["red car", "old car", "red apple"])  # doctest: +SKIP
-    >>> classifier.classify("car.jpg").class_name  # doctest: +SKIP
+    >>> with Classifier("gemini", classes="red car, old car, red apple") as classifier:  # doctest: +SKIP
+    ...     for result in classifier.stream(paths, max_cost=5.0):
+    ...         print(result.path, result.label, result.confidence)
     'red car'
     """
 
     def __init__(  # noqa: PLR0913 - the front door takes by keyword what the layers below take as records
         self,
         backend: str,
-        classes: Sequence[str],
+        classes: Sequence[str] | str,
         *,
         method: str = "tlac",
         encoder: str = DEFAULT_ENCODER,
@@ -125,82 +181,185 @@ class Classifier:
         prompts: str = "default",
         template: str = DEFAULT_TEMPLATE,
         stage2_backend: str | None = None,
+        describe: str | None = None,
         store: str | Path | None = None,
         offline: bool = False,
     ) -> None:
-        self.classes = check_classes(classes)
+        given = read_classes(classes) if isinstance(classes, str) else NamedClasses(tuple(classes))
+        self.classes = check_classes(given.names)
         folder = Path(store) if store else store_folder()
         first = with_served_revision(load_backend(backend), folder, offline)
         second = with_served_revision(load_backend(stage2_backend), folder, offline) if stage2_backend else first
+        words = replace(load_prompts(prompts), descriptions=given.descriptions)
         config = RunConfig(
             first,
             second,
             ClassList(self.classes),
             method,
             load_encoder_config(encoder),
-            load_prompts(prompts),
+            words if describe is None else words.about(describe),
             find_rule(matching),
             template,
+            aliases=given.aliases,
         )
-        self._method = config.asking_method
-        if combination_of(self._method) == "vote":
+        if combination_of(config.asking_method) == "vote":
             raise UsageError(f"the method {method} asks several backends: use `tlac bench`")
-        if sees_image(self._method):
+        if sees_image(config.opened_method):
             raise UsageError(f"the method {method} scores images too, which a run alone does: use `tlac bench`")
-        opened = Store(folder)
-        # nobody has to close a classifier: its store is closed when it is forgotten
-        weakref.finalize(self, aio.deferred(opened.close)).atexit = False
-        runner = Runner(opened, is_offline=offline, policy=_IMPATIENT)
-        self._scorer = Scorer(self.classes, runner.encoder(config.encoder), config.rule, template)
-        self._prompter = plan_questions(config, runner.bound_lmm, NearestClassFinder(self._scorer))
-        self._concurrency = first.spec.limits.concurrency
+        self._store = Store(folder)
+        # whoever forgets to close it: its store is closed when it is forgotten itself, but not when Python ends, where
+        # nothing is left to lose
+        self._finalizer = weakref.finalize(self, aio.deferred(partial(_close_forgotten, self._store)))
+        self._finalizer.atexit = False
+        self._is_offline = offline
+        self._runner = Runner(self._store, is_offline=offline, policy=_IMPATIENT)
+        self._prepared = self._runner.prepare(config)
 
-    def classify(self, image: str | Path | bytes) -> Classification:
-        """Classify one image: a path, or an image file's bytes.
+    def __enter__(self) -> Classifier:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the store; every answer is in it already. A closed classifier can't be asked any more."""
+        if self._finalizer.detach() is not None:
+            self._store.close()
+
+    def classify(self, image: ImageLike) -> Classification:
+        """Classify one image: a path or URL, an image file's bytes, a PIL image or a numpy array.
 
         Raises InputError for an image that can't be read, CallError where the LMM gave no response.
         """
-        return self.classify_many([image])[0]
+        return self.classify_many([image], raise_errors=True)[0]
 
-    def classify_many(self, images: Sequence[str | Path | bytes]) -> list[Classification]:
-        """Classify images concurrently. Raises as classify does, after all images were asked about."""
-        return aio.run(self.aclassify_many(images))
+    def classify_many(
+        self,
+        images: Iterable[ImageLike],
+        *,
+        raise_errors: bool = False,
+        max_cost: float | None = None,
+        progress: bool = False,
+    ) -> Classifications:
+        """Classify images concurrently: a result for each, in their order, also for one that failed.
 
-    async def aclassify(self, image: str | Path | bytes) -> Classification:
+        With `raise_errors` the first failure is raised as `classify` raises it, once all images were asked about.
+        """
+        return _gathered(self._results(images, max_cost, progress), raise_errors)
+
+    def stream(
+        self, images: Iterable[ImageLike], *, max_cost: float | None = None, progress: bool = False
+    ) -> Generator[Classification, None, None]:
+        """Classify images concurrently; yield results as they come, in the order of the images. A failed image is a
+        result without a label.
+
+        Asking goes on while you look at a result; leave the loop to end it: calls in flight are waited for. `max_cost`
+        is a hard cap in USD on what is spent here; `progress` shows a bar on stderr.
+        """
+        for _, result in self._results(images, max_cost, progress):
+            yield result
+
+    async def aclassify(self, image: ImageLike) -> Classification:
         """As classify, in async code."""
-        return (await self.aclassify_many([image]))[0]
+        return (await self.aclassify_many([image], raise_errors=True))[0]
 
-    async def aclassify_many(self, images: Sequence[str | Path | bytes]) -> list[Classification]:
+    async def aclassify_many(self, images: Iterable[ImageLike], *, raise_errors: bool = False) -> Classifications:
         """As classify_many, in async code."""
-        samples = [
-            Sample(str(image) if not isinstance(image, bytes) else f"image {position}", _source(image))
-            for position, image in enumerate(images)
-        ]
-        gathered = await collect(samples, self._prompter, self._method, self._concurrency)
-        for transcript in gathered.transcripts:
-            if transcript.failure:
-                raise _ERRORS[transcript.failure.kind](transcript.failure.reason)
-        scored = self._scorer.score(gathered.transcripts, combination_of(self._method))
-        return [self._present(prediction) for prediction in scored.predictions]
+        prepared, samples = self._prepared, self._samples(images)
+        gathered = await collect(samples, prepared.prompter, prepared.method, prepared.concurrency)
+        scored = prepared.scorer.score(gathered.transcripts, combination_of(prepared.method))
+        return _gathered(
+            _present(gathered.transcripts, scored.predictions, prepared.config, UsageLedger()), raise_errors
+        )
 
-    def _present(self, prediction: Prediction) -> Classification:
-        index = prediction.predicted
-        return Classification(
-            self.classes[index] if index is not None else None,
-            index,
-            prediction.score,
-            prediction.margin,
-            prediction.decided_by,
-            prediction.outcome,
-            prediction.answer,
-            prediction.choice,
-            tuple((self.classes[place], score) for place, score in prediction.top5),
-            confidence_of(prediction),
+    def _results(
+        self, images: Iterable[ImageLike], max_cost: float | None, progress: bool
+    ) -> Iterator[tuple[Transcript, Classification]]:
+        samples, runner, prepared = self._samples(images), self._runner, self._prepared
+        if max_cost is not None:
+            # a cap of its own takes a stack of its own around the backend
+            runner = Runner(self._store, self._is_offline, replace(_IMPATIENT, budget=Budget(max_cost)))
+            prepared = runner.prepare(prepared.config)
+        usage = UsageLedger()
+        with closing(runner.stream(prepared, samples)) as blocks, _bar(len(samples), progress) as advance:
+            for transcripts, predictions in blocks:
+                for found in _present(transcripts, predictions, prepared.config, usage):
+                    advance()
+                    yield found
+
+    def _samples(self, images: Iterable[ImageLike]) -> list[Sample]:
+        if not self._finalizer.alive:
+            raise UsageError("the classifier is closed: make another one")
+        return [_sample(image, position) for position, image in enumerate(images)]
+
+
+def _close_forgotten(store: Store) -> None:
+    # while Python ends no thread can be started any more, and so no lost database be put back
+    with suppress(RuntimeError):
+        store.close()
+
+
+def _present(
+    transcripts: Sequence[Transcript], predictions: Predictions, config: RunConfig, usage: UsageLedger
+) -> Iterator[tuple[Transcript, Classification]]:
+    labels = label_block(transcripts, predictions, config, usage)
+    for transcript, (label, found) in zip(transcripts, labels, strict=True):
+        own = {one.name: getattr(label, one.name) for one in fields(label)}
+        yield (
+            transcript,
+            Classification(
+                **own, index=found.predicted, score=found.score, decided_by=found.decided_by, choice=found.choice
+            ),
         )
 
 
-def _source(image: str | Path | bytes) -> Path | bytes:
-    return Path(image) if isinstance(image, str) else image
+def _gathered(results: Iterable[tuple[Transcript, Classification]], raise_errors: bool) -> Classifications:
+    gathered = list(results)
+    failures = [transcript.failure for transcript, _ in gathered if transcript.failure is not None]
+    if raise_errors and failures:
+        raise _ERRORS[failures[0].kind](failures[0].reason)
+    return Classifications(result for _, result in gathered)
+
+
+@contextmanager
+def _bar(total: int, is_shown: bool) -> Iterator[Callable[[], None]]:
+    if not is_shown:
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("images", total=total)
+        yield lambda: bar.advance(task)
+
+
+def _sample(image: ImageLike, position: int) -> Sample:
+    if isinstance(image, str):
+        return Sample(image, partial(fetch, image) if "://" in image else Path(image))
+    if isinstance(image, Sample):
+        return image
+    if isinstance(image, Path):
+        return Sample(str(image), image)
+    name = f"image {position}"
+    return Sample(name, image if isinstance(image, bytes) else partial(_encode, image, name))
+
+
+def _encode(picture: Any, name: str) -> bytes:
+    """A PIL image, or an array (h, w) or (h, w, 3) of uint8 or floats in [0, 1], as the bytes of a PNG file."""
+    try:
+        if not isinstance(picture, PIL.Image.Image):
+            values = np.asarray(picture)
+            if np.issubdtype(values.dtype, np.floating) and values.size and values.min() >= 0 and values.max() <= 1:
+                values = np.round(values * 255).astype(np.uint8)
+            if values.dtype != np.uint8:
+                raise TypeError(f"{values.dtype} is neither uint8 nor float in [0, 1]")
+            picture = PIL.Image.fromarray(values)
+        content = io.BytesIO()
+        picture.save(content, "PNG")
+    except Exception as error:
+        raise InputError(f"{name}: can't be made an image: {' '.join(str(error).split())}") from error
+    return content.getvalue()
 
 
 def match(

@@ -8,6 +8,7 @@ import PIL.Image
 import pytest
 
 from tests.support.fakes import make_png
+from tlac.results.labels import read_labels
 
 OPTIONS = ("--backend", "embedded", "--encoder", "minilm", "--classes", "strawberry, folding chair, drum")
 
@@ -37,8 +38,22 @@ def test_an_image_is_classified(tlac_command) -> None:
 def test_json_is_one_document(tlac_command) -> None:
     shown = tlac_command("classify", strawberry(), *OPTIONS, "--method", "slac", "--json")
     (image,) = json.loads(shown.out)["images"]
-    assert (image["class_name"], image["outcome"]) == ("strawberry", "answered")
-    assert next(name for name, _ in image["ranking"]) == "strawberry"
+    assert (image["image"], image["label"], image["outcome"]) == (str(strawberry()), "strawberry", "answered")
+    assert next(name for name, _ in image["candidates"]) == "strawberry"
+
+
+def test_a_failed_image_is_a_line_among_others_and_in_the_file(tlac_command, tmp_path: Path) -> None:
+    for name in ("photos/b.jpg", "photos/more/c.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(strawberry().read_bytes())
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"")
+    shown = tlac_command("classify", tmp_path / "photos", *OPTIONS, "-o", "labels.csv")
+    assert (shown.code, shown.err) == (3, "tlac: 1 of 3 images failed\n")
+    first, second, third = shown.out.splitlines()
+    assert first == f"{tmp_path}/photos/a.jpg  no answer (failed)  the file is empty (zero bytes); replace or remove it"
+    assert second.startswith(f"{tmp_path}/photos/b.jpg  strawberry  ")
+    assert third.startswith(f"{tmp_path}/photos/more/c.jpg  strawberry  ")
+    assert [label.label for label in read_labels(Path("labels.csv"))] == [None, "strawberry", "strawberry"]
 
 
 @pytest.mark.parametrize(
@@ -58,9 +73,9 @@ def test_an_image_that_can_not_be_used_is_named_in_one_line(
     if content is not None:
         path.write_bytes(content)
     shown = tlac_command("classify", path, *OPTIONS)
-    assert (shown.code, shown.out) == (2, "")
-    assert str(path) in shown.err
-    assert shown.err.count("\n") == 1
+    assert (shown.code, shown.err) == (3, "tlac: 1 of 1 images failed\n")
+    assert shown.out.startswith(f"{path}  no answer (failed)  ")
+    assert shown.out.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -12,24 +15,32 @@ from tlac.cli.options import (
     PATH,
     check_template,
     classes_option,
+    complete,
+    echo,
     encoder_option,
     json_option,
     matching_option,
+    max_cost_option,
     offline_option,
     print_json,
     prompts_option,
+    say,
     stage2_backend_option,
     store_option,
     template_option,
 )
 from tlac.datasets.text_files import parse_csv, read_classes
-from tlac.errors import InputError
+from tlac.errors import IncompleteRunError, InputError
+from tlac.types import Outcome
+
+if TYPE_CHECKING:
+    from tlac.api import Classification
 
 
 @click.command()
 @click.argument("images", nargs=-1, required=True)
 @classes_option
-@click.option("--backend", required=True, help="LMM to ask.")
+@click.option("--backend", required=True, shell_complete=complete("backend"), help="LMM to ask.")
 @stage2_backend_option
 @click.option(
     "--method",
@@ -42,32 +53,71 @@ from tlac.errors import InputError
 @matching_option
 @template_option
 @offline_option
+@max_cost_option
 @store_option
+@click.option("-o", "--output", type=PATH, help="Write labels to this .csv, .parquet or .jsonl file too.")
 @json_option
-def classify(images: tuple[str, ...], classes: str, as_json: bool, **given: Any) -> None:
-    """Classify images of your own.
+def classify(
+    images: tuple[str, ...],
+    classes: str,
+    max_cost: float | None,
+    output: Path | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Say what images show, one line each as they are decided; for many images see `tlac label`.
+
+    IMAGES are files, folders, quoted patterns, lists of paths (.txt) or URLs. An image that fails is a line, too: exit
+    code 3.
 
     \b
     Examples:
       tlac classify car.jpg --classes "red car, old car, red apple" --backend claude
-      tlac classify photos/*.jpg --classes names.txt --backend embedded --encoder minilm --json
+      tlac classify photos/ --classes names.txt --backend embedded --encoder minilm -o labels.csv
     """
-    from dataclasses import asdict
+    from contextlib import closing
 
     from tlac.api import Classifier
+    from tlac.datasets.unlabelled import open_images
+    from tlac.results.labels import write_labels
 
     check_template(given["template"])
-    classifier = Classifier(given.pop("backend"), list(read_classes(classes).names), **given)
-    results = classifier.classify_many([Path(image) for image in images])
+    samples, notes = open_images(images, given["offline"])
+    for note in notes:
+        say(note)
+    results: list[Classification] = []
+
+    def told() -> Iterator[Classification]:
+        for result in stream:
+            results.append(result)
+            if not as_json:
+                echo(_line(result))
+            yield result
+
+    with Classifier(given.pop("backend"), classes, **given) as classifier:
+        is_bar_shown = sys.stderr.isatty() and (as_json or not sys.stdout.isatty())
+        with closing(classifier.stream(samples, max_cost=max_cost, progress=is_bar_shown)) as stream:
+            try:
+                if output is not None:
+                    write_labels(told(), output)
+                else:
+                    deque(told(), maxlen=0)
+            except KeyboardInterrupt as interrupt:
+                raise IncompleteRunError(
+                    f"stopped after {len(results):,} of {len(samples):,} images; every answer is stored, and the same "
+                    "command goes on from there"
+                ) from interrupt
     if as_json:
-        print_json(
-            {"images": [{"image": image, **asdict(result)} for image, result in zip(images, results, strict=True)]}
-        )
-        return
-    for image, result in zip(images, results, strict=True):
-        verdict = result.class_name or f"no answer ({result.outcome})"
-        score = f"  {result.score:.3f} by {result.decided_by}" if result.score is not None else ""
-        click.echo(f"{image}  {verdict}{score}  {' '.join((result.answer or '').split())!r}")
+        print_json({"images": [{"image": result.path, **result.to_dict()} for result in results]})
+    if failed := sum(result.outcome is Outcome.FAILED for result in results):
+        raise IncompleteRunError(f"{failed:,} of {len(results):,} images failed")
+
+
+def _line(result: Classification) -> str:
+    if result.label is None:
+        return f"{result.path}  no answer ({result.outcome})  {result.reason}".rstrip()
+    score = f"{result.score:.3f} by {result.decided_by}"
+    return f"{result.path}  {result.label}  {score}  {' '.join((result.answer or '').split())!r}"
 
 
 @click.command()

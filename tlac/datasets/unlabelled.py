@@ -78,7 +78,7 @@ def _list_path(text: str, notes: list[str], is_anywhere: bool) -> list[Sample]:
 def _list_named(names: Sequence[str], listing: Path, notes: list[str], is_anywhere: bool) -> list[Sample]:
     """The images that a list names."""
     if is_anywhere:
-        return [Sample(name, partial(_fetch, name)) if is_url(name) else _file(listing.parent / name) for name in names]
+        return [Sample(name, partial(fetch, name)) if is_url(name) else _file(listing.parent / name) for name in names]
     try:
         if url := next(filter(is_url, names), None):
             raise InputError(f"{listing}: {url} leads outside {listing.parent}: it would be fetched, and uploaded")
@@ -98,7 +98,7 @@ def _list_url(url: str, notes: list[str]) -> list[Sample]:
     import fsspec
 
     if url.lower().endswith(IMAGE_SUFFIXES):
-        return [Sample(url, partial(_fetch, url))]
+        return [Sample(url, partial(fetch, url))]
     try:
         system, place = fsspec.url_to_fs(url)
         names = sorted(str(system.unstrip_protocol(path)) for path in system.find(place))
@@ -107,10 +107,11 @@ def _list_url(url: str, notes: list[str]) -> list[Sample]:
     images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
     others = sorted(set(names) - set(images))
     notes += count_note(others, f"file in {url} is no image:", f"files in {url} are no images:", "skipped")
-    return [Sample(name, partial(_fetch, name)) for name in images]
+    return [Sample(name, partial(fetch, name)) for name in images]
 
 
-def _fetch(url: str) -> bytes:
+def fetch(url: str) -> bytes:
+    """The content behind a URL that fsspec reads. Raises InputError."""
     import fsspec
 
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -259,7 +259,7 @@ class Runner:
 
     def stream(
         self, prepared: Prepared, samples: Sequence[Sample] | Dataset, progress: CollectProgress | None = None
-    ) -> Iterator[tuple[list[Transcript], Predictions]]:
+    ) -> Generator[tuple[list[Transcript], Predictions], None, None]:
         """Ask about every sample; give what was said, and what it was taken for, as it comes, in the samples' order.
 
         It asks on while a block is worked on; closing the iterator waits for the calls in flight. An offline run's
