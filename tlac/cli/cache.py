@@ -173,6 +173,61 @@ def explain_sample(sample: str, question: StoredQuestion, store: Path | None) ->
                 echo(f"    {field}: asked {wanted}, stored {stored}")
 
 
+@cache.command("missing", cls=SectionedCommand)
+@question_options
+@click.option("-o", "--output", required=True, type=PATH, help="FILE.jsonl of questions to write.")
+@store_option
+def write_missing(question: StoredQuestion, output: Path, store: Path | None) -> None:
+    """Write the questions that a run would ask and the store has no answer to, for somebody else to answer.
+
+    For a model that no API serves, or a person. Each line holds a key, the text, and the path of the image; answers
+    are lines of {"key": ..., "answer": ...}, which `tlac cache answer` takes in. Stage 2 asks by what stage 1 said:
+    once its answers are in, this command writes the questions of stage 2.
+
+    \b
+    Examples:
+      tlac cache missing --backend gemini --dataset cifar10-samples -o questions.jsonl
+      tlac cache answer questions.jsonl answers.jsonl --by "my model"
+    """
+    from tlac.cache.questions import write_questions
+    from tlac.evaluation.dry_run import dry_run
+
+    asked = question.open(store=store)
+    with open_store(store) as opened:
+        found = dry_run(asked, asked.samples, opened)
+    try:
+        count = write_questions(output, found.missing, question.backend or "")
+    except OSError as error:
+        raise InputError(f"{output}: can't be written: {error.strerror}") from error
+    failed = sum(one.failure is not None and one.failure.kind == "sample" for one in found.transcripts)
+    echo(f"{count:,} questions: {output}" + (f"; {failed:,} images can't be read" if failed else ""))
+
+
+@cache.command("answer")
+@click.argument("questions", type=PATH)
+@click.argument("answers", type=PATH)
+@click.option("--by", required=True, help="Who answered, in words that a stranger understands.")
+@store_option
+def take_answers(questions: Path, answers: Path, by: str, store: Path | None) -> None:
+    """Keep ANSWERS, lines of {"key": ..., "answer": ...}, to QUESTIONS that `tlac cache missing` wrote.
+
+    What the store has stays as it is. The answers stand under the backend that was named for the questions, with
+    who gave them in place of a model's version.
+
+    \b
+    Example:
+      tlac cache answer questions.jsonl answers.jsonl --by "two annotators"
+    """
+    from tlac.cache.questions import read_answers
+
+    found = read_answers(questions, answers, by)
+    with open_store(store) as opened:
+        fresh = [one for one in found if opened.get_entry(one.key) is None]
+        opened.put_entries(fresh)
+        path = opened.path
+    echo(f"{len(fresh):,} answers added to {path}; {len(found) - len(fresh):,} were there")
+
+
 def _find(name: str, dataset: Dataset) -> Sample:
     ids = []
     for sample in dataset:

@@ -1,0 +1,94 @@
+"""Questions that a run still lacks answers to, as a file, and their answers from whoever can look: a person, or a model
+that no API serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tlac.cache.serialization import MAX_TEXT_BYTES, Document, Sha256, StoredAnswer
+from tlac.errors import InputError
+from tlac.hashing import request_document, response_key, sha256_of
+from tlac.runtime.safe_files import open_regular, parse_json, replacing
+from tlac.types import ImagePart, LMMRequest, LMMResponse, Outcome, TextPart
+
+
+class _Question(Document, frozen=True):
+    """What is asked, for the one who answers (`text`, `image`: a path, or None), and what its key is the digest of."""
+
+    key: Sha256
+    stage: str
+    text: str
+    image: str | None
+    backend: str
+    request: dict[str, Any]
+
+
+class _Answer(Document, frozen=True):
+    key: Sha256
+    answer: str
+
+
+def write_questions(path: Path, requests: Iterable[LMMRequest], backend: str) -> int:
+    """Write each distinct request as a line of JSON; their number. Raises OSError."""
+    distinct = {response_key(request): request for request in requests}
+    with replacing(path) as file:
+        for key, request in distinct.items():
+            parts = [part for message in request.messages for part in message.parts]
+            text = "\n\n".join(part.text for part in parts if isinstance(part, TextPart))
+            images = [part.image.source for part in parts if isinstance(part, ImagePart)]
+            image = str(images[0].resolve()) if images and isinstance(images[0], Path) else None
+            question = _Question(key, request.stage, text, image, backend, request_document(request))
+            file.write(msgspec.json.encode(question) + b"\n")
+    return len(distinct)
+
+
+def read_answers(questions: Path, answers: Path, by: str) -> list[StoredAnswer]:
+    """The answers in a file of {"key", "answer"} lines, each to one of the questions; `by` says who gave them.
+
+    An empty answer is one, of nothing. Raises InputError naming file and line for what is no line of its kind, an
+    answer to no question, and two answers to one.
+    """
+    asked: dict[str, _Question] = {}
+    for place, line in _read_lines(questions):
+        question: _Question = _parse(line, _Question, place)
+        if sha256_of(question.request) != question.key:
+            raise InputError(f"{place}: its key is not the digest of its request: write the questions anew")
+        asked[question.key] = question
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    found: dict[str, StoredAnswer] = {}
+    for place, line in _read_lines(answers):
+        given: _Answer = _parse(line, _Answer, place)
+        if given.key not in asked:
+            raise InputError(f"{place}: {given.key[:12]} is the key of no question in {questions}")
+        if given.key in found and found[given.key].response.text != given.answer:
+            raise InputError(f"{place}: a second answer to {given.key[:12]}, and another one: leave one of them")
+        question = asked[given.key]
+        outcome = Outcome.ANSWERED if given.answer.strip() else Outcome.EMPTY
+        response = LMMResponse(outcome, given.answer, model_version=by, created_at=now, cost_usd=0.0)
+        found[given.key] = StoredAnswer(given.key, question.request, response, question.backend)
+    return list(found.values())
+
+
+def _read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The lines that hold something, each after the words that name its place."""
+    with open_regular(path) as file:
+        number = 0
+        while line := file.readline(MAX_TEXT_BYTES + 1):
+            number += 1
+            if len(line) > MAX_TEXT_BYTES:
+                raise InputError(f"{path}, line {number}: longer than the {MAX_TEXT_BYTES:,} bytes that are read")
+            if line.strip():
+                yield f"{path}, line {number}", line
+
+
+def _parse(line: bytes, schema: type[Document], place: str) -> Any:
+    try:
+        return parse_json(line, schema)
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
