@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.fuzzing import JSON, TEXTS, damage, fuzzed
+from tests.support.fuzzing import JSON, TEXTS, damage, fuzzed, one_line
 from tests.support.table_files import write_shard
 from tlac.config.files import list_names, read_yaml, shipped_root
 from tlac.config.prompts import load_prompts
@@ -32,16 +32,11 @@ SHIPPED = [path for folder in LOADERS for path in sorted((shipped_root() / folde
 FIELDS = st.sampled_from([*BackendSpec.__struct_fields__, *DatasetSpec.__struct_fields__, "path", "images"])
 
 
-def one_line(error: TlacError, path: Path) -> None:
-    assert "\n" not in str(error)
-    assert str(error).strip()
-
-
 def try_out(load, path: Path) -> None:
     try:
         load(str(path))
     except TlacError as error:
-        one_line(error, path)
+        one_line(error)
 
 
 @fuzzed
@@ -70,7 +65,7 @@ def test_any_bytes_as_yaml(tmp_path: Path, content: bytes) -> None:
     try:
         read_yaml(path)
     except TlacError as error:
-        one_line(error, path)
+        one_line(error)
 
 
 SPLIT = json.dumps(
@@ -93,7 +88,7 @@ def test_split_files(tmp_path: Path, content: bytes) -> None:
     try:
         list(open_dataset(DatasetConfig("pets", "pets.yaml", spec, root=tmp_path)))
     except TlacError as error:
-        one_line(error, folder)
+        one_line(error)
 
 
 LIST = 'path,label,note\n1.jpg,"crane, bird",x\n2.jpg,crane,"a\nb"\n3.jpg,caf\u00e9,\n'.encode()
@@ -107,7 +102,7 @@ def test_csv_lists(tmp_path: Path, content: bytes) -> None:
     try:
         list(open_dataset(load_dataset_config(f"csv:{tmp_path / 'list.csv'}")))
     except TlacError as error:
-        one_line(error, tmp_path)
+        one_line(error)
 
 
 @fuzzed
@@ -122,7 +117,7 @@ def test_webdataset_shards(tmp_path: Path, cut: int, data: st.DataObject) -> Non
     try:
         local_files(path, "test")
     except TlacError as error:
-        one_line(error, tmp_path)
+        one_line(error)
     else:
         # a shard is cut anywhere before its end mark
         assert not cut or len(content) > len(whole.rstrip(b"\0"))
@@ -133,4 +128,4 @@ def test_every_shipped_dataset_says_in_one_line_that_it_is_not_there(tmp_path: P
     try:
         open_dataset(load_dataset_config(name, tmp_path))
     except TlacError as error:
-        one_line(error, tmp_path)
+        one_line(error)

@@ -31,3 +31,9 @@ def damage(content: bytes) -> st.SearchStrategy[bytes]:
         place,
         st.binary(max_size=12),
     )
+
+
+def one_line(error: Exception) -> None:
+    """An error as a person reads it."""
+    assert "\n" not in str(error)
+    assert str(error).strip()
