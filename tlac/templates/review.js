@@ -132,7 +132,7 @@ class ClassSearch {
 
   paint(words) {
     const buttons = this.found.map((index, place) =>
-      make("li", {}, make("button", { type: "button", className: place === this.active ? "is-active" : "", onclick: () => this.take(index) }, place === this.active ? make("kbd", { textContent: "⏎" }) : make("span"), brief(nameOf(index)))),
+      make("li", {}, make("button", { type: "button", className: place === this.active ? "is-active" : "", onclick: () => this.take(index) }, make("kbd", { className: place === this.active ? "" : "is-away", textContent: "⏎" }), brief(nameOf(index)))),
     );
     const none = words && !buttons.length ? [make("li", { className: "quiet", textContent: "No class holds these letters." })] : [];
     this.list.replaceChildren(...buttons, ...none);
