@@ -28,6 +28,7 @@ from tlac.errors import UsageError
 @click.option("--template", help="Prompt template of the text encoder.  [default: the run's]")
 @click.option("--matching", help="Matching rule: ladder or paper.  [default: the run's]")
 @click.option("--method", help="slac: score the first answers alone.  [default: the run's]")
+@click.option("--open-world", is_flag=True, help="How near first answers come to the true class, without a class list.")
 @calibration_option
 @abstain_option
 @store_option
@@ -39,6 +40,7 @@ def score(  # noqa: PLR0913, PLR0917 - one parameter per option
     template: str | None,
     matching: str | None,
     method: str | None,
+    open_world: bool,
     abstain_below: float | None,
     calibration: Path | None,
     store: Path | None,
@@ -47,18 +49,25 @@ def score(  # noqa: PLR0913, PLR0917 - one parameter per option
 ) -> None:
     """Score runs again from their stored answers, at no cost and offline.
 
-    Each new run folder names the run that it comes from.
+    Each new run folder names the run that it comes from. With --open-world none is written: text inclusion, semantic
+    and concept similarity of the first answers (arXiv:2503.21851) are printed.
 
     \b
     Examples:
       tlac score runs/20300101-120000-caltech101-gemini-tlac --matching paper
       tlac score runs/2030* --encoder minilm --encoder clip-vit-b-16 --method slac
+      tlac score runs/2030* --open-world --encoder minilm
     """
     from tlac.cli.tables import print_runs
     from tlac.evaluation.rescore import Rescoring, rescore
     from tlac.results.record import summary
     from tlac.scoring.confidence import read_calibration
 
+    if open_world:
+        if template or matching or method or calibration or abstain_below is not None:
+            raise UsageError("--open-world goes with --encoder alone: it has no class list to match with")
+        _show_open_world(runs, encoders, store, as_json)
+        return
     if template is not None:
         check_template(template)
     learnt = read_calibration(calibration) if calibration else None
@@ -74,6 +83,39 @@ def score(  # noqa: PLR0913, PLR0917 - one parameter per option
         print_json({"runs": [summary(run) for run in scored]})
     else:
         print_runs(scored)
+
+
+def _show_open_world(runs: tuple[Path, ...], encoders: tuple[str, ...], store: Path | None, as_json: bool) -> None:
+    from dataclasses import asdict, replace
+
+    from tlac.analysis.open_world import measure_open_world
+    from tlac.cli.tables import make_table, open_console
+    from tlac.config.registry import open_encoder
+    from tlac.config.schemas import load_encoder_config
+    from tlac.encoders.cached import keep_embeddings
+    from tlac.results.folder import read_run
+    from tlac.runtime.formatting import percent
+
+    rows = []
+    with open_store(store) as opened:
+        for run in map(read_run, runs):
+            if not run.record.prompts:
+                raise UsageError(f"{run.folder}: asked no LMM, and holds no answers")
+            for name in encoders or (run.record.encoder,):
+                config = replace(load_encoder_config(name), is_offline=True)
+                encoder = keep_embeddings(open_encoder(config), config, opened)
+                measured = measure_open_world(run.predictions, run.record.classes, encoder)
+                if measured is None:
+                    raise UsageError(f"{run.folder}: has no labels to compare answers with")
+                rows.append((run, config.name, measured))
+    if as_json:
+        print_json({"runs": [{"run": str(run.folder), "encoder": name, **asdict(found)} for run, name, found in rows]})
+        return
+    table = make_table(("run", "encoder"), ("n", "text inclusion", "semantic similarity", "concept similarity"))
+    for run, name, found in rows:
+        similarities = [f"{value:.3f}" for value in (found.semantic_similarity, found.concept_similarity)]
+        table.add_row(run.record.run, name, f"{found.n:,}", percent(found.text_inclusion), *similarities)
+    open_console().print(table)
 
 
 @click.command()
