@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import fsspec
@@ -122,3 +123,22 @@ def test_a_table_needs_no_labels(tmp_path: Path) -> None:
         assert [identify(sample.source, "x").sha256 for sample in samples] == [
             identify(image, "x").sha256 for image in IMAGES
         ]
+
+
+def test_names_and_links_that_cannot_be_used_fail_by_name_and_the_rest_is_listed(photos: Path) -> None:
+    folder = photos / "photos"
+    (folder / "deep" / "nowhere.png").symlink_to("gone.png")
+    (photos / "private.png").write_bytes(make_png(9))
+    (folder / "outside.png").symlink_to(photos / "private.png")
+    with open(os.fsencode(folder) + b"/caf\xe9.png", "wb") as file:  # noqa: PTH123 - a name that is no text
+        file.write(make_png(8))
+    samples = {sample.id: sample for sample in open_images(["photos"])[0]}
+    assert len(samples) == 7
+    complaints = {
+        "photos/deep/nowhere.png": "a link that leads nowhere",
+        "photos/outside.png": "a link that leads outside",
+        "photos/caf\\xe9.png": "its name is not UTF-8: rename it",
+    }
+    for name, complaint in complaints.items():
+        with pytest.raises(InputError, match=complaint):
+            identify(samples[name].source, name)

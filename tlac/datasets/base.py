@@ -285,11 +285,12 @@ def is_image_file(path: Path) -> bool:
         return begins_like_image(file.read(16))
 
 
-def find_images(folder: Path, root: Path, skipped: list[str]) -> Iterator[Path]:
+def find_images(folder: Path, root: Path, skipped: list[str], unusable: dict[str, str] | None = None) -> Iterator[Path]:
     """The images in a folder and below it, in the order of their paths.
 
     What is there beside them is added to `skipped` as paths below `root`, but for the hidden files of programs.
-    Raises InputError for a folder that can't be read, and for a link that leads outside `root`.
+    Raises InputError for a folder that can't be read, for a name that is not UTF-8, and for a link that leads outside
+    `root` or nowhere; with `unusable`, names and links are left out and their complaints put there by path.
     """
     resolved_root = root.resolve()
     if folder.is_symlink():
@@ -301,10 +302,13 @@ def find_images(folder: Path, root: Path, skipped: list[str]) -> Iterator[Path]:
         raise InputError(f"{folder}: can't be read: {error.strerror or error}") from error
     for entry in entries:
         path = Path(entry.path)
-        if not _is_text(entry.name):
-            raise InputError(f"{str(path)!a}: its name is not UTF-8: rename it")
-        if entry.is_symlink() and not entry.name.startswith("."):
-            _require_inside(path, resolved_root)
+        try:
+            _require_usable(entry, resolved_root)
+        except InputError as error:
+            if unusable is None:
+                raise
+            unusable[os.fsencode(path).decode(errors="backslashreplace")] = str(error)
+            continue
         kind = _kind_of(entry)
         if kind == "image":
             yield path
@@ -312,7 +316,14 @@ def find_images(folder: Path, root: Path, skipped: list[str]) -> Iterator[Path]:
             skipped.append(path.relative_to(root).as_posix())
         # a link to a folder inside could lead round in a circle, and its images are listed anyway
         elif kind == "folder" and not entry.is_symlink():
-            yield from find_images(path, root, skipped)
+            yield from find_images(path, root, skipped, unusable)
+
+
+def _require_usable(entry: os.DirEntry[str], resolved_root: Path) -> None:
+    if not _is_text(entry.name):
+        raise InputError(f"{entry.path!a}: its name is not UTF-8: rename it")
+    if entry.is_symlink() and not entry.name.startswith("."):
+        _require_inside(Path(entry.path), resolved_root)
 
 
 def _is_text(name: str) -> bool:

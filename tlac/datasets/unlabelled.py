@@ -58,7 +58,9 @@ def _list_path(text: str, notes: list[str], is_anywhere: bool) -> list[Sample]:
     if path.is_dir():
         skipped: list[str] = []
         require_folder(path, "name another")
-        found = [_file(image) for image in find_images(path, path, skipped)]
+        unusable: dict[str, str] = {}
+        found = [_file(image) for image in find_images(path, path, skipped, unusable)]
+        found += [Sample(name, partial(_refuse, reason)) for name, reason in unusable.items()]
         notes += count_note(skipped, f"file in {path} is no image:", f"files in {path} are no images:", "skipped")
         return found
     if path.suffix.lower() == ".txt":
@@ -87,6 +89,10 @@ def _list_named(names: Sequence[str], listing: Path, notes: list[str], is_anywhe
         raise InputError(f"{error}; --anywhere allows it") from error
     notes += [f"{listing}: {note}" for note in listed.notes]
     return [_file(listing.parent / name) for name in names]
+
+
+def _refuse(reason: str) -> bytes:
+    raise InputError(reason)
 
 
 def _file(path: Path) -> Sample:
