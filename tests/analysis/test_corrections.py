@@ -136,6 +136,8 @@ def test_corrections_teach_how_often_a_confidence_is_right(tmp_path: Path, tlac_
         log_odds = math.log(confidence / (1 - confidence))
         is_right = chance.random() < 1 / (1 + math.exp(-(1.0 + 2.0 * log_odds)))
         rows.append({"path": f"{number}", "confidence": str(confidence), "corrected_label": CLASSES[not is_right]})
+    # labels that a person has given before teach nothing about the others
+    rows += [{"path": f"reviewed {number}", "confidence": "1.0", "corrected_label": CLASSES[0]} for number in range(99)]
     path = write(tmp_path / "corrected.csv", *rows)
     found = calibrate_corrections(path)
     assert (found.default_level, found.evidence) == pytest.approx((1.0, 2.0), abs=0.15)

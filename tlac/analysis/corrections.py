@@ -158,7 +158,8 @@ def calibrate_corrections(path: Path) -> Calibration:
         raise UsageError(
             f"{path}: these confidences come from a calibration already: label without --calibration first"
         )
-    pairs = [(row.confidence, row.label == row.corrected) for row in rows if row.confidence is not None]
+    # 1 is the confidence of a label that a person gave before
+    pairs = [(row.confidence, row.label == row.corrected) for row in rows if row.confidence not in (None, 1.0)]
     sure, right = np.array(pairs, np.float64).reshape(-1, 2).T
     found = fit_corrected(sure, right, path.name)
     if found is None:
