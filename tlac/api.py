@@ -188,8 +188,10 @@ class Classifier:
         given = read_classes(classes) if isinstance(classes, str) else NamedClasses(tuple(classes))
         self.classes = check_classes(given.names)
         folder = Path(store) if store else store_folder()
-        first = with_served_revision(load_backend(backend), folder, offline)
-        second = with_served_revision(load_backend(stage2_backend), folder, offline) if stage2_backend else first
+        first = with_served_revision(load_backend(backend, offline), folder, offline)
+        second = (
+            with_served_revision(load_backend(stage2_backend, offline), folder, offline) if stage2_backend else first
+        )
         words = replace(load_prompts(prompts), descriptions=given.descriptions)
         config = RunConfig(
             first,

@@ -6,7 +6,7 @@ import hashlib
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -17,7 +17,7 @@ class FileServer:
     A status other than 200 is answered alone; a cut is the number of bytes after which the connection breaks, or
     stays open and silent until `stalls` is set, where there is such an event. For each request, `ranges` holds
     the Range asked for and `sent` the bytes of content that were sent. A file that is not there is answered with
-    `missing_headers`.
+    `missing_headers`. `posts` answer what is posted, by path; `authorizations` holds what each request brought.
     """
 
     def __init__(self) -> None:
@@ -32,6 +32,8 @@ class FileServer:
         self.heeds_if_range = True
         self.has_tags = True
         self.has_lengths = True
+        self.posts: dict[str, Callable[[bytes], bytes]] = {}
+        self.authorizations: list[str | None] = []
         self.ranges: list[str | None] = []
         self.sent: list[int] = []
         self.base = ""
@@ -44,6 +46,7 @@ class _Handler(BaseHTTPRequestHandler):
         place = self.path.partition("?")[0]
         told = self.server.told
         told.ranges.append(self.headers.get("Range"))
+        told.authorizations.append(self.headers.get("Authorization"))
         status = told.statuses.pop(0) if told.statuses else 200
         if place in told.redirects:
             self._answer(302, {"Location": told.redirects[place]}, b"")
@@ -54,6 +57,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         self.do_GET()
+
+    def do_POST(self) -> None:
+        told = self.server.told
+        told.authorizations.append(self.headers.get("Authorization"))
+        posted = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        answer = told.posts.get(self.path.partition("?")[0])
+        if answer is None:
+            self._answer(404, told.missing_headers, b"")
+        else:
+            self._answer(200, {"Content-Type": "application/json"}, answer(posted))
 
     def _send_file(self, content: bytes) -> None:
         told = self.server.told

@@ -110,7 +110,7 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
     from tlac.results.record import summary
     from tlac.scoring.matching import find_rule
 
-    asked = with_served_revision(load_backend(backend), store or store_folder(), offline)
+    asked = with_served_revision(load_backend(backend, offline), store or store_folder(), offline)
     further = _read_levels(levels)
     config = replace(load_dataset_config(dataset, root), is_offline=offline)
     opened = open_dataset(config)

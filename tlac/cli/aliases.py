@@ -50,7 +50,7 @@ def aliases(  # noqa: PLR0913, PLR0917 - one parameter per option
     # a file that lists its classes needs no images to be there
     classes = config.spec.classes or open_dataset(config).classes
     with open_store(store) as opened:
-        asked = with_served_revision(load_backend(backend), opened.path, offline)
+        asked = with_served_revision(load_backend(backend, offline), opened.path, offline)
         runner = Runner(opened, offline, open_policy(max_cost))
         found = aio.run(ask_aliases(classes, runner.bound_lmm(asked), asked.spec.limits.concurrency))
     content = yaml.safe_dump({name: list(names) for name, names in found.items()}, allow_unicode=True, sort_keys=False)

@@ -81,7 +81,7 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
     suites = [load_suite(name) for name in what.suites]
     if not what.datasets and not suites:
         raise UsageError("nothing to run on: name a dataset with --dataset, or several with --suite samples")
-    plan = plan_runs(what, suites, scoring)
+    plan = plan_runs(what, suites, scoring, calls.offline)
     with open_store(store) as opened:
         plan = with_served(plan, opened.path, calls.offline)
         policy = open_policy(calls.max_cost, calls.concurrency, has_view=not as_json)
@@ -131,7 +131,9 @@ def _skip_report(run: Run, config: RunConfig) -> None:
     pass
 
 
-def plan_runs(what: RunSelection, suites: list[Suite], scoring: ScoringOptions | None = None) -> Plan:
+def plan_runs(
+    what: RunSelection, suites: list[Suite], scoring: ScoringOptions | None = None, is_offline: bool = False
+) -> Plan:
     """Which backends are asked about which datasets by which methods. Raises UsageError where a method lacks a backend.
 
     The hidden options of `scoring` become options of the methods that have them.
@@ -153,8 +155,8 @@ def plan_runs(what: RunSelection, suites: list[Suite], scoring: ScoringOptions |
         raise UsageError(f"the method {min(asking)} asks an LMM: name one, such as --backend embedded")
     return Plan(
         parts,
-        tuple(load_backend(name) for name in what.backends),
-        load_backend(what.stage2_backend) if what.stage2_backend else None,
+        tuple(load_backend(name, is_offline) for name in what.backends),
+        load_backend(what.stage2_backend, is_offline) if what.stage2_backend else None,
         without_lmm,
         what.root,
         what.subset,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -42,14 +43,19 @@ def cache() -> None:
 @click.argument("run", required=False, type=PATH)
 @question_options
 @click.option("--all", "everything", is_flag=True, help="Every stored answer.")
-@click.option("-o", "--output", required=True, type=PATH, help="FILE.jsonl or FILE.jsonl.zst")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    help="FILE.jsonl or FILE.jsonl.zst, or an address of one: hf://datasets/ORG/REPO/FILE.",
+)
 @click.option("--provenance", help="Where the answers come from, in words that a stranger understands.")
 @click.option("--with-embeddings", is_flag=True, help="Add the stored text embeddings.")
 @store_option
 def export_answers(
     run: Path | None,
     question: StoredQuestion,
-    output: Path,
+    output: str,
     provenance: str | None,
     store: Path | None,
     **flags: bool,
@@ -58,23 +64,31 @@ def export_answers(
 
     A pack is text. It holds requests without images, responses, usage and model versions, and never a key.
     --backend pack:FILE replays it; where it holds answers that were asked in several ways, pack:FILE#NAME one of them.
+    An address is whatever fsspec writes to; for hf:// the repository is there, and HF_TOKEN may write to it.
 
     \b
     Examples:
       tlac cache export runs/20300101-120000-caltech101-gemini-tlac -o caltech101.jsonl.zst
       tlac cache export --backend gemini --dataset cifar10-samples -o cifar10.jsonl.zst --with-embeddings
       tlac cache export --all -o everything.jsonl.zst
+      tlac cache export runs/20300101-120000-dtd-gemini-tlac -o hf://datasets/ours/tables/dtd.jsonl.zst
     """
     from tlac.cache.pack_transfer import export_pack
+    from tlac.cache.remote_pack import is_address, push_pack
 
     if [run is not None, question.backend is not None, flags["everything"]].count(True) != 1:
         raise UsageError("name a run folder, a --backend, or --all: one of the three")
-    with open_store(store, makes_one=False) as opened:
+    is_remote = is_address(output)
+    with open_store(store, makes_one=False) as opened, TemporaryDirectory() as folder:
         selection, prompts, origin = _selection(opened, run, question)
         embeddings = None if flags["with_embeddings"] else ()
-        manifest = export_pack(opened, output, selection, provenance or origin, prompts, embeddings)
+        path = Path(folder, Path(output).name) if is_remote else Path(output)
+        manifest = export_pack(opened, path, selection, provenance or origin, prompts, embeddings)
+        place = push_pack(path, output) if is_remote else output
     of = ", ".join(manifest.ways)
-    echo(f"{manifest.answers:,} answers and {manifest.embeddings:,} text embeddings of {of}: {output}")
+    echo(f"{manifest.answers:,} answers and {manifest.embeddings:,} text embeddings of {of}: {place}")
+    if is_remote:
+        echo(f"--backend 'pack:{place}' replays just these")
 
 
 def _selection(store: Store, run: Path | None, question: StoredQuestion) -> tuple[Selection, PromptsRecord | None, str]:
@@ -104,22 +118,23 @@ def _selection(store: Store, run: Path | None, question: StoredQuestion) -> tupl
 
 
 @cache.command("import")
-@click.argument("file", type=PATH)
+@click.argument("file")
 @store_option
-def import_answers(file: Path, store: Path | None) -> None:
+def import_answers(file: str, store: Path | None) -> None:
     """Add the answers of a response pack to the store, once every line of it has been checked.
 
-    What the store has stays as it is. A pack that answers a stored request otherwise is refused as a whole, and
-    the first such requests are listed.
+    FILE is a file, or an address as in --backend pack:ADDRESS. What the store has stays as it is. A pack that answers
+    a stored request otherwise is refused as a whole, and the first such requests are listed.
 
     \b
     Example:
       tlac cache import caltech101.jsonl.zst
     """
     from tlac.cache.pack_transfer import import_pack
+    from tlac.cache.remote_pack import fetch_pack, is_address
 
     with open_store(store) as opened:
-        found = import_pack(opened, file)
+        found = import_pack(opened, fetch_pack(file)[0] if is_address(file) else Path(file))
         path = opened.path
     for theirs, ours in found.conflicts[:_SHOWN_CONFLICTS]:
         said = [f"{one.outcome}: {' '.join((one.text or one.reason).split())}"[:60] for one in (ours, theirs.response)]

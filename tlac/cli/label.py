@@ -147,7 +147,7 @@ def _make_config(
         say(note)
     stage2 = what.stage2_backend or what.backends[0]
     first, second, *ensemble = [
-        with_served_revision(load_backend(name), store.path, is_offline)
+        with_served_revision(load_backend(name, is_offline), store.path, is_offline)
         for name in (what.backends[0], stage2, *what.backends[1:])
     ]
     dataset = ClassList(classes, name=" ".join(inputs), images=samples)

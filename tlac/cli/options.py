@@ -403,7 +403,9 @@ class StoredQuestion:
         if self.backend is None or self.dataset is None:
             raise UsageError("name a --backend and a --dataset")
         # nobody is asked here: as the last run found the server
-        backend = with_served_revision(load_backend(self.backend), store or store_folder(), is_offline=True)
+        backend = with_served_revision(
+            load_backend(self.backend, is_offline=True), store or store_folder(), is_offline=True
+        )
         dataset = open_dataset(load_dataset_config(self.dataset, self.root))
         prompts, rule = load_prompts(self.prompts), find_rule(self.matching)
         # the encoder stands idle: what was asked does not hang on it

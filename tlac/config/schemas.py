@@ -15,6 +15,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import msgspec
 
 from tlac.cache.pack import read_manifest
+from tlac.cache.remote_pack import fetch_pack, is_address
 from tlac.config.files import Resource, find
 from tlac.errors import ConfigError, UnknownNameError
 from tlac.hashing import sha256_of
@@ -240,31 +241,28 @@ def _struct_of(schema: type[msgspec.Struct], field: str) -> type[msgspec.Struct]
     return None
 
 
-def load_backend(name: str) -> Backend:
-    """A backend by name, or by the path of its YAML file. `pack:FILE` replays a response pack.
+def load_backend(name: str, is_offline: bool = False) -> Backend:
+    """A backend by name, or by the path of its YAML file. `pack:FILE` or `pack:URL` replays a response pack.
 
     A pack's backend asks just what the backend asked that gave its answers: the manifest says how. Of a pack that holds
-    answers of several, `pack:FILE#NAME` replays one.
+    answers of several, `pack:FILE#NAME` replays one. One at a URL is fetched (see `tlac.cache.remote_pack`).
     """
     if name.startswith("pack:"):
-        return _pack_backend(name.removeprefix("pack:"))
+        return _pack_backend(name.removeprefix("pack:"), is_offline)
     resource = find("backend", name)
     return Backend(resource.name, resource.source, parse(BackendSpec, resource), resource.stranger)
 
 
-def _pack_backend(name: str) -> Backend:
-    path, mark, way = Path(name), "", ""
-    # Path.exists raises for a name that is too long
-    if not os.path.exists(path):  # noqa: PTH110
-        before, mark, way = name.rpartition("#")
-        path = Path(before or name)
+def _pack_backend(name: str, is_offline: bool) -> Backend:
+    place, way = _split_way(name)
+    path, source = fetch_pack(place, is_offline) if is_address(place) else (Path(place), place)
     manifest = read_manifest(path)
     ways = manifest.ways
-    if mark and way not in ways:
+    if way and way not in ways:
         raise UnknownNameError("backend of the pack", way, ways)
-    if not mark and len(ways) > 1:
-        listed = ", ".join(f"pack:{path}#{label}" for label in ways)
-        raise ConfigError(f"{path}: holds answers that were asked in {len(ways)} ways; choose one of: {listed}")
+    if not way and len(ways) > 1:
+        listed = ", ".join(f"pack:{source}#{label}" for label in ways)
+        raise ConfigError(f"{source}: holds answers that were asked in {len(ways)} ways; choose one of: {listed}")
     chosen = way or next(iter(ways))
     content = {
         "adapter": "pack",
@@ -272,8 +270,17 @@ def _pack_backend(name: str) -> Backend:
         "options": {"path": str(path)},
         **msgspec.structs.asdict(ways[chosen]),
     }
-    label = f"pack:{path.name.split('.')[0]}{mark}{way}"
-    return Backend(label, str(path), parse(BackendSpec, Resource(label, str(path), content)))
+    stem = re.split(r"\.|#sha256=", Path(source).name)[0]
+    label = f"pack:{stem}#{way}" if way else f"pack:{stem}"
+    return Backend(label, source, parse(BackendSpec, Resource(label, source, content)))
+
+
+def _split_way(name: str) -> tuple[str, str]:
+    """The file or URL of a pack, and what is named behind it, as in FILE#NAME."""
+    before, _, way = name.rpartition("#")
+    # Path.exists raises for a name that is too long
+    is_whole = not before or way.startswith("sha256=") or (not is_address(name) and os.path.exists(name))  # noqa: PTH110
+    return (name, "") if is_whole else (before, way)
 
 
 def load_encoder_config(name: str) -> EncoderConfig:

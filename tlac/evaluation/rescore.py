@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from tlac.cache.pack import read_pack
+from tlac.cache.remote_pack import find_fetched, is_address
 from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
 from tlac.config.method_options import IMAGES, combination_of, open_method, scale_of, sees_image
@@ -138,16 +139,23 @@ class _PackAnswers:
 
     def __init__(self, sources: Mapping[str, str]) -> None:
         asked = [source for what, source in sources.items() if what not in ("dataset", "encoder", "prompts")]
-        self._paths = [Path(source) for source in dict.fromkeys(asked) if source.endswith((".jsonl", ".jsonl.zst"))]
+        self._paths = [path for source in dict.fromkeys(asked) if (path := _find_pack(source)) and path.is_file()]
 
     @cached_property
     def _found(self) -> Mapping[str, LMMResponse]:
-        kept = (one for path in self._paths if path.is_file() for one in read_pack(path))
+        kept = (one for path in self._paths for one in read_pack(path))
         return {one.key: replace(one.response, from_store=True) for one in kept if isinstance(one, StoredAnswer)}
 
     def find(self, keys: Iterable[str]) -> dict[str, LMMResponse]:
         """Those of the keys that the packs have an answer for. Raises InputError for a broken pack."""
         return {key: self._found[key] for key in keys if key in self._found}
+
+
+def _find_pack(source: str) -> Path | None:
+    """The pack of a run's source, one at an address where it was fetched before: run.json has nothing fetched."""
+    if is_address(source):
+        return find_fetched(source)
+    return Path(source) if source.endswith((".jsonl", ".jsonl.zst")) else None
 
 
 def _recall(path: Path, store: Store, order: Sequence[int], is_slac: bool, packs: _PackAnswers) -> Iterator[Transcript]:
