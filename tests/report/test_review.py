@@ -17,7 +17,7 @@ import pytest
 from tests.support.browser import DESK, PHONE, Visit
 from tests.support.fakes import digest, make_png
 from tests.support.reported_runs import HOSTILE
-from tlac.analysis.corrections import calibrate_corrections, merge_corrections
+from tlac.analysis.corrections import Correction, calibrate_corrections, merge_corrections, read_corrections
 from tlac.analysis.review_sample import ReviewPlan
 from tlac.errors import TlacError, UsageError
 from tlac.report import review
@@ -59,7 +59,7 @@ def content_of(path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def page(tmp_path: Path) -> Path:
-    return write_review(some_labels(), CLASSES, tmp_path / "labels.review.html", some_samples(), PLAN)
+    return write_review(some_labels(), CLASSES, tmp_path / "labels.review.html", some_samples(), plan=PLAN)
 
 
 def downloaded(found: Visit, tmp_path: Path) -> Path:
@@ -203,6 +203,44 @@ def test_what_was_decided_is_there_when_the_page_is_opened_again(visit, page: Pa
     assert found.page.locator("#progress").inner_text().startswith("0 of 6 reviewed")
 
 
+def test_what_a_file_of_corrections_says_is_decided_already(visit, page: Path, tmp_path: Path) -> None:
+    found = visit(page)
+    found.page.keyboard.press("2")
+    found.page.keyboard.press("Space")
+    corrections = read_corrections(downloaded(found, tmp_path))
+    # decided after the download, in the browser alone
+    found.page.keyboard.press("0")
+    # somebody changes the file by hand
+    corrections["photos/4.png"] = replace(corrections["photos/4.png"], corrected=CLASSES[0])
+    write_review(some_labels(), CLASSES, page, some_samples(), plan=PLAN, corrections=corrections)
+
+    def decided() -> dict[str, str]:
+        with downloaded(found, tmp_path).open(encoding="utf-8", newline="") as file:
+            return {row["path"]: row["corrected_label"] for row in csv.DictReader(file) if row["reviewed"]}
+
+    found.page.reload()
+    assert decided() == {"photos/4.png": CLASSES[0], "photos/3.png": CLASSES[3], "photos/broken.png": ""}
+    # what is decided on this page is newer than the file
+    found.page.locator("#rows .row").first.click()
+    found.page.keyboard.press("3")
+    found.page.reload()
+    assert decided()["photos/4.png"] == CLASSES[6]
+    fresh = visit(page)
+    fresh.page.locator("#progress strong").get_by_text("2 of 6").wait_for()
+
+
+def test_what_was_decided_before_is_on_the_page_however_many_there_are(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(review, "MOST", 1)
+    labels = some_labels()
+    corrections = {labels[0].path: Correction(2, labels[0].label, None, 0.9, None, True, False, False)}
+    rows = content_of(
+        write_review(
+            labels, CLASSES, tmp_path / "labels.review.html", plan=ReviewPlan(5, 2, 0), corrections=corrections
+        )
+    )["rows"]
+    assert (rows["path"], rows["decided"]) == (["photos/0.png", "photos/4.png"], [-1, None])
+
+
 def test_a_browser_that_keeps_nothing_is_named(visit, page: Path) -> None:
     html = page.read_text("utf-8")
     # a page in a sandbox has no storage
@@ -220,7 +258,7 @@ def _quoted(html: str) -> str:
 
 def test_what_was_calibrated_is_not_learnt_from_again(visit, tmp_path: Path) -> None:
     path = tmp_path / "labels.review.html"
-    found = visit(write_review(some_labels(), CLASSES, path, some_samples(), PLAN, is_calibrated=True))
+    found = visit(write_review(some_labels(), CLASSES, path, some_samples(), plan=PLAN, is_calibrated=True))
     found.page.keyboard.press("Space")
     with pytest.raises(UsageError, match="come from a calibration already"):
         calibrate_corrections(downloaded(found, tmp_path))

@@ -12,12 +12,13 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tlac.analysis.corrections import Correction
 from tlac.analysis.review_sample import ReviewPlan, draw_order, plan_review
 from tlac.report.files import complaining, is_shown_by_browser, write_whole
 from tlac.report.page import render_page
@@ -33,37 +34,33 @@ _SIDE_PX = 320
 # up to so many thumbnails stand in the page, about 3 MB, so that it can be sent; more lie in a folder beside it
 _MOST_INLINE = 200
 _THREADS, _BLOCK = 2, 32
+_FURTHER = ("candidates", "drawn", "thumbnail", "decided")
 _SCRIPTS = ("core.js", "review.js")
 
 
-def write_review(
+def write_review(  # noqa: PLR0913 - by keyword what a labelling and its review have come to
     labels: Iterable[Label],
     classes: Sequence[str],
     path: Path,
     samples: Iterable[Sample] | None = None,
+    *,
     plan: ReviewPlan | None = None,
+    corrections: Mapping[str, Correction] | None = None,
     is_calibrated: bool = False,
 ) -> Path:
     """Write the page, replacing one of that name, and its thumbnails: in it, or in a folder of its name beside it.
 
     `labels` are gone through more than once, so they are no iterator. `samples` are the images, in their order; without
     them they are looked for at the labels' paths. An image that can't be read has no picture. `plan` says how many are
-    drawn at random, `is_calibrated` that the confidences come from a calibration. Of more than 20,000 labels the least
-    certain and the drawn ones are on the page.
+    drawn at random, `corrections` what was decided before, `is_calibrated` that the confidences come from a
+    calibration. Of more than 20,000 labels the least certain ones are on the page, and those drawn or decided before.
 
     Raises TlacError where it can't be written.
     """
-    certainties: list[float] = []
-    labelled: dict[int, tuple[str, float | None]] = {}
-    for place, one in enumerate(labels):
-        # what has no label comes after the doubtful
-        certainties.append(DOUBTFUL_BELOW if one.confidence is None else one.confidence)
-        if one.label is not None:
-            labelled[place] = (one.path, one.confidence)
-    plan = plan or plan_review(confidence for _, confidence in labelled.values())
-    places = list(labelled)
-    drawn = {places[rank] for rank in draw_order([name for name, _ in labelled.values()])[: plan.sample]}
-    chosen = drawn | set(sorted(range(len(certainties)), key=certainties.__getitem__)[:MOST])
+    known = corrections or {}
+    plan = plan or plan_review(one.confidence if one.label is not None else None for one in labels)
+    drawn = _draw(labels, plan.sample)
+    total, chosen = _choose(labels, drawn, known)
     table = _Table(classes)
     pictures = _Pictures(path, is_inline=len(chosen) <= _MOST_INLINE)
     with complaining(path):
@@ -77,22 +74,42 @@ def write_review(
         while block := list(islice(rows, _BLOCK)):
             thumbnails = pictures.add([(one.sha256, sample) for _, one, sample in block])
             for (place, one, _), thumbnail in zip(block, thumbnails, strict=True):
-                table.add(one, place in drawn, thumbnail)
+                table.add(one, place in drawn, thumbnail, known.get(one.path))
         content = table.content()
         name = path.name.removesuffix(".html").removesuffix(".review")
         content |= {"images": pictures.images(), "is_calibrated": is_calibrated, "corrected": f"{name}.corrected.csv"}
-        context = {"name": name, "plan": plan, "left_out": len(certainties) - len(chosen)}
+        context = {"name": name, "plan": plan, "left_out": total - len(chosen)}
         styles = ("report.css", "review.css")
         html = render_page("review.html", _SCRIPTS, context, content, styles=styles, has_charts=False)
         write_whole(path, html.encode())
     return path
 
 
+def _draw(labels: Iterable[Label], count: int) -> set[int]:
+    """The places of the labels that are drawn at random."""
+    labelled = {place: one.path for place, one in enumerate(labels) if one.label is not None}
+    places = list(labelled)
+    return {places[rank] for rank in draw_order(list(labelled.values()))[:count]}
+
+
+def _choose(labels: Iterable[Label], drawn: set[int], known: Mapping[str, Correction]) -> tuple[int, set[int]]:
+    """How many labels there are, and the places of those that are on the page."""
+    certainties, chosen = [], set(drawn)
+    for place, one in enumerate(labels):
+        # what has no label comes after the doubtful
+        certainties.append(DOUBTFUL_BELOW if one.confidence is None else one.confidence)
+        if one.path in known and known[one.path].is_reviewed:
+            chosen.add(place)
+    chosen.update(sorted(range(len(certainties)), key=certainties.__getitem__)[:MOST])
+    return len(certainties), chosen
+
+
 class _Pictures:
     """Makes the page's thumbnails block by block, so that neither images nor pictures pile up."""
 
     def __init__(self, page: Path, is_inline: bool) -> None:
-        self._page = page.parent.resolve()
+        # not resolved: a browser takes ".." out of an address by its letters
+        self._page = page.parent.absolute()
         self._folder = self._page / page.name.removesuffix(".html")
         self._is_inline = is_inline
         self._numbers: dict[str, int] = {}
@@ -141,10 +158,10 @@ class _Table:
         # a name that stands twice means its first class; further names come from labels of another list
         self._classes = {name: number for number, name in enumerate(dict.fromkeys(classes))}
         self._texts = TextTable()
-        self._columns: dict[str, list[Any]] = {name: [] for name in (*COLUMNS, "candidates", "drawn", "thumbnail")}
+        self._columns: dict[str, list[Any]] = {name: [] for name in (*COLUMNS, *_FURTHER)}
 
-    def add(self, label: Label, is_drawn: bool, thumbnail: int) -> None:
-        """Add a row."""
+    def add(self, label: Label, is_drawn: bool, thumbnail: int, correction: Correction | None) -> None:
+        """Add a row; -1 is decided where no class fits."""
         # a CSV file of labels holds no candidates
         known = label.candidates or [(name, None) for name in (label.label, label.runner_up) if name is not None]
         row = {
@@ -161,6 +178,7 @@ class _Table:
             "candidates": [(self._class(name), score) for name, score in known],
             "drawn": int(is_drawn),
             "thumbnail": thumbnail,
+            "decided": self._class(correction.corrected) if correction and correction.is_reviewed else None,
         }
         for name, value in row.items():
             self._columns[name].append(value)
@@ -174,6 +192,7 @@ class _Table:
         return {
             # under which the browser keeps what was decided
             "digest": hashlib.sha256(shown.encode()).hexdigest(),
+            "base": hashlib.sha256(json.dumps(self._columns["decided"]).encode()).hexdigest(),
             "rows": self._columns,
             "classes": list(self._classes),
             "texts": self._texts.texts(),

@@ -22,13 +22,17 @@ const put = (id, ...parts) => document.getElementById(id).replaceChildren(...par
 class Decisions {
   constructor(key) {
     this.key = key;
-    this.byRow = new Map();
+    // what a file of corrections says already
+    this.byRow = new Map(everything.filter((row) => rows.decided[row] !== null).map((row) => [row, rows.decided[row]]));
     this.past = [];
     this.isKept = true;
     this.isUnsaved = false;
     try {
-      for (const [row, index] of JSON.parse(localStorage.getItem(key) ?? "[]")) {
-        if (row in rows.path && (index === NONE || index in page.classes)) this.byRow.set(row, index);
+      const kept = JSON.parse(localStorage.getItem(key) ?? "null");
+      // the file is newer than what was decided on a page without it
+      const isNewer = kept?.base === page.base;
+      for (const [row, index] of kept?.decided ?? []) {
+        if (row in rows.path && (index === NONE || index in page.classes) && (isNewer || !this.byRow.has(row))) this.byRow.set(row, index);
       }
     } catch {
       this.isKept = false;
@@ -54,7 +58,7 @@ class Decisions {
   keep() {
     this.isUnsaved = true;
     try {
-      localStorage.setItem(this.key, JSON.stringify([...this.byRow]));
+      localStorage.setItem(this.key, JSON.stringify({ base: page.base, decided: [...this.byRow] }));
     } catch {
       this.isKept = false;
     }
