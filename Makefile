@@ -18,6 +18,9 @@ $(VENV)/.ready: pyproject.toml
 demo: $(VENV)/.ready
 	$(BIN)/tlac bench --backend embedded --backend pack:cassettes/packs/samples40.jsonl.zst --encoder minilm \
 	  --dataset cifar10-samples --dataset imagenet-samples --method slac --method tlac
+	test -e demo/photos || $(BIN)/tlac datasets export imagenet-samples demo/photos
+	$(BIN)/tlac label demo/photos --classes demo/photos/classes.txt --backend embedded --encoder minilm \
+	  -o demo/labels.csv
 
 # The order is random: its seed stands in the first lines, and ARGS="--randomly-seed=SEED" repeats it.
 test: $(VENV)/.ready

@@ -180,6 +180,12 @@ def size_of(source: Source, name: str) -> tuple[int, int]:
     return picture.width, picture.height
 
 
+def read_image(source: Source, name: str) -> tuple[bytes, str]:
+    """An image file's bytes, and its format's usual ending, such as ".png". Raises InputError as open_image does."""
+    content = _read(source, name)
+    return content, f".{_format(_open_header(content, name))}"
+
+
 def prepare(image: Image, preparation: Preparation) -> PreparedImage:
     """The bytes to send: the original ones where they fit `preparation`, else a JPEG that does.
 

@@ -131,3 +131,13 @@ def test_the_chosen_columns_are_shown(tlac_command, tmp_path: Path) -> None:
     assert facts["details"] == {"image column": "image", "label column": "label", "table split": "test"}
     assert "label column  label" in tlac_command("datasets", "show", f"hf:{path}").out
     assert json.loads(tlac_command("datasets", "verify", f"hf:{path}", "--json").out)["details"] == facts["details"]
+
+
+def test_a_dataset_is_exported_without_its_labels(tlac_command) -> None:
+    shown = tlac_command("datasets", "export", "cifar10-samples", "photos")
+    assert (shown.code, shown.out) == (0, "photos: 20 images and classes.txt\n")
+    names = sorted(path.name for path in Path("photos").iterdir())
+    assert names == [*(f"{number:06d}.png" for number in range(1, 21)), "classes.txt"]
+    assert Path("photos/classes.txt").read_text().split()[:2] == ["airplane", "automobile"]
+    again = tlac_command("datasets", "export", "cifar10-samples", "photos")
+    assert (again.code, again.err) == (2, "tlac: photos: is not empty: name a folder that is not there yet\n")

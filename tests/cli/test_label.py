@@ -71,7 +71,8 @@ def test_the_same_command_again_asks_nobody_and_writes_the_same_bytes(label, lmm
         "cost_usd": 0.0,
         "answers_cost_usd": 0.004,
         "doubtful": json.loads(shown.out)["doubtful"],
-        "review": 3,
+        "to_review": 3,
+        "review": "labels.review.html",
     }
 
 
@@ -170,6 +171,31 @@ def test_a_description_of_the_images_is_told_in_stage_1_and_asks_anew(label, lmm
     told = [request.messages[0].parts[1].text for request in lmm.asked if request.stage == "stage1"]
     assert len(told) == 3
     assert all(text.startswith("This image is one of a set: vehicles on a conveyor. ") for text in told)
+
+
+def test_a_page_to_review_lies_beside_the_labels_unless_it_is_not_wanted(label) -> None:
+    assert label("-o", "mine.csv").out.splitlines()[-1] == "review: mine.review.html"
+    assert "photos/0/x.png" in Path("mine.review.html").read_text(encoding="utf-8")
+    shown = label("-o", "other.csv", "--no-review")
+    assert "review:" not in shown.out
+    assert not Path("other.review.html").exists()
+
+
+def test_corrections_are_put_in_measured_and_kept_by_the_same_command(label, lmm: FakeLMM) -> None:
+    label()
+    asked = len(lmm.asked)
+    Path("fixed.csv").write_text(
+        "path,label,corrected_label,reviewed\nphotos/0/x.png,old car,lorry,yes\nphotos/1/x.png,old car,old car,yes\n"
+    )
+    shown = label("--corrections", "fixed.csv")
+    assert [row.label for row in read_labels(Path("labels.csv"))] == ["lorry", "old car", "old car", None]
+    assert "2 of 3 labels reviewed: 50.0 % (95 % interval 9.5–90.5) were right, 1 are corrected" in shown.out
+    assert len(lmm.asked) == asked
+    found = json.loads(label("--corrections", "fixed.csv", "--json").out)["corrections"]
+    assert (found["reviewed"], found["right"]) == (2, 1)
+    Path("fixed.csv").write_text("path,label,corrected_label,reviewed\nphotos/0/x.png,old car,bicycle,yes\n")
+    shown = label("--corrections", "fixed.csv")
+    assert (shown.code, "'bicycle' is none of the classes" in shown.err) == (2, True)
 
 
 def test_a_limit_draws_images_at_random(label, lmm: FakeLMM) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from tests.support.emulator.replies import Asked, Reply
 from tests.support.emulator.server import running_emulator
 from tests.support.fakes import make_png
+from tlac.results.labels import read_labels
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -70,7 +72,7 @@ def run(command: list[str], manager: Path, environment: dict[str, str]) -> str:
 
 @pytest.mark.slow
 def test_the_commands_work_one_after_the_other(manager: Path, environment: dict[str, str]) -> None:
-    commands = blocks("sh")
+    commands = [block for block in blocks("sh") if "tlac label" not in block]
     assert len(commands) >= 5
     shown = run(["bash", "-e", "-c", "\n".join(commands)], manager, environment)
     assert "gemini: stage 1: answered" in shown
@@ -94,7 +96,7 @@ SAMPLES = ("cifar10-samples ", "imagenet-samples ")
 @pytest.mark.slow
 def test_the_demo_answers_every_sample(manager: Path, environment: dict[str, str]) -> None:
     recipe = subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    (command,) = re.findall(r"\S+/tlac (bench .*)", recipe.replace("\\\n", " "))
+    command, *labelling = re.findall(r"\S+/tlac (.*)", recipe.replace("\\\n", " "))
     arguments = command.replace("pack:", f"pack:{ROOT}/").split()
     shown = run(["tlac", *arguments], manager, environment)
     rows = [line for line in shown.splitlines() if line.startswith(SAMPLES)]
@@ -102,6 +104,46 @@ def test_the_demo_answers_every_sample(manager: Path, environment: dict[str, str
     again = run(["tlac", *arguments, "--offline"], manager, environment)
     asked = [line.split()[-3] for line in again.splitlines() if line.startswith(SAMPLES)]
     assert asked == ["0"] * 8
+    shown = "".join(run(["tlac", *one.split()], manager, environment) for one in labelling)
+    assert "demo/labels.csv: 20 of 20 images labelled" in shown
+    assert shown.splitlines()[-1] == "review: demo/labels.review.html"
+    assert (manager / "demo" / "labels.review.html").exists()
+
+
+# in a process of its own: its event loop stays in the thread that drives the browser
+REVIEW = """
+import sys
+from playwright.sync_api import sync_playwright
+with sync_playwright() as playwright:
+    browser = playwright.chromium.launch(executable_path=sys.argv[1], args=["--no-sandbox", "--disable-dev-shm-usage"])
+    page = browser.new_page()
+    page.goto(sys.argv[2])
+    # the first image that is shown is its second candidate, the next is what it is labelled
+    page.keyboard.press("2")
+    page.keyboard.press("Space")
+    with page.expect_download() as waited:
+        page.locator("#download").click()
+    waited.value.save_as(waited.value.suggested_filename)
+    browser.close()
+"""
+
+
+@pytest.mark.slow
+def test_images_are_labelled_reviewed_in_the_browser_and_merged(manager: Path, environment: dict[str, str]) -> None:
+    pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+    label, merge = (block for block in blocks("sh") if "tlac label" in block)
+    shown = run(["bash", "-e", "-c", label], manager, environment)
+    assert "labels.csv: 20 of 20 images labelled" in shown
+    before = [row.label for row in read_labels(manager / "labels.csv")]
+    page = (manager / "labels.review.html").as_uri()
+    run([sys.executable, "-c", REVIEW, chromium, page], manager, environment)
+    shown = run(["bash", "-e", "-c", merge], manager, environment)
+    assert "2 of 20 labels reviewed: 50.0 %" in shown
+    after = [row.label for row in read_labels(manager / "labels.csv")]
+    assert sum(old != new for old, new in zip(before, after, strict=True)) == 1
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\((?!http)([^)#]+)\)", README))

@@ -43,7 +43,7 @@ _SECTIONS = {
     "Set up": {
         "init, trust, doctor": "Write a tlac.yaml; trust one; say what is ready on this machine.",
         "backends": "List, show and check LMM backends.",
-        "datasets": "List, show, prepare and verify datasets.",
+        "datasets": "List, show, prepare, verify and export datasets.",
         "encoders, methods, prompts, suites": "List and show what else can be named.",
         "aliases": "Have an LMM name classes in other words.",
         "batch, cache": "Look after submitted batches, and after stored answers.",

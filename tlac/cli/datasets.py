@@ -1,4 +1,4 @@
-"""`tlac datasets`: list, show, prepare and verify datasets."""
+"""`tlac datasets`: list, show, prepare, verify and export datasets."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tlac.cli.options import complete, echo, json_option, print_json, print_rows, root_option, subset_option
-from tlac.errors import TlacError
+from tlac.cli.options import PATH, complete, echo, json_option, print_json, print_rows, root_option, subset_option
+from tlac.errors import TlacError, UsageError
 
 if TYPE_CHECKING:
     from tlac.config.schemas import DatasetConfig
@@ -21,7 +21,7 @@ _SHOWN_FINDINGS = 20
 
 @click.group()
 def datasets() -> None:
-    """List, show, prepare and verify datasets."""
+    """List, show, prepare, verify and export datasets."""
 
 
 @datasets.command("list")
@@ -229,3 +229,37 @@ def _print(found: Verification, is_prepared: bool) -> None:
     print_rows([(key, value) for key, value in facts.items() if value])
     verdict = "not as expected" if found.findings else "as expected" if found.is_compared else "nothing wrong found"
     echo(f"{found.name}: {verdict}: {found.n:,} test images, {found.classes} classes, {found.images:,} looked at")
+
+
+@datasets.command("export")
+@click.argument("name", shell_complete=complete("dataset"))
+@click.argument("folder", type=PATH)
+@root_option
+@click.option("--split", default="all", show_default=True, help="Classes: all, base or novel.")
+@subset_option
+def export_dataset(name: str, folder: Path, root: Path | None, split: str, subset: str) -> None:
+    """Copy a dataset's images into a new folder without their labels, and its class names into classes.txt there.
+
+    Something to try `tlac label` on. The files are numbered in the dataset's order, since their own names may tell what
+    they show.
+
+    \b
+    Example:
+      tlac datasets export cifar10-samples photos
+    """
+    from tlac.config.registry import open_dataset
+    from tlac.config.schemas import load_dataset_config
+    from tlac.images import read_image
+
+    dataset = open_dataset(load_dataset_config(name, root, split, subset))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise UsageError(f"{folder}: is not empty: name a folder that is not there yet")
+        for number, sample in enumerate(dataset, start=1):
+            content, suffix = read_image(sample.source, sample.source_name)
+            (folder / f"{number:06d}{suffix}").write_bytes(content)
+        (folder / "classes.txt").write_text("".join(f"{one}\n" for one in dataset.classes), encoding="utf-8")
+    except OSError as error:
+        raise TlacError(f"{folder}: can't be written: {error.strerror}") from error
+    echo(f"{folder}: {len(dataset):,} images and classes.txt")

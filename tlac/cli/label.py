@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ from tlac.errors import IncompleteRunError, MissingAnswersError, UsageError
 from tlac.runtime.formatting import dollars
 
 if TYPE_CHECKING:
+    from tlac.analysis.corrections import Merged
     from tlac.cache.store import Store
     from tlac.evaluation.estimate import Estimate
     from tlac.evaluation.label import Labelling
@@ -58,6 +59,8 @@ _MOST_REASONS = 5
     metavar="FORMAT",
     help="csv, parquet, jsonl, label-studio, fiftyone, coco, yolo-cls or folder.  [default: as the file's name ends]",
 )
+@click.option("--corrections", type=PATH, help="CSV file of a person's corrections to put in, from the review page.")
+@click.option("--no-review", is_flag=True, help="Write no page for a person to review the labels on.")
 @json_option
 def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section of them
     inputs: tuple[str, ...],
@@ -68,6 +71,8 @@ def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
     store: Path | None,
     out: Path | None,
     kind: str | None,
+    corrections: Path | None,
+    no_review: bool,
     as_json: bool,
 ) -> None:
     """Label images that have no labels.
@@ -77,6 +82,9 @@ def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
     or nobody answered. Rows are written as they are decided, into OUTPUT.part, which becomes OUTPUT at the end. Every
     answer is stored the moment it arrives: the same command goes on where it was stopped, and nothing is asked twice.
 
+    OUTPUT.review.html is a page on which a person looks at the labels, the doubtful ones first. It gives a CSV file of
+    corrections: the same command with --corrections FILE puts them in and says how many labels were right.
+
     What it will take is told first. Before more than a dollar is spent, or an unknown amount, it asks on a terminal;
     elsewhere --yes or a cap (--max-cost) has to say so. Exit codes: 0 complete, 2 usage error, 3 some images failed
     or it was stopped, 4 answers missing under --offline.
@@ -84,11 +92,14 @@ def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
     \b
     Examples:
       tlac label photos/ --classes names.txt --backend gemini -o labels.csv --max-cost 5
+      tlac label photos/ --classes names.txt --backend gemini -o labels.csv --corrections labels.corrected.csv
       tlac label "photos/**/*.jpg" --classes "bolt, nut" --backend claude --describe "parts on a conveyor"
       tlac label list.csv --classes classes.yaml --backend gpt-4o --format label-studio -o tasks.json
     """
+    from tlac.analysis.corrections import merge_corrections, read_corrections
     from tlac.cli.progress import show_runs
     from tlac.evaluation.label import Labelling
+    from tlac.report.review import write_review
     from tlac.results.label_exports import FORMATS, default_path, export_labels
     from tlac.results.labels import Label
     from tlac.results.table_files import PART
@@ -101,6 +112,9 @@ def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
         raise UsageError(f"{out}: is an input, and would be overwritten: choose another -o")
     with open_store(store) as opened:
         config = _make_config(inputs, what, scoring, calls.offline, opened)
+        if corrections is not None:
+            # a file that can't be used is known before anybody is asked
+            read_corrections(corrections, config.dataset.classes)
         policy = open_policy(calls.max_cost, calls.concurrency, has_view=not as_json)
         runner = calls.open_runner(opened, policy)
         labelling, rows = Labelling(runner, config), SpilledList(Label)
@@ -122,7 +136,16 @@ def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
                 f"stopped after {labelling.count:,} of {total:,} images, whose rows are in {out}{PART}; every answer "
                 "is stored, and the same command goes on from there"
             ) from interrupt
-    _show(labelling, rows, out, as_json)
+    labels: Sequence[Label] | SpilledList[Label] = rows
+    merged = None
+    if corrections is not None:
+        merged = merge_corrections(rows, corrections, config.dataset.classes)
+        labels = merged.labels
+        export_labels(labels, out, kind, config.dataset.classes)
+    page = None
+    if not no_review:
+        page = write_review(labels, config.dataset.classes, out.with_suffix(".review.html"), config.samples)
+    _show(labelling, labels, out, page, merged, as_json)
     _raise_incomplete(labelling)
 
 
@@ -194,8 +217,12 @@ def _amount_to_ask_about(found: Estimate | None) -> str | None:
     return None if found.cost_usd <= _ASK_ABOVE_USD else f"this costs about {dollars(found.cost_usd)}"
 
 
-def _show(labelling: Labelling, rows: SpilledList[Label], out: Path, as_json: bool) -> None:
+def _show(
+    labelling: Labelling, rows: Iterable[Label], out: Path, page: Path | None, merged: Merged | None, as_json: bool
+) -> None:
     """What came of it, and what is left for a person to do."""
+    from dataclasses import asdict
+
     from tlac.analysis.review_sample import plan_review
 
     usage = labelling.usage.total()
@@ -203,7 +230,10 @@ def _show(labelling: Labelling, rows: SpilledList[Label], out: Path, as_json: bo
     if as_json:
         found: dict[str, Any] = {"output": str(out), "images": labelling.count, "labelled": labelling.labelled}
         found |= {"unlabelled": dict(labelling.reasons.most_common()), "cost_usd": usage.cost_usd}
-        found |= {"answers_cost_usd": usage.answers_cost_usd, "doubtful": plan.doubtful, "review": plan.sample}
+        found |= {"answers_cost_usd": usage.answers_cost_usd, "doubtful": plan.doubtful, "to_review": plan.sample}
+        found |= {"review": None if page is None else str(page)}
+        if merged is not None:
+            found["corrections"] = {name: value for name, value in asdict(merged).items() if name != "labels"}
         print_json(found)
         return
     echo(f"{out}: {labelling.labelled:,} of {labelling.count:,} images labelled")
@@ -213,7 +243,9 @@ def _show(labelling: Labelling, rows: SpilledList[Label], out: Path, as_json: bo
         echo(f"  and {more:,} more reasons: see the column reason")
     unknown = "unknown: no price is known"
     echo(f"cost: {dollars(usage.cost_usd, unknown)} now, {dollars(usage.answers_cost_usd, unknown)} for all answers")
-    echo(plan)
+    echo(plan if merged is None else merged)
+    if page is not None:
+        echo(f"review: {page}")
 
 
 def _raise_incomplete(labelling: Labelling) -> None:
