@@ -72,8 +72,8 @@ def unchanged_process() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def only_loopback(unchanged_process: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection to anything but this machine fails the test that tried it."""
-    connect = socket.socket.connect
+    """A connection to anything but this machine fails the test that tried it. No other machine's name is known."""
+    connect, resolve = socket.socket.connect, socket.getaddrinfo
 
     def guarded(self: socket.socket, address: object) -> None:
         if self.family in (socket.AF_INET, socket.AF_INET6):
@@ -82,7 +82,15 @@ def only_loopback(unchanged_process: None, monkeypatch: pytest.MonkeyPatch) -> N
                 raise AssertionError(f"a test tried to connect to {address}")
         connect(self, address)  # type: ignore[arg-type]
 
+    def resolved(host: object, *more: object, **named: object) -> object:
+        name = host.decode() if isinstance(host, bytes) else str(host or "")
+        # asking who has a name takes seconds on a machine without a network
+        if name not in ("", "localhost") and set(name) - set("0123456789abcdef.:"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return resolve(host, *more, **named)  # type: ignore[arg-type]
+
     monkeypatch.setattr(socket.socket, "connect", guarded)
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
 
 
 @pytest.fixture(autouse=True)

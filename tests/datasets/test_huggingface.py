@@ -63,6 +63,22 @@ def test_a_parquet_folder_keeps_the_original_bytes(tmp_path: Path) -> None:
     assert [sample.id for sample in dataset] == ["000000", "000001", "000002", "000003"]
 
 
+def test_the_hub_is_not_told_of_files_that_it_does_not_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+    import fsspec
+
+    table = write_parquet(tmp_path / "set")
+    fsspec.filesystem("memory").pipe(f"/{tmp_path.name}/test.parquet", table.read_bytes())
+    asked: list[object] = []
+    # the library swallows whatever goes wrong there
+    monkeypatch.setattr("datasets.load.get_session", lambda: asked.append("a session"))
+    assert datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
+    for address in (table, table.parent, f"memory://{tmp_path.name}/test.parquet"):
+        assert len(open_at(str(address))) == 4
+    assert asked == []
+    assert datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
+
+
 def test_a_webdataset_shard_takes_its_names_from_the_file_beside_it(tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "wds" / "shard-000.tar")
     with pytest.raises(InputError, match=r"there is no classnames.txt"):
