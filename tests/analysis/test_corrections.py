@@ -96,7 +96,9 @@ def test_what_a_whole_random_sample_says_holds_for_all_labels(tmp_path: Path) ->
 
 def test_of_labels_that_were_all_reviewed_nothing_is_inferred(tmp_path: Path) -> None:
     rows = [{"path": label.path, "corrected_label": "red car"} for label in LABELS[:5]]
-    assert str(merge_corrections(LABELS, write(tmp_path / "all.csv", *rows))).endswith("That is all of them.")
+    rows[0]["corrected_label"] = "old car"
+    merged = merge_corrections(LABELS, write(tmp_path / "all.csv", *rows))
+    assert str(merged) == "all 5 labels reviewed: 80.0 % were right, 1 are corrected."
     assert str(merge_corrections(LABELS, write(tmp_path / "none.csv"))) == "no label was reviewed"
 
 

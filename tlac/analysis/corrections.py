@@ -33,7 +33,11 @@ _TRUE, _FALSE = frozenset(("yes", "true", "1", "x")), frozenset(("no", "false", 
 @dataclass(frozen=True, slots=True)
 class Correction:
     """A row: what the image had been labelled and, where it `is_reviewed`, what a person says that it shows, None where
-    no class fits. `is_drawn` says that it belongs to the random sample that was to be reviewed."""
+    no class fits.
+
+    `is_drawn` says that it belongs to the random sample that was to be reviewed, `is_calibrated` that its confidence
+    comes from a calibration.
+    """
 
     line: int
     label: str | None
@@ -66,12 +70,13 @@ class Merged:
         if not self.reviewed:
             return f"no label was reviewed{found}"
         wrong = self.reviewed - self.right
+        if self.reviewed == self.labelled:
+            share = percent(self.right / self.reviewed)
+            return f"all {self.labelled:,} labels reviewed: {share} % were right, {wrong:,} are corrected{found}."
         said = (
             f"{self.reviewed:,} of {self.labelled:,} labels reviewed: {_share(self.right, self.reviewed)} were right, "
             f"{wrong:,} are corrected{found}. "
         )
-        if self.reviewed == self.labelled:
-            return f"{said}That is all of them."
         if self.drawn:
             return (
                 f"{said}Of the {self.drawn:,} drawn at random {_share(self.drawn_right, self.drawn)} were right: that "
