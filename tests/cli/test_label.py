@@ -5,11 +5,13 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.fakes import FakeLMM, LetterEncoder, Shown, make_png
 from tlac.results.labels import read_labels
+from tlac.scoring.confidence import Calibration, write_calibration
 from tlac.types import LMMRequest, LMMResponse, Outcome, TextPart, Usage
 
 CLASSES = ("--classes", "red car, old car, lorry")
@@ -196,6 +198,22 @@ def test_corrections_are_put_in_measured_and_kept_by_the_same_command(label, lmm
     Path("fixed.csv").write_text("path,label,corrected_label,reviewed\nphotos/0/x.png,old car,bicycle,yes\n")
     shown = label("--corrections", "fixed.csv")
     assert (shown.code, "'bicycle' is none of the classes" in shown.err) == (2, True)
+
+
+def test_the_page_knows_what_was_corrected_and_whether_confidence_was_learnt(label) -> None:
+    def content() -> dict[str, Any]:
+        html = Path("labels.review.html").read_text(encoding="utf-8")
+        return json.loads(html.partition('id="content">')[2].partition("</script>")[0])
+
+    Path("fixed.csv").write_text("path,label,corrected_label,reviewed\nphotos/0/x.png,old car,lorry,yes\n")
+    write_calibration(Path("learnt.json"), Calibration({}, 0.5, None, 9, evidence=2.0))
+    label("--corrections", "fixed.csv", "--calibration", "learnt.json")
+    page = content()
+    assert [page["classes"][index] for index in page["rows"]["label"][:2]] == ["old car", "old car"]
+    assert page["rows"]["decided"] == [page["classes"].index("lorry"), None, None, None]
+    assert page["is_calibrated"] is True
+    label()
+    assert (content()["is_calibrated"], content()["rows"]["decided"]) == (False, [None] * 4)
 
 
 def test_a_limit_draws_images_at_random(label, lmm: FakeLMM) -> None:

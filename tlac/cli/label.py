@@ -112,9 +112,8 @@ def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
         raise UsageError(f"{out}: is an input, and would be overwritten: choose another -o")
     with open_store(store) as opened:
         config = _make_config(inputs, what, scoring, calls.offline, opened)
-        if corrections is not None:
-            # a file that can't be used is known before anybody is asked
-            read_corrections(corrections, config.dataset.classes)
+        # a file that can't be used is known before anybody is asked
+        decided = read_corrections(corrections, config.dataset.classes) if corrections else {}
         policy = open_policy(calls.max_cost, calls.concurrency, has_view=not as_json)
         runner = calls.open_runner(opened, policy)
         labelling, rows = Labelling(runner, config), SpilledList(Label)
@@ -144,7 +143,14 @@ def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
         export_labels(labels, out, kind, config.dataset.classes)
     page = None
     if not no_review:
-        page = write_review(labels, config.dataset.classes, out.with_suffix(".review.html"), config.samples)
+        page = write_review(
+            rows,
+            config.dataset.classes,
+            out.with_suffix(".review.html"),
+            config.samples,
+            corrections=decided,
+            is_calibrated=config.calibration is not None,
+        )
     _show(labelling, labels, out, page, merged, as_json)
     _raise_incomplete(labelling)
 
