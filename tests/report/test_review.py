@@ -123,7 +123,7 @@ def test_of_too_many_labels_the_doubtful_and_the_drawn_are_there(tmp_path: Path,
     rows = content_of(path)["rows"]
     assert {f"{number}.png" for number in range(50)} <= set(rows["path"])
     assert (sum(rows["drawn"]), 50 < len(rows["path"]) <= 70) == (20, True)
-    assert f"{1_000 - len(rows['path'])} of the least doubtful images are not on this page" in path.read_text("utf-8")
+    assert f"{1_000 - len(rows['path'])} of the least doubtful images are not on this page." in path.read_text("utf-8")
 
 
 def test_a_page_that_can_not_be_written_is_named(tmp_path: Path) -> None:
@@ -300,6 +300,12 @@ def test_filters_show_what_they_say(visit, page: Path) -> None:
     found.page.keyboard.press("Tab")
     found.page.keyboard.press("Space")
     assert found.page.locator("#progress").inner_text().startswith("1 of 6")
+
+
+def test_where_all_labels_are_to_be_reviewed_there_is_no_sample(visit, tmp_path: Path) -> None:
+    found = visit(write_review(some_labels(), CLASSES, tmp_path / "labels.review.html", some_samples()))
+    assert "2 of 5 labels are doubtful (confidence below 0.5)" in found.page.locator("h1").inner_text()
+    assert found.page.get_by_text("random sample").count() == 0
 
 
 def test_a_few_classes_always_have_the_same_keys(visit, tmp_path: Path) -> None:

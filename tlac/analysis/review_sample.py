@@ -32,12 +32,16 @@ class ReviewPlan:
     def __str__(self) -> str:
         if not self.labelled:
             return "There is no label to review."
-        doubtful = f"{self.doubtful:,} of {self.labelled:,} labels are doubtful (confidence below {DOUBTFUL_BELOW:g})"
+        below = f"(confidence below {DOUBTFUL_BELOW:g})"
+        doubtful = f"{self.doubtful:,} of {self.labelled:,} labels are doubtful {below}: review these first."
+        if not self.doubtful:
+            doubtful = f"None of {self.labelled:,} labels is doubtful {below}."
+        if self.sample == self.labelled:
+            return f"{doubtful} To know how many are wrong, review all {self.labelled:,}."
         low, high = max(0.0, self.error_rate - self.half_width), min(1.0, self.error_rate + self.half_width)
-        drawn = f"all {self.labelled:,}" if self.sample == self.labelled else f"{self.sample:,} drawn at random"
         return (
-            f"{doubtful}: review these first. To know how many labels are wrong, review {drawn}: if "
-            f"{100 * self.error_rate:g} % of them are wrong, so are {100 * low:g} to {100 * high:g} % of all (95 %)."
+            f"{doubtful} To know how many are wrong, review {self.sample:,} drawn at random: if "
+            f"{100 * self.error_rate:g} % of these are wrong, {100 * low:g} to {100 * high:g} % of all are (95 %)."
         )
 
 
@@ -47,8 +51,8 @@ def plan_review(
     """What to review of labels with these confidences, None for those without a label, which are not counted.
 
     >>> print(plan_review([0.9] * 9_800 + [0.2] * 200))
-    200 of 10,000 labels are doubtful (confidence below 0.5): review these first. To know how many labels are wrong, \
-review 437 drawn at random: if 5 % of them are wrong, so are 3 to 7 % of all (95 %).
+    200 of 10,000 labels are doubtful (confidence below 0.5): review these first. To know how many are wrong, review \
+437 drawn at random: if 5 % of these are wrong, 3 to 7 % of all are (95 %).
 
     Raises UsageError as sample_size does.
     """

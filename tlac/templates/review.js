@@ -16,6 +16,8 @@ const shared = rows.path.reduce((prefix, path) => {
 /* Foreign text as far as a person reads it: a name of 100,000 letters takes seconds to be laid out. */
 const brief = (text, className = "clip") => outside(text.length > 300 ? `${text.slice(0, 299)}…` : text, className);
 const shortPath = (row) => rows.path[row].slice(shared);
+// of few labels all are to be reviewed
+const hasSample = everything.some((row) => rows.label[row] !== NONE && !rows.drawn[row]);
 const put = (id, ...parts) => document.getElementById(id).replaceChildren(...parts);
 
 /* What was decided: by row the class, or NONE where none fits. Undo gives the last decisions back, the newest first. */
@@ -189,7 +191,7 @@ class Review {
     const refresh = () => this.refresh();
     const labels = [...new Set(rows.label)].map((index) => [String(index), nameOf(index) === null ? "no label" : label(nameOf(index))]);
     const outcomes = [...new Set(rows.outcome)].sort((a, b) => a - b).map((code) => [String(code), page.outcomes[code]]);
-    this.state = select("show", [["", "all"], ["open", "not reviewed"], ["doubtful", "doubtful"], ["unlabelled", "without a label"], ["drawn", "random sample"], ["reviewed", "reviewed"], ["changed", "corrected"]], refresh);
+    this.state = select("show", [["", "all"], ["open", "not reviewed"], ["doubtful", "doubtful"], ["unlabelled", "without a label"], ...(hasSample ? [["drawn", "random sample"]] : []), ["reviewed", "reviewed"], ["changed", "corrected"]], refresh);
     this.order = select("order", [["", "doubtful first"], ["given", "as given"], ["sure", "most certain first"]], refresh);
     this.label = select("label", [["", "any"], ...labels.sort((a, b) => a[1].localeCompare(b[1]))], refresh);
     this.outcome = select("outcome", [["", "any"], ...outcomes], refresh);
@@ -312,7 +314,7 @@ class Review {
     const [answer, reason] = [textAt(rows.answer[row]), textAt(rows.reason[row])];
     const badges = [
       isDoubtful(row) ? make("span", { className: "badge doubtful", textContent: "doubtful" }) : null,
-      rows.drawn[row] ? make("span", { className: "badge", textContent: "random sample" }) : null,
+      hasSample && rows.drawn[row] ? make("span", { className: "badge", textContent: "random sample" }) : null,
       byRow.has(row) ? make("span", { className: "badge right", textContent: this.decisions.isChanged(row) ? "corrected" : "accepted" }) : null,
     ];
     const sure = rows.confidence[row];
@@ -346,7 +348,7 @@ class Review {
     const reviewed = (all) => `${count(all.filter((row) => byRow.has(row)).length)} of ${count(all.length)}`;
     const changed = everything.filter((row) => this.decisions.isChanged(row)).length;
     const drawn = everything.filter((row) => rows.drawn[row]);
-    put("progress", meter(byRow.size / Math.max(1, everything.length)), make("span", {}, make("strong", { textContent: reviewed(everything) }), " reviewed", make("span", { className: "wide-only quiet", textContent: ` · doubtful ${reviewed(everything.filter(isDoubtful))} · random sample ${reviewed(drawn)} · ${count(changed)} corrected` })));
+    put("progress", meter(byRow.size / Math.max(1, everything.length)), make("span", {}, make("strong", { textContent: reviewed(everything) }), " reviewed", make("span", { className: "wide-only quiet", textContent: ` · doubtful ${reviewed(everything.filter(isDoubtful))}${hasSample ? ` · random sample ${reviewed(drawn)}` : ""} · ${count(changed)} corrected` })));
     document.getElementById("undo").disabled = !this.decisions.past.length;
     put("notices", ...(this.decisions.isKept ? [] : [make("p", { className: "notice", textContent: "This browser keeps nothing for this page: download the corrected CSV before you close it." })]));
   }
