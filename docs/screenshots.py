@@ -1,4 +1,4 @@
-"""Makes the screenshots of docs/: the demo's report, and a comparison with a real LMM's stored answers.
+"""Makes the screenshots of docs/: the demo's report, a comparison with a real LMM's stored answers, a review page.
 
 Needs Chromium (apt-get install chromium) and the dev extra; asks no network. Run it from the repository:
 
@@ -39,6 +39,15 @@ def make_reports(folder: Path) -> tuple[Path, Path]:
     return run / "report.html", folder / "comparison.html"
 
 
+def make_review(folder: Path) -> Path:
+    """The page to review labels of the packaged samples on."""
+    photos = folder / "photos"
+    tlac("datasets", "export", "imagenet-samples", photos)
+    options = ("--classes", photos / "classes.txt", "--backend", "embedded", "--encoder", "minilm")
+    tlac("label", photos, *options, "-o", folder / "labels.csv")
+    return folder / "labels.review.html"
+
+
 def shoot(browser: Browser, report: Path, name: str, section: str = "", **options: object) -> None:
     """One picture of a report, from `section` on."""
     context = browser.new_context(**{"viewport": SIZE, "color_scheme": "light", "reduced_motion": "reduce", **options})
@@ -59,6 +68,7 @@ def main() -> None:
         sys.exit("Chromium is not installed: apt-get install chromium")
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
         run, comparison = make_reports(Path(scratch))
+        review = make_review(Path(scratch))
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         shoot(browser, run, "report")
         shoot(browser, run, "report-gallery", "#gallery")
@@ -66,6 +76,7 @@ def main() -> None:
         shoot(browser, run, "report-phone", viewport=PHONE)
         shoot(browser, comparison, "comparison")
         shoot(browser, comparison, "comparison-disagreements", "#gallery")
+        shoot(browser, review, "review")
         browser.close()
 
 
