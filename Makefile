@@ -7,7 +7,7 @@ EXTRAS ?= dev,integration
 WORKERS ?= logical
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadgroup
 
-.PHONY: demo test test-slow test-all lint check fuzz mutants record perf simulate clean
+.PHONY: demo test test-slow test-all lint check fuzz audit mutants record perf simulate clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.ready: pyproject.toml
@@ -41,6 +41,11 @@ check: lint test-all
 
 fuzz: $(VENV)/.ready
 	TLAC_FUZZ_CASES=10000 $(BIN)/python -m pytest -m fuzz
+
+# known vulnerabilities of what is installed; says so where nothing could be checked
+audit: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[audit]'
+	$(BIN)/python -m tests.support.audit
 
 # Small faults that no test notices: `make mutants MODULE=tlac/images.py`, or all core modules, which takes hours.
 mutants: $(VENV)/.ready
