@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -69,10 +69,10 @@ class Preparation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     re-encoded as JPEG of `quality` (1 to 95), without metadata. `strip_metadata` always re-encodes.
     """
 
-    max_side_px: int = 1568
-    max_size_bytes: int = 5_000_000
+    max_side_px: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1568
+    max_size_bytes: Annotated[int, msgspec.Meta(ge=1)] = 5_000_000
     formats: tuple[str, ...] = ("jpeg", "png", "webp", "gif")
-    quality: int = 90
+    quality: Annotated[int, msgspec.Meta(ge=1, le=95)] = 90
     strip_metadata: bool = False
 
 

@@ -267,3 +267,27 @@ def test_aliases_that_repeat_little_are_fine() -> None:
         "adapter: litellm\nmodel: gemini/x\nstage1_params: &p {temperature: 0}\nstage2_params: *p\n"
     )
     assert load_backend("own.yaml").spec.stage2_params == {"temperature": 0}
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("limits: {concurrency: 0}", "Expected `int` >= 1 (at 'limits.concurrency')"),
+        ("limits: {concurrency: 99999999999999999999999}", "Expected `int` <= 10000 (at 'limits.concurrency')"),
+        ("limits: {timeout_s: 0}", "Expected `float` > 0.0 (at 'limits.timeout_s')"),
+        ("limits: {timeout_s: .inf}", "line 3: .inf is no number that can be used here"),
+        ("limits: {requests_per_minute: -1}", "Expected `int` >= 1 (at 'limits.requests_per_minute')"),
+        ("params: {temperature: -.NaN}", "line 3: -.NaN is no number that can be used here"),
+        ("params: {temperature: .nan}", "line 3: .nan is no number that can be used here"),
+        ("prices: {prompt: -1, completion: 1}", "Expected `float` >= 0.0 (at 'prices.prompt')"),
+        ("prices: {prompt: 1.0e+308, completion: 1}", "Expected `float` <= 1000000000.0 (at 'prices.prompt')"),
+        ("image: {max_side_px: -5}", "Expected `int` >= 1 (at 'image.max_side_px')"),
+        ("image: {quality: 100000}", "Expected `int` <= 95 (at 'image.quality')"),
+    ],
+)
+def test_a_number_that_nobody_means_is_named(tmp_path: Path, line: str, complaint: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"adapter: litellm\nmodel: gemini/x\n{line}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_backend(str(path))
+    assert str(caught.value) == f"{path}: {complaint}"

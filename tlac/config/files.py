@@ -39,6 +39,7 @@ SECTIONS: dict[Kind, str] = {
 }
 PROJECT_FILE = "tlac.yaml"
 _TEXT_TAG = "tag:yaml.org,2002:str"
+_NUMBER_TAG = "tag:yaml.org,2002:float"
 _MAX_BYTES = 2**22
 _MAX_DEPTH = 32
 # ImageNet's dataset file has 2,000; what a file's aliases repeat is counted each time
@@ -130,8 +131,16 @@ def _check_shape(text: str) -> None:
             nodes += [(one, depth + 1) for pair in node.value for one in pair]
         elif isinstance(node, yaml.SequenceNode):
             nodes += [(one, depth + 1) for one in node.value]
-        elif node is not None and node.tag != _TEXT_TAG and len(node.value) > _MAX_NUMBER:
-            raise _complain("a number of too many digits", node)
+        elif node is not None:
+            _check_number(node)
+
+
+def _check_number(node: yaml.ScalarNode) -> None:
+    if node.tag != _TEXT_TAG and len(node.value) > _MAX_NUMBER:
+        raise _complain("a number of too many digits", node)
+    if node.tag == _NUMBER_TAG and node.value.strip("+-.").lower() in ("inf", "nan"):
+        # neither a digest nor a request can hold it
+        raise _complain(f"{node.value} is no number that can be used here", node)
 
 
 def _complain(problem: str, place: Any) -> yaml.MarkedYAMLError:

@@ -10,7 +10,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeAlias, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -26,13 +26,17 @@ class _Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Base of the file schemas: immutable, and no key that is not listed."""
 
 
+# a larger one would add up to what no number holds
+_Price: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+
+
 class Limits(_Schema, frozen=True):
     """How hard a backend may be asked: calls in flight, seconds per call, calls and tokens a minute."""
 
-    concurrency: int = 16
-    timeout_s: float = 60.0
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 16
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 60.0
+    requests_per_minute: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    tokens_per_minute: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
 
 class Prices(_Schema, frozen=True):
@@ -41,10 +45,10 @@ class Prices(_Schema, frozen=True):
     `cached` is the price of prompt tokens read from a cache, `cache_write` of those written to one.
     """
 
-    prompt: float
-    completion: float
-    cached: float | None = None
-    cache_write: float | None = None
+    prompt: _Price
+    completion: _Price
+    cached: _Price | None = None
+    cache_write: _Price | None = None
 
 
 class BackendSpec(_Schema, frozen=True):
