@@ -193,7 +193,7 @@ def test_commands_refuse_and_name_the_remedy_and_trust_is_a_command(tlac_command
     assert "run `tlac trust tlac.yaml` if it is yours" in refused.err
     trusted = tlac_command("trust")
     assert (trusted.code, trusted.out) == (0, f"trusted: {Path('tlac.yaml').resolve()}\n")
-    assert tlac_command(*ask, "--offline").code == 4
+    assert tlac_command(*ask, "--offline").code == 3
     assert tlac_command("trust", "none.yaml").code == 2
 
 
@@ -277,7 +277,6 @@ def test_aliases_that_repeat_little_are_fine() -> None:
         ("limits: {timeout_s: 0}", "Expected `float` > 0.0 (at 'limits.timeout_s')"),
         ("limits: {timeout_s: .inf}", "line 3: .inf is no number that can be used here"),
         ("limits: {requests_per_minute: -1}", "Expected `int` >= 1 (at 'limits.requests_per_minute')"),
-        ("params: {temperature: -.NaN}", "line 3: -.NaN is no number that can be used here"),
         ("params: {temperature: .nan}", "line 3: .nan is no number that can be used here"),
         ("prices: {prompt: -1, completion: 1}", "Expected `float` >= 0.0 (at 'prices.prompt')"),
         ("prices: {prompt: 1.0e+308, completion: 1}", "Expected `float` <= 1000000000.0 (at 'prices.prompt')"),

@@ -131,7 +131,7 @@ def _check_shape(text: str) -> None:
             nodes += [(one, depth + 1) for pair in node.value for one in pair]
         elif isinstance(node, yaml.SequenceNode):
             nodes += [(one, depth + 1) for one in node.value]
-        elif node is not None:
+        elif isinstance(node, yaml.ScalarNode):
             _check_number(node)
 
 
