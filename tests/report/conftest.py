@@ -13,8 +13,9 @@ import pytest
 from tests.support.browser import DESK, Visit
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
+    """A browser for the tests of one file: while playwright runs, nothing else may start an event loop."""
     sync_api = pytest.importorskip(
         "playwright.sync_api", reason="playwright, which drives the browser, is not installed"
     )
