@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.support.cars import SPEC, answer
 from tests.support.fakes import FakeLMM, LetterEncoder
+from tests.support.file_server import running_file_server
+from tests.support.made_runs import written
 from tlac.analysis.reprice import reprice
 from tlac.cache.store import Store
 from tlac.errors import MissingAnswersError
@@ -39,3 +42,11 @@ def test_a_model_without_a_price_has_no_cost(run: Run, store: Store) -> None:
 def test_answers_that_are_not_in_the_store_are_counted(run: Run, tmp_path: Path) -> None:
     with Store(tmp_path / "other") as other, pytest.raises(MissingAnswersError, match="11 of 11 answers"):
         reprice(run.folder, other)
+
+
+def test_a_run_folder_has_nothing_fetched(run: Run, store: Store, tmp_path: Path) -> None:
+    """Its backend may be named after an address by whoever made it."""
+    with running_file_server() as server:
+        backend = f"pack:{server.base}/answers.jsonl"
+        reprice(written(replace(run, record=replace(run.record, backend=backend)), tmp_path / "strange"), store)
+        assert server.ranges == []

@@ -118,6 +118,11 @@ def test_runs_that_differ_in_their_matching_alone_can_be_told_apart_on_the_front
     for name, matching in (("a", "ladder"), ("b", "paper")):
         written(made_run([(0, 0), (0, 1)], run=name, matching=matching), tmp_path / "runs")
     shown = tlac_command("leaderboard", tmp_path / "runs", "--frontier").out
-    assert "matching" in shown
-    assert "ladder" in shown
-    assert "paper" in shown
+    assert shown.splitlines()[1].split()[:4] == ["backend", "method", "matching", "top-1"]
+    assert [line.split()[2] for line in shown.splitlines()[2:]] == ["ladder", "paper"]
+    advice = tlac_command("leaderboard", tmp_path / "runs", "--recommend", "--budget", "1000", "--images", "10").out
+    assert "fake tlac (matching ladder): 50.0 %" in advice
+    # nobody else was asked stage 2, unless the column says so
+    written(made_run([(0, 0), (0, 1)], run="c", stage2_backend="other"), tmp_path / "runs")
+    shown = tlac_command("leaderboard", tmp_path / "runs", "--frontier").out
+    assert shown.splitlines()[1].split()[2:4] == ["matching", "stage2_backend"]

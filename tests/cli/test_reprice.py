@@ -20,5 +20,6 @@ def test_a_run_is_priced_anew(tlac_command, monkeypatch: pytest.MonkeyPatch) -> 
     # the pack's model is nobody's product
     assert "20 answers; cost when asked unknown (prices: litellm" in shown.out
     assert "at today's prices unknown" in shown.out
-    (found,) = json.loads(tlac_command("estimate", run["run"], "--json").out)["runs"]
+    # the folder of a run, and a folder of runs
+    (found,) = json.loads(tlac_command("estimate", run["run"], Path(run["run"]).parent, "--json").out)["runs"]
     assert (found["answers"], found["now_usd"]) == (20, None)

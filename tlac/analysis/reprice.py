@@ -62,7 +62,8 @@ def reprice(folder: Path, store: Store) -> Repriced:
 def _spec_of(name: str) -> BackendSpec | None:
     """The backend's file of today, if there still is one that can be read."""
     try:
-        return load_backend(name).spec
+        # the name comes from a run folder, which may not have anything fetched
+        return load_backend(name, is_offline=True).spec
     except UsageError:
         return None
 

@@ -36,9 +36,9 @@ def compare(runs: tuple[Path, ...], as_json: bool) -> None:
       tlac compare runs/*-dtd-* --json
     """
     from tlac.analysis.compare import compare as compare_runs
-    from tlac.results.folder import find_runs, read_run
+    from tlac.results.folder import list_runs, read_run
 
-    read = [read_run(folder) for folder in dict.fromkeys(found for place in runs for found in find_runs(place))]
+    read = [read_run(folder) for folder in list_runs(runs)]
     tests = compare_runs(read)
     if as_json:
         print_json({"runs": [_run_document(run) for run in read], "pairs": [_document(test, read) for test in tests]})
@@ -208,9 +208,7 @@ def _show_frontiers(runs: Sequence[Run], form: str) -> None:
         return
     for points in frontiers:
         first = points[0].run.record
-        # two runs that differ in nothing that is shown would look like one
-        varying = [name for name in _VARYING if len({getattr(point.run.record, name) for point in points}) > 1]
-        words = ("backend", "method", *varying)
+        words = ("backend", "method", *_varying(points))
         table = make_table(words, ("top-1", "95 % CI", "per 1,000", ""))
         for point in points:
             table.add_row(
@@ -225,7 +223,14 @@ def _show_frontiers(runs: Sequence[Run], form: str) -> None:
         open_console().print(table)
 
 
-_VARYING = ("encoder", "matching", "prompts", "template", "shuffle_classes", "stage2_backend")
+def _varying(points: Sequence[Point]) -> list[str]:
+    """The settings in which these runs differ: two that differ in nothing that is shown would look like one."""
+    records = [point.run.record for point in points]
+    names = ("encoder", "matching", "prompts", "template", "shuffle_classes")
+    varying = [name for name in names if len({getattr(record, name) for record in records}) > 1]
+    # as a rule the first stage's backend is asked again
+    has_other = any(record.stage2_backend != record.backend for record in records)
+    return [*varying, "stage2_backend"] if has_other else varying
 
 
 def _frontier_document(point: Point) -> dict[str, Any]:
@@ -237,7 +242,7 @@ def _frontier_document(point: Point) -> dict[str, Any]:
 
 def _recommend(runs: Sequence[Run], budget: float | None, images: int | None, form: str) -> None:
     from tlac.analysis.pareto import find_frontiers, recommend
-    from tlac.runtime.formatting import percent
+    from tlac.runtime.formatting import interval, percent
 
     if budget is None or images is None:
         raise UsageError("--recommend needs --budget USD and --images NUMBER")
@@ -259,22 +264,27 @@ def _recommend(runs: Sequence[Run], budget: float | None, images: int | None, fo
             }
         )
         return
+    varying = _varying(frontiers[0])
+
+    def describe(point: Point) -> str:
+        cost_usd = (point.cost_per_1000_usd or 0.0) * images / 1000
+        ci95 = f"95 % CI {interval(point.run.metrics.accuracy_ci95, dash='-')}"
+        return f"{_name(point, varying)}: {percent(point.accuracy)} % ({ci95}), ${cost_usd:,.2f} for {images:,} images"
+
     known = f"{len(frontiers[0]) - len(found.unpriced)} runs{' with a known cost' if found.unpriced else ''}"
-    echo(f"{_describe(found.chosen, images)}: the most accurate of {known} within ${budget:,.2f}.")
+    echo(f"{describe(found.chosen)}: the most accurate of {known} within ${budget:,.2f}.")
     for point in found.cheaper:
-        echo(f"{_describe(point, images)}: cheaper, and not significantly less accurate on these images.")
+        echo(f"{describe(point)}: cheaper, and not significantly less accurate on these images.")
     if found.next_better:
-        echo(f"{_describe(found.next_better, images)}: more accurate, beyond the budget.")
+        echo(f"{describe(found.next_better)}: more accurate, beyond the budget.")
     for point in found.unpriced:
-        echo(f"{point.name}: {percent(point.accuracy)} %; left out, as its cost is unknown.")
+        echo(f"{_name(point, varying)}: {percent(point.accuracy)} %; left out, as its cost is unknown.")
 
 
-def _describe(point: Point, images: int) -> str:
-    from tlac.runtime.formatting import interval, percent
-
-    cost = (point.cost_per_1000_usd or 0.0) * images / 1000
-    ci95 = f"95 % CI {interval(point.run.metrics.accuracy_ci95, dash='-')}"
-    return f"{point.name}: {percent(point.accuracy)} % ({ci95}), ${cost:,.2f} for {images:,} images"
+def _name(point: Point, varying: Sequence[str]) -> str:
+    """Who was asked how, with the settings in which the runs differ."""
+    settings = ", ".join(f"{name} {getattr(point.run.record, name)}" for name in varying)
+    return f"{point.name} ({settings})" if settings else point.name
 
 
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:

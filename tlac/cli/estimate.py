@@ -55,9 +55,9 @@ def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per secti
     It takes what `tlac bench` takes, for the methods slac and tlac (clip asks nobody). The more answers of that backend
     on that dataset are stored, the better it knows: run `tlac bench` with --limit 20 first.
 
-    With RUN folders instead: what their answers would cost at today's prices, beside what they did cost. Today's
-    prices are those of live calls, also for answers that came in batches. They come from the backend's file, or
-    else from the table inside litellm, whose version is named.
+    With RUN folders, or folders of them, instead: what their answers would cost at today's prices, beside what they
+    did cost. Today's prices are those of live calls, also for answers that came in batches. They come from the
+    backend's file, or else from the table inside litellm, whose version is named.
 
     \b
     Examples:
@@ -193,9 +193,10 @@ def _stage_line(stage: StageEstimate) -> str:
 
 def _reprice(runs: Sequence[Path], store: Store, as_json: bool) -> None:
     from tlac.analysis.reprice import reprice
+    from tlac.results.folder import list_runs
     from tlac.runtime.formatting import dollars
 
-    found = [reprice(run, store) for run in runs]
+    found = [reprice(run, store) for run in list_runs(runs)]
     if as_json:
         print_json({"runs": [asdict(one) for one in found]})
         return

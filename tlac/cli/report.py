@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tlac.cli.options import echo
-from tlac.errors import InputError, TlacError
+from tlac.errors import TlacError
 
 if TYPE_CHECKING:
     from tlac.report.run_page import ReportedRun
@@ -41,11 +41,9 @@ def report(runs: tuple[Path, ...], output: Path | None, figures: Path | None) ->
       tlac report runs --figures figures
     """
     from tlac.report.files import read_reported_run
-    from tlac.results.folder import find_runs
+    from tlac.results.folder import list_runs
 
-    folders = list(dict.fromkeys(folder.resolve() for place in runs for folder in find_runs(place)))
-    if not folders:
-        raise InputError(f"{runs[0]}: holds no run; run folders are what `tlac bench` writes")
+    folders = [folder.resolve() for folder in list_runs(runs)]
     read = [read_reported_run(folder) for folder in folders]
     if output is not None or figures is None:
         path = output or (folders[0] / "report.html" if len(folders) == 1 else Path("comparison.html"))
@@ -78,16 +76,13 @@ def export(runs: tuple[Path, ...], output: Path) -> None:
       tlac export runs -o all.parquet
     """
     from tlac.results.export import COLUMNS
-    from tlac.results.folder import find_runs, read_run
+    from tlac.results.folder import list_runs, read_run
     from tlac.results.table_files import write_table
 
-    folders = list(dict.fromkeys(folder.resolve() for place in runs for folder in find_runs(place)))
-    if not folders:
-        raise InputError(f"{runs[0]}: holds no run; run folders are what `tlac bench` writes")
     # read one after the other: the rows of many runs need no more memory than those of one
     rows = (
         {name: getattr(run.record, name) for name in _RUN_COLUMNS} | dict(row)
-        for run in map(read_run, folders)
+        for run in map(read_run, list_runs(runs))
         for row in run.rows()
     )
     write_table(rows, {**dict.fromkeys(_RUN_COLUMNS, str), **COLUMNS}, output)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -114,6 +114,14 @@ def find_runs(place: Path) -> list[Path]:
                 elif entry.name == "run.json":
                     found.append(folder)
     return sorted(found)
+
+
+def list_runs(places: Sequence[Path]) -> list[Path]:
+    """The run folders in these folders and below them, each once. Raises InputError where there is none."""
+    found = {folder.resolve(): folder for place in places for folder in find_runs(place)}
+    if not found:
+        raise InputError(f"{places[0]}: holds no run; run folders are what `tlac bench` writes")
+    return list(found.values())
 
 
 def name_run(stamp: str, *parts: str) -> str:
