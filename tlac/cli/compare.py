@@ -226,11 +226,11 @@ def _show_frontiers(runs: Sequence[Run], form: str) -> None:
 def _varying(points: Sequence[Point]) -> list[str]:
     """The settings in which these runs differ: two that differ in nothing that is shown would look like one."""
     records = [point.run.record for point in points]
-    names = ("encoder", "matching", "prompts", "template", "shuffle_classes")
-    varying = [name for name in names if len({getattr(record, name) for record in records}) > 1]
+    names = ["encoder", "matching", "prompts", "template", "shuffle_classes"]
     # as a rule the first stage's backend is asked again
-    has_other = any(record.stage2_backend != record.backend for record in records)
-    return [*varying, "stage2_backend"] if has_other else varying
+    if any(record.stage2_backend != record.backend for record in records):
+        names.append("stage2_backend")
+    return [name for name in names if len({getattr(record, name) for record in records}) > 1]
 
 
 def _frontier_document(point: Point) -> dict[str, Any]:
