@@ -7,7 +7,7 @@ EXTRAS ?= dev,integration
 WORKERS ?= logical
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadgroup
 
-.PHONY: demo test test-slow test-all lint check fuzz audit mutants record perf simulate clean
+.PHONY: demo test test-slow test-all lint check fuzz audit mutants record results perf simulate clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.ready: pyproject.toml
@@ -51,6 +51,10 @@ audit: $(VENV)/.ready
 mutants: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mutants]'
 	$(BIN)/python -m tests.support.mutants --sample $(or $(SAMPLE),40) --seed $(or $(SEED),0) $(MODULE)
+
+# the table of docs/results.md, scored from the packs in cassettes/packs
+results: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.accuracy.results --write
 
 # against the emulator, or with BACKEND=gemini and a key against the provider; see cassettes/README.md
 record: $(VENV)/.ready

@@ -205,7 +205,7 @@ def test_a_cascade_asks_again_only_where_choice_and_similarity_disagree(run, sto
             return "old car"
         return "old car" if "ancient" in request.choice.answer else "hymn"
 
-    found, lmm = run("tlac-cascade:k=4,few=2", reply)
+    found, lmm = run("tlac-cascade:k=4,few=2,relook_below=0", reply)
     plain, _ = run("tlac-shortlist:k=4", reply)
     second = [request for request in lmm.asked if request.stage == "stage2"]
     again = [request for request in second if isinstance(request.messages[0].parts[0], ImagePart)]
@@ -224,6 +224,9 @@ def test_a_cascade_asks_again_only_where_choice_and_similarity_disagree(run, sto
     assert "recheck" in found.record.digests
     scored = rescore(found.folder, store, Rescoring(), tmp_path)
     assert scored.predictions == found.predictions
+    # a lead of less than all of it is in doubt too
+    wary, _ = run("tlac-cascade:k=4,few=2,relook_below=1", reply)
+    assert sum(one.stage2_with_image for one in wary.predictions) == sum(one is not None for one in choices.values())
 
 
 def test_fused_views_are_asked_in_two_wordings_and_scored_as_one(run) -> None:

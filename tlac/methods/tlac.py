@@ -79,15 +79,17 @@ class TLACRelook:
 @dataclass(frozen=True, slots=True)
 class TLACCascade:
     """Asks for more only where it is in doubt: a class name is taken as it is; else stage 2 chooses from the `k`
-    nearest classes; where its choice is not the nearest one, the image is shown again with the `few` that are left,
-    without the first answer.
+    nearest classes; where its choice is not the nearest one, or the lead of that one is small, the image is shown
+    again with the `few` that are left, without the first answer.
 
-    Best with hints, with which most first answers are class names. Cost: as tlac-shortlist, and an image and `few`
-    names for each sample whose choice and similarity disagree.
+    Best with hints, with which most first answers are class names. Small is a relative margin (see `NearestClasses`)
+    below `relook_below`, as in tlac-relook: 0 leaves disagreement alone. Cost: as tlac-shortlist, and an image and
+    `few` names for each sample in doubt.
     """
 
     k: int = 25
     few: int = 5
+    relook_below: float = 0.5
     name: str = "tlac-cascade"
     asks_after_choice: ClassVar[bool] = True
 
@@ -98,16 +100,16 @@ class TLACCascade:
         if not needs_stage2(described, prompter):
             return
         answer = described.response.text
-        near = (await prompter.nearest(answer, self.k)).indices
-        if not near:
+        near = await prompter.nearest(answer, self.k)
+        if not near.indices:
             return
-        choice = await prompter.ask_stage2(answer, sorted(near))
+        choice = await prompter.ask_stage2(answer, sorted(near.indices))
         chosen = prompter.read_choice(choice)
-        if chosen == near[0]:
+        if chosen == near.indices[0] and near.relative_margin >= self.relook_below:
             yield choice
             return
         yield replace(choice, member=1)
-        left = list(dict.fromkeys([*([] if chosen is None else [chosen]), *near]))[: self.few]
+        left = list(dict.fromkeys([*([] if chosen is None else [chosen]), *near.indices]))[: self.few]
         yield await prompter.ask_stage2(None, sorted(left), image)
 
 
