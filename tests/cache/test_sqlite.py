@@ -162,6 +162,8 @@ def test_a_read_only_disk_can_be_read_but_not_written(small_disk: Path) -> None:
         Store(small_disk / "another")
 
 
+# it writes 1.2 GB
+@pytest.mark.slow
 def test_no_answer_disappears_above_the_size_at_which_diskcache_would_evict(tmp_path: Path) -> None:
     database = tmp_path / "own" / "responses" / "cache.db"
     with Store(tmp_path / "own") as store:

@@ -28,6 +28,7 @@ class FakeInterface:
     def __init__(self) -> None:
         self.found: str | Exception | None = "job-1"
         self.state: BatchStatus | Exception = WORKING
+        self.refusal: Exception | None = None
         self.intents: list[Intent] = []
         self.cancelled: list[str] = []
 
@@ -44,6 +45,8 @@ class FakeInterface:
 
     def cancel(self, job: str) -> None:
         self.cancelled.append(job)
+        if self.refusal is not None:
+            raise self.refusal
 
 
 class Scene:

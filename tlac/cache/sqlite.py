@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
@@ -106,10 +106,18 @@ def make_database(folder: Path) -> None:
             if not (folder / DATABASE).exists():
                 # what sqlite makes beside the database later has the rights of the database
                 os.close(os.open(apart / DATABASE, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-                _Cache(apart).close()
+                _make_tables(apart)
                 (apart / DATABASE).replace(folder / DATABASE)
     except (sqlite3.Error, OSError, Timeout) as error:
         raise _write_complaint(folder, error) from error
+
+
+def _make_tables(folder: Path) -> None:
+    # diskcache waits for the disk at each of forty statements, half a second in all: here once is enough, at the end
+    with closing(_Cache(folder, sqlite_synchronous=0)) as cache:
+        cache.reset("sqlite_synchronous", SETTINGS["sqlite_synchronous"])
+    with (folder / DATABASE).open("rb") as file:
+        os.fsync(file.fileno())
 
 
 class RowReader:
@@ -269,9 +277,9 @@ class RowWriter:
 class _Cache(diskcache.Cache):  # type: ignore[misc]
     """diskcache's Cache, but one that can't be opened leaves no connection open."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **changed: Any) -> None:
         try:
-            super().__init__(str(folder), timeout=BUSY_TIMEOUT_S, disk=TextDisk, **SETTINGS)
+            super().__init__(str(folder), timeout=BUSY_TIMEOUT_S, disk=TextDisk, **(SETTINGS | changed))
         except (sqlite3.Error, OSError):
             self.close()
             raise

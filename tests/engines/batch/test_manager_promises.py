@@ -101,6 +101,23 @@ def test_only_a_batch_at_work_is_cancelled_and_its_answers_are_still_awaited(
     assert scene.journal.find("ours").is_open
 
 
+@pytest.mark.parametrize("state", [WORKING, OVER])
+def test_a_batch_that_ends_before_it_can_be_cancelled_is_over_and_no_other_refusal_is_passed_over(
+    scene: Scene, state: BatchStatus
+) -> None:
+    record = scene.write(status="submitted", job="job-1")
+    scene.provider.refusal = PermanentError("the provider refused: it is finalizing")
+    states = iter([WORKING, state])
+    scene.provider.status = lambda _job: next(states)  # type: ignore[method-assign]
+    if state.is_over:
+        found, status = scene.held(lambda: scene.manager.cancel(record))
+        assert (found.status, status) == ("submitted", OVER)
+    else:
+        with pytest.raises(PermanentError, match="it is finalizing"):
+            scene.held(lambda: scene.manager.cancel(record))
+    assert scene.journal.find("ours").is_open
+
+
 def test_a_batch_that_the_provider_does_not_know_is_given_up_and_says_so(scene: Scene) -> None:
     record = scene.write(status="submitted", job="job-1")
     scene.provider.state = UnknownBatchError("gpt-4o: has no batch job-1")

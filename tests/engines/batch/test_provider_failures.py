@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,30 @@ def test_a_broken_line_of_every_provider_fails_its_request_alone(party: Party) -
     party.emulator.batching = BatchControls()
     assert run_of(party).record.is_complete
     assert party.submitted == [3, 1]
+
+
+def test_a_batch_without_a_single_answer_says_what_became_of_its_requests(party: Party) -> None:
+    # OpenAI names no file of answers then, and one of errors alone
+    party.emulator.batching = BatchControls(fate=lambda *_: "failed")
+    assert [("server" in reason, "holds no result" in reason) for reason in reasons_of(run_of(party))] == [
+        (True, False)
+    ] * 3
+    party.emulator.batching = BatchControls()
+    assert run_of(party).record.is_complete
+    assert party.submitted == [3, 3]
+
+
+def test_results_of_requests_that_nobody_made_are_left_alone(party: Party) -> None:
+    def with_strangers(content: bytes) -> bytes:
+        ours = re.search(rb'"[0-9a-f]{8}-[0-9a-f]{40}"', content)
+        return content + content.replace(ours[0], b'"request-of-somebody-else"') if ours else content
+
+    party.emulator.batching = BatchControls(mangle=with_strangers)
+    run = run_of(party)
+    assert run.record.is_complete
+    assert run.record.calls.stage1.asked == 3
+    with Store(party.folder / "store") as store:
+        assert len(list(store.entries())) == 3
 
 
 def test_good_lines_are_stored_though_the_last_one_is_cut(party: Party) -> None:

@@ -101,10 +101,18 @@ class OpenAIBatches:
     async def _download(self, request: web.Request) -> Any:
         job, _, kind = request.match_info["file"].rpartition(".")
         batch = self._shelf.find(job)
+        wanted = self._lines(batch, kind)
+        require(bool(wanted), "No such File object", 404)
+        return web.Response(body=batch.controls.mangle("".join(json.dumps(line) + "\n" for line in wanted).encode()))
+
+    def _lines(self, batch: Batch, kind: str) -> list[dict[str, Any]]:
         lines = [self._line(batch, *result) for result in batch.results()]
         lines += [_error(custom_id, "invalid_request", text) for custom_id, text in batch.refused.items()]
-        wanted = [line for line in lines if (line["error"] is None) == (kind == "output")]
-        return web.Response(body=batch.controls.mangle("".join(json.dumps(line) + "\n" for line in wanted).encode()))
+        return [line for line in lines if (line["error"] is None) == (kind == "output")]
+
+    def _file(self, batch: Batch, kind: str) -> str | None:
+        # a file without a line is not there: of a batch without an answer there are the errors alone
+        return f"{batch.id}.{kind}" if batch.has_results and self._lines(batch, kind) else None
 
     def _line(self, batch: Batch, custom_id: str, fate: str, reply: Any) -> dict[str, Any]:
         if fate == "expired":
@@ -129,8 +137,8 @@ class OpenAIBatches:
             "status": status,
             "created_at": int(batch.created_at.timestamp()),
             "metadata": {"tlac_batch": batch.tag},
-            "output_file_id": f"{batch.id}.output" if batch.has_results else None,
-            "error_file_id": f"{batch.id}.errors" if batch.has_results else None,
+            "output_file_id": self._file(batch, "output"),
+            "error_file_id": self._file(batch, "errors"),
             "errors": refusal if batch.state == "refused" else None,
             "request_counts": {"total": batch.size, "completed": completed, "failed": failed},
             "expires_at": int(batch.expires_at.timestamp()),

@@ -19,7 +19,7 @@ from tlac.config.files import list_names
 from tlac.config.registry import open_batch_interface
 from tlac.config.schemas import Backend, load_backend
 from tlac.engines.batch.journal import BatchRecord, Journal, RequestLine
-from tlac.errors import ConfigError, StoreError
+from tlac.errors import ConfigError, PermanentError, StoreError
 from tlac.interfaces import BatchInterface, BatchStatus, Intent, UndecidedError, UnknownBatchError
 from tlac.lmms.middleware.clock import Clock, OnMessage, say_nothing
 from tlac.types import LMMResponse, Usage
@@ -150,7 +150,7 @@ class BatchManager:
                 raise UndecidedError(f"batch {record.tag} is not found at the provider yet: cancel it later")
             status = await self.ask(record)
             if not status.is_over:
-                await uninterrupted(lambda: self._interface_of(record).cancel(job))
+                status = await self._cancel(record, job, status)
             for _ in self.journal.requests(record):
                 pass
         except (UnknownBatchError, StoreError) as error:
@@ -158,6 +158,16 @@ class BatchManager:
             record = msgspec.structs.replace(record, status="dropped", closed_at=_now())
             self.journal.write(record)
         return record, status
+
+    async def _cancel(self, record: BatchRecord, job: str, status: BatchStatus) -> BatchStatus:
+        try:
+            await uninterrupted(lambda: self._interface_of(record).cancel(job))
+        except PermanentError:
+            # it may have come to its end since it was asked
+            status = await self.ask(record)
+            if not status.is_over:
+                raise
+        return status
 
     async def forget(self, record: BatchRecord) -> str:
         """Close a batch without its answers, so that its requests can be asked anew; says what it may have cost.
