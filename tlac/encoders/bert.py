@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from tlac.types import Float32Array
 
 _MAX_CONFIG_BYTES = 2**20
 _MAX_TOKENIZER_BYTES = 2**26
+_WORDS = "embeddings.word_embeddings.weight"
 _HALF = np.float32(0.5)
 _ROOT_HALF = np.float32(np.sqrt(0.5))
 _ONE_THREAD_EACH = threading.Lock()
@@ -57,16 +58,25 @@ class BertModel:
     (measured with OpenBLAS). Such products take one thread, so batches are spread over `threads`.
     """
 
-    def __init__(
-        self, config: _BertConfig, weights: Mapping[str, Float32Array], tokenizer: Any, window: int, pools_first: bool
-    ) -> None:
+    def __init__(self, config: _BertConfig, weights: Any, tokenizer: Any, window: int, pools_first: bool) -> None:
         self.window = window
         self.threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._config = config
-        # products want them as (inputs, outputs)
-        self._weights = {name: _turned(table) if ".layer." in name else table for name, table in weights.items()}
+        # the largest table by far, of which a few rows are read
+        self._words = weights.get_slice(_WORDS)
+        self._weights: dict[str, Float32Array] = {}
+        for name in weights.keys():  # noqa: SIM118 - a file and no dict
+            if name != _WORDS and name.endswith((".weight", ".bias")):
+                table = weights.get_tensor(name)
+                # products want them as (inputs, outputs)
+                self._weights[name] = np.ascontiguousarray(table.T) if ".layer." in name else table
         self._tokenizer = tokenizer
         self._pools_first = pools_first
+
+    @property
+    def is_float32(self) -> bool:
+        """Whether all numbers of the model are of that type, which is what it calculates with."""
+        return all(table.dtype == np.float32 for table in (self._words[:1], *self._weights.values()))
 
     def count_tokens(self, text: str) -> int:
         """The tokens of a text, with the two that stand around it, however many the model sees."""
@@ -97,10 +107,11 @@ class BertModel:
         return pooled
 
     def _embed_tokens(self, tokens: NDArray[np.int64]) -> Float32Array:
-        words, places, kinds = (
-            self._weights[f"embeddings.{table}_embeddings.weight"] for table in ("word", "position", "token_type")
-        )
-        return self._normalise(words[tokens] + places[: tokens.shape[1]] + kinds[0], "embeddings.LayerNorm")
+        places, kinds = (self._weights[f"embeddings.{table}_embeddings.weight"] for table in ("position", "token_type"))
+        distinct, inverse = np.unique(tokens, return_inverse=True)
+        words = np.concatenate([self._words[token : token + 1] for token in distinct.tolist()])[inverse]
+        states = words.reshape(*tokens.shape, -1) + places[: tokens.shape[1]] + kinds[0]
+        return self._normalise(states, "embeddings.LayerNorm")
 
     def _attend(self, states: Float32Array, name: str) -> Float32Array:
         """Self-attention over (n, t, d) states of n texts with t tokens."""
@@ -136,10 +147,6 @@ class BertModel:
         return states
 
 
-def _turned(table: Float32Array) -> Float32Array:
-    return np.ascontiguousarray(table.T)
-
-
 def _gelu(states: Float32Array) -> Float32Array:
     from scipy.special import erf
 
@@ -161,7 +168,7 @@ def open_plain(folder: Path) -> BertModel | None:
     settings = _read(folder / "sentence_bert_config.json", dict[str, Any])
     if pooling is None or config is None or settings is None or settings.get("do_lower_case"):
         return None
-    from safetensors.numpy import load_file
+    from safetensors import safe_open
     from tokenizers import Tokenizer
 
     try:
@@ -169,11 +176,10 @@ def open_plain(folder: Path) -> BertModel | None:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         limit = settings.get("max_seq_length") or config.max_position_embeddings
-        weights = load_file(folder / "model.safetensors")
-        is_float32 = all(table.dtype in (np.float32, np.int64) for table in weights.values())
+        weights = safe_open(folder / "model.safetensors", framework="np")
         model = BertModel(config, weights, tokenizer, min(limit, config.max_position_embeddings), pooling == "cls")
-        # around a text stand a first and a last token; tables that are missing or of another shape show here
-        return model if is_float32 and model.count_tokens("") == 2 and model.embed(["a"]).shape[0] == 1 else None
+        # around a text stand a first and a last token; tables that are missing, or of another type or shape, show here
+        return model if model.count_tokens("") == 2 and model.is_float32 and len(model.embed(["a"])) == 1 else None
     # tokenizers raises bare exceptions
     except Exception:  # noqa: BLE001
         return None
