@@ -10,8 +10,10 @@ import pytest
 
 from tests.support.emulated import backend_at, image_question, plant_keys
 from tests.support.emulator import Emulator, Fault, running_emulator, script_of
+from tlac.config.schemas import Backend, BackendSpec
 from tlac.errors import PermanentError, RateLimitError, SampleError, TlacError, TransientError
 from tlac.lmms.litellm import LiteLLM
+from tlac.lmms.litellm_errors import ErrorFacts, translate
 from tlac.lmms.litellm_requests import open_wire_format
 from tlac.runtime import aio
 from tlac.types import LMMResponse
@@ -318,6 +320,15 @@ TABLE: list[tuple[str, int, Any, type[TlacError] | None, str]] = [
         "can't do this",
     ),
     ("gpt-4o", 501, openai("Not implemented"), PermanentError, "can't do this"),
+    # a call that the provider's own side gave up; an overload
+    ("gemini", 499, google(499, "CANCELLED", "The operation was cancelled."), TransientError, "the provider failed"),
+    (
+        "claude",
+        529,
+        {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+        TransientError,
+        "the provider failed (HTTP 529: Overloaded)",
+    ),
 ]
 
 
@@ -370,6 +381,12 @@ def test_an_error_means_the_same_on_both_roads(  # noqa: PLR0917 - a row of the 
     assert len(str(found)) < 600
     if isinstance(found, RateLimitError):
         assert found.retry_after_s == other.retry_after_s  # type: ignore[union-attr]
+
+
+def test_of_a_proxys_page_its_title_is_shown() -> None:
+    page = "\n<!DOCTYPE html><html><head><style>p {}</style><title>502 Bad\nGateway</title></head><body>x</body></html>"
+    error = translate(ErrorFacts(502, "", {}, page), Backend("mine", "mine.yaml", BackendSpec(adapter="a", model="m")))
+    assert str(error) == "mine: the provider failed (HTTP 502: 502 Bad Gateway)"
 
 
 def test_the_wait_that_a_provider_asks_for_is_found_wherever_it_stands(server: Emulator) -> None:

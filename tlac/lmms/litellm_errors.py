@@ -23,6 +23,8 @@ from tlac.runtime.redaction import redact
 from tlac.types import LMMResponse, Outcome
 
 _MAX_MESSAGE_CHARS = 240
+# 499: Google's for a call that its own side has cancelled
+_PASSING = (408, 409, 425, 499)
 
 
 def _any(*patterns: str) -> re.Pattern[str]:
@@ -87,6 +89,7 @@ _CREDENTIAL_MODULES = ("google.auth", "botocore", "boto3", "azure.identity", "az
 
 # litellm's own advice, and the trace that it appends
 _NOT_FOR_USERS = re.compile(r"To drop (?:these|unsupported)|Traceback \(most recent|File an issue|Pass model as E\.G")
+_HTML_TITLE = re.compile(r"\s*<(?:!doctype|html)\b.*?<title[^>]*>(.*?)</title>", re.DOTALL | re.IGNORECASE)
 _CLASS_NAMES = re.compile(r"^(?:(?:litellm\.)?\w+(?:Error|Exception)(?:: ?| - ))+")
 
 
@@ -428,7 +431,7 @@ def _lasting(facts: ErrorFacts, backend: Backend, where: str) -> CallError | Non
         if rule.applies(facts):
             text = rule.text.format(key=spec.api_key_env or "the API key", model=spec.model, source=backend.source)
             return rule.error(f"{backend.name}: {text} ({where})")
-    if facts.status is None or not 400 <= facts.status < 500 or facts.status in (408, 409, 425):
+    if facts.status is None or not 400 <= facts.status < 500 or facts.status in _PASSING:
         return None
     if _IMAGE_WORDS.search(facts.words) or any("image" in code for code in facts.codes):
         remedy = "; lower image.max_size_bytes or image.max_side_px" if _SIZE_WORDS.search(facts.words) else ""
@@ -475,6 +478,9 @@ def provider_message(error: BaseException) -> str:
 
 def _shown(text: str) -> str:
     """Words cut for display; nothing is decided on them."""
+    if page := _HTML_TITLE.match(text):
+        # of a proxy on the way
+        text = page[1]
     text = _NOT_FOR_USERS.split(text)[0]
     text = _CLASS_NAMES.sub("", " ".join(redact(text).split())).strip(" .")
     return text[:_MAX_MESSAGE_CHARS] + ("…" if len(text) > _MAX_MESSAGE_CHARS else "")

@@ -40,3 +40,14 @@ def test_anthropics_headers_are_read(reset: str, seconds: float) -> None:
 @pytest.mark.parametrize("headers", [{}, {"x-ratelimit-remaining-requests": "many"}, {"content-type": "text/html"}])
 def test_other_headers_are_no_hint(headers: dict[str, str]) -> None:
     assert read_rate_headers(headers, NOW) is None
+
+
+@pytest.mark.parametrize("remaining", ["\u00b2", "\u0663", "9" * 5000, "-1", "1e3"])
+def test_what_no_provider_writes_is_no_count(remaining: str) -> None:
+    assert read_rate_headers({"x-ratelimit-remaining-requests": remaining}, NOW) is None
+
+
+@pytest.mark.parametrize("reset", ["9" * 400 + "s", "99999999999h", "9999-12-31T23:59:59Z"])
+def test_a_wait_without_end_is_looked_at_again_after_a_minute(reset: str) -> None:
+    headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": reset}
+    assert read_rate_headers(headers, NOW) == (0, 60.0)

@@ -45,12 +45,18 @@ def read_rate_headers(headers: Mapping[str, str], now: datetime | None = None) -
         name = f"x-ratelimit-{what}-requests"
         return lowered.get(name) or lowered.get(f"anthropic-ratelimit-requests-{what}") or ""
 
-    remaining, limit = find("remaining"), find("limit")
-    if not remaining.isdigit():
+    remaining = _count(find("remaining"))
+    if remaining is None:
         return None
     reset_s = _reset_s(find("reset"), now or datetime.now(timezone.utc)) or 0.0
     # limits refill steadily: the next single call is due long before the full reset
-    return int(remaining), 0.0 if int(remaining) else reset_s / max(1, int(limit) if limit.isdigit() else 1)
+    next_s = 0.0 if remaining else reset_s / max(1, _count(find("limit")) or 1)
+    return remaining, min(next_s, _MAX_HOLD_S)
+
+
+def _count(text: str) -> int | None:
+    # what a provider writes, not all that str.isdigit takes for a number
+    return int(text) if re.fullmatch(r"[0-9]{1,12}", text) else None
 
 
 def _reset_s(text: str, now: datetime) -> float | None:
