@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.emulated import PROVIDERS, backend_at, image_question, plant_keys
-from tests.support.emulator import Emulator, Reply, running_emulator, script_of
+from tests.support.emulator import Emulator, Fault, Reply, running_emulator, script_of
 from tlac.config.schemas import Prices
 from tlac.errors import TransientError
 from tlac.lmms.litellm import LiteLLM
@@ -36,7 +36,7 @@ def road(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return str(request.param)
 
 
-def answer(server: Emulator, name: str, reply: Reply, **changes: object) -> LMMResponse:
+def answer(server: Emulator, name: str, reply: Reply | Fault, **changes: object) -> LMMResponse:
     server.script = script_of(reply)
     backend = backend_at(server, name, **changes)  # type: ignore[arg-type]
     return aio.run(LiteLLM(backend).ask(image_question(backend)))
@@ -195,3 +195,80 @@ def test_one_source_of_prices_gives_what_litellm_would_charge(server: Emulator, 
 def test_an_answer_of_a_model_without_a_price_costs_nobody_knows_what(server: Emulator, road: str, model: str) -> None:
     name = "gpt-4o" if model.startswith("openai") else "claude"
     assert answer(server, name, Reply("a cat"), model=model, params={"max_tokens": 99}).cost_usd is None
+
+
+def bodies(name: str, **changes: object) -> Fault:
+    """An answer of a provider's with other fields; None takes one out."""
+    whole: dict[str, dict[str, object]] = {
+        "gpt-4o": {
+            "id": "x",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "m",
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": "a cat"}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7},
+        },
+        "gemini": {
+            "candidates": [{"content": {"parts": [{"text": "a cat"}], "role": "model"}, "finishReason": "STOP"}],
+            "usageMetadata": {"promptTokenCount": 5, "candidatesTokenCount": 2, "totalTokenCount": 7},
+        },
+        "claude": {
+            "id": "x",
+            "type": "message",
+            "role": "assistant",
+            "model": "m",
+            "content": [{"type": "text", "text": "a cat"}],
+            "stop_reason": "end_turn",
+            "usage": {"input_tokens": 5, "output_tokens": 2},
+        },
+        "ollama": {
+            "model": "m",
+            "message": {"role": "assistant", "content": "a cat"},
+            "done": True,
+            "done_reason": "stop",
+            "prompt_eval_count": 5,
+            "eval_count": 2,
+        },
+    }
+    document = {key: value for key, value in (whole[name] | changes).items() if value is not None}
+    return Fault("error_inside", document=document)
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+@pytest.mark.parametrize(
+    ("name", "changes", "tokens"),
+    [
+        ("gpt-4o", {}, (5, 2)),
+        ("gpt-4o", {"usage": None}, (0, 0)),
+        ("gpt-4o", {"usage": []}, (0, 0)),
+        ("gpt-4o", {"usage": {"prompt_tokens": "5", "completion_tokens": 2.0, "total_tokens": 7.5}}, (5, 2)),
+        ("gpt-4o", {"usage": {"prompt_tokens": -5, "completion_tokens": "many", "total_tokens": None}}, (0, 0)),
+        ("gemini", {"usageMetadata": None}, (0, 0)),
+        ("gemini", {"usageMetadata": {"promptTokenCount": "5", "candidatesTokenCount": "2"}}, (5, 2)),
+        ("claude", {"usage": None}, (0, 0)),
+        ("claude", {"usage": {"input_tokens": "5", "output_tokens": 2.0}}, (5, 2)),
+        # left alone, litellm guesses them
+        ("ollama", {"prompt_eval_count": None, "eval_count": None}, (0, 0)),
+    ],
+)
+def test_an_answer_is_not_lost_for_how_its_tokens_are_counted(
+    server: Emulator, name: str, changes: dict[str, object], tokens: tuple[int, int]
+) -> None:
+    server.asked.clear()
+    response = answer(server, name, bodies(name, **changes))
+    assert (response.outcome, response.text) == (Outcome.ANSWERED, "a cat")
+    assert (response.usage.prompt, response.usage.completion) == tokens
+    assert len(server.asked) == 1
+    if tokens == (0, 0) and name != "ollama":
+        assert response.cost_usd is None
+
+
+def test_an_answer_without_an_end_or_beside_an_error_is_none_on_either_road(server: Emulator, road: str) -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "a cat"}, "finish_reason": None}
+    assert answer(server, "gpt-4o", bodies("gpt-4o", choices=[choice])).outcome is Outcome.TRUNCATED
+    with pytest.raises(TransientError, match=r"HTTP 502: the upstream broke off"):
+        answer(server, "gpt-4o", bodies("gpt-4o", error={"message": "the upstream broke off", "code": 502}))
+
+
+def test_a_message_without_content_is_empty(server: Emulator, road: str) -> None:
+    assert answer(server, "claude", bodies("claude", content=None)).outcome is Outcome.EMPTY

@@ -7,6 +7,7 @@ is found before that.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import sys
@@ -37,7 +38,7 @@ from tlac.lmms.litellm_requests import (
     register_model,
     wire_messages,
 )
-from tlac.lmms.litellm_responses import joined_body, read_body, read_response
+from tlac.lmms.litellm_responses import native_finish_reason, read_body, read_response, readable_body
 from tlac.lmms.prices import prices_of
 from tlac.runtime.litellm_calls import LiteLLMCall, litellm_call
 from tlac.runtime.litellm_setup import load_litellm
@@ -103,7 +104,7 @@ class LiteLLM:
         Raises TransientError, RateLimitError, PermanentError or SampleError where there is no response, and
         ConfigError for a parameter that the provider would refuse.
         """
-        with litellm_call(MAX_RESPONSE_BYTES, joined_body) as marked:
+        with litellm_call(MAX_RESPONSE_BYTES, readable_body) as marked:
             # one change of thread for all that an image needs; text alone takes less time than that
             is_quick = "litellm" in sys.modules and not _images_of(request)
             call = self._prepare(request) if is_quick else await asyncio.to_thread(self._prepare, request)
@@ -220,8 +221,18 @@ class LiteLLM:
             return self._refusal(error)
         headers = (getattr(response, "_hidden_params", None) or {}).get("additional_headers") or {}
         self._on_headers({str(name).removeprefix("llm_provider-"): str(value) for name, value in headers.items()})
+        return self._read(response, marked.answer)
+
+    def _read(self, response: Any, answer: bytes) -> LMMResponse:
+        """Read the response of litellm's whole call, which passes errors over and knows no answer without an end."""
+        document: Any = None
+        with suppress(ValueError, RecursionError):
+            document = json.loads(answer)
+        if isinstance(document, dict) and document.get("error"):
+            # raises what that means
+            return read_body(answer, self._backend, prices_of(self._backend.spec))
         try:
-            return read_response(response, prices_of(self._backend.spec))
+            return read_response(response, prices_of(self._backend.spec), native_finish_reason(document))
         except TransientError as error:
             raise TransientError(f"{self._backend.name}: {error}", kind=error.kind) from error
 

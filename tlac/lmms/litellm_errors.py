@@ -221,6 +221,11 @@ def refusal_of(facts: ErrorFacts) -> LMMResponse | None:
 def unreadable(error: Exception, content: bytes, backend: Backend) -> CallError | ConfigError:
     """Return our error for a provider's answer that can't be read, for the reason `error`."""
     facts = ErrorFacts(200, type(error).__name__, {}, content.decode("utf-8", "replace"))
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError):
+        # the page of a proxy or a login, or an answer in pieces that nobody asked for
+        return TransientError(f"{backend.name}: the provider failed (HTTP 200, but no JSON: {_shown(facts.text)})")
     if "error" in facts.text and facts.error and facts.words != facts.text:
         # some send an error as if it were an answer, with what would have been its status inside
         code = facts.error.get("code")

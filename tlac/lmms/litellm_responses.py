@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from tlac.config.schemas import Backend, Prices
@@ -38,6 +39,12 @@ _BROKEN_OFF = {"error", "abort", "aborted", "cancelled", "network_error", "insuf
 _CUT = {
     *("length", "max_tokens", "max_length", "model_length", "max_output_tokens", "token_limit", "continuation"),
     *("model_context_window_exceeded", "pause_turn", "compaction"),
+}
+
+# where providers count tokens
+_COUNTS = {
+    *("prompt_tokens", "completion_tokens", "total_tokens"),
+    *("promptTokenCount", "candidatesTokenCount", "totalTokenCount", "thoughtsTokenCount", "cachedContentTokenCount"),
 }
 
 _THOUGHTS = r"think|thinking|thoughts?|reasoning|seed:think"
@@ -92,8 +99,11 @@ def read_body(
     answer.
     """
     try:
-        response = (parse or _parse_openai)(joined_body(content))
-        return read_response(response, prices, native_finish_reason(json.loads(content)))
+        response = (parse or _parse_openai)(readable_body(content))
+        document = json.loads(content)
+        if isinstance(document, dict) and document.get("error"):
+            raise ValueError("an error stands beside the answer")
+        return read_response(response, prices, native_finish_reason(document))
     except CallError as error:
         raise type(error)(f"{backend.name}: {error}", kind=error.kind) from error
     except Exception as error:
@@ -108,25 +118,56 @@ def _parse_openai(content: bytes) -> Any:
     return load_litellm().ModelResponse(**document)
 
 
-def joined_body(content: bytes) -> bytes:
-    """Return a body as `joined_content` makes it; as it is where it is of another shape, or no JSON."""
+def readable_body(content: bytes) -> bytes:
+    """Return a body as `readable` makes it; as it is where it is no JSON."""
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
         return content
-    joined = joined_content(document)
-    return content if joined is document else json.dumps(joined).encode()
+    sound = readable(document)
+    return content if sound is document else json.dumps(sound).encode()
 
 
-def joined_content(document: Any) -> Any:
-    """Return an OpenAI-compatible response whose messages' lists of parts are joined to text, which litellm expects.
+def readable(document: Any) -> Any:
+    """Return a provider's JSON as litellm can read it; the very same where it can.
 
-    Parts that hold thoughts are left out. Other responses are returned as they are.
+    Messages' lists of parts are joined to text, but for thoughts. Counts of tokens that are missing or no numbers are
+    0: litellm would reject the whole answer for them, or guess.
     """
-    choices = document.get("choices") if isinstance(document, dict) else None
-    if not isinstance(choices, list) or not any(isinstance(_content(choice), list) for choice in choices):
+    if not isinstance(document, dict):
         return document
-    return {**document, "choices": [_joined_choice(choice) for choice in choices]}
+    changes: dict[str, Any] = {}
+    if isinstance(document.get("choices"), list):
+        changes = _sound_usage(document, "usage")
+        if any(isinstance(_content(choice), list) for choice in document["choices"]):
+            changes["choices"] = [_joined_choice(choice) for choice in document["choices"]]
+    elif not document.keys().isdisjoint(("candidates", "promptFeedback")):
+        changes = _sound_usage(document, "usageMetadata")
+    elif document.get("type") == "message":
+        changes = _sound_usage(document, "usage", ("input_tokens", "output_tokens"))
+        if document.get("content") is None:
+            changes["content"] = []
+    elif "done" in document:
+        changes = _sound_counts(document, ("prompt_eval_count", "eval_count"))
+    return {**document, **changes} if changes else document
+
+
+def _sound_usage(document: Mapping[str, Any], name: str, needed: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The usage of a document where it has to be another."""
+    found = document.get(name)
+    usage = found if isinstance(found, dict) else {}
+    changes = _sound_counts(usage, tuple(needed or _COUNTS & usage.keys()))
+    return {name: {**usage, **changes}} if changes or usage is not found else {}
+
+
+def _sound_counts(owner: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, int]:
+    return {name: _count(owner.get(name)) for name in names if type(owner.get(name)) is not int}
+
+
+def _count(value: Any) -> int:
+    with suppress(ValueError, OverflowError):
+        return int(float(value)) if isinstance(value, (str, float)) else 0
+    return 0
 
 
 def _joined_choice(choice: Any) -> Any:
