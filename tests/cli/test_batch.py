@@ -59,13 +59,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SkippingClock:
         return CallPolicy(budget, clock=clock.clock(), on_message=lambda text: click.echo(f"tlac: {text}", err=True))
 
     monkeypatch.setattr("tlac.cli.bench.open_policy", policy)
+    monkeypatch.setattr("tlac.cli.label.open_policy", policy)
     return clock
 
 
 BENCH = ("bench", "--backend", "gpt-4o", "--dataset", "folder:my-photos", "--batch")
 
 
-def submit_and_leave(manager: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch) -> Shown:
+def submit_and_leave(
+    manager: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...] = BENCH
+) -> Shown:
     """A run that ends while its first batch is under way."""
 
     async def interrupted(*_: object) -> None:
@@ -75,7 +78,23 @@ def submit_and_leave(manager: Callable[..., Shown], monkeypatch: pytest.MonkeyPa
 
     with monkeypatch.context() as patch:
         patch.setattr("tlac.engines.batch.engine.BatchEngine._wait", interrupted)
-        return manager(*BENCH)
+        return manager(*command)
+
+
+def test_labels_come_in_batches_too_and_go_on_after_an_interrupt(
+    emulator: Emulator, manager: Callable[..., Shown], clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes = ("--classes", "red car, old car, red apple")
+    command = ("label", "my-photos", *classes, "--backend", "gpt-4o", "--batch", "--no-review")
+    left = submit_and_leave(manager, monkeypatch, command)
+    assert "a day for each stage" in left.err
+    assert (left.code, left.err.splitlines()[-1].split(";")[0]) == (
+        3,
+        "tlac: stopped after 0 of 3 images, whose rows are in labels.csv.part",
+    )
+    done = manager(*command)
+    assert (done.code, done.out.splitlines()[0]) == (0, "labels.csv: 3 of 3 images labelled"), done.err
+    assert emulator.shelves["openai"].batches[0].size == 3
 
 
 def test_what_the_document_shows_works_one_after_the_other(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from tests.support.fakes import FakeLMM, LetterEncoder, Shown, make_png
@@ -101,7 +102,7 @@ def test_the_format_is_the_one_that_is_named_else_the_one_of_the_file(label) -> 
         (("-o", "labels.xlsx"), "unknown file format 'xlsx'"),
         (("-o", "photos"), "photos: is an input"),
         (("--backend", "claude"), "the method tlac asks one backend"),
-        (("--method", "clip"), "the method clip asks no LMM"),
+        (("--method", "clip"), "encoder 'clip-vit-b-16'"),
         (("--limit", "0"), "0 is not in the range"),
     ],
 )
@@ -122,6 +123,24 @@ def test_more_than_a_dollar_is_not_spent_unasked(label, lmm: FakeLMM, monkeypatc
     assert len(lmm.asked) == 4
     # what is stored costs nothing any more
     assert label().code == 3
+
+
+def test_on_a_terminal_it_asks_before_it_spends(label, lmm: FakeLMM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlac.cli.label._ASK_ABOVE_USD", 1e-6)
+    monkeypatch.setattr("tlac.cli.label._is_on_terminal", lambda: True)
+    questions: list[str] = []
+
+    def refuse(question: str, **_: object) -> None:
+        questions.append(question)
+        raise click.Abort
+
+    monkeypatch.setattr("click.confirm", refuse)
+    assert label().code == 1
+    assert questions[0].startswith("this costs about $0.")
+    assert lmm.asked == []
+    monkeypatch.setattr("click.confirm", lambda question, **_: True)
+    assert label().code == 3
+    assert len(lmm.asked) == 4
 
 
 def test_an_unknown_price_is_said_and_not_paid_unasked(label, lmm: FakeLMM) -> None:

@@ -87,3 +87,13 @@ def test_weights_that_are_not_there_are_not_answered_with_an_encoder_without_an_
     assert "clip-vit-b-16" in shown.err
     assert "minilm" not in shown.err
     assert shown.err.endswith("or give a file with --encoder open_clip:MODEL/FILE\n")
+
+
+def test_images_without_labels_are_labelled_as_they_are_in_a_run(clip, tlac_command, weights: Path, pets: Path) -> None:
+    record, predictions = read(json.loads(clip("--json").out)["runs"][0])
+    how = ("--method", "clip", "--encoder", f"open_clip:tlac-tiny/{weights}", "--no-review", "-o", "labels.jsonl")
+    shown = tlac_command("label", pets, "--classes", ",".join(record["classes"]), *how)
+    assert (shown.code, shown.out.splitlines()[0]) == (0, "labels.jsonl: 6 of 6 images labelled"), shown.err
+    rows = [json.loads(line) for line in Path("labels.jsonl").read_text().splitlines()]
+    assert [row["label"] for row in rows] == [record["classes"][one["predicted"]] for one in predictions]
+    assert [row["path"] for row in rows] == [str(pets / one["sample"]) for one in predictions]

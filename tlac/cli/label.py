@@ -34,6 +34,7 @@ from tlac.runtime.formatting import dollars
 if TYPE_CHECKING:
     from tlac.analysis.corrections import Merged
     from tlac.cache.store import Store
+    from tlac.config.schemas import Backend
     from tlac.evaluation.estimate import Estimate
     from tlac.evaluation.label import Labelling
     from tlac.evaluation.run_config import RunConfig
@@ -117,7 +118,7 @@ def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
         policy = open_policy(calls.max_cost, calls.concurrency, has_view=not as_json)
         runner = calls.open_runner(opened, policy)
         labelling, rows = Labelling(runner, config), SpilledList(Label)
-        if not calls.offline:
+        if not calls.offline and config.backend is not None:
             _agree(config, opened, calls, yes)
         title, total = f"{config.backend_name} {config.method}", len(config.samples)
 
@@ -160,37 +161,41 @@ def _make_config(
 ) -> RunConfig:
     """What is asked about which images. Raises TlacError for what can't be used."""
     from tlac.api import check_classes
-    from tlac.config.method_options import combination_of
+    from tlac.config.method_options import combination_of, open_method
     from tlac.config.schemas import load_backend
     from tlac.datasets.text_files import read_classes
     from tlac.datasets.unlabelled import open_images
     from tlac.evaluation.run_config import ClassList
+    from tlac.interfaces import ImageMethod
     from tlac.lmms.served import with_served_revision
 
-    if not what.backends:
+    method = open_method(what.method)
+    asks_nobody = isinstance(method, ImageMethod)
+    if not (what.backends or asks_nobody):
         raise UsageError(f"the method {what.method} asks an LMM: name one, such as --backend embedded")
+    if len(what.backends) > 1 and combination_of(method) != "vote":
+        raise UsageError(f"the method {what.method} asks one backend: give one, or --method vote")
     given = read_classes(what.classes)
     classes = check_classes(given.names)
     samples, notes = open_images(inputs, is_offline, what.anywhere)
     for note in notes:
         say(note)
-    stage2 = what.stage2_backend or what.backends[0]
-    first, second, *ensemble = [
-        with_served_revision(load_backend(name, is_offline), store.path, is_offline)
-        for name in (what.backends[0], stage2, *what.backends[1:])
-    ]
+
+    def load(name: str) -> Backend:
+        return with_served_revision(load_backend(name), store.path, is_offline)
+
+    backends = [load(name) for name in what.backends if not asks_nobody]
+    first = backends[0] if backends else None
+    second = load(what.stage2_backend) if what.stage2_backend and first else first
     dataset = ClassList(classes, name=" ".join(inputs), images=samples)
     config = scoring.config_maker(what.limit, what.seed)(first, second, dataset, what.method)
     prompts = replace(config.prompts, descriptions=given.descriptions)
-    config = replace(
+    return replace(
         config,
         prompts=prompts if what.describe is None else prompts.about(what.describe),
         aliases={**given.aliases, **config.aliases},
-        ensemble=tuple(ensemble),
+        ensemble=tuple(backends[1:]),
     )
-    if ensemble and combination_of(config.opened_method) != "vote":
-        raise UsageError(f"the method {what.method} asks one backend: give one, or --method vote")
-    return config
 
 
 def _agree(config: RunConfig, store: Store, calls: CallOptions, is_agreed: bool) -> None:
@@ -210,9 +215,13 @@ def _agree(config: RunConfig, store: Store, calls: CallOptions, is_agreed: bool)
     amount = _amount_to_ask_about(found)
     if amount is None or is_agreed or calls.max_cost is not None:
         return
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not _is_on_terminal():
         raise UsageError(f"{amount}: nobody is there to be asked: add --yes, or a cap such as --max-cost 5")
     click.confirm(f"{amount}. Go on?", abort=True, err=True)
+
+
+def _is_on_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _amount_to_ask_about(found: Estimate | None) -> str | None:

@@ -170,7 +170,7 @@ class LabelSelection:
             default="tlac",
             show_default=True,
             shell_complete=_complete_method,
-            help="slac, tlac, tlac-shortlist, tlac-relook, tlac-cascade, slac-fused or vote, with options as in "
+            help="slac, tlac, tlac-shortlist, tlac-relook, tlac-cascade, slac-fused, vote or clip, with options as in "
             "tlac-shortlist:k=40.",
         ),
     ]

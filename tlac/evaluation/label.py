@@ -8,12 +8,14 @@ labelling.usage.total().cost_usd
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from tlac.evaluation.collect import CollectProgress
 from tlac.evaluation.run_config import RunConfig
-from tlac.evaluation.runner import Prepared, Runner
+from tlac.evaluation.runner import Runner
+from tlac.interfaces import ImageMethod
 from tlac.results.labels import Label
 from tlac.results.usage import UsageLedger
 from tlac.scoring.confidence import abstain, confidences
@@ -36,15 +38,19 @@ class Labelling:
     failures: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     usage: UsageLedger = field(default_factory=UsageLedger)
-    _prepared: Prepared = field(init=False)
+    _open: Callable[[CollectProgress | None], Iterable[tuple[list[Transcript], Predictions]]] = field(init=False)
 
     def __post_init__(self) -> None:
         """Open all that is needed, so that what can't be had is known before anybody is asked. Raises as `prepare`."""
-        self._prepared = self.runner.prepare(self.config)
+        method = self.config.opened_method
+        if isinstance(method, ImageMethod):
+            self._open = partial(self.runner.look, self.config, method)
+        else:
+            self._open = partial(self.runner.stream, self.runner.prepare(self.config), self.config.samples)
 
     def rows(self, progress: CollectProgress | None = None) -> Iterator[Label]:
         """A row for each sample, in their order. Raises KeyboardInterrupt when interrupted, after the decided rows."""
-        for transcripts, scored in self.runner.stream(self._prepared, self.config.samples, progress):
+        for transcripts, scored in self._open(progress):
             for label, _ in label_block(transcripts, scored, self.config, self.usage):
                 self.count += 1
                 self.labelled += label.label is not None

@@ -40,6 +40,7 @@ from tlac.scoring.predictions import Predictions
 from tlac.scoring.scorer import Scored, Scorer
 from tlac.types import Outcome, Sample, Transcript
 
+_IMAGES_AT_ONCE = 256
 _WITH_IMAGE_SIDE = "or give a file with --encoder open_clip:MODEL/FILE"
 
 
@@ -276,8 +277,8 @@ class Runner:
             with closing(aio.stream(collect_all, self._note_interrupt)) as blocks:
                 for block in blocks:
                     seen = list(islice(order, len(block)))
-                    # what an interrupt has left unasked is not decided
-                    left = {"stopped"} if self._is_interrupted else set()
+                    # what an interrupt has left unasked is not decided; an engine calls that a failed call
+                    left = {"stopped", "call" if self._engine else ""} if self._is_interrupted else set()
                     decided = [one for one in block if one.failure is None or one.failure.kind not in left]
                     yield decided, _score(prepared, decided, seen).predictions
         if stopped == [INTERRUPTED]:
@@ -291,6 +292,7 @@ class Runner:
         config, fetched = prepared.config, None
         if self._engine is not None and not self.is_offline:
             fetched = self._engine.fetch(config, prepared.finder)
+            self._is_interrupted |= fetched == INTERRUPTED
         digests = ImageDigests(self._store.path, config.dataset.name)
 
         async def collecting(keep: Callable[[Transcript], None]) -> str | None:
@@ -333,7 +335,24 @@ class Runner:
 
     def _look(self, config: RunConfig, method: ImageMethod, progress: CollectProgress | None) -> _Result:
         """Have the images themselves compared with the class names; nobody is asked."""
-        scorer = ImageScorer(
+        scorer = self._image_scorer(config)
+        return _Result(method.look(config.samples, scorer, progress.advance if progress else lambda _: None))
+
+    def look(
+        self, config: RunConfig, method: ImageMethod, progress: CollectProgress | None = None
+    ) -> Iterator[tuple[list[Transcript], Predictions]]:
+        """As `stream`, by a method that asks no LMM."""
+        scorer, pending = self._image_scorer(config), iter(config.samples)
+        while block := list(islice(pending, _IMAGES_AT_ONCE)):
+            seen: list[Transcript] = []
+            predictions = method.look(block, scorer, seen.append).predictions
+            if progress is not None:
+                for transcript in seen:
+                    progress.advance(transcript)
+            yield seen, predictions
+
+    def _image_scorer(self, config: RunConfig) -> ImageScorer:
+        return ImageScorer(
             self.encoder(config.encoder),
             self._image_encoder(config),
             self._store,
@@ -341,7 +360,6 @@ class Runner:
             config.templates,
             self.is_offline,
         )
-        return _Result(method.look(config.samples, scorer, progress.advance if progress else lambda _: None))
 
 
 def _score(prepared: Prepared, transcripts: Iterable[Transcript], samples: Iterable[Sample]) -> Scored:

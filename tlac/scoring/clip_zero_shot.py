@@ -6,6 +6,7 @@ No LMM is asked.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
@@ -47,7 +48,7 @@ class ImageScorer:
         `advance` is told of each as it is done. Raises EncoderUnavailableError, and MissingAnswersError offline
         for an image that was never encoded.
         """
-        classes, truncated = self._encode_classes()
+        classes, truncated = self._encoded_classes
         table, outcomes, reasons = PredictionTable(), list[Outcome](), list[str]()
         width = min(TOP, len(self._classes))
         nearest: list[tuple[NDArray[np.int64], Float64Array]] = []
@@ -72,7 +73,8 @@ class ImageScorer:
             decisions = place_classes(decisions, rows, np.full(count, -1, np.int64), found, np.zeros(count))
         return Scored(table.finish(decisions), 0, truncated)
 
-    def _encode_classes(self) -> tuple[Float32Array, int]:
+    @cached_property
+    def _encoded_classes(self) -> tuple[Float32Array, int]:
         """(c, d) rows of length 1, and how many names were cut in at least one template."""
         names = [name.replace("_", " ") for name in self._classes]
         total = np.zeros((0, 0), np.float64)
