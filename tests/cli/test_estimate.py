@@ -33,6 +33,14 @@ def test_an_estimate_takes_what_bench_takes_and_counts_a_shared_first_stage_once
     assert "\nall 6 runs: $0.1" in tlac_command(*asked).out
 
 
+def test_hints_are_a_longer_question_of_the_first_stage(tlac_command) -> None:
+    asked = ("estimate", "--backend", "gpt-4o", "--dataset", "imagenet-samples", "--method", "slac", "--json")
+    plain = json.loads(tlac_command(*asked).out)["stage1"]
+    hinted = json.loads(tlac_command(*asked, "--hints", "300").out)["stage1"]
+    assert hinted["calls"] == plain["calls"] == 20
+    assert hinted["prompt_tokens"] > plain["prompt_tokens"] + 20 * 300
+
+
 @pytest.mark.parametrize(
     ("asked", "complaint"),
     [

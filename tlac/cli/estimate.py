@@ -15,6 +15,7 @@ from tlac.cli.options import (
     SectionedCommand,
     batch_option,
     concurrency_option,
+    hints_option,
     json_option,
     matching_option,
     open_store,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 @click.argument("runs", nargs=-1, type=PATH, metavar="[RUN]...")
 @selection_options
 @prompts_option
+@hints_option
 @matching_option
 @concurrency_option
 @batch_option
@@ -44,6 +46,7 @@ def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per secti
     runs: tuple[Path, ...],
     what: RunSelection,
     prompts: str,
+    hints: int,
     matching: str,
     concurrency: int | None,
     batch: bool,
@@ -75,10 +78,11 @@ def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per secti
         with open_store(store, makes_one=False) as opened:
             _reprice(runs, opened, as_json)
         return
+    from tlac.config.prompts import with_hints
     from tlac.evaluation.estimate import estimate as estimate_run
     from tlac.runtime.formatting import dollars
 
-    configs = _plan(what, prompts, matching, store)
+    configs = _plan(what, with_hints(prompts, hints), matching, store)
     with open_store(store) as opened:
         found = [estimate_run(one, list(one.samples), opened, _in_flight(one, concurrency), batch) for one in configs]
     pairs = list(zip(configs, found, strict=True))
