@@ -7,7 +7,7 @@ EXTRAS ?= dev,integration
 WORKERS ?= logical
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadgroup
 
-.PHONY: demo test test-slow test-all lint check fuzz audit mutants record results perf simulate clean
+.PHONY: demo test test-slow test-all lint check fuzz audit mutants record results perf simulate docs clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.ready: pyproject.toml
@@ -68,6 +68,11 @@ perf: $(VENV)/.ready
 # the tables of docs/scale.md; CHECK=1 holds the model against measured runs on this machine
 simulate: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.simulation $(if $(CHECK),--check)
+
+# the site, in build/site; tests run the commands of its pages
+docs: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
