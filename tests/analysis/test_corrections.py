@@ -125,6 +125,23 @@ def test_a_row_that_can_not_be_used_is_named(tmp_path: Path, row: dict[str, str]
         merge_corrections(LABELS, corrected, CLASSES)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_is_read_as_spreadsheets_save_it(tmp_path: Path, encoding: str) -> None:
+    text = "sha256;Reviewed;path;corrected_label;label\r\n;;;;\r\n\r\n;WAHR?;x;;\r\n".replace("WAHR?", "TRUE")
+    (tmp_path / "c.csv").write_bytes(f"{text};yes;'=né.jpg;old car;red car\r\n;;;;\r\n".encode(encoding))
+    rows = read_corrections(tmp_path / "c.csv", CLASSES)
+    assert {name: (row.line, row.corrected) for name, row in rows.items()} == {
+        "x": (4, None),
+        "=né.jpg": (5, "old car"),
+    }
+
+
+def test_of_several_rows_about_an_image_the_reviewed_ones_count(tmp_path: Path) -> None:
+    no_class_fits = {"path": "0.jpg", "reviewed": "yes"}
+    for rows in (({"path": "0.jpg"}, no_class_fits), (no_class_fits, {"path": "0.jpg"})):
+        assert read_corrections(write(tmp_path / "c.csv", *rows))["0.jpg"].is_reviewed
+
+
 def test_a_file_without_the_two_columns_is_refused(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("path,label\n0.jpg,red car\n", encoding="utf-8")
     with pytest.raises(InputError, match="no columns corrected_label and reviewed"):

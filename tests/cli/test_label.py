@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -101,6 +102,11 @@ def test_the_format_is_the_one_that_is_named_else_the_one_of_the_file(label) -> 
         (("--format", "xlsx"), "--format xlsx: known are csv, parquet"),
         (("-o", "labels.xlsx"), "unknown file format 'xlsx'"),
         (("-o", "photos"), "photos: is an input"),
+        (("-o", "photos/../photos/"), "photos: is an input"),
+        (("-o", "fixed.csv", "--corrections", "./fixed.csv"), "fixed.csv: is an input"),
+        (("-o", "photos/0/x.png", "--format", "csv"), "photos/0/x.png: is the name of an image"),
+        (("-o", "photos/0", "--format", "csv"), "photos/0: is a folder"),
+        (("-o", "..", "--format", "folder"), "-o ..: is a folder of yours"),
         (("--backend", "claude"), "the method tlac asks one backend"),
         (("--method", "clip"), "encoder 'clip-vit-b-16'"),
         (("--limit", "0"), "0 is not in the range"),
@@ -214,9 +220,35 @@ def test_corrections_are_put_in_measured_and_kept_by_the_same_command(label, lmm
     assert len(lmm.asked) == asked
     found = json.loads(label("--corrections", "fixed.csv", "--json").out)["corrections"]
     assert (found["reviewed"], found["right"]) == (2, 1)
-    Path("fixed.csv").write_text("path,label,corrected_label,reviewed\nphotos/0/x.png,old car,bicycle,yes\n")
-    shown = label("--corrections", "fixed.csv")
-    assert (shown.code, "'bicycle' is none of the classes" in shown.err) == (2, True)
+    before = Path("labels.csv").read_bytes()
+    for row, complaint in (
+        ("photos/0/x.png,old car,bicycle", "'bicycle' is none of the classes"),
+        ("photos/9/x.png,old car,lorry", "'photos/9/x.png' is none of the labelled images"),
+    ):
+        Path("fixed.csv").write_text(f"path,label,corrected_label,reviewed\n{row},yes\n")
+        shown = label("--corrections", "fixed.csv")
+        assert (shown.code, complaint in shown.err) == (2, True)
+    assert Path("labels.csv").read_bytes() == before
+
+
+def test_what_a_labelling_made_among_its_images_is_no_further_image(label, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlac.report.review._MOST_INLINE", 2)
+    for arguments in (("-o", "photos/labels.csv"), ("-o", "photos/links", "--format", "folder")):
+        first = label(*arguments)
+        again = label(*arguments)
+        assert again.out == first.out.replace("$0.004 now", "$0 now")
+        assert "3 of 4 images labelled" in again.out
+    assert list(Path("photos/labels.review").glob("*.webp"))
+
+
+def test_a_name_that_is_not_utf_8_costs_one_row(label) -> None:
+    name = os.fsdecode(b"photos/\xff.png")
+    Path(name).write_bytes(make_png(9))
+    for inputs in ((name, "photos/0/x.png"), ("photos/*.png", "photos/0/x.png")):
+        assert label(inputs=inputs).code == 3
+        rows = {row.path: (row.label, row.reason) for row in read_labels(Path("labels.csv"))}
+        assert rows["photos/\\xff.png"] == (None, "its name is not UTF-8: rename it")
+        assert rows["photos/0/x.png"] == ("old car", "")
 
 
 def test_the_page_knows_what_was_corrected_and_whether_confidence_was_learnt(label) -> None:

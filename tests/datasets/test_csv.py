@@ -48,7 +48,7 @@ def test_a_dataset_file_may_list_the_classes(tmp_path: Path) -> None:
         ("path,label\n1.jpg,cat\n2.jpg,cat\n", "1 class in split 'all'"),
         ("path,label\n1.jpg,cat\n../2.jpg,dog\n", "leads outside"),
         ("path,label\n1.jpg,cat\n/2.jpg,dog\n", "leads outside"),
-        (b"path,label\n1.jpg,caf\xe9\n", "can't be read as UTF-8 text"),
+        (b"path,label\n1.jpg,caf\xe9\n", "save it as UTF-8 (CSV UTF-8)"),
     ],
 )
 def test_a_broken_list_is_named_with_its_line(tmp_path: Path, text: str | bytes, message: str) -> None:

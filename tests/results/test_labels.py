@@ -76,7 +76,7 @@ def test_no_text_in_a_csv_is_a_formula_and_none_is_changed(tmp_path: Path, text:
 
 def test_a_csv_as_a_spreadsheet_saves_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
-    path.write_text("\ufeffpath;label;confidence;mine\na.jpg;cat;0,75;x\nb.jpg;;;\n", encoding="utf-8")
+    path.write_text("\ufeffpath;label;confidence;mine\na.jpg;cat;0,75;x\nb.jpg;;;\n;;;\n", encoding="utf-8")
     assert list(read_labels(path)) == [Label("a.jpg", "cat", 0.75), Label("b.jpg")]
 
 

@@ -97,11 +97,9 @@ def merge_corrections(labels: Iterable[Label], path: Path, classes: Collection[s
     others now, an unknown class, and what is reviewed and not reviewed at once.
     """
     before = tuple(labels)
-    rows = read_corrections(path, classes)
     known = {label.path: label for label in before}
+    rows = read_corrections(path, classes, known)
     for name, row in rows.items():
-        if name not in known:
-            raise InputError(f"{path}, line {row.line}: {name!r} is none of the labelled images")
         sha256 = known[name].sha256
         if row.is_reviewed and sha256 and row.sha256 and sha256 != row.sha256:
             raise InputError(f"{path}, line {row.line}: {name!r} is another image now: review it again")
@@ -123,11 +121,19 @@ def merge_corrections(labels: Iterable[Label], path: Path, classes: Collection[s
     )
 
 
-def read_corrections(path: Path, classes: Collection[str] | None = None) -> dict[str, Correction]:
-    """The rows of a CSV file of corrections, by path. Raises InputError naming the line."""
+def read_corrections(
+    path: Path, classes: Collection[str] | None = None, images: Collection[str] | None = None
+) -> dict[str, Correction]:
+    """The rows of a CSV file of corrections, by path; with `images`, each has to be one of them.
+
+    Where several rows are about one image, those that are reviewed count. Raises InputError naming the line.
+    """
     known = None if classes is None else frozenset(classes)
     found: dict[str, Correction] = {}
     for line, row in parse_csv(read_text(path), path, _WANTED, _OPTIONAL, is_free_text=True):
+        if not any(cell.strip() for cell in row.values()):
+            # a spreadsheet's empty rows
+            continue
         where = f"{path}, line {line}"
         corrected = undo_defusing(row["corrected_label"]).strip() or None
         is_reviewed = _read_flag(row["reviewed"], f"{where}: reviewed")
@@ -136,6 +142,8 @@ def read_corrections(path: Path, classes: Collection[str] | None = None) -> dict
         if known is not None and corrected is not None and corrected not in known:
             raise InputError(f"{where}: corrected_label {corrected[:80]!r} is none of the classes")
         name = undo_defusing(row["path"])
+        if images is not None and name not in images:
+            raise InputError(f"{where}: {name!r} is none of the labelled images")
         correction = Correction(
             line,
             undo_defusing(row["label"]) or None,
@@ -147,9 +155,11 @@ def read_corrections(path: Path, classes: Collection[str] | None = None) -> dict
             _read_flag(row.get("drawn", ""), f"{where}: drawn"),
             _read_flag(row.get("calibrated", ""), f"{where}: calibrated"),
         )
-        if name in found and found[name].corrected != corrected:
-            raise InputError(f"{where}: {name!r} stands in line {found[name].line} as well, with another class")
-        found.setdefault(name, correction)
+        before = found.get(name)
+        if before is None or not before.is_reviewed:
+            found[name] = correction
+        elif correction.is_reviewed and before.corrected != corrected:
+            raise InputError(f"{where}: {name!r} stands in line {before.line} as well, with another class")
     return found
 
 

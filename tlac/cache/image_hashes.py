@@ -18,7 +18,7 @@ import msgspec
 from tlac.cache.serialization import Sha256
 from tlac.errors import InputError
 from tlac.images import identify
-from tlac.runtime.safe_files import read_json, replacing
+from tlac.runtime.safe_files import is_utf8, read_json, replacing
 from tlac.types import Image, Source
 
 FOLDER = "image-digests"
@@ -40,7 +40,7 @@ class ImageDigests:
     """
 
     def __init__(self, store: Path, dataset: str) -> None:
-        self._path = store / FOLDER / f"{hashlib.sha256(dataset.encode()).hexdigest()[:32]}.json"
+        self._path = store / FOLDER / f"{hashlib.sha256(os.fsencode(dataset)).hexdigest()[:32]}.json"
         self._known: dict[str, _Known] = {}
         self._is_changed = False
         with suppress(InputError):
@@ -52,7 +52,9 @@ class ImageDigests:
             return identify(source, name)
         if not isinstance(source, Path):
             return await asyncio.to_thread(identify, source, name)
-        path, state = os.path.abspath(source), _state(source)  # noqa: PTH100 - links are not followed
+        path = os.path.abspath(source)  # noqa: PTH100 - links are not followed
+        # the file of digests is text, and so can't hold every name
+        state = _state(source) if is_utf8(path) else None
         known = self._known.get(path)
         if known is not None and known[:3] == state:
             return Image(known[3], source)

@@ -219,6 +219,8 @@ def _explain(error: Exception) -> tuple[str, int]:
         # a reader that goes away, as `| head` does, has seen what it wanted
         is_pipe = isinstance(error, BrokenPipeError)
         return "" if is_pipe else f"standard output can't be written: {error.strerror}", 1
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"{str(error.filename)[:80]}...: is longer than a file's name may be: check what was given", 2
     return f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1
 
 

@@ -24,6 +24,7 @@ from tlac.cli.options import (
     offline_option,
     print_json,
     prompts_option,
+    refuse_input,
     say,
     stage2_backend_option,
     store_option,
@@ -82,6 +83,8 @@ def classify(
     from tlac.results.labels import write_labels
 
     check_template(given["template"])
+    if output is not None:
+        refuse_input(output, *images, classes)
     samples, notes = open_images(images, given["offline"])
     for note in notes:
         say(note)

@@ -25,6 +25,7 @@ from tlac.cli.options import (
     open_policy,
     open_store,
     print_json,
+    refuse_input,
     say,
     store_option,
 )
@@ -109,12 +110,12 @@ def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
     if kind is not None and kind not in FORMATS:
         raise UsageError(f"--format {kind}: known are {', '.join(FORMATS)}")
     out = out or default_path(kind)
-    if str(out) in (*inputs, what.classes):
-        raise UsageError(f"{out}: is an input, and would be overwritten: choose another -o")
+    refuse_input(out, *inputs, what.classes, corrections)
     with open_store(store) as opened:
         config = _make_config(inputs, what, scoring, calls.offline, opened)
         # a file that can't be used is known before anybody is asked
-        decided = read_corrections(corrections, config.dataset.classes) if corrections else {}
+        images = frozenset(sample.id for sample in config.samples)
+        decided = read_corrections(corrections, config.dataset.classes, images) if corrections else {}
         policy = open_policy(calls.max_cost, calls.concurrency, has_view=not as_json)
         runner = calls.open_runner(opened, policy)
         labelling, rows = Labelling(runner, config), SpilledList(Label)

@@ -428,6 +428,18 @@ def check_template(template: str) -> str:
     return template
 
 
+def refuse_input(out: Path, *inputs: str | Path | None) -> None:
+    """Raise UsageError where what is to be written is one of these inputs, by whatever name, or is called an image."""
+    from tlac.images import IMAGE_SUFFIXES
+
+    if out.name in {"", ".."}:
+        raise UsageError(f"-o {out}: is a folder of yours: name a file, or a new folder, in it")
+    if os.path.realpath(out) in {os.path.realpath(one) for one in inputs if one is not None}:
+        raise UsageError(f"{out}: is an input, and would be overwritten: choose another -o")
+    if out.suffix.lower() in IMAGE_SUFFIXES:
+        raise UsageError(f"{out}: is the name of an image: choose another -o")
+
+
 def open_store(path: Path | None, makes_one: bool = True) -> Store:
     """The store in that folder or the default one; what it had to repair is said on stderr.
 

@@ -22,6 +22,7 @@ from tlac.config.schemas import DatasetConfig, parse
 from tlac.datasets.text_files import clean_name
 from tlac.errors import ConfigError, InputError, UnknownNameError, UsageError
 from tlac.images import IMAGE_SUFFIXES, begins_like_image
+from tlac.runtime.safe_files import is_utf8
 from tlac.types import Sample
 
 SPLITS = ("all", "base", "novel")
@@ -43,6 +44,9 @@ _JUNK_FOLDERS = frozenset(
     ]
 )
 _JUNK_FILES = frozenset(["thumbs.db", "desktop.ini"])
+OWN_FOLDER_MARK = ".tlac-labels"
+"""A file in the folders that `tlac label` makes: their links and thumbnails are no further images."""
+
 OptionsT = TypeVar("OptionsT", bound=msgspec.Struct)
 
 
@@ -162,7 +166,7 @@ def _require_printable(dataset: str, name: str) -> None:
 
     No LMM answers with such a name; and a line break or an escape would end up on terminals and in files.
     """
-    if not name or not _is_text(name) or any(unicodedata.category(character) == "Cc" for character in name):
+    if not name or not is_utf8(name) or any(unicodedata.category(character) == "Cc" for character in name):
         raise InputError(f"{dataset}: the class name {name!a} is empty, not UTF-8 or has control characters: rename it")
 
 
@@ -320,21 +324,17 @@ def find_images(folder: Path, root: Path, skipped: list[str], unusable: dict[str
 
 
 def _require_usable(entry: os.DirEntry[str], resolved_root: Path) -> None:
-    if not _is_text(entry.name):
+    if not is_utf8(entry.name):
         raise InputError(f"{entry.path!a}: its name is not UTF-8: rename it")
     if entry.is_symlink() and not entry.name.startswith("."):
         _require_inside(Path(entry.path), resolved_root)
 
 
-def _is_text(name: str) -> bool:
-    # bytes of a file name that are not UTF-8 come as lone surrogates
-    return not any("\ud800" <= character <= "\udfff" for character in name)
-
-
 def _kind_of(entry: os.DirEntry[str]) -> Literal["folder", "image", "skipped", "ignored"]:
     name = entry.name.lower()
     if entry.is_dir():
-        return "skipped" if is_junk_folder(name) else "folder"
+        is_own = os.path.lexists(os.path.join(entry.path, OWN_FOLDER_MARK))  # noqa: PTH118 - once for each folder
+        return "skipped" if is_own or is_junk_folder(name) else "folder"
     # ._photo.jpg is what macOS writes beside photo.jpg; other hidden files are programs' own
     if name.startswith("._") or name in _JUNK_FILES or (name.startswith(".") and not name.endswith(IMAGE_SUFFIXES)):
         return "ignored"

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 import unicodedata
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -32,11 +34,13 @@ def clean_name(name: str) -> str:
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 text file without its byte order mark. Raises InputError."""
+    """A text file without its byte order mark: UTF-8, or UTF-16 where such a mark says so. Raises InputError."""
+    content = read_file(path, _MAX_BYTES)
     try:
-        return read_file(path, _MAX_BYTES).decode("utf-8-sig")
+        # as Excel saves "Unicode text"
+        return content.decode("utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: can't be read as UTF-8 text: {error}") from error
+        raise InputError(f"{path}: can't be read as UTF-8 text: {error}: save it as UTF-8 (CSV UTF-8)") from error
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
@@ -104,8 +108,8 @@ def read_classes(text: str) -> NamedClasses:
             {name: " ".join(entry.description.split()) for name, entry in entries.items() if entry.description},
             {name: entry.aliases for name, entry in entries.items() if entry.aliases},
         )
-    if "," in text or not (path.suffix == ".txt" or path.is_file()):
-        return NamedClasses(tuple(name.strip() for name in text.split(",") if name.strip()))
+    if "," in text or not (path.suffix == ".txt" or os.path.isfile(text)):  # noqa: PTH113 - is_file raises for a long name
+        return NamedClasses(tuple(clean_name(name) for name in text.split(",") if name.strip()))
     return NamedClasses(read_names(read_text(path), path))
 
 

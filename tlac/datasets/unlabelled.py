@@ -6,6 +6,7 @@ The id of a sample is the image's path or URL as it can be opened again.
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ from tlac.datasets.huggingface import is_url, open_unlabelled
 from tlac.datasets.text_files import parse_csv, read_lines, read_text
 from tlac.errors import InputError
 from tlac.images import IMAGE_SUFFIXES
+from tlac.runtime.safe_files import is_utf8
 from tlac.types import Sample
 
 _MAX_BYTES = 2**28
@@ -35,6 +37,8 @@ def open_images(
     notes: list[str] = []
     found: list[Sample] = []
     for text in inputs:
+        if not text:
+            raise InputError("an input is empty, perhaps an unset variable: give . for this folder")
         if text.startswith("hf:"):
             samples, remarks = open_unlabelled(replace(load_dataset_config(text), is_offline=is_offline))
             found += samples
@@ -96,6 +100,9 @@ def _refuse(reason: str) -> bytes:
 
 
 def _file(path: Path) -> Sample:
+    if not is_utf8(str(path)):
+        name = os.fsencode(path).decode(errors="backslashreplace")
+        return Sample(name, partial(_refuse, "its name is not UTF-8: rename it"))
     return Sample(str(path), path)
 
 

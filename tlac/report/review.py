@@ -20,6 +20,7 @@ from typing import Any
 
 from tlac.analysis.corrections import Correction
 from tlac.analysis.review_sample import ReviewPlan, draw_order, plan_review
+from tlac.datasets.base import OWN_FOLDER_MARK
 from tlac.report.files import complaining, is_shown_by_browser, write_whole
 from tlac.report.page import render_page
 from tlac.report.samples import PageImages, TextTable, shrink_image
@@ -141,6 +142,7 @@ class _Pictures:
         if content is None or self._is_inline:
             return content
         self._folder.mkdir(exist_ok=True)
+        (self._folder / OWN_FOLDER_MARK).touch()
         write_whole(file, content)
         return b""
 

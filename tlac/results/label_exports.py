@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from tlac.datasets.base import OWN_FOLDER_MARK
 from tlac.errors import InputError, TlacError, UsageError
 from tlac.images import size_of
 from tlac.results.labels import Label, write_labels
@@ -28,8 +29,6 @@ from tlac.results.table_files import KINDS, PART, writing_part
 
 FORMATS = (*KINDS, "label-studio", "fiftyone", "coco", "yolo-cls", "folder")
 _FOLDERS = {"yolo-cls": ("train", "val"), "folder": ("",)}
-# says that a folder of links is ours to make anew
-_MARK = ".tlac-labels"
 _UNSAFE = frozenset('<>:"/\\|?*')
 _RESERVED = frozenset(["con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(1, 10))])
 _encode = msgspec.json.Encoder().encode
@@ -150,7 +149,9 @@ def _link_images(labels: Iterable[Label], path: Path, splits: Sequence[str], cla
             _require_ours(place)
         _remove_links(part)
         part.mkdir()
-        (part / _MARK).write_text("links that `tlac label` has made; it makes this folder anew\n", encoding="utf-8")
+        (part / OWN_FOLDER_MARK).write_text(
+            "links that `tlac label` has made; it makes this folder anew\n", encoding="utf-8"
+        )
         for label in labels:
             if label.label is None or not Path(label.path).is_file():
                 continue
@@ -171,10 +172,10 @@ def _require_ours(folder: Path) -> None:
     """Raise UsageError for what `tlac label` has not made, and for a folder that something else was put into."""
     if not os.path.lexists(folder):
         return
-    is_ours = not folder.is_symlink() and (folder / _MARK).is_file()
+    is_ours = not folder.is_symlink() and (folder / OWN_FOLDER_MARK).is_file()
     if is_ours:
         files = (Path(root, name) for root, _, names in os.walk(folder) for name in names)
-        is_ours = all(file.is_symlink() or file == folder / _MARK for file in files)
+        is_ours = all(file.is_symlink() or file == folder / OWN_FOLDER_MARK for file in files)
     if not is_ours:
         raise UsageError(f"{folder}: holds files that tlac did not put there: choose another -o, or move it away")
 

@@ -72,6 +72,9 @@ def read_labels(path: Path, kind: str | None = None) -> Iterator[Label]:
 def _read_csv(path: Path) -> Iterator[Label]:
     wanted = ("path", "label")
     for line, row in parse_csv(read_text(path), path, wanted, COLUMNS[2:], is_free_text=True):
+        if not any(cell.strip() for cell in row.values()):
+            # a spreadsheet's empty rows
+            continue
         cells = {
             name: undo_defusing(row[name]) if name in _TEXTS else row[name].strip() for name in COLUMNS if row.get(name)
         }

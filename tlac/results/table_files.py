@@ -57,10 +57,13 @@ def find_kind(path: Path, kind: str | None = None) -> str:
 def writing_part(path: Path) -> Iterator[IO[bytes]]:
     """Open PATH.part, which takes the place of PATH at the end, and is left where the end does not come.
 
-    Raises UsageError while another process has it open, TlacError where it can't be written.
+    Raises UsageError for a folder and while another process has it open, TlacError where it can't be written.
     """
-    part = path.with_name(path.name + PART)
     try:
+        # said now, and not when all rows are there
+        if path.is_dir():
+            raise UsageError(f"{path}: is a folder: name a file in it with -o")
+        part = path.with_name(path.name + PART)
         # not emptied before it is ours alone
         with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b") as file:
             if not hold(file.fileno()) and os.name != "nt":

@@ -33,6 +33,11 @@ _BRACKET = re.compile(rb"[\[\]{}]")
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a file's name is text: bytes in it that are not UTF-8 come as lone surrogates, which can't be written."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
 def open_regular(path: Path, *, within: Path | None = None) -> IO[bytes]:
     """Open a regular file for reading bytes.
 
