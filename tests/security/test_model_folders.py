@@ -10,9 +10,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pytest
 import torch
 
+from tests.support.clip_models import MODELS
 from tlac.config.registry import open_encoder
 from tlac.config.schemas import EncoderConfig, load_encoder_config
 from tlac.encoders.open_clip import OpenClipEncoder, _published_archives
@@ -81,9 +83,12 @@ class _Touch:
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".ckpt"])
 def test_pickled_weights_run_nothing(tmp_path: Path, suffix: str) -> None:
+    # a small model: those of the library take seconds to make
+    (tmp_path / "tlac-tiny.json").write_text(json.dumps(MODELS["tlac-tiny"]))
+    open_clip.add_model_config(tmp_path)
     torch.save({"state_dict": {"x": _Touch(tmp_path / "was_here")}}, tmp_path / f"weights{suffix}")
     with pytest.raises(EncoderUnavailableError, match="can't be loaded"):
-        open_encoder(f"open_clip:ViT-B-32/{tmp_path / f'weights{suffix}'}").encode(["a"])
+        open_encoder(f"open_clip:tlac-tiny/{tmp_path / f'weights{suffix}'}").encode(["a"])
     assert not (tmp_path / "was_here").exists()
 
 
