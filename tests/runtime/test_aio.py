@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -132,3 +133,17 @@ def test_a_stream_that_is_closed_early_waits_until_the_coroutine_has_cleaned_up(
     assert next(blocks) == [1]
     blocks.close()
     assert ended == ["cleaned up"]
+
+
+def test_a_stream_that_nobody_ends_does_not_keep_python_from_ending() -> None:
+    script = (
+        "import asyncio\n"
+        "from tlac.runtime import aio\n"
+        "async def work(put):\n"
+        "    put(1)\n"
+        "    await asyncio.sleep(3600)\n"
+        "blocks = aio.stream(work, wait_s=0.01)\n"
+        "print(next(blocks))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "[1]\n")

@@ -35,6 +35,7 @@ from tlac.runtime.formatting import dollars
 if TYPE_CHECKING:
     from tlac.analysis.corrections import Merged
     from tlac.cache.store import Store
+    from tlac.cli.progress import LiveView
     from tlac.config.schemas import Backend
     from tlac.evaluation.estimate import Estimate
     from tlac.evaluation.label import Labelling
@@ -104,7 +105,6 @@ def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
     from tlac.report.review import write_review
     from tlac.results.label_exports import FORMATS, default_path, export_labels
     from tlac.results.labels import Label
-    from tlac.results.table_files import PART
     from tlac.runtime.spooled_list import SpilledList
 
     if kind is not None and kind not in FORMATS:
@@ -121,22 +121,8 @@ def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
         labelling, rows = Labelling(runner, config), SpilledList(Label)
         if not calls.offline and config.backend is not None:
             _agree(config, opened, calls, yes)
-        title, total = f"{config.backend_name} {config.method}", len(config.samples)
-
-        def kept(labels: Iterator[Label]) -> Iterator[Label]:
-            for one in labels:
-                rows.put(one)
-                yield one
-
-        try:
-            with show_runs(1, calls.max_cost, policy.activity) as view, view.cell(title, total) as progress:
-                export_labels(kept(labelling.rows(progress)), out, kind, config.dataset.classes)
-        except KeyboardInterrupt as interrupt:
-            runner.finish()
-            raise IncompleteRunError(
-                f"stopped after {labelling.count:,} of {total:,} images, whose rows are in {out}{PART}; every answer "
-                "is stored, and the same command goes on from there"
-            ) from interrupt
+        with show_runs(1, calls.max_cost, policy.activity) as view:
+            _write(labelling, rows, view, out, kind)
     labels: Sequence[Label] | SpilledList[Label] = rows
     merged = None
     if corrections is not None:
@@ -155,6 +141,29 @@ def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
         )
     _show(labelling, labels, out, page, merged, as_json)
     _raise_incomplete(labelling)
+
+
+def _write(labelling: Labelling, rows: SpilledList[Label], view: LiveView, out: Path, kind: str | None) -> None:
+    """Label all images and write each row as it is decided; `rows` keeps it too. Raises IncompleteRunError."""
+    from tlac.results.label_exports import export_labels
+    from tlac.results.table_files import PART
+
+    config, total = labelling.config, len(labelling.config.samples)
+
+    def kept(labels: Iterator[Label]) -> Iterator[Label]:
+        for one in labels:
+            rows.put(one)
+            yield one
+
+    try:
+        with view.cell(f"{config.backend_name} {config.method}", total) as progress:
+            export_labels(kept(labelling.rows(progress)), out, kind, config.dataset.classes)
+    except KeyboardInterrupt as interrupt:
+        labelling.runner.finish()
+        raise IncompleteRunError(
+            f"stopped after {labelling.count:,} of {total:,} images, whose rows are in {out}{PART}; every answer is "
+            "stored, and the same command goes on from there"
+        ) from interrupt
 
 
 def _make_config(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
@@ -78,8 +79,9 @@ class _Running(Generic[ResultT]):
         if self.future.done():
             return
         self.cancel()
-        # garbage may be collected on the loop's own thread, which must not wait for itself
-        if threading.current_thread().name != _THREAD:
+        # garbage may be collected on the loop's own thread, which must not wait for itself, and when Python ends, where
+        # that thread has stopped
+        if threading.current_thread().name != _THREAD and not sys.is_finalizing():
             with suppress(BaseException):
                 self.future.result()
 
