@@ -86,3 +86,28 @@ def test_an_image_beyond_the_budget_is_decoded_alone_and_not_waited_for_for_ever
         pass
     with budget.hold(PIL.Image.new("L", (5, 5))), budget.hold(PIL.Image.new("L", (5, 5))):
         pass
+
+
+def encoded(kind: str) -> bytes:
+    content = io.BytesIO()
+    PIL.Image.new("RGB", (64, 64)).save(content, kind)
+    return content.getvalue()
+
+
+NO_PHOTOGRAPHS = {
+    # Pillow would start Ghostscript for it
+    "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(%pipe%touch owned) (w) file\n",
+    "pdf": b"%PDF-1.4\n",
+    "svg": b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
+    "psd": b"8BPS\0\1" + bytes(100),
+    "ico": encoded("ICO"),
+    "icns": encoded("ICNS"),
+    "pcx": encoded("PCX"),
+}
+
+
+@pytest.mark.parametrize("content", NO_PHOTOGRAPHS.values(), ids=NO_PHOTOGRAPHS)
+def test_what_is_no_photograph_is_none_whatever_its_name(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(content)
+    with pytest.raises(InputError, match="not an image, whatever its name says"):
+        prepare(identify(tmp_path / "photo.png", "photo.png"), Preparation())
