@@ -329,6 +329,13 @@ TABLE: list[tuple[str, int, Any, type[TlacError] | None, str]] = [
         TransientError,
         "the provider failed (HTTP 529: Overloaded)",
     ),
+    (
+        "claude",
+        400,
+        {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+        TransientError,
+        "the provider failed (HTTP 400: Overloaded)",
+    ),
 ]
 
 

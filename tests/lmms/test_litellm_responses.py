@@ -9,7 +9,7 @@ import pytest
 from tests.support.emulated import PROVIDERS, backend_at, image_question, plant_keys
 from tests.support.emulator import Emulator, Fault, Reply, running_emulator, script_of
 from tlac.config.schemas import Prices
-from tlac.errors import TransientError
+from tlac.errors import PermanentError, RateLimitError, TlacError, TransientError
 from tlac.lmms.litellm import LiteLLM
 from tlac.lmms.litellm_responses import without_thoughts
 from tlac.runtime import aio
@@ -272,3 +272,27 @@ def test_an_answer_without_an_end_or_beside_an_error_is_none_on_either_road(serv
 
 def test_a_message_without_content_is_empty(server: Emulator, road: str) -> None:
     assert answer(server, "claude", bodies("claude", content=None)).outcome is Outcome.EMPTY
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "says"),
+    [
+        ({"message": "Upstream error: total request limit reached", "code": 502}, TransientError, "HTTP 502"),
+        ({"message": "slow down", "code": "429"}, RateLimitError, "asked too fast"),
+        ({"message": "no", "code": "invalid_api_key"}, PermanentError, "the key was refused"),
+        ({"message": "no", "type": "insufficient_quota"}, PermanentError, "quota or credit is used up"),
+        ({"message": "something else", "code": None}, TransientError, "the provider failed"),
+    ],
+)
+def test_an_error_under_status_200_means_what_it_would_with_its_own(
+    server: Emulator, road: str, error: dict[str, object], kind: type[TlacError], says: str
+) -> None:
+    with pytest.raises(kind, match=says) as caught:
+        answer(server, "gpt-4o", Fault("error_inside", document={"error": error}))
+    assert type(caught.value) is kind
+
+
+def test_a_filter_under_status_200_is_a_refusal(server: Emulator, road: str) -> None:
+    filtered = {"error": {"message": "the prompt was filtered", "code": "content_filter"}}
+    response = answer(server, "gpt-4o", Fault("error_inside", document=filtered))
+    assert (response.outcome, response.reason) == (Outcome.REFUSED, "the prompt was filtered")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any
@@ -218,20 +218,29 @@ def refusal_of(facts: ErrorFacts) -> LMMResponse | None:
     return LMMResponse(Outcome.REFUSED, "", _shown(facts.words)) if is_refusal else None
 
 
+def facts_inside(content: bytes) -> ErrorFacts | None:
+    """The facts of an error that a provider sends as if it were an answer; None where the content holds none.
+
+    Its status is that which it would have had, where the error holds it.
+    """
+    facts = ErrorFacts(200, "", {}, content.decode("utf-8", "replace"))
+    if "error" not in facts.text or not facts.error or facts.words == facts.text:
+        return None
+    code = str(facts.error.get("code"))
+    return replace(facts, status=int(code)) if re.fullmatch("[45][0-9][0-9]", code) else facts
+
+
 def unreadable(error: Exception, content: bytes, backend: Backend) -> CallError | ConfigError:
     """Return our error for a provider's answer that can't be read, for the reason `error`."""
-    facts = ErrorFacts(200, type(error).__name__, {}, content.decode("utf-8", "replace"))
+    facts = facts_inside(content)
+    if facts is not None:
+        return translate(facts, backend)
     try:
         json.loads(content)
     except (ValueError, RecursionError):
         # the page of a proxy or a login, or an answer in pieces that nobody asked for
-        return TransientError(f"{backend.name}: the provider failed (HTTP 200, but no JSON: {_shown(facts.text)})")
-    if "error" in facts.text and facts.error and facts.words != facts.text:
-        # some send an error as if it were an answer, with what would have been its status inside
-        code = facts.error.get("code")
-        if isinstance(code, int) and 400 <= code < 600:
-            return translate(ErrorFacts(code, "", {}, facts.text), backend)
-        return TransientError(f"{backend.name}: the provider failed (HTTP 200: {_shown(facts.words)})")
+        text = content.decode("utf-8", "replace")
+        return TransientError(f"{backend.name}: the provider failed (HTTP 200, but no JSON: {_shown(text)})")
     return TransientError(f"{backend.name}: the provider failed (HTTP 200: {provider_message(error)})")
 
 
@@ -432,6 +441,8 @@ _IMAGE_WORDS = _any(
 def _lasting(facts: ErrorFacts, backend: Backend, where: str) -> CallError | None:
     """The error that asking again won't mend, None where it may."""
     spec = backend.spec
+    if "overloaded_error" in facts.codes:
+        return None
     for rule in _RULES:
         if rule.applies(facts):
             text = rule.text.format(key=spec.api_key_env or "the API key", model=spec.model, source=backend.source)

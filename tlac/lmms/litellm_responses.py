@@ -14,7 +14,7 @@ from typing import Any
 
 from tlac.config.schemas import Backend, Prices
 from tlac.errors import CallError, TransientError
-from tlac.lmms.litellm_errors import unreadable
+from tlac.lmms.litellm_errors import facts_inside, refusal_of, unreadable
 from tlac.lmms.prices import cost_usd
 from tlac.runtime.litellm_setup import load_litellm
 from tlac.types import LMMResponse, Outcome, Usage
@@ -108,6 +108,9 @@ def read_body(
         raise type(error)(f"{backend.name}: {error}", kind=error.kind) from error
     except Exception as error:
         # litellm's functions raise whatever a missing key or a wrong type makes them raise
+        facts = facts_inside(content)
+        if facts is not None and (refusal := refusal_of(facts)):
+            return refusal
         raise unreadable(error, content, backend) from error
 
 
