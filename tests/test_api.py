@@ -115,7 +115,16 @@ def test_images_are_paths_bytes_pictures_and_arrays(classifier, tmp_path: Path) 
     assert len(asked) == len(set(asked)) == 2
 
 
-@pytest.mark.parametrize("image", [np.zeros((4, 4), np.int64), np.full((4, 4), 7.5), np.zeros((2, 2, 2, 2), np.uint8)])
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 4), np.int64),
+        np.full((4, 4), 7.5),
+        np.zeros((2, 2, 2, 2), np.uint8),
+        np.zeros((3, 8, 9), np.uint8),
+        None,
+    ],
+)
 def test_an_array_that_is_no_image_is_a_failed_result(classifier, image: object) -> None:
     (found,) = classifier(lambda request: "old car").classify_many([image])
     assert found.outcome is Outcome.FAILED
@@ -207,10 +216,42 @@ def test_a_method_that_asks_nobody_or_several_is_for_bench(classifier, method: s
         classifier(lambda request: "old car", method=method)
 
 
-@pytest.mark.parametrize("classes", [[], ["a"], ["a", "a"], ["a", ""], ["a", "?!"]])
+@pytest.mark.parametrize("classes", [[], ["a"], ["a", "a"], ["a", ""], ["a", "?!"], ["a", 1]])
 def test_a_class_list_that_can_not_be_told_apart_is_refused(classes: list[str]) -> None:
     with pytest.raises(UsageError, match="classes:"):
         match(["x"], classes, encoder=LetterEncoder())
+
+
+def test_match_names_what_is_no_list_of_answers() -> None:
+    with pytest.raises(UsageError, match="one text is given where several are expected"):
+        match("old car", CLASSES, encoder=LetterEncoder())
+    (found,) = match(["old car"], "red car, old car", encoder=LetterEncoder())
+    assert found.class_name == "old car"
+
+
+def test_bytes_are_bytes_in_whatever_they_come(classifier) -> None:
+    asked = classifier(lambda request: "old car")
+    content = make_png(3)
+    same = asked.classify_many([content, bytearray(content), memoryview(content)])
+    assert len({one.sha256 for one in same}) == 1
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "LAB", "HSV", "I", "F", "1", "LA", "P"])
+def test_pictures_are_taken_in_every_mode(classifier, mode: str) -> None:
+    picture = PIL.Image.new("LA" if mode == "LA" else "RGB", (8, 8))
+    assert classifier(lambda request: "old car").classify(picture.convert(mode)).label == "old car"
+
+
+@pytest.mark.parametrize("images", ["car.png", Path("car.png"), make_png()])
+def test_one_image_in_place_of_several_is_named(classifier, images: object) -> None:
+    with pytest.raises(UsageError, match="use classify, or a list of it"):
+        classifier(lambda request: "old car").classify_many(images)
+
+
+def test_a_cap_that_caps_nothing_is_refused(classifier) -> None:
+    for cap in (float("nan"), -1.0):
+        with pytest.raises(UsageError, match="caps nothing"):
+            classifier(lambda request: "old car").classify_many([make_png()], max_cost=cap)
 
 
 @pytest.mark.parametrize("classes", [["a car", "The car"], ["C", "C++", "c"], ["T-shirt", "t shirt"]])

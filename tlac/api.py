@@ -24,6 +24,7 @@ from tlac.config.method_options import combination_of, sees_image
 from tlac.config.prompts import load_prompts
 from tlac.config.registry import open_encoder
 from tlac.config.schemas import load_backend, load_encoder_config
+from tlac.datasets.base import require_printable
 from tlac.datasets.text_files import NamedClasses, read_classes
 from tlac.datasets.unlabelled import fetch
 from tlac.errors import CallError, ConfigError, InputError, MissingAnswersError, TlacError, UsageError
@@ -45,12 +46,13 @@ from tlac.scoring.predictions import Predictions
 from tlac.scoring.scorer import Scorer
 from tlac.types import LMMResponse, Outcome, Sample, Transcript, Turn
 
-ImageLike: TypeAlias = str | Path | bytes | PIL.Image.Image | NDArray[Any] | Sample
-"""A path or URL, an image file's bytes, a PIL image, an array (h, w) or (h, w, 3) of uint8 or floats in [0, 1], or a
-dataset's sample."""
+ImageLike: TypeAlias = str | Path | bytes | bytearray | memoryview | PIL.Image.Image | NDArray[Any] | Sample
+"""A path or URL, an image file's bytes, a PIL image, an array (h, w), (h, w, 3) or (h, w, 4) of uint8 or floats in
+[0, 1], or a dataset's sample."""
 
 DEFAULT_ENCODER = "clip-vit-b-16"
 _MOST_SHOWN = 50
+_DEEP_GREY, _PNG_MODES = ("I", "F"), ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 # somebody waits for this one image: a bench is more patient
 _IMPATIENT = CallPolicy(retry=RetryPolicy(tries=4, identical_tries=3, total_wait_s=60.0, breaker_pauses_s=(2.0, 5.0)))
 _ERRORS: dict[str, type[TlacError]] = {
@@ -137,15 +139,20 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
 
     Names that differ in any sign are different ones ("C", "C++", "c"). Warns of a name that stands twice, as two of
     ImageNet's do: an answer in words means its first class. Raises UsageError for fewer than two different names, and
-    for one without any letter, digit or sign.
+    for one without any letter, digit or sign; InputError for one with control characters.
     """
-    names = tuple(name.strip() for name in classes)
+    given = tuple(classes)
+    for name in given:
+        if not isinstance(name, str):
+            raise UsageError(f"classes: {name!r} is no text: give names, such as 'red car'")
+    names = tuple(name.strip() for name in given)
     counts = Counter(names)
     if len(counts) < 2:
         raise UsageError(f"classes: {len(counts)} given, at least two are needed, such as 'red car, old car'")
     for name in counts:
         if not normalise(name):
             raise UsageError(f"classes: {name!r} holds no letter or digit: name each class in words")
+        require_printable("classes", name)
     twins = [name for name, count in counts.items() if count > 1]
     if twins:
         more = f" and {len(twins) - 1} more" if len(twins) > 1 else ""
@@ -292,6 +299,8 @@ class Classifier:
     def _samples(self, images: Iterable[ImageLike]) -> list[Sample]:
         if not self._finalizer.alive:
             raise UsageError("the classifier is closed: make another one")
+        if isinstance(images, (str, Path, bytes)):
+            raise UsageError("one image is given where several are expected: use classify, or a list of it")
         return [_sample(image, position) for position, image in enumerate(images)]
 
 
@@ -344,29 +353,43 @@ def _sample(image: ImageLike, position: int) -> Sample:
     if isinstance(image, Path):
         return Sample(str(image), image)
     name = f"image {position}"
-    return Sample(name, image if isinstance(image, bytes) else partial(_encode, image, name))
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return Sample(name, bytes(image))
+    return Sample(name, partial(_encode, image, name))
 
 
-def _encode(picture: Any, name: str) -> bytes:
-    """A PIL image, or an array (h, w) or (h, w, 3) of uint8 or floats in [0, 1], as the bytes of a PNG file."""
+def _encode(picture: object, name: str) -> bytes:
+    """A PIL image or an array as the bytes of an image file."""
     try:
         if not isinstance(picture, PIL.Image.Image):
-            values = np.asarray(picture)
-            if np.issubdtype(values.dtype, np.floating) and values.size and values.min() >= 0 and values.max() <= 1:
-                values = np.round(values * 255).astype(np.uint8)
-            if values.dtype != np.uint8:
-                raise TypeError(f"{values.dtype} is neither uint8 nor float in [0, 1]")
-            picture = PIL.Image.fromarray(values)
+            picture = _from_array(np.asarray(picture), type(picture).__name__)
         content = io.BytesIO()
-        picture.save(content, "PNG")
+        # grey of 32 bits, which `tlac.images` scales, is nothing that PNG has, nor is what is not RGB
+        kind = "TIFF" if picture.mode in _DEEP_GREY else "PNG"
+        (picture if picture.mode in (*_DEEP_GREY, *_PNG_MODES) else picture.convert("RGB")).save(content, kind)
     except Exception as error:
         raise InputError(f"{name}: can't be made an image: {' '.join(str(error).split())}") from error
     return content.getvalue()
 
 
+def _from_array(values: NDArray[Any], given: str) -> PIL.Image.Image:
+    """The picture in an array. Raises TypeError and ValueError for one of another form."""
+    if values.dtype == object or values.dtype.kind in "US":
+        raise TypeError(f"{given} is no image: give a path, bytes, a PIL image or an array")
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[:, :, 0]
+    if values.ndim != 2 and not (values.ndim == 3 and values.shape[2] in {3, 4}):
+        raise ValueError(f"its shape is {values.shape}, and not (h, w), (h, w, 3) or (h, w, 4)")
+    if np.issubdtype(values.dtype, np.floating) and values.size and values.min() >= 0 and values.max() <= 1:
+        values = np.round(values * 255).astype(np.uint8)
+    if values.dtype != np.uint8:
+        raise TypeError(f"{values.dtype} is neither uint8 nor float in [0, 1]")
+    return PIL.Image.fromarray(values)
+
+
 def match(
     answers: Sequence[str],
-    classes: Sequence[str],
+    classes: Sequence[str] | str,
     *,
     choices: Sequence[str | None] | None = None,
     encoder: str | TextEncoder = DEFAULT_ENCODER,
@@ -378,7 +401,9 @@ def match(
     `choices`, where given, are a second stage's answers, one per answer or None. `encoder` is a name, the
     path of a YAML file, or a TextEncoder. Raises UsageError for a class list that can't be used.
     """
-    names = check_classes(classes)
+    names = check_classes(read_classes(classes).names if isinstance(classes, str) else classes)
+    if isinstance(answers, str):
+        raise UsageError("answers: one text is given where several are expected: give a list of it")
     if choices is not None and len(choices) != len(answers):
         raise UsageError(f"choices: {len(choices)} given for {len(answers)} answers; give one each, or None")
     opened = open_encoder(encoder) if isinstance(encoder, str) else encoder

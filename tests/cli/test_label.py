@@ -110,6 +110,10 @@ def test_the_format_is_the_one_that_is_named_else_the_one_of_the_file(label) -> 
         (("--backend", "claude"), "the method tlac asks one backend"),
         (("--method", "clip"), "encoder 'clip-vit-b-16'"),
         (("--limit", "0"), "0 is not in the range"),
+        (("--describe", " "), "describe: is empty"),
+        (("--max-cost", "nan"), "'nan' is not a number"),
+        (("--abstain-below", "nan"), "'nan' is not a number"),
+        (("--classes", "red\x1bcar, lorry"), "the class name 'red\\x1bcar' is empty, not UTF-8 or has control"),
     ],
 )
 def test_what_can_not_be_done_is_one_line_before_anything_is_asked(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tlac.cli.options import PATH, echo, json_option, print_json, say
+from tlac.cli.options import PATH, Number, echo, json_option, print_json, say
 from tlac.errors import InputError, UsageError
 from tlac.runtime.formatting import printable
 
@@ -141,7 +141,7 @@ _SETTINGS = ("protocol", "matching", "encoder")
 @click.option("--json", "form", flag_value="json", help="The same as --format json.")
 @click.option("--frontier", is_flag=True, help="Show accuracy against cost, and which runs another beats on both.")
 @click.option("--recommend", is_flag=True, help="Pick what to run within --budget on --images.")
-@click.option("--budget", type=click.FloatRange(min=0), help="USD to spend.")
+@click.option("--budget", type=Number(min=0), help="USD to spend.")
 @click.option("--images", type=click.IntRange(min=1), help="Number of images to classify.")
 @click.option("--dataset", help="Take only the runs on this dataset.")
 def leaderboard(  # noqa: PLR0913, PLR0917 - one parameter per option

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,19 @@ if TYPE_CHECKING:
     from tlac.types import Outcome
 
 PATH = click.Path(path_type=Path)
-SHARE = click.FloatRange(0, 1)
+
+
+class Number(click.FloatRange):
+    """A number in a range, which NaN is not: click takes it for one, as it is neither above nor below."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number. Raises click.BadParameter."""
+        if math.isnan(number := super().convert(value, param, ctx)):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
+
+
+SHARE = Number(0, 1)
 
 
 def complete(kind: Kind) -> Callable[..., list[str]]:
@@ -104,9 +117,7 @@ seed_option = click.option("--seed", default=0, show_default=True, help="Seed of
 concurrency_option = click.option(
     "--concurrency", type=click.IntRange(min=1), help="Calls in flight.  [default: the backend's own]"
 )
-max_cost_option = click.option(
-    "--max-cost", type=click.FloatRange(min=0), help="Hard cap in USD on what this command spends."
-)
+max_cost_option = click.option("--max-cost", type=Number(min=0), help="Hard cap in USD on what this command spends.")
 batch_option = click.option(
     "--batch", is_flag=True, help="Ask through the provider's batch interface: half the price, answers within a day."
 )

@@ -85,7 +85,12 @@ class PromptSet:
         return sha256_of([dict(self.stage1), *asked, *further])
 
     def about(self, domain: str) -> PromptSet:
-        """These prompts for one's own images: stage 1 begins by saying what they are, such as "parts on a conveyor"."""
+        """These prompts for one's own images: stage 1 begins by saying what they are, such as "parts on a conveyor".
+
+        Raises UsageError for no words, which would ask all anew and say nothing.
+        """
+        if not domain.strip(" ."):
+            raise UsageError("describe: is empty: say what the images are, or leave it out")
         told, spec = f"This image is one of a set: {domain.strip().rstrip('.')}. ", self.spec
         if (hinted := spec.hinted) is not None:
             spec = msgspec.structs.replace(spec, hinted=HintedPrompt(hinted.prefix, told + hinted.question))

@@ -142,7 +142,7 @@ def take_part(config: DatasetConfig, whole: ListedDataset) -> ListedDataset:
         raise InputError(f"{config.name}: no image in split {split!r} of {config.subset!r}: choose another")
     classes = tuple(clean_name(whole.classes[label]) for label in kept)
     for name in classes:
-        _require_printable(config.name, name)
+        require_printable(config.name, name)
     used = set(labels)
     empty = [name for label, name in enumerate(classes) if label not in used]
     notes = (*whole.notes, *count_note(empty, "class", "classes", "without images"), *_twin_notes(classes))
@@ -161,8 +161,8 @@ def take_part(config: DatasetConfig, whole: ListedDataset) -> ListedDataset:
     )
 
 
-def _require_printable(dataset: str, name: str) -> None:
-    """Raises InputError for a class name with a control character, or that is no Unicode text.
+def require_printable(dataset: str, name: str) -> None:
+    """Raise InputError for a class name with a control character, or that is no Unicode text.
 
     No LMM answers with such a name; and a line break or an escape would end up on terminals and in files.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tlac.config.schemas import Prices
-from tlac.errors import PermanentError, RateLimitError, TlacError, TransientError
+from tlac.errors import PermanentError, RateLimitError, TlacError, TransientError, UsageError
 from tlac.interfaces import LMM
 from tlac.lmms.prices import cost_usd
 from tlac.types import ImagePart, LMMRequest, LMMResponse, TextPart, Usage
@@ -17,9 +17,15 @@ _TOKENS_OF_AN_UNBOUNDED_ANSWER = 4096
 
 
 class Budget:
-    """A cap in USD on a whole run: every backend, both stages, all calls in flight. Shared, not copied."""
+    """A cap in USD on a whole run: every backend, both stages, all calls in flight. Shared, not copied.
+
+    Raises UsageError for a cap that is negative or NaN.
+    """
 
     def __init__(self, cap_usd: float) -> None:
+        # as one expression, which is false for NaN: nothing is above that
+        if not cap_usd >= 0:
+            raise UsageError(f"a cap of {cap_usd} USD caps nothing: give 0 or more, such as 5")
         self.cap_usd = cap_usd
         self.spent_usd = 0.0
         self._reserved_usd = 0.0
