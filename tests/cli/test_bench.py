@@ -10,12 +10,16 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.support.emulator import Asked, Reply, running_emulator
 from tests.support.fakes import LetterEncoder, Shown, make_png
 from tlac.cache.store import Store
+from tlac.config import registry
+from tlac.results.loggers import open_wandb
+from tlac.results.record import Run
 
 SLAC = ("bench", "--backend", "embedded", "--encoder", "minilm", "--dataset", "imagenet-samples", "--method", "slac")
 HEAVY = {"torch", "litellm", "sentence_transformers", "open_clip", "transformers"}
@@ -260,3 +264,47 @@ def test_one_cell_that_fails_leaves_the_others_intact(tlac_command, tmp_path: Pa
     shown = tlac_command(*SLAC[:1], "--backend", "broken", *SLAC[1:])
     assert shown.code == 2
     assert "none.jsonl" in shown.err
+
+
+PACK = Path(__file__).parents[2] / "cassettes" / "packs" / "samples40.jsonl.zst"
+REPLAY = ("bench", "--backend", f"pack:{PACK}", "--dataset", "cifar10-samples", "--encoder", "minilm", "--limit", "2")
+
+
+def plant_trackers(monkeypatch: pytest.MonkeyPatch, **openers: Callable[[], Callable[[Run], None]]) -> None:
+    """Let these be the trackers that are installed."""
+    real = registry._entry_points
+    points = {name: SimpleNamespace(value="a test", load=lambda one=one: one) for name, one in openers.items()}
+    monkeypatch.setattr(registry, "_entry_points", lambda group: points if group == "tlac.loggers" else real(group))
+
+
+def test_a_tracker_is_given_each_run_and_its_failure_harms_none(tlac_command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlac.evaluation.runner.open_encoder", lambda config: LetterEncoder())
+    given = []
+
+    def keep(run: Run) -> None:
+        sys.stdout.write("* a tracker says hello\n")
+        given.append((run.record.method, (run.folder / "report.html").is_file()))
+
+    def fail(run: Run) -> None:
+        raise SystemExit("the server says no to hf_0123456789abcdefghijkl")
+
+    plant_trackers(monkeypatch, good=lambda: keep, bad=lambda: fail)
+    shown = tlac_command(*REPLAY, "--method", "slac", "--method", "tlac", "--log", "bad", "--log", "good", "--json")
+    assert shown.code == 0
+    # what it prints is none of our results
+    runs = json.loads(shown.out)["runs"]
+    assert given == [("slac", True), ("tlac", True)]
+    for run in runs:
+        assert f"tlac: {Path(run['run']).name}: not logged to bad: the server says no to [secret]\n" in shown.err
+
+
+def test_a_tracker_that_is_not_known_or_not_installed_is_said_before_anything_is_asked(
+    tlac_command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    plant_trackers(monkeypatch, wandb=open_wandb)
+    for name, complaint in (("wandbb", "unknown experiment tracker 'wandbb'"), ("wandb", r"pip install 'tlac[wandb]'")):
+        shown = tlac_command(*REPLAY, "--log", name)
+        assert (shown.code, shown.err.count("\n")) == (2, 1)
+        assert complaint in shown.err
+    assert not Path("runs").exists()

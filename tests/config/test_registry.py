@@ -11,9 +11,10 @@ def test_our_own_adapters_are_entry_points_like_anybodys() -> None:
     assert {"open_clip", "sentence_transformers", "litellm"} <= set(list_plugins("tlac.encoders"))
     assert {"samples", "folder"} <= set(list_plugins("tlac.datasets"))
     assert {"slac", "tlac"} <= set(list_plugins("tlac.methods"))
+    assert {"mlflow", "trackio", "wandb"} <= set(list_plugins("tlac.loggers"))
 
 
-@pytest.mark.parametrize("group", ["tlac.lmms", "tlac.encoders", "tlac.datasets", "tlac.methods"])
+@pytest.mark.parametrize("group", ["tlac.lmms", "tlac.encoders", "tlac.datasets", "tlac.methods", "tlac.loggers"])
 def test_every_entry_point_can_be_loaded(group: str) -> None:
     for name in list_plugins(group):
         assert callable(load_plugin(group, name))

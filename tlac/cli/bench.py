@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +45,13 @@ if TYPE_CHECKING:
 @store_option
 @out_option
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
+@click.option(
+    "--log",
+    "loggers",
+    multiple=True,
+    metavar="TRACKER",
+    help="Also log runs to mlflow, trackio or wandb (extra of that name); may be repeated.",
+)
 @click.option("--open", "is_opened", is_flag=True, help="Open the report of each run in the browser.")
 @json_option
 def bench(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section of them
@@ -52,6 +61,7 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
     store: Path | None,
     out: Path,
     no_report: bool,
+    loggers: tuple[str, ...],
     is_opened: bool,
     as_json: bool,
 ) -> None:
@@ -59,8 +69,8 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
 
     Every answer is stored the moment it arrives: when a run is cut short, the same command goes on where
     it stopped. With --suite, cells that are complete in --out under the same settings are not run again.
-    A cell that fails leaves the others as they are and is named at the end. Exit codes: 0 complete, 2 usage
-    error, 3 incomplete, 4 answers missing under --offline.
+    A cell that fails leaves the others as they are and is named at the end. So does an experiment tracker. Exit
+    codes: 0 complete, 2 usage error, 3 incomplete, 4 answers missing under --offline.
 
     \b
     Examples:
@@ -78,6 +88,7 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
     from tlac.evaluation.reuse import Finished
     from tlac.evaluation.suite_runner import Matrix, raise_worst
 
+    on_run = _listener(not no_report, loggers)
     suites = [load_suite(name) for name in what.suites]
     if not what.datasets and not suites:
         raise UsageError("nothing to run on: name a dataset with --dataset, or several with --suite samples")
@@ -94,7 +105,7 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
             finished=Finished(out) if suites else None,
             retry=calls.outcomes,
             show_runs=None if as_json else lambda cells: show_runs(cells, calls.max_cost, policy.activity),
-            on_run=_skip_report if no_report else _report,
+            on_run=on_run,
             on_message=say,
         )
         matrix.check()
@@ -120,15 +131,34 @@ def with_served(plan: Plan, folder: Path, is_offline: bool) -> Plan:
     )
 
 
-def _report(run: Run, config: RunConfig) -> None:
-    """Write the run's page; the dataset is read once more, for its thumbnails."""
-    from tlac.report.files import write_report
+def _listener(has_report: bool, names: tuple[str, ...]) -> Callable[[Run, RunConfig], None]:
+    """What is done with each finished run. Raises UnknownNameError, and ConfigError where a tracker isn't installed."""
+    from tlac.config.registry import load_plugin
 
-    write_report(run, config.samples)
+    loggers = {name: load_plugin("tlac.loggers", name)() for name in dict.fromkeys(names)}
+
+    def hear(run: Run, config: RunConfig) -> None:
+        from tlac.report.files import write_report
+
+        if has_report:
+            # the dataset is read once more, for its thumbnails
+            write_report(run, config.samples)
+        for name, log in loggers.items():
+            _log(name, log, run)
+
+    return hear
 
 
-def _skip_report(run: Run, config: RunConfig) -> None:
-    pass
+def _log(name: str, log: Callable[[Run], None], run: Run) -> None:
+    """Give a run to a tracker; whatever that does, the run is finished and stays as it is."""
+    from tlac.runtime.redaction import redact
+
+    try:
+        # what trackers print is none of our results
+        with redirect_stdout(sys.stderr):
+            log(run)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - somebody else's code, when all is done
+        say(f"{run.record.run}: not logged to {name}: {redact(str(error)) or type(error).__name__}")
 
 
 def plan_runs(

@@ -6,6 +6,7 @@
     tlac.methods   called with nothing, gives a Method or an ImageMethod
     tlac.image_encoders  called with an EncoderConfig, gives an ImageEncoder
     tlac.batch_interfaces  called with a Backend, gives a BatchInterface; named as the provider's models begin
+    tlac.loggers   called with nothing, gives a function that is called with each finished Run
 
 Does not know any adapter, and imports one only when it is asked for.
 """
@@ -22,7 +23,13 @@ from tlac.errors import ConfigError, UnknownNameError, UsageError
 from tlac.interfaces import LMM, BatchInterface, Dataset, ImageEncoder, TextEncoder
 
 Group: TypeAlias = Literal[
-    "tlac.lmms", "tlac.encoders", "tlac.image_encoders", "tlac.datasets", "tlac.methods", "tlac.batch_interfaces"
+    "tlac.lmms",
+    "tlac.encoders",
+    "tlac.image_encoders",
+    "tlac.datasets",
+    "tlac.methods",
+    "tlac.batch_interfaces",
+    "tlac.loggers",
 ]
 _NOUNS: dict[Group, str] = {
     "tlac.lmms": "adapter",
@@ -31,6 +38,7 @@ _NOUNS: dict[Group, str] = {
     "tlac.datasets": "dataset loader",
     "tlac.methods": "method",
     "tlac.batch_interfaces": "batch interface",
+    "tlac.loggers": "experiment tracker",
 }
 
 
