@@ -371,6 +371,20 @@ def test_the_death_of_an_actor_is_one_line() -> None:
     assert "actor" not in str(told.value)
 
 
+def test_a_death_that_a_worker_has_met_is_one_line_too() -> None:
+    ray = pytest.importorskip("ray", reason="Ray comes with the extra: pip install 'tlac[ray]'")
+    trace = (
+        "ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.\n"
+        "\tclass_name: Limiter\n\nThe above exception was the direct cause of the following exception:\n\n"
+        "ray.exceptions.UserCodeException: UDF failed to process a data block.\nTo change retry attempts, configure it."
+    )
+    with pytest.raises(TlacError, match="a process of the cluster has died; is its memory too small"), translated(ray):
+        raise ray.exceptions.RayTaskError("submit", trace, RuntimeError("UDF failed"))
+    with pytest.raises(TlacError, match="Ray gave up: ValueError: no room") as told, translated(ray):
+        raise ray.exceptions.RayTaskError("submit", "ValueError: no room", ValueError("no room"))
+    assert "died" not in str(told.value)
+
+
 def test_signals_go_where_they_went_before_ray_started() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with _keeping_signals():

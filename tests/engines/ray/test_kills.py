@@ -99,8 +99,12 @@ def test_kills_at_random_moments_lose_no_logged_answer_and_cost_the_calls_in_fli
                 seen = questions(bench.emulator)
                 os.kill(draw.choice(victims), signal.SIGKILL)
                 kills[kind] += 1
-                # the limiter takes the whole run with it
-                if kind != "worker":
+                if kind == "limiter":
+                    # it takes the whole run with it
+                    _, said = driver.communicate(timeout=120)
+                    assert (driver.returncode, "Traceback" in said) == (1, False), said
+                    assert "tlac: Ray gave up: a process of the cluster has died" in said.splitlines()[-1]
+                elif kind == "driver":
                     driver.wait(120)
     with bench.started() as driver:
         _, said = driver.communicate(timeout=300)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.support.scripted_lmm import ANSWER, ScriptedLMM, question
-from tests.support.virtual_time import now_s, run_virtual, virtual_clock
+from tests.support.virtual_time import SkippingClock, now_s, run_virtual, virtual_clock
 from tlac.errors import PermanentError, RateLimitError, SampleError, TransientError
 from tlac.lmms.middleware.circuit_breaker import CircuitBreaker
 from tlac.lmms.middleware.retry import RetryPolicy
@@ -33,13 +33,21 @@ def test_after_so_many_faults_in_a_row_calls_wait_and_a_good_one_ends_the_pause(
 
     async def scenario() -> tuple[list[str], float]:
         breaker = CircuitBreaker(ScriptedLMM([DOWN] * 3), "gemini", POLICY, virtual_clock(), said.append)
-        return await outcomes(breaker, 5), now_s()
+        # the last ones say nothing of it any more
+        return await outcomes(breaker, 7), now_s()
 
-    assert run_virtual(scenario()) == (["TransientError"] * 3 + ["answered"] * 2, 10)
+    assert run_virtual(scenario()) == (["TransientError"] * 3 + ["answered"] * 4, 10)
     assert said == [
         "gemini does not answer (connection refused); pausing 10 s (pause 1 of 2)",
         "gemini answers again",
     ]
+
+
+def test_pauses_are_those_of_the_clock_that_is_given() -> None:
+    clock = SkippingClock()
+    breaker = CircuitBreaker(ScriptedLMM([DOWN] * 3), "gemini", POLICY, clock.clock())
+    assert asyncio.run(outcomes(breaker, 4))[-1] == "answered"
+    assert clock.waits_s == [10]
 
 
 def test_a_provider_that_stays_down_ends_the_run_in_bounded_time() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import signal
 import socket
@@ -21,6 +22,8 @@ from tlac.errors import ConfigError, TlacError
 _OBJECT_STORE_BYTES = 512 * 2**20
 _CONNECT_TIMEOUT_S = 5.0
 _POOLS_ACTORS = "MapWorker"
+# what a worker has met comes as the text of its traceback
+_MET_A_DEATH = re.compile(r"^ray\.exceptions\.Actor(?:Died|Unavailable)Error", re.MULTILINE)
 _KEPT = "answers so far are kept, and the same command goes on from there"
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -71,7 +74,7 @@ def translated(ray: Any) -> Iterator[None]:
     except (ray.exceptions.RayError, ray.exceptions.RaySystemError) as error:
         causes = (error, getattr(error, "cause", None), error.__cause__)
         # one that could not begin says why
-        has_died = any(
+        has_died = _MET_A_DEATH.search(str(error)) or any(
             isinstance(cause, ray.exceptions.RayActorError) and not cause.actor_init_failed for cause in causes
         )
         reason = "a process of the cluster has died; is its memory too small?" if has_died else _first_line(error)
