@@ -186,13 +186,18 @@ def read_image(source: Source, name: str) -> tuple[bytes, str]:
     return content, f".{_format(_open_header(content, name))}"
 
 
+def name_of(image: Image) -> str:
+    """What complaints call an image, of which there may be several files; who knows which one was meant names it."""
+    return f"image {image.sha256[:12]}"
+
+
 def prepare(image: Image, preparation: Preparation) -> PreparedImage:
     """The bytes to send: the original ones where they fit `preparation`, else a JPEG that does.
 
     Original bytes are judged by header and end alone, since decoding costs some forty times as much.
     Raises InputError as open_image does.
     """
-    name = str(image.source) if isinstance(image.source, Path) else f"image {image.sha256[:12]}"
+    name = name_of(image)
     content = _recent.take(image.sha256) or _read(image.source, name)
     picture = _open_header(content, name)
     if not preparation.strip_metadata and _fits(picture, content, preparation):

@@ -60,7 +60,7 @@ class Provider:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "photos").mkdir()
     for number in range(IMAGES):
-        content = make_png(number) if number % 100 else b"no image %d" % number
+        content = make_png(number) if number % 100 else b"no image at all"
         (tmp_path / "photos" / f"{number:06d}.png").write_bytes(content)
     monkeypatch.chdir(tmp_path)
     return tmp_path

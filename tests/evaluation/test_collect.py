@@ -7,15 +7,18 @@ from pathlib import Path
 import pytest
 
 from tests.support.fakes import FakeLMM, make_png
+from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, BackendSpec, Limits
-from tlac.errors import PermanentError, StoreError, TransientError
+from tlac.errors import InputError, PermanentError, SampleError, StoreError, TransientError
 from tlac.evaluation.collect import Collected, collect, collect_into
+from tlac.images import prepare
 from tlac.interfaces import LMM
+from tlac.lmms.middleware.cache import StoredLMM
 from tlac.lmms.middleware.rate_limit import LimitedLMM
 from tlac.methods.base import BoundLMM, TwoStagePrompter
 from tlac.methods.tlac import SLAC, TLAC
-from tlac.types import Failure, LMMRequest, LMMResponse, Outcome, Sample, Transcript, Usage
+from tlac.types import Failure, LMMRequest, LMMResponse, Outcome, Preparation, Sample, Transcript, Usage
 
 CLASSES = ("red car", "old car")
 SAMPLES = [Sample(f"image {number}", make_png(number), number % 2) for number in range(6)]
@@ -280,3 +283,33 @@ def test_a_stage_2_that_failed_is_asked_again_for_the_next_sample() -> None:
 
     gathered = run(FakeLMM(answer), TLAC(), concurrency=1)
     assert [transcript.failure is None for transcript in gathered.transcripts] == [False] + [True] * 5
+
+
+def test_equal_broken_files_are_asked_about_once_and_each_is_told_of_by_its_name(store: Store, tmp_path: Path) -> None:
+    samples = []
+    for name in ("first.png", "second.png"):
+        (tmp_path / name).write_bytes(b"no image")
+        samples.append(Sample(name, tmp_path / name))
+
+    def refuse(request: LMMRequest) -> str:
+        image = request.messages[0].parts[0].image
+        prepare(image, Preparation())
+        return "never"
+
+    class Preparing(FakeLMM):
+        async def ask(self, request: LMMRequest) -> LMMResponse:
+            # both ask before the first has failed
+            await asyncio.sleep(0.01)
+            try:
+                return await super().ask(request)
+            except InputError as error:
+                raise SampleError(str(error)) from error
+
+    lmm = Preparing(refuse)
+    reasons = [one.failure.reason for one in run(StoredLMM(lmm, store, "fake"), samples=samples).transcripts]
+    assert len(lmm.asked) == 1
+    assert [reason.partition(": ")[0] for reason in reasons] == [
+        str(tmp_path / "first.png"),
+        str(tmp_path / "second.png"),
+    ]
+    assert all("not an image" in reason for reason in reasons)

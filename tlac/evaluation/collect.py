@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 from tlac import images
@@ -183,6 +183,9 @@ async def _ask(sample: Sample, prompter: Prompter, method: Method, state: _Progr
         failure = _failure_of(error)
         if failure is None:
             raise
+        if image is not None and failure.reason.startswith(images.name_of(image)):
+            # equal files are asked about once: each is told of by its own name
+            failure = replace(failure, reason=sample.source_name + failure.reason.removeprefix(images.name_of(image)))
         if isinstance(error, PermanentError) and state.is_asking:
             state.stopped = state.stopped or str(error)
         _log.debug("%s failed", sample.id, exc_info=True)

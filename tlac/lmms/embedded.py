@@ -21,7 +21,7 @@ import PIL.Image
 from tlac.config.registry import open_encoder
 from tlac.config.schemas import Backend, load_dataset_config
 from tlac.errors import ConfigError, InputError, PermanentError, SampleError
-from tlac.images import open_image
+from tlac.images import name_of, open_image
 from tlac.interfaces import TextEncoder
 from tlac.types import ChoiceTask, Float32Array, Image, ImagePart, LMMRequest, LMMResponse, Outcome
 
@@ -75,7 +75,7 @@ class EmbeddedTagger:
         if image is None:
             raise PermanentError(f"backend {self._backend.name!r} is an image tagger: it can't answer without an image")
         try:
-            picture = open_image(image.source, _name_of(image))
+            picture = open_image(image.source, name_of(image))
         except InputError as error:
             raise SampleError(str(error)) from error
         return to_words(self._classify(picture), self._labels)
@@ -167,7 +167,3 @@ def to_words(probabilities: Float32Array, labels: tuple[str, ...]) -> str:
 def _image_of(request: LMMRequest) -> Image | None:
     parts = (part for message in request.messages for part in message.parts)
     return next((part.image for part in parts if isinstance(part, ImagePart)), None)
-
-
-def _name_of(image: Image) -> str:
-    return str(image.source) if isinstance(image.source, Path) else f"image {image.sha256[:12]}"
