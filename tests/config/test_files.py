@@ -54,6 +54,7 @@ def test_a_name_is_not_a_way_out_of_the_folder() -> None:
     [
         ("a: [1, 2", "line 2"),
         ("a: 1\nb: 2\na: 3\n", "'a' stands twice"),
+        ("bolt: 1\nno: 2\n", "the key False is no text to YAML: put it into quotes"),
         ("- a\n- b\n", "expected keys"),
         ("", "expected keys"),
         ("1: a\n", "expected keys"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,6 +108,22 @@ def test_folders_of_classes_are_safe_and_told_apart_where_case_is_lost(labels: l
         "hidden",
         "trailing",
     ]
+
+
+def test_names_that_are_long_or_look_alike_have_folders_of_their_own(labels: list[Label]) -> None:
+    """A file system counts bytes, and may tell neither case nor forms of an accent apart."""
+    names = ("🐈" * 100, "x" * 300, "x" * 301, "é", "e\u0301", "É", "COM¹")
+    long = Path("in") / f"{'y' * 251}.png"
+    (Path("in/more") / long.name).write_bytes(make_png(3))
+    long.write_bytes(make_png(4))
+    rows = [Label("in/a b.png", name, 0.5) for name in names]
+    rows += [Label(str(long), "é", 0.5), Label(f"in/more/{long.name}", "é", 0.5)]
+    export_labels(rows, Path("sorted"), "folder", names)
+    folders = sorted(folder.name for folder in Path("sorted").iterdir() if folder.is_dir())
+    assert len(folders) == len(names)
+    assert len({unicodedata.normalize("NFC", name).casefold() for name in folders}) == len(names)
+    assert "COM¹" not in folders
+    assert len(list(Path("sorted").rglob("*.png"))) == len(rows)
 
 
 def test_a_folder_is_made_anew_and_leaves_no_link_of_an_older_label(labels: list[Label]) -> None:

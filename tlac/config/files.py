@@ -100,7 +100,9 @@ def _parse_yaml(path: Path, content: bytes) -> dict[str, Any]:
         raise ConfigError(f"{path}: can't be read: {error}") from error
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: {_yaml_complaint(error)}") from error
-    if not isinstance(parsed, dict) or not all(isinstance(key, str) for key in parsed):
+    if isinstance(parsed, dict) and (unlike := [key for key in parsed if not isinstance(key, str)]):
+        raise ConfigError(f"{path}: the key {unlike[0]!r} is no text to YAML: put it into quotes")
+    if not isinstance(parsed, dict):
         raise ConfigError(f"{path}: expected keys with values at the top, such as 'description: ...'")
     return parsed
 

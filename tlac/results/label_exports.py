@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +31,8 @@ from tlac.results.table_files import KINDS, PART, writing_part
 FORMATS = (*KINDS, "label-studio", "fiftyone", "coco", "yolo-cls", "folder")
 _FOLDERS = {"yolo-cls": ("train", "val"), "folder": ("",)}
 _UNSAFE = frozenset('<>:"/\\|?*')
-_RESERVED = frozenset(["con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(1, 10))])
+_RESERVED = frozenset(["con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in "123456789¹²³")])
+_MOST_BYTES = 200
 _encode = msgspec.json.Encoder().encode
 
 
@@ -160,7 +162,8 @@ def _link_images(labels: Iterable[Label], path: Path, splits: Sequence[str], cla
             folder.mkdir(parents=True, exist_ok=True)
             link = folder / Path(label.path).name
             if os.path.lexists(link):
-                link = link.with_name(f"{link.stem}-{drawn[:12]}{link.suffix}")
+                stem = link.stem.encode()[:_MOST_BYTES].decode(errors="ignore")
+                link = link.with_name(f"{stem}-{drawn[:12]}{link.suffix}")
             link.symlink_to(_absolute(label.path))
         _remove_links(path)
         part.rename(path)
@@ -185,17 +188,22 @@ def _remove_links(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
+def _folded(name: str) -> str:
+    """What is left of a name where a file system tells neither case nor ways to write an accent apart."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def _folder_names(classes: Sequence[str]) -> dict[str, str]:
-    """A folder name for each class that every file system takes, and that no two share where case is lost."""
+    """A folder name for each class that every file system takes, and that no two share where case or form is lost."""
     found: dict[str, str] = {}
     taken: set[str] = set()
     for name in dict.fromkeys(classes):
         safe = "".join(sign if sign.isprintable() and sign not in _UNSAFE else "_" for sign in name)
-        # a leading dot would hide it; Windows drops dots and spaces at the end
-        safe = safe.strip(" .")[:100] or "_"
+        # file systems count bytes; a leading dot would hide it, and Windows drops dots and spaces at the end
+        safe = safe.encode()[:_MOST_BYTES].decode(errors="ignore").strip(" .") or "_"
         if safe.partition(".")[0].lower() in _RESERVED:
             safe = f"_{safe}"
         numbered = (safe if number == 1 else f"{safe} ({number})" for number in range(1, len(classes) + 2))
-        found[name] = next(one for one in numbered if one.casefold() not in taken)
-        taken.add(found[name].casefold())
+        found[name] = next(one for one in numbered if _folded(one) not in taken)
+        taken.add(_folded(found[name]))
     return found
