@@ -57,7 +57,7 @@ def test_a_name_is_not_a_way_out_of_the_folder() -> None:
         ("bolt: 1\nno: 2\n", "the key False is no text to YAML: put it into quotes"),
         ("- a\n- b\n", "expected keys"),
         ("", "expected keys"),
-        ("1: a\n", "expected keys"),
+        ("1: a\n", "the key 1 is no text to YAML: put it into quotes"),
         ("a: !!python/object/apply:os.system [true]\n", "line 1"),
         ("? [a, b]\n: c\n", ":"),
         ("a: \x00", "not valid YAML"),
