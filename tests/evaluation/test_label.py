@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -99,16 +101,12 @@ def test_what_is_too_doubtful_has_no_label_and_keeps_its_candidates(label) -> No
 
 
 def test_rows_come_while_later_images_are_still_asked_about(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
     seen = threading.Event()
 
     class Waiting(FakeLMM):
         async def ask(self, request: LMMRequest) -> LMMResponse:
             if len(self.asked) == 8:
                 # the ninth is answered once the first row is there
-                import asyncio
-
                 await asyncio.to_thread(seen.wait, 60)
             return await super().ask(request)
 
