@@ -59,6 +59,11 @@ def test_the_table_comes_out_as_it_stands_there_and_goes_back_to_the_hub(server:
     scored = run("tlac score runs/*-tlac --matching paper --out scored", tmp_path, server)
     assert re.search(r"imagenet-samples +pack:samples40 +tlac +20", scored), scored
     address = re.findall(r"pack:(hf://\S+)'", commands[0])[0]
+    # without a digest too, the copy is what an offline run takes
+    asked = server.ranges.copy()
+    offline = commands[0].replace(address, address.partition("#")[0]) + " --offline --out offline"
+    assert "pack:samples40" in run(offline, tmp_path, server)
+    assert server.ranges == asked
     imported = run(f"tlac cache import '{address}'", tmp_path, server)
     assert re.match(r"80 answers and 0 text embeddings added", imported), imported
     first = server.files[f"/datasets/{REPO}/resolve/main/samples40.jsonl.zst"]

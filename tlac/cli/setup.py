@@ -18,7 +18,10 @@ _EXTRAS = {
     "embedded": "foolbox",
     "figures": "matplotlib",
     "hf": "datasets",
+    "mlflow": "mlflow",
     "ray": "ray",
+    "trackio": "trackio",
+    "wandb": "wandb",
 }
 
 
