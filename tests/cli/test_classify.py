@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import io
 import json
+import signal
+import threading
 from pathlib import Path
 
 import PIL.Image
 import pytest
 
-from tests.support.fakes import make_png
+from tests.support.fakes import FakeLMM, LetterEncoder, make_png
 from tlac.results.labels import read_labels
+from tlac.types import LMMRequest
 
 OPTIONS = ("--backend", "embedded", "--encoder", "minilm", "--classes", "strawberry, folding chair, drum")
 
@@ -91,3 +94,48 @@ def test_a_class_list_that_can_not_be_used_is_explained(tlac_command, classes: s
     shown = tlac_command("classify", strawberry(), *OPTIONS, "--classes", classes)
     assert shown.code == 2
     assert complaint in shown.err
+
+
+@pytest.fixture
+def lmm(monkeypatch: pytest.MonkeyPatch) -> FakeLMM:
+    fake = FakeLMM(lambda request: "strawberry")
+    monkeypatch.setattr("tlac.evaluation.runner.open_lmm", lambda backend: fake)
+    monkeypatch.setattr("tlac.evaluation.runner.open_encoder", lambda config: LetterEncoder())
+    return fake
+
+
+def photos(count: int) -> list[Path]:
+    paths = [Path(f"{number}.png") for number in range(count)]
+    for number, path in enumerate(paths):
+        path.write_bytes(make_png(number))
+    return paths
+
+
+def test_a_cap_is_kept_and_says_what_it_left_out(tlac_command, lmm: FakeLMM) -> None:
+    # a call may cost up to 0.0035 by the prices of gemini, and costs 0.001 here
+    asked = ("classify", *photos(6), "--classes", "strawberry, drum", "--backend", "gemini", "--max-cost", "0.005")
+    shown = tlac_command(*asked)
+    labelled = [line for line in shown.out.splitlines() if "  strawberry  " in line]
+    assert (shown.code, len(labelled), len(shown.out.splitlines())) == (3, len(lmm.asked), 6)
+    assert 0 < len(labelled) < 6
+    assert "the budget of 0.005 USD is used up" in shown.out
+
+
+def test_an_interrupt_says_that_what_was_answered_is_stored(tlac_command, lmm: FakeLMM) -> None:
+    main = threading.main_thread().ident or 0
+
+    def interrupted(request: LMMRequest) -> str:
+        if len(lmm.asked) == 2:
+            signal.pthread_kill(main, signal.SIGINT)
+        return "strawberry"
+
+    lmm._answer = interrupted
+    asked = ("classify", *photos(200), "--classes", "strawberry, drum", "--backend", "gemini")
+    shown = tlac_command(*asked)
+    assert shown.code == 3
+    assert "of 200 images; every answer is stored, and the same command goes on from there" in shown.err
+    before = len(lmm.asked)
+    assert before < 200
+    lmm._answer = lambda request: "strawberry"
+    assert tlac_command(*asked).code == 0
+    assert len(lmm.asked) == 200
