@@ -11,7 +11,7 @@ from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, BackendSpec, Limits
 from tlac.errors import InputError, PermanentError, SampleError, StoreError, TransientError
-from tlac.evaluation.collect import Collected, collect, collect_into
+from tlac.evaluation.collect import Collected, collect, collect_into, describe_cut
 from tlac.images import prepare
 from tlac.interfaces import LMM
 from tlac.lmms.middleware.cache import StoredLMM
@@ -110,6 +110,16 @@ def test_asking_stops_where_all_answers_are_cut_short() -> None:
         "raise max_tokens, or lower reasoning_effort"
     )
     assert sum(transcript.failure is None for transcript in gathered.transcripts) == 8
+
+
+@pytest.mark.parametrize(
+    ("completion", "thoughts", "share"), [(100, 96, "96 %"), (1, 256, "100 %"), (100, 300, "75 %"), (0, 256, "100 %")]
+)
+def test_thoughts_that_are_counted_beside_the_completion_are_a_share_of_both(
+    completion: int, thoughts: int, share: str
+) -> None:
+    cut = LMMResponse(Outcome.TRUNCATED, "", usage=Usage(300, completion, reasoning=thoughts))
+    assert f"; {share} of the completion tokens were thoughts" in describe_cut(1, 1, [cut])
 
 
 def test_where_an_engine_has_asked_before_all_samples_are_gone_through_to_the_end() -> None:

@@ -87,7 +87,9 @@ def describe_cut(cut: int, answers: int, responses: Iterable[LMMResponse]) -> st
     """What is wrong where so many of the answers were cut short, and what to do; `responses` are those answers."""
     usages = [response.usage for response in responses]
     completion, thoughts = sum(usage.completion for usage in usages), sum(usage.reasoning for usage in usages)
-    share = f"; {100 * thoughts / completion:.0f} % of the completion tokens were thoughts" if thoughts else ""
+    # some providers count thoughts beside the completion, and not in it
+    written = completion if thoughts <= completion else completion + thoughts
+    share = f"; {100 * thoughts / written:.0f} % of the completion tokens were thoughts" if thoughts else ""
     return f"{cut} of {answers} answers were cut by max_tokens{share}: raise max_tokens, or lower reasoning_effort"
 
 
