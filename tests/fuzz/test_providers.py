@@ -37,6 +37,12 @@ SHAPED = {
 }
 
 
+# what a few bytes' worth of JSON needs a stack for
+NESTED = st.tuples(st.sampled_from(["", '{"error":', '{"choices":', '{"candidates":[']), st.sampled_from("[{")).map(
+    lambda pair: (pair[0] + (pair[1] if pair[1] == "[" else '{"a":') * 100_000).encode()
+)
+
+
 class _Says(BaseHTTPRequestHandler):
     """Answers every request with the bytes and status that its server holds."""
 
@@ -84,7 +90,7 @@ def test_what_a_provider_says(
     assert aio.run(lmm.ask(questions[0])).text == "a dog"
     store.delete_entries([response_key(questions[0])])
     anything = st.dictionaries(TEXTS, JSON).map(lambda content: json.dumps(content).encode())
-    contents = st.sampled_from(SHAPED[name]).flatmap(damage) | anything | st.binary(max_size=60)
+    contents = st.sampled_from(SHAPED[name]).flatmap(damage) | anything | st.binary(max_size=60) | NESTED
 
     @fuzzed
     @given(

@@ -13,7 +13,7 @@ from tests.support.emulator import Emulator, Fault, running_emulator, script_of
 from tlac.config.schemas import Backend, BackendSpec
 from tlac.errors import PermanentError, RateLimitError, SampleError, TlacError, TransientError
 from tlac.lmms.litellm import LiteLLM
-from tlac.lmms.litellm_errors import ErrorFacts, translate
+from tlac.lmms.litellm_errors import ErrorFacts, translate, unreadable
 from tlac.lmms.litellm_requests import open_wire_format
 from tlac.runtime import aio
 from tlac.types import LMMResponse
@@ -388,6 +388,21 @@ def test_an_error_means_the_same_on_both_roads(  # noqa: PLR0917 - a row of the 
     assert len(str(found)) < 600
     if isinstance(found, RateLimitError):
         assert found.retry_after_s == other.retry_after_s  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"error": ' + "[" * 100_000, '{"error": {"code": ' + "9" * 10_000 + "}}"]
+)
+def test_a_body_that_is_nested_or_long_without_end_is_a_failure_like_others(status: int, text: str) -> None:
+    mine = Backend("mine", "mine.yaml", BackendSpec(adapter="a", model="m"))
+    error = (
+        unreadable(ValueError("x"), text.encode(), mine)
+        if status == 200
+        else translate(ErrorFacts(status, "", {}, text), mine)
+    )
+    assert type(error) is (SampleError if status == 400 else TransientError)
+    assert len(str(error)) < 600
 
 
 def test_of_a_proxys_page_its_title_is_shown() -> None:

@@ -7,7 +7,6 @@ is found before that.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import sys
@@ -27,7 +26,7 @@ from tlac.config.schemas import Backend, parse
 from tlac.errors import ConfigError, InputError, SampleError, TransientError
 from tlac.images import prepare, within_limits
 from tlac.lmms.http import MAX_RESPONSE_BYTES, open_session, post
-from tlac.lmms.litellm_errors import ErrorFacts, facts_of, refusal_of, translate, unasked_error
+from tlac.lmms.litellm_errors import ErrorFacts, facts_of, parse_json, refusal_of, translate, unasked_error
 from tlac.lmms.litellm_requests import (
     WireFormat,
     WireRequest,
@@ -225,9 +224,7 @@ class LiteLLM:
 
     def _read(self, response: Any, answer: bytes) -> LMMResponse:
         """Read the response of litellm's whole call, which passes errors over and knows no answer without an end."""
-        document: Any = None
-        with suppress(ValueError, RecursionError):
-            document = json.loads(answer)
+        document = parse_json(answer)
         if isinstance(document, dict) and document.get("error"):
             # raises what that means
             return read_body(answer, self._backend, prices_of(self._backend.spec))

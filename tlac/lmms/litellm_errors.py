@@ -93,6 +93,14 @@ _HTML_TITLE = re.compile(r"\s*<(?:!doctype|html)\b.*?<title[^>]*>(.*?)</title>",
 _CLASS_NAMES = re.compile(r"^(?:(?:litellm\.)?\w+(?:Error|Exception)(?:: ?| - ))+")
 
 
+def parse_json(text: str | bytes) -> Any:
+    """What a text holds as JSON; None where it holds none, or is nested too deep."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 @dataclass(frozen=True)
 class ErrorFacts:
     """What is known of a call that gave no answer.
@@ -109,10 +117,7 @@ class ErrorFacts:
     @cached_property
     def error(self) -> Mapping[str, Any]:
         """The error object of the body, in whatever place the provider puts it; empty where the body is no JSON."""
-        try:
-            document = json.loads(self.text)
-        except ValueError:
-            return {}
+        document = parse_json(self.text)
         while isinstance(document, list) and document:
             document = document[0]
         if not isinstance(document, dict):
@@ -157,9 +162,8 @@ def _unwrapped(error: Mapping[str, Any]) -> Mapping[str, Any]:
     """What stands in an error of OpenRouter's, which hands on a provider's as text."""
     metadata = error.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
-    try:
-        document = json.loads(raw) if isinstance(raw, str) else None
-    except ValueError:
+    document = parse_json(raw) if isinstance(raw, str) else None
+    if isinstance(raw, str) and document is None:
         return {**error, "message": f"{error.get('message')}: {raw}"}
     inner = document.get("error") if isinstance(document, dict) else None
     return {**error, **inner} if isinstance(inner, dict) else error
@@ -235,9 +239,7 @@ def unreadable(error: Exception, content: bytes, backend: Backend) -> CallError 
     facts = facts_inside(content)
     if facts is not None:
         return translate(facts, backend)
-    try:
-        json.loads(content)
-    except (ValueError, RecursionError):
+    if parse_json(content) is None:
         # the page of a proxy or a login, or an answer in pieces that nobody asked for
         text = content.decode("utf-8", "replace")
         return TransientError(f"{backend.name}: the provider failed (HTTP 200, but no JSON: {_shown(text)})")

@@ -14,7 +14,7 @@ from typing import Any
 
 from tlac.config.schemas import Backend, Prices
 from tlac.errors import CallError, TransientError
-from tlac.lmms.litellm_errors import facts_inside, refusal_of, unreadable
+from tlac.lmms.litellm_errors import facts_inside, parse_json, refusal_of, unreadable
 from tlac.lmms.prices import cost_usd
 from tlac.runtime.litellm_setup import load_litellm
 from tlac.types import LMMResponse, Outcome, Usage
@@ -123,10 +123,7 @@ def _parse_openai(content: bytes) -> Any:
 
 def readable_body(content: bytes) -> bytes:
     """Return a body as `readable` makes it; as it is where it is no JSON."""
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError):
-        return content
+    document = parse_json(content)
     sound = readable(document)
     return content if sound is document else json.dumps(sound).encode()
 
