@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tlac.cache.questions import read_answers
+from tlac.errors import InputError
+
 BENCH = ("--backend", "gemini", "--dataset", "cifar10-samples")
 
 
@@ -73,6 +76,11 @@ def test_wrong_answers_are_named_by_line_and_none_is_kept(
     assert shown.code == 2
     assert complaint in shown.err
     assert tlac_command("cache", "missing", *BENCH, "-o", path).out.startswith("20 questions")
+
+
+def test_answers_of_nobody_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="it is not said who gave the answers"):
+        read_answers(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl", " ")
 
 
 def test_a_question_that_was_changed_is_refused(tlac_command, tmp_path: Path, asked) -> None:

@@ -92,8 +92,9 @@ def test_with_a_digest_the_pack_is_fetched_once_and_no_other_is_taken(server: Fi
     wrong = "0" * 64
     with pytest.raises(InputError, match=rf"its sha256 is {sha256(changed)}, and {wrong} was asked for: not used"):
         load_backend(f"pack:{server.base}/cats.v1.jsonl.zst#sha256={wrong}")
-    with pytest.raises(InputError, match=r"'123' is not a sha256"):
-        load_backend(f"pack:{server.base}/cats.v1.jsonl.zst#sha256=123")
+    for typo in ("123", "", "z" * 64, f"{wrong} "):
+        with pytest.raises(InputError, match=rf"'{typo}' is not a sha256"):
+            load_backend(f"pack:{server.base}/cats.v1.jsonl.zst#sha256={typo}")
     assert sorted(path.suffix for path in (store_folder() / "packs").iterdir()) == [".latest", ".zst"]
 
 
@@ -122,16 +123,24 @@ def test_a_pack_that_never_ends_is_given_up_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("address", "complaint"),
     [
-        ("{base}/gone.jsonl", "can't be read: .*gone.jsonl"),
+        ("{base}/gone.jsonl", "gone.jsonl: can't be read: 404"),
         ("http://127.0.0.1:9/x.jsonl", "x.jsonl: can't be read: "),
         ("nonsense://x.jsonl", "can't be read: Protocol not known: nonsense"),
         ("simplecache::{base}/cats.v1.jsonl.zst", "in several parts"),
-        ("memory://nobody/x.jsonl", "can't be read: /nobody/x.jsonl"),
+        ("memory://nobody/x.jsonl", "x.jsonl: can't be read: nothing is there"),
     ],
 )
 def test_what_can_t_be_had_is_one_line_that_names_it(server: FileServer, address: str, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         fetch_pack(address.format(base=server.base))
+
+
+def test_an_address_that_holds_no_pack_is_named_and_not_the_copy(server: FileServer) -> None:
+    server.files["/login.jsonl"] = b"<html>\n"
+    with pytest.raises(
+        InputError, match=rf"^{server.base}/login.jsonl#sha256=[0-9a-f]{{64}}: line 1: is not a manifest"
+    ):
+        load_backend(f"pack:{server.base}/login.jsonl")
 
 
 def test_a_changed_line_in_a_fetched_pack_is_refused(server: FileServer, tmp_path: Path) -> None:

@@ -127,6 +127,14 @@ def test_a_json_file_is_named_in_the_complaint(tmp_path: Path) -> None:
         read_json(path, dict[str, str], 100)
 
 
+def test_a_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in (Path(), Path("/"), tmp_path):
+        with pytest.raises(IsADirectoryError), replacing(folder):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")

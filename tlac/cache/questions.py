@@ -51,9 +51,11 @@ def write_questions(path: Path, requests: Iterable[LMMRequest], backend: str) ->
 def read_answers(questions: Path, answers: Path, by: str) -> list[StoredAnswer]:
     """The answers in a file of {"key", "answer"} lines, each to one of the questions; `by` says who gave them.
 
-    An empty answer is one, of nothing. Raises InputError naming file and line for what is no line of its kind, an
-    answer to no question, and two answers to one.
+    An empty answer is one, of nothing. Raises InputError where nobody is named, and naming file and line for what
+    is no line of its kind, an answer to no question, and two answers to one.
     """
+    if not by.strip():
+        raise InputError("it is not said who gave the answers: name them")
     asked: dict[str, _Question] = {}
     for place, line in _read_lines(questions):
         question: _Question = _parse(line, _Question, place)

@@ -28,7 +28,8 @@ from tlac.runtime.safe_files import read_file, replacing
 
 MAX_FETCHED_BYTES = 2 * 2**30
 FOLDER = "packs"
-_PIN = re.compile(r"(.*)#sha256=([0-9a-fA-F]*)")
+_PIN = re.compile(r"(.*)#sha256=([^#]*)")
+_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _CHUNK_BYTES = 2**20
 
 
@@ -84,8 +85,9 @@ def push_pack(path: Path, url: str) -> str:
 def _split(address: str) -> tuple[str, str]:
     """The URL, and the sha256 that is asked for, "" for none."""
     match = _PIN.fullmatch(address)
-    if match and len(match[2]) != 64:
-        raise InputError(f"{_without_secrets(match[1])}: {match[2]!r} is not a sha256 (64 hex digits)")
+    # whoever names a digest means it: one that can't be read is not left out
+    if match and not _DIGEST.fullmatch(match[2]):
+        raise InputError(f"{_without_secrets(match[1])}: {match[2][:80]!r} is not a sha256 (64 hex digits)")
     return (match[1], match[2].lower()) if match else (address, "")
 
 
@@ -169,4 +171,7 @@ def _translated(shown: str, done: str) -> Iterator[None]:
             # such as the server's status, where the library says that there is no file
             cause = cause.__cause__
         reason = " ".join(redact(str(cause)).split()) or type(cause).__name__
+        if isinstance(cause, FileNotFoundError) and cause.errno is None:
+            # libraries say no more than the address once again
+            reason = "nothing is there"
         raise InputError(f"{shown}: can't be {done}: {reason}") from error

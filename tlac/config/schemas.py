@@ -17,7 +17,7 @@ import msgspec
 from tlac.cache.pack import read_manifest
 from tlac.cache.remote_pack import fetch_pack, is_address
 from tlac.config.files import Resource, find
-from tlac.errors import ConfigError, UnknownNameError
+from tlac.errors import ConfigError, InputError, UnknownNameError
 from tlac.hashing import sha256_of
 from tlac.types import Preparation
 
@@ -260,7 +260,11 @@ def load_backend(name: str, is_offline: bool = False) -> Backend:
 def _pack_backend(name: str, is_offline: bool) -> Backend:
     place, way = _split_way(name)
     path, source = fetch_pack(place, is_offline) if is_address(place) else (Path(place), place)
-    manifest = read_manifest(path)
+    try:
+        manifest = read_manifest(path)
+    except InputError as error:
+        # what was fetched is known to the user by its address
+        raise InputError(str(error).replace(str(path), source)) from error
     ways = manifest.ways
     if way and way not in ways:
         raise UnknownNameError("backend of the pack", way, ways)

@@ -8,6 +8,7 @@ a million deep: each of them is refused with one line that names the file.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -112,6 +113,9 @@ def replacing(path: Path, *, is_synced: bool = False, is_private: bool = False) 
 
     `is_synced` waits until the disk has it. `is_private` lets nobody else read it, whatever the umask. Raises OSError.
     """
+    if not path.name:
+        # a path that is a dot or a root, from which no name could be made
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.with_name(f"{UNFINISHED}{secrets.token_hex(4)}-{path.name}"[:200])
     mode = 0o600 if is_private else 0o666
     try:
