@@ -131,7 +131,7 @@ class RowReader:
         self._identity = _identity(self._database)
         try:
             self.warnings = inspect(folder, self._connection)
-        except StoreError:
+        except BaseException:
             self._connection.close()
             raise
 
@@ -280,7 +280,7 @@ class _Cache(diskcache.Cache):  # type: ignore[misc]
     def __init__(self, folder: Path, **changed: Any) -> None:
         try:
             super().__init__(str(folder), timeout=BUSY_TIMEOUT_S, disk=TextDisk, **(SETTINGS | changed))
-        except (sqlite3.Error, OSError):
+        except BaseException:
             self.close()
             raise
 

@@ -172,7 +172,7 @@ class Store:
             for name in self._writers:
                 make_database(self.path / name)
                 self._readers[name] = RowReader(self.path / name)
-        except StoreError:
+        except BaseException:
             self.close()
             raise
         self.warnings = tuple(warning for reader in self._readers.values() for warning in reader.warnings)
