@@ -49,6 +49,20 @@ def test_what_tells_the_runs_of_a_dataset_apart_has_a_column(tlac_command, runs:
     assert "official" in shown
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("prompts", "default:hints=30"), ("template", "bare"), ("stage2_backend", "other"), ("shuffle_classes", 7)],
+)
+def test_runs_that_were_asked_otherwise_do_not_look_alike(
+    tlac_command, runs: Path, setting: str, value: object
+) -> None:
+    assert setting not in tlac_command("leaderboard", runs, "--format", "markdown").out
+    written(made_run([(0, 0)], run="d", **{setting: value}), runs)
+    for form in ("markdown", "csv"):
+        shown = tlac_command("leaderboard", runs, "--format", form).out
+        assert (setting in shown, str(value) in shown) == (True, True)
+
+
 def test_csv_and_json_hold_every_column(tlac_command, runs: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(tlac_command("leaderboard", runs, "--format", "csv").out)))
     assert [(row["rank"], row["accuracy"]) for row in rows] == [("1", "0.8"), ("2", "0.6"), ("", "1.0")]

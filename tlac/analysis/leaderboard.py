@@ -81,6 +81,7 @@ def _drawn(run: Run) -> str:
 def _row(run: Run, rank: int | None) -> dict[str, Any]:
     record, metrics = run.record, run.metrics
     named = ("dataset", "split", "protocol", "backend", "method", "matching", "encoder")
+    detailed = ("template", "prompts", "stage2_backend", "shuffle_classes")
     measured = ("n", "accuracy", "accuracy_ci95", "mean_per_class", "coverage")
     return {
         "rank": rank,
@@ -88,6 +89,7 @@ def _row(run: Run, rank: int | None) -> dict[str, Any]:
         **{name: getattr(metrics, name) for name in measured},
         "cost_per_correct_usd": cost_per_correct_usd(run),
         "is_complete": record.is_complete,
+        **{name: getattr(record, name) for name in detailed},
         "drawn": _drawn(run),
         "run": record.run,
         "folder": str(run.folder),

@@ -122,10 +122,12 @@ def _p(value: float) -> str:
     return "<0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
-_WORDS = ("rank", "dataset", "protocol", "backend", "method", "matching", "encoder")
+# shown where they tell the runs of a dataset apart: two that differ in nothing that is shown would look like one
+_DETAILS = ("template", "prompts", "stage2_backend", "shuffle_classes")
+_WORDS = ("rank", "dataset", "protocol", "backend", "method", "matching", "encoder", *_DETAILS)
 _NUMBERS = ("n", "top-1", "95 % CI", "cover", "$/correct")
-# within 80 columns there is no room for these, unless they tell the runs of a dataset apart
-_SETTINGS = ("protocol", "matching", "encoder")
+# within 80 columns there is no room for these either, unless they do
+_SETTINGS = ("protocol", "matching", "encoder", *_DETAILS)
 
 
 @click.command()
@@ -300,6 +302,7 @@ def _row(entry: dict[str, Any]) -> tuple[str, ...]:
         entry["method"],
         entry["matching"],
         entry["encoder"],
+        *("-" if entry[name] is None else str(entry[name]) for name in _DETAILS),
         str(entry["n"]),
         percent(entry["accuracy"]),
         interval(entry["accuracy_ci95"], dash="-"),
@@ -312,15 +315,25 @@ def _print_leaderboard(entries: list[dict[str, Any]]) -> None:
 
     from tlac.cli.tables import make_table, open_console
 
-    shown = [heading not in _SETTINGS or _is_telling(heading, entries) for heading in _WORDS]
-    table = make_table(tuple(compress(_WORDS, shown)), _NUMBERS)
-    for row in map(_row, entries):
-        table.add_row(*compress(row, shown), *row[len(_WORDS) :])
+    words, rows = _shown(entries, _SETTINGS)
+    table = make_table(words, _NUMBERS)
+    for row in rows:
+        table.add_row(*row)
     open_console().print(table)
+
+
+def _shown(entries: Sequence[dict[str, Any]], optional: Sequence[str]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """The headings of words and the rows, without those of the `optional` settings that tell no runs apart."""
+    shown = [heading not in optional or _is_telling(heading, entries) for heading in _WORDS]
+    rows = [[*compress(row, shown), *row[len(_WORDS) :]] for row in map(_row, entries)]
+    return tuple(compress(_WORDS, shown)), rows
 
 
 def _is_telling(setting: str, entries: Sequence[dict[str, Any]]) -> bool:
     """Whether runs on one dataset differ in it."""
+    if setting == "stage2_backend" and all(entry[setting] == entry["backend"] for entry in entries):
+        # as a rule the first stage's backend is asked again
+        return False
     parts = {(entry["dataset"], entry["split"]) for entry in entries}
     return len({(entry["dataset"], entry["split"], entry[setting]) for entry in entries}) > len(parts)
 
@@ -328,9 +341,10 @@ def _is_telling(setting: str, entries: Sequence[dict[str, Any]]) -> bool:
 def _markdown(entries: list[dict[str, Any]]) -> str:
     from tlac.runtime.formatting import escape_markdown
 
-    rule = ["---"] * len(_WORDS) + ["--:"] * len(_NUMBERS)
-    lines = [f"| {' | '.join((*_WORDS, *_NUMBERS))} |", f"|{'|'.join(rule)}|"]
-    lines += [f"| {' | '.join(map(escape_markdown, _row(entry)))} |" for entry in entries]
+    words, rows = _shown(entries, _DETAILS)
+    rule = ["---"] * len(words) + ["--:"] * len(_NUMBERS)
+    lines = [f"| {' | '.join((*words, *_NUMBERS))} |", f"|{'|'.join(rule)}|"]
+    lines += [f"| {' | '.join(map(escape_markdown, row))} |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
