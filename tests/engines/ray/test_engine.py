@@ -6,8 +6,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -21,17 +19,14 @@ import msgspec
 import pytest
 
 from tests.support.cluster_fixtures import (
-    LOOPBACK,
     ImageFolder,
-    addresses_listened_at,
     emulated_backend,
     is_connected,
-    processes_below,
     spec_of,
     wait_for,
     workers_below,
 )
-from tests.support.emulated import KEYS, plant_keys
+from tests.support.emulated import plant_keys
 from tests.support.emulator import Asked, Emulator, Reply, running_emulator
 from tests.support.table_files import write_parquet
 from tlac.cache.serialization import StoredAnswer
@@ -44,7 +39,6 @@ from tlac.errors import ConfigError
 from tlac.evaluation.runner import Runner
 from tlac.lmms.middleware.budget import Budget
 from tlac.lmms.middleware.stack import CallPolicy
-from tlac.lmms.served import with_served_revision
 from tlac.results.record import Run
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -91,18 +85,6 @@ def bench_on(tmp_path: Path, ray_cluster: Any) -> Callable[..., Runner]:
         return Runner(store, policy=policy, engine=None if is_local else RayEngine(store, policy, None, workers))
 
     return make
-
-
-def assert_nobody_else_gets_in(driver: int) -> None:
-    """The Ray below a driver listens on the loopback address alone, and asks for a token."""
-    below = processes_below(driver)
-    listened_at = addresses_listened_at(below)
-    assert listened_at
-    assert listened_at <= LOOPBACK
-    (server,) = (process for process, command in below.items() if b"/gcs_server\0" in command)
-    settings = Path(f"/proc/{server}/environ").read_bytes().split(b"\0")
-    assert b"RAY_AUTH_MODE=token" in settings
-    assert [one for one in settings if one.startswith(b"RAY_AUTH_TOKEN=") and len(one) > 60]
 
 
 def test_the_command_in_the_documentation_predicts_what_the_local_engine_does(
@@ -207,57 +189,6 @@ def assert_results_say_what_predictions_say(store: Path, run: Run) -> None:
         assert (row["stage1_key"], row["stage2_key"]) == (prediction.stage1_key, prediction.stage2_key)
         assert (row["answer"], row["label"]) == (prediction.answer, prediction.label)
         assert (row["choice"] is None) == (prediction.stage2_key is None)
-
-
-@pytest.mark.slow
-def test_a_driver_that_is_killed_costs_no_acknowledged_answer(
-    bench_on, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plant_keys(monkeypatch)
-    folder = tmp_path / "pictures"
-    ImageFolder(folder, 0)
-    for label, name in enumerate(ImageFolder.classes):
-        ImageFolder(folder / name, 60)
-        for path in (folder / name).iterdir():
-            path.write_bytes(path.read_bytes() + bytes([label]))
-
-    def slowly(asked: Asked) -> Reply:
-        time.sleep(0.05)
-        return say_by_digest(asked)
-
-    store = tmp_path / "far"
-    with running_emulator(slowly) as emulator:
-        command = [
-            *(sys.executable, "-m", "tlac", "bench", "--engine", "ray", "--parallelism", "2", "--no-report"),
-            *("--backend", "gpt-4o", "--encoder", "minilm", "--dataset", f"folder:{folder}", "--method", "slac"),
-            *("--store", str(store), "--out", str(tmp_path / "runs"), "--concurrency", "4"),
-        ]
-        environment = {**os.environ, **KEYS, "OPENAI_API_BASE": emulator.base("openai")}
-        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as driver:
-            wait_for(lambda: len(emulator.asked) > 60 or driver.poll() is not None)
-            assert driver.poll() is None, driver.stderr.read().decode()
-            assert_nobody_else_gets_in(driver.pid)
-            workers = workers_below(driver.pid)
-            driver.send_signal(signal.SIGKILL)
-        # Ray takes its workers down when their driver is gone
-        wait_for(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
-        acknowledged = acknowledged_images(store)
-        assert len(acknowledged) > 30
-        monkeypatch.setenv("OPENAI_API_BASE", emulator.base("openai"))
-        said: list[str] = []
-        backend = with_served_revision(emulated_backend(emulator), store)
-        spec = spec_of(backend, open_dataset(load_dataset_config(f"folder:{folder}")), "slac")
-        with Store(store) as opened:
-            again = bench_on(opened, CallPolicy(on_message=said.append)).run(spec, tmp_path / "runs")
-        found = questions(emulator)
-    assert again.record.is_complete
-    assert len(found) == 240
-    assert {found[image] for image in acknowledged} == {1}
-    assert again.record.calls.stage1.from_store == len(acknowledged)
-    assert any(f"{len(acknowledged)} answers of a run that was cut short" in line for line in said)
-    assert not list((store / "cluster").glob("*/logs"))
-    key = KEYS["OPENAI_API_KEY"].encode()
-    assert not [path for path in store.rglob("*") if path.is_file() and key in path.read_bytes()]
 
 
 @pytest.mark.slow

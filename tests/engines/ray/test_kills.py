@@ -17,15 +17,17 @@ from pathlib import Path
 import pytest
 
 from tests.engines.ray.test_engine import acknowledged_images, questions, say_by_digest
-from tests.support.cluster_fixtures import ImageFolder, processes_below, wait_for
+from tests.support.cluster_fixtures import LOOPBACK, ImageFolder, addresses_listened_at, processes_below, wait_for
 from tests.support.emulated import KEYS
 from tests.support.emulator import Asked, Emulator, Reply, running_emulator
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
 
 CONCURRENCY = 4
+# on a machine that does much else, workers take minutes to start
+PATIENCE_S = 300.0
 # `TLAC_KILLS=30 TLAC_KILLS_IMAGES=1000` is the long try
-KILLS, IMAGES = int(os.environ.get("TLAC_KILLS", "4")), int(os.environ.get("TLAC_KILLS_IMAGES", "200"))
+KILLS, IMAGES = int(os.environ.get("TLAC_KILLS", "6")), int(os.environ.get("TLAC_KILLS_IMAGES", "200"))
 VICTIMS = {"worker": b"ray::MapWorker", "limiter": b"ray::Limiter"}
 
 
@@ -67,7 +69,7 @@ class Bench:
     def wait_for_calls(self, driver: subprocess.Popen[str], calls: int) -> None:
         """Until so many more calls have come in, or the command has ended."""
         before = len(self.emulator.asked)
-        wait_for(lambda: len(self.emulator.asked) >= before + calls or driver.poll() is not None)
+        wait_for(lambda: len(self.emulator.asked) >= before + calls or driver.poll() is not None, PATIENCE_S)
 
 
 @pytest.fixture
@@ -84,6 +86,7 @@ def test_kills_at_random_moments_lose_no_logged_answer_and_cost_the_calls_in_fli
     logged: set[str] = set()
     seen: Counter[str] = Counter()
     kills: Counter[str] = Counter()
+    said = ""
     while kills.total() < KILLS:
         with bench.started() as driver:
             while kills.total() < KILLS and driver.poll() is None:
@@ -91,6 +94,8 @@ def test_kills_at_random_moments_lose_no_logged_answer_and_cost_the_calls_in_fli
                 time.sleep(draw.uniform(0.0, 0.2))
                 kind = draw.choice(("driver", *VICTIMS))
                 command = VICTIMS.get(kind)
+                if not kills and driver.poll() is None:
+                    assert_nobody_else_gets_in(driver.pid)
                 victims = [driver.pid] if command is None else commanded(driver.pid, command)
                 if not victims or driver.poll() is not None:
                     continue
@@ -99,16 +104,16 @@ def test_kills_at_random_moments_lose_no_logged_answer_and_cost_the_calls_in_fli
                 seen = questions(bench.emulator)
                 os.kill(draw.choice(victims), signal.SIGKILL)
                 kills[kind] += 1
+                if kind != "worker":
+                    said += driver.communicate(timeout=PATIENCE_S)[1]
                 if kind == "limiter":
                     # it takes the whole run with it
-                    _, said = driver.communicate(timeout=120)
-                    assert (driver.returncode, "Traceback" in said) == (1, False), said
+                    assert driver.returncode == 1, said
                     assert "tlac: Ray gave up: a process of the cluster has died" in said.splitlines()[-1]
-                elif kind == "driver":
-                    driver.wait(120)
     with bench.started() as driver:
-        _, said = driver.communicate(timeout=300)
+        said += driver.communicate(timeout=PATIENCE_S)[1]
     assert driver.returncode == 0, said
+    assert "Traceback" not in said
     found = questions(bench.emulator)
     twice = found.total() - len(found)
     # shown by -s
@@ -116,21 +121,36 @@ def test_kills_at_random_moments_lose_no_logged_answer_and_cost_the_calls_in_fli
     assert len(found) == IMAGES
     assert {image: found[image] for image in logged} == {image: seen[image] for image in logged}
     assert twice <= KILLS * CONCURRENCY
+    # a driver that was killed left its logs to the next one
+    assert "answers of a run that was cut short are stored now" in said
+    key = KEYS["OPENAI_API_KEY"].encode()
+    assert not [path for path in bench.store.rglob("*") if path.is_file() and key in path.read_bytes()]
+
+
+def assert_nobody_else_gets_in(driver: int) -> None:
+    """The Ray below a driver listens on the loopback address alone, and asks for a token."""
+    listened_at = addresses_listened_at(processes_below(driver))
+    assert listened_at
+    assert listened_at <= LOOPBACK
+    (server,) = commanded(driver, b"/gcs_server\0")
+    settings = Path(f"/proc/{server}/environ").read_bytes().split(b"\0")
+    assert b"RAY_AUTH_MODE=token" in settings
+    assert [one for one in settings if one.startswith(b"RAY_AUTH_TOKEN=") and len(one) > 60]
 
 
 def commanded(driver: int, command: bytes) -> list[int]:
-    """The processes of a driver whose command begins so."""
-    return [process for process, name in processes_below(driver).items() if name.startswith(command)]
+    """The processes below a driver in whose command that stands."""
+    return [process for process, name in processes_below(driver).items() if command in name]
 
 
 def test_where_the_cluster_s_head_dies_the_command_says_so_and_ends(bench: Bench) -> None:
     with bench.started() as driver:
         bench.wait_for_calls(driver, 20)
         logged = acknowledged_images(bench.store)
-        (head,) = (one for one, command in processes_below(driver.pid).items() if b"/gcs_server\0" in command)
+        (head,) = commanded(driver.pid, b"/gcs_server\0")
         os.kill(head, signal.SIGKILL)
         started_s = time.monotonic()
-        _, said = driver.communicate(timeout=120)
+        _, said = driver.communicate(timeout=PATIENCE_S)
     # it took over a minute before it was bounded
     assert time.monotonic() - started_s < 45
     assert driver.returncode == 1
@@ -143,7 +163,7 @@ def test_a_signal_ends_the_run_with_its_calls_in_flight_and_loses_none_of_them(b
     with bench.started() as driver:
         bench.wait_for_calls(driver, 20)
         driver.terminate()
-        _, said = driver.communicate(timeout=120)
+        _, said = driver.communicate(timeout=PATIENCE_S)
     assert driver.returncode == 3
     (folder,) = (bench.folder / "runs").iterdir()
     lines = said.splitlines()

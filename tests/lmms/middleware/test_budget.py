@@ -123,5 +123,15 @@ def test_an_image_and_every_byte_of_text_count_before_a_call() -> None:
     plain = LMMRequest("stage1", "m", (Message("user", (TextPart("x" * 300),)),), {"max_tokens": 50})
     shown = replace(plain, messages=(Message("user", (picture, TextPart("x" * 300))),))
     assert highest_cost_usd(plain, PRICES) == pytest.approx((101 * 2 + 50 * 8) / 1e6)
-    assert highest_cost_usd(shown, PRICES) > highest_cost_usd(plain, PRICES) + 1500 * 2 / 1e6
-    assert highest_cost_usd(replace(plain, params={}), PRICES) > highest_cost_usd(plain, PRICES)
+    # what an image and an unbounded answer count: more than any provider's
+    assert highest_cost_usd(shown, PRICES) == pytest.approx((101 * 2 + 50 * 8 + 3000 * 2) / 1e6)
+    assert highest_cost_usd(replace(plain, params={}), PRICES) == pytest.approx((101 * 2 + 4096 * 8) / 1e6)
+
+
+def test_a_call_that_may_use_the_budget_up_to_the_last_cent_is_made() -> None:
+    async def scenario() -> list[LMMRequest]:
+        lmm = ScriptedLMM()
+        await BudgetedLMM(lmm, Budget(highest_cost_usd(question(), PRICES)), PRICES).ask(question())
+        return lmm.asked
+
+    assert run_virtual(scenario()) == [question()]
