@@ -173,6 +173,8 @@ def test_no_file_makes_tlac_fetch_anything(server: FileServer, tmp_path: Path) -
 def test_a_pack_goes_to_the_hub_and_comes_back_with_the_environments_token_alone(
     server: FileServer, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from huggingface_hub import HfFileSystem
+
     hub.publish(REPO, "a" * 40, {"README.md": b"tables"})
     hub.take_uploads(REPO)
     content = write(tmp_path / "cats.jsonl.zst")
@@ -183,9 +185,15 @@ def test_a_pack_goes_to_the_hub_and_comes_back_with_the_environments_token_alone
     place = push_pack(tmp_path / "cats.jsonl.zst", url)
     assert place == f"{url}#sha256={sha256(content)}"
     assert {"Bearer hf_0123456789abcdefghijkl"} <= set(server.authorizations)
+    # no file system that holds the token is kept for the next caller
+    assert "hf_0123456789abcdefghijkl" not in {system.token for system in HfFileSystem._cache.values()}
     monkeypatch.delenv("HF_TOKEN")
     server.authorizations.clear()
     assert asked(f"pack:{url}") == "a cat"
     assert set(server.authorizations) == {None}
+    # in the same process, nothing is remembered of what lay there
+    changed = write(tmp_path / "changed.jsonl.zst", "a dog, which was taken for a cat before")
+    hub.publish(REPO, "b" * 40, {"2025/cats.jsonl.zst": changed})
+    assert asked(f"pack:{url}") == "a dog, which was taken for a cat before"
     with pytest.raises(InputError, match=r"gone\.jsonl: can't be read"):
         fetch_pack(f"hf://datasets/{REPO}/gone.jsonl")

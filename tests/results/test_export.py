@@ -39,6 +39,10 @@ CALLS = (
 )
 
 
+# as many as there are samples, and none of them
+OTHERS = b"".join(encode_calls(SampleCalls(f"other-{call.sample}", call.calls) for call in CALLS))
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     predictions = Predictions.of(
@@ -80,7 +84,7 @@ def test_an_answer_that_samples_share_costs_once_and_an_unknown_price_is_none(ru
     assert [row["latency_s"] for row in rows] == [1.5, 1.5, 1.0, None]
 
 
-@pytest.mark.parametrize("calls", [b"", b'{"sample":"other.png","calls":[]}\n'])
+@pytest.mark.parametrize("calls", [b"", b'{"sample":"other.png","calls":[]}\n', OTHERS])
 def test_without_the_calls_of_these_samples_nothing_is_said_of_cost(run: Path, calls: bytes) -> None:
     (run / "calls.jsonl").write_bytes(calls)
     assert {(row["cost_usd"], row["latency_s"]) for row in tlac.load_run(run).rows()} == {(None, None)}
