@@ -98,5 +98,8 @@ def test_the_command_pays_once_for_what_cells_share(tlac_command, tmp_path: Path
     assert factors == [("prompts", "default"), ("prompts", "default:hints=4"), ("choice", "index"), ("choice", "name")]
     for wrong_levels, complaint in (("hnts=1", "did you mean 'hints'"), ("choice=both", "such as hints=0,10,30 or")):
         assert complaint in tlac_command(*given, "--levels", wrong_levels).err
+    too_many = tlac_command(*given, "--levels", "hints=3,10")
+    assert too_many.code == 2
+    assert too_many.err.splitlines() == ["tlac: hints: 10 of 10 class names would be shown; show fewer than all"]
     wrong = tlac_command(*given, "--method", "slak")
     assert (wrong.code, "did you mean 'slac'" in wrong.err) == (2, True)

@@ -141,6 +141,9 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
         for template in dict.fromkeys(map(check_template, templates))
         for matching in dict.fromkeys(matchings)
     ]
+    for one in configs:
+        # a level that can't be had is known before those beside it are paid
+        _ = one.hints
     with open_store(store) as answers:
         policy = open_policy(max_cost, has_view=not as_json)
         runner = Runner(answers, offline, policy)
