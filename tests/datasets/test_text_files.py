@@ -99,3 +99,17 @@ def test_yaml_of_another_shape_is_no_list_of_classes(tmp_path: Path, text: str) 
     (tmp_path / "classes.yaml").write_text(text)
     with pytest.raises(InputError, match=r"classes.yaml: expected `name: .* at `\$\[\.\.\.\]"):
         read_classes(str(tmp_path / "classes.yaml"))
+
+
+@pytest.mark.parametrize("name", ["names.txt", "names.yaml"])
+def test_a_list_of_classes_that_is_a_link_out_of_its_folder_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    """The folder may be a clone, and the lines of a private file would be sent to the LMM as class names."""
+    (tmp_path / "private").write_text("cat:\ndog:\n")
+    (tmp_path / "clone").mkdir()
+    (tmp_path / "clone" / name).symlink_to("../private")
+    with pytest.raises(InputError, match=f"{name}: a link that leads outside of its folder: refused") as caught:
+        read_classes(str(tmp_path / "clone" / name))
+    assert str(caught.value).endswith(f"give {tmp_path / 'private'} itself")
+    (tmp_path / "clone" / "real").write_text("cat:\n")
+    (tmp_path / "clone" / "linked.yaml").symlink_to("real")
+    assert read_classes(str(tmp_path / "clone" / "linked.yaml")).names == ("cat",)

@@ -14,6 +14,7 @@ import unicodedata
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,9 +92,11 @@ def read_classes(text: str) -> NamedClasses:
     """Classes from "a, b, c", or from a file of that name: one name a line, or YAML with a key for each name.
 
     In YAML a name has nothing, a description, or `{description: ..., aliases: [...]}`. Raises InputError for a file
-    that can't be read or has a blank line between names, ConfigError for broken YAML.
+    that can't be read, has a blank line between names, or is a link that leads outside of its folder, ConfigError for
+    broken YAML.
     """
     path = Path(text)
+    _refuse_link_outside(path)
     if path.suffix.lower() in (".yaml", ".yml"):
         try:
             given = msgspec.convert(read_yaml(path), dict[str, _ClassEntry | str | None])
@@ -111,6 +114,16 @@ def read_classes(text: str) -> NamedClasses:
     if "," in text or not (path.suffix == ".txt" or os.path.isfile(text)):  # noqa: PTH113 - is_file raises for a long name
         return NamedClasses(tuple(clean_name(name) for name in text.split(",") if name.strip()))
     return NamedClasses(read_names(read_text(path), path))
+
+
+def _refuse_link_outside(path: Path) -> None:
+    # the folder may be somebody else's, and the list's lines are shown to the LMM
+    with suppress(OSError, RuntimeError):
+        if path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve()):
+            raise InputError(
+                f"{path}: a link that leads outside of its folder: refused, since class names are sent to the LMM; "
+                f"give {path.resolve()} itself"
+            )
 
 
 def parse_csv(
