@@ -25,6 +25,7 @@ from tests.support.cluster_fixtures import (
 )
 from tests.support.emulated import plant_keys
 from tests.support.emulator import Asked, Reply, running_emulator
+from tests.support.scripted_lmm import question
 from tlac.cache.store import Store
 from tlac.config.schemas import load_backend
 from tlac.engines.ray import session, watch
@@ -35,7 +36,7 @@ from tlac.engines.ray.limiter import Progress
 from tlac.engines.ray.logs import AnswerLog, merge_logs, new_run_folder
 from tlac.engines.ray.session import _keeping_signals, connect, quiet, translated
 from tlac.engines.ray.worker_models import Attempt
-from tlac.errors import ConfigError, TlacError
+from tlac.errors import ConfigError, SampleError, TlacError
 from tlac.evaluation.runner import Runner
 from tlac.lmms.middleware.stack import CallPolicy
 from tlac.types import Outcome, Sample
@@ -99,6 +100,20 @@ def test_a_shard_whose_images_kill_the_worker_as_they_are_read_is_touched_no_mor
             die(tmp_path, "a")
         attempt = Attempt(tmp_path, "a", 16)
         assert (bool(attempt.refusal), attempt.is_lost) == (True, is_lost)
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [
+        (None, "not asked by the cluster: run the same command with --engine local"),
+        ("the worker died 3 times here", "the worker died 3 times here: run the same command with --engine local"),
+    ],
+)
+def test_a_sample_that_no_worker_looked_at_says_why(store: Store, lost: str | None, words: str) -> None:
+    engine = RayEngine(store, CallPolicy())
+    engine._lost = lost
+    with pytest.raises(SampleError, match=f"^{words}$"):
+        engine._recall(question())
 
 
 class DiesAtOnce:
