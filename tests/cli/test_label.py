@@ -36,8 +36,13 @@ def label(tlac_command: Callable[..., Shown], lmm: FakeLMM) -> Callable[..., Sho
         Path(f"photos/{number}/x.png").write_bytes(make_png(number))
     Path("photos/broken.png").write_bytes(b"")
 
-    def run(*arguments: object, inputs: tuple[str, ...] = ("photos",), classes: tuple[str, ...] = CLASSES) -> Shown:
-        return tlac_command("label", *inputs, *classes, "--backend", "gemini", *arguments)
+    def run(
+        *arguments: object,
+        inputs: tuple[str, ...] = ("photos",),
+        classes: tuple[str, ...] = CLASSES,
+        backends: tuple[str, ...] = ("--backend", "gemini"),
+    ) -> Shown:
+        return tlac_command("label", *inputs, *classes, *backends, *arguments)
 
     return run
 
@@ -156,10 +161,21 @@ def test_on_a_terminal_it_asks_before_it_spends(label, lmm: FakeLMM, monkeypatch
 def test_an_unknown_price_is_said_and_not_paid_unasked(label, lmm: FakeLMM) -> None:
     Path("own.yaml").write_text("{adapter: litellm, model: openai/nobody-knows, limits: {concurrency: 2}}")
     shown = label("--backend", "own.yaml", "--method", "vote")
-    assert "cost: unknown, an estimate knows what slac and tlac ask alone" in shown.err
+    assert "cost: unknown: of slac and tlac alone it can be estimated" in shown.err
     assert (shown.code, lmm.asked) == (2, [])
     assert "this costs an unknown amount" in shown.err
     assert label("--backend", "own.yaml", "--method", "vote", "--yes").code == 3
+
+
+def test_what_is_known_to_be_free_needs_no_consent_in_any_method(label, lmm: FakeLMM) -> None:
+    own = "{adapter: litellm, model: openai/nobody-knows, prices: {prompt: 0, completion: 0}, limits: {concurrency: 2}}"
+    Path("own.yaml").write_text(own)
+    for arguments in (("--method", "tlac-shortlist"), ("--method", "vote", "--backend", "embedded")):
+        shown = label(*arguments, "--backend", "own.yaml", backends=())
+        assert shown.code == 3, shown.err
+        assert "tlac: 4 images; cost: $0" in shown.err
+    # one that costs something is asked beside it
+    assert label("--method", "vote", "--backend", "own.yaml").code == 2
 
 
 def test_the_cap_is_kept_and_what_is_left_is_told(label, lmm: FakeLMM) -> None:

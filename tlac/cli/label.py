@@ -213,6 +213,7 @@ def _agree(config: RunConfig, store: Store, calls: CallOptions, is_agreed: bool)
     from tlac.cli.estimate import print_estimate
     from tlac.config.method_options import base_name
     from tlac.evaluation.estimate import PART, estimate_by_part
+    from tlac.lmms.prices import is_free
 
     concurrency, found = calls.concurrency or config.asked[0].spec.limits.concurrency, None
     if base_name(config.method) in ("slac", "tlac"):
@@ -220,8 +221,11 @@ def _agree(config: RunConfig, store: Store, calls: CallOptions, is_agreed: bool)
         of = f", reckoned from {PART} of them" if len(config.samples) > PART else ""
         say(f"{len(config.samples):,} images{of}")
         print_estimate(found, f"with {concurrency} calls in flight", calls.batch, err=True)
+    elif all(is_free(backend.spec) for backend in (*config.asked, *config.ensemble)):
+        say(f"{len(config.samples):,} images; cost: $0")
+        return
     else:
-        say(f"{len(config.samples):,} images; cost: unknown, an estimate knows what slac and tlac ask alone")
+        say(f"{len(config.samples):,} images; cost: unknown: of slac and tlac alone it can be estimated")
     amount = _amount_to_ask_about(found)
     if amount is None or is_agreed or calls.max_cost is not None:
         return

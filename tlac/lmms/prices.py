@@ -29,6 +29,12 @@ def prices_of(spec: BackendSpec) -> Prices | None:
     return _table_prices(spec.model) if spec.adapter == "litellm" else None
 
 
+def is_free(spec: BackendSpec) -> bool:
+    """Whether the model is known to cost nothing."""
+    prices = prices_of(spec)
+    return prices is not None and not any((prices.prompt, prices.completion, prices.cached, prices.cache_write))
+
+
 def model_entry(model: str) -> Mapping[str, Any]:
     """Return what litellm's table says of a model; empty where it does not know it."""
     litellm = load_litellm()
