@@ -41,10 +41,8 @@ def run(tmp_path: Path) -> Run:
 
 def test_settings_and_metrics_are_plain_values_and_hold_only_what_is_known(run: Run) -> None:
     settings = settings_of(run)
-    assert (settings["backend"], settings["method"], settings["limit"], settings["is_complete"]) == (
-        *("pack:cars", "tlac"),
-        *(3, True),
-    )
+    chosen = [settings[name] for name in ("backend", "method", "limit", "is_complete")]
+    assert chosen == ["pack:cars", "tlac", 3, True]
     assert not {"classes", "calls", "answers_cost_usd", "parent"} & settings.keys()
     metrics = metrics_of(run)
     assert metrics["accuracy"] == pytest.approx(1 / 3)
