@@ -99,10 +99,11 @@ def read_body(
     answer.
     """
     try:
-        response = (parse or _parse_openai)(readable_body(content))
         document = json.loads(content)
         if isinstance(document, dict) and document.get("error"):
             raise ValueError("an error stands beside the answer")
+        sound = readable(document)
+        response = (parse or _parse_openai)(content if sound is document else json.dumps(sound).encode())
         return read_response(response, prices, native_finish_reason(document))
     except CallError as error:
         raise type(error)(f"{backend.name}: {error}", kind=error.kind) from error
