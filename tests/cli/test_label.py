@@ -92,6 +92,13 @@ def test_answers_missing_offline_have_their_rows_and_exit_code(label) -> None:
     assert len(list(read_labels(Path("labels.csv")))) == 4
 
 
+def test_labels_of_images_that_have_no_link_are_counted(label) -> None:
+    address = f"file://{Path('photos/0/x.png').absolute()}"
+    shown = label("--format", "folder", inputs=(address, "photos/1/x.png"))
+    assert "tlac: 1 labelled images are no files on this machine, and have no link in labels" in shown.err
+    assert len(list(Path("labels/old car").iterdir())) == 1
+
+
 def test_the_format_is_the_one_that_is_named_else_the_one_of_the_file(label) -> None:
     label("-o", "labels.jsonl")
     assert len(list(read_labels(Path("labels.jsonl")))) == 4

@@ -7,6 +7,7 @@ import fsspec
 import pytest
 
 from tests.support.fakes import make_png
+from tests.support.file_server import running_file_server
 from tests.support.table_files import IMAGES, write_parquet
 from tlac.datasets.unlabelled import open_images
 from tlac.errors import InputError
@@ -87,6 +88,14 @@ def test_a_list_leads_out_of_its_folder_only_where_that_is_allowed(photos: Path,
     assert second.id == (name if "://" in name or name.startswith("/") else f"photos/{name}")
 
 
+def test_what_a_server_refuses_is_one_line_with_its_status() -> None:
+    with running_file_server() as server:
+        for name, act in (("x.png", "read"), ("folder", "listed")):
+            server.statuses = [500, 500]
+            with pytest.raises(InputError, match=rf"^{server.base}/{name}: can't be {act}: 500"):
+                [identify(sample.source, "x") for sample in open_images([f"{server.base}/{name}"])[0]]
+
+
 def test_urls_that_fsspec_reads_are_fetched_when_they_are_looked_at() -> None:
     system = fsspec.filesystem("memory")
     try:
@@ -98,7 +107,7 @@ def test_urls_that_fsspec_reads_are_fetched_when_they_are_looked_at() -> None:
         assert identify(samples[0].source, "x") != identify(samples[1].source, "x")
         assert identify(samples[1].source, "x").sha256 == identify(make_png(1), "x").sha256
         system.rm("/bucket", recursive=True)
-        with pytest.raises(InputError, match=r"memory:///bucket/b.png: can't be read: "):
+        with pytest.raises(InputError, match=r"memory:///bucket/b.png: can't be read: nothing is there"):
             identify(samples[0].source, "x")
         (missing,) = open_images(["memory://bucket/none.png"])[0]
         with pytest.raises(InputError, match=r"memory://bucket/none.png: can't be read: "):

@@ -23,7 +23,7 @@ from tlac.cache.store import prepare_folder, store_folder
 from tlac.errors import InputError
 from tlac.hashing import sha256_of
 from tlac.runtime.hub import check_hub
-from tlac.runtime.redaction import redact, remember_secret
+from tlac.runtime.redaction import reason_of, remember_secret
 from tlac.runtime.safe_files import read_file, replacing
 
 MAX_FETCHED_BYTES = 2 * 2**30
@@ -166,12 +166,4 @@ def _translated(shown: str, done: str) -> Iterator[None]:
         raise InputError(f"{shown}: can't be {done}: {error}") from error
     except Exception as error:
         # file systems are of many makers, and their errors have no common kind
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            # such as the server's status, where the library says that there is no file
-            cause = cause.__cause__
-        reason = " ".join(redact(str(cause)).split()) or type(cause).__name__
-        if isinstance(cause, FileNotFoundError) and cause.errno is None:
-            # libraries say no more than the address once again
-            reason = "nothing is there"
-        raise InputError(f"{shown}: can't be {done}: {reason}") from error
+        raise InputError(f"{shown}: can't be {done}: {reason_of(error)}") from error

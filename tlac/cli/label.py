@@ -103,7 +103,7 @@ def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
     from tlac.cli.progress import show_runs
     from tlac.evaluation.label import Labelling
     from tlac.report.review import write_review
-    from tlac.results.label_exports import FORMATS, default_path, export_labels
+    from tlac.results.label_exports import FOLDERS, FORMATS, default_path, export_labels, is_linkable
     from tlac.results.labels import Label
     from tlac.runtime.spooled_list import SpilledList
 
@@ -139,6 +139,8 @@ def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
             corrections=decided,
             is_calibrated=config.calibration is not None,
         )
+    if kind in FOLDERS and (left := sum(row.label is not None and not is_linkable(row) for row in labels)):
+        say(f"{left:,} labelled images are no files on this machine, and have no link in {out}")
     _show(labelling, labels, out, page, merged, as_json)
     _raise_incomplete(labelling)
 

@@ -18,6 +18,7 @@ from tlac.datasets.huggingface import is_url, open_unlabelled
 from tlac.datasets.text_files import parse_csv, read_lines, read_text
 from tlac.errors import InputError
 from tlac.images import IMAGE_SUFFIXES
+from tlac.runtime.redaction import reason_of, redact
 from tlac.runtime.safe_files import is_utf8
 from tlac.types import Sample
 
@@ -115,8 +116,9 @@ def _list_url(url: str, notes: list[str]) -> list[Sample]:
     try:
         system, place = fsspec.url_to_fs(url)
         names = sorted(str(system.unstrip_protocol(path)) for path in system.find(place))
-    except (ImportError, ValueError, OSError) as error:
-        raise InputError(f"{url}: can't be listed: {error}") from error
+    except Exception as error:
+        # file systems are of many makers, and their errors have no common kind
+        raise InputError(f"{redact(url)}: can't be listed: {reason_of(error)}") from error
     images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
     others = sorted(set(names) - set(images))
     notes += count_note(others, f"file in {url} is no image:", f"files in {url} are no images:", "skipped")
@@ -130,8 +132,8 @@ def fetch(url: str) -> bytes:
     try:
         with fsspec.open(url, "rb") as file:
             content: bytes = file.read(_MAX_BYTES + 1)
-    except (ImportError, ValueError, OSError) as error:
-        raise InputError(f"{url}: can't be read: {str(error) or type(error).__name__}") from error
+    except Exception as error:
+        raise InputError(f"{url}: can't be read: {reason_of(error)}") from error
     if len(content) > _MAX_BYTES:
         raise InputError(f"{url}: holds more than {_MAX_BYTES:,} bytes, the most that is read")
     return content

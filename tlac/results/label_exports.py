@@ -29,7 +29,7 @@ from tlac.results.labels import Label, write_labels
 from tlac.results.table_files import KINDS, PART, writing_part
 
 FORMATS = (*KINDS, "label-studio", "fiftyone", "coco", "yolo-cls", "folder")
-_FOLDERS = {"yolo-cls": ("train", "val"), "folder": ("",)}
+FOLDERS = {"yolo-cls": ("train", "val"), "folder": ("",)}
 _UNSAFE = frozenset('<>:"/\\|?*')
 _RESERVED = frozenset(["con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in "123456789¹²³")])
 _MOST_BYTES = 200
@@ -38,7 +38,7 @@ _encode = msgspec.json.Encoder().encode
 
 def default_path(kind: str | None) -> Path:
     """Where labels go in that format (None for CSV) if nobody says where."""
-    if kind in _FOLDERS:
+    if kind in FOLDERS:
         return Path("labels")
     return Path(f"labels.{kind or 'csv'}" if kind in (None, *KINDS) else "labels.json")
 
@@ -49,8 +49,8 @@ def export_labels(labels: Iterable[Label], path: Path, kind: str | None, classes
     As `write_labels`: what is not finished lies in PATH.part. A folder of links is made anew where it holds nothing but
     our links, else UsageError is raised.
     """
-    if kind in _FOLDERS:
-        _link_images(labels, path, _FOLDERS[kind], classes)
+    if kind in FOLDERS:
+        _link_images(labels, path, FOLDERS[kind], classes)
     elif kind in _WRITERS:
         with writing_part(path) as file:
             for piece in _WRITERS[kind](labels, classes):
@@ -155,7 +155,7 @@ def _link_images(labels: Iterable[Label], path: Path, splits: Sequence[str], cla
             "links that `tlac label` has made; it makes this folder anew\n", encoding="utf-8"
         )
         for label in labels:
-            if label.label is None or not Path(label.path).is_file():
+            if label.label is None or not is_linkable(label):
                 continue
             drawn = hashlib.sha256(label.path.encode()).hexdigest()
             folder = part / (splits[-1] if int(drawn[:8], 16) % 5 == 0 else splits[0]) / folders[label.label]
@@ -169,6 +169,11 @@ def _link_images(labels: Iterable[Label], path: Path, splits: Sequence[str], cla
         part.rename(path)
     except OSError as error:
         raise TlacError(f"{path}: can't be written: {error.strerror}; choose another -o") from error
+
+
+def is_linkable(label: Label) -> bool:
+    """Whether the image is a file here, and no row of a table or address elsewhere."""
+    return os.path.isfile(label.path)  # noqa: PTH113 - is_file raises for a long name
 
 
 def _require_ours(folder: Path) -> None:

@@ -56,6 +56,16 @@ def redact(text: str) -> str:
     return _SECRET_SHAPES.sub(MASK, text)
 
 
+def reason_of(error: BaseException) -> str:
+    """What a library's error says at its root, such as a server's status: one line without secrets."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, FileNotFoundError) and error.errno is None:
+        # libraries say no more than the address once again
+        return "nothing is there"
+    return " ".join(redact(str(error)).split()) or type(error).__name__
+
+
 def _secrets() -> Iterator[str]:
     yield from _remembered
     for name, value in os.environ.items():
