@@ -14,8 +14,9 @@ import pytest
 
 from tests.support.emulated import image_question
 from tlac.config.schemas import Backend, BackendSpec, EncoderConfig, EncoderSpec, Limits
+from tlac.datasets.unlabelled import fetch
 from tlac.encoders.litellm import EndpointEncoder
-from tlac.errors import TlacError
+from tlac.errors import InputError, TlacError
 from tlac.lmms.litellm import LiteLLM
 from tlac.lmms.served import with_served_revision
 from tlac.runtime import aio
@@ -115,3 +116,10 @@ def test_an_embedding_endpoint(listener: Listener, provider: str) -> None:
 def test_the_question_what_a_server_serves(listener: Listener, tmp_path: Path) -> None:
     with_served_revision(backend(listener, "openai"), tmp_path)
     assert (len(listener.headers), listener.planted) == (1, [])
+
+
+def test_an_image_at_an_address(listener: Listener) -> None:
+    with pytest.raises(InputError):
+        fetch(f"{listener.base}/photo.png")
+    assert len(listener.headers) >= 1
+    assert listener.planted == []
