@@ -9,7 +9,7 @@ import weakref
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -290,7 +290,7 @@ class Classifier:
             runner = Runner(self._store, self._is_offline, replace(_IMPATIENT, budget=Budget(max_cost)))
             prepared = runner.prepare(prepared.config)
         usage = UsageLedger()
-        with closing(runner.stream(prepared, samples)) as blocks, _bar(len(samples), progress) as advance:
+        with aio.closing_at_exit(runner.stream(prepared, samples)) as blocks, _bar(len(samples), progress) as advance:
             for transcripts, predictions in blocks:
                 for found in _present(transcripts, predictions, prepared.config, usage):
                     advance()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -147,3 +148,22 @@ def test_a_stream_that_nobody_ends_does_not_keep_python_from_ending() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "[1]\n")
+
+
+def test_a_generator_that_nobody_ends_is_closed_while_its_modules_are_there() -> None:
+    script = (
+        "import os\n"
+        "from tlac.runtime import aio\n"
+        "def numbers():\n"
+        "    try:\n"
+        "        yield 1\n"
+        "    finally:\n"
+        "        print(os.name)\n"
+        "def stream():\n"
+        "    with aio.closing_at_exit(numbers()) as found:\n"
+        "        yield from found\n"
+        "abandoned = stream()\n"
+        "print(next(abandoned))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == (f"1\n{os.name}\n", "")

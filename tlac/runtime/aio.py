@@ -7,11 +7,12 @@ litellm keeps transports open between calls, and they die with the loop that mad
 from __future__ import annotations
 
 import asyncio
+import atexit
 import concurrent.futures
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Generator
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -155,3 +156,16 @@ def deferred(action: Callable[[], object]) -> Callable[[], None]:
         running.call_soon_threadsafe(action)
 
     return defer
+
+
+@contextmanager
+def closing_at_exit(generator: Generator[ItemT, None, None]) -> Iterator[Generator[ItemT, None, None]]:
+    """Close a generator at the end of the block, and if nobody ends that, before Python takes its modules apart."""
+    # kept, since the module itself may be gone when the block is left
+    unregister = atexit.unregister
+    atexit.register(generator.close)
+    try:
+        yield generator
+    finally:
+        generator.close()
+        unregister(generator.close)
