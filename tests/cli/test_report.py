@@ -103,6 +103,18 @@ def test_a_run_that_names_a_class_there_is_not_is_refused(tlac_command, tmp_path
     assert complaint in shown.err
 
 
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [("report", "run.json"), ("export", "predictions.jsonl"), ("calibrate", "metrics.json"), ("export", "calls.jsonl")],
+)
+def test_a_runs_own_files_are_not_written_over(tlac_command, tmp_path: Path, command: str, name: str) -> None:
+    folder = write_reported_run(tmp_path, some_run())
+    before = (folder / name).read_bytes()
+    shown = tlac_command(command, folder, "-o", folder / name)
+    assert (shown.code, (folder / name).read_bytes()) == (2, before)
+    assert f"{name}: belongs to the run in that folder: choose another -o" in shown.err
+
+
 def test_what_is_no_run_is_named(tlac_command, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for place, complaint in (("empty", "holds no run"), ("nowhere", "no such folder")):

@@ -39,6 +39,7 @@ class Number(click.FloatRange):
         return number
 
 
+_RUN_FILES = ("run.json", "predictions.jsonl", "metrics.json", "calls.jsonl")
 SHARE = Number(0, 1)
 
 
@@ -440,13 +441,16 @@ def check_template(template: str) -> str:
 
 
 def refuse_input(out: Path, *inputs: str | Path | None) -> None:
-    """Raise UsageError where what is to be written is one of these inputs, by whatever name, or is called an image."""
+    """Raise UsageError where what is to be written is one of these inputs, by whatever name, or is called an image or
+    like a run's own files beside these."""
     from tlac.images import IMAGE_SUFFIXES
 
     if out.name in {"", ".."}:
         raise UsageError(f"-o {out}: is a folder of yours: name a file, or a new folder, in it")
     if os.path.realpath(out) in {os.path.realpath(one) for one in inputs if one is not None}:
         raise UsageError(f"{out}: is an input, and would be overwritten: choose another -o")
+    if out.name in _RUN_FILES and (out.parent / "run.json").is_file():
+        raise UsageError(f"{out}: belongs to the run in that folder: choose another -o")
     if out.suffix.lower() in IMAGE_SUFFIXES:
         raise UsageError(f"{out}: is the name of an image: choose another -o")
 

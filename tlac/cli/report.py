@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tlac.cli.options import echo
+from tlac.cli.options import echo, refuse_input
 from tlac.errors import TlacError
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def report(runs: tuple[Path, ...], output: Path | None, figures: Path | None) ->
     from tlac.report.files import read_reported_run
     from tlac.results.folder import list_runs
 
+    if output is not None:
+        refuse_input(output, *runs)
     folders = [folder.resolve() for folder in list_runs(runs)]
     read = [read_reported_run(folder) for folder in folders]
     if output is not None or figures is None:
@@ -79,6 +81,7 @@ def export(runs: tuple[Path, ...], output: Path) -> None:
     from tlac.results.folder import list_runs, read_run
     from tlac.results.table_files import write_table
 
+    refuse_input(output, *runs)
     # read one after the other: the rows of many runs need no more memory than those of one
     rows = (
         {name: getattr(run.record, name) for name in _RUN_COLUMNS} | dict(row)

@@ -16,6 +16,7 @@ from tlac.cli.options import (
     open_store,
     out_option,
     print_json,
+    refuse_input,
     say,
     store_option,
 )
@@ -146,6 +147,7 @@ def calibrate(runs: tuple[Path, ...], output: Path, as_json: bool) -> None:
     from tlac.results.folder import read_run
     from tlac.scoring.confidence import write_calibration
 
+    refuse_input(output, *runs)
     if any(run.suffix.lower() == ".csv" for run in runs):
         if len(runs) > 1:
             raise UsageError("a file of corrections is learnt from by itself: give no other file or run with it")
