@@ -79,7 +79,7 @@ def test_kills_lose_no_answer_and_cost_no_more_than_the_calls_in_flight(
         assert 0 < len(known) < size
         finished = tlac_command(*bench, "--json")
         (summary,) = json.loads(finished.out)["runs"]
-        assert summary["complete"]
+        assert summary["is_complete"]
         assert len(emulator.asked) <= size + KILLS * CONCURRENCY
     with Store(Path(os.environ["TLAC_CACHE_DIR"])) as store:
         found = {entry.key: entry.response.text for entry in store.entries()}
