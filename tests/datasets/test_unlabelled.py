@@ -54,6 +54,12 @@ def test_images_are_named_one_by_one_by_pattern_or_in_a_list(
     assert ids(open_images(inputs)[0]) == expected
 
 
+@pytest.mark.parametrize("text", ["", "hf:"])
+def test_an_empty_input_is_not_taken_for_this_folder(photos: Path, text: str) -> None:
+    with pytest.raises(InputError, match="an input is empty, perhaps an unset variable"):
+        open_images(["photos", text])
+
+
 def test_an_image_that_is_given_twice_is_taken_once_and_said(photos: Path) -> None:
     samples, notes = open_images(["photos/b.png", "photos"])
     assert len(samples) == 4

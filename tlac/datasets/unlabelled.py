@@ -38,7 +38,7 @@ def open_images(
     notes: list[str] = []
     found: list[Sample] = []
     for text in inputs:
-        if not text:
+        if not text.removeprefix("hf:"):
             raise InputError("an input is empty, perhaps an unset variable: give . for this folder")
         if text.startswith("hf:"):
             samples, remarks = open_unlabelled(replace(load_dataset_config(text), is_offline=is_offline))
