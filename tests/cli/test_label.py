@@ -12,6 +12,7 @@ import click
 import pytest
 
 from tests.support.fakes import FakeLMM, LetterEncoder, Shown, make_png
+from tlac.errors import TlacError
 from tlac.results.labels import read_labels
 from tlac.scoring.confidence import Calibration, write_calibration
 from tlac.types import LMMRequest, LMMResponse, Outcome, TextPart, Usage
@@ -292,6 +293,30 @@ def test_the_page_knows_what_was_corrected_and_whether_confidence_was_learnt(lab
     assert page["is_calibrated"] is True
     label()
     assert (content()["is_calibrated"], content()["rows"]["decided"]) == (False, [None] * 4)
+
+
+def test_thumbnails_of_runs_among_the_images_are_no_further_images(label) -> None:
+    run = Path("photos/runs/one")
+    (run / "thumbnails").mkdir(parents=True)
+    (run / "thumbnails" / "a.png").write_bytes(make_png(7))
+    assert label().out.startswith("labels.csv: 4 of 5 images labelled")
+    for name in ("run.json", "predictions.jsonl"):
+        (run / name).touch()
+    shown = label()
+    assert shown.out.startswith("labels.csv: 3 of 4 images labelled")
+    assert "skipped: runs/one" in shown.err
+
+
+def test_a_page_that_can_not_be_written_costs_neither_labels_nor_summary(label, monkeypatch) -> None:
+    def fail(*_: object, **__: object) -> Path:
+        raise TlacError("labels.review.html: can't be written: disk full")
+
+    Path("photos/broken.png").unlink()
+    monkeypatch.setattr("tlac.report.review.write_review", fail)
+    shown = label()
+    assert shown.code == 1
+    assert shown.out.startswith("labels.csv: 3 of 3 images labelled")
+    assert shown.err.splitlines()[-1] == "tlac: labels.review.html: can't be written: disk full"
 
 
 def test_a_limit_draws_images_at_random(label, lmm: FakeLMM) -> None:

@@ -29,7 +29,7 @@ from tlac.cli.options import (
     say,
     store_option,
 )
-from tlac.errors import IncompleteRunError, MissingAnswersError, UsageError
+from tlac.errors import IncompleteRunError, MissingAnswersError, TlacError, UsageError
 from tlac.runtime.formatting import dollars
 
 if TYPE_CHECKING:
@@ -129,20 +129,26 @@ def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
         merged = merge_corrections(rows, corrections, config.dataset.classes)
         labels = merged.labels
         export_labels(labels, out, kind, config.dataset.classes)
-    page = None
+    page, complaint = None, None
     if not no_review:
-        page = write_review(
-            rows,
-            config.dataset.classes,
-            out.with_suffix(".review.html"),
-            config.samples,
-            corrections=decided,
-            is_calibrated=config.calibration is not None,
-        )
+        try:
+            page = write_review(
+                rows,
+                config.dataset.classes,
+                out.with_suffix(".review.html"),
+                config.samples,
+                corrections=decided,
+                is_calibrated=config.calibration is not None,
+            )
+        except TlacError as error:
+            # the labels are there: what came of them is told first
+            complaint = error
     if kind in FOLDERS and (left := sum(row.label is not None and not is_linkable(row) for row in labels)):
         say(f"{left:,} labelled images are no files on this machine, and have no link in {out}")
     _show(labelling, labels, out, page, merged, as_json)
     _raise_incomplete(labelling)
+    if complaint is not None:
+        raise complaint
 
 
 def _write(labelling: Labelling, rows: SpilledList[Label], view: LiveView, out: Path, kind: str | None) -> None:

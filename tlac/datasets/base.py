@@ -45,6 +45,8 @@ _JUNK_FOLDERS = frozenset(
 )
 _JUNK_FILES = frozenset(["thumbs.db", "desktop.ini"])
 OWN_FOLDER_MARK = ".tlac-labels"
+# what stands in a folder that tlac writes: one of labels, or one of a run
+_OWN_FOLDERS = ((OWN_FOLDER_MARK,), ("run.json", "predictions.jsonl"))
 """A file in the folders that `tlac label` makes: their links and thumbnails are no further images."""
 
 OptionsT = TypeVar("OptionsT", bound=msgspec.Struct)
@@ -333,7 +335,10 @@ def _require_usable(entry: os.DirEntry[str], resolved_root: Path) -> None:
 def _kind_of(entry: os.DirEntry[str]) -> Literal["folder", "image", "skipped", "ignored"]:
     name = entry.name.lower()
     if entry.is_dir():
-        is_own = os.path.lexists(os.path.join(entry.path, OWN_FOLDER_MARK))  # noqa: PTH118 - once for each folder
+        is_own = any(
+            all(os.path.lexists(os.path.join(entry.path, name)) for name in names)  # noqa: PTH118 - for each folder
+            for names in _OWN_FOLDERS
+        )
         return "skipped" if is_own or is_junk_folder(name) else "folder"
     # ._photo.jpg is what macOS writes beside photo.jpg; other hidden files are programs' own
     if name.startswith("._") or name in _JUNK_FILES or (name.startswith(".") and not name.endswith(IMAGE_SUFFIXES)):
