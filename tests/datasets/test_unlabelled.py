@@ -63,7 +63,7 @@ def test_an_empty_input_is_not_taken_for_this_folder(photos: Path, text: str) ->
 def test_an_image_that_is_given_twice_is_taken_once_and_said(photos: Path) -> None:
     samples, notes = open_images(["photos/b.png", "photos"])
     assert len(samples) == 4
-    assert notes[-1] == "1 images are given more than once, and taken once"
+    assert notes[-1] == "1 image is given more than once, and taken once: photos/b.png"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -50,9 +51,10 @@ def open_images(
             found += _list_url(text, notes)
         else:
             found += _list_path(text, notes, is_anywhere)
+    times = Counter(sample.id for sample in found)
     distinct = list({sample.id: sample for sample in found}.values())
-    if twice := len(found) - len(distinct):
-        notes.append(f"{twice:,} images are given more than once, and taken once")
+    twice = [name for name, count in times.items() if count > 1]
+    notes += count_note(twice, "image is", "images are", "given more than once, and taken once")
     if not distinct:
         raise InputError(f"{', '.join(inputs)}: no image there")
     return distinct, tuple(notes)
