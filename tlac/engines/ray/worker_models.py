@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,8 @@ from tlac.lmms.middleware.stack import TellsHeaders
 from tlac.types import Image, ImagePart, LMMRequest, LMMResponse, Message, Outcome, Transcript
 
 _REPORT_EVERY_S = 1.0
+# writes the answer to the call that is being made; a call is in flight until that is done
+_keeping: ContextVar[Callable[[LMMResponse], Awaitable[None]] | None] = ContextVar("keeping", default=None)
 
 ItemT = TypeVar("ItemT")
 
@@ -129,7 +132,12 @@ class AdmittedLMM:
             if not isinstance(error, CallError) or decided is None:
                 raise
             raise decided.to_error() from error
-        await self._client.settle(admitted, replace(response, text="", reason=""))
+        try:
+            # its place is given back once its answer is on disk: so a death costs no more calls than are let through
+            if keep := _keeping.get():
+                await keep(response)
+        finally:
+            await self._client.settle(admitted, replace(response, text="", reason=""))
         return response
 
     def _note_headers(self, headers: Mapping[str, str]) -> None:
@@ -230,6 +238,16 @@ class LoggedLMM:
         if self._put_off is not None and choice is not None and not shows_image:
             self._put_off[key] = Choice(choice.answer, choice.candidates, self._digest)
             return LMMResponse(Outcome.ANSWERED, "")
+        kept: list[LMMResponse] = []
+
+        async def keep(response: LMMResponse) -> None:
+            if is_stored(response) and not response.from_store:
+                answer = StoredAnswer.of(request, response, self._name)
+                await self._log.keep(answer)
+                kept.append(answer.response)
+
+        # this task is the call's own
+        _keeping.set(keep)
         try:
             if self._refusal:
                 raise SampleError(self._refusal)
@@ -237,8 +255,4 @@ class LoggedLMM:
         except CallError as error:
             await self._log.keep_failure(key, serialize_error(error))
             raise
-        if is_stored(response) and not response.from_store:
-            answer = StoredAnswer.of(request, response, self._name)
-            await self._log.keep(answer)
-            return answer.response
-        return response
+        return kept[-1] if kept else response
