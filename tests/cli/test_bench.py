@@ -22,6 +22,10 @@ from tlac.results.loggers import open_wandb
 from tlac.results.record import Run
 
 SLAC = ("bench", "--backend", "embedded", "--encoder", "minilm", "--dataset", "imagenet-samples", "--method", "slac")
+ONE_BY_ONE = (
+    *("bench", "--backend", "ollama", "--encoder", "minilm", "--dataset", "cifar10-samples", "--method", "slac"),
+    *("--concurrency", "1"),
+)
 HEAVY = {"torch", "litellm", "sentence_transformers", "open_clip", "transformers"}
 
 
@@ -86,23 +90,10 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(
             ended.wait()
         return Reply("a dog")
 
-    bench = [
-        "bench",
-        "--backend",
-        "ollama",
-        "--encoder",
-        "minilm",
-        "--dataset",
-        "cifar10-samples",
-        "--method",
-        "slac",
-        "--concurrency",
-        "1",
-    ]
     folder = Path(os.environ["TLAC_CACHE_DIR"])
     with running_emulator(answer) as emulator:
         monkeypatch.setenv("OLLAMA_API_BASE", emulator.base("ollama"))
-        process = subprocess.Popen([sys.executable, "-m", "tlac", *bench], stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen([sys.executable, "-m", "tlac", *ONE_BY_ONE], stderr=subprocess.PIPE, text=True)
         while process.poll() is None and count_answers(folder) < 3:
             time.sleep(0.05)
         process.send_signal(sent)
@@ -120,7 +111,7 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(
             assert (record["is_complete"], record["stopped"]) == (False, "interrupted")
             assert errors.splitlines()[-1].startswith("tlac: stopped in cifar10-samples ollama slac; every answer")
         assert count_answers(folder) == kept
-        finished = tlac_command(*bench, "--json")
+        finished = tlac_command(*ONE_BY_ONE, "--json")
     (summary,) = json.loads(finished.out)["runs"]
     assert summary["calls"]["stage1"] == {"asked": 20 - kept, "from_store": kept}
 
@@ -137,12 +128,10 @@ def test_a_second_signal_ends_a_run_at_once(
             ended.wait()
         return Reply("a dog")
 
-    bench = ["bench", "--backend", "ollama", "--encoder", "minilm", "--dataset", "cifar10-samples", "--method", "slac"]
     folder = Path(os.environ["TLAC_CACHE_DIR"])
     with running_emulator(answer) as emulator:
         monkeypatch.setenv("OLLAMA_API_BASE", emulator.base("ollama"))
-        command = [sys.executable, "-m", "tlac", *bench, "--concurrency", "1"]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen([sys.executable, "-m", "tlac", *ONE_BY_ONE], stderr=subprocess.PIPE, text=True)
         while process.poll() is None and count_answers(folder) < 3:
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
