@@ -133,6 +133,8 @@ def test_broken_predictions_name_file_and_line(tmp_path: Path, text: str) -> Non
         ("rung", '"<b>"', "rung"),
         ("label", "4294967296", "label"),
         ("predicted", "-1", "predicted"),
+        ("score", "null", "a predicted class without score and margin"),
+        ("margin", "null", "a predicted class without score and margin"),
     ],
 )
 def test_a_line_that_no_run_writes_is_refused(tmp_path: Path, field: str, value: str, complaint: str) -> None:

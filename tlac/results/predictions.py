@@ -56,6 +56,11 @@ class PredictionLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, 
     votes: tuple[_Index | None, ...] = ()
     confidence: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a class without what it was chosen by, which every run writes."""
+        if self.predicted is not None and (self.score is None or self.margin is None):
+            raise ValueError("a predicted class without score and margin")
+
     @property
     def keys(self) -> tuple[str, ...]:
         """The keys of all answers behind it."""
