@@ -167,8 +167,7 @@ def load_prompts(name: str) -> PromptSet:
     spec = parse(PromptSetSpec, resource)
     if options:
         spec = msgspec.structs.replace(spec, hints=_read_hints(name, options))
-    if spec.hints is not None:
-        _check_hints(resource.source, spec)
+    _check_hints(resource.source, spec)
     stage1 = spec.stage1
     if isinstance(stage1, str):
         stage1 = parse(PromptSetSpec, find("prompts", stage1)).stage1
@@ -207,7 +206,9 @@ def _read_hints(name: str, options: str) -> Hints:
 
 
 def _check_hints(source: str, spec: PromptSetSpec) -> None:
-    if spec.hints is not None and spec.hints.count < 1:
+    if spec.hints is None:
+        return
+    if spec.hints.count < 1:
         raise UsageError(f"{source}: hints: {spec.hints.count} class names can't be shown; show one or more")
     if spec.hinted is None or "{classes}" not in spec.hinted.prefix:
         raise ConfigError(
