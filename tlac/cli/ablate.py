@@ -143,7 +143,7 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
     ]
     for one in configs:
         # a level that can't be had is known before those beside it are paid
-        _ = one.hints
+        one.check()
     with open_store(store) as answers:
         policy = open_policy(max_cost, has_view=not as_json)
         runner = Runner(answers, offline, policy)

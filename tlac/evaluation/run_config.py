@@ -129,8 +129,10 @@ class RunConfig:
         return choose_samples(self.dataset, self.limit, self.seed)
 
     def check(self) -> None:
-        """Raise UsageError for what does not go together with the method."""
+        """Raise UsageError for what does not go together with the method, or hints with the class list."""
         method = self.opened_method
+        # drawn here, so that a number that can't be had is known before anybody is asked
+        self.hints  # noqa: B018 - draws them
         is_vote = combination_of(method) == "vote"
         if is_vote and not self.ensemble:
             raise UsageError(f"the method {self.method} asks several backends: give --backend more than once")
