@@ -11,8 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 import pytest
 
-from tlac.runtime.litellm_calls import litellm_call
-from tlac.runtime.litellm_setup import load_litellm
+from tlac.runtime.litellm_setup import litellm_call, load_litellm
 
 CODE = """
 import logging, os, socket, sys

@@ -25,7 +25,7 @@ from tlac.config.schemas import load_encoder_config
 from tlac.encoders.weights import quiet
 from tlac.errors import EncoderUnavailableError, MissingAnswersError
 from tlac.images import open_image
-from tlac.runtime.hub import offline_hub
+from tlac.runtime.libraries import offline_hub
 
 LIBRARIES = ("huggingface_hub.constants", "transformers.utils.hub", "datasets.config")
 LOGGERS = (None, "huggingface_hub", "transformers", "sentence_transformers", "datasets", "PIL")

@@ -22,7 +22,7 @@ from tlac.cache.pack import ZSTD_SUFFIX
 from tlac.cache.store import prepare_folder, store_folder
 from tlac.errors import InputError
 from tlac.hashing import sha256_of
-from tlac.runtime.hub import check_hub
+from tlac.runtime.libraries import check_hub
 from tlac.runtime.redaction import reason_of, remember_secret
 from tlac.runtime.safe_files import read_file, replacing
 

@@ -163,7 +163,7 @@ def _debug_log() -> Iterator[None]:
     """Our own log on stderr, without secrets, and what litellm and its HTTP clients say of our calls."""
     import logging
 
-    from tlac.runtime.litellm_calls import LITELLM_LOGGERS
+    from tlac.runtime.litellm_setup import LITELLM_LOGGERS
     from tlac.runtime.redaction import RedactingFilter
 
     log, handler = logging.getLogger("tlac"), logging.StreamHandler()

@@ -62,7 +62,7 @@ def _versions() -> dict[str, str]:
 
     from tlac.config.files import PROJECT_FILE
     from tlac.config.trust import user_config_folder
-    from tlac.runtime.versions import installed_versions
+    from tlac.runtime.libraries import installed_versions
 
     missing = [extra for extra, package in _EXTRAS.items() if importlib.util.find_spec(package) is None]
     files = [str(place) for place in (Path(PROJECT_FILE), user_config_folder()) if place.exists()]

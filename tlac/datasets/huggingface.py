@@ -22,8 +22,7 @@ from tlac.config.schemas import DatasetConfig
 from tlac.datasets.base import ListedDataset, PathOptions, count_note, read_options, take_part
 from tlac.datasets.text_files import clean_name, read_names
 from tlac.errors import ConfigError, InputError
-from tlac.runtime.hub import check_hub, offline_hub
-from tlac.runtime.process_settings import library_settings
+from tlac.runtime.libraries import changed_setting, check_hub, offline_hub
 from tlac.runtime.safe_files import read_file
 from tlac.types import Sample
 
@@ -291,8 +290,10 @@ def _load(config: DatasetConfig, location: str, revision: str | None, split: str
             name = _choose_split(config, split, list(kept))
             return datasets.concatenate_datasets([datasets.Dataset.from_file(str(path)) for path in kept[name]]), name
     try:
-        is_hub = "data_files" not in arguments
-        access = nullcontext() if is_hub else _uncounted(datasets)
+        # left to itself, the library tells the hub of each load of a file that is not on it, and waits seconds where
+        # nobody answers
+        counts = changed_setting(["datasets.config"], "HF_UPDATE_DOWNLOAD_COUNTS", value=False)
+        access = counts if "data_files" in arguments else nullcontext()
         with _bars_on_terminals_alone(datasets), access, offline_hub() if config.is_offline else nullcontext():
             name = _choose_split(config, split, datasets.get_dataset_split_names(**arguments))
             arguments.update(_files_of(datasets.load_dataset_builder(**arguments), name))
@@ -333,19 +334,6 @@ def _bars_on_terminals_alone(datasets: Any) -> Iterator[None]:
     finally:
         if hides:
             datasets.enable_progress_bars()
-
-
-@contextmanager
-def _uncounted(datasets: Any) -> Iterator[None]:
-    """Have the hub told of nothing that is not on it: left to itself, the library counts each load of a file there, and
-    waits for seconds where nobody answers."""
-    with library_settings:
-        counts = datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
-        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
-        try:
-            yield
-        finally:
-            datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = counts
 
 
 def _choose_split(config: DatasetConfig, given: str | None, names: list[str]) -> str:

@@ -17,8 +17,7 @@ from tlac.config.schemas import EncoderConfig
 from tlac.encoders.batching import normalise, unique_texts
 from tlac.encoders.weights import check_options, describe, one_line
 from tlac.errors import ConfigError, PermanentError, TransientError
-from tlac.runtime.litellm_calls import litellm_call
-from tlac.runtime.litellm_setup import load_litellm
+from tlac.runtime.litellm_setup import litellm_call, load_litellm
 from tlac.runtime.redaction import remember_secret
 from tlac.types import Encoding, Float32Array
 

@@ -20,8 +20,7 @@ from typing import Any, TypeVar
 from tlac.config.schemas import EncoderConfig
 from tlac.errors import ConfigError, EncoderUnavailableError
 from tlac.hashing import canonical_json
-from tlac.runtime.hub import check_hub, http_errors, offline_hub
-from tlac.runtime.process_settings import library_settings, restored_environment
+from tlac.runtime.libraries import check_hub, http_errors, library_settings, offline_hub, restored_environment
 from tlac.runtime.redaction import redact
 
 T = TypeVar("T")

@@ -32,7 +32,7 @@ from tlac.results.calls import FILE_NAME, encode_calls, facts_of
 from tlac.results.folder import Attachment, begin_run, free_name, name_run
 from tlac.results.record import OrderTrials, Run, RunRecord, ShortlistRecall
 from tlac.runtime import aio
-from tlac.runtime.versions import installed_versions
+from tlac.runtime.libraries import installed_versions
 from tlac.scoring.clip_zero_shot import ImageScorer
 from tlac.scoring.confidence import abstain, require_encoder
 from tlac.scoring.metrics import Metrics, hinted_classes, measure

@@ -26,7 +26,7 @@ from tlac.lmms.batch_common import (
     read_lines,
     translated,
 )
-from tlac.runtime.litellm_calls import drop_headers_of_environment
+from tlac.runtime.litellm_setup import drop_headers_of_environment
 from tlac.types import LMMRequest
 
 _PATH = "/v1/messages/batches"

@@ -31,7 +31,7 @@ from tlac.interfaces import BatchResult, UnknownBatchError
 from tlac.lmms.litellm import LiteLLM
 from tlac.lmms.litellm_errors import provider_message, translate
 from tlac.lmms.litellm_requests import WireFormat, WireRequest, check_params, open_wire_format
-from tlac.runtime.hub import http_errors
+from tlac.runtime.libraries import http_errors
 from tlac.types import ImagePart, LMMRequest
 
 BATCH_DISCOUNT = 0.5

@@ -24,8 +24,7 @@ from tlac.lmms.batch_common import (
     read_lines,
     translated,
 )
-from tlac.runtime.litellm_calls import litellm_call
-from tlac.runtime.litellm_setup import load_litellm
+from tlac.runtime.litellm_setup import litellm_call, load_litellm
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
 _ENDPOINT = "/v1/chat/completions"

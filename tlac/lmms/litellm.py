@@ -39,8 +39,7 @@ from tlac.lmms.litellm_requests import (
 )
 from tlac.lmms.litellm_responses import native_finish_reason, read_body, read_response, readable_body
 from tlac.lmms.prices import prices_of
-from tlac.runtime.litellm_calls import LiteLLMCall, litellm_call
-from tlac.runtime.litellm_setup import load_litellm
+from tlac.runtime.litellm_setup import LiteLLMCall, litellm_call, load_litellm
 from tlac.runtime.redaction import remember_secret
 from tlac.types import Image, ImagePart, LMMRequest, LMMResponse, PreparedImage
 

@@ -18,7 +18,7 @@ from tlac.datasets.base import path_inside
 from tlac.datasets.prepare.download import OnBytes, RemoteFile, fetch_file
 from tlac.datasets.prepare.prepare import Fetch, Prepared
 from tlac.errors import ConfigError, TlacError, UsageError
-from tlac.runtime.hub import http_errors
+from tlac.runtime.libraries import http_errors
 
 FOLDER = "mirrors"
 _WANTED = re.compile(r"classnames\.txt|test/[^/\\]+\.tar")

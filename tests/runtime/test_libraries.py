@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+import platform
+
 import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from tlac.runtime.hub import http_errors
+from tlac.runtime.libraries import http_errors, installed_versions
+
+
+def test_what_is_installed_has_a_version() -> None:
+    versions = installed_versions()
+    assert versions["python"] == platform.python_version()
+    assert {"tlac", "numpy", "diskcache"} <= versions.keys()
+    assert all(versions.values())
 
 
 def test_an_error_of_the_client_that_the_hub_s_library_uses_is_among_them(monkeypatch: pytest.MonkeyPatch) -> None:
