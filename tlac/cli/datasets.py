@@ -178,7 +178,7 @@ def _prepare_files(name: str, config: DatasetConfig, as_json: bool) -> None:
 def _prepare_mirror(config: DatasetConfig, as_json: bool) -> None:
     from tlac.cli.progress import show_downloads
     from tlac.config.schemas import load_dataset_config
-    from tlac.datasets.prepare.mirror import fetch_mirror
+    from tlac.datasets.prepare.prepare import fetch_mirror
 
     with show_downloads(as_json) as on_bytes:
         mirror = fetch_mirror(config, on_bytes)

@@ -14,7 +14,7 @@ from tests.support.file_server import FileServer, running_file_server
 from tlac.config.files import list_names
 from tlac.config.registry import open_dataset
 from tlac.config.schemas import load_dataset_config
-from tlac.datasets.prepare.mirror import fetch_mirror
+from tlac.datasets.prepare.prepare import fetch_mirror
 from tlac.errors import ConfigError, TlacError, UsageError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -177,7 +177,7 @@ def test_what_is_needed_for_a_mirror_is_said_before_anything_is_fetched(
         fetch_mirror(load_dataset_config("ucf101", tmp_path))
     with pytest.raises(UsageError, match="--data ROOT"):
         fetch_mirror(load_dataset_config(str(pets)))
-    monkeypatch.setattr("tlac.datasets.prepare.mirror.find_spec", lambda name: None)
+    monkeypatch.setattr("tlac.datasets.prepare.prepare.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'tlac\[hf\]'"):
         fetch_mirror(load_dataset_config(str(pets), tmp_path))
 

@@ -10,8 +10,7 @@ import pytest
 from tlac.config.files import list_names
 from tlac.config.schemas import load_dataset_config
 from tlac.datasets.prepare.download import OnBytes, RemoteFile
-from tlac.datasets.prepare.mirror import fetch_mirror
-from tlac.datasets.prepare.prepare import STAGING, Prepared, prepare_dataset
+from tlac.datasets.prepare.prepare import STAGING, Prepared, fetch_mirror, prepare_dataset
 from tlac.errors import ConfigError, TlacError, UnknownNameError, UsageError
 
 

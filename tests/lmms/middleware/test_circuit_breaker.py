@@ -9,8 +9,7 @@ import pytest
 from tests.support.scripted_lmm import ANSWER, ScriptedLMM, question
 from tests.support.virtual_time import SkippingClock, now_s, run_virtual, virtual_clock
 from tlac.errors import PermanentError, RateLimitError, SampleError, TransientError
-from tlac.lmms.middleware.circuit_breaker import CircuitBreaker
-from tlac.lmms.middleware.retry import RetryPolicy
+from tlac.lmms.middleware.retry import CircuitBreaker, RetryPolicy
 
 POLICY = RetryPolicy(breaker_failures=3, breaker_pauses_s=(10, 20))
 DOWN = TransientError("connection refused")

@@ -1,4 +1,5 @@
-"""Gets a dataset's files: downloads what may be downloaded, and says in plain steps what is fetched by hand.
+"""Gets a dataset's files: downloads what may be downloaded, and says in plain steps what is fetched by hand; or fetches
+a mirror of it from the Hugging Face hub, with a dataset file that opens it.
 
 The dataset files say how; tlac.datasets.prepare.verify checks what came of it.
 """
@@ -6,6 +7,7 @@ The dataset files say how; tlac.datasets.prepare.verify checks what came of it.
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 import tarfile
 import zipfile
@@ -13,13 +15,19 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tlac.config.schemas import DatasetConfig
+import msgspec
+import yaml
+
+from tlac.config.schemas import DatasetConfig, Mirror, load_dataset_config
 from tlac.datasets.base import parent_inside, path_inside
 from tlac.datasets.prepare.download import OnBytes, RemoteFile, fetch_file
 from tlac.errors import ConfigError, TlacError, UnknownNameError, UsageError
+from tlac.runtime.libraries import http_errors
+from tlac.runtime.safe_files import replacing
 
 STAGING = ".tlac-download"
 _DONE = "unpacked"  # lies in the staging folder once all is unpacked there
@@ -44,6 +52,8 @@ _READERS = frozenset(
         "StanfordCars",
     ]
 )
+MIRRORS = "mirrors"
+_MIRRORED = re.compile(r"classnames\.txt|test/[^/\\]+\.tar")
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError)
 
 
@@ -197,3 +207,77 @@ def _read_with_torchvision(reader: str, folder: Path) -> None:
 
 def _reason(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def fetch_mirror(
+    config: DatasetConfig,
+    on_bytes: OnBytes | None = None,
+    fetch: Fetch = fetch_file,
+) -> Prepared:
+    """Fetch the mirror's test shards and class names into ROOT/mirrors, with a dataset file beside them.
+
+    The dataset file names the commit that was fetched, and is written when all is there: a folder that has one
+    stays as it is. The hub says the sha256 of each shard. Raises UsageError without a data root or a mirror,
+    ConfigError without the package that reads it, TlacError where the hub can't be asked or a download fails.
+    """
+    mirror = config.spec.download.mirror
+    if mirror is None:
+        raise UsageError(f"{config.name}: no mirror of it is known: leave --mirror out")
+    if config.root is None:
+        raise UsageError(f"{config.name}: say with --data ROOT under which folder to put its files")
+    if find_spec("datasets") is None:
+        raise ConfigError(f"{config.name}: a mirror is read by the package datasets: pip install 'tlac[hf]'")
+    folder = path_inside(config, config.root / MIRRORS, config.name).resolve()
+    dataset_file = folder / f"{config.name}-mirror.yaml"
+    is_there = dataset_file.is_file()
+    if not is_there:
+        commit, files = _look_up(config.name, mirror, folder)
+        for file in files:
+            fetch(file, on_bytes)
+        _write_dataset_file(config, mirror, commit, dataset_file)
+    protocol = load_dataset_config(str(dataset_file)).spec.protocol
+    return Prepared(config.name, folder, not is_there, dataset_file=dataset_file, protocol=protocol)
+
+
+def _look_up(name: str, mirror: Mirror, folder: Path) -> tuple[str, list[RemoteFile]]:
+    """The commit that the mirror's revision stands for, and the files of it that are needed."""
+    from huggingface_hub import HfApi, hf_hub_url
+    from huggingface_hub.hf_api import RepoFile
+
+    unavailable: tuple[type[Exception], ...] = (OSError, ValueError, *http_errors())
+    try:
+        hub = HfApi()
+        commit = hub.dataset_info(mirror.repo, revision=mirror.revision, timeout=60).sha or ""
+        tree = hub.list_repo_tree(mirror.repo, recursive=True, revision=commit, repo_type="dataset")
+        entries = [entry for entry in tree if isinstance(entry, RepoFile) and _MIRRORED.fullmatch(entry.path)]
+    except unavailable as error:
+        reason = " ".join(str(error).split())
+        raise TlacError(
+            f"{name}: its mirror {mirror.repo} can't be looked up ({reason}): run the command again where the hub "
+            "can be reached"
+        ) from error
+    files = []
+    for entry in sorted(entries, key=lambda entry: entry.path):
+        url = hf_hub_url(mirror.repo, entry.path, repo_type="dataset", revision=commit)
+        checksum = entry.lfs.sha256 if entry.lfs else ""
+        files.append(RemoteFile(url, folder / entry.path, "sha256", checksum))
+    if len(files) < 2 or files[0].path.name != "classnames.txt":
+        raise TlacError(f"{name}: {mirror.repo} does not hold test/*.tar and classnames.txt: name another mirror")
+    return commit, files
+
+
+def _write_dataset_file(config: DatasetConfig, mirror: Mirror, commit: str, path: Path) -> None:
+    content = {
+        "description": f"{config.spec.description} (mirror {mirror.repo}, commit {commit})",
+        "loader": "hf",
+        "protocol": f"mirror {mirror.repo} at {commit[:12]}",
+        "prompt": config.spec.prompt,
+        "options": {"path": str(path.parent)},
+    }
+    if mirror.expected is not None:
+        content["expected"] = msgspec.to_builtins(mirror.expected)
+    try:
+        with replacing(path) as file:
+            yaml.safe_dump(content, file, sort_keys=False, allow_unicode=True, encoding="utf-8")
+    except OSError as error:
+        raise TlacError(f"{path}: {error.strerror or error}: check the folder and run the command again") from error

@@ -19,10 +19,9 @@ from tlac.config.schemas import Backend
 from tlac.errors import ConfigError
 from tlac.interfaces import LMM
 from tlac.lmms.middleware.budget import Budget, BudgetedLMM
-from tlac.lmms.middleware.circuit_breaker import CircuitBreaker
 from tlac.lmms.middleware.clock import CallActivity, Clock, OnMessage, say_nothing
 from tlac.lmms.middleware.rate_limit import LimitedLMM
-from tlac.lmms.middleware.retry import AbortOnRepeatedError, RetryingLMM, RetryPolicy
+from tlac.lmms.middleware.retry import AbortOnRepeatedError, CircuitBreaker, RetryingLMM, RetryPolicy
 from tlac.lmms.prices import prices_of
 
 
