@@ -282,7 +282,7 @@ def test_a_line_of_a_gigabyte_is_refused_without_holding_it(tmp_path: Path) -> N
     path.write_bytes(b"")
     os.truncate(path, 2**30)
     complaint, mebibytes = read_apart(path)
-    assert "line 1: is longer than" in complaint
+    assert "line 1: longer than" in complaint
     assert mebibytes < 300
 
 
@@ -294,7 +294,7 @@ def test_a_zip_bomb_is_refused_without_holding_it(tmp_path: Path) -> None:
             bomb.write(bytes(2**20))
     assert path.stat().st_size < 200_000
     complaint, mebibytes = read_apart(path)
-    assert "line 1: is longer than" in complaint
+    assert "line 1: longer than" in complaint
     assert mebibytes < 300
 
 

@@ -14,8 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.fake_answers import choice_request, embedding, entries, entry_for, image_request
-from tlac.cache.pack import PackSpec, PromptsRecord, read_manifest, read_pack
-from tlac.cache.pack_transfer import Imported, derive_specs, export_pack, import_pack
+from tlac.cache.pack import (
+    Imported,
+    PackSpec,
+    PromptsRecord,
+    derive_specs,
+    export_pack,
+    import_pack,
+    read_manifest,
+    read_pack,
+)
 from tlac.cache.select import Selection
 from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store

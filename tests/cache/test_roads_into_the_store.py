@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.fake_answers import choice_request, image_request
 from tests.support.fakes import FakeLMM
-from tlac.cache.pack import Manifest, PackSpec, read_pack, write_pack
-from tlac.cache.pack_transfer import import_pack
+from tlac.cache.pack import Manifest, PackSpec, import_pack, read_pack, write_pack
 from tlac.cache.serialization import (
     MAX_ANSWER_CHARACTERS,
     STORED_OUTCOMES,

@@ -1,4 +1,5 @@
-"""Response packs: answers and embeddings in one file of JSON Lines, a manifest first, all ordered by key.
+"""Response packs: answers and embeddings in one file of JSON Lines, a manifest first, all ordered by key; exported from
+a store and imported into one.
 
 The same answers give the same bytes, and a pack is written whole or not at all. Reading believes nothing: every key
 is checked, and lines, sizes, counts and the digest are held against the manifest.
@@ -10,14 +11,16 @@ import hashlib
 import io
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import chain
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal
 
 import msgspec
 
+from tlac.cache.select import Selection, select
 from tlac.cache.serialization import (
     MAX_TEXT_BYTES,
     Count,
@@ -30,9 +33,11 @@ from tlac.cache.serialization import (
     parse_answer,
     parse_embedding,
 )
-from tlac.errors import InputError, UsageError
+from tlac.cache.store import Store
+from tlac.errors import InputError, MissingAnswersError, UsageError
 from tlac.hashing import canonical_json
-from tlac.runtime.safe_files import open_regular, parse_json, replacing
+from tlac.runtime.safe_files import numbered_lines, open_regular, parse_json, replacing
+from tlac.types import LMMResponse
 
 PACK_VERSION = 2
 MAX_PACK_BYTES = 8 * 2**30
@@ -40,6 +45,7 @@ ZSTD_SUFFIX = ".zst"
 _ZSTD_LEVEL = 10
 _MAX_WINDOW_BYTES = 128 * 2**20
 _MEMORY_BYTES = 32 * 2**20
+_BATCH = 1000
 
 # names are shown in terminals and tables: no control characters
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length=1000)]
@@ -113,11 +119,6 @@ class Manifest(Document, frozen=True):
         return {name if len(self.specs[name]) == 1 else f"{name}:{number}": spec for name, number, spec in several}
 
 
-class _LineKind(msgspec.Struct, frozen=True):
-    tlac_pack: int | None = None
-    embedding_key: str | None = None
-
-
 def write_pack(
     path: Path, manifest: Manifest, entries: Iterable[StoredAnswer], embeddings: Iterable[StoredEmbedding] = ()
 ) -> Manifest:
@@ -155,7 +156,7 @@ def read_pack(path: Path) -> Iterator[StoredAnswer | StoredEmbedding]:
     manifest: Manifest | None = None
     counts = {"answers": 0, "embeddings": 0}
     last, number = ("answers", ""), 0
-    for number, line in numbered_lines(path):
+    for number, line in pack_lines(path):
         try:
             if manifest is None:
                 manifest = _parse_manifest(line)
@@ -181,7 +182,7 @@ def read_pack(path: Path) -> Iterator[StoredAnswer | StoredEmbedding]:
 
 def read_manifest(path: Path) -> Manifest:
     """Read the manifest of a pack, and nothing else of it. Raises InputError naming the file."""
-    for number, line in numbered_lines(path):
+    for number, line in pack_lines(path):
         try:
             return _parse_manifest(line)
         except InputError as error:
@@ -189,24 +190,24 @@ def read_manifest(path: Path) -> Manifest:
     raise _no_manifest(path)
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def pack_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield the lines of a pack with their numbers from 1, line ends included.
 
     Raises InputError naming file and line for a file that can't be read, a line without an end or over
     MAX_TEXT_BYTES, and more than MAX_PACK_BYTES in all (uncompressed).
     """
-    try:
-        with _opened(path) as file:
-            total_bytes = 0
-            number = 1
-            while line := _read_line(file, path, number):
+    total_bytes = number = 0
+    with _opened(path) as file:
+        try:
+            for number, line in numbered_lines(file, path, MAX_TEXT_BYTES):
                 total_bytes += len(line)
+                if not line.endswith(b"\n"):
+                    raise PackError(path, number, "has no end: the file is cut short")
                 if total_bytes > MAX_PACK_BYTES:
                     raise PackError(path, number, f"the pack holds more than {MAX_PACK_BYTES:,} bytes")
                 yield number, line
-                number += 1
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
+        except _decompression_error() as error:
+            raise PackError(path, number + 1, f"can't be decompressed: {error}") from error
 
 
 @contextmanager
@@ -223,18 +224,6 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _read_line(file: IO[bytes], path: Path, number: int) -> bytes:
-    try:
-        line = file.readline(MAX_TEXT_BYTES + 1)
-    except _decompression_error() as error:
-        raise PackError(path, number, f"can't be decompressed: {error}") from error
-    if len(line) > MAX_TEXT_BYTES:
-        raise PackError(path, number, f"is longer than {MAX_TEXT_BYTES:,} bytes")
-    if line and not line.endswith(b"\n"):
-        raise PackError(path, number, "has no end: the file is cut short")
-    return line
-
-
 def _decompression_error() -> type[Exception]:
     import zstandard
 
@@ -242,7 +231,7 @@ def _decompression_error() -> type[Exception]:
 
 
 def _parse_line(line: bytes, manifest: Manifest) -> StoredAnswer | StoredEmbedding:
-    if parse_json(line, _LineKind).embedding_key is not None:
+    if "embedding_key" in parse_json(line, dict[str, msgspec.Raw]):
         return parse_embedding(line)
     answer = parse_answer(line, backend=manifest.backend).checked()
     if manifest.specs and answer.backend not in manifest.specs:
@@ -251,12 +240,12 @@ def _parse_line(line: bytes, manifest: Manifest) -> StoredAnswer | StoredEmbeddi
 
 
 def _parse_manifest(line: bytes) -> Manifest:
-    version = parse_json(line, _LineKind).tlac_pack
-    if version is not None and not 1 <= version <= PACK_VERSION:
+    told = parse_json(line, dict[str, Any])
+    version = told.get("tlac_pack")
+    if isinstance(version, int) and not 1 <= version <= PACK_VERSION:
         raise InputError(f"a pack of version {version}, and this tlac reads up to {PACK_VERSION}: upgrade tlac")
     manifest: Manifest = parse_json(line, Manifest)
     # the defaults are for those who make a manifest: what a file leaves out could be anything
-    told = parse_json(line, dict[str, Any])
     lacking = _keys(manifest) - told.keys()
     for spec in [told.get("spec"), *(one for found in told.get("specs", {}).values() for one in found)]:
         lacking |= {f"spec.{key}" for key in PackSpec.__struct_fields__ if spec is not None and key not in spec}
@@ -312,3 +301,126 @@ def _compressed(path: Path, file: IO[bytes]) -> Iterator[IO[bytes]]:
 
     with zstandard.ZstdCompressor(level=_ZSTD_LEVEL).stream_writer(file, closefd=False) as compressed:
         yield compressed
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import added and what was there before.
+
+    `conflicts` are the pack's answers that contradict the store's, each with the store's response; where there are
+    any, nothing was added.
+    """
+
+    added: int
+    present: int
+    embeddings_added: int
+    conflicts: tuple[tuple[StoredAnswer, LMMResponse], ...] = ()
+
+
+def export_pack(
+    store: Store,
+    path: Path,
+    selection: Selection,
+    provenance: str,
+    prompts: PromptsRecord | None = None,
+    embedding_keys: Collection[str] | None = (),
+) -> Manifest:
+    """Write the chosen answers to a pack, with the embeddings under these keys (None: all).
+
+    The manifest's date is that of the latest answer, so that the same answers give the same bytes.
+    Raises MissingAnswersError where chosen keys are not in the store, InputError where nothing fits, or where the file
+    can't be written; StoreError.
+    """
+    created_at, count = "", 0
+
+    def counted() -> Iterator[StoredAnswer]:
+        nonlocal created_at, count
+        for answer in select(store, selection):
+            created_at, count = max(created_at, answer.response.created_at), count + 1
+            yield answer
+
+    specs = derive_specs(counted())
+    if selection.keys is not None and selection.backend is None and count < len(selection.keys):
+        raise MissingAnswersError(
+            f"{len(selection.keys) - count} of {len(selection.keys)} answers are not in the store {store.path}:"
+            " choose the --store that they were given in, or run the benchmark again"
+        )
+    if not specs:
+        raise InputError("no stored answer fits: there is nothing to export")
+    manifest = Manifest.of(created_at, provenance, specs, prompts)
+    return write_pack(path, manifest, select(store, selection), _chosen_embeddings(store, embedding_keys))
+
+
+def derive_specs(answers: Iterable[StoredAnswer]) -> dict[str, list[PackSpec]]:
+    """Derive what backend files must say to form the requests of these answers, by backend.
+
+    A backend that was asked in several ways at both stages has a spec for each pair of them.
+    """
+    found: dict[tuple[str, str, str], tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]] = {}
+    for answer in answers:
+        request = answer.request
+        stage1, stage2 = found.setdefault((answer.backend, request["model"], request["revision"] or ""), ({}, {}))
+        if request["stage"] == "stage1":
+            way = {"stage1_params": request["params"], "image": request["preparation"] or {}}
+            stage1.setdefault(canonical_json(way), way)
+        else:
+            way = {"stage2_params": request["params"], "choice_by_index": request["choices_by_index"] is not None}
+            # some methods show stage 2 the image, of some samples: the same settings
+            way = stage2.setdefault(canonical_json(way), way)
+            if request["preparation"]:
+                way["image"] = request["preparation"]
+    specs: dict[str, list[PackSpec]] = {}
+    for (backend, model, revision), ways in sorted(found.items()):
+        firsts, seconds = ([way for _, way in sorted(stage.items())] or [{}] for stage in ways)
+        specs.setdefault(backend, []).extend(
+            PackSpec(model=model, revision=revision or None, **{**second, **first})
+            for first in firsts
+            for second in seconds
+        )
+    return specs
+
+
+def import_pack(store: Store, path: Path) -> Imported:
+    """Add a pack's answers and embeddings to the store, once every line has been checked.
+
+    What the store has already stays as it is. A pack with an answer that contradicts one of the store's is not
+    imported at all. Raises InputError naming file and line, StoreError.
+    """
+    added = present = 0
+    conflicts: list[tuple[StoredAnswer, LMMResponse]] = []
+    for kept in read_pack(path):
+        if isinstance(kept, StoredEmbedding):
+            continue
+        ours, theirs = store.get_response(kept.key), kept.response
+        if ours is None:
+            added += 1
+        elif (ours.outcome, ours.text, ours.reason) == (theirs.outcome, theirs.text, theirs.reason):
+            present += 1
+        else:
+            conflicts.append((kept, ours))
+    if conflicts:
+        return Imported(0, present, 0, tuple(conflicts))
+    answers = (kept for kept in read_pack(path) if isinstance(kept, StoredAnswer))
+    store.put_entries(answer for answer in answers if store.get_response(answer.key) is None)
+    return Imported(added, present, _import_embeddings(store, path))
+
+
+def _chosen_embeddings(store: Store, keys: Collection[str] | None) -> Iterator[StoredEmbedding]:
+    if keys is None:
+        yield from store.embeddings()
+        return
+    ordered = iter(sorted(set(keys)))
+    while batch := list(islice(ordered, _BATCH)):
+        found = store.get_embeddings(batch)
+        yield from (found[key] for key in batch if key in found)
+
+
+def _import_embeddings(store: Store, path: Path) -> int:
+    embeddings = (kept for kept in read_pack(path) if isinstance(kept, StoredEmbedding))
+    added = 0
+    while batch := list(islice(embeddings, _BATCH)):
+        known = store.get_embeddings([item.key for item in batch])
+        new = [item for item in batch if item.key not in known]
+        store.put_embeddings(new)
+        added += len(new)
+    return added

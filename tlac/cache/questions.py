@@ -7,15 +7,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from tlac.cache.serialization import MAX_TEXT_BYTES, Document, Sha256, StoredAnswer
 from tlac.errors import InputError
 from tlac.hashing import request_document, response_key, sha256_of
-from tlac.runtime.safe_files import open_regular, parse_json, replacing
+from tlac.runtime.safe_files import numbered_lines, open_regular, parse_json, replacing
 from tlac.types import ImagePart, LMMRequest, LMMResponse, Outcome, TextPart
+
+DocumentT = TypeVar("DocumentT", bound=Document)
 
 
 class _Question(Document, frozen=True):
@@ -57,15 +59,13 @@ def read_answers(questions: Path, answers: Path, by: str) -> list[StoredAnswer]:
     if not by.strip():
         raise InputError("it is not said who gave the answers: name them")
     asked: dict[str, _Question] = {}
-    for place, line in _read_lines(questions):
-        question: _Question = _parse(line, _Question, place)
+    for place, question in _read_lines(questions, _Question):
         if sha256_of(question.request) != question.key:
             raise InputError(f"{place}: its key is not the digest of its request: write the questions anew")
         asked[question.key] = question
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     found: dict[str, StoredAnswer] = {}
-    for place, line in _read_lines(answers):
-        given: _Answer = _parse(line, _Answer, place)
+    for place, given in _read_lines(answers, _Answer):
         if given.key not in asked:
             raise InputError(f"{place}: {given.key[:12]} is the key of no question in {questions}")
         if given.key in found and found[given.key].response.text != given.answer:
@@ -77,20 +77,13 @@ def read_answers(questions: Path, answers: Path, by: str) -> list[StoredAnswer]:
     return list(found.values())
 
 
-def _read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The lines that hold something, each after the words that name its place."""
+def _read_lines(path: Path, schema: type[DocumentT]) -> Iterator[tuple[str, DocumentT]]:
+    """What stands in the lines that hold something, each after the words that name its place."""
     with open_regular(path) as file:
-        number = 0
-        while line := file.readline(MAX_TEXT_BYTES + 1):
-            number += 1
-            if len(line) > MAX_TEXT_BYTES:
-                raise InputError(f"{path}, line {number}: longer than the {MAX_TEXT_BYTES:,} bytes that are read")
-            if line.strip():
-                yield f"{path}, line {number}", line
-
-
-def _parse(line: bytes, schema: type[Document], place: str) -> Any:
-    try:
-        return parse_json(line, schema)
-    except InputError as error:
-        raise InputError(f"{place}: {error}") from error
+        for number, line in numbered_lines(file, path, MAX_TEXT_BYTES):
+            if not line.strip():
+                continue
+            try:
+                yield f"{path}: line {number}", parse_json(line, schema)
+            except InputError as error:
+                raise InputError(f"{path}: line {number}: {error}") from error

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from tlac.cache.schema import BUSY_TIMEOUT_S, DATABASE
 from tlac.cache.serialization import StoredAnswer
+from tlac.cache.sqlite import BUSY_TIMEOUT_S, DATABASE
 from tlac.cache.store import EMBEDDINGS, RESPONSES, AnswerCount, Store, count_answers
 from tlac.cache.verify import verify_store
 from tlac.errors import StoreError, UsageError

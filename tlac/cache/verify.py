@@ -15,7 +15,6 @@ from typing import Any
 
 from diskcache.core import MODE_RAW
 
-from tlac.cache.schema import DATABASE, connect_read_only, find_foreign_schema, find_settings
 from tlac.cache.serialization import (
     MAX_TEXT_BYTES,
     TEXT_KEY_PREFIX,
@@ -24,6 +23,7 @@ from tlac.cache.serialization import (
     parse_text_row,
     unfold,
 )
+from tlac.cache.sqlite import DATABASE, connect_read_only, find_foreign_schema, find_settings
 from tlac.cache.store import EMBEDDINGS, FORMAT, RESPONSES, read_format
 from tlac.errors import InputError, StoreError, UsageError
 

@@ -73,7 +73,7 @@ def export_answers(
       tlac cache export --all -o everything.jsonl.zst
       tlac cache export runs/20300101-120000-dtd-gemini-tlac -o hf://datasets/ours/tables/dtd.jsonl.zst
     """
-    from tlac.cache.pack_transfer import export_pack
+    from tlac.cache.pack import export_pack
     from tlac.cache.remote_pack import is_address, push_pack
 
     if [run is not None, question.backend is not None, flags["everything"]].count(True) != 1:
@@ -130,7 +130,7 @@ def import_answers(file: str, store: Path | None) -> None:
     Example:
       tlac cache import caltech101.jsonl.zst
     """
-    from tlac.cache.pack_transfer import import_pack
+    from tlac.cache.pack import import_pack
     from tlac.cache.remote_pack import fetch_pack, is_address
 
     with open_store(store) as opened:

@@ -6,7 +6,7 @@ It holds nothing that differs between two runs of equal answers, so equal answer
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from tlac.errors import InputError
-from tlac.runtime.safe_files import open_regular
+from tlac.runtime.safe_files import numbered_lines, open_regular
 from tlac.scoring.predictions import DECISIONS, OUTCOMES, Decisions, Digests, Predictions, digest_texts
 from tlac.types import Outcome, Prediction, Stage
 
@@ -160,16 +160,8 @@ def decode_lines(path: Path, schema: type[LineT]) -> Iterator[LineT]:
     Raises InputError naming file and line, also for a line that no run writes: of many megabytes, or nested deep.
     """
     decoder = msgspec.json.Decoder(schema)
-    with open_regular(path, within=path.parent) as lines:
-        for number in count(1):
-            try:
-                line = lines.readline(_MOST_LINE_BYTES)
-            except OSError as error:
-                raise InputError(f"{path}: can't be read: {error.strerror}; is this a run folder?") from error
-            if not line:
-                return
-            if len(line) == _MOST_LINE_BYTES:
-                raise InputError(f"{path}: line {number}: longer than {_MOST_LINE_BYTES:,} bytes")
+    with open_regular(path, within=path.parent) as file:
+        for number, line in numbered_lines(file, path, _MOST_LINE_BYTES):
             try:
                 yield decoder.decode(line)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -76,6 +76,22 @@ def read_file(path: Path, max_bytes: int, *, within: Path | None = None) -> byte
     raise InputError(f"{path}: holds more than {max_bytes:,} bytes, the most that is read")
 
 
+def numbered_lines(file: IO[bytes], path: Path, max_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of an open file with their numbers from 1, line ends included.
+
+    Raises InputError naming file and line for one of more than `max_bytes`, and where the file can't be read.
+    """
+    number = 1
+    try:
+        while line := file.readline(max_bytes + 1):
+            if len(line) > max_bytes:
+                raise InputError(f"{path}: line {number}: longer than {max_bytes:,} bytes, the most that is read")
+            yield number, line
+            number += 1
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
+
+
 def read_json(
     path: Path, schema: Any, max_bytes: int, *, within: Path | None = None, max_depth: int = MAX_DEPTH
 ) -> Any:

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from filelock import FileLock, Timeout
 
-from tlac.cache.pack import numbered_lines
+from tlac.cache.pack import pack_lines
 from tlac.cache.serialization import Count, Document, Sha256
 from tlac.config.schemas import Backend, BackendSpec
 from tlac.errors import InputError, StoreError, UnknownNameError
@@ -142,7 +142,7 @@ class Journal:
         path = self._path(record.tag, _REQUESTS)
         held = 0
         try:
-            for _, line in numbered_lines(path):
+            for _, line in pack_lines(path):
                 held += 1
                 yield parse_json(line, RequestLine)
             if held != record.requests:
