@@ -8,6 +8,7 @@ import pytest
 from tests.support.fakes import LetterEncoder, make_png
 from tests.support.mean_encoder import SAMPLES, MeanEncoder
 from tlac.cache.store import Store
+from tlac.encoders.cached import ImageVectors
 from tlac.errors import MissingAnswersError
 from tlac.scoring.clip_zero_shot import ImageScorer
 from tlac.types import Outcome, Sample, Transcript
@@ -26,7 +27,7 @@ def shown(sample: Sample) -> int:
 def score(store: Store, samples=SAMPLES, templates=("{}",), encoder=None, **options):
     texts = LetterEncoder()
     told: list[Transcript] = []
-    scorer = ImageScorer(texts, encoder or MeanEncoder(texts), store, CLASSES, templates, **options)
+    scorer = ImageScorer(texts, ImageVectors(encoder or MeanEncoder(texts), store, **options), CLASSES, templates)
     return scorer.score(samples, told.append), told
 
 

@@ -16,10 +16,24 @@ from tlac.config.schemas import Backend, EncoderConfig
 from tlac.errors import UsageError
 from tlac.evaluation.class_order import class_order
 from tlac.hashing import dataset_digest, sha256_of
-from tlac.interfaces import ClassFinder, Dataset, Engine, ImageMethod, MatchingRule, Method
+from tlac.interfaces import (
+    ClassFinder,
+    Dataset,
+    Engine,
+    ImageMethod,
+    MatchingRule,
+    Method,
+    TextEncoder,
+    details_of,
+    notes_of,
+)
+from tlac.lmms.served import served_version
 from tlac.methods.base import BoundLMM, TwoStagePrompter
+from tlac.results.record import RunRecord
+from tlac.results.usage import Calls, Tokens
+from tlac.runtime.libraries import installed_versions
 from tlac.scoring.clip_zero_shot import find_templates
-from tlac.scoring.confidence import Calibration
+from tlac.scoring.confidence import Calibration, require_encoder
 from tlac.scoring.matching import DEFAULT_TEMPLATE
 from tlac.scoring.similarity import MIN_CLASSES
 from tlac.types import Sample
@@ -128,8 +142,12 @@ class RunConfig:
         """The samples that are asked about."""
         return choose_samples(self.dataset, self.limit, self.seed)
 
-    def check(self) -> None:
-        """Raise UsageError for what does not go together with the method, or hints with the class list."""
+    def check(self, encoder: TextEncoder | None = None) -> None:
+        """Raise UsageError for what does not go together: with the method, hints with the class list, and, once that
+        is open, the calibration with the text encoder."""
+        if self.calibration is not None and encoder is not None:
+            scale = self.scale(encoder.fingerprint)
+            require_encoder(self.calibration, scale)
         method = self.opened_method
         # drawn here, so that a number that can't be had is known before anybody is asked
         self.hints  # noqa: B018 - draws them
@@ -166,6 +184,58 @@ class RunConfig:
             found |= {"recheck": sha256_of(to_builtins(self.prompts.spec.recheck))}
         found |= {"aliases": sha256_of(dict(self.aliases))} if self.aliases else {}
         return found | {f"prompts {name}": load_prompts(name).digest for name in prompts_of(self.opened_method)}
+
+    def record(self, fingerprint: str) -> RunRecord:
+        """The record of a run that has not begun: what is asked for, by a text encoder with that fingerprint, and
+        nothing of what it came to."""
+        backend, stage2 = self.backend, self.stage2_backend
+        templates = self.templates if backend is None else (self.template,)
+        asked = [one for one in (backend, stage2, *self.ensemble) if one is not None]
+        return RunRecord(
+            run="",
+            created_at="",
+            backend=self.backend_name,
+            # where no LMM is asked, the model that looks at the image stands in its place
+            model=backend.spec.model if backend else self.encoder.spec.model,
+            stage2_backend=stage2.name if stage2 else "",
+            stage2_model=stage2.spec.model if stage2 else "",
+            matching=self.rule.name if backend else "similarity",
+            template=templates[0] if len(templates) == 1 else f"{len(templates)} templates",
+            prompts=self.prompts.name if backend else "",
+            hints=self.hints,
+            choice_by_index=stage2.spec.choice_by_index and not self.prompts.spec.free_text if stage2 else None,
+            prompt=self.dataset.prompt if backend else "",
+            dataset=self.dataset.name,
+            split=self.dataset.split,
+            protocol=self.dataset.protocol,
+            method=self.method,
+            encoder=self.encoder.name,
+            is_complete=False,
+            stopped=None,
+            calls=Calls(),
+            tokens=Tokens(),
+            cost_usd=None,
+            answers_cost_usd=None,
+            wall_s=0.0,
+            concurrency=1,
+            limit=self.limit,
+            seed=self.seed,
+            truncated_texts=0,
+            truncated_classes=0,
+            digests=self.digests(fingerprint),
+            # with what servers of one's own served
+            versions=installed_versions()
+            | {f"served by {one.name}": served for one in asked if (served := served_version(one))},
+            classes=self.dataset.classes,
+            shuffle_classes=self.shuffle_classes,
+            ensemble=tuple(one.name for one in self.ensemble),
+            aliases=dict(self.aliases),
+            abstain_below=self.abstain_below,
+            calibration=self.calibration,
+            dataset_notes=notes_of(self.dataset),
+            dataset_details=details_of(self.dataset),
+            sources=self.sources,
+        )
 
 
 RunEngine: TypeAlias = Engine[RunConfig, Backend]

@@ -23,19 +23,17 @@ from tlac.evaluation.class_order import choose_again, compare_orders, restore_ch
 from tlac.evaluation.collect import INTERRUPTED, CollectProgress, TranscriptBuffer, collect_into
 from tlac.evaluation.dry_run import recall_shortlists
 from tlac.evaluation.run_config import RunConfig, RunEngine, plan_questions
-from tlac.interfaces import LMM, Dataset, ImageEncoder, ImageMethod, Method, details_of, notes_of
+from tlac.interfaces import LMM, Dataset, ImageMethod, Method
 from tlac.lmms.middleware.cache import OfflineLMM, StoredLMM
 from tlac.lmms.middleware.stack import CallPolicy, build_stack
-from tlac.lmms.served import SERVED
 from tlac.methods.base import BoundLMM, NearestClassFinder, TwoStagePrompter
 from tlac.results.calls import FILE_NAME, encode_calls, facts_of
 from tlac.results.folder import Attachment, begin_run, free_name, name_run
-from tlac.results.record import OrderTrials, Run, RunRecord, ShortlistRecall
+from tlac.results.record import OrderTrials, Run, ShortlistRecall
 from tlac.runtime import aio
-from tlac.runtime.libraries import installed_versions
 from tlac.scoring.clip_zero_shot import ImageScorer
-from tlac.scoring.confidence import abstain, require_encoder
-from tlac.scoring.metrics import Metrics, hinted_classes, measure
+from tlac.scoring.confidence import abstain
+from tlac.scoring.metrics import hinted_classes, measure
 from tlac.scoring.predictions import Predictions
 from tlac.scoring.scorer import Scored, Scorer
 from tlac.types import Outcome, Sample, Transcript
@@ -116,9 +114,6 @@ class Runner:
             self._encoders[config.name] = keep_embeddings(open_encoder(config), config, self._store)
         return self._encoders[config.name]
 
-    def _image_encoder(self, config: RunConfig) -> ImageEncoder:
-        return open_image_encoder(replace(config.encoder, is_offline=self.is_offline), config.method)
-
     def _note_interrupt(self) -> None:
         if not self._is_interrupted:
             self._policy.on_message("stopping; waiting for the calls in flight (Ctrl-C again gives them up)")
@@ -144,26 +139,38 @@ class Runner:
         answers, EncoderUnavailableError before anything is asked, StoreError.
         """
         started, started_at = time.monotonic(), datetime.now(timezone.utc)
-        method = config.opened_method
+        name = name_run(f"{started_at:%Y%m%d-%H%M%S}", config.dataset.name, config.backend_name, config.method)
+        method, encoder = config.opened_method, self.encoder(config.encoder)
         if isinstance(method, ImageMethod):
             try:
-                result = self._look(config, method, progress)
+                result = self._look(config, method, encoder, progress)
             except EncoderUnavailableError as error:
                 # the alternative for texts has no image side
                 raise EncoderUnavailableError(error.message, _WITH_IMAGE_SIDE) from error
         else:
-            result = self._ask(config, progress)
+            prepared = self.prepare(config)
+            result = self._ask(prepared, progress)
         predictions = abstain(result.scored.predictions, config.abstain_below, config.calibration)
         with begin_run(out) as run:
             metrics = measure(predictions, hinted_classes(config.dataset.classes, config.hints))
-            name = name_run(f"{started_at:%Y%m%d-%H%M%S}", config.dataset.name, config.backend_name, config.method)
+            spent, transcripts = result.buffer.ledger.total(), result.buffer.transcripts
             record = replace(
-                self._record(config, result, metrics),
+                config.record(encoder.fingerprint),
                 run=free_name(out, name),
                 created_at=started_at.isoformat(timespec="seconds"),
+                is_complete=metrics.failed == 0 and (result.order is None or result.order.failed == 0),
+                stopped=result.stopped,
+                calls=spent.calls,
+                tokens=spent.tokens,
+                cost_usd=spent.cost_usd,
+                answers_cost_usd=spent.answers_cost_usd,
                 wall_s=round(time.monotonic() - started, 3),
+                concurrency=result.concurrency,
+                truncated_texts=result.scored.truncated_texts,
+                truncated_classes=result.scored.truncated_classes,
+                order_trials=result.order,
+                shortlist_recall=result.shortlist_recall,
             )
-            transcripts = result.buffer.transcripts
             attachments: dict[str, Attachment] = {FILE_NAME: encode_calls(facts_of(transcripts))} if transcripts else {}
             return run.finish(record, predictions, metrics, attachments)
 
@@ -171,90 +178,32 @@ class Runner:
         """What tells the results of this config from all others'."""
         return config.digests(self.encoder(config.encoder).fingerprint)
 
-    def _record(self, config: RunConfig, result: _Result, metrics: Metrics) -> RunRecord:
-        """The run's record, without its name and times."""
-        spent = result.buffer.ledger.total()
-        backend, stage2 = config.backend, config.stage2_backend
-        templates = config.templates if backend is None else (config.template,)
-        return RunRecord(
-            run="",
-            created_at="",
-            backend=config.backend_name,
-            # where no LMM is asked, the model that looks at the image stands in its place
-            model=backend.spec.model if backend else config.encoder.spec.model,
-            stage2_backend=stage2.name if stage2 else "",
-            stage2_model=stage2.spec.model if stage2 else "",
-            matching=config.rule.name if backend else "similarity",
-            template=templates[0] if len(templates) == 1 else f"{len(templates)} templates",
-            prompts=config.prompts.name if backend else "",
-            hints=config.hints,
-            choice_by_index=stage2.spec.choice_by_index and not config.prompts.spec.free_text if stage2 else None,
-            prompt=config.dataset.prompt if backend else "",
-            dataset=config.dataset.name,
-            split=config.dataset.split,
-            protocol=config.dataset.protocol,
-            method=config.method,
-            encoder=config.encoder.name,
-            is_complete=metrics.failed == 0 and (result.order is None or result.order.failed == 0),
-            stopped=result.stopped,
-            calls=spent.calls,
-            tokens=spent.tokens,
-            cost_usd=spent.cost_usd,
-            answers_cost_usd=spent.answers_cost_usd,
-            wall_s=0.0,
-            concurrency=result.concurrency,
-            limit=config.limit,
-            seed=config.seed,
-            truncated_texts=result.scored.truncated_texts,
-            truncated_classes=result.scored.truncated_classes,
-            digests=self.digests(config),
-            versions=installed_versions() | _served_versions(config),
-            classes=config.dataset.classes,
-            shuffle_classes=config.shuffle_classes,
-            order_trials=result.order,
-            shortlist_recall=result.shortlist_recall,
-            ensemble=tuple(backend.name for backend in config.ensemble),
-            aliases=dict(config.aliases),
-            abstain_below=config.abstain_below,
-            calibration=config.calibration,
-            dataset_notes=notes_of(config.dataset),
-            dataset_details=details_of(config.dataset),
-            sources=config.sources,
-        )
-
     def prepare(self, config: RunConfig) -> Prepared:
         """Open all that asking and scoring takes; nobody is asked.
 
         Raises UsageError for what does not go together, EncoderUnavailableError, ConfigError where a key is missing.
         """
         method, (backend, _) = config.asking_method, config.asked
-        config.check()
-        images = None
-        if sees_image(method):
-            images = ImageVectors(self._image_encoder(config), self._store, self.is_offline)
-        if config.calibration is not None:
-            require_encoder(config.calibration, config.scale(self.encoder(config.encoder).fingerprint))
-        scorer = self._scorer(config, range(len(config.dataset.classes)))
+        encoder = self.encoder(config.encoder)
+        config.check(encoder)
+        images = self._image_vectors(config) if sees_image(method) else None
+        scorer = Scorer(config.dataset.classes, encoder, config.rule, config.template, config.aliases)
         if not self.is_offline:
             scorer.encode_classes()
         concurrency = self._policy.concurrency or backend.spec.limits.concurrency
         finder = self._finder(config, config.class_order)
-        return Prepared(
-            config, method, plan_questions(config, self.bound_lmm, finder), finder, scorer, concurrency, images
-        )
+        prompter = plan_questions(config, self.bound_lmm, finder)
+        return Prepared(config, method, prompter, finder, scorer, concurrency, images)
 
-    def _ask(self, config: RunConfig, progress: CollectProgress | None) -> _Result:
+    def _ask(self, prepared: Prepared, progress: CollectProgress | None) -> _Result:
         """Have an LMM asked about every sample, and score its words."""
+        config, buffer = prepared.config, TranscriptBuffer()
         rotated = rotations(config.class_order, config.order_trials)
-        prepared = self.prepare(config)
-        buffer = TranscriptBuffer()
         with self._collecting(prepared, config.samples, progress) as collecting:
             stopped = aio.run(collecting(buffer.put), self._note_interrupt)
         buffer.require_answers()
         scored = _score(prepared, buffer.transcripts, config.samples)
-        trials = None
-        if rotated and stopped is None:
-            trials = self._try_orders(config, rotated, buffer, prepared.concurrency, prepared.scorer, scored)
+        trials = self._try_orders(prepared, rotated, buffer, scored) if rotated and stopped is None else None
         recall = recall_shortlists(buffer.transcripts, config, self._store)
         return _Result(scored, buffer, stopped, trials, prepared.concurrency, recall)
 
@@ -304,45 +253,39 @@ class Runner:
         finally:
             digests.save()
 
-    def _scorer(self, config: RunConfig, order: Sequence[int]) -> Scorer:
-        """A scorer whose classes are those of the dataset in this order."""
-        classes = [config.dataset.classes[place] for place in order]
-        return Scorer(classes, self.encoder(config.encoder), config.rule, config.template, config.aliases)
-
     def _finder(self, config: RunConfig, order: Sequence[int]) -> NearestClassFinder:
-        # a scorer of its own: what is found are places in the list as it is shown
-        return NearestClassFinder(self._scorer(config, order))
+        """Finds places in the class list as it is shown in this order."""
+        shown = [config.dataset.classes[place] for place in order]
+        encoder = self.encoder(config.encoder)
+        return NearestClassFinder(Scorer(shown, encoder, config.rule, config.template, config.aliases))
 
     def _try_orders(
-        self,
-        config: RunConfig,
-        orders: Sequence[Sequence[int]],
-        buffer: TranscriptBuffer,
-        concurrency: int,
-        scorer: Scorer,
-        scored: Scored,
+        self, prepared: Prepared, orders: Sequence[Sequence[int]], buffer: TranscriptBuffer, scored: Scored
     ) -> OrderTrials | None:
         """Ask stage 2 again in these orders; None where nobody was asked."""
         trials = []
         for order in orders:
-            prompter = plan_questions(config, self.bound_lmm, self._finder(config, order), order)
-            again = aio.run(choose_again(buffer.transcripts, prompter, concurrency))
-            trials.append(scorer.score(restore_choices(again, order)).predictions)
+            prompter = plan_questions(prepared.config, self.bound_lmm, self._finder(prepared.config, order), order)
+            choosing = choose_again(buffer.transcripts, prompter, prepared.concurrency)
+            again = aio.run(choosing)
+            trials.append(prepared.scorer.score(restore_choices(again, order)).predictions)
             for transcript in again:
                 # their first stage is counted already
                 buffer.ledger.add(replace(transcript, stage1=None).turns)
         return compare_orders(scored.predictions, trials) if trials[0] else None
 
-    def _look(self, config: RunConfig, method: ImageMethod, progress: CollectProgress | None) -> _Result:
+    def _look(
+        self, config: RunConfig, method: ImageMethod, encoder: StoredEncoder, progress: CollectProgress | None
+    ) -> _Result:
         """Have the images themselves compared with the class names; nobody is asked."""
-        scorer = self._image_scorer(config)
+        scorer = self._image_scorer(config, encoder)
         return _Result(method.look(config.samples, scorer, progress.advance if progress else lambda _: None))
 
     def look(
         self, config: RunConfig, method: ImageMethod, progress: CollectProgress | None = None
     ) -> Iterator[tuple[list[Transcript], Predictions]]:
         """As `stream`, by a method that asks no LMM."""
-        scorer, pending = self._image_scorer(config), iter(config.samples)
+        scorer, pending = self._image_scorer(config, self.encoder(config.encoder)), iter(config.samples)
         while block := list(islice(pending, _IMAGES_AT_ONCE)):
             seen: list[Transcript] = []
             predictions = method.look(block, scorer, seen.append).predictions
@@ -351,15 +294,12 @@ class Runner:
                     progress.advance(transcript)
             yield seen, predictions
 
-    def _image_scorer(self, config: RunConfig) -> ImageScorer:
-        return ImageScorer(
-            self.encoder(config.encoder),
-            self._image_encoder(config),
-            self._store,
-            config.dataset.classes,
-            config.templates,
-            self.is_offline,
-        )
+    def _image_scorer(self, config: RunConfig, encoder: StoredEncoder) -> ImageScorer:
+        return ImageScorer(encoder, self._image_vectors(config), config.dataset.classes, config.templates)
+
+    def _image_vectors(self, config: RunConfig) -> ImageVectors:
+        encoder = open_image_encoder(replace(config.encoder, is_offline=self.is_offline), config.method)
+        return ImageVectors(encoder, self._store, self.is_offline)
 
 
 def _score(prepared: Prepared, transcripts: Iterable[Transcript], samples: Iterable[Sample]) -> Scored:
@@ -370,13 +310,3 @@ def _score(prepared: Prepared, transcripts: Iterable[Transcript], samples: Itera
         transcripts, vectors = found.mark(transcripts), found.by_sha256
     restored = restore_choices(transcripts, prepared.config.class_order)
     return prepared.scorer.score(restored, combination_of(prepared.method), vectors)
-
-
-def _served_versions(config: RunConfig) -> dict[str, str]:
-    """What servers of one's own served, by backend."""
-    asked = [backend for backend in (config.backend, config.stage2_backend, *config.ensemble) if backend is not None]
-    return {
-        f"served by {backend.name}": backend.spec.revision.removeprefix(SERVED)
-        for backend in asked
-        if backend.spec.revision is not None and backend.spec.revision.startswith(SERVED)
-    }

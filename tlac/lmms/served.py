@@ -59,6 +59,12 @@ def with_served_revision(backend: Backend, folder: Path, is_offline: bool = Fals
     return replace(backend, spec=msgspec.structs.replace(spec, revision=SERVED + served))
 
 
+def served_version(backend: Backend) -> str:
+    """What the backend's server was found to serve; empty where nobody looked, or its file names a revision."""
+    revision = backend.spec.revision or ""
+    return revision.removeprefix(SERVED) if revision.startswith(SERVED) else ""
+
+
 def _read_known(folder: Path) -> dict[str, str]:
     try:
         found: dict[str, str] = read_json(folder / _FILE, dict[str, str], _MAX_LIST_BYTES)

@@ -12,10 +12,9 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from tlac.cache.store import Store
 from tlac.encoders.cached import BATCH, ImageVectors
 from tlac.errors import UnknownNameError
-from tlac.interfaces import ImageEncoder, TextEncoder
+from tlac.interfaces import TextEncoder
 from tlac.scoring.matching import apply_template
 from tlac.scoring.predictions import TOP, Decisions, PredictionTable
 from tlac.scoring.scorer import Scored, place_classes
@@ -31,14 +30,12 @@ class ImageScorer:
     def __init__(
         self,
         text_encoder: TextEncoder,
-        image_encoder: ImageEncoder,
-        store: Store,
+        images: ImageVectors,
         classes: Sequence[str],
         templates: Sequence[str],
-        is_offline: bool = False,
     ) -> None:
         self._texts = text_encoder
-        self._vectors = ImageVectors(image_encoder, store, is_offline)
+        self._vectors = images
         self._classes = tuple(classes)
         self._templates = tuple(templates)
 
