@@ -24,8 +24,8 @@ from tlac.config.registry import open_encoder, open_lmm
 from tlac.config.schemas import load_backend, load_encoder_config
 from tlac.encoders.cached import keep_embeddings
 from tlac.evaluation.collect import collect
-from tlac.evaluation.run_config import ClassList, RunConfig, plan_questions
-from tlac.methods.base import BoundLMM, NearestClassFinder
+from tlac.evaluation.run_config import ClassList, RunConfig, class_finder, plan_questions
+from tlac.methods.base import BoundLMM
 from tlac.runtime.formatting import interval, percent
 from tlac.scoring.matching import DEFAULT_TEMPLATE, find_rule
 from tlac.scoring.metrics import hinted_classes, measure
@@ -82,9 +82,10 @@ def score(row: Row, store: Store) -> tuple[str, ...]:
     prompts, rule = load_prompts(row.prompts), find_rule("ladder")
     dataset = ClassList(images.classes, images.prompt)
     config = RunConfig(backend, backend, dataset, row.method, encoder, prompts, rule)
-    scorer = Scorer(images.classes, keep_embeddings(open_encoder(encoder), encoder, store), rule, DEFAULT_TEMPLATE)
+    stored = keep_embeddings(open_encoder(encoder), encoder, store)
+    scorer = Scorer(images.classes, stored, rule, DEFAULT_TEMPLATE)
     lmm = open_lmm(backend)
-    prompter = plan_questions(config, lambda asked: BoundLMM(asked, lmm), NearestClassFinder(scorer))
+    prompter = plan_questions(config, lambda asked: BoundLMM(asked, lmm), class_finder(config, stored))
     samples = [Sample(sha256, b"", label) for sha256, label in images.samples]
     transcripts = asyncio.run(collect(samples, prompter, config.asking_method, 8, identify=_by_digest)).transcripts
     failed = next((one.failure for one in transcripts if one.failure), None)

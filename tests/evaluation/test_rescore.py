@@ -115,7 +115,7 @@ def test_a_run_can_not_become_what_it_did_not_ask(run, store: Store, tmp_path: P
 def test_a_run_that_asked_nobody_has_nothing_to_score_again(run, store: Store, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from tlac.results.folder import write_run
+    from tests.support.made_runs import write_run
 
     first = run()
     record = replace(first.record, run="clip", method="clip", prompts="")

@@ -14,7 +14,7 @@ from tlac.analysis.calibrate import calibrate
 from tlac.api import Classifier
 from tlac.cache.store import Store
 from tlac.config.registry import open_image_encoder
-from tlac.config.schemas import EncoderConfig, EncoderSpec, load_encoder_config
+from tlac.config.schemas import EncoderConfig, load_encoder_config
 from tlac.errors import MissingAnswersError, UsageError
 from tlac.evaluation.rescore import Rescoring, rescore
 from tlac.evaluation.runner import Runner
@@ -114,9 +114,8 @@ def test_vectors_that_scoring_again_lacks_are_named(run, store: Store, tmp_path:
 
 
 def test_an_encoder_of_texts_alone_is_refused_before_anybody_is_asked(run) -> None:
-    letters = EncoderConfig("letters", "letters", EncoderSpec(adapter="letters", model="letters"))
-    with pytest.raises(UsageError, match=r"'letters' encodes texts alone: the method slac-fused:image=true .*clip-vit"):
-        run(encoder=letters, reply=lambda request: pytest.fail("asked"))
+    with pytest.raises(UsageError, match=r"'minilm' encodes texts alone: the method slac-fused:image=true .*clip-vit"):
+        run(encoder=load_encoder_config("minilm"), reply=lambda request: pytest.fail("asked"))
 
 
 def test_two_classes_are_refused(run) -> None:

@@ -13,9 +13,8 @@ import pytest
 
 import tlac
 from tests.support.fakes import digest
-from tests.support.made_runs import RECORD, made_prediction
+from tests.support.made_runs import RECORD, made_prediction, write_run
 from tlac.results.calls import CallFacts, SampleCalls, encode_calls
-from tlac.results.folder import write_run
 from tlac.scoring.metrics import measure
 from tlac.scoring.predictions import Predictions
 from tlac.types import Outcome

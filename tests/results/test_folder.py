@@ -9,8 +9,9 @@ import pytest
 
 from tests.support import made_runs
 from tests.support.fakes import digest
+from tests.support.made_runs import write_run
 from tlac.errors import InputError, TlacError
-from tlac.results.folder import free_name, name_run, read_record, write_run
+from tlac.results.folder import name_run, read_record
 from tlac.results.predictions import encode_predictions, read_predictions
 from tlac.results.record import Run, summary
 from tlac.results.usage import Tokens
@@ -70,9 +71,8 @@ def test_a_prediction_is_one_line_with_the_documented_keys() -> None:
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     write_run(tmp_path, RECORD, PREDICTIONS, measure(PREDICTIONS), {})
-    assert free_name(tmp_path, "one") == "one-2"
-    with pytest.raises(TlacError, match="exists already"):
-        write_run(tmp_path, RECORD, (), measure(()), {})
+    folders = [write_run(tmp_path, RECORD, (), measure(()), {}) for _ in range(2)]
+    assert [(folder.name, read_record(folder).run) for folder in folders] == [("one-2", "one-2"), ("one-3", "one-3")]
     assert len(list(read_predictions(tmp_path / "one" / "predictions.jsonl"))) == 2
 
 

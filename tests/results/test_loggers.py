@@ -17,9 +17,9 @@ import PIL.Image
 import pytest
 
 from tests.support.fakes import digest
-from tests.support.made_runs import made_prediction, made_run
+from tests.support.made_runs import made_prediction, made_run, write_run
 from tlac.errors import ConfigError
-from tlac.results.folder import load_run, write_run
+from tlac.results.folder import load_run
 from tlac.results.loggers import metrics_of, open_wandb, settings_of, shown_rows, title_of
 from tlac.results.record import Run
 

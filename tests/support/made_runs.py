@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tests.support.fakes import digest
-from tlac.results.folder import write_run
+from tlac.results.folder import Attachment, begin_run
 from tlac.results.record import Run, RunRecord
 from tlac.results.usage import Calls, StageCalls, Tokens
-from tlac.scoring.metrics import measure
+from tlac.scoring.metrics import Metrics, measure
 from tlac.scoring.predictions import Predictions
 from tlac.types import Outcome, Prediction
 
@@ -45,6 +45,17 @@ RECORD = RunRecord(
     versions={},
     classes=("red car", "old car", "lorry"),
 )
+
+
+def write_run(
+    out: Path,
+    record: RunRecord,
+    predictions: Iterable[Prediction],
+    metrics: Metrics,
+    attachments: Mapping[str, Attachment],
+) -> Path:
+    with begin_run(out) as run:
+        return run.finish(record, Predictions.of(predictions), metrics, attachments).folder
 
 
 def made_prediction(sample: str, label: int | None, predicted: int | None, **changes: object) -> Prediction:

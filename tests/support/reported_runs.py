@@ -8,10 +8,10 @@ from pathlib import Path
 
 from tests.support import made_runs
 from tests.support.fakes import digest, make_png
+from tests.support.made_runs import write_run
 from tlac.report.files import write_report
 from tlac.report.run_page import ReportedRun
 from tlac.results.calls import CallFacts, SampleCalls, encode_calls
-from tlac.results.folder import write_run
 from tlac.results.usage import Calls, StageCalls, Tokens
 from tlac.scoring.metrics import measure
 from tlac.scoring.predictions import Predictions

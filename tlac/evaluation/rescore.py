@@ -24,7 +24,7 @@ from tlac.encoders.cached import ImageVectors, keep_embeddings
 from tlac.errors import MissingAnswersError, UsageError
 from tlac.evaluation.class_order import class_order, restore_choices
 from tlac.results.calls import inherited_files
-from tlac.results.folder import begin_run, free_name, name_run, read_record
+from tlac.results.folder import begin_run, name_run, read_record
 from tlac.results.predictions import PREDICTIONS, PredictionLine, read_lines
 from tlac.results.record import Run, RunRecord
 from tlac.results.usage import Calls, StageCalls, Tokens
@@ -98,7 +98,7 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
         stamp = started_at.strftime("%Y%m%d-%H%M%S")
         record = replace(
             parent,
-            run=free_name(out, name_run(stamp, parent.dataset, parent.backend, method, encoder.name)),
+            run=name_run(stamp, parent.dataset, parent.backend, method, encoder.name),
             created_at=started_at.isoformat(timespec="seconds"),
             method=method,
             matching=rule.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from typing import TypeAlias
 
@@ -28,13 +29,15 @@ from tlac.interfaces import (
     notes_of,
 )
 from tlac.lmms.served import served_version
-from tlac.methods.base import BoundLMM, TwoStagePrompter
+from tlac.methods.base import BoundLMM, NearestClassFinder, TwoStagePrompter
+from tlac.results.folder import name_run
 from tlac.results.record import RunRecord
 from tlac.results.usage import Calls, Tokens
 from tlac.runtime.libraries import installed_versions
 from tlac.scoring.clip_zero_shot import find_templates
 from tlac.scoring.confidence import Calibration, require_encoder
 from tlac.scoring.matching import DEFAULT_TEMPLATE
+from tlac.scoring.scorer import Scorer
 from tlac.scoring.similarity import MIN_CLASSES
 from tlac.types import Sample
 
@@ -185,15 +188,15 @@ class RunConfig:
         found |= {"aliases": sha256_of(dict(self.aliases))} if self.aliases else {}
         return found | {f"prompts {name}": load_prompts(name).digest for name in prompts_of(self.opened_method)}
 
-    def record(self, fingerprint: str) -> RunRecord:
-        """The record of a run that has not begun: what is asked for, by a text encoder with that fingerprint, and
-        nothing of what it came to."""
+    def record(self, fingerprint: str, started_at: datetime) -> RunRecord:
+        """The record of a run that begins: what is asked for, by a text encoder with that fingerprint, and nothing of
+        what it comes to."""
         backend, stage2 = self.backend, self.stage2_backend
         templates = self.templates if backend is None else (self.template,)
         asked = [one for one in (backend, stage2, *self.ensemble) if one is not None]
         return RunRecord(
-            run="",
-            created_at="",
+            run=name_run(f"{started_at:%Y%m%d-%H%M%S}", self.dataset.name, self.backend_name, self.method),
+            created_at=started_at.isoformat(timespec="seconds"),
             backend=self.backend_name,
             # where no LMM is asked, the model that looks at the image stands in its place
             model=backend.spec.model if backend else self.encoder.spec.model,
@@ -249,6 +252,13 @@ def choose_samples(dataset: Dataset, limit: int | None, seed: int) -> Sequence[S
     return [sample for position, sample in enumerate(dataset) if position in chosen]
 
 
+def class_finder(config: RunConfig, encoder: TextEncoder, order: Sequence[int] | None = None) -> NearestClassFinder:
+    """Who finds the classes nearest to an answer, as places in the class list as it is shown: in the run's own order,
+    or in another."""
+    shown = [config.dataset.classes[place] for place in (config.class_order if order is None else order)]
+    return NearestClassFinder(Scorer(shown, encoder, config.rule, config.template, config.aliases))
+
+
 def plan_questions(
     config: RunConfig,
     bind: Callable[[Backend], BoundLMM],
@@ -257,8 +267,8 @@ def plan_questions(
 ) -> TwoStagePrompter:
     """The questions of a run, whoever carries them: this process, a batch, a cluster's worker, a dry run.
 
-    `bind` gives who speaks for a backend; `finder` finds places in the class list as it is shown; `order` is another
-    order of the classes than the run's own. Raises UsageError where the config names no backend.
+    `bind` gives who speaks for a backend, `finder` is a `class_finder`, `order` another order of the classes than the
+    run's own. Raises UsageError where the config names no backend.
     """
     places = config.class_order if order is None else order
     classes = [config.dataset.classes[place] for place in places]

@@ -22,13 +22,13 @@ from tlac.errors import EncoderUnavailableError
 from tlac.evaluation.class_order import choose_again, compare_orders, restore_choices, rotations
 from tlac.evaluation.collect import INTERRUPTED, CollectProgress, TranscriptBuffer, collect_into
 from tlac.evaluation.dry_run import recall_shortlists
-from tlac.evaluation.run_config import RunConfig, RunEngine, plan_questions
+from tlac.evaluation.run_config import RunConfig, RunEngine, class_finder, plan_questions
 from tlac.interfaces import LMM, Dataset, ImageMethod, Method
 from tlac.lmms.middleware.cache import OfflineLMM, StoredLMM
 from tlac.lmms.middleware.stack import CallPolicy, build_stack
 from tlac.methods.base import BoundLMM, NearestClassFinder, TwoStagePrompter
 from tlac.results.calls import FILE_NAME, encode_calls, facts_of
-from tlac.results.folder import Attachment, begin_run, free_name, name_run
+from tlac.results.folder import Attachment, begin_run
 from tlac.results.record import OrderTrials, Run, ShortlistRecall
 from tlac.runtime import aio
 from tlac.scoring.clip_zero_shot import ImageScorer
@@ -139,7 +139,6 @@ class Runner:
         answers, EncoderUnavailableError before anything is asked, StoreError.
         """
         started, started_at = time.monotonic(), datetime.now(timezone.utc)
-        name = name_run(f"{started_at:%Y%m%d-%H%M%S}", config.dataset.name, config.backend_name, config.method)
         method, encoder = config.opened_method, self.encoder(config.encoder)
         if isinstance(method, ImageMethod):
             try:
@@ -155,9 +154,7 @@ class Runner:
             metrics = measure(predictions, hinted_classes(config.dataset.classes, config.hints))
             spent, transcripts = result.buffer.ledger.total(), result.buffer.transcripts
             record = replace(
-                config.record(encoder.fingerprint),
-                run=free_name(out, name),
-                created_at=started_at.isoformat(timespec="seconds"),
+                config.record(encoder.fingerprint, started_at),
                 is_complete=metrics.failed == 0 and (result.order is None or result.order.failed == 0),
                 stopped=result.stopped,
                 calls=spent.calls,
@@ -191,7 +188,7 @@ class Runner:
         if not self.is_offline:
             scorer.encode_classes()
         concurrency = self._policy.concurrency or backend.spec.limits.concurrency
-        finder = self._finder(config, config.class_order)
+        finder = class_finder(config, encoder)
         prompter = plan_questions(config, self.bound_lmm, finder)
         return Prepared(config, method, prompter, finder, scorer, concurrency, images)
 
@@ -253,19 +250,14 @@ class Runner:
         finally:
             digests.save()
 
-    def _finder(self, config: RunConfig, order: Sequence[int]) -> NearestClassFinder:
-        """Finds places in the class list as it is shown in this order."""
-        shown = [config.dataset.classes[place] for place in order]
-        encoder = self.encoder(config.encoder)
-        return NearestClassFinder(Scorer(shown, encoder, config.rule, config.template, config.aliases))
-
     def _try_orders(
         self, prepared: Prepared, orders: Sequence[Sequence[int]], buffer: TranscriptBuffer, scored: Scored
     ) -> OrderTrials | None:
         """Ask stage 2 again in these orders; None where nobody was asked."""
-        trials = []
+        config, trials = prepared.config, []
         for order in orders:
-            prompter = plan_questions(prepared.config, self.bound_lmm, self._finder(prepared.config, order), order)
+            finder = class_finder(config, self.encoder(config.encoder), order)
+            prompter = plan_questions(config, self.bound_lmm, finder, order)
             choosing = choose_again(buffer.transcripts, prompter, prepared.concurrency)
             again = aio.run(choosing)
             trials.append(prepared.scorer.score(restore_choices(again, order)).predictions)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,7 +21,6 @@ from tlac.results.record import Run, RunRecord
 from tlac.runtime.safe_files import read_json, unfinished_folder
 from tlac.scoring.metrics import Metrics, hinted_classes, measure
 from tlac.scoring.predictions import Predictions
-from tlac.types import Prediction
 
 # far beyond what any run has
 _MOST_RECORD_BYTES = 2**26
@@ -129,13 +129,10 @@ def name_run(stamp: str, *parts: str) -> str:
     return "-".join([stamp, *(re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-.")[:40] for part in parts)])
 
 
-def free_name(out: Path, name: str) -> str:
+def _free_name(out: Path, name: str) -> str:
     """The name, or the name with the first number that no folder in `out` has yet."""
-    number, candidate = 1, name
-    while (out / candidate).exists():
-        number += 1
-        candidate = f"{name}-{number}"
-    return candidate
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    return next(one for one in itertools.chain([name], numbered) if not (out / one).exists())
 
 
 class UnfinishedRun:
@@ -148,23 +145,21 @@ class UnfinishedRun:
     def finish(
         self, record: RunRecord, predictions: Predictions, metrics: Metrics, attachments: Mapping[str, Attachment]
     ) -> Run:
-        """Write the run and give the folder its name.
+        """Write the run and give the folder its name: the record's, with a number where another run has it.
 
         `attachments` are further files by their path in the folder, such as calls.jsonl. Raises TlacError.
         """
-        folder = self._out / record.run
         with _complaining(self._out):
             write_predictions(self._scratch / PREDICTIONS, predictions)
             _write_json(self._scratch / "metrics.json", asdict(metrics))
-            _write_json(self._scratch / "run.json", asdict(record))
             for name, content in attachments.items():
                 path = self._scratch / name
                 path.parent.mkdir(exist_ok=True)
                 with path.open("wb") as file:
                     file.writelines((content,) if isinstance(content, bytes) else content)
-            if folder.exists():
-                raise TlacError(f"{folder}: exists already and is not overwritten")
-            self._scratch.rename(folder)
+            record = replace(record, run=_free_name(self._out, record.run))
+            _write_json(self._scratch / "run.json", asdict(record))
+            folder = self._scratch.rename(self._out / record.run)
         return Run(folder, record, predictions, metrics)
 
 
@@ -180,21 +175,6 @@ def begin_run(out: Path) -> Iterator[UnfinishedRun]:
             out.mkdir(parents=True, exist_ok=True)
             scratch = stack.enter_context(unfinished_folder(out))
         yield UnfinishedRun(out, scratch)
-
-
-def write_run(
-    out: Path,
-    record: RunRecord,
-    predictions: Iterable[Prediction],
-    metrics: Metrics,
-    attachments: Mapping[str, Attachment],
-) -> Path:
-    """Write a run folder in `out` and give its path. Nothing is overwritten; a crash leaves no half folder.
-
-    Raises TlacError where the folder can't be written.
-    """
-    with begin_run(out) as run:
-        return run.finish(record, Predictions.of(predictions), metrics, attachments).folder
 
 
 @contextmanager

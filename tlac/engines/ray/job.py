@@ -36,11 +36,6 @@ class RayJob:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     addresses: Mapping[str, str | None] = field(default_factory=dict)
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The class names as they are listed."""
-        return tuple(self.config.dataset.classes[index] for index in self.config.class_order)
-
 
 def without_samples(config: RunConfig) -> RunConfig:
     """The config with a class list in its dataset's place."""

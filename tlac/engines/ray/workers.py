@@ -21,12 +21,11 @@ from tlac.engines.ray.logs import AnswerLog
 from tlac.engines.ray.worker_models import AdmittedLMM, Attempt, Choice, LoggedLMM, WorkerClient
 from tlac.errors import CallError, PermanentError, SampleError, TlacError
 from tlac.evaluation.collect import collect_into
-from tlac.evaluation.run_config import plan_questions
+from tlac.evaluation.run_config import class_finder, plan_questions
 from tlac.interfaces import LMM, TextEncoder
 from tlac.lmms.middleware.retry import RetryingLMM
-from tlac.methods.base import BoundLMM, NearestClassFinder, TwoStagePrompter
+from tlac.methods.base import BoundLMM, TwoStagePrompter
 from tlac.runtime import aio
-from tlac.scoring.scorer import Scorer
 from tlac.types import Encoding, Transcript, Turn
 
 FoundT = TypeVar("FoundT")
@@ -59,9 +58,7 @@ class _Worker:
         self._job = job
         self._client = WorkerClient(limiter, reader, ray.get_runtime_context().get_actor_id())
         self._lmms: dict[str, LMM] = {}
-        config = job.config
-        scorer = Scorer(job.class_names, _LazyEncoder(config.encoder), config.rule, config.template, config.aliases)
-        self._finder = NearestClassFinder(scorer)
+        self._finder = class_finder(job.config, _LazyEncoder(job.config.encoder))
         aio.run(self._client.register())
 
     def _run_batch(
