@@ -20,9 +20,8 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from tlac.cache.store import Store, store_folder
-from tlac.config.method_options import combination_of, sees_image
 from tlac.config.prompts import load_prompts
-from tlac.config.registry import open_encoder
+from tlac.config.registry import combination_of, open_encoder, sees_image
 from tlac.config.schemas import load_backend, load_encoder_config
 from tlac.datasets.base import require_printable
 from tlac.datasets.text_files import NamedClasses, read_classes

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from tlac.analysis.statistics import holm, mcnemar, pair, paired_difference
+from tlac.analysis.compare import holm, mcnemar, pair, paired_difference
 from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.registry import open_encoder

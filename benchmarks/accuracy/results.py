@@ -18,9 +18,8 @@ from pathlib import Path
 import msgspec
 
 from tlac.cache.store import Store
-from tlac.config.method_options import combination_of
 from tlac.config.prompts import load_prompts
-from tlac.config.registry import open_encoder, open_lmm
+from tlac.config.registry import combination_of, open_encoder, open_lmm
 from tlac.config.schemas import load_backend, load_encoder_config
 from tlac.encoders.cached import keep_embeddings
 from tlac.evaluation.collect import collect

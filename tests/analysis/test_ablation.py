@@ -9,7 +9,7 @@ import pytest
 from tests.support.cars import SPEC, Cars, answer
 from tests.support.fakes import FakeLMM, LetterEncoder
 from tlac.analysis.ablation import effects
-from tlac.analysis.statistics import pair, paired_difference
+from tlac.analysis.compare import pair, paired_difference
 from tlac.cache.store import Store
 from tlac.errors import UsageError
 from tlac.evaluation.runner import Runner

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.cars import SPEC, answer
 from tests.support.fakes import FakeLMM, LetterEncoder
-from tlac.analysis.calibrate import calibrate
+from tlac.analysis.review import calibrate
 from tlac.cache.store import Store
 from tlac.errors import InputError, UsageError
 from tlac.evaluation.rescore import Rescoring, rescore

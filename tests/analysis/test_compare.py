@@ -7,8 +7,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
 
 from tests.support.made_runs import made_prediction, made_run
-from tlac.analysis.compare import compare
-from tlac.analysis.statistics import Paired
+from tlac.analysis.compare import Paired, compare
 from tlac.errors import InputError, UsageError
 from tlac.results.record import Run
 from tlac.scoring.predictions import Predictions

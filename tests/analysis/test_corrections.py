@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fakes import digest
-from tlac.analysis.corrections import calibrate_corrections, merge_corrections, read_corrections
-from tlac.analysis.review_sample import draw_order
+from tlac.analysis.review import calibrate_corrections, draw_order, merge_corrections, read_corrections
 from tlac.errors import InputError, UsageError
 from tlac.results.labels import Label
 from tlac.scoring.confidence import confidence_of

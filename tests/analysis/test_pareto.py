@@ -10,7 +10,7 @@ import pytest
 from tests.support.cars import SPEC, Cars, answer
 from tests.support.fakes import FakeLMM, LetterEncoder, make_png
 from tests.support.made_runs import write_run
-from tlac.analysis.pareto import find_frontiers, recommend
+from tlac.analysis.leaderboard import find_frontiers, recommend
 from tlac.cache.store import Store
 from tlac.errors import UsageError
 from tlac.evaluation.runner import Runner

@@ -12,7 +12,7 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.proportion import proportion_confint
 
-from tlac.analysis.statistics import Paired, holm, kappa, mcnemar, pair, paired_difference
+from tlac.analysis.compare import Paired, holm, kappa, mcnemar, pair, paired_difference
 
 COUNT = st.integers(0, 80)
 TABLES = st.builds(Paired, COUNT, COUNT, COUNT, COUNT).filter(lambda paired: paired.n > 0)

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.accuracy import confidence
 from tlac.cache.store import Store
-from tlac.config.method_options import open_method
+from tlac.config.registry import open_method
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.xdist_group("imagenet")

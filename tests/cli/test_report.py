@@ -9,7 +9,7 @@ from tests.support.fakes import make_png
 from tests.support.made_runs import write_run
 from tests.support.reported_runs import prediction, some_run, write_reported_run
 from tlac.report import samples as columns
-from tlac.report.files import write_report
+from tlac.report.run_page import write_report
 from tlac.results.predictions import encode_predictions
 from tlac.scoring.predictions import Predictions
 from tlac.types import Sample

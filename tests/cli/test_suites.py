@@ -12,8 +12,7 @@ import pytest
 
 from tests.support.fakes import FakeLMM, LetterEncoder, Shown, make_png
 from tests.support.table_files import write_parquet, write_shard
-from tlac.config.files import fingerprint_file
-from tlac.config.trust import trust
+from tlac.config.files import fingerprint_file, trust
 from tlac.errors import ConfigError, SampleError
 from tlac.types import LMMRequest
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tlac.config.files import find, fingerprint_file, list_names, read_yaml
-from tlac.config.trust import trust
+from tlac.config.files import find, fingerprint_file, list_names, read_yaml, trust
 from tlac.errors import ConfigError, UnknownNameError
 
 

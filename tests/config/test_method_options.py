@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tlac.config.method_options import base_name, combination_of, open_method, prompts_of, with_option
+from tlac.config.registry import base_name, combination_of, open_method, prompts_of, with_option
 from tlac.errors import UnknownNameError, UsageError
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from tlac.cli.label import label
 from tlac.datasets.text_files import read_classes
-from tlac.results.label_exports import FORMATS
-from tlac.results.labels import COLUMNS
+from tlac.results.labels import COLUMNS, FORMATS
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "labelling.md").read_text(encoding="utf-8")
 

@@ -17,7 +17,7 @@ from tests.support.reported_runs import some_run, write_reported_run
 from tlac.analysis.compare import compare
 from tlac.analysis.leaderboard import rank_runs
 from tlac.errors import TlacError
-from tlac.report.files import write_report
+from tlac.report.run_page import write_report
 from tlac.results.folder import read_run
 
 pytestmark = pytest.mark.fuzz

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.cars import SPEC, Cars, answer
 from tests.support.fakes import FakeLMM
-from tlac.analysis.calibrate import calibrate
+from tlac.analysis.review import calibrate
 from tlac.api import Classifier
 from tlac.cache.store import Store
 from tlac.config.registry import open_image_encoder

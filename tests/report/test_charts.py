@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.reported_runs import prediction, refusal, some_calls, some_predictions
 from tlac.report.charts import call_histograms, reliability, risk_curve
-from tlac.results.calls import CallFacts, SampleCalls
+from tlac.results.usage import CallFacts, SampleCalls
 from tlac.scoring.predictions import Predictions
 
 

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 from tests.support.reported_runs import prediction, some_predictions, some_run
 from tlac.report.comparison import arrange, compare_columns, cost_points, find_disagreements, mark_cells, published_rows
-from tlac.report.run_page import ReportedRun
+from tlac.results.record import Run
 from tlac.scoring.metrics import measure
 from tlac.scoring.predictions import Predictions
 
 
-def graded(right: int, n: int = 40, **changes: object) -> ReportedRun:
+def graded(right: int, n: int = 40, **changes: object) -> Run:
     """A run that has the first `right` of `n` samples right."""
     return some_run([prediction(number, 0, 0 if number < right else 1) for number in range(n)], **changes)
 

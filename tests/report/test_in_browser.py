@@ -17,7 +17,8 @@ from tests.support.reported_runs import (
     write_reported_run,
 )
 from tlac.report.comparison import render_comparison
-from tlac.report.run_page import ReportedRun, render_run
+from tlac.report.run_page import render_run
+from tlac.results.record import Run
 from tlac.scoring.metrics import measure
 from tlac.scoring.predictions import Predictions
 
@@ -206,7 +207,7 @@ def test_a_comparison_opens_and_its_disagreements_can_be_filtered(visit) -> None
     assert [url for url in found.requests if not url.startswith(("data:", "file:"))] == []
 
 
-def priced(backend: str, cost_usd: float | None, right: int = 20) -> ReportedRun:
+def priced(backend: str, cost_usd: float | None, right: int = 20) -> Run:
     given = [prediction(number, 0, 0 if number < right else 1) for number in range(40)]
     return some_run(given, backend=backend, answers_cost_usd=cost_usd)
 

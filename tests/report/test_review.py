@@ -17,8 +17,7 @@ import pytest
 from tests.support.browser import DESK, PHONE, Visit
 from tests.support.fakes import digest, make_png
 from tests.support.reported_runs import HOSTILE
-from tlac.analysis.corrections import Correction, calibrate_corrections, merge_corrections, read_corrections
-from tlac.analysis.review_sample import ReviewPlan
+from tlac.analysis.review import Correction, ReviewPlan, calibrate_corrections, merge_corrections, read_corrections
 from tlac.errors import TlacError, UsageError
 from tlac.report import review
 from tlac.report.review import write_review

@@ -11,7 +11,7 @@ from tests.support.fakes import digest, make_png
 from tests.support.reported_runs import prediction, refusal, some_predictions
 from tlac.report import samples as thumbnails
 from tlac.report.samples import make_thumbnails
-from tlac.results.calls import find_thumbnails
+from tlac.results.folder import find_thumbnails
 from tlac.scoring.predictions import Predictions
 from tlac.types import Sample
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tlac.errors import InputError
-from tlac.results.calls import CallFacts, SampleCalls, encode_calls, facts_of, read_calls
+from tlac.results.usage import CallFacts, SampleCalls, encode_calls, facts_of, read_calls
 from tlac.types import LMMResponse, Outcome, Transcript, Turn, Usage
 
 

@@ -14,7 +14,7 @@ import pytest
 import tlac
 from tests.support.fakes import digest
 from tests.support.made_runs import RECORD, made_prediction, write_run
-from tlac.results.calls import CallFacts, SampleCalls, encode_calls
+from tlac.results.usage import CallFacts, SampleCalls, encode_calls
 from tlac.scoring.metrics import measure
 from tlac.scoring.predictions import Predictions
 from tlac.types import Outcome

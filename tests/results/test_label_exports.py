@@ -12,8 +12,7 @@ import pytest
 
 from tests.support.fakes import make_png
 from tlac.errors import UsageError
-from tlac.results.label_exports import FORMATS, default_path, export_labels
-from tlac.results.labels import Label
+from tlac.results.labels import FORMATS, Label, default_path, export_labels
 from tlac.types import Outcome
 
 CLASSES = ("C", "C++", "c", "../up", "CON", "a/b", ".hidden", "trailing. ")

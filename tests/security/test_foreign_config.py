@@ -13,10 +13,9 @@ import yaml
 
 from tests.support.fakes import Shown, make_png
 from tlac.config.destinations import is_this_machine
-from tlac.config.files import find, fingerprint_file
+from tlac.config.files import UntrustedFileError, find, fingerprint_file, trust
 from tlac.config.registry import open_batch_interface, open_encoder, open_lmm
 from tlac.config.schemas import load_backend, load_dataset_config, load_encoder_config
-from tlac.config.trust import UntrustedFileError, trust
 from tlac.errors import ConfigError, TlacError
 
 ELSEWHERE = "http://elsewhere.example/v1"

@@ -12,9 +12,8 @@ import pytest
 from tests.support.made_runs import made_run, written
 from tests.support.reported_runs import some_run, write_reported_run
 from tlac.errors import InputError
-from tlac.report.files import read_reported_run, write_report
-from tlac.results.calls import inherited_files
-from tlac.results.folder import find_runs, read_run
+from tlac.report.run_page import find_originals, write_report
+from tlac.results.folder import find_runs, find_thumbnails, inherited_files, read_run
 from tlac.scoring.metrics import measure
 
 FILES = ("run.json", "predictions.jsonl", "calls.jsonl")
@@ -31,7 +30,7 @@ def test_a_link_is_not_followed(folder: Path, tmp_path: Path, name: str) -> None
     (folder / name).rename(elsewhere)
     (folder / name).symlink_to(elsewhere)
     with pytest.raises(InputError, match=f"{name}: is a link"):
-        read_reported_run(folder)
+        read_run(folder).calls()
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -39,7 +38,7 @@ def test_a_pipe_does_not_hang(folder: Path, name: str) -> None:
     (folder / name).unlink()
     os.mkfifo(folder / name)
     with pytest.raises(InputError, match="a pipe"):
-        read_reported_run(folder)
+        read_run(folder).calls()
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -47,7 +46,7 @@ def test_fifty_gigabytes_of_nothing_are_refused(folder: Path, name: str) -> None
     with (folder / name).open("wb") as file:
         file.truncate(50 * 2**30)
     with pytest.raises(InputError, match=r"holds more than|longer than"):
-        read_reported_run(folder)
+        read_run(folder).calls()
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -55,7 +54,7 @@ def test_fifty_gigabytes_of_nothing_are_refused(folder: Path, name: str) -> None
 def test_deep_nesting_is_one_line(folder: Path, name: str, nested: str) -> None:
     (folder / name).write_text(nested + "\n")
     with pytest.raises(InputError) as raised:
-        read_reported_run(folder)
+        read_run(folder).calls()
     assert name in str(raised.value)
     assert len(str(raised.value)) < 500
 
@@ -76,7 +75,7 @@ def test_numbers_that_no_run_has_are_refused(folder: Path, number: str) -> None:
     calls = (folder / "calls.jsonl").read_text()
     (folder / "calls.jsonl").write_text(calls.replace('"cost_usd":0.001,', f'"cost_usd":{number},'))
     with pytest.raises(InputError, match=r"calls\.jsonl: line 1"):
-        read_reported_run(folder)
+        read_run(folder).calls()
 
 
 def test_a_thumbnail_that_is_a_link_or_no_picture_reaches_no_page_and_no_other_run(
@@ -90,7 +89,7 @@ def test_a_thumbnail_that_is_a_link_or_no_picture_reaches_no_page_and_no_other_r
     shown[1].write_bytes(b"PRIVATE KEY")
     shown[2].unlink()
     os.mkfifo(shown[2])
-    assert shown[0].stem not in read_reported_run(folder).thumbnails
+    assert shown[0].stem not in find_thumbnails(folder)
     page = write_report(read_run(folder)).read_text()
     # base64 of it
     assert "UFJJVkFURSBLRV" not in page
@@ -102,7 +101,7 @@ def test_a_thumbnail_that_is_a_link_or_no_picture_reaches_no_page_and_no_other_r
 def test_a_folder_of_thumbnails_that_is_a_link_is_none(folder: Path, tmp_path: Path) -> None:
     (folder / "thumbnails").rename(tmp_path / "elsewhere")
     (folder / "thumbnails").symlink_to(tmp_path / "elsewhere")
-    assert read_reported_run(folder).thumbnails == {}
+    assert find_thumbnails(folder) == {}
     assert not [name for name in inherited_files(folder) if name.endswith(".webp")]
 
 
@@ -111,9 +110,9 @@ def test_a_folder_of_thumbnails_that_is_a_link_is_none(folder: Path, tmp_path: P
 )
 def test_a_path_that_is_no_image_is_no_link(folder: Path, tmp_path: Path, path: str) -> None:
     (tmp_path / "id_rsa").write_text("PRIVATE KEY")
-    sha256 = next(iter(read_reported_run(folder).thumbnails))
+    sha256 = next(iter(find_thumbnails(folder)))
     (folder / "thumbnails" / "originals.json").write_text(json.dumps({sha256: path}))
-    assert read_reported_run(folder).originals == {}
+    assert find_originals(folder) == {}
 
 
 def test_folders_in_each_other_and_in_circles_are_gone_through(tmp_path: Path) -> None:

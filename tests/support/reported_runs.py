@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.support import made_runs
 from tests.support.fakes import digest, make_png
 from tests.support.made_runs import write_run
-from tlac.report.files import write_report
-from tlac.report.run_page import ReportedRun
-from tlac.results.calls import CallFacts, SampleCalls, encode_calls
-from tlac.results.usage import Calls, StageCalls, Tokens
+from tlac.report.run_page import write_report
+from tlac.results.record import Run
+from tlac.results.usage import CallFacts, Calls, SampleCalls, StageCalls, Tokens, encode_calls
 from tlac.scoring.metrics import measure
 from tlac.scoring.predictions import Predictions
 from tlac.types import Outcome, Prediction, Sample
@@ -31,6 +30,16 @@ RECORD = replace(
     versions={"tlac": "0.1.0"},
     classes=CLASSES,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class MadeRun(Run):
+    """A run in no folder, whose calls are at hand."""
+
+    made_calls: tuple[SampleCalls, ...] = ()
+
+    def calls(self) -> tuple[SampleCalls, ...]:
+        return self.made_calls
 
 
 def prediction(number: int, label: int, predicted: int | None, **changes: object) -> Prediction:
@@ -87,18 +96,18 @@ def some_calls(predictions: Sequence[Prediction]) -> tuple[SampleCalls, ...]:
     )
 
 
-def some_run(predictions: Sequence[Prediction] | None = None, **changes: object) -> ReportedRun:
+def some_run(predictions: Sequence[Prediction] | None = None, **changes: object) -> MadeRun:
     found = Predictions.of(predictions if predictions is not None else some_predictions())
     record = replace(RECORD, **changes)  # type: ignore[arg-type]
-    return ReportedRun(Path("runs") / record.run, record, found, measure(found), some_calls(found))
+    return MadeRun(Path("runs") / record.run, record, found, measure(found), some_calls(found))
 
 
-def write_reported_run(out: Path, run: ReportedRun) -> Path:
+def write_reported_run(out: Path, run: Run) -> Path:
     """A run folder as a bench writes it, with thumbnails."""
     samples = [Sample(one.sample, make_png(place), one.label) for place, one in enumerate(run.predictions)]
-    files = {"calls.jsonl": encode_calls(run.calls)}
+    files = {"calls.jsonl": encode_calls(run.calls())}
     folder = write_run(out, run.record, run.predictions, run.metrics, files)
-    write_report(replace(run, folder=folder), samples)
+    write_report(Run(folder, run.record, run.predictions, run.metrics), samples)
     return folder
 
 
@@ -118,7 +127,7 @@ HOSTILE = (
 )
 
 
-def hostile_run() -> ReportedRun:
+def hostile_run() -> MadeRun:
     """A run in which every text from outside is one of the hostile ones."""
     classes = HOSTILE
     found = []
@@ -138,10 +147,10 @@ def hostile_run() -> ReportedRun:
         protocol=text, method=text, matching=text, encoder=text, template=text, prompts=text, is_complete=False,
         stopped=text, digests={text: text}, versions={text: text}, classes=classes, prompt=text,
     )  # fmt: skip
-    return ReportedRun(Path("runs/hostile"), record, predictions, measure(predictions), some_calls(predictions))
+    return MadeRun(Path("runs/hostile"), record, predictions, measure(predictions), some_calls(predictions))
 
 
-def hostile_pair() -> list[ReportedRun]:
+def hostile_pair() -> list[MadeRun]:
     """The hostile run and one of another method that is always right, so that they disagree."""
     one = hostile_run()
     right = Predictions.of(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tlac.analysis.statistics import PairedDifference
+from tlac.analysis.compare import PairedDifference
 from tlac.errors import UsageError
 from tlac.results.record import Run
 from tlac.scoring.metrics import Z95

@@ -1,12 +1,18 @@
-"""Ranks runs: each against those on the same samples of the same dataset, the incomplete ones after all others."""
+"""Ranks runs: each against those on the same samples of the same dataset, the incomplete ones after all others.
+
+And by accuracy against cost: the Pareto frontier of runs, and which of them fits a budget.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tlac.analysis.compare import compare
+from tlac.errors import UsageError
 from tlac.results.folder import read_runs
 from tlac.results.record import Run
 
@@ -94,3 +100,118 @@ def _row(run: Run, rank: int | None) -> dict[str, Any]:
         "run": record.run,
         "folder": str(run.folder),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A complete, labelled run on the frontier's plane: its accuracy, and USD for 1,000 images.
+
+    The cost is that of all its answers whenever they were asked, over its images; None where a price is not
+    known. `is_dominated` says that another run is as accurate for less, or more accurate for as much.
+    """
+
+    run: Run
+    cost_per_1000_usd: float | None
+    is_dominated: bool = False
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy in [0, 1]."""
+        return self.run.metrics.accuracy or 0.0
+
+    @property
+    def name(self) -> str:
+        """Who was asked how."""
+        record = self.run.record
+        return f"{record.backend} {record.method}"
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """The most accurate run within a budget and what it would cost.
+
+    `cheaper` are the less dear points whose lower accuracy may be chance (the 95 % interval of the paired
+    difference holds 0), cheapest first; `next_better` is the cheapest more accurate one beyond the budget. `unpriced`
+    points have no known cost, and are left out of all that.
+    """
+
+    chosen: Point
+    cost_usd: float
+    cheaper: tuple[Point, ...]
+    next_better: Point | None
+    unpriced: tuple[Point, ...] = ()
+
+
+def find_frontiers(runs: Iterable[Run]) -> list[list[Point]]:
+    """The points of complete, labelled runs, for each set of samples by itself, by rising cost.
+
+    Of runs with the same settings the latest counts. Points without a known cost come last and dominate none.
+    """
+    groups: dict[tuple[object, ...], dict[tuple[object, ...], Run]] = {}
+    for run in sorted(runs, key=lambda run: run.record.created_at):
+        if run.record.is_complete and run.metrics.accuracy is not None:
+            groups.setdefault(samples_of(run), {})[_settings_of(run)] = run
+    ordered = sorted(groups.items(), key=lambda group: tuple(map(str, group[0])))
+    return [mark_dominated(found.values()) for _, found in ordered]
+
+
+def _settings_of(run: Run) -> tuple[object, ...]:
+    record = run.record
+    asked = (record.backend, record.stage2_backend, record.method, record.prompts, record.shuffle_classes)
+    scored = (record.matching, record.encoder, record.template, record.abstain_below)
+    return (*asked, *scored, tuple(sorted(record.digests.items())))
+
+
+def mark_dominated(runs: Iterable[Run]) -> list[Point]:
+    """The points of labelled runs on the same samples by rising cost, those without a known cost last."""
+    points = []
+    for run in runs:
+        cost = run.record.answers_cost_usd
+        points.append(Point(run, None if cost is None else 1000 * cost / run.metrics.n))
+    marked = [replace(point, is_dominated=any(_dominates(other, point) for other in points)) for point in points]
+    return sorted(marked, key=_order)
+
+
+def _order(point: Point) -> tuple[bool, float, float, str]:
+    cost = point.cost_per_1000_usd
+    return cost is None, cost or 0.0, -point.accuracy, point.run.record.run
+
+
+def _dominates(one: Point, other: Point) -> bool:
+    if one.cost_per_1000_usd is None or other.cost_per_1000_usd is None:
+        return False
+    is_as_good = one.accuracy >= other.accuracy and one.cost_per_1000_usd <= other.cost_per_1000_usd
+    return is_as_good and (one.accuracy, one.cost_per_1000_usd) != (other.accuracy, other.cost_per_1000_usd)
+
+
+def recommend(points: Sequence[Point], budget_usd: float, images: int) -> Recommendation:
+    """What to run on `images` images with `budget_usd`: the most accurate point that it pays for.
+
+    Raises UsageError where no point has a known cost, or the budget pays for none.
+    """
+    priced = [
+        (point, point.cost_per_1000_usd * images / 1000) for point in points if point.cost_per_1000_usd is not None
+    ]
+    if not priced:
+        raise UsageError("no run has a known cost: give the backends' prices in their YAML files")
+    affordable = [(point, cost) for point, cost in priced if cost <= budget_usd]
+    if not affordable:
+        point, cost = min(priced, key=lambda pair: pair[1])
+        raise UsageError(
+            f"${budget_usd:,.2f} does not pay for {images:,} images with any of these runs; "
+            f"the cheapest, {point.name}, takes ${cost:,.2f}"
+        )
+    chosen, cost = max(affordable, key=lambda pair: (pair[0].accuracy, -pair[1]))
+    cheaper = [point for point, price in affordable if price < cost and not point.is_dominated]
+    dearer = [(price, point) for point, price in priced if price > budget_usd and point.accuracy > chosen.accuracy]
+    return Recommendation(
+        chosen,
+        cost,
+        tuple(point for point in cheaper if _may_be_chance(chosen, point)),
+        min(dearer, key=lambda pair: (pair[0], -pair[1].accuracy))[1] if dearer else None,
+        tuple(point for point in points if point.cost_per_1000_usd is None),
+    )
+
+
+def _may_be_chance(better: Point, other: Point) -> bool:
+    return compare([better.run, other.run])[0].difference.low <= 0

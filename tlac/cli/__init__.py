@@ -52,7 +52,7 @@ _SECTIONS = {
 _COMMANDS = [name for listed in _SECTIONS.values() for names in listed for name in names.split(", ")] + ["completion"]
 # command -> module below tlac.cli, where that is not its own name
 _MODULES = {"match": "classify", "leaderboard": "compare", "calibrate": "score", "init": "setup", "doctor": "setup"}
-_MODULES |= {"completion": "setup", "export": "report"}
+_MODULES |= {"completion": "setup", "trust": "setup", "aliases": "setup", "export": "report"}
 _MODULES |= dict.fromkeys(("backends", "encoders", "methods", "prompts", "suites"), "listings")
 # what was a command of its own before -> the command and option that it is now; to go with the next version
 _RENAMED = {
@@ -187,7 +187,7 @@ def _is_trusted_now(error: Exception) -> bool:
     """Ask on a terminal whether a file that was refused is the user's own, and remember that it is."""
     if not isinstance(error, ConfigError):
         return False
-    from tlac.config.trust import UntrustedFileError, trust
+    from tlac.config.files import UntrustedFileError, trust
 
     if not isinstance(error, UntrustedFileError) or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False

@@ -100,9 +100,8 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
     from tlac.analysis.ablation import describe_cell, effects
     from tlac.cache.store import store_folder
     from tlac.cli.progress import show_runs
-    from tlac.config.method_options import open_method
     from tlac.config.prompts import load_prompts, with_hints
-    from tlac.config.registry import open_dataset
+    from tlac.config.registry import open_dataset, open_method
     from tlac.config.schemas import load_backend, load_dataset_config, load_encoder_config
     from tlac.evaluation.run_config import RunConfig
     from tlac.evaluation.runner import Runner

@@ -138,7 +138,7 @@ def _listener(has_report: bool, names: tuple[str, ...]) -> Callable[[Run, RunCon
     loggers = {name: load_plugin("tlac.loggers", name)() for name in dict.fromkeys(names)}
 
     def hear(run: Run, config: RunConfig) -> None:
-        from tlac.report.files import write_report
+        from tlac.report.run_page import write_report
 
         if has_report:
             # the dataset is read once more, for its thumbnails
@@ -168,7 +168,7 @@ def plan_runs(
 
     The hidden options of `scoring` become options of the methods that have them.
     """
-    from tlac.config.method_options import combination_of, open_method, with_option
+    from tlac.config.registry import combination_of, open_method, with_option
     from tlac.config.schemas import load_backend
     from tlac.evaluation.suite_runner import Plan, plan_parts
     from tlac.interfaces import ImageMethod

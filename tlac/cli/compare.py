@@ -16,7 +16,7 @@ from tlac.runtime.formatting import printable
 
 if TYPE_CHECKING:
     from tlac.analysis.compare import PairTest
-    from tlac.analysis.pareto import Point
+    from tlac.analysis.leaderboard import Point
     from tlac.results.record import Run
 
 
@@ -197,7 +197,7 @@ def leaderboard(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 def _show_frontiers(runs: Sequence[Run], form: str) -> None:
 
-    from tlac.analysis.pareto import find_frontiers
+    from tlac.analysis.leaderboard import find_frontiers
     from tlac.analysis.suite_table import describe_part
     from tlac.cli.tables import make_table, open_console
     from tlac.runtime.formatting import dollars, interval, percent
@@ -243,7 +243,7 @@ def _frontier_document(point: Point) -> dict[str, Any]:
 
 
 def _recommend(runs: Sequence[Run], budget: float | None, images: int | None, form: str) -> None:
-    from tlac.analysis.pareto import find_frontiers, recommend
+    from tlac.analysis.leaderboard import find_frontiers, recommend
     from tlac.runtime.formatting import interval, percent
 
     if budget is None or images is None:

@@ -103,9 +103,8 @@ def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per secti
 def _plan(what: RunSelection, prompts: str, matching: str, store: Path | None) -> list[RunConfig]:
     from tlac.cache.store import store_folder
     from tlac.cli.bench import plan_runs, with_served
-    from tlac.config.method_options import base_name
     from tlac.config.prompts import load_prompts
-    from tlac.config.registry import open_dataset
+    from tlac.config.registry import base_name, open_dataset
     from tlac.config.schemas import load_dataset_config, load_encoder_config
     from tlac.config.suites import load_suite
     from tlac.evaluation.run_config import RunConfig

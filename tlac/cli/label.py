@@ -33,7 +33,7 @@ from tlac.errors import IncompleteRunError, MissingAnswersError, TlacError, Usag
 from tlac.runtime.formatting import dollars
 
 if TYPE_CHECKING:
-    from tlac.analysis.corrections import Merged
+    from tlac.analysis.review import Merged
     from tlac.cache.store import Store
     from tlac.cli.progress import LiveView
     from tlac.config.schemas import Backend
@@ -99,12 +99,11 @@ def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
       tlac label "photos/**/*.jpg" --classes "bolt, nut" --backend claude --describe "parts on a conveyor"
       tlac label list.csv --classes classes.yaml --backend gpt-4o --format label-studio -o tasks.json
     """
-    from tlac.analysis.corrections import merge_corrections, read_corrections
+    from tlac.analysis.review import merge_corrections, read_corrections
     from tlac.cli.progress import show_runs
     from tlac.evaluation.label import Labelling
     from tlac.report.review import write_review
-    from tlac.results.label_exports import FOLDERS, FORMATS, default_path, export_labels, is_linkable
-    from tlac.results.labels import Label
+    from tlac.results.labels import FOLDERS, FORMATS, Label, default_path, export_labels, is_linkable
     from tlac.runtime.spooled_list import SpilledList
 
     if kind is not None and kind not in FORMATS:
@@ -153,7 +152,7 @@ def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
 
 def _write(labelling: Labelling, rows: SpilledList[Label], view: LiveView, out: Path, kind: str | None) -> None:
     """Label all images and write each row as it is decided; `rows` keeps it too. Raises IncompleteRunError."""
-    from tlac.results.label_exports import export_labels
+    from tlac.results.labels import export_labels
     from tlac.results.table_files import PART
 
     config, total = labelling.config, len(labelling.config.samples)
@@ -179,7 +178,7 @@ def _make_config(
 ) -> RunConfig:
     """What is asked about which images. Raises TlacError for what can't be used."""
     from tlac.api import check_classes
-    from tlac.config.method_options import combination_of, open_method
+    from tlac.config.registry import combination_of, open_method
     from tlac.config.schemas import load_backend
     from tlac.datasets.text_files import read_classes
     from tlac.datasets.unlabelled import open_images
@@ -219,7 +218,7 @@ def _make_config(
 def _agree(config: RunConfig, store: Store, calls: CallOptions, is_agreed: bool) -> None:
     """Tell what it will take, and ask before more than a dollar is spent. Raises UsageError without consent."""
     from tlac.cli.estimate import print_estimate
-    from tlac.config.method_options import base_name
+    from tlac.config.registry import base_name
     from tlac.evaluation.estimate import PART, estimate_by_part
     from tlac.lmms.prices import is_free
 
@@ -260,10 +259,10 @@ def _show(
     """What came of it, and what is left for a person to do."""
     from dataclasses import asdict
 
-    from tlac.analysis.review_sample import plan_review
+    from tlac.analysis.review import plan_review
 
     usage = labelling.usage.total()
-    plan = plan_review(row.confidence if row.label is not None else None for row in rows)
+    plan = plan_review(rows)
     if as_json:
         found: dict[str, Any] = {"output": str(out), "images": labelling.count, "labelled": labelling.labelled}
         found |= {"unlabelled": dict(labelling.reasons.most_common()), "cost_usd": usage.cost_usd}

@@ -180,8 +180,7 @@ def show_method(name: str, as_json: bool) -> None:
 
 
 def _describe_method(name: str) -> dict[str, Any]:
-    from tlac.config.method_options import method_options
-    from tlac.config.registry import load_plugin
+    from tlac.config.registry import load_plugin, method_options
 
     made = load_plugin("tlac.methods", name)
     text = " ".join((inspect.getdoc(made) or "").split())

@@ -12,7 +12,7 @@ from tlac.cli.options import echo, refuse_input
 from tlac.errors import TlacError
 
 if TYPE_CHECKING:
-    from tlac.report.run_page import ReportedRun
+    from tlac.results.record import Run
 
 
 @click.command()
@@ -40,13 +40,12 @@ def report(runs: tuple[Path, ...], output: Path | None, figures: Path | None) ->
       tlac report runs -o comparison.html
       tlac report runs --figures figures
     """
-    from tlac.report.files import read_reported_run
-    from tlac.results.folder import list_runs
+    from tlac.results.folder import list_runs, read_run
 
     if output is not None:
         refuse_input(output, *runs)
     folders = [folder.resolve() for folder in list_runs(runs)]
-    read = [read_reported_run(folder) for folder in folders]
+    read = [read_run(folder) for folder in folders]
     if output is not None or figures is None:
         path = output or (folders[0] / "report.html" if len(folders) == 1 else Path("comparison.html"))
         _write_page(read, path, folders[0] if len(folders) == 1 else None)
@@ -77,8 +76,8 @@ def export(runs: tuple[Path, ...], output: Path) -> None:
       tlac export runs/20300101-120000-caltech101-gemini-tlac -o caltech101.csv
       tlac export runs -o all.parquet
     """
-    from tlac.results.export import COLUMNS
     from tlac.results.folder import list_runs, read_run
+    from tlac.results.record import SAMPLE_COLUMNS
     from tlac.results.table_files import write_table
 
     refuse_input(output, *runs)
@@ -88,25 +87,25 @@ def export(runs: tuple[Path, ...], output: Path) -> None:
         for run in map(read_run, list_runs(runs))
         for row in run.rows()
     )
-    write_table(rows, {**dict.fromkeys(_RUN_COLUMNS, str), **COLUMNS}, output)
+    write_table(rows, {**dict.fromkeys(_RUN_COLUMNS, str), **SAMPLE_COLUMNS}, output)
     echo(output)
 
 
 _RUN_COLUMNS = ("run", "dataset", "backend", "method")
 
 
-def _write_page(runs: Sequence[ReportedRun], path: Path, own_folder: Path | None) -> None:
+def _write_page(runs: Sequence[Run], path: Path, own_folder: Path | None) -> None:
     from tlac.report.comparison import all_thumbnails, render_comparison
-    from tlac.report.files import write_page
+    from tlac.report.page import write_page
     from tlac.report.run_page import render_run
-    from tlac.results.calls import FOLDER
+    from tlac.results.folder import THUMBNAILS
 
-    images = FOLDER if own_folder is not None and path.parent.resolve() == own_folder else f"{path.stem}-images"
+    images = THUMBNAILS if own_folder is not None and path.parent.resolve() == own_folder else f"{path.stem}-images"
     html, beside = render_run(runs[0], images) if len(runs) == 1 else render_comparison(runs, images)
     write_page(html, beside, path, all_thumbnails(runs))
 
 
-def _write_figures(runs: Sequence[ReportedRun], folder: Path) -> list[Path]:
+def _write_figures(runs: Sequence[Run], folder: Path) -> list[Path]:
     from tlac.report.paper import comparison_tables, draw_comparison, draw_run, run_tables, to_latex, to_markdown
 
     written = draw_run(runs[0], folder) if len(runs) == 1 else draw_comparison(runs, folder)

@@ -142,8 +142,8 @@ def calibrate(runs: tuple[Path, ...], output: Path, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from tlac.analysis.calibrate import calibrate as learn
-    from tlac.analysis.corrections import calibrate_corrections
+    from tlac.analysis.review import calibrate as learn
+    from tlac.analysis.review import calibrate_corrections
     from tlac.results.folder import read_run
     from tlac.scoring.confidence import write_calibration
 

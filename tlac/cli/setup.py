@@ -1,4 +1,4 @@
-"""`tlac doctor`, `init` and `completion`: what is ready on this machine, and how to make more of it so."""
+"""`tlac init`, `trust`, `doctor`, `completion`, `aliases`: what is ready on this machine, and how to make more so."""
 
 from __future__ import annotations
 
@@ -9,7 +9,18 @@ from typing import Any
 
 import click
 
-from tlac.cli.options import json_option, open_store, print_json, print_rows, root_option, store_option
+from tlac.cli.options import (
+    PATH,
+    json_option,
+    max_cost_option,
+    offline_option,
+    open_policy,
+    open_store,
+    print_json,
+    print_rows,
+    root_option,
+    store_option,
+)
 from tlac.errors import ConfigError, EncoderUnavailableError, TlacError
 
 # extra -> a package that it brings
@@ -60,8 +71,7 @@ def _versions() -> dict[str, str]:
 
     import torch
 
-    from tlac.config.files import PROJECT_FILE
-    from tlac.config.trust import user_config_folder
+    from tlac.config.files import PROJECT_FILE, user_config_folder
     from tlac.runtime.libraries import installed_versions
 
     missing = [extra for extra, package in _EXTRAS.items() if importlib.util.find_spec(package) is None]
@@ -191,8 +201,7 @@ def init(name: str, model: str, images: str) -> None:
     """
     import json
 
-    from tlac.config.files import PROJECT_FILE, fingerprint_file
-    from tlac.config.trust import trust
+    from tlac.config.files import PROJECT_FILE, fingerprint_file, trust
 
     path = Path(PROJECT_FILE)
     provider = model.partition("/")[0]
@@ -229,3 +238,74 @@ def completion(shell: str) -> None:
 
     made: Any = get_completion_class(shell)
     click.echo(made(cli, {}, "tlac", "_TLAC_COMPLETE").source())
+
+
+@click.command()
+@click.argument("file", default="tlac.yaml", type=PATH)
+def trust(file: Path) -> None:
+    """Trust a YAML file that lies outside your config folder, as it is now.
+
+    A tlac.yaml in the working directory, or a file given by its path, may have come with a folder that you copied.
+    Until it is trusted it takes the place of no name that you or tlac have given, and sends no key to a strange
+    address. A file that changes has to be trusted again.
+
+    \b
+    Examples:
+      tlac trust
+      tlac trust my-server.yaml
+    """
+    from tlac.config.files import fingerprint_file
+    from tlac.config.files import trust as remember
+
+    remember(file, fingerprint_file(file))
+    click.echo(f"trusted: {file.resolve()}")
+
+
+@click.command()
+@click.option("--backend", required=True, help="LMM to ask, without an image.")
+@click.option("--dataset", required=True, help="Dataset whose classes are named.")
+@root_option
+@max_cost_option
+@offline_option
+@click.option("-o", "--output", required=True, type=PATH, help="YAML file for --aliases.")
+@store_option
+def aliases(  # noqa: PLR0913, PLR0917 - one parameter per option
+    backend: str,
+    dataset: str,
+    root: Path | None,
+    max_cost: float | None,
+    offline: bool,
+    output: Path,
+    store: Path | None,
+) -> None:
+    """Have an LMM name each class of a dataset in other words, once; the answers are stored.
+
+    The file is for `tlac bench --aliases`. Look through it: a wrong name takes answers away from its neighbours.
+
+    \b
+    Example:
+      tlac aliases --backend gemini --dataset imagenet -o imagenet-names.yaml
+    """
+    import yaml
+
+    from tlac.config.registry import open_dataset
+    from tlac.config.schemas import load_backend, load_dataset_config
+    from tlac.evaluation.aliases import ask_aliases
+    from tlac.evaluation.runner import Runner
+    from tlac.lmms.served import with_served_revision
+    from tlac.runtime import aio
+
+    config = replace(load_dataset_config(dataset, root), is_offline=offline)
+    # a file that lists its classes needs no images to be there
+    classes = config.spec.classes or open_dataset(config).classes
+    with open_store(store) as opened:
+        asked = with_served_revision(load_backend(backend, offline), opened.path, offline)
+        runner = Runner(opened, offline, open_policy(max_cost))
+        found = aio.run(ask_aliases(classes, runner.bound_lmm(asked), asked.spec.limits.concurrency))
+    content = yaml.safe_dump({name: list(names) for name, names in found.items()}, allow_unicode=True, sort_keys=False)
+    try:
+        output.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise TlacError(f"{output}: can't be written: {error.strerror}") from error
+    names = sum(map(len, found.values()))
+    click.echo(f"{names:,} further names of {len(found):,} of {len(set(classes)):,} classes: {output}")

@@ -6,8 +6,8 @@ import os
 from typing import Any
 from urllib.parse import urlsplit
 
+from tlac.config.files import UntrustedFileError
 from tlac.config.schemas import Backend, EncoderConfig
-from tlac.config.trust import UntrustedFileError
 
 _THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 # providers whose calls carry the key that a backend names, or a placeholder, and nothing of the environment

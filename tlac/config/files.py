@@ -1,24 +1,30 @@
-"""Finds the YAML files that describe backends, encoders, prompt sets, datasets and suites.
+"""Finds the YAML files that describe backends, encoders, prompt sets, datasets and suites, and says whose they are.
 
 Looks, first match wins: a path ending in .yaml; the section of that kind in ./tlac.yaml; the user's config folder; the
 files that ship with tlac. A ./tlac.yaml takes the place of the latter two only where it is trusted.
+
+What ships with tlac and what lies in the user's config folder is the user's own. A `tlac.yaml` in the working directory
+and a file given by its path may have come with a cloned folder: they are strangers until `tlac trust` has remembered
+them, by path and content.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+import os
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import platformdirs
 import yaml
 
-from tlac.config.trust import UntrustedFileError, is_trusted, user_config_folder
 from tlac.errors import ConfigError, InputError, UnknownNameError
-from tlac.runtime.safe_files import read_file
+from tlac.runtime.safe_files import read_file, read_json, replacing
 
 Kind: TypeAlias = Literal["backend", "encoder", "prompts", "dataset", "suite"]
 
@@ -60,6 +66,53 @@ class Resource:
     source: str
     content: dict[str, Any]
     stranger: tuple[Path, str] | None = None
+
+
+class UntrustedFileError(ConfigError):
+    """A file that somebody else may have written wants what only the user's own may have; `tlac trust` allows it."""
+
+    def __init__(self, complaint: str, path: Path, sha256: str) -> None:
+        super().__init__(f"{complaint}: look at it, and run `tlac trust {path}` if it is yours")
+        self.path = path
+        self.sha256 = sha256
+
+
+def user_config_folder() -> Path:
+    """The user's own configuration: TLAC_CONFIG_DIR, else the platform's place."""
+    override = os.environ.get("TLAC_CONFIG_DIR")
+    return Path(override) if override else Path(platformdirs.user_config_dir("tlac"))
+
+
+def is_trusted(path: Path, sha256: str) -> bool:
+    """Whether a file with this content was trusted at this place."""
+    return _read_trusted().get(str(path.resolve())) == sha256
+
+
+def trust(path: Path, sha256: str) -> None:
+    """Remember a file with this content as the user's own. Raises ConfigError where that can't be written."""
+    trusted = {**_read_trusted(), str(path.resolve()): sha256}
+    target = _trusted_file()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as file:
+            file.write(json.dumps(trusted, indent=2).encode())
+    except OSError as error:
+        raise ConfigError(f"{target}: can't be written: {error.strerror}") from error
+
+
+def _trusted_file() -> Path:
+    return user_config_folder() / "trusted.json"
+
+
+def _read_trusted() -> dict[str, str]:
+    path = _trusted_file()
+    if not path.exists():
+        return {}
+    try:
+        found: dict[str, str] = read_json(path, dict[str, str], _MAX_BYTES)
+    except InputError as error:
+        raise ConfigError(f"{error}; remove it, and trust your files anew") from error
+    return found
 
 
 class _StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

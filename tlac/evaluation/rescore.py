@@ -17,14 +17,20 @@ from tlac.cache.pack import read_pack
 from tlac.cache.remote_pack import find_fetched, is_address
 from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
-from tlac.config.method_options import IMAGES, combination_of, open_method, scale_of, sees_image
-from tlac.config.registry import open_encoder, open_image_encoder
+from tlac.config.registry import (
+    IMAGES,
+    combination_of,
+    open_encoder,
+    open_image_encoder,
+    open_method,
+    scale_of,
+    sees_image,
+)
 from tlac.config.schemas import load_encoder_config
 from tlac.encoders.cached import ImageVectors, keep_embeddings
 from tlac.errors import MissingAnswersError, UsageError
 from tlac.evaluation.class_order import class_order, restore_choices
-from tlac.results.calls import inherited_files
-from tlac.results.folder import begin_run, name_run, read_record
+from tlac.results.folder import begin_run, inherited_files, name_run, read_record
 from tlac.results.predictions import PREDICTIONS, PredictionLine, read_lines
 from tlac.results.record import Run, RunRecord
 from tlac.results.usage import Calls, StageCalls, Tokens

@@ -11,8 +11,8 @@ from typing import TypeAlias
 
 from msgspec import to_builtins
 
-from tlac.config.method_options import base_name, combination_of, open_method, prompts_of, scale_of, sees_image
 from tlac.config.prompts import PromptSet, load_prompts
+from tlac.config.registry import base_name, combination_of, open_method, prompts_of, scale_of, sees_image
 from tlac.config.schemas import Backend, EncoderConfig
 from tlac.errors import UsageError
 from tlac.evaluation.class_order import class_order

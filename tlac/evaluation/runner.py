@@ -14,8 +14,7 @@ from typing import Any
 
 from tlac.cache.image_hashes import ImageDigests
 from tlac.cache.store import Store
-from tlac.config.method_options import combination_of, sees_image
-from tlac.config.registry import open_encoder, open_image_encoder, open_lmm
+from tlac.config.registry import combination_of, open_encoder, open_image_encoder, open_lmm, sees_image
 from tlac.config.schemas import Backend, EncoderConfig
 from tlac.encoders.cached import ImageVectors, StoredEncoder, keep_embeddings
 from tlac.errors import EncoderUnavailableError
@@ -27,9 +26,9 @@ from tlac.interfaces import LMM, Dataset, ImageMethod, Method
 from tlac.lmms.middleware.cache import OfflineLMM, StoredLMM
 from tlac.lmms.middleware.stack import CallPolicy, build_stack
 from tlac.methods.base import BoundLMM, NearestClassFinder, TwoStagePrompter
-from tlac.results.calls import FILE_NAME, encode_calls, facts_of
 from tlac.results.folder import Attachment, begin_run
 from tlac.results.record import OrderTrials, Run, ShortlistRecall
+from tlac.results.usage import CALLS, encode_calls, facts_of
 from tlac.runtime import aio
 from tlac.scoring.clip_zero_shot import ImageScorer
 from tlac.scoring.confidence import abstain
@@ -168,7 +167,7 @@ class Runner:
                 order_trials=result.order,
                 shortlist_recall=result.shortlist_recall,
             )
-            attachments: dict[str, Attachment] = {FILE_NAME: encode_calls(facts_of(transcripts))} if transcripts else {}
+            attachments: dict[str, Attachment] = {CALLS: encode_calls(facts_of(transcripts))} if transcripts else {}
             return run.finish(record, predictions, metrics, attachments)
 
     def digests(self, config: RunConfig) -> dict[str, str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tlac.results.calls import SampleCalls
+from tlac.results.usage import SampleCalls
 from tlac.scoring.confidence import confidences, risk_coverage
 from tlac.scoring.metrics import Confusion, wilson_interval
 from tlac.scoring.predictions import Predictions

@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tlac.analysis.compare import PairTest, correct, pair_tests, sample_keys
-from tlac.analysis.pareto import Point, mark_dominated
+from tlac.analysis.leaderboard import Point, mark_dominated
 from tlac.analysis.suite_table import describe_part
 from tlac.config.files import list_names
 from tlac.config.suites import Published, load_published
-from tlac.report.page import LONGEST_NAME, cut, render_page
-from tlac.report.run_page import ReportedRun, describe_run
-from tlac.report.samples import PageImages, TextTable, place_images
-from tlac.results.record import RunRecord
+from tlac.report.page import LONGEST_NAME, PageImages, cut, render_page
+from tlac.report.run_page import describe_run
+from tlac.report.samples import TextTable, place_images
+from tlac.results.folder import find_thumbnails
+from tlac.results.record import Run, RunRecord
 from tlac.scoring.predictions import Predictions
 from tlac.types import Prediction
 
@@ -36,10 +37,10 @@ class Grid:
 
     configurations: tuple[str, ...]
     datasets: tuple[RunRecord, ...]
-    runs: tuple[tuple[ReportedRun | None, ...], ...]
+    runs: tuple[tuple[Run | None, ...], ...]
     superseded: int
 
-    def column(self, column: int) -> dict[int, ReportedRun]:
+    def column(self, column: int) -> dict[int, Run]:
         """The runs on one dataset by row."""
         return {row: run for row, runs in enumerate(self.runs) if (run := runs[column]) is not None}
 
@@ -49,10 +50,10 @@ class Grid:
         return tuple(describe_part(record.dataset, record.split) for record in self.datasets)
 
 
-def arrange(runs: Sequence[ReportedRun]) -> Grid:
+def arrange(runs: Sequence[Run]) -> Grid:
     """The grid of these runs: configurations and datasets in the order in which they come."""
     varying = [name for name in _SETTINGS if len({_setting(run.record, name) for run in runs}) > 1]
-    found: dict[tuple[str, object], ReportedRun] = {}
+    found: dict[tuple[str, object], Run] = {}
     for run in sorted(runs, key=lambda run: run.record.created_at):
         found[_configuration(run.record, varying), _dataset(run.record)] = run
     names = dict.fromkeys(_configuration(run.record, varying) for run in runs)
@@ -169,12 +170,12 @@ def published_rows(datasets: Sequence[RunRecord]) -> list[tuple[Published, list[
     return found
 
 
-def all_thumbnails(runs: Iterable[ReportedRun]) -> dict[str, bytes | Path]:
+def all_thumbnails(runs: Iterable[Run]) -> dict[str, Path]:
     """The thumbnails of all runs by the sha256 of their image."""
-    return {sha256: source for run in runs for sha256, source in run.thumbnails.items()}
+    return {sha256: source for run in runs for sha256, source in find_thumbnails(run.folder).items()}
 
 
-def render_comparison(runs: Sequence[ReportedRun], images_folder: str) -> tuple[str, PageImages]:
+def render_comparison(runs: Sequence[Run], images_folder: str) -> tuple[str, PageImages]:
     """The page of several runs, and its images: those too many to stand inside are looked for in `images_folder`."""
     grid = arrange(runs)
     tests = compare_columns(grid)

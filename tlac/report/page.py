@@ -1,4 +1,4 @@
-"""One self-contained HTML page: template, styles, scripts and content in a single text.
+"""One self-contained HTML page: template, styles, scripts and content in a single text; and its file.
 
 Text from outside is escaped by the template engine or rides as JSON that scripts show with textContent; the
 page's own policy names its scripts by digest and forbids every other script and every request.
@@ -9,20 +9,41 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import jinja2
 import msgspec
 from markupsafe import Markup
 
+from tlac.errors import TlacError
+from tlac.results.folder import read_thumbnail
 from tlac.runtime import formatting
+from tlac.runtime.safe_files import replacing
 
 # a hundred samples with 100 kB of answer each must not make a page of 10 MB
 LONGEST_TEXT = 4_000
 LONGEST_NAME = 300
+# what a browser shows; nobody's run folder may offer a link to any other file
+_IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jfif", ".png", ".gif", ".webp", ".avif", ".bmp", ".tif", ".tiff"))
+
+
+@dataclass(frozen=True, slots=True)
+class PageImages:
+    """A page's thumbnails: `inline` as base64, and further ones in files of these names in the folder `folder`.
+
+    `originals` are the images themselves by their place among the thumbnails, as paths from the page's folder.
+    """
+
+    inline: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    folder: str = ""
+    originals: Mapping[int, str] = field(default_factory=dict)
 
 
 def cut(text: str, most: int = LONGEST_TEXT) -> str:
@@ -101,3 +122,40 @@ def _read(name: str) -> str:
 
 def _digest(source: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
+
+
+def write_page(html: str, images: PageImages, path: Path, thumbnails: Mapping[str, Path]) -> None:
+    """Write a page, replacing one of that name, and the thumbnails that it expects beside it.
+
+    Raises TlacError where they can't be written.
+    """
+    with complaining(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if images.beside:
+            beside = path.parent.resolve() / images.folder
+            beside.mkdir(exist_ok=True)
+            for name in images.beside:
+                source = thumbnails[Path(name).stem]
+                if source.parent.resolve() != beside:
+                    write_whole(beside / name, read_thumbnail(source))
+        write_whole(path, html.encode())
+
+
+@contextmanager
+def complaining(path: Path) -> Iterator[None]:
+    """Raise TlacError for what the system says while a page is written."""
+    try:
+        yield
+    except OSError as error:
+        raise TlacError(f"{path}: the page can't be written: {error.strerror}; choose another -o") from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Whole or not at all."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+def is_shown_by_browser(path: Path) -> bool:
+    """Whether a page may link to it: a regular file whose name ends as an image's that browsers show."""
+    return path.suffix.lower() in _IMAGE_SUFFIXES and path.is_file() and not path.is_symlink()

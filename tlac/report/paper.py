@@ -18,7 +18,8 @@ from typing import Any
 from tlac.errors import TlacError, UsageError
 from tlac.report.charts import MEASURES, Bin, Histogram, call_histograms, confuse, reliability, risk_curve
 from tlac.report.comparison import SIGNIFICANCE, Grid, arrange, compare_columns, cost_points, mark_cells
-from tlac.report.run_page import ReportedRun, decision_rows
+from tlac.report.run_page import decision_rows
+from tlac.results.record import Run
 from tlac.runtime.formatting import escape_markdown, interval, percent, printable
 
 # one column, and both, of a conference's page
@@ -42,7 +43,7 @@ _SETTINGS: Any = {
 }
 
 
-def draw_run(run: ReportedRun, folder: Path) -> list[Path]:
+def draw_run(run: Run, folder: Path) -> list[Path]:
     """The charts of one run as files in `folder`, which is made. Raises UsageError without matplotlib."""
     charts: dict[str, Callable[[Any], None]] = {}
     if run.metrics.per_class:
@@ -53,12 +54,12 @@ def draw_run(run: ReportedRun, folder: Path) -> list[Path]:
         if bins := reliability(run.predictions, by):
             charts[f"accuracy-by-{by}"] = partial(_reliability, bins=bins, by=by)
             charts["risk-coverage"] = partial(_risk, run=run)
-    for histogram in call_histograms(run.calls):
+    for histogram in call_histograms(run.calls()):
         charts[_slug(histogram.title)] = partial(_histogram, histogram=histogram)
     return _draw(charts, folder)
 
 
-def draw_comparison(runs: Sequence[ReportedRun], folder: Path) -> list[Path]:
+def draw_comparison(runs: Sequence[Run], folder: Path) -> list[Path]:
     """The charts of several runs as files in `folder`, which is made. Raises UsageError without matplotlib."""
     grid = arrange(runs)
     charts: dict[str, Callable[[Any], None]] = {"accuracy": partial(_accuracies, grid=grid)}
@@ -101,7 +102,7 @@ def _axes(size_in: tuple[float, float]) -> Iterator[tuple[Any, Any]]:
         yield figure, figure.add_subplot()
 
 
-def _classes(axes: Any, run: ReportedRun) -> None:
+def _classes(axes: Any, run: Run) -> None:
     """Recall of the classes, by falling recall; with many classes a curve rather than bars."""
     recalls = sorted((entry.correct / entry.n for entry in run.metrics.per_class if entry.n), reverse=True)
     axes.bar(
@@ -112,7 +113,7 @@ def _classes(axes: Any, run: ReportedRun) -> None:
     axes.set_ylim(0, 100)
 
 
-def _confusions(axes: Any, run: ReportedRun) -> None:
+def _confusions(axes: Any, run: Run) -> None:
     found = confuse(run.predictions)
     # square cells, and names at both sides
     axes.figure.set_figheight(axes.figure.get_figwidth())
@@ -150,7 +151,7 @@ def _reliability(axes: Any, bins: Sequence[Bin], by: str) -> None:
     _label(axes, f"mean {by}", "accuracy (%)")
 
 
-def _risk(axes: Any, run: ReportedRun) -> None:
+def _risk(axes: Any, run: Run) -> None:
     for by, color in zip(MEASURES, (_BLUE, _ORANGE, _GREEN), strict=True):
         curve = risk_curve(run.predictions, by)
         if curve is not None:
@@ -281,7 +282,7 @@ class PaperTable:
     notes: tuple[str, ...] = ()
 
 
-def run_tables(run: ReportedRun) -> tuple[PaperTable, ...]:
+def run_tables(run: Run) -> tuple[PaperTable, ...]:
     """The tables of one run: headline, what decided, most confused pairs."""
     metrics = run.metrics
     headline = (
@@ -316,7 +317,7 @@ def run_tables(run: ReportedRun) -> tuple[PaperTable, ...]:
     )
 
 
-def comparison_tables(runs: Sequence[ReportedRun]) -> tuple[PaperTable, ...]:
+def comparison_tables(runs: Sequence[Run]) -> tuple[PaperTable, ...]:
     """The tables of several runs: accuracies, the significantly best marked *, and the tests."""
     grid = arrange(runs)
     tests = compare_columns(grid)

@@ -3,7 +3,7 @@
     write_review(labels, classes, Path("labels.review.html"))
 
 The page is one file that asks for nothing. What is decided on it leaves it as a CSV file, which
-`tlac.analysis.corrections` reads.
+`tlac.analysis.review` reads.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tlac.analysis.corrections import Correction
-from tlac.analysis.review_sample import ReviewPlan, draw_order, plan_review
+from tlac.analysis.review import Correction, ReviewPlan, draw_order, plan_review
 from tlac.datasets.base import OWN_FOLDER_MARK
-from tlac.report.files import complaining, is_shown_by_browser, write_whole
-from tlac.report.page import render_page
-from tlac.report.samples import PageImages, TextTable, shrink_image
+from tlac.report.page import PageImages, complaining, is_shown_by_browser, render_page, write_whole
+from tlac.report.samples import TextTable, shrink_image
 from tlac.results.labels import COLUMNS, Label
 from tlac.scoring.confidence import DOUBTFUL_BELOW
 from tlac.scoring.predictions import OUTCOMES
@@ -59,7 +57,7 @@ def write_review(  # noqa: PLR0913 - by keyword what a labelling and its review 
     Raises TlacError where it can't be written.
     """
     known = corrections or {}
-    plan = plan or plan_review(one.confidence if one.label is not None else None for one in labels)
+    plan = plan or plan_review(labels)
     drawn = _draw(labels, plan.sample)
     total, chosen = _choose(labels, drawn, known)
     table = _Table(classes)

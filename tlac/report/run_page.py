@@ -1,40 +1,76 @@
-"""The page of one run: headline, what was asked, how it went, and the gallery."""
+"""The page of one run, its report.html: headline, what was asked, how it went, and the gallery."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from tlac.config.prompts import PromptSet
+from tlac.config.prompts import load_prompts
+from tlac.errors import InputError, TlacError
 from tlac.report.charts import MEASURES, call_histograms, confuse, reliability, risk_curve
-from tlac.report.page import LONGEST_NAME, cut, render_page
-from tlac.report.samples import PageImages, place_images, to_columns
-from tlac.results.calls import SampleCalls
+from tlac.report.page import (
+    LONGEST_NAME,
+    PageImages,
+    complaining,
+    cut,
+    is_shown_by_browser,
+    render_page,
+    write_page,
+    write_whole,
+)
+from tlac.report.samples import make_thumbnails, place_images, to_columns
+from tlac.results.folder import THUMBNAILS, find_thumbnails
 from tlac.results.record import Run, RunRecord, unread_choices
 from tlac.results.usage import StageCalls
 from tlac.runtime.formatting import dollars, duration, percent
+from tlac.runtime.safe_files import read_json
 from tlac.scoring.metrics import Metrics, wilson_interval
+from tlac.types import Sample
 
+REPORT_NAME = "report.html"
+_ORIGINALS = "originals.json"
 _SCRIPTS = ("core.js", "tables.js", "charts.js", "confusion.js", "cards.js", "gallery.js", "run.js")
 
 
-@dataclass(frozen=True, slots=True)
-class ReportedRun(Run):
-    """A run and what lies beside it: times and costs of its calls, thumbnails and the paths of the images themselves
-    (from the run's folder) by the sha256 of their image, and its prompts where they are at hand."""
+def write_report(run: Run, samples: Iterable[Sample] | None = None) -> Path:
+    """Make the report.html of a finished run in its folder, and give its path.
 
-    calls: Sequence[SampleCalls] = ()
-    thumbnails: Mapping[str, bytes | Path] = field(default_factory=dict)
-    prompts: PromptSet | None = None
-    originals: Mapping[str, str] = field(default_factory=dict)
+    `samples` are the run's own, in order: their thumbnails are made and kept beside the page. Without them, those
+    that the folder holds are shown. Raises InputError, and TlacError where the folder can't be written.
+    """
+    path, folder, originals = run.folder / REPORT_NAME, run.folder / THUMBNAILS, None
+    if samples is not None:
+        with complaining(path):
+            made, files = make_thumbnails(samples, run.predictions)
+            folder.mkdir(exist_ok=True)
+            for sha256, content in made.items():
+                write_whole(folder / f"{sha256}.webp", content)
+            originals = {sha256: Path(os.path.relpath(file, run.folder)).as_posix() for sha256, file in files.items()}
+            write_whole(folder / _ORIGINALS, json.dumps(originals, indent=0).encode())
+    html, images = render_run(run, THUMBNAILS, originals)
+    write_page(html, images, path, find_thumbnails(run.folder))
+    return path
 
 
-def render_run(run: ReportedRun, images_folder: str) -> tuple[str, PageImages]:
+def find_originals(folder: Path) -> dict[str, str]:
+    """The paths of a run's images that are still there, from its folder, by the sha256 of the image; a file of another
+    form counts as none."""
+    try:
+        found = read_json(folder / THUMBNAILS / _ORIGINALS, dict[str, str], 2**24, within=folder)
+        return {sha256: path for sha256, path in found.items() if is_shown_by_browser(folder / path)}
+    except (OSError, ValueError, InputError):
+        return {}
+
+
+def render_run(run: Run, images_folder: str, originals: Mapping[str, str] | None = None) -> tuple[str, PageImages]:
     """The page of one run, and its images: those that are too many to stand inside it are looked for in
-    `images_folder`."""
-    predictions, metrics, record = run.predictions, run.metrics, run.record
-    images, numbers = place_images(predictions, run.thumbnails, images_folder, run.originals)
+    `images_folder`. `originals` are paths of the images themselves by sha256, by default those that the run's folder
+    names."""
+    predictions, metrics, record, calls = run.predictions, run.metrics, run.record, run.calls()
+    known = find_originals(run.folder) if originals is None else originals
+    images, numbers = place_images(predictions, find_thumbnails(run.folder), images_folder, known)
     bins = {by: reliability(predictions, by) for by in ("score", "confidence")}
     curves = (risk_curve(predictions, by) for by in MEASURES)
     content = {
@@ -44,8 +80,8 @@ def render_run(run: ReportedRun, images_folder: str) -> tuple[str, PageImages]:
         "reliability": [{"by": by, "bins": found} for by, found in bins.items() if found],
         "risk": [curve for curve in curves if curve is not None],
         "is_calibrated": metrics.confidence is not None and metrics.confidence.is_calibrated,
-        "histograms": call_histograms(run.calls),
-        "samples": to_columns(predictions, numbers, run.calls),
+        "histograms": call_histograms(calls),
+        "samples": to_columns(predictions, numbers, calls),
         "images": images,
     }
     context = {
@@ -54,7 +90,7 @@ def render_run(run: ReportedRun, images_folder: str) -> tuple[str, PageImages]:
         "decisions": decision_rows(metrics),
         "facts": describe_run(run),
         "origin": describe_origin(record),
-        "prompts": describe_prompts(record, run.prompts),
+        "prompts": describe_prompts(record),
         "pictured": len(numbers),
     }
     return render_page("run.html", _SCRIPTS, context, content), images
@@ -82,9 +118,13 @@ def describe_origin(record: RunRecord) -> dict[str, dict[str, str]]:
     return {"Run": _cut(named), "Digests (sha256)": _cut(record.digests), "Versions": _cut(record.versions)}
 
 
-def describe_prompts(record: RunRecord, prompts: PromptSet | None) -> dict[str, str]:
-    """The words of the prompts, where the prompt set at hand is still the one that the run used."""
-    if prompts is None or prompts.digest != record.digests.get("prompts"):
+def describe_prompts(record: RunRecord) -> dict[str, str]:
+    """The words of the prompts, where a prompt set of that name is here and still the one that the run used."""
+    try:
+        prompts = load_prompts(record.prompts)
+    except TlacError:
+        return {}
+    if prompts.digest != record.digests.get("prompts"):
         return {}
     name = record.prompt if record.prompt in prompts.stage1 else "default"
     words = prompts.spec.stage2

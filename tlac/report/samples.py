@@ -6,7 +6,6 @@ import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,9 @@ import PIL.Image
 
 from tlac.errors import InputError
 from tlac.images import open_image
-from tlac.report.page import LONGEST_NAME, cut
-from tlac.results.calls import SampleCalls, read_thumbnail
+from tlac.report.page import LONGEST_NAME, PageImages, cut
+from tlac.results.folder import read_thumbnail
+from tlac.results.usage import SampleCalls
 from tlac.scoring.predictions import DECISIONS, OUTCOMES, Int32Array, Predictions, digest_texts
 from tlac.types import Float64Array, Outcome, Sample, Source
 
@@ -71,22 +71,9 @@ def shrink_image(source: Source, name: str, side: int) -> bytes | None:
     return content.getvalue()
 
 
-@dataclass(frozen=True, slots=True)
-class PageImages:
-    """A page's thumbnails: `inline` as base64, and further ones in files of these names in the folder `folder`.
-
-    `originals` are the images themselves by their place among the thumbnails, as paths from the page's folder.
-    """
-
-    inline: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
-    folder: str = ""
-    originals: Mapping[int, str] = field(default_factory=dict)
-
-
 def place_images(
     predictions: Predictions,
-    thumbnails: Mapping[str, bytes | Path],
+    thumbnails: Mapping[str, Path],
     folder: str,
     originals: Mapping[str, str] | None = None,
 ) -> tuple[PageImages, dict[str, int]]:
@@ -103,9 +90,7 @@ def place_images(
     wanted = [sha256 for sha256 in ordered if sha256 is not None and sha256 in thumbnails]
     for sha256 in wanted:
         if size < _INLINE_BYTES:
-            source = thumbnails[sha256]
-            content = source if isinstance(source, bytes) else read_thumbnail(source)
-            inline.append(base64.b64encode(content).decode("ascii"))
+            inline.append(base64.b64encode(read_thumbnail(thumbnails[sha256])).decode("ascii"))
             size += len(inline[-1])
         else:
             beside.append(f"{sha256}.webp")

@@ -1,4 +1,4 @@
-"""Run folders: run.json, predictions.jsonl, metrics.json, written whole or not at all, and read back."""
+"""Run folders: run.json, predictions.jsonl, metrics.json and thumbnails, written whole or not at all, and read back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ import numpy as np
 from tlac.errors import InputError, TlacError
 from tlac.results.predictions import PREDICTIONS, read_predictions, write_predictions
 from tlac.results.record import Run, RunRecord
-from tlac.runtime.safe_files import read_json, unfinished_folder
+from tlac.results.usage import CALLS
+from tlac.runtime.safe_files import open_regular, read_file, read_json, unfinished_folder
 from tlac.scoring.metrics import Metrics, hinted_classes, measure
 from tlac.scoring.predictions import Predictions
 
@@ -29,6 +30,9 @@ _MOST = 1e12
 _RENAMED = {"panel": "ensemble", "full_choices": "shortlist_recall"}
 
 
+_THUMBNAIL = re.compile(r"[0-9a-f]{64}\.webp")
+_MOST_THUMBNAIL_BYTES = 2**20
+THUMBNAILS = "thumbnails"
 # a file's content, or its pieces
 Attachment: TypeAlias = "bytes | Iterable[bytes]"
 
@@ -187,3 +191,44 @@ def _complaining(out: Path) -> Iterator[None]:
 
 def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def inherited_files(parent: Path) -> dict[str, bytes | Iterator[bytes]]:
+    """What a run that is scored again takes over from its parent's folder, by path: thumbnails and what the
+    answers took, so that `tlac report` shows them. Raises InputError."""
+    found: dict[str, bytes | Iterator[bytes]] = {
+        f"{THUMBNAILS}/{path.name}": read_thumbnail(path) for path in find_thumbnails(parent).values()
+    }
+    if os.path.lexists(parent / CALLS):
+        found[CALLS] = _pieces(parent / CALLS)
+    return found
+
+
+def find_thumbnails(folder: Path) -> dict[str, Path]:
+    """The thumbnail files of a run folder by the sha256 of their image; empty where there are none.
+
+    Links, and whatever else tlac does not write, are passed over.
+    """
+    try:
+        if (folder / THUMBNAILS).is_symlink():
+            return {}
+        with os.scandir(folder / THUMBNAILS) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False))
+    except OSError:
+        return {}
+    return {name[:64]: folder / THUMBNAILS / name for name in names if _THUMBNAIL.fullmatch(name)}
+
+
+def read_thumbnail(path: Path) -> bytes:
+    """A thumbnail of a run folder; empty for what is no small WebP picture. Raises InputError."""
+    content = read_file(path, _MOST_THUMBNAIL_BYTES, within=path.parent.parent)
+    return content if content[:4] == b"RIFF" and content[8:12] == b"WEBP" else b""
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    try:
+        with open_regular(path, within=path.parent) as file:
+            while piece := file.read(2**20):
+                yield piece
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror}; is {path.parent} a run folder?") from error

@@ -22,7 +22,7 @@ import PIL.Image
 
 from tlac.errors import ConfigError
 from tlac.images import open_image
-from tlac.results.calls import find_thumbnails, read_thumbnail
+from tlac.results.folder import find_thumbnails, read_thumbnail
 from tlac.results.record import Run
 from tlac.runtime.formatting import escape_markdown
 

@@ -1,17 +1,17 @@
-"""What a run says of itself: its record, and how it is summed up."""
+"""What a run says of itself: its record, what it found of each sample, and how it is summed up."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tlac.results.calls import read_calls
-from tlac.results.export import COLUMNS, sample_rows
-from tlac.results.table_files import Row
-from tlac.results.usage import Calls, Tokens
-from tlac.scoring.confidence import Calibration
+import numpy as np
+
+from tlac.results.table_files import Columns, Row
+from tlac.results.usage import CallFacts, Calls, SampleCalls, Tokens, read_calls
+from tlac.scoring.confidence import Calibration, confidences
 from tlac.scoring.metrics import Metrics
 from tlac.scoring.predictions import Predictions
 
@@ -87,9 +87,13 @@ class Run:
     predictions: Predictions
     metrics: Metrics
 
+    def calls(self) -> tuple[SampleCalls, ...]:
+        """What each sample's answers took; empty where an older run does not tell. Raises InputError."""
+        return read_calls(self.folder)
+
     def rows(self) -> Iterator[Row]:
-        """What was found of each sample, with the names of classes: see `tlac.results.export`. Raises InputError."""
-        return sample_rows(self.predictions, self.record.classes, read_calls(self.folder))
+        """What was found of each sample, with the names of classes: see `sample_rows`. Raises InputError."""
+        return sample_rows(self.predictions, self.record.classes, self.calls())
 
     def to_pandas(self) -> Any:
         """The same as a pandas DataFrame: a row for each sample, in order. Raises InputError."""
@@ -97,8 +101,8 @@ class Run:
 
         # these types of text and truth know missing cells in every version of pandas
         types: dict[type, str] = {str: "string", bool: "boolean", float: "float64", list: "object"}
-        frame = pandas.DataFrame(self.rows(), columns=list(COLUMNS), dtype="object")
-        return frame.astype({name: types[kind] for name, kind in COLUMNS.items()})
+        frame = pandas.DataFrame(self.rows(), columns=list(SAMPLE_COLUMNS), dtype="object")
+        return frame.astype({name: types[kind] for name, kind in SAMPLE_COLUMNS.items()})
 
 
 def unread_choices(run: Run) -> int:
@@ -181,3 +185,67 @@ class OrderTrials:
     changed: int
     change_rate: float | None
     accuracies: tuple[float | None, ...]
+
+
+SAMPLE_COLUMNS: Columns = {
+    "sample": str,
+    "true_class": str,
+    "predicted_class": str,
+    "is_correct": bool,
+    "confidence": float,
+    "candidates": list,
+    "answer": str,
+    "choice": str,
+    "outcome": str,
+    "decided_by": str,
+    "score": float,
+    "margin": float,
+    "reason": str,
+    "cost_usd": float,
+    "latency_s": float,
+    "image_sha256": str,
+}
+"""The columns of `sample_rows`."""
+
+
+def sample_rows(predictions: Predictions, classes: Sequence[str], calls: Sequence[SampleCalls] = ()) -> Iterator[Row]:
+    """One row for each sample, in order; cells are None where nothing is known.
+
+    `is_correct` is None without a label. `candidates` are (class name, score), best first. `cost_usd` is what those of
+    its answers cost that no row before has needed, so that the column's sum is what all answers cost; `latency_s` sums
+    up the calls that gave its answers, whenever they were made. Both come from `calls`, those of a run's folder.
+    """
+    decisions = predictions.decisions
+    stored = decisions.confidence
+    sure = np.where(np.isnan(stored), confidences(decisions), stored)[predictions.decision].tolist()
+    # an older run may have none, and those of another run would be others
+    is_known = [one.sample for one in calls] == list(predictions.samples)
+    found = (one.calls for one in calls) if is_known else iter(((),) * len(predictions))
+    counted: set[str] = set()
+    for prediction, confidence, turns in zip(predictions, sure, found, strict=True):
+        label, predicted = prediction.label, prediction.predicted
+        yield {
+            "sample": prediction.sample,
+            "true_class": None if label is None else classes[label],
+            "predicted_class": None if predicted is None else classes[predicted],
+            "is_correct": None if label is None else predicted == label,
+            "confidence": None if np.isnan(confidence) else confidence,
+            "candidates": [(classes[index], score) for index, score in prediction.top5],
+            "answer": prediction.answer,
+            "choice": prediction.choice,
+            "outcome": str(prediction.outcome),
+            "decided_by": prediction.decided_by,
+            "score": prediction.score,
+            "margin": prediction.margin,
+            "reason": prediction.reason or None,
+            "cost_usd": _new_cost(turns, counted),
+            "latency_s": sum(one.latency_s for one in turns) if turns else None,
+            "image_sha256": prediction.image_sha256,
+        }
+
+
+def _new_cost(turns: Sequence[CallFacts], counted: set[str]) -> float | None:
+    """What those of these answers cost that were not `counted` before; None where not known."""
+    new = {one.key: one.cost_usd for one in turns if one.key not in counted}
+    counted.update(new)
+    return None if not turns or None in new.values() else sum(cost or 0.0 for cost in new.values())

@@ -1,17 +1,26 @@
-"""What the answers of a run took: calls, tokens, money.
+"""What the answers of a run took: calls, tokens, money, in all and for each sample.
 
-One answer may serve many samples: each is counted once. Does not know prices.
+One answer may serve many samples: in all of them it is counted once. calls.jsonl, what each answer took, lies beside
+predictions.jsonl, which stays free of times. Does not know prices.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import os
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
 
-from tlac.types import Transcript, Turn
+import msgspec
+
+from tlac.errors import InputError
+from tlac.results.predictions import decode_lines
+from tlac.types import Stage, Transcript, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,3 +121,67 @@ def count_usage(transcripts: Iterable[Transcript]) -> RunUsage:
 def _cost(costs: Iterable[float]) -> float | None:
     total = round(sum(costs, 0.0), 9)
     return None if math.isnan(total) else total
+
+
+CALLS = "calls.jsonl"
+_BLOCK = 512
+_Amount = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+
+
+@dataclass(frozen=True, slots=True)
+class CallFacts:
+    """One answer to a question about one sample. `latency_s` and `cost_usd` are those of the call that gave the
+    answer, whenever it was made; `key` tells answers that several samples share."""
+
+    stage: Stage
+    key: str
+    latency_s: _Amount
+    cost_usd: _Amount | None
+    prompt_tokens: int
+    completion_tokens: int
+    from_store: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SampleCalls:
+    """The answers behind one sample, in the order in which they were asked for."""
+
+    sample: str
+    calls: tuple[CallFacts, ...] = ()
+
+
+def facts_of(transcripts: Iterable[Transcript]) -> Iterator[SampleCalls]:
+    """One entry a transcript, in their order."""
+    return (SampleCalls(transcript.sample, tuple(map(_facts, transcript.turns))) for transcript in transcripts)
+
+
+def _facts(turn: Turn) -> CallFacts:
+    response = turn.response
+    return CallFacts(
+        turn.stage,
+        turn.key,
+        response.latency_s,
+        response.cost_usd,
+        response.usage.prompt,
+        response.usage.completion,
+        response.from_store,
+    )
+
+
+def encode_calls(calls: Iterable[SampleCalls]) -> Iterator[bytes]:
+    """The content of calls.jsonl, some lines at a time: one JSON object a line."""
+    encoder = msgspec.json.Encoder()
+    pending = iter(calls)
+    while block := list(islice(pending, _BLOCK)):
+        yield encoder.encode_lines(block)
+
+
+def read_calls(folder: Path) -> tuple[SampleCalls, ...]:
+    """The calls.jsonl of a run folder; empty where an older run has none. Raises InputError."""
+    path = folder / CALLS
+    if not os.path.lexists(path):
+        return ()
+    try:
+        return tuple(decode_lines(path, SampleCalls))
+    except InputError as error:
+        raise InputError(f"{error}; remove it to report without times") from error

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from tlac.cache.image_hashes import ImageDigests
 from tlac.cache.store import Store
-from tlac.config.method_options import combination_of
+from tlac.config.registry import combination_of
 from tlac.config.schemas import Backend
 from tlac.engines.batch.journal import BatchRecord
 from tlac.engines.batch.manager import BatchManager

@@ -1,4 +1,4 @@
-"""What a person corrected in labels: merged into them, measured, and learnt from.
+"""Labels and a person's review of them: which ones to look at, what was corrected, and what that teaches.
 
     merged = merge_corrections(read_labels(Path("labels.csv")), Path("labels.corrected.csv"), classes)
     write_labels(merged.labels, Path("labels.csv"))
@@ -10,24 +10,90 @@ The file is what the review page downloads, or a labels.csv with two more column
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import hashlib
+import math
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from tlac.analysis.review_sample import draw_order
 from tlac.datasets.text_files import parse_csv, read_text
 from tlac.errors import InputError, UsageError
 from tlac.results.labels import Label
+from tlac.results.record import Run
 from tlac.results.table_files import undo_defusing
 from tlac.runtime.formatting import interval, percent
-from tlac.scoring.confidence import Calibration, fit_corrected
-from tlac.scoring.metrics import wilson_interval
+from tlac.scoring.confidence import DOUBTFUL_BELOW, Calibration, fit, fit_corrected
+from tlac.scoring.metrics import Z95, wilson_interval
 
+# what a person wants to know about labels that nobody checked: about one in twenty wrong, known to within two points
+ERROR_RATE, HALF_WIDTH = 0.05, 0.02
 _WANTED = ("path", "label", "corrected_label", "reviewed")
 _OPTIONAL = ("confidence", "sha256", "drawn", "calibrated")
 _TRUE, _FALSE = frozenset(("yes", "true", "1", "x")), frozenset(("no", "false", "0", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewPlan:
+    """How many of `labelled` labels to check: the `doubtful` ones, because they are the likeliest to be wrong, and
+    `sample` drawn at random from all, because only these tell how many are wrong.
+
+    With about ERROR_RATE of the labels wrong, the sample gives that share to within HALF_WIDTH (95 %).
+    """
+
+    labelled: int
+    doubtful: int
+    sample: int
+
+    def __str__(self) -> str:
+        if not self.labelled:
+            return "There is no label to review."
+        below = f"(confidence below {DOUBTFUL_BELOW:g})"
+        doubtful = f"{self.doubtful:,} of {self.labelled:,} labels are doubtful {below}: review these first."
+        if not self.doubtful:
+            doubtful = f"None of {self.labelled:,} labels is doubtful {below}."
+        if self.sample == self.labelled:
+            return f"{doubtful} To know how many are wrong, review all {self.labelled:,}."
+        low, high = ERROR_RATE - HALF_WIDTH, ERROR_RATE + HALF_WIDTH
+        return (
+            f"{doubtful} To know how many are wrong, review {self.sample:,} drawn at random: if {100 * ERROR_RATE:g} % "
+            f"of these are wrong, {100 * low:g} to {100 * high:g} % of all are (95 %)."
+        )
+
+
+def plan_review(labels: Iterable[Label]) -> ReviewPlan:
+    """What to review of these labels; images without one are not counted.
+
+    >>> sure, doubtful = Label("cat.jpg", "cat", 0.9), Label("dog.jpg", "dog", 0.2)
+    >>> print(plan_review([sure] * 9_800 + [doubtful] * 200))
+    200 of 10,000 labels are doubtful (confidence below 0.5): review these first. To know how many are wrong, review \
+437 drawn at random: if 5 % of these are wrong, 3 to 7 % of all are (95 %).
+    """
+    known = [one.confidence for one in labels if one.label is not None and one.confidence is not None]
+    doubtful = sum(confidence < DOUBTFUL_BELOW for confidence in known)
+    return ReviewPlan(len(known), doubtful, sample_size(len(known)))
+
+
+def sample_size(population: int, error_rate: float = ERROR_RATE, half_width: float = HALF_WIDTH) -> int:
+    """How many of `population` labels to draw, so that the 95 % interval of a share near `error_rate` is that
+    share +- `half_width`, both between 0 and 1.
+
+    Cochran's formula for a proportion with the correction for a finite population (Sampling Techniques, 1977, 4.4).
+    """
+    if population <= 0:
+        return 0
+    unlimited = Z95**2 * error_rate * (1 - error_rate) / half_width**2
+    return min(population, math.ceil(unlimited / (1 + (unlimited - 1) / population)))
+
+
+def draw_order(paths: Sequence[str]) -> list[int]:
+    """The places of the paths in a random order that hangs on the paths alone: its first k are a random sample of k.
+
+    So whoever drew, reviewed and merged means the same sample, and a longer one holds a shorter one.
+    """
+    ranks = [hashlib.sha256(f"draw {path}".encode("utf-8", "surrogatepass")).digest() for path in paths]
+    return sorted(range(len(paths)), key=lambda place: (ranks[place], place))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +226,26 @@ def read_corrections(
             found[name] = correction
         elif correction.is_reviewed and before.corrected != corrected:
             raise InputError(f"{where}: {name!r} stands in line {before.line} as well, with another class")
+    return found
+
+
+def calibrate(runs: Sequence[Run]) -> Calibration:
+    """What labelled runs of one text encoder teach.
+
+    Raises UsageError where they have different encoders, or nothing that can be learnt from.
+    """
+    encoders = sorted({(run.record.encoder, run.record.digests.get("encoder", "")) for run in runs})
+    if len(encoders) > 1:
+        raise UsageError(
+            f"runs of several text encoders ({', '.join(name for name, _ in encoders)}), "
+            "or with and without the image: their margins mean different things; calibrate each by itself"
+        )
+    predictions = [prediction for run in runs for prediction in run.predictions]
+    found = fit(predictions, encoders[0][1] if encoders else "", tuple(run.record.run for run in runs))
+    if found is None:
+        raise UsageError(
+            f"{len(predictions)} predictions teach nothing: it takes labelled ones, some of them right and some wrong"
+        )
     return found
 
 
