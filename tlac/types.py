@@ -181,12 +181,17 @@ class LMMResponse:
     from_store: bool = False
 
 
+SECOND_SAMPLE = -1
+"""The member number of a second sample: stage 1 asked again in other words, a witness that never changes the class."""
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One exchange about one sample: its stage, the key of its request and what came back.
 
-    `member` numbers the views, or the backends, of a method that has several; 0 is the first. `candidates` are the
-    classes of a stage 2 that was shown some of them, None for all; `has_image` says that it saw the image.
+    `member` numbers the views, or the backends, of a method that has several; 0 is the first, SECOND_SAMPLE none of
+    them. `candidates` are the classes of a stage 2 that was shown some of them, None for all; `has_image` says that it
+    saw the image.
     """
 
     stage: Stage
@@ -287,7 +292,9 @@ class Prediction:
 
     `shortlist` are the classes that stage 2 was shown where it was not shown all, `stage2_with_image` says that it saw
     the image. `further` are (member, stage, key) of the turns of further members, `votes` what each member
-    chose. `confidence` in [0, 1] is there where a calibration was given.
+    chose. `confidence` in [0, 1] is there where a calibration was given. `second` is what a second sample says for the
+    predicted class, in [-1, 1]: 1 where its words are that class's name, -1 where they are another's, else the class's
+    lead among the similarities of these words (see `tlac.scoring.confidence.lead`); None without one.
     """
 
     sample: str
@@ -310,6 +317,7 @@ class Prediction:
     further: tuple[tuple[int, Stage, str], ...] = ()
     votes: tuple[int | None, ...] = ()
     confidence: float | None = None
+    second: float | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:

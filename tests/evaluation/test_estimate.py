@@ -52,6 +52,13 @@ def test_slac_asks_once_per_sample(store: Store) -> None:
     assert reckon(store, inquiry("slac")).stage2.calls == 0
 
 
+def test_a_second_sample_is_one_more_question_with_an_image(store: Store) -> None:
+    once, twice = reckon(store, inquiry()), reckon(store, inquiry("tlac:second=name"))
+    assert (twice.stage1.calls, twice.stage2.calls) == (18, 9)
+    assert twice.cost_usd > once.cost_usd  # type: ignore[operator]
+    assert reckon(store, inquiry("slac:second=name")).stage2.calls == 0
+
+
 def test_stored_answers_are_not_asked_again_and_teach_their_tokens(store: Store) -> None:
     ask(store, size=3)
     found = reckon(store, inquiry())

@@ -46,7 +46,10 @@ def run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return ran
 
 
-METHODS = ("tlac-shortlist:k=3", "tlac-relook:k=3", "tlac-cascade:k=3", "slac-fused", "vote")
+METHODS = (
+    *("tlac-shortlist:k=3", "tlac-relook:k=3", "tlac-cascade:k=3", "slac-fused", "vote"),
+    *("tlac:second=name", "slac-fused:second=default:hints=2", "tlac-cascade:k=3,second=name"),
+)
 
 
 def settings(method: str) -> dict:

@@ -170,7 +170,8 @@ def method_options(made: Any) -> dict[str, Any]:
     """The options of a method's class and their defaults."""
     if not dataclasses.is_dataclass(made):
         return {}
-    fields = dataclasses.fields(made)
+    # what all methods have in common comes behind a method's own
+    fields = sorted(dataclasses.fields(made), key=lambda field: bool(field.kw_only))
     return {field.name: field.default for field in fields if field.name != "name" and type(field.default) in _READERS}
 
 
@@ -199,6 +200,11 @@ def scale_of(method: Any, fingerprint: str) -> str:
     """The text encoder's fingerprint as digests and calibrations name it: with the image, scores and margins have
     another scale."""
     return f"{fingerprint}{IMAGES}" if sees_image(method) else fingerprint
+
+
+def second_sample_of(method: Any) -> str:
+    """The prompt set of a method's second sample, empty for none."""
+    return str(getattr(method, "second", ""))
 
 
 def prompts_of(method: Any) -> tuple[str, ...]:

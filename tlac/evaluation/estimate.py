@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from tlac.cache.store import Store
-from tlac.config.registry import batch_discount
+from tlac.config.prompts import load_prompts
+from tlac.config.registry import base_name, batch_discount, prompts_of
 from tlac.config.schemas import Prices
 from tlac.evaluation.dry_run import dry_run
 from tlac.evaluation.run_config import RunConfig
@@ -72,12 +73,13 @@ def estimate(
     """
     discounts = [batch_discount(backend) if is_batch else 0.0 for backend in config.asked]
     transcripts = dry_run(config, samples, store).transcripts
-    stage1 = [transcript.stage1 for transcript in transcripts if transcript.stage1]
+    stage1 = [turn for transcript in transcripts for turn in transcript.turns if turn.stage == "stage1"]
     stage2 = [transcript.stage2 for transcript in transcripts if transcript.stage2]
     # nobody is asked about an image that can't be read
     readable = len(samples) - sum(one.failure is not None and one.failure.kind == "sample" for one in transcripts)
-    first = _stage(config, "stage1", readable - len(stage1), stage1, _first_prompt_tokens(config))
-    calls2 = 0 if config.method == "slac" else _second_calls(transcripts, readable)
+    asked1 = readable * (1 + len(prompts_of(config.opened_method)))
+    first = _stage(config, "stage1", asked1 - len(stage1), stage1, _first_prompt_tokens(config))
+    calls2 = 0 if base_name(config.method) == "slac" else _second_calls(transcripts, readable)
     second = _stage(config, "stage2", calls2, stage2, _second_prompt_tokens(config))
     first, second = (_discounted(stage, saved) for stage, saved in zip((first, second), discounts, strict=True))
     costs = (first.cost_usd, second.cost_usd)
@@ -161,8 +163,10 @@ def _second_calls(transcripts: Sequence[Transcript], samples: int) -> int:
 
 
 def _first_prompt_tokens(config: RunConfig) -> int:
-    words = config.prompts.stage1_words(config.dataset.prompt, config.hints)
-    return _IMAGE_TOKENS + sum(map(len, words)) // _CHARACTERS_PER_TOKEN
+    """Of one call, on the mean of the prompt sets."""
+    sets = (config.prompts, *map(load_prompts, prompts_of(config.opened_method)))
+    asked = [one.stage1_words(config.dataset.prompt, one.draw_hints(config.dataset.classes)) for one in sets]
+    return _IMAGE_TOKENS + round(fmean(sum(map(len, words)) for words in asked)) // _CHARACTERS_PER_TOKEN
 
 
 def _second_prompt_tokens(config: RunConfig) -> int:

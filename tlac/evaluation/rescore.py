@@ -19,6 +19,7 @@ from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
 from tlac.config.registry import (
     IMAGES,
+    base_name,
     combination_of,
     open_encoder,
     open_image_encoder,
@@ -75,7 +76,9 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
     template = change.template or parent.template
     order = class_order(len(parent.classes), parent.shuffle_classes)
     needs_choices = (
-        method != "slac" and not rule.skips_stage2_on_exact and find_rule(parent.matching).skips_stage2_on_exact
+        base_name(method) != "slac"
+        and not rule.skips_stage2_on_exact
+        and find_rule(parent.matching).skips_stage2_on_exact
     )
     recalled = _Recalled(rule.name if needs_choices else None)
     recalling = recalled.check(

@@ -12,7 +12,15 @@ from typing import TypeAlias
 from msgspec import to_builtins
 
 from tlac.config.prompts import PromptSet, load_prompts
-from tlac.config.registry import base_name, combination_of, open_method, prompts_of, scale_of, sees_image
+from tlac.config.registry import (
+    base_name,
+    combination_of,
+    open_method,
+    prompts_of,
+    scale_of,
+    second_sample_of,
+    sees_image,
+)
 from tlac.config.schemas import Backend, EncoderConfig
 from tlac.errors import UsageError
 from tlac.evaluation.class_order import class_order
@@ -154,6 +162,7 @@ class RunConfig:
         method = self.opened_method
         # drawn here, so that a number that can't be had is known before anybody is asked
         self.hints  # noqa: B018 - draws them
+        self._check_further_prompts(method)
         is_vote = combination_of(method) == "vote"
         if is_vote and not self.ensemble:
             raise UsageError(f"the method {self.method} asks several backends: give --backend more than once")
@@ -165,6 +174,20 @@ class RunConfig:
             raise UsageError(
                 f"the method {self.method} needs {MIN_CLASSES} classes or more: leave its image option out"
             )
+
+    def _check_further_prompts(self, method: Method | ImageMethod) -> None:
+        """Raise as `load_prompts` and `draw_hints` do, and UsageError for a second sample in the same words."""
+        second = second_sample_of(method)
+        own = [] if self.backend is None else [self.prompts.stage1_words(self.dataset.prompt, self.hints)]
+        for name in prompts_of(method):
+            prompts = load_prompts(name)
+            words = prompts.stage1_words(self.dataset.prompt, prompts.draw_hints(self.dataset.classes))
+            if name == second and words in own:
+                raise UsageError(
+                    f"the method {self.method}: its second sample would ask in the same words as the first: name "
+                    "another prompt set, such as second=name or second=default:hints=30"
+                )
+            own.append(words)
 
     def scale(self, fingerprint: str) -> str:
         """The text encoder's fingerprint, marked where scores and margins have the scale of words and image."""

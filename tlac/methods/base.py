@@ -88,26 +88,25 @@ class TwoStagePrompter:
     ensemble: Sequence[TwoStagePrompter] = ()
     aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
     _index: ClassIndex = field(init=False, repr=False)
-    _hints: tuple[str, ...] = field(init=False, repr=False)
+    # by the name of a further prompt set, None for the run's own
+    _hints: dict[str | None, tuple[str, ...]] = field(init=False, repr=False)
     # answers repeat, and the key of a question that lists a thousand classes takes long to make
     _chosen: dict[tuple[str, tuple[int, ...] | None], Turn] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._index = ClassIndex(self.classes, self.aliases)
-        self._hints = self.prompts.draw_hints(self.classes)
+        self._hints = {None: self.prompts.draw_hints(self.classes)}
+        self._hints.update((name, asked.draw_hints(self.classes)) for name, asked in self.further_prompts.items())
 
     async def ask_stage1(self, image: Image, repeat: int = 0, prompts: str | None = None) -> Turn:
         """See `Prompter`."""
         backend = self.stage1.backend
-        if prompts is None:
-            messages = self.prompts.stage1_messages(image, self.prompt, self._hints)
-        else:
-            messages = self.further_prompts[prompts].stage1_messages(image, self.prompt)
+        asked = self.prompts if prompts is None else self.further_prompts[prompts]
         return await self.stage1.answer(
             LMMRequest(
                 stage="stage1",
                 model=backend.spec.model,
-                messages=messages,
+                messages=asked.stage1_messages(image, self.prompt, self._hints[prompts]),
                 params=self.stage1.params("stage1"),
                 revision=backend.spec.revision,
                 preparation=backend.spec.image,

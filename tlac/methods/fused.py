@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from tlac.interfaces import Prompter
+from tlac.methods.second_sample import WithSecondSample
 from tlac.types import Combination, Image, Turn
 
 
 @dataclass(frozen=True, slots=True)
-class SLACFused:
+class SLACFused(WithSecondSample):
     """Stage 1 in the run's own words and in those of the prompt set `view`, `samples` times each.
 
     With `view` empty only the run's own words are asked; more than one sample needs a backend whose parameters
@@ -31,12 +32,12 @@ class SLACFused:
     @property
     def further_prompts(self) -> tuple[str, ...]:
         """The prompt sets beside the run's own."""
-        return (self.view,) if self.view else ()
+        return tuple(filter(None, (self.view, self.second)))
 
-    async def ask(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
-        """See `Method`."""
+    async def ask_own(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
+        """See `WithSecondSample`."""
         member = 0
-        for prompts in (None, *self.further_prompts):
+        for prompts in (None, self.view) if self.view else (None,):
             for repeat in range(self.samples):
                 yield replace(await prompter.ask_stage1(image, repeat, prompts), member=member)
                 member += 1

@@ -10,30 +10,33 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from tlac.interfaces import Prompter
+from tlac.methods.second_sample import WithSecondSample
 from tlac.types import Image, Outcome, Turn
 
 
-class SLAC:
+@dataclass(frozen=True, slots=True)
+class SLAC(WithSecondSample):
     """The single-stage method: what does the image show? Cost: one call with an image per sample."""
 
-    name = "slac"
+    name: ClassVar[str] = "slac"
 
-    async def ask(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
-        """See `Method`."""
+    async def ask_own(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
+        """See `WithSecondSample`."""
         yield await prompter.ask_stage1(image)
 
 
-class TLAC:
+@dataclass(frozen=True, slots=True)
+class TLAC(WithSecondSample):
     """The two-stage method: stage 1, then stage 2 where the first answer leaves it something to decide.
 
     Cost: one call with an image per sample, and one text-only call per distinct first answer that is not already a
     class name.
     """
 
-    name = "tlac"
+    name: ClassVar[str] = "tlac"
 
-    async def ask(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
-        """See `Method`."""
+    async def ask_own(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
+        """See `WithSecondSample`."""
         described = await prompter.ask_stage1(image)
         yield described
         if needs_stage2(described, prompter):
@@ -41,7 +44,7 @@ class TLAC:
 
 
 @dataclass(frozen=True, slots=True)
-class TLACShortlist:
+class TLACShortlist(WithSecondSample):
     """TLAC whose stage 2 sees only the `k` classes whose names are nearest to the first answer.
 
     They are listed in class order, which hides what the encoder prefers. Cost: as TLAC, but stage 2's prompt holds `k`
@@ -51,14 +54,14 @@ class TLACShortlist:
     k: int = 25
     name: str = "tlac-shortlist"
 
-    async def ask(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
-        """See `Method`."""
+    async def ask_own(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
+        """See `WithSecondSample`."""
         async for turn in _ask_with_shortlist(image, prompter, self.k, None):
             yield turn
 
 
 @dataclass(frozen=True, slots=True)
-class TLACRelook:
+class TLACRelook(WithSecondSample):
     """As tlac-shortlist, and stage 2 sees the image again where the first answer is doubtful.
 
     For classes that words alone don't tell apart: cars, aircraft, breeds. Doubtful is an answer that names no class
@@ -70,14 +73,14 @@ class TLACRelook:
     relook_below: float = 0.5
     name: str = "tlac-relook"
 
-    async def ask(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
-        """See `Method`."""
+    async def ask_own(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
+        """See `WithSecondSample`."""
         async for turn in _ask_with_shortlist(image, prompter, self.k, self.relook_below):
             yield turn
 
 
 @dataclass(frozen=True, slots=True)
-class TLACCascade:
+class TLACCascade(WithSecondSample):
     """Asks for more only where it is in doubt: a class name is taken as it is; else stage 2 chooses from the `k`
     nearest classes; where its choice is not the nearest one, or the lead of that one is small, the image is shown
     again with the `few` that are left, without the first answer.
@@ -93,8 +96,8 @@ class TLACCascade:
     name: str = "tlac-cascade"
     asks_after_choice: ClassVar[bool] = True
 
-    async def ask(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
-        """See `Method`. A choice that was looked into again is the second member's."""
+    async def ask_own(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
+        """See `WithSecondSample`. A choice that was looked into again is the second member's."""
         described = await prompter.ask_stage1(image)
         yield described
         if not needs_stage2(described, prompter):

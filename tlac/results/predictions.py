@@ -55,6 +55,7 @@ class PredictionLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, 
     further: tuple[tuple[int, Stage, _Digest], ...] = ()
     votes: tuple[_Index | None, ...] = ()
     confidence: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    second: Annotated[float, msgspec.Meta(ge=-1, le=1)] | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError for a class without what it was chosen by, which every run writes."""
@@ -133,8 +134,9 @@ def _encode_decision(decisions: Decisions, row: int) -> tuple[bytes, bytes, byte
         "top5": decisions.top(row),
     }
     tail: dict[str, Any] = {"votes": decisions.votes[row]} if decisions.votes[row] else {}
-    if not np.isnan(decisions.confidence[row]):
-        tail["confidence"] = float(decisions.confidence[row])
+    for name in ("confidence", "second"):
+        if not np.isnan(value := getattr(decisions, name)[row]):
+            tail[name] = float(value)
     middle = {"words": decisions.words[row], "reason": decisions.reason[row]}
     inside_head, inside_middle, inside_tail = (_ENCODER.encode(part)[1:-1] for part in (head, middle, tail))
     return inside_head + b",", inside_middle, b"," + inside_tail if inside_tail else b""

@@ -107,11 +107,11 @@ def confidences(decisions: Decisions, calibration: Calibration | None = None) ->
 
 
 def _evidence(decisions: Decisions) -> Float64Array:
-    """(m,) the sum of four pieces of evidence for the predicted class, each in [-1, 1] and 0 where it is silent.
+    """(m,) the sum of five pieces of evidence for the predicted class, each in [-1, 1] and 0 where it is silent.
 
     They have equal weights, which need no labels and rank about as well as fitted ones (Dawes, American Psychologist
     34, 1979): how the class was decided; its lead over the best other class; whether its name stands in the answer, or
-    only other classes' do; the other members' votes. Log-probabilities would be a fifth; no adapter keeps them yet.
+    only other classes' do; the other members' votes; what a second sample says for it.
     """
     levels = np.array([*(_DECIDED_BY[name] for name in DECISIONS), 0.0])
     predicted = decisions.predicted.tolist()
@@ -121,11 +121,11 @@ def _evidence(decisions: Decisions) -> Float64Array:
         2 * (cast.count(own) - 1) / (len(cast) - 1) - 1 if len(cast) > 1 else 0
         for own, cast in zip(predicted, decisions.votes, strict=True)
     ]
-    evidence: Float64Array = levels[decisions.decided_by] + _lead(decisions) + words + votes
-    return evidence
+    evidence: Float64Array = levels[decisions.decided_by] + lead(decisions) + words + votes
+    return evidence + np.nan_to_num(decisions.second)
 
 
-def _lead(decisions: Decisions) -> Float64Array:
+def lead(decisions: Decisions) -> Float64Array:
     """(m,) the margin as a share of itself and of the spread of the best other classes: encoders differ in how far
     apart they put everything. In (-1, 1), negative where another class is nearer."""
     last = np.maximum((decisions.top_classes >= 0).sum(axis=1) - 1, 0)

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from tlac.interfaces import MatchingRule
 from tlac.scoring.matching import ClassIndex
 from tlac.scoring.predictions import Decisions, PredictionTable
-from tlac.types import Combination, MatchDecision, Outcome, Transcript
+from tlac.types import SECOND_SAMPLE, Combination, MatchDecision, Outcome, Transcript
 
 
 @dataclass(slots=True)
 class Decided:
     """The distinct decisions, what was answered in each, and a row in `table` for each sample.
+
+    `seconds` are the decisions on second samples alone, None where there is none.
 
     A row of `table` points at a place in `groups`, which holds the decisions of all members of that sample: one
     where the members are not counted by themselves.
@@ -27,6 +29,7 @@ class Decided:
     decisions: list[MatchDecision] = field(default_factory=list)
     answers: list[str | None] = field(default_factory=list)
     words: list[tuple[int, ...]] = field(default_factory=list)
+    seconds: list[MatchDecision | None] = field(default_factory=list)
     groups: list[tuple[int, ...]] = field(default_factory=list)
 
     def unscored(self) -> Decisions:
@@ -59,6 +62,7 @@ def decide_all(
                 decided.decisions.append(_decide(member, rule, index, combine))
                 decided.answers.append(answer)
                 decided.words.append(() if answer is None else index.find_words(answer))
+                decided.seconds.append(_decide_second(member, rule, index))
             found.append(place)
         group = groups.setdefault(tuple(found), len(groups))
         stage1, stage2 = transcript.stage1, transcript.stage2
@@ -94,11 +98,16 @@ def _decide(transcript: Transcript, rule: MatchingRule, index: ClassIndex, combi
     return rule.judge(transcript.stage1.response, choice, index)
 
 
+def _decide_second(transcript: Transcript, rule: MatchingRule, index: ClassIndex) -> MatchDecision | None:
+    second = next((turn for turn in transcript.further if turn.member == SECOND_SAMPLE), None)
+    return rule.judge(second.response, None, index) if second else None
+
+
 def members_of(transcript: Transcript) -> list[Transcript]:
-    """A transcript for each member, the first one's first. A failure is every member's."""
+    """A transcript for each member, the first one's first, without a second sample. A failure is every member's."""
     first = replace(transcript, further=())
     members = [first]
-    for number in sorted({turn.member for turn in transcript.further}):
+    for number in sorted({turn.member for turn in transcript.further} - {SECOND_SAMPLE}):
         turns = {turn.stage: turn for turn in transcript.further if turn.member == number}
         members.append(replace(first, stage1=turns.get("stage1"), stage2=turns.get("stage2")))
     return members

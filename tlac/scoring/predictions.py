@@ -36,8 +36,8 @@ class Decisions:
     """What equal answers come to, m of them, as columns of m rows.
 
     `outcome` and `decided_by` are codes (places in OUTCOMES and DECISIONS, -1 for none), `predicted` class indices
-    (-1: none), `score`, `margin` and `confidence` float64 (NaN: none), `top_classes` and `top_scores` (m, 5) by
-    falling score (-1 past the end). What they mean is said at `tlac.types.Prediction`.
+    (-1: none), `score`, `margin`, `confidence` and `second` float64 (NaN: none), `top_classes` and `top_scores` (m, 5)
+    by falling score (-1 past the end). What they mean is said at `tlac.types.Prediction`.
     """
 
     outcome: NDArray[np.int8]
@@ -53,6 +53,7 @@ class Decisions:
     reason: Sequence[str]
     words: Sequence[tuple[int, ...]]
     votes: Sequence[tuple[int | None, ...]]
+    second: Float64Array
 
     def __len__(self) -> int:
         return len(self.outcome)
@@ -83,6 +84,7 @@ class Decisions:
             reason,
             words,
             ((),) * count,
+            np.full(count, np.nan),
         )
 
     def take(self, rows: Sequence[int] | Int32Array, votes: Sequence[tuple[int | None, ...]] = ()) -> Decisions:
@@ -103,6 +105,7 @@ class Decisions:
             [self.reason[row] for row in listed],
             [self.words[row] for row in listed],
             votes or [self.votes[row] for row in listed],
+            self.second[places],
         )
 
     def top(self, row: int) -> tuple[tuple[int, float], ...]:
@@ -143,7 +146,7 @@ class Predictions(Sequence[Prediction]):
         for row in rows:
             shared = (
                 *(row.outcome, row.answer, row.choice, row.decided_by, row.predicted, row.score, row.margin),
-                *(row.top5, row.words, row.reason, row.votes, row.confidence),
+                *(row.top5, row.words, row.reason, row.votes, row.confidence, row.second),
             )
             place = known.setdefault(shared, len(distinct))
             if place == len(distinct):
@@ -225,6 +228,7 @@ class Predictions(Sequence[Prediction]):
             self.furthers[self.further[place]],
             decisions.votes[decision],
             _number(decisions.confidence[decision]),
+            _number(decisions.second[decision]),
         )
 
 
@@ -320,6 +324,10 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
+def _column(values: Iterable[float | None]) -> Float64Array:
+    return np.array([np.nan if value is None else value for value in values], np.float64)
+
+
 def _decisions_of(rows: Sequence[Prediction]) -> Decisions:
     top_classes, top_scores = np.full((len(rows), TOP), -1, np.int32), np.zeros((len(rows), TOP))
     for place, row in enumerate(rows):
@@ -336,9 +344,10 @@ def _decisions_of(rows: Sequence[Prediction]) -> Decisions:
     return replace(
         unscored,
         predicted=np.array([-1 if row.predicted is None else row.predicted for row in rows], np.int32),
-        score=np.array([np.nan if row.score is None else row.score for row in rows], np.float64),
-        margin=np.array([np.nan if row.margin is None else row.margin for row in rows], np.float64),
-        confidence=np.array([np.nan if row.confidence is None else row.confidence for row in rows], np.float64),
+        score=_column(row.score for row in rows),
+        margin=_column(row.margin for row in rows),
+        confidence=_column(row.confidence for row in rows),
+        second=_column(row.second for row in rows),
         top_classes=top_classes,
         top_scores=top_scores,
         votes=[row.votes for row in rows],

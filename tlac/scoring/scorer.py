@@ -14,11 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlac.interfaces import MatchingRule, TextEncoder
+from tlac.scoring.confidence import lead
 from tlac.scoring.decisions import combine_votes, decide_all
 from tlac.scoring.matching import ClassIndex, apply_template, split_templates
 from tlac.scoring.predictions import TOP, Decisions, Predictions, digest_texts
 from tlac.scoring.similarity import PLACES, ClassVectors, IntArray, fuse_scores, mean_vectors, rank
-from tlac.types import BoolArray, Combination, Float32Array, Float64Array, LMMResponse, Outcome, Transcript
+from tlac.types import (
+    BoolArray,
+    Combination,
+    Float32Array,
+    Float64Array,
+    LMMResponse,
+    MatchDecision,
+    Outcome,
+    Transcript,
+)
 
 # images scored at once
 _IMAGES = 1024
@@ -124,23 +134,26 @@ class Scorer:
         decided = decide_all(transcripts, self.rule, self.index, combine)
         decisions, truncated, truncated_classes = decided.unscored(), 0, 0
         rows = decided.table.rows
-        units = sorted({decision.texts for decision in decided.decisions if decision.texts})
+        judged = [*decided.decisions, *(second for second in decided.seconds if second)]
+        units = sorted({decision.texts for decision in judged if decision.texts})
         if units:
             vectors, truncated = self._encode_units(units)
             classes, truncated_classes = self._encoded_classes
             places = {unit: row for row, unit in enumerate(units)}
             row = np.array([places.get(decision.texts, -1) for decision in decided.decisions], np.int64)
             index = np.array([-1 if one.index is None else one.index for one in decided.decisions], np.int64)
+            seconds = decided.seconds
             if images is None:
-                own = np.zeros(len(row))
-                is_own = (row >= 0) & (index >= 0)
-                own[is_own] = classes.cosines(vectors, row[is_own], index[is_own])
-                decisions = place_classes(decisions, row, index, classes.nearest(vectors, TOP + 1), own)
+                decisions = _place_texts(decisions, row, index, (classes, vectors))
             else:
                 # what is decided about a sample hangs on its image too: each has a decision of its own
                 seen = [images.get(sha256 or "") for sha256 in digest_texts(decided.table.images)]
                 decisions = _place_fused(decisions.take(rows), row[rows], index[rows], (classes, vectors), seen)
+                seconds = [seconds[place] for place in rows.tolist()]
                 rows = np.arange(len(rows), dtype=np.int32)
+            if any(seconds):
+                said = np.array([places.get(second.texts, -1) if second else -1 for second in seconds], np.int64)
+                decisions = _hear_seconds(decisions, said, seconds, (classes, vectors))
         if combine == "vote":
             decisions = combine_votes(decisions, decided.groups)
         return Scored(decided.table.finish(decisions, rows), truncated, truncated_classes)
@@ -177,6 +190,35 @@ class Scorer:
             return encoded, int(cut.sum())
         rows = [mean_vectors([encoded[[places[text]]] for text in unit])[0] for unit in units]
         return np.stack(rows), int(cut.sum())
+
+
+def _place_texts(
+    decisions: Decisions,
+    row: NDArray[np.int64],
+    index: NDArray[np.int64],
+    texts: tuple[ClassVectors, Float32Array],
+) -> Decisions:
+    """As `place_classes`, by the similarity of the texts (n, d) alone."""
+    classes, vectors = texts
+    own = np.zeros(len(row))
+    is_own = (row >= 0) & (index >= 0)
+    own[is_own] = classes.cosines(vectors, row[is_own], index[is_own])
+    return place_classes(decisions, row, index, classes.nearest(vectors, TOP + 1), own)
+
+
+def _hear_seconds(
+    decisions: Decisions,
+    row: NDArray[np.int64],
+    seconds: Sequence[MatchDecision | None],
+    texts: tuple[ClassVectors, Float32Array],
+) -> Decisions:
+    """Give m decisions that have their class what second samples say for it; `row` (m,) is each one's text, -1 for
+    none."""
+    has_second = (row >= 0) & (decisions.predicted >= 0)
+    support = lead(_place_texts(decisions, np.where(has_second, row, -1), decisions.predicted.astype(np.int64), texts))
+    named = np.array([-1 if one is None or one.index is None else one.index for one in seconds], np.int64)
+    support = np.where(named >= 0, np.where(named == decisions.predicted, 1.0, -1.0), support)
+    return replace(decisions, second=np.where(has_second, np.round(support, PLACES) + 0.0, np.nan))
 
 
 def _place_fused(

@@ -297,6 +297,12 @@ def test_several_views_of_an_image_are_asked_in_one_batch(openai_party: Party) -
     assert openai_party.submitted == [18]
 
 
+def test_a_second_sample_is_asked_for_with_the_first_answer(openai_party: Party) -> None:
+    spec = run_spec(openai_party.backend, method="tlac:second=name")
+    assert predictions(openai_party.batched(spec)) == predictions(openai_party.live(spec))
+    assert openai_party.submitted == [18, 2]
+
+
 @pytest.mark.parametrize("name", ["embedded", "ollama", "vllm", "openai-compatible"])
 def test_a_backend_without_a_batch_interface_is_told_at_once(openai_party: Party, name: str) -> None:
     with Store(openai_party.folder / "store") as store, pytest.raises(UsageError, match="no batch interface") as told:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from tlac.cache.image_hashes import ImageDigests
 from tlac.cache.store import Store
-from tlac.config.registry import combination_of
+from tlac.config.registry import combination_of, second_sample_of
 from tlac.config.schemas import Backend
 from tlac.engines.batch.journal import BatchRecord
 from tlac.engines.batch.manager import BatchManager
@@ -155,8 +155,9 @@ class BatchEngine:
 
     async def _collect_missing(self, config: RunConfig, finder: ClassFinder, submitter: BatchSubmitter) -> None:
         method = config.asking_method
-        # the members of one prediction don't depend on one another
-        goes_on = combination_of(method) != "first"
+        # neither the members of one prediction nor a second sample depend on one another
+        is_independent = combination_of(method) != "first" or bool(second_sample_of(method))
+        goes_on = is_independent and not getattr(method, "asks_after_choice", False)
         backends: dict[str, Backend] = {}
 
         def bound_lmm(backend: Backend) -> BoundLMM:

@@ -1,0 +1,36 @@
+"""A second sample: stage 1 asked once more, in other words; a witness for confidence, which never changes the class."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+
+from tlac.interfaces import Prompter
+from tlac.types import SECOND_SAMPLE, Image, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class WithSecondSample:
+    """A method with the option `second`, the prompt set of a second sample; empty for none.
+
+    What one answer names clearly and wrongly, it can't show; another answer may. Cost: one more call with the image per
+    sample.
+    """
+
+    second: str = field(default="", kw_only=True)
+
+    @property
+    def further_prompts(self) -> tuple[str, ...]:
+        """The prompt sets beside the run's own."""
+        return (self.second,) if self.second else ()
+
+    async def ask(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
+        """See `Method`. The second sample comes last."""
+        async for turn in self.ask_own(image, prompter):
+            yield turn
+        if self.second:
+            yield replace(await prompter.ask_stage1(image, prompts=self.second), member=SECOND_SAMPLE)
+
+    def ask_own(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
+        """The turns that decide, as `Method.ask` yields them."""
+        raise NotImplementedError
