@@ -51,6 +51,20 @@ def test_both_stages_answered_by_hand_make_a_whole_run_offline(tlac_command, tmp
     assert run["by_decision"]["exact"]["n"] == 19
 
 
+def test_a_part_is_what_a_run_of_that_part_would_ask(tlac_command, tmp_path: Path, asked) -> None:
+    _, questions = asked
+    part = tmp_path / "part.jsonl"
+    shown = tlac_command("cache", "missing", *BENCH, "--limit", "3", "-o", part)
+    assert (shown.code, shown.out) == (0, f"3 questions: {part}\n")
+    drawn = [json.loads(line) for line in part.read_text().splitlines()]
+    assert len({one["key"] for one in drawn} & {one["key"] for one in questions}) == 3
+    write(tmp_path / "answers.jsonl", [{"key": one["key"], "answer": "cat"} for one in drawn])
+    tlac_command("cache", "answer", part, tmp_path / "answers.jsonl", "--by", "me")
+    same = ("bench", *BENCH, "--encoder", "minilm", "--offline", "--json", "--no-report", "--limit", "3")
+    assert tlac_command(*same).code == 0
+    assert tlac_command(*same, "--seed", "1").code != 0
+
+
 def test_what_is_there_stays_as_it_is(tlac_command, tmp_path: Path, asked) -> None:
     path, questions = asked
     for answer, told in (("cat", "1 answers added"), ("dog", "0 answers added")):

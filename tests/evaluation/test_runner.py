@@ -177,3 +177,16 @@ def test_choices_that_name_no_class_are_counted_and_said(bench, tmp_path: Path) 
     assert run.metrics.unread_choices == run.metrics.n > 0
     assert summary(run)["unread_choices"] == run.metrics.n
     assert unread_choices(replace(run, record=replace(run.record, matching="paper"))) == 0
+
+
+def test_aliases_that_name_no_class_are_told_once_and_recorded(bench, tmp_path: Path) -> None:
+    said: list[str] = []
+    runner, _ = bench(policy=CallPolicy(on_message=said.append))
+    aliases = {"red car": ("coupe", "saloon"), "old car": ("saloon", "oldtimer"), "boat": ("ship",)}
+    runs = [runner.run(replace(SPEC, aliases=aliases, method=method), tmp_path) for method in ("tlac", "slac")]
+    notes = (
+        "1 of 3 names with aliases are no class: 'boat'",
+        "2 aliases tell no class apart and are left out: 'saloon'",
+    )
+    assert [run.record.dataset_notes[-2:] for run in runs] == [notes, notes]
+    assert [line for line in said if "aliases" in line] == [f"cars: {note}" for note in notes]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -111,6 +112,10 @@ def test_an_answer_in_a_call_of_ours_is_as_long_as_it_may_be_and_noted(address):
 
 def test_litellm_is_imported_without_network_dotenv_or_output(tmp_path):
     (tmp_path / ".env").write_text("FROM_DOTENV=read\n")
-    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False, cwd=tmp_path)
+    # of no level of logging's, which litellm would end over
+    environment = {**os.environ, "LITELLM_LOG": "chatty"}
+    done = subprocess.run(
+        [sys.executable, "-c", CODE], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
+    )
     assert done.stderr == ""
     assert done.stdout == "False True 0 0\nNone True\n30\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,10 +16,12 @@ from tlac.cli.options import (
     StoredQuestion,
     echo,
     json_option,
+    limit_option,
     open_store,
     print_json,
     question_options,
     root_option,
+    seed_option,
     store_option,
 )
 from tlac.errors import InputError, StoreError, UnknownNameError, UsageError
@@ -190,9 +193,11 @@ def explain_sample(sample: str, question: StoredQuestion, store: Path | None) ->
 
 @cache.command("missing", cls=SectionedCommand)
 @question_options
+@limit_option
+@seed_option
 @click.option("-o", "--output", required=True, type=PATH, help="FILE.jsonl of questions to write.")
 @store_option
-def write_missing(question: StoredQuestion, output: Path, store: Path | None) -> None:
+def write_missing(question: StoredQuestion, limit: int | None, seed: int, output: Path, store: Path | None) -> None:
     """Write the questions that a run would ask and the store has no answer to, for somebody else to answer.
 
     For a model that no API serves, or a person. Each line holds a key, the text, and the path of the image; answers
@@ -207,7 +212,7 @@ def write_missing(question: StoredQuestion, output: Path, store: Path | None) ->
     from tlac.cache.questions import write_questions
     from tlac.evaluation.dry_run import dry_run
 
-    asked = question.open(store=store)
+    asked = replace(question.open(store=store), limit=limit, seed=seed)
     with open_store(store) as opened:
         found = dry_run(asked, asked.samples, opened)
     try:

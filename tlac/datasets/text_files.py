@@ -147,6 +147,8 @@ def parse_csv(
     separator = next((one for one in _SEPARATORS if _finds(header_line, one, wanted)), ",")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     line = 1
+    # an LMM's answer may be longer than the cells that csv takes by itself
+    limit = csv.field_size_limit(max(len(text), csv.field_size_limit()))
     try:
         for cells in reader:
             if is_free_text and rows and len(rows[0][1]) == 1:
@@ -157,6 +159,8 @@ def parse_csv(
             line = reader.line_num + 1
     except csv.Error as error:
         raise InputError(f"{source}, line {line}: not valid CSV ({error}): check its quotes") from error
+    finally:
+        csv.field_size_limit(limit)
     header = _header(rows[0][1] if rows else [], source, wanted, optional)
     found = []
     for line, cells in rows[1:]:

@@ -44,7 +44,7 @@ from tlac.results.usage import Calls, Tokens
 from tlac.runtime.libraries import installed_versions
 from tlac.scoring.clip_zero_shot import find_templates
 from tlac.scoring.confidence import Calibration, require_encoder
-from tlac.scoring.matching import DEFAULT_TEMPLATE
+from tlac.scoring.matching import DEFAULT_TEMPLATE, note_unused_aliases
 from tlac.scoring.scorer import Scorer
 from tlac.scoring.similarity import MIN_CLASSES
 from tlac.types import Sample
@@ -142,6 +142,11 @@ class RunConfig:
     def hints(self) -> tuple[str, ...]:
         """The class names that stage 1 shows. Raises UsageError where they are not fewer than all."""
         return self.prompts.draw_hints(self.dataset.classes) if self.backend is not None else ()
+
+    @cached_property
+    def alias_notes(self) -> tuple[str, ...]:
+        """What there is to say of aliases that name no class."""
+        return note_unused_aliases(self.dataset.classes, self.aliases) if self.aliases else ()
 
     @cached_property
     def class_order(self) -> tuple[int, ...]:
@@ -258,7 +263,7 @@ class RunConfig:
             aliases=dict(self.aliases),
             abstain_below=self.abstain_below,
             calibration=self.calibration,
-            dataset_notes=notes_of(self.dataset),
+            dataset_notes=(*notes_of(self.dataset), *self.alias_notes),
             dataset_details=details_of(self.dataset),
             sources=self.sources,
         )

@@ -88,6 +88,7 @@ class Runner:
         self._retry = retry
         self._engine = engine
         self._is_interrupted = False
+        self._said: set[str] = set()
         self._lmms: dict[str, StoredLMM] = {}
         self._encoders: dict[str, StoredEncoder] = {}
 
@@ -182,6 +183,10 @@ class Runner:
         method, (backend, _) = config.asking_method, config.asked
         encoder = self.encoder(config.encoder)
         config.check(encoder)
+        for note in config.alias_notes:
+            if (said := f"{config.dataset.name}: {note}") not in self._said:
+                self._said.add(said)
+                self._policy.on_message(said)
         images = self._image_vectors(config) if sees_image(method) else None
         scorer = Scorer(config.dataset.classes, encoder, config.rule, config.template, config.aliases)
         if not self.is_offline:

@@ -34,6 +34,7 @@ _ENVIRONMENT = {
     # else the import loads a .env file of the working directory
     "LITELLM_MODE": "PRODUCTION",
 }
+_LOG_LEVEL = "LITELLM_LOG"
 # these log requests with their headers, errors with whatever the provider sent, and advice
 LITELLM_LOGGERS = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "openai", *HTTP_CLIENTS)
 # OpenAI's and Anthropic's clients put these in every request, whoever it goes to
@@ -61,8 +62,11 @@ def load_litellm() -> ModuleType:
 def _load() -> ModuleType:
     for name in LITELLM_LOGGERS:
         logging.getLogger(name).addFilter(OurCallsFilter())
-    with restored_environment(_ENVIRONMENT), _without_garbage_collection(), litellm_call():
+    with restored_environment([*_ENVIRONMENT, _LOG_LEVEL]), _without_garbage_collection(), litellm_call():
         os.environ.update(_ENVIRONMENT)
+        # a level that logging doesn't know would end the import
+        if not isinstance(getattr(logging, os.environ.get(_LOG_LEVEL, "").upper(), None), int):
+            os.environ.pop(_LOG_LEVEL, None)
         litellm = importlib.import_module("litellm")
         # else it is fetched over the network with the first call that needs it
         with suppress(ImportError, AttributeError):

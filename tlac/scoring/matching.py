@@ -205,6 +205,27 @@ class ClassIndex:
         return None
 
 
+def note_unused_aliases(classes: Sequence[str], aliases: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """What there is to say of aliases that name no class: of a name that is none, or that tell no class apart."""
+    plain, index = ClassIndex(classes), ClassIndex(classes, aliases)
+    owners = {name: plain.find(name) for name in aliases}
+    strangers = [name for name, own in owners.items() if own is None]
+    shared = [
+        alias for name, own in owners.items() if own is not None for alias in aliases[name] if index.find(alias) != own
+    ]
+    notes = []
+    if strangers:
+        notes.append(f"{len(strangers)} of {len(aliases)} names with aliases are no class: {_listed(strangers)}")
+    if shared:
+        notes.append(f"{len(shared)} aliases tell no class apart and are left out: {_listed(shared)}")
+    return tuple(notes)
+
+
+def _listed(names: Sequence[str]) -> str:
+    distinct = list(dict.fromkeys(names))
+    return ", ".join(map(repr, distinct[:3])) + (", ..." if len(distinct) > 3 else "")
+
+
 def _unwrap(text: str) -> str:
     """The text without quotes, emphasis and a full stop around it."""
     bare = text.strip(_QUOTES).rstrip(".").strip(_QUOTES)
