@@ -16,21 +16,21 @@ def write(path: Path, text: str) -> Path:
 
 def test_shipped_files_are_found_by_name() -> None:
     assert {"gemini", "gpt-4o", "claude", "ollama", "vllm", "embedded"} <= set(list_names("backend"))
-    assert find("backend", "gemini").content["adapter"] == "litellm"
+    assert find("backend", "gemini").spec["adapter"] == "litellm"
 
 
 def test_a_trusted_working_directory_comes_before_the_users_folder_and_that_before_what_ships(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert find("backend", "gemini").content["model"].startswith("gemini/")
+    assert find("backend", "gemini").spec["model"].startswith("gemini/")
     mine = write(tmp_path / "config" / "backends" / "gemini.yaml", "adapter: litellm\nmodel: mine\n")
     found = find("backend", "gemini")
-    assert (found.content["model"], found.source) == ("mine", str(mine))
+    assert (found.spec["model"], found.source) == ("mine", str(mine))
     write(tmp_path / "tlac.yaml", "backends:\n  gemini:\n    adapter: litellm\n    model: project\n")
     trust(Path("tlac.yaml"), fingerprint_file(Path("tlac.yaml")))
     found = find("backend", "gemini")
-    assert (found.content["model"], found.source) == ("project", "tlac.yaml:backends.gemini")
+    assert (found.spec["model"], found.source) == ("project", "tlac.yaml:backends.gemini")
 
 
 def test_a_path_is_a_name_too(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tlac.config.suites import load_gains, load_published, load_suite
+from tlac.config.schemas import load_gains, load_published, load_suite
 from tlac.errors import ConfigError, UnknownNameError
 
 

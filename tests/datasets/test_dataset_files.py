@@ -69,14 +69,14 @@ def test_every_dataset_file_names_a_loader_that_is_there() -> None:
 def test_suites_name_datasets_and_methods_that_are_there() -> None:
     assert list_names("suite") == ["base-to-novel", "domain-generalization", "samples", "training-free"]
     for name in list_names("suite"):
-        suite = find("suite", name).content
+        suite = find("suite", name).spec
         assert set(suite) == {"description", "datasets", "split", "methods"}
         assert set(suite["datasets"]) <= set(list_names("dataset"))
         assert len(set(suite["datasets"])) == len(suite["datasets"])
         assert set(suite["methods"]) <= set(list_plugins("tlac.methods"))
         assert suite["split"] in ("all", "base", "novel")
-    assert len(find("suite", "base-to-novel").content["datasets"]) == 11
-    assert find("suite", "base-to-novel").content["split"] == "novel"
+    assert len(find("suite", "base-to-novel").spec["datasets"]) == 11
+    assert find("suite", "base-to-novel").spec["split"] == "novel"
 
 
 def test_published_averages_are_those_of_their_parts() -> None:
@@ -84,7 +84,7 @@ def test_published_averages_are_those_of_their_parts() -> None:
         parts = figure.get("by_dataset", {})
         assert figure["source"] in PUBLISHED["sources"]
         assert figure["suite"] in list_names("suite")
-        assert set(parts) <= set(find("suite", figure["suite"]).content["datasets"])
+        assert set(parts) <= set(find("suite", figure["suite"]).spec["datasets"])
         if parts and "mean" in figure:
             assert sum(parts.values()) / len(parts) == pytest.approx(figure["mean"], abs=0.011)
 

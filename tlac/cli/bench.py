@@ -30,8 +30,7 @@ from tlac.errors import UsageError
 
 if TYPE_CHECKING:
     from tlac.analysis.suite_table import Cell
-    from tlac.config.schemas import Backend
-    from tlac.config.suites import Suite
+    from tlac.config.schemas import Backend, Suite
     from tlac.evaluation.run_config import RunConfig
     from tlac.evaluation.suite_runner import Plan
     from tlac.interfaces import Dataset
@@ -83,8 +82,7 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
     """
     # here, not above: these import numpy
     from tlac.cli.progress import show_runs
-    from tlac.config.schemas import load_encoder_config
-    from tlac.config.suites import load_suite
+    from tlac.config.schemas import load_encoder_config, load_suite
     from tlac.evaluation.reuse import Finished
     from tlac.evaluation.suite_runner import Matrix, raise_worst
 

@@ -105,8 +105,7 @@ def _plan(what: RunSelection, prompts: str, matching: str, store: Path | None) -
     from tlac.cli.bench import plan_runs, with_served
     from tlac.config.prompts import load_prompts
     from tlac.config.registry import base_name, open_dataset
-    from tlac.config.schemas import load_dataset_config, load_encoder_config
-    from tlac.config.suites import load_suite
+    from tlac.config.schemas import load_dataset_config, load_encoder_config, load_suite
     from tlac.evaluation.run_config import RunConfig
     from tlac.scoring.matching import find_rule
 

@@ -81,7 +81,7 @@ def backend_state(backend: Any) -> str:
 backends = _listing("backend", "List, show and check LMM backends.", "tlac.config.schemas:load_backend", backend_state)
 encoders = _listing("encoder", "List and show text encoders.", "tlac.config.schemas:load_encoder_config")
 prompts = _listing("prompts", "List and show prompt sets.", "tlac.config.prompts:load_prompts")
-suites = _listing("suite", "List and show suites of datasets.", "tlac.config.suites:load_suite")
+suites = _listing("suite", "List and show suites of datasets.", "tlac.config.schemas:load_suite")
 
 
 @backends.command("check")

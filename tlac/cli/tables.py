@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tlac.analysis.suite_table import Cell, Harmonic, Series, harmonics_of, series_of
-from tlac.config.suites import Gain, Published, Suite, load_gains, load_published
+from tlac.config.schemas import Published, Suite, load_gains, load_published
 from tlac.results.record import OrderTrials, Run, RunRecord, unread_choices
 from tlac.runtime.formatting import dollars, interval, percent, printable
 
@@ -177,7 +177,9 @@ def suite_document(suite: Suite, cells: Sequence[Cell]) -> dict[str, Any]:
             for figure in load_published(suite.name, split)
         ],
         "published_gains": [
-            {"split": split, **asdict(gain)} for split in splits for gain in load_gains(suite.name, split)
+            {"split": split, **{name: getattr(gain, name) for name in ("method", "over", "source", "by_dataset")}}
+            for split in splits
+            for gain in load_gains(suite.name, split)
         ],
     }
 
@@ -206,9 +208,8 @@ def _cell_document(cell: Cell) -> dict[str, Any]:
 
 
 def _published_document(figure: Published) -> dict[str, Any]:
-    document = asdict(figure)
-    document["digitised"] = document.pop("is_digitised")
-    return document
+    names = ("method", "source", "mean", "mean_over", "by_dataset", "error", "error_by_dataset")
+    return {**{name: getattr(figure, name) for name in names}, "digitised": figure.is_digitised}
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +283,7 @@ def _describe_error(figure: Published) -> str:
     return f"~ digitised: read off a chart{about}" + (f" ({', '.join(others)})" if others else "")
 
 
-def _describe_gain(gain: Gain) -> str:
+def _describe_gain(gain: Published) -> str:
     points = ", ".join(f"{100 * difference:+.1f} on {name}" for name, difference in gain.by_dataset.items())
     return f"published by others: {gain.method} over {gain.over} methods, in points: {points}"
 

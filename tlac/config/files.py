@@ -18,14 +18,17 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
+import msgspec
 import platformdirs
 import yaml
 
 from tlac.errors import ConfigError, InputError, UnknownNameError
+from tlac.hashing import sha256_of
 from tlac.runtime.safe_files import read_file, read_json, replacing
 
+SpecT = TypeVar("SpecT")
 Kind: TypeAlias = Literal["backend", "encoder", "prompts", "dataset", "suite"]
 
 # folder under the repository root (and under tlac/data in a wheel), and section of tlac.yaml
@@ -55,17 +58,25 @@ _MAX_NUMBER = 100
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
-    """A named description and the file it came from.
+# without slots: with them, making one by an alias such as Backend(...) is a TypeError before Python 3.13
+@dataclass(frozen=True)
+class Config(Generic[SpecT]):
+    """What a YAML file, or a section of one, describes: its name, where it stands, and what it says.
 
-    `stranger` is the path and sha256 of a file that may be somebody else's work, None where it is the user's own.
+    With `is_offline` it is to be had from this machine alone. `stranger` is the path and sha256 of a file that may be
+    somebody else's work, None where it is the user's own.
     """
 
     name: str
     source: str
-    content: dict[str, Any]
+    spec: SpecT
+    is_offline: bool = False
     stranger: tuple[Path, str] | None = None
+
+    @property
+    def digest(self) -> str:
+        """The sha256 (hex) of all that it says."""
+        return sha256_of(msgspec.to_builtins(self.spec))
 
 
 class UntrustedFileError(ConfigError):
@@ -255,7 +266,7 @@ def list_names(kind: Kind) -> list[str]:
     return sorted(names)
 
 
-def find(kind: Kind, name: str) -> Resource:
+def find(kind: Kind, name: str) -> Config[dict[str, Any]]:
     """The description with that name, or in the file of that path.
 
     Raises UnknownNameError with the nearest name, ConfigError for a broken file, and UntrustedFileError where the
@@ -266,11 +277,11 @@ def find(kind: Kind, name: str) -> Resource:
     return found
 
 
-def _find(kind: Kind, name: str) -> Resource:
+def _find(kind: Kind, name: str) -> Config[dict[str, Any]]:
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         content = _read(path)
-        return Resource(path.stem, name, _parse_yaml(path, content), _stranger(path, content))
+        return Config(path.stem, name, _parse_yaml(path, content), stranger=_stranger(path, content))
     paths = [folder / f"{name}.yaml" for folder in _search_folders(kind)] if name == Path(name).name else []
     own = next((path for path in paths if path.is_file()), None)
     section, stranger = _project_section(kind)
@@ -278,9 +289,9 @@ def _find(kind: Kind, name: str) -> Resource:
         source = f"{PROJECT_FILE}:{SECTIONS[kind]}.{name}"
         if own is not None and stranger is not None:
             raise UntrustedFileError(f"{source} would take the place of the {_noun(kind)} in {own}", *stranger)
-        return Resource(name, source, section[name], stranger)
+        return Config(name, source, section[name], stranger=stranger)
     if own is not None:
-        return Resource(name, str(own), read_yaml(own))
+        return Config(name, str(own), read_yaml(own))
     raise UnknownNameError(_noun(kind), name, list_names(kind), remedy="a path to a .yaml file works too")
 
 

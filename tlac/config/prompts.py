@@ -163,24 +163,25 @@ def load_prompts(name: str) -> PromptSet:
     base, _, options = name.rpartition(":")
     if "=" not in options:
         base, options = name, ""
-    resource = find("prompts", base)
-    spec = parse(PromptSetSpec, resource)
+    found = find("prompts", base)
+    spec = parse(PromptSetSpec, found.spec, found.source)
     if options:
         spec = msgspec.structs.replace(spec, hints=_read_hints(name, options))
-    _check_hints(resource.source, spec)
+    _check_hints(found.source, spec)
     stage1 = spec.stage1
     if isinstance(stage1, str):
-        stage1 = parse(PromptSetSpec, find("prompts", stage1)).stage1
+        lender = find("prompts", stage1)
+        stage1 = parse(PromptSetSpec, lender.spec, lender.source).stage1
     if isinstance(stage1, str):
-        raise ConfigError(f"{resource.source}: stage1 names {spec.stage1}, which has no words of its own")
+        raise ConfigError(f"{found.source}: stage1 names {spec.stage1}, which has no words of its own")
     if "default" not in stage1:
-        raise ConfigError(f"{resource.source}: stage1 needs a prompt named 'default'")
+        raise ConfigError(f"{found.source}: stage1 needs a prompt named 'default'")
     for section in ("stage2", "shortlist", "relook", "recheck"):
         words = getattr(spec, section)
         if words is not None:
-            _check_places(resource.source, section, words, spec.free_text)
-    label = f"{resource.name}:{options}" if options else resource.name
-    return PromptSet(label, resource.source, spec, stage1)
+            _check_places(found.source, section, words, spec.free_text)
+    label = f"{found.name}:{options}" if options else found.name
+    return PromptSet(label, found.source, spec, stage1)
 
 
 def with_hints(name: str, count: int, seed: int = 0) -> str:

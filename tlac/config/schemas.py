@@ -1,4 +1,4 @@
-"""What a backend, encoder, dataset or prompt file may say, parsed strictly.
+"""What the file of a backend, encoder, dataset or suite may say, parsed strictly; and what others published.
 
 Does not know where files lie (tlac.config.files) nor the adapters that the files name.
 """
@@ -10,16 +10,17 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_type_hints
 
 import msgspec
 
 from tlac.cache.pack import read_manifest
 from tlac.cache.remote_pack import fetch_pack, is_address
-from tlac.config.files import Resource, find
+from tlac.config.files import Config, Kind, find, read_yaml, shipped_root
 from tlac.errors import ConfigError, InputError, UnknownNameError
-from tlac.hashing import sha256_of
 from tlac.types import Preparation
+
+PUBLISHED = "benchmarks/published.yaml"
 
 
 class _Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -165,61 +166,75 @@ class DatasetSpec(_Schema, frozen=True):
     options: dict[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Backend:
-    """A backend: its name, the file it came from, and what that file says. `stranger` as in `Resource`."""
+class SuiteSpec(_Schema, frozen=True):
+    """A suite file: its datasets in order, and what is run on them unless the command says otherwise."""
 
-    name: str
-    source: str
-    spec: BackendSpec
-    stranger: tuple[Path, str] | None = None
-
-    @property
-    def digest(self) -> str:
-        """The sha256 (hex) of all that the file says."""
-        return sha256_of(msgspec.to_builtins(self.spec))
+    datasets: tuple[str, ...]
+    description: str = ""
+    split: str = "all"
+    methods: tuple[str, ...] = ("tlac",)
 
 
-@dataclass(frozen=True, slots=True)
-class EncoderConfig:
-    """A text encoder: its name, the file it came from, and what that file says.
+class Published(_Schema, frozen=True, rename={"is_digitised": "digitised"}):
+    """What a publication says of one method on a suite and split: accuracies, in percent in the file and as shares once
+    they are loaded.
 
-    With `is_offline` it is to be loaded from this machine alone. `stranger` as in `Resource`.
+    `mean` is the published average over `mean_over` datasets. `is_digitised` figures were read off a chart, with an
+    error of about `error`, or of `error_by_dataset`. With `over` they are differences: what it gains over others.
     """
 
-    name: str
+    method: str
+    suite: str
+    split: str
     source: str
-    spec: EncoderSpec
-    is_offline: bool = False
-    stranger: tuple[Path, str] | None = None
+    over: str | None = None
+    mean: float | None = None
+    mean_over: int | None = None
+    by_dataset: dict[str, float] = {}
+    is_digitised: bool = False
+    error: float | None = None
+    error_by_dataset: dict[str, float] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetConfig:
-    """A dataset as asked for: its name, the file it came from, what that file says, and which part of it.
+class _PublishedFile(_Schema, frozen=True):
+    description: str
+    sources: dict[str, str]
+    figures: tuple[Published, ...]
+    gains: tuple[Published, ...]
 
-    `root` is the folder that holds the datasets' folders; `split` is "all", "base" or "novel";
-    `subset` is "test", "val" or "train". Where it `is_offline`, the Hugging Face hub is not asked.
+
+Backend: TypeAlias = Config[BackendSpec]
+EncoderConfig: TypeAlias = Config[EncoderSpec]
+Suite: TypeAlias = Config[SuiteSpec]
+
+
+@dataclass(frozen=True)
+class DatasetConfig(Config[DatasetSpec]):
+    """A dataset as asked for: what its file says, and which part of it.
+
+    `root` is the folder that holds the datasets' folders; `split` is "all", "base" or "novel"; `subset` is "test",
+    "val" or "train".
     """
 
-    name: str
-    source: str
-    spec: DatasetSpec
     root: Path | None = None
     split: str = "all"
     subset: str = "test"
-    is_offline: bool = False
 
 
 SchemaT = TypeVar("SchemaT", bound=msgspec.Struct)
 
 
-def parse(schema: type[SchemaT], resource: Resource) -> SchemaT:
-    """A description as its schema. Raises ConfigError naming file and key, with the nearest known key."""
+def parse(schema: type[SchemaT], content: dict[str, Any], source: str) -> SchemaT:
+    """What stands in `source`, as its schema. Raises ConfigError naming file and key, with the nearest known key."""
     try:
-        return msgspec.convert(resource.content, schema, strict=True)
+        return msgspec.convert(content, schema, strict=True)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{resource.source}: {_complaint(schema, str(error))}") from error
+        raise ConfigError(f"{source}: {_complaint(schema, str(error))}") from error
+
+
+def _load(kind: Kind, schema: type[SchemaT], name: str) -> Config[SchemaT]:
+    found = find(kind, name)
+    return Config(found.name, found.source, parse(schema, found.spec, found.source), stranger=found.stranger)
 
 
 def _complaint(schema: type[msgspec.Struct], message: str) -> str:
@@ -253,8 +268,7 @@ def load_backend(name: str, is_offline: bool = False) -> Backend:
     """
     if name.startswith("pack:"):
         return _pack_backend(name.removeprefix("pack:"), is_offline)
-    resource = find("backend", name)
-    return Backend(resource.name, resource.source, parse(BackendSpec, resource), resource.stranger)
+    return _load("backend", BackendSpec, name)
 
 
 def _pack_backend(name: str, is_offline: bool) -> Backend:
@@ -280,7 +294,7 @@ def _pack_backend(name: str, is_offline: bool) -> Backend:
     }
     stem = re.split(r"\.|#sha256=", Path(source).name)[0]
     label = f"pack:{stem}#{way}" if way else f"pack:{stem}"
-    return Backend(label, source, parse(BackendSpec, Resource(label, source, content)))
+    return Backend(label, source, parse(BackendSpec, content, source))
 
 
 def _split_way(name: str) -> tuple[str, str]:
@@ -303,8 +317,7 @@ def load_encoder_config(name: str) -> EncoderConfig:
         if adapter == "open_clip":
             model, _, weights = model.partition("/")
         return EncoderConfig(name, name, EncoderSpec(adapter=adapter, model=model, weights=weights or None))
-    resource = find("encoder", name)
-    return EncoderConfig(resource.name, resource.source, parse(EncoderSpec, resource), stranger=resource.stranger)
+    return _load("encoder", EncoderSpec, name)
 
 
 def load_dataset_config(name: str, root: Path | None = None, split: str = "all", subset: str = "test") -> DatasetConfig:
@@ -312,10 +325,46 @@ def load_dataset_config(name: str, root: Path | None = None, split: str = "all",
     loader, colon, path = name.partition(":")
     if colon and not name.endswith((".yaml", ".yml")):
         spec = DatasetSpec(loader=loader, protocol=f"{loader} as given", options={"path": path})
-        return DatasetConfig(name, name, spec, root, split, subset)
-    resource = find("dataset", name)
-    spec = parse(DatasetSpec, resource)
+        return DatasetConfig(name, name, spec, root=root, split=split, subset=subset)
+    found = _load("dataset", DatasetSpec, name)
+    spec = found.spec
     if spec.classes_from:
-        lender = parse(DatasetSpec, find("dataset", spec.classes_from))
-        spec = msgspec.structs.replace(spec, classes=lender.classes)
-    return DatasetConfig(resource.name, resource.source, spec, root, split, subset)
+        lender = _load("dataset", DatasetSpec, spec.classes_from)
+        spec = msgspec.structs.replace(spec, classes=lender.spec.classes)
+    return DatasetConfig(found.name, found.source, spec, root=root, split=split, subset=subset)
+
+
+def load_suite(name: str) -> Suite:
+    """A suite by name or by the path of its YAML file. Raises UnknownNameError, ConfigError."""
+    suite = _load("suite", SuiteSpec, name)
+    if not suite.spec.datasets or not suite.spec.methods:
+        raise ConfigError(f"{suite.source}: 'datasets' and 'methods' must each name at least one")
+    return suite
+
+
+def load_published(suite: str, split: str) -> tuple[Published, ...]:
+    """What was published for a suite and split, in the file's order. Raises ConfigError for a broken file."""
+    return _published("figures", suite, split)
+
+
+def load_gains(suite: str, split: str) -> tuple[Published, ...]:
+    """The differences that were published for a suite and split. Raises ConfigError for a broken file."""
+    return _published("gains", suite, split)
+
+
+def _published(section: Literal["figures", "gains"], suite: str, split: str) -> tuple[Published, ...]:
+    path = shipped_root() / PUBLISHED
+    file = parse(_PublishedFile, read_yaml(path), str(path))
+    listed: tuple[Published, ...] = getattr(file, section)
+    return tuple(
+        msgspec.structs.replace(
+            figure,
+            source=file.sources[figure.source],
+            mean=None if figure.mean is None else figure.mean / 100,
+            by_dataset={name: value / 100 for name, value in figure.by_dataset.items()},
+            error=None if figure.error is None else figure.error / 100,
+            error_by_dataset={name: value / 100 for name, value in figure.error_by_dataset.items()},
+        )
+        for figure in listed
+        if (figure.suite, figure.split) == (suite, split)
+    )

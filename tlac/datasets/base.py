@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from tlac.config.files import Resource, list_names
+from tlac.config.files import list_names
 from tlac.config.schemas import DatasetConfig, parse
 from tlac.datasets.text_files import clean_name
 from tlac.errors import ConfigError, InputError, UnknownNameError, UsageError
@@ -109,7 +109,7 @@ class ListedDataset:
 
 def read_options(schema: type[OptionsT], config: DatasetConfig) -> OptionsT:
     """Read the loader's own options from a dataset file. Raises ConfigError naming file and key."""
-    return parse(schema, Resource(config.name, f"{config.source} (options)", config.spec.options))
+    return parse(schema, config.spec.options, f"{config.source} (options)")
 
 
 def split_of(config: DatasetConfig) -> str:

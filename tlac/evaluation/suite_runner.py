@@ -12,8 +12,7 @@ import numpy as np
 
 from tlac.analysis.suite_table import Cell
 from tlac.config.registry import open_dataset
-from tlac.config.schemas import Backend, DatasetConfig, EncoderConfig, load_dataset_config
-from tlac.config.suites import Suite
+from tlac.config.schemas import Backend, DatasetConfig, EncoderConfig, Suite, load_dataset_config
 from tlac.errors import IncompleteRunError, TlacError, UnknownNameError
 from tlac.evaluation.collect import INTERRUPTED, CollectProgress
 from tlac.evaluation.reuse import Finished

@@ -21,7 +21,6 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from tlac.config.files import Resource
 from tlac.config.schemas import Backend, parse
 from tlac.errors import ConfigError, InputError, SampleError, TransientError
 from tlac.images import prepare, within_limits
@@ -76,7 +75,7 @@ class LiteLLM:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         spec = backend.spec
-        options = parse(LiteLLMOptions, Resource(backend.name, f"{backend.source}: options", spec.options))
+        options = parse(LiteLLMOptions, spec.options, f"{backend.source}: options")
         for section in ("params", "stage1_params", "stage2_params"):
             if reserved := sorted(_RESERVED & set(getattr(spec, section))):
                 raise ConfigError(f"{backend.source}: {section}.{reserved[0]} can't be set there: tlac sets it itself")
