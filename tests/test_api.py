@@ -100,7 +100,7 @@ def test_images_are_paths_bytes_pictures_and_arrays(classifier, tmp_path: Path) 
     asked: list[str] = []
 
     def note(request: LMMRequest) -> str:
-        asked.append(request.messages[0].parts[0].image.sha256)
+        asked.append(request.images[0].sha256)
         return "old car"
 
     path = tmp_path / "car.png"

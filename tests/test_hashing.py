@@ -13,13 +13,13 @@ from tlac.cache.store import Store
 from tlac.errors import UsageError
 from tlac.hashing import KEY_VERSION, canonical_json, embedding_key, request_document, response_key, sha256_of
 from tlac.lmms.middleware.cache import StoredLMM
-from tlac.types import ChoiceTask, Image, ImagePart, LMMRequest, Message, Preparation, TextPart
+from tlac.types import ChoiceTask, Image, LMMRequest, Message, Preparation, TextPart
 
 IMAGE = Image("ab" * 32, b"not read")
 REQUEST = LMMRequest(
     "stage1",
     "gemini/gemini-2.5-flash",
-    (Message("user", (ImagePart(IMAGE), TextPart("what?"))),),
+    (Message("user", (IMAGE, TextPart("what?"))),),
     {"temperature": 0, "max_tokens": 100},
 )
 
@@ -33,8 +33,8 @@ REQUEST = LMMRequest(
         replace(REQUEST, revision="2"),
         replace(REQUEST, repeat=1),
         replace(REQUEST, preparation=Preparation(quality=80)),
-        replace(REQUEST, messages=(Message("user", (TextPart("what?"), ImagePart(IMAGE))),)),
-        replace(REQUEST, messages=(Message("user", (ImagePart(Image("cd" * 32, b"")), TextPart("what?"))),)),
+        replace(REQUEST, messages=(Message("user", (TextPart("what?"), IMAGE)),)),
+        replace(REQUEST, messages=(Message("user", (Image("cd" * 32, b""), TextPart("what?"))),)),
         replace(REQUEST, choice=ChoiceTask("a", ("b", "c"), by_index=True)),
     ],
 )
@@ -46,7 +46,7 @@ def test_whatever_changes_the_answer_changes_the_key(other: LMMRequest) -> None:
     "other",
     [
         replace(REQUEST, params={"max_tokens": 100.0, "temperature": 0.0}),
-        replace(REQUEST, messages=(Message("user", (ImagePart(Image("ab" * 32, b"x")), TextPart("what?", True))),)),
+        replace(REQUEST, messages=(Message("user", (Image("ab" * 32, b"x"), TextPart("what?", True))),)),
     ],
 )
 def test_what_asks_the_same_has_the_same_key(other: LMMRequest) -> None:

@@ -61,7 +61,7 @@ def read_and_gone(folder: Path, name: str, size_bytes: int) -> Image:
 
 def is_kept(image: Image) -> bool:
     with suppress(InputError):
-        return prepare(image, Preparation()).media_type == "image/jpeg"
+        return prepare(image, Preparation())[1] == "image/jpeg"
     with pytest.raises(InputError, match=r"(?i)no such file"):
         prepare(image, Preparation())
     return False
@@ -123,8 +123,8 @@ def test_each_orientation_is_turned_as_pillow_turns_it(orientation: int) -> None
     expected = ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(buffer.getvalue())))
     assert open_image(buffer.getvalue(), "x").tobytes() == expected.tobytes()
     # only what stands upright is sent as it is
-    prepared = prepare(identify(buffer.getvalue(), "x"), Preparation())
-    assert (prepared.content == buffer.getvalue()) == (orientation == 1)
+    prepared, _ = prepare(identify(buffer.getvalue(), "x"), Preparation())
+    assert (prepared == buffer.getvalue()) == (orientation == 1)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_progressive_jpeg_may_have_a_hundred_scans(scans: int, is_read: bool) 
 def test_a_file_that_is_cut_short_is_refused_and_not_sent(format_: str, share: float) -> None:
     whole = encoded(format_, 60, 60)
     cut = whole[: int(len(whole) * share)]
-    assert prepare(identify(whole, "x"), Preparation()).content == whole
+    assert prepare(identify(whole, "x"), Preparation())[0] == whole
     with pytest.raises(InputError, match=r"^holiday: the image is broken"):
         open_image(cut, "holiday")
     with pytest.raises(InputError, match="the image is broken"):
@@ -181,22 +181,22 @@ def test_a_file_that_is_cut_short_is_refused_and_not_sent(format_: str, share: f
 
 @pytest.mark.parametrize("size", [(300, 100), (1, 300), (300, 1)])
 def test_where_no_jpeg_is_small_enough_the_smallest_is_sent(size: tuple[int, int]) -> None:
-    prepared = prepare(identify(encoded("PNG", *size), "x"), Preparation(max_size_bytes=1))
-    assert PIL.Image.open(io.BytesIO(prepared.content)).size == (1, 1)
+    prepared, _ = prepare(identify(encoded("PNG", *size), "x"), Preparation(max_size_bytes=1))
+    assert PIL.Image.open(io.BytesIO(prepared)).size == (1, 1)
 
 
 @pytest.mark.parametrize(("side", "expected"), [(300, (300, 100)), (299, (299, 100)), (30, (30, 10)), (1, (1, 1))])
 def test_no_side_is_longer_than_the_limit_and_none_shorter_than_need_be(side: int, expected: tuple[int, int]) -> None:
-    prepared = prepare(identify(encoded("PPM", 300, 100), "x"), Preparation(max_side_px=side))
-    assert PIL.Image.open(io.BytesIO(prepared.content)).size == expected
+    prepared, _ = prepare(identify(encoded("PPM", 300, 100), "x"), Preparation(max_side_px=side))
+    assert PIL.Image.open(io.BytesIO(prepared)).size == expected
 
 
 def test_an_image_as_large_as_the_limits_is_sent_as_it_is() -> None:
     content = encoded("PNG", 300, 100)
     exact = Preparation(max_side_px=300, max_size_bytes=len(content))
-    assert prepare(identify(content, "x"), exact).content == content
+    assert prepare(identify(content, "x"), exact)[0] == content
     for tighter in (Preparation(max_side_px=299), Preparation(max_size_bytes=len(content) - 1)):
-        assert prepare(identify(content, "x"), tighter).media_type == "image/jpeg"
+        assert prepare(identify(content, "x"), tighter)[1] == "image/jpeg"
 
 
 def test_a_folder_of_images_may_hold_these_formats() -> None:

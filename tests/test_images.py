@@ -57,8 +57,7 @@ def bomb() -> bytes:
 
 
 def sent(content: bytes, preparation: Preparation | None = None) -> tuple[bytes, str]:
-    prepared = prepare(identify(content, "image"), preparation or Preparation())
-    return prepared.content, prepared.media_type
+    return prepare(identify(content, "image"), preparation or Preparation())
 
 
 def test_an_image_is_known_by_the_digest_of_its_original_bytes(tmp_path: Path) -> None:
@@ -189,7 +188,7 @@ def test_a_wrong_suffix_changes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "photo.png"
     file.write_bytes(heif(picture()))
     assert open_image(file, "photo.png").size == (40, 20)
-    assert prepare(identify(file, "photo.png"), Preparation()).media_type == "image/jpeg"
+    assert prepare(identify(file, "photo.png"), Preparation())[1] == "image/jpeg"
 
 
 def test_reading_heif_teaches_the_rest_of_the_process_nothing() -> None:
@@ -283,7 +282,7 @@ def test_a_file_is_read_once_to_be_digested_and_sent(tmp_path: Path) -> None:
     file.write_bytes(make_png(3, 16))
     image = identify(file, "a.png")
     file.unlink()
-    assert prepare(image, Preparation()).content == make_png(3, 16)
+    assert prepare(image, Preparation())[0] == make_png(3, 16)
     with pytest.raises(InputError, match="No such file"):
         prepare(image, Preparation())
 
@@ -303,7 +302,7 @@ def test_an_image_keeps_to_the_limit_of_a_provider_whose_backend_file_names_none
     noise = np.random.default_rng(0).integers(0, 255, (1130, 1130, 3), dtype=np.uint8)
     content = encoded(PIL.Image.fromarray(noise), "PNG")
     assert 3_800_000 < len(content) < 5_000_000
-    body = prepare(identify(content, "image"), within_limits(Preparation(), model)).content
+    body = prepare(identify(content, "image"), within_limits(Preparation(), model))[0]
     assert len(body) <= most_bytes
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from tlac.errors import UsageError
 from tlac.interfaces import Dataset
-from tlac.types import ImagePart, LMMRequest, Message, Preparation
+from tlac.types import Image, LMMRequest, Message, Preparation
 
 KEY_VERSION = 1
 # one for all: json.dumps would make a new one for each value
@@ -71,7 +71,6 @@ def _digest(text: str) -> str:
 
 def request_document(request: LMMRequest) -> dict[str, Any]:
     """Encode a request as JSON without image bytes: what its key is the digest of, and what packs carry."""
-    has_image = any(isinstance(part, ImagePart) for message in request.messages for part in message.parts)
     return {
         "key_version": KEY_VERSION,
         "stage": request.stage,
@@ -79,7 +78,7 @@ def request_document(request: LMMRequest) -> dict[str, Any]:
         "revision": request.revision,
         "params": _plain(dict(request.params)),
         "messages": [_message_document(message) for message in request.messages],
-        "preparation": dict(_preparation_document(request.preparation)) if has_image else None,
+        "preparation": dict(_preparation_document(request.preparation)) if request.images else None,
         "choices_by_index": len(request.choice.classes) if request.choice and request.choice.by_index else None,
         "repeat": request.repeat,
     }
@@ -94,8 +93,7 @@ def _preparation_document(preparation: Preparation) -> dict[str, Any]:
 
 def _message_document(message: Message) -> dict[str, Any]:
     parts = [
-        {"image_sha256": part.image.sha256} if isinstance(part, ImagePart) else {"text": part.text}
-        for part in message.parts
+        {"image_sha256": part.sha256} if isinstance(part, Image) else {"text": part.text} for part in message.parts
     ]
     return {"role": message.role, "parts": parts}
 

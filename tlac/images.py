@@ -20,7 +20,7 @@ import PIL.Image
 
 from tlac.errors import InputError
 from tlac.runtime.safe_files import read_file
-from tlac.types import Image, Preparation, PreparedImage, Source
+from tlac.types import Image, Preparation, Source
 
 _PHOTOGRAPHS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".jp2", ".j2k")
 IMAGE_SUFFIXES: tuple[str, ...] = (*_PHOTOGRAPHS, ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
@@ -191,8 +191,8 @@ def name_of(image: Image) -> str:
     return f"image {image.sha256[:12]}"
 
 
-def prepare(image: Image, preparation: Preparation) -> PreparedImage:
-    """The bytes to send: the original ones where they fit `preparation`, else a JPEG that does.
+def prepare(image: Image, preparation: Preparation) -> tuple[bytes, str]:
+    """The bytes to send and their media type: the original ones where they fit `preparation`, else a JPEG that does.
 
     Original bytes are judged by header and end alone, since decoding costs some forty times as much.
     Raises InputError as open_image does.
@@ -201,13 +201,13 @@ def prepare(image: Image, preparation: Preparation) -> PreparedImage:
     content = _recent.take(image.sha256) or _read(image.source, name)
     picture = _open_header(content, name)
     if not preparation.strip_metadata and _fits(picture, content, preparation):
-        return PreparedImage(content, f"image/{_format(picture)}")
+        return content, f"image/{_format(picture)}"
     # a JPEG decodes to a half, quarter or eighth of its size many times faster; twice the side leaves the rest to the
     # better filter
     ratio = 2 * preparation.max_side_px / max(picture.size)
     picture.draft("RGB", (int(picture.width * ratio), int(picture.height * ratio)))
     with _decoding.hold(picture):
-        return PreparedImage(_encode(_decode(picture, name), preparation), "image/jpeg")
+        return _encode(_decode(picture, name), preparation), "image/jpeg"
 
 
 # bytes of an image file: what is sent is base64, a third longer. https://docs.claude.com/en/docs/build-with-claude/vision

@@ -77,14 +77,6 @@ class Preparation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedImage:
-    """The bytes that are sent, and their media type, such as "image/jpeg"."""
-
-    content: bytes = field(repr=False)
-    media_type: str
-
-
-@dataclass(frozen=True, slots=True)
 class TextPart:
     """A run of text in a message. `is_prefix` marks what many requests share and a provider may cache."""
 
@@ -93,18 +85,11 @@ class TextPart:
 
 
 @dataclass(frozen=True, slots=True)
-class ImagePart:
-    """An image in a message."""
-
-    image: Image
-
-
-@dataclass(frozen=True, slots=True)
 class Message:
     """One message to an LMM: text and images in the order in which they are shown."""
 
     role: Literal["system", "user"]
-    parts: tuple[TextPart | ImagePart, ...]
+    parts: tuple[TextPart | Image, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +130,16 @@ class LMMRequest:
     choice: ChoiceTask | None = None
     repeat: int = 0
     cached_key: str | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def texts(self) -> tuple[TextPart, ...]:
+        """The texts of all messages, in order."""
+        return tuple(part for message in self.messages for part in message.parts if isinstance(part, TextPart))
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The images of all messages, in order."""
+        return tuple(part for message in self.messages for part in message.parts if isinstance(part, Image))
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,8 +63,8 @@ async def ask_bodies(address: str, paths: list[Path], concurrency: int) -> float
 
     from tlac.config.prompts import load_prompts
     from tlac.config.schemas import load_backend
-    from tlac.images import identify, prepare
-    from tlac.lmms.litellm_requests import WireFormat
+    from tlac.images import identify
+    from tlac.lmms.litellm_requests import WireFormat, wire_messages
     from tlac.types import LMMRequest
 
     backend = load_backend("openai-compatible")
@@ -75,7 +75,7 @@ async def ask_bodies(address: str, paths: list[Path], concurrency: int) -> float
             image = identify(path, path.name)
             told = prompts.stage1_messages(image, "default")
             request = LMMRequest("stage1", backend.spec.model, told, backend.spec.params)
-            wire = bodies.form(request, {image.sha256: prepare(image, backend.spec.image)})
+            wire = bodies.form(request, wire_messages(request))
             async with session.post(wire.url, data=wire.encode(), headers=wire.headers) as response:
                 bodies.read(await response.read(), wire.body)
 

@@ -22,7 +22,7 @@ from tlac.methods.base import BoundLMM, TwoStagePrompter
 from tlac.methods.tlac import TLAC
 from tlac.results.usage import count_usage
 from tlac.scoring.matching import ClassIndex, find_rule
-from tlac.types import ImagePart, LMMRequest, LMMResponse, Outcome, Sample, TextPart, Transcript, Usage
+from tlac.types import LMMRequest, LMMResponse, Outcome, Sample, Transcript, Usage
 
 _BACKEND = "gemini"
 
@@ -44,9 +44,8 @@ class _Recorded:
         self._prices = prices_of(load_backend(_BACKEND).spec)
 
     async def ask(self, request: LMMRequest) -> LMMResponse:
-        parts = [part for message in request.messages for part in message.parts]
-        image = next((part.image for part in parts if isinstance(part, ImagePart)), None)
-        characters = sum(len(part.text) for part in parts if isinstance(part, TextPart))
+        image = next(iter(request.images), None)
+        characters = sum(len(part.text) for part in request.texts)
         if image is not None:
             assert isinstance(image.source, bytes)
             text = self._case.answers[int(image.source)]

@@ -82,7 +82,7 @@ class BatchManager:
 
 
 def seed_of(request: LMMRequest) -> int:
-    source = request.messages[0].parts[0].image.source
+    source = request.images[0].source
     content = source if isinstance(source, bytes) else source.read_bytes()
     return [make_png(seed) for seed in range(8)].index(content)
 

@@ -7,7 +7,7 @@ import pytest
 
 from tlac.config.prompts import load_prompts
 from tlac.errors import ConfigError, TlacError, UsageError
-from tlac.types import ChoiceTask, Image, ImagePart, TextPart
+from tlac.types import ChoiceTask, Image, TextPart
 
 SET = """
 description: ours
@@ -30,7 +30,7 @@ def test_stage_1_shows_the_image_and_asks_in_the_datasets_words(tmp_path: Path) 
     image = Image("00", b"")
     prompts = load_prompts(own_set(tmp_path))
     (message,) = prompts.stage1_messages(image, "cars")
-    assert message.parts == (ImagePart(image), TextPart("Which car is it?"))
+    assert message.parts == (image, TextPart("Which car is it?"))
     assert prompts.stage1_messages(image, "unheard of")[0].parts[1] == TextPart("What is it?")
 
 
@@ -59,7 +59,7 @@ def test_hints_stand_before_the_image_and_the_datasets_words_are_left_out() -> N
     before, shown, question = message.parts
     assert before.is_prefix
     assert "\n\nramen\na {soup}\n\n" in before.text
-    assert shown == ImagePart(image)
+    assert shown == image
     assert "the words that such a list would use" in question.text
     assert "dish" not in question.text
 

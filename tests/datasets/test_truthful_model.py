@@ -70,7 +70,7 @@ def truthful(names: Sequence[str]) -> FakeLMM:
     def answer(request: LMMRequest) -> str:
         if request.choice is not None:
             return request.choice.answer
-        (image,) = [part.image for message in request.messages for part in message.parts if hasattr(part, "image")]
+        (image,) = request.images
         return by_digest[image.sha256]
 
     return FakeLMM(answer)

@@ -302,7 +302,7 @@ def test_equal_broken_files_are_asked_about_once_and_each_is_told_of_by_its_name
         samples.append(Sample(name, tmp_path / name))
 
     def refuse(request: LMMRequest) -> str:
-        image = request.messages[0].parts[0].image
+        image = request.images[0]
         prepare(image, Preparation())
         return "never"
 

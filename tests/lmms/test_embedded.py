@@ -17,7 +17,7 @@ from tests.support.fakes import make_png
 from tlac.config.schemas import load_backend, load_dataset_config
 from tlac.errors import ConfigError, PermanentError, SampleError
 from tlac.lmms.embedded import EmbeddedTagger, to_pixels, to_words
-from tlac.types import ChoiceTask, Image, ImagePart, LMMRequest, Message, Outcome, TextPart, Usage
+from tlac.types import ChoiceTask, Image, LMMRequest, Message, Outcome, TextPart, Usage
 
 LABELS = ("tench", "goldfish", "pickup truck", "jeep", "car wheel")
 BACKEND = load_backend("embedded")
@@ -38,7 +38,7 @@ def tagger_with(**spec):
 
 
 def ask(tagger, *sources, choice=None):
-    parts = [ImagePart(Image(hashlib.sha256(str(source).encode()).hexdigest(), source)) for source in sources]
+    parts = [Image(hashlib.sha256(str(source).encode()).hexdigest(), source) for source in sources]
     messages = (Message("user", (TextPart("What is this?"), *parts)),)
     stage = "stage2" if choice else "stage1"
     return asyncio.run(tagger.ask(LMMRequest(stage, BACKEND.spec.model, messages, choice=choice)))
@@ -183,7 +183,7 @@ def test_its_description_says_that_it_is_no_lmm():
 
 def test_the_event_loop_runs_on_while_an_image_is_looked_at(tagger):
     async def count_while_asking():
-        request = LMMRequest("stage1", "m", (Message("user", (ImagePart(Image("0" * 64, make_png())),)),))
+        request = LMMRequest("stage1", "m", (Message("user", (Image("0" * 64, make_png()),)),))
         answering = asyncio.ensure_future(tagger.ask(request))
         turns = 0
         while not answering.done():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from tests.support.emulator import Asked, Emulator, Fault, Reply, running_emulat
 from tests.support.fakes import make_png
 from tlac.config.schemas import Backend, BackendSpec, Prices, load_backend
 from tlac.errors import ConfigError, PermanentError, RateLimitError, SampleError, TransientError
+from tlac.images import identify
 from tlac.lmms.litellm import LiteLLM
 from tlac.runtime import aio
 from tlac.types import LMMRequest, LMMResponse, Outcome, Usage
@@ -302,9 +302,8 @@ def test_a_broken_image_concerns_its_sample_alone_and_is_not_sent(emulator: Emul
     file.write_bytes(picture.getvalue()[:3000])
     backend = backend_at(emulator, "gemini")
     request = image_question(backend)
-    part = request.messages[0].parts[0]
-    image = replace(part.image, source=file, sha256=hashlib.sha256(file.read_bytes()).hexdigest())  # type: ignore[union-attr]
-    message = replace(request.messages[0], parts=(replace(part, image=image), *request.messages[0].parts[1:]))
+    image = identify(file, file.name)
+    message = replace(request.messages[0], parts=(image, *request.messages[0].parts[1:]))
     with pytest.raises(SampleError, match=r"^image [0-9a-f]{12}: .*broken or cut short"):
         ask(backend, replace(request, messages=(message,)))
     assert emulator.asked == []

@@ -15,13 +15,12 @@ from tests.support.emulator import Emulator, Reply, anthropic, gemini, ollama, o
 from tests.support.fakes import make_png
 from tlac.config.schemas import Backend, Prices, load_backend
 from tlac.errors import ConfigError
-from tlac.images import prepare
 from tlac.lmms.litellm_requests import WireFormat, call_arguments, register_model, wire_messages
 from tlac.lmms.litellm_responses import read_response
 from tlac.lmms.prices import prices_of
 from tlac.runtime import aio
 from tlac.runtime.litellm_setup import load_litellm
-from tlac.types import ChoiceTask, ImagePart, LMMRequest, LMMResponse, PreparedImage
+from tlac.types import ChoiceTask, LMMRequest, LMMResponse
 
 SHAPES = {"gemini": gemini, "openai": openai, "anthropic": anthropic, "ollama": ollama}
 BACKENDS = {**PROVIDERS, "vllm": "openai", "openai-compatible": "openai"}
@@ -52,18 +51,13 @@ def at(emulator: Emulator, name: str, **changes: Any) -> Backend:
     return replace(backend, spec=spec)
 
 
-def prepared(request: LMMRequest) -> dict[str, PreparedImage]:
-    parts = [part for message in request.messages for part in message.parts if isinstance(part, ImagePart)]
-    return {part.image.sha256: prepare(part.image, request.preparation) for part in parts}
-
-
 def complete(backend: Backend, request: LMMRequest) -> LMMResponse:
     """The answer by acompletion."""
     litellm = load_litellm()
     register_model(request.model)
     arguments = call_arguments(request) | {
         "model": request.model,
-        "messages": wire_messages(request, prepared(request)),
+        "messages": wire_messages(request),
         "api_key": KEYS.get(backend.spec.api_key_env or "", "none"),
         "api_base": backend.spec.api_base,
         "max_retries": 0,
@@ -95,7 +89,7 @@ def test_the_body_is_the_one_that_acompletion_sends(emulator: Emulator, name: st
     bodies = WireFormat(backend, api_base=backend.spec.api_base)
     # the second comes from what was remembered
     for _ in range(2):
-        wire = bodies.form(request, prepared(request))
+        wire = bodies.form(request, wire_messages(request))
         assert json.loads(wire.encode()) == emulator.asked[-1].body
 
 
@@ -113,7 +107,7 @@ def test_parameters_are_sent_as_acompletion_sends_them(emulator: Emulator, name:
     backend = at(emulator, name, params=PARAMS[name])
     request = image_question(backend)
     complete(backend, request)
-    assert WireFormat(backend).form(request, prepared(request)).body == emulator.asked[-1].body
+    assert WireFormat(backend).form(request, wire_messages(request)).body == emulator.asked[-1].body
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -163,7 +157,7 @@ def test_without_an_address_the_providers_own_is_asked() -> None:
     def url(name: str) -> str:
         backend = load_backend(name)
         request = choice_question(backend)
-        return WireFormat(backend).form(request, {}).url
+        return WireFormat(backend).form(request, wire_messages(request)).url
 
     assert {name: url(name) for name in PROVIDERS} == {
         "gemini": "https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-flash:generateContent",
@@ -175,6 +169,7 @@ def test_without_an_address_the_providers_own_is_asked() -> None:
 
 def test_no_repr_holds_the_key(emulator: Emulator) -> None:
     backend = backend_at(emulator, "gpt-4o")
-    wire = WireFormat(backend, KEYS["OPENAI_API_KEY"]).form(choice_question(backend), {})
+    request = choice_question(backend)
+    wire = WireFormat(backend, KEYS["OPENAI_API_KEY"]).form(request, wire_messages(request))
     assert KEYS["OPENAI_API_KEY"] in str(dict(wire.headers))
     assert KEYS["OPENAI_API_KEY"] not in repr(wire)

@@ -20,7 +20,7 @@ from tlac.evaluation.runner import Runner
 from tlac.results.folder import read_run
 from tlac.results.record import Run
 from tlac.scoring.matching import find_rule
-from tlac.types import ImagePart, LMMRequest, LMMResponse, Outcome
+from tlac.types import LMMRequest, LMMResponse, Outcome
 
 Reply = Callable[[LMMRequest], "str | LMMResponse"]
 INDEXED = Backend("fake", "fake.yaml", BackendSpec(adapter="fake", model="m", choice_by_index=True))
@@ -189,7 +189,7 @@ def test_an_answer_without_words_gets_no_second_stage(run) -> None:
 def test_a_doubtful_sample_is_looked_at_again(run, below: str, looks: int) -> None:
     found, lmm = run(f"tlac-relook:k=3,relook_below={below}")
     second = [request for request in lmm.asked if request.stage == "stage2"]
-    with_image = [request for request in second if isinstance(request.messages[0].parts[0], ImagePart)]
+    with_image = [request for request in second if request.images]
     # without the image an answer is asked about once, with it every image is
     assert (len(second), len(with_image)) == ((6, 6) if looks else (2, 0))
     assert found.metrics.shortlist.stage2_with_image == looks
@@ -204,14 +204,14 @@ def test_a_cascade_asks_again_only_where_choice_and_similarity_disagree(run, sto
     def reply(request: LMMRequest) -> str:
         if request.stage == "stage1":
             return answer(request)
-        if any(isinstance(part, ImagePart) for part in request.messages[0].parts):
+        if request.images:
             return "old car"
         return "old car" if "ancient" in request.choice.answer else "hymn"
 
     found, lmm = run("tlac-cascade:k=4,few=2,relook_below=0", reply)
     plain, _ = run("tlac-shortlist:k=4", reply)
     second = [request for request in lmm.asked if request.stage == "stage2"]
-    again = [request for request in second if isinstance(request.messages[0].parts[0], ImagePart)]
+    again = [request for request in second if request.images]
     nearest = {one.sample: one.top5[0][0] for one in run("slac", reply)[0].predictions}
     choices = {one.sample: one.choice for one in plain.predictions}
     doubtful = [
@@ -248,7 +248,7 @@ def test_fused_views_are_asked_in_two_wordings_and_scored_as_one(run) -> None:
 
 def test_a_fused_run_scored_as_slac_takes_its_first_view(run, store: Store, tmp_path: Path) -> None:
     def two_views(request: LMMRequest) -> str:
-        place = [make_png(number) for number in range(9)].index(request.messages[0].parts[0].image.source)
+        place = [make_png(number) for number in range(9)].index(request.images[0].source)
         return "hymn" if "without a sentence" in request.messages[0].parts[1].text else f"it is a {place} fig"
 
     fused, _ = run("slac-fused", two_views)

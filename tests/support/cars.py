@@ -10,7 +10,7 @@ from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, BackendSpec, EncoderConfig, EncoderSpec
 from tlac.evaluation.runner import RunConfig
 from tlac.scoring.matching import find_rule
-from tlac.types import ImagePart, LMMRequest, Sample
+from tlac.types import LMMRequest, Sample
 
 BACKEND = Backend("fake", "fake.yaml", BackendSpec(adapter="fake", model="m"))
 
@@ -47,6 +47,6 @@ def answer(request: LMMRequest) -> str:
     # three distinct first answers for nine images, one of them a class name
     if request.stage == "stage2":
         return "old car" if "ancient" in request.choice.answer else "lorry"
-    (image,) = (part.image for part in request.messages[0].parts if isinstance(part, ImagePart))
+    (image,) = request.images
     place = [make_png(number) for number in range(9)].index(image.source)
     return ("Red car.", "an ancient vehicle", "a big truck")[place % 3]

@@ -11,14 +11,14 @@ import numpy as np
 
 from tlac.cache.serialization import StoredAnswer, StoredEmbedding
 from tlac.hashing import request_document, sha256_of
-from tlac.types import ChoiceTask, Image, ImagePart, LMMRequest, LMMResponse, Message, Outcome, TextPart, Usage
+from tlac.types import ChoiceTask, Image, LMMRequest, LMMResponse, Message, Outcome, TextPart, Usage
 
 FORMAT_1 = Path(__file__).parent / "stores" / "format1"
 
 
 def image_request(number: int, words: str = "What is shown?", **changes: object) -> LMMRequest:
     image = Image(f"{number:064x}", b"")
-    messages = (Message("user", (TextPart(words), ImagePart(image))),)
+    messages = (Message("user", (TextPart(words), image)),)
     given = {"stage": "stage1", "model": "fake/model", "messages": messages, "params": {"temperature": 0}}
     return LMMRequest(**{**given, **changes})  # type: ignore[arg-type]
 

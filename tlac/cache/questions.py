@@ -15,7 +15,7 @@ from tlac.cache.serialization import MAX_TEXT_BYTES, Document, Sha256, StoredAns
 from tlac.errors import InputError
 from tlac.hashing import request_document, response_key, sha256_of
 from tlac.runtime.safe_files import numbered_lines, open_regular, parse_json, replacing
-from tlac.types import ImagePart, LMMRequest, LMMResponse, Outcome, TextPart
+from tlac.types import LMMRequest, LMMResponse, Outcome
 
 DocumentT = TypeVar("DocumentT", bound=Document)
 
@@ -41,10 +41,9 @@ def write_questions(path: Path, requests: Iterable[LMMRequest], backend: str) ->
     distinct = {response_key(request): request for request in requests}
     with replacing(path) as file:
         for key, request in distinct.items():
-            parts = [part for message in request.messages for part in message.parts]
-            text = "\n\n".join(part.text for part in parts if isinstance(part, TextPart))
-            images = [part.image.source for part in parts if isinstance(part, ImagePart)]
-            image = str(images[0].resolve()) if images and isinstance(images[0], Path) else None
+            text = "\n\n".join(part.text for part in request.texts)
+            source = request.images[0].source if request.images else None
+            image = str(source.resolve()) if isinstance(source, Path) else None
             question = _Question(key, request.stage, text, image, backend, request_document(request))
             file.write(msgspec.json.encode(question) + b"\n")
     return len(distinct)

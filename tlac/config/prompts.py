@@ -15,7 +15,7 @@ from tlac.config.files import find
 from tlac.config.schemas import parse
 from tlac.errors import ConfigError, UnknownNameError, UsageError
 from tlac.hashing import sha256_of
-from tlac.types import ChoiceTask, Image, ImagePart, Message, TextPart
+from tlac.types import ChoiceTask, Image, Message, TextPart
 
 
 class Stage2Prompts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -119,7 +119,7 @@ class PromptSet:
         """Show the image and ask what it is. Hints stand first, where providers' prefix caches serve them."""
         prefix, question = self.stage1_words(prompt, hints)
         before = (TextPart(prefix, is_prefix=True),) if prefix else ()
-        return (Message("user", (*before, ImagePart(image), TextPart(question))),)
+        return (Message("user", (*before, image, TextPart(question))),)
 
     def stage2_messages(self, task: ChoiceTask) -> tuple[Message, ...]:
         """Ask which class an answer meant. The class list stands first, where providers' prefix caches serve it."""
@@ -133,7 +133,7 @@ class PromptSet:
         words: Stage2Prompts | None = getattr(self.spec, section)
         if words is None:
             raise ConfigError(f"{self.source}: needs '{section}', the words that show the image again in stage 2")
-        return (Message("user", (ImagePart(image), *self._choice_parts(words, task))),)
+        return (Message("user", (image, *self._choice_parts(words, task))),)
 
     def _choice_parts(self, words: Stage2Prompts, task: ChoiceTask) -> tuple[TextPart, TextPart]:
         answer = task.answer

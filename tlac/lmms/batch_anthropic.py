@@ -15,16 +15,13 @@ from typing import Any
 from tlac.config.schemas import Backend
 from tlac.interfaces import BatchLimits, BatchResult, BatchStatus, Intent, UndecidedError, UnknownBatchError
 from tlac.lmms.batch_common import (
-    BATCH_DISCOUNT,
     CLOCK_SLACK,
-    BatchBodies,
+    BatchAdapter,
     as_object,
     clock_shift,
-    known_batch,
     load_sdk,
     plain_reason,
     read_lines,
-    translated,
 )
 from tlac.runtime.litellm_setup import drop_headers_of_environment
 from tlac.types import LMMRequest
@@ -39,24 +36,24 @@ _HEAD, _TAIL = b'{"requests":[', b"]}"
 _VERSION = {"anthropic-version": "2023-06-01"}
 
 
-class AnthropicBatches:
+class AnthropicBatches(BatchAdapter):
     """Batches of one backend at Anthropic. Raises ConfigError where a live call would, and without the SDK.
 
     The limits are those of Anthropic's page on batch processing (100,000 requests, 256 MB).
     """
 
     limits = BatchLimits(requests=100_000, size_bytes=256_000_000 - len(_HEAD + _TAIL))
-    discount = BATCH_DISCOUNT
+
+    address = "https://api.anthropic.com"
 
     def __init__(self, backend: Backend) -> None:
         self._sdk = load_sdk("anthropic", "anthropic")
-        self._bodies = BatchBodies(backend, "https://api.anthropic.com")
-        self._backend = backend
+        super().__init__(backend)
         self._betas: set[str] = set()
 
     async def form(self, request: LMMRequest) -> bytes:
         """See tlac.interfaces.BatchInterface."""
-        wire = await self._bodies.form(request)
+        wire = await self._form(request)
         # a batch has one header for what each live call asks for in its own
         self._betas.update(beta for beta in wire.headers.get("anthropic-beta", "").split(",") if beta)
         return wire.encode()
@@ -85,7 +82,7 @@ class AnthropicBatches:
     def find(self, intent: Intent) -> str | None:
         """See tlac.interfaces.BatchInterface."""
         undecided: list[str] = []
-        earliest = intent.since + clock_shift(self._bodies.api_base) - CLOCK_SLACK
+        earliest = intent.since + clock_shift(self._api_base) - CLOCK_SLACK
         with self._client() as client:
             for batch in client.messages.batches.list(limit=_PAGE):
                 # the newest come first
@@ -108,7 +105,7 @@ class AnthropicBatches:
 
     def status(self, job: str) -> BatchStatus:
         """See tlac.interfaces.BatchInterface."""
-        with known_batch(self._backend, job), self._client() as client:
+        with self._known_batch(job), self._client() as client:
             batch = client.messages.batches.retrieve(job)
         counts = batch.request_counts
         results = counts.succeeded + counts.errored + counts.canceled + counts.expired
@@ -117,7 +114,7 @@ class AnthropicBatches:
 
     def results(self, job: str) -> Generator[BatchResult, None, None]:
         """See tlac.interfaces.BatchInterface."""
-        with known_batch(self._backend, job, is_for_results=True), self._client() as client:
+        with self._known_batch(job, is_for_results=True), self._client() as client:
             batch = client.messages.batches.retrieve(job)
             if batch.archived_at:
                 raise UnknownBatchError(
@@ -132,7 +129,7 @@ class AnthropicBatches:
 
     def cancel(self, job: str) -> None:
         """See tlac.interfaces.BatchInterface."""
-        with known_batch(self._backend, job), self._client() as client:
+        with self._known_batch(job), self._client() as client:
             client.messages.batches.cancel(job)
 
     def _holds(self, job: str, custom_ids: Collection[str]) -> bool:
@@ -143,17 +140,17 @@ class AnthropicBatches:
     def _read(self, line: dict[str, Any]) -> BatchResult:
         custom_id, result = str(line.get("custom_id") or ""), as_object(line.get("result"))
         if result.get("type") == "succeeded":
-            return self._bodies.read(custom_id, result.get("message"))
+            return self._read_answer(custom_id, result.get("message"))
         return BatchResult(custom_id, None, plain_reason(str(result.get("type")), result.get("error")))
 
     @contextmanager
     def _client(self) -> Iterator[Any]:
         with (
             # results that are cut short are no JSON
-            translated(self._backend, self._sdk.AnthropicError, ValueError),
+            self._translated(self._sdk.AnthropicError, ValueError),
             self._sdk.Anthropic(
-                api_key=self._bodies.api_key,
-                base_url=self._bodies.api_base,
+                api_key=self._api_key,
+                base_url=self._api_base,
                 # a second try after a time-out could make a second batch
                 max_retries=0,
                 timeout=_TIMEOUT_S,

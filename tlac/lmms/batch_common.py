@@ -13,29 +13,25 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
 from tlac.config.schemas import Backend
 from tlac.errors import (
     ConfigError,
-    InputError,
     PermanentError,
     RateLimitError,
     SampleError,
     StoreError,
     TransientError,
 )
-from tlac.images import prepare, within_limits
 from tlac.interfaces import BatchResult, UnknownBatchError
 from tlac.lmms.litellm import LiteLLM
 from tlac.lmms.litellm_errors import provider_message, translate
-from tlac.lmms.litellm_requests import WireFormat, WireRequest, check_params, open_wire_format
+from tlac.lmms.litellm_requests import WireFormat, WireRequest, check_params, open_wire_format, wire_messages
 from tlac.runtime.libraries import http_errors
-from tlac.types import ImagePart, LMMRequest
-
-BATCH_DISCOUNT = 0.5
-"""OpenAI, Anthropic and Google each publish half of the live price for batches."""
+from tlac.types import LMMRequest
 
 CLOCK_SLACK = timedelta(days=1)
 """How far a batch may lie before the moment that we wrote it down: clocks are set wrong, and set right again."""
@@ -47,63 +43,115 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _CUSTOM_ID = re.compile(rb"\b[0-9a-f]{8}-[0-9a-f]{40}\b")
 
 
-class BatchBodies:
-    """A backend's requests and results, with its address and key; `address` is that of the provider, where the backend
-    names none. Raises ConfigError where a live call would."""
+class BatchAdapter:
+    """Forms one backend's requests and reads its results; the base of the adapters for the providers' interfaces.
 
-    def __init__(self, backend: Backend, address: str) -> None:
+    `address` is asked where the backend names none. Raises ConfigError where a live call would.
+    """
+
+    # OpenAI, Anthropic and Google each publish half of the live price for batches
+    discount = 0.5
+    address: str
+
+    def __init__(self, backend: Backend) -> None:
         # knows what a backend file may not say, and how to complain of a missing key
         LiteLLM(backend)
-        self.backend = backend
+        self._backend = backend
         spec = backend.spec
         # where none is given, the SDKs take keys and addresses from the environment that live calls know nothing of
-        self.api_key = os.environ.get(spec.api_key_env or "", "").strip() or _NO_KEY
-        self.api_base = (os.environ.get(spec.api_base_env or "") or spec.api_base or address).rstrip("/")
-        self._bodies: WireFormat | None = None
+        self._api_key = os.environ.get(spec.api_key_env or "", "").strip() or _NO_KEY
+        self._api_base = (os.environ.get(spec.api_base_env or "") or spec.api_base or self.address).rstrip("/")
 
-    async def form(self, request: LMMRequest) -> WireRequest:
+    async def form(self, request: LMMRequest) -> bytes:
+        """See tlac.interfaces.BatchInterface."""
+        return (await self._form(request)).encode()
+
+    async def _form(self, request: LMMRequest) -> WireRequest:
         """The request as a live call would post it, but for the key. Raises as BatchInterface.form does."""
-        parts = [part for message in request.messages for part in message.parts if isinstance(part, ImagePart)]
-        preparation = within_limits(request.preparation, request.model)
-        try:
-            images = {part.image.sha256: await asyncio.to_thread(prepare, part.image, preparation) for part in parts}
-        except InputError as error:
-            raise SampleError(str(error)) from error
-        bodies = self._opened()
+        messages = await asyncio.to_thread(wire_messages, request)
+        wire_format = self._wire_format
         from openai import OpenAIError
 
-        check_params(self.backend, request)
-        if not bodies.accepts(request):
-            raise ConfigError(f"{self.backend.source}: params hold what is not sent to the provider: leave --batch out")
+        check_params(self._backend, request)
+        if not wire_format.accepts(request):
+            raise ConfigError(
+                f"{self._backend.source}: params hold what is not sent to the provider: leave --batch out"
+            )
         try:
-            return bodies.form(request, images)
+            return wire_format.form(request, messages)
         except OpenAIError as error:
-            raise translate(error, self.backend) from error
+            raise translate(error, self._backend) from error
 
-    def read(self, custom_id: str, body: Any) -> BatchResult:
+    @cached_property
+    def _wire_format(self) -> WireFormat:
+        # imports litellm, which takes seconds
+        found = open_wire_format(self._backend, _NO_KEY, self._api_base)
+        if found is None:
+            raise ConfigError(
+                f"{self._backend.source}: {self._backend.spec.model} is not asked through the interface that batches "
+                "take: leave --batch out"
+            )
+        return found
+
+    def _read_answer(self, custom_id: str, body: Any) -> BatchResult:
         """A result from the provider's JSON of an answer, at the price of a batch."""
-        bodies = self._opened()
+        wire_format = self._wire_format
         if error := as_object(body).get("error"):
             # some send an error as if it were an answer
             return BatchResult(custom_id, None, plain_reason("the provider failed", error))
         try:
-            response = bodies.read(json.dumps(body).encode())
+            response = wire_format.read(json.dumps(body).encode())
         except Exception as error:  # noqa: BLE001 - one result's fault is its request's, whatever a library raises
             words = f": {provider_message(error)}" if str(error) else ""
             return BatchResult(custom_id, None, f"the result can't be read{words}")
-        cost = None if response.cost_usd is None else response.cost_usd * (1 - BATCH_DISCOUNT)
+        cost = None if response.cost_usd is None else response.cost_usd * (1 - self.discount)
         return BatchResult(custom_id, replace(response, cost_usd=cost))
 
-    def _opened(self) -> WireFormat:
-        # imports litellm, which takes seconds
-        if self._bodies is None:
-            self._bodies = open_wire_format(self.backend, _NO_KEY, self.api_base)
-        if self._bodies is None:
-            raise ConfigError(
-                f"{self.backend.source}: {self.backend.spec.model} is not asked through the interface that batches "
-                "take: leave --batch out"
-            )
-        return self._bodies
+    @contextmanager
+    def _known_batch(self, job: str, is_for_results: bool = False) -> Iterator[None]:
+        """Turns the provider's word that there is no such batch, or no results of it, into UnknownBatchError."""
+        try:
+            yield
+        except PermanentError as error:
+            status = getattr(error.__cause__, "status_code", None)
+            # Gemini forbids to read a file whose time is over
+            if status not in ((403, 404, 410) if is_for_results else (404,)):
+                raise
+            words = provider_message(error.__cause__ or error)
+            what = f"no results of batch {job} (any more)" if is_for_results else f"no batch {job} for this key"
+            raise UnknownBatchError(
+                f"{self._backend.name}: the provider has {what} (HTTP {status}: {words})"
+            ) from error
+
+    @contextmanager
+    def _translated(self, *kinds: type[Exception]) -> Iterator[None]:
+        """Turns an SDK's errors of those kinds into tlac's; connections that break are among them."""
+        expected: tuple[type[Exception], ...] = (*kinds, *http_errors(), OSError)
+        try:
+            yield
+        except expected as error:
+            if isinstance(error, OSError) and (error.filename is not None or error.errno in _DISK_ERRORS):
+                where = f"{error.filename}: " if error.filename is not None else ""
+                raise StoreError(
+                    f"{where}{error.strerror or error}; free some space or choose another --store"
+                ) from error
+            code = getattr(error, "code", None)
+            if not isinstance(getattr(error, "status_code", None), int) and isinstance(code, int):
+                # where google-genai keeps the HTTP status
+                error.status_code = code  # type: ignore[attr-defined]
+            raise self._meaning(error) from error
+
+    def _meaning(self, error: Exception) -> Exception:
+        status, meaning = getattr(error, "status_code", None), translate(error, self._backend)
+        if isinstance(meaning, SampleError) or status == 409:
+            # it is said of the batch as a whole: nobody's image or parameters are to blame; a batch that is over can't
+            # be cancelled
+            words = f"HTTP {status or 'unknown'}: {provider_message(error)}"
+            return PermanentError(f"{self._backend.name}: the provider refused ({words})")
+        if isinstance(meaning, RateLimitError) and getattr(error, "status_code", 429) != 429:
+            # a server that asks to wait may have done its work; one that says 429 has not
+            return TransientError(str(meaning))
+        return meaning
 
 
 def as_object(value: Any) -> dict[str, Any]:
@@ -125,47 +173,6 @@ def load_sdk(name: str, package: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise ConfigError(f"--batch needs the package {package} here: pip install 'tlac[batch]'") from error
-
-
-@contextmanager
-def known_batch(backend: Backend, job: str, is_for_results: bool = False) -> Iterator[None]:
-    """Turns the provider's word that there is no such batch, or no results of it, into UnknownBatchError."""
-    try:
-        yield
-    except PermanentError as error:
-        status = getattr(error.__cause__, "status_code", None)
-        # Gemini forbids to read a file whose time is over
-        if status not in ((403, 404, 410) if is_for_results else (404,)):
-            raise
-        words = provider_message(error.__cause__ or error)
-        what = f"no results of batch {job} (any more)" if is_for_results else f"no batch {job} for this key"
-        raise UnknownBatchError(f"{backend.name}: the provider has {what} (HTTP {status}: {words})") from error
-
-
-@contextmanager
-def translated(backend: Backend, *kinds: type[Exception]) -> Iterator[None]:
-    """Turns an SDK's errors of those kinds into tlac's; connections that break are among them."""
-    expected: tuple[type[Exception], ...] = (*kinds, *http_errors(), OSError)
-    try:
-        yield
-    except expected as error:
-        if isinstance(error, OSError) and (error.filename is not None or error.errno in _DISK_ERRORS):
-            where = f"{error.filename}: " if error.filename is not None else ""
-            raise StoreError(f"{where}{error.strerror or error}; free some space or choose another --store") from error
-        code = getattr(error, "code", None)
-        if not isinstance(getattr(error, "status_code", None), int) and isinstance(code, int):
-            # where google-genai keeps the HTTP status
-            error.status_code = code  # type: ignore[attr-defined]
-        meaning = translate(error, backend)
-        if isinstance(meaning, RateLimitError) and getattr(error, "status_code", 429) != 429:
-            # a server that asks to wait may have done its work; one that says 429 has not
-            meaning = TransientError(str(meaning))
-        if isinstance(meaning, SampleError) or getattr(error, "status_code", None) == 409:
-            # it is said of the batch as a whole: nobody's image or parameters are to blame; a batch that is over can't
-            # be cancelled
-            words = f"HTTP {getattr(error, 'status_code', 'unknown')}: {provider_message(error)}"
-            meaning = PermanentError(f"{backend.name}: the provider refused ({words})")
-        raise meaning from error
 
 
 def read_lines(

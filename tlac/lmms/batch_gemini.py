@@ -15,16 +15,12 @@ from typing import Any
 from tlac.config.schemas import Backend
 from tlac.interfaces import BatchLimits, BatchResult, BatchStatus, Intent
 from tlac.lmms.batch_common import (
-    BATCH_DISCOUNT,
-    BatchBodies,
+    BatchAdapter,
     as_object,
-    known_batch,
     load_sdk,
     plain_reason,
     read_lines,
-    translated,
 )
-from tlac.types import LMMRequest
 
 _OVER = ("SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
 # by the page of the Gemini API on its batch mode
@@ -33,7 +29,7 @@ _PAGE = 100
 _TIMEOUT_MS = 600_000
 
 
-class GeminiBatches:
+class GeminiBatches(BatchAdapter):
     """Batches of one backend at the Gemini API. Raises ConfigError where a live call would, and without the SDK.
 
     A file may have 2 GB, by the page of the Gemini API on its batch mode, which names no number of requests; ours
@@ -41,16 +37,12 @@ class GeminiBatches:
     """
 
     limits = BatchLimits(requests=100_000, size_bytes=2_000_000_000)
-    discount = BATCH_DISCOUNT
+
+    address = "https://generativelanguage.googleapis.com/v1beta"
 
     def __init__(self, backend: Backend) -> None:
         self._sdk = load_sdk("google.genai", "google-genai")
-        self._bodies = BatchBodies(backend, "https://generativelanguage.googleapis.com/v1beta")
-        self._backend = backend
-
-    async def form(self, request: LMMRequest) -> bytes:
-        """See tlac.interfaces.BatchInterface."""
-        return (await self._bodies.form(request)).encode()
+        super().__init__(backend)
 
     def line(self, custom_id: str, body: bytes) -> bytes:
         """See tlac.interfaces.BatchInterface."""
@@ -94,19 +86,19 @@ class GeminiBatches:
         for line in as_object(output.get("inlinedResponses")).get("inlinedResponses") or ():
             yield self._read({**as_object(line), "key": as_object(as_object(line).get("metadata")).get("key")})
         if file := output.get("responsesFile"):
-            with known_batch(self._backend, job, is_for_results=True), self._client() as client:
+            with self._known_batch(job, is_for_results=True), self._client() as client:
                 content = client.files.download(file=str(file))
             yield from read_lines([content], self._read, f"{self._backend.name}: batch {job}")
 
     def cancel(self, job: str) -> None:
         """See tlac.interfaces.BatchInterface."""
-        with known_batch(self._backend, job), self._client() as client:
+        with self._known_batch(job), self._client() as client:
             client.batches.cancel(name=job)
 
     def _read(self, line: dict[str, Any]) -> BatchResult:
         custom_id = str(line.get("key") or "")
         if isinstance(line.get("response"), dict):
-            return self._bodies.read(custom_id, line["response"])
+            return self._read_answer(custom_id, line["response"])
         return BatchResult(custom_id, None, plain_reason("failed", line.get("error") or line.get("status")))
 
     def _get(self, job: str) -> dict[str, Any]:
@@ -118,18 +110,18 @@ class GeminiBatches:
             if response.is_success:
                 documents.append(as_object(response.json()))
 
-        with known_batch(self._backend, job), self._client({"event_hooks": {"response": [note]}}) as client:
+        with self._known_batch(job), self._client({"event_hooks": {"response": [note]}}) as client:
             client.batches.get(name=job)
         return documents[-1]
 
     @contextmanager
     def _client(self, client_args: dict[str, Any] | None = None) -> Iterator[Any]:
-        base, _, version = self._bodies.api_base.rpartition("/")
+        base, _, version = self._api_base.rpartition("/")
         # a redirect would take the key and the images along
         sent = {"follow_redirects": False, **(client_args or {})}
         options = {"timeout": _TIMEOUT_MS, "base_url": base, "api_version": version, "client_args": sent}
-        with translated(self._backend, self._sdk.errors.APIError, KeyError, ValueError):
-            client = self._sdk.Client(vertexai=False, api_key=self._bodies.api_key, http_options=options)
+        with self._translated(self._sdk.errors.APIError, KeyError, ValueError):
+            client = self._sdk.Client(vertexai=False, api_key=self._api_key, http_options=options)
             try:
                 yield client
             finally:

@@ -11,21 +11,17 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tlac.config.schemas import Backend
 from tlac.interfaces import BatchLimits, BatchResult, BatchStatus, Intent
 from tlac.lmms.batch_common import (
-    BATCH_DISCOUNT,
     CLOCK_SLACK,
-    BatchBodies,
+    BatchAdapter,
     as_object,
     clock_shift,
-    known_batch,
     plain_reason,
     read_lines,
-    translated,
 )
 from tlac.runtime.litellm_setup import litellm_call, load_litellm
-from tlac.types import LMMRequest, LMMResponse, Outcome
+from tlac.types import LMMResponse, Outcome
 
 _ENDPOINT = "/v1/chat/completions"
 _OVER = ("completed", "failed", "expired", "cancelled")
@@ -33,22 +29,15 @@ _PAGE = 100
 _TIMEOUT_S = 600.0
 
 
-class OpenAIBatches:
+class OpenAIBatches(BatchAdapter):
     """Batches of one backend at OpenAI. Raises ConfigError where a live call would.
 
     The limits are those in the docstring of openai.types.BatchCreateParams.
     """
 
     limits = BatchLimits(requests=50_000, size_bytes=200_000_000)
-    discount = BATCH_DISCOUNT
 
-    def __init__(self, backend: Backend) -> None:
-        self._bodies = BatchBodies(backend, "https://api.openai.com/v1")
-        self._backend = backend
-
-    async def form(self, request: LMMRequest) -> bytes:
-        """See tlac.interfaces.BatchInterface."""
-        return (await self._bodies.form(request)).encode()
+    address = "https://api.openai.com/v1"
 
     def line(self, custom_id: str, body: bytes) -> bytes:
         """See tlac.interfaces.BatchInterface."""
@@ -70,7 +59,7 @@ class OpenAIBatches:
 
     def find(self, intent: Intent) -> str | None:
         """See tlac.interfaces.BatchInterface."""
-        earliest = intent.since + clock_shift(self._bodies.api_base) - CLOCK_SLACK
+        earliest = intent.since + clock_shift(self._api_base) - CLOCK_SLACK
         after: str | None = None
         while True:
             page = list(self._call("list_batches", after=after, limit=_PAGE).data)
@@ -84,7 +73,7 @@ class OpenAIBatches:
 
     def status(self, job: str) -> BatchStatus:
         """See tlac.interfaces.BatchInterface."""
-        with known_batch(self._backend, job):
+        with self._known_batch(job):
             batch = self._call("retrieve_batch", batch_id=job)
         complaints = [error.message or error.code or "" for error in (batch.errors.data or [] if batch.errors else [])]
         reason = plain_reason("refused", complaints[0]) if complaints else ""
@@ -97,24 +86,24 @@ class OpenAIBatches:
 
     def results(self, job: str) -> Iterator[BatchResult]:
         """See tlac.interfaces.BatchInterface."""
-        with known_batch(self._backend, job):
+        with self._known_batch(job):
             batch = self._call("retrieve_batch", batch_id=job)
         for file_id in (batch.output_file_id, batch.error_file_id):
             if file_id:
-                with known_batch(self._backend, job, is_for_results=True):
+                with self._known_batch(job, is_for_results=True):
                     content = self._call("file_content", file_id=file_id).content
                 yield from read_lines([content], self._read, f"{self._backend.name}: batch {job}")
 
     def cancel(self, job: str) -> None:
         """See tlac.interfaces.BatchInterface."""
-        with known_batch(self._backend, job):
+        with self._known_batch(job):
             self._call("cancel_batch", batch_id=job)
 
     def _read(self, line: dict[str, Any]) -> BatchResult:
         custom_id, response = str(line.get("custom_id") or ""), as_object(line.get("response"))
         body, status = as_object(response.get("body")), response.get("status_code")
         if status == 200 and body:
-            return self._bodies.read(custom_id, body)
+            return self._read_answer(custom_id, body)
         error = as_object(line.get("error")) or as_object(body.get("error"))
         reason = plain_reason(str(error.get("code") or f"HTTP {status}"), error)
         if error.get("code") == "content_policy_violation":
@@ -126,11 +115,11 @@ class OpenAIBatches:
         litellm = load_litellm()
         from openai import OpenAIError
 
-        with translated(self._backend, OpenAIError), litellm_call():
+        with self._translated(OpenAIError), litellm_call():
             return getattr(litellm, name)(
                 custom_llm_provider="openai",
-                api_key=self._bodies.api_key,
-                api_base=self._bodies.api_base,
+                api_key=self._api_key,
+                api_base=self._api_base,
                 # a second try after a time-out could make a second batch
                 max_retries=0,
                 timeout=_TIMEOUT_S,

@@ -23,7 +23,7 @@ from tlac.config.schemas import Backend, load_dataset_config
 from tlac.errors import ConfigError, InputError, PermanentError, SampleError
 from tlac.images import name_of, open_image
 from tlac.interfaces import TextEncoder
-from tlac.types import ChoiceTask, Float32Array, Image, ImagePart, LMMRequest, LMMResponse, Outcome
+from tlac.types import ChoiceTask, Float32Array, Image, LMMRequest, LMMResponse, Outcome
 
 TEMPLATE = "a photo of a {}"
 """The template for the answer and for the class names when stage 2 compares them."""
@@ -63,7 +63,7 @@ class EmbeddedTagger:
         return await asyncio.to_thread(self._answer, request)
 
     def _answer(self, request: LMMRequest) -> LMMResponse:
-        image = _image_of(request)
+        image = next(iter(request.images), None)
         with self._lock:
             started = time.perf_counter()
             text = self._choose(request.choice) if request.choice else self._describe(image)
@@ -162,8 +162,3 @@ def to_words(probabilities: Float32Array, labels: tuple[str, ...]) -> str:
         return labels[order[0]]
     named = [index for index in order if probabilities[index] >= _MIN_NAMED] or [order[0]]
     return ", or ".join(f"{labels[index]} ({100 * probabilities[index]:.0f} %)" for index in named)
-
-
-def _image_of(request: LMMRequest) -> Image | None:
-    parts = (part for message in request.messages for part in message.parts)
-    return next((part.image for part in parts if isinstance(part, ImagePart)), None)

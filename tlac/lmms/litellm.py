@@ -22,8 +22,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from tlac.config.schemas import Backend, parse
-from tlac.errors import ConfigError, InputError, SampleError, TransientError
-from tlac.images import prepare, within_limits
+from tlac.errors import ConfigError, TransientError
 from tlac.lmms.http import MAX_RESPONSE_BYTES, open_session, post
 from tlac.lmms.litellm_errors import ErrorFacts, facts_of, parse_json, refusal_of, translate, unasked_error
 from tlac.lmms.litellm_requests import (
@@ -40,7 +39,7 @@ from tlac.lmms.litellm_responses import native_finish_reason, read_body, read_re
 from tlac.lmms.prices import prices_of
 from tlac.runtime.litellm_setup import LiteLLMCall, litellm_call, load_litellm
 from tlac.runtime.redaction import remember_secret
-from tlac.types import Image, ImagePart, LMMRequest, LMMResponse, PreparedImage
+from tlac.types import LMMRequest, LMMResponse
 
 # set by tlac itself, or a way to carry a secret into keys, logs and runs
 _RESERVED = {
@@ -103,7 +102,7 @@ class LiteLLM:
         """
         with litellm_call(MAX_RESPONSE_BYTES, readable_body) as marked:
             # one change of thread for all that an image needs; text alone takes less time than that
-            is_quick = "litellm" in sys.modules and not _images_of(request)
+            is_quick = "litellm" in sys.modules and not request.images
             call = self._prepare(request) if is_quick else await asyncio.to_thread(self._prepare, request)
             started = time.perf_counter()
             try:
@@ -117,13 +116,7 @@ class LiteLLM:
 
     def _prepare(self, request: LMMRequest) -> tuple[WireFormat, WireRequest, bytes] | dict[str, Any]:
         """Form the body to post, or the arguments of `litellm.acompletion` where that is the only way."""
-        preparation = within_limits(request.preparation, request.model)
-        try:
-            images: dict[str, PreparedImage] = {
-                image.sha256: prepare(image, preparation) for image in _images_of(request)
-            }
-        except InputError as error:
-            raise SampleError(str(error)) from error
+        messages = wire_messages(request)
         load_litellm()
         from openai import OpenAIError
 
@@ -137,11 +130,11 @@ class LiteLLM:
         if wire_format is not None and wire_format.accepts(request):
             # what can't be formed is left to acompletion, which says why
             with suppress(OpenAIError):
-                wire = wire_format.form(request, images)
+                wire = wire_format.form(request, messages)
                 return wire_format, wire, wire.encode()
         arguments = call_arguments(request) | {
             "model": request.model,
-            "messages": wire_messages(request, images),
+            "messages": messages,
             "api_key": self._api_key,
             "api_base": self._api_base,
             "timeout": self._backend.spec.limits.timeout_s,
@@ -237,10 +230,6 @@ class LiteLLM:
         if refusal is None:
             raise translate(error, self._backend) from (error if isinstance(error, Exception) else None)
         return refusal
-
-
-def _images_of(request: LMMRequest) -> list[Image]:
-    return [part.image for message in request.messages for part in message.parts if isinstance(part, ImagePart)]
 
 
 def _read_key(backend: Backend, is_optional: bool, address: str | None) -> str | None:

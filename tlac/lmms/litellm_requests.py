@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import importlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -15,12 +15,13 @@ from typing import Any
 import msgspec
 
 from tlac.config.schemas import Backend
-from tlac.errors import ConfigError
+from tlac.errors import ConfigError, InputError, SampleError
+from tlac.images import prepare, within_limits
 from tlac.lmms.http import HTTPResponse
 from tlac.lmms.litellm_responses import read_body
 from tlac.lmms.prices import model_entry, prices_of
 from tlac.runtime.litellm_setup import load_litellm
-from tlac.types import ChoiceTask, ImagePart, LMMRequest, LMMResponse, PreparedImage, TextPart
+from tlac.types import ChoiceTask, Image, LMMRequest, LMMResponse, Preparation, TextPart
 
 PROVIDERS = ("openai", "hosted_vllm", "anthropic", "gemini", "ollama_chat")
 """The providers, by litellm's names, whose requests are formed here."""
@@ -64,22 +65,28 @@ _MAX_REMEMBERED = 4096
 _NO_LOGGER = SimpleNamespace(optional_params={}, litellm_params={}, post_call=lambda *_, **__: None)
 
 
-def wire_messages(request: LMMRequest, images: Mapping[str, PreparedImage]) -> list[dict[str, Any]]:
-    """Return the messages in OpenAI's form, which litellm turns into each provider's. `images` is keyed by sha256."""
-    marks_prefix = "claude" in request.model
+def wire_messages(request: LMMRequest) -> list[dict[str, Any]]:
+    """Return the messages in OpenAI's form, which litellm turns into each provider's, with their images made ready.
+
+    Raises SampleError for an image that can't be used.
+    """
+    preparation, marks_prefix = within_limits(request.preparation, request.model), "claude" in request.model
     messages = []
     for message in request.messages:
-        parts = [_wire_part(part, images, marks_prefix) for part in message.parts]
+        parts = [_wire_part(part, preparation, marks_prefix) for part in message.parts]
         is_plain = len(parts) == 1 and set(parts[0]) == {"type", "text"}
         messages.append({"role": message.role, "content": parts[0]["text"] if is_plain else parts})
     return messages
 
 
-def _wire_part(part: TextPart | ImagePart, images: Mapping[str, PreparedImage], marks_prefix: bool) -> dict[str, Any]:
-    if isinstance(part, ImagePart):
-        image = images[part.image.sha256]
-        encoded = base64.b64encode(image.content).decode("ascii")
-        return {"type": "image_url", "image_url": {"url": f"data:{image.media_type};base64,{encoded}"}}
+def _wire_part(part: TextPart | Image, preparation: Preparation, marks_prefix: bool) -> dict[str, Any]:
+    if isinstance(part, Image):
+        try:
+            content, media_type = prepare(part, preparation)
+        except InputError as error:
+            raise SampleError(str(error)) from error
+        encoded = base64.b64encode(content).decode("ascii")
+        return {"type": "image_url", "image_url": {"url": f"data:{media_type};base64,{encoded}"}}
     block: dict[str, Any] = {"type": "text", "text": part.text}
     if part.is_prefix and marks_prefix:
         # the other providers cache prefixes by themselves, and OpenAI would refuse the key
@@ -102,11 +109,9 @@ def call_arguments(request: LMMRequest) -> dict[str, Any]:
 
 def context_tokens(request: LMMRequest) -> int:
     """Return at most how many tokens a request and its answer take, on the safe side."""
-    parts = [part for message in request.messages for part in message.parts]
-    text_bytes = sum(len(part.text.encode()) for part in parts if isinstance(part, TextPart))
-    images = sum(isinstance(part, ImagePart) for part in parts)
+    text_bytes = sum(len(part.text.encode()) for part in request.texts)
     answer = request.params.get("max_tokens") or request.params.get("num_predict") or 0
-    return text_bytes // _BYTES_PER_TOKEN + images * _TOKENS_PER_LOCAL_IMAGE + int(answer)
+    return text_bytes // _BYTES_PER_TOKEN + len(request.images) * _TOKENS_PER_LOCAL_IMAGE + int(answer)
 
 
 def check_params(backend: Backend, request: LMMRequest) -> None:
@@ -248,12 +253,11 @@ class WireFormat:
         """Whether the request's parameters all go into its body."""
         return self._not_sent.isdisjoint(request.params)
 
-    def form(self, request: LMMRequest, images: Mapping[str, PreparedImage]) -> WireRequest:
-        """Return what the provider is sent for a request. `images` is keyed by sha256.
+    def form(self, request: LMMRequest, messages: list[dict[str, Any]]) -> WireRequest:
+        """Return what the provider is sent for a request, whose messages `wire_messages` has made.
 
         Raises ConfigError for a parameter that would be dropped, and litellm's own errors for one that it refuses.
         """
-        messages = wire_messages(request, images)
         key = _template_key(request)
         template = self._templates.get(key)
         if template is None:
@@ -357,9 +361,9 @@ def _template_key(request: LMMRequest) -> object:
     choice = request.choice
     by_index = (len(choice.classes), choice.candidates) if choice is not None and choice.by_index else None
     num_ctx = call_arguments(request).get("num_ctx") if request.model.startswith("ollama") else None
-    return msgspec.json.encode(request.params, order="sorted"), by_index, _has_prefix(request), num_ctx
-
-
-def _has_prefix(request: LMMRequest) -> bool:
-    parts: Iterable[TextPart | ImagePart] = (part for message in request.messages for part in message.parts)
-    return any(isinstance(part, TextPart) and part.is_prefix for part in parts)
+    return (
+        msgspec.json.encode(request.params, order="sorted"),
+        by_index,
+        any(part.is_prefix for part in request.texts),
+        num_ctx,
+    )

@@ -9,7 +9,8 @@ from tlac.cache.serialization import StoredAnswer
 from tlac.config.schemas import Backend
 from tlac.errors import ConfigError, InputError, MissingAnswersError
 from tlac.hashing import response_key
-from tlac.types import ImagePart, LMMRequest, LMMResponse
+from tlac.images import name_of
+from tlac.types import LMMRequest, LMMResponse
 
 _MAX_TEXT_BYTES = 2**30
 _MAX_SHOWN_CHARS = 60
@@ -49,7 +50,4 @@ def _subject(request: LMMRequest) -> str:
         answer = " ".join(request.choice.answer.split())
         shown = answer if len(answer) <= _MAX_SHOWN_CHARS else f"{answer[:_MAX_SHOWN_CHARS]}..."
         return f"{shown!r}"
-    images = [
-        part.image.sha256 for message in request.messages for part in message.parts if isinstance(part, ImagePart)
-    ]
-    return f"image {images[0][:12]}" if images else "this text"
+    return name_of(request.images[0]) if request.images else "this text"

@@ -17,7 +17,7 @@ from tlac.hashing import response_key
 from tlac.interfaces import LMM, ClassFinder
 from tlac.scoring.matching import ClassIndex
 from tlac.scoring.scorer import Scorer
-from tlac.types import ChoiceTask, Image, ImagePart, LMMRequest, NearestClasses, Outcome, Stage, Turn
+from tlac.types import ChoiceTask, Image, LMMRequest, NearestClasses, Outcome, Stage, Turn
 
 
 class NearestClassFinder:
@@ -53,13 +53,12 @@ class BoundLMM:
     async def answer(self, request: LMMRequest) -> Turn:
         """Ask, and keep the request's key beside what came back. Raises CallError."""
         key, task = response_key(request), request.choice
-        shows_image = any(isinstance(part, ImagePart) for message in request.messages for part in message.parts)
         return Turn(
             request.stage,
             key,
             await self.lmm.ask(request),
             candidates=task.candidates if task else None,
-            has_image=task is not None and shows_image,
+            has_image=task is not None and bool(request.images),
         )
 
     def params(self, stage: Stage) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from tests.support.virtual_time import run_virtual
 from tlac.config.schemas import Prices
 from tlac.errors import PermanentError, RateLimitError, SampleError, TransientError
 from tlac.lmms.middleware.budget import Budget, BudgetedLMM, highest_cost_usd
-from tlac.types import Image, ImagePart, LMMRequest, LMMResponse, Message, TextPart
+from tlac.types import Image, LMMRequest, LMMResponse, Message, TextPart
 
 PRICES = Prices(prompt=2.0, completion=8.0)
 
@@ -119,7 +119,7 @@ def test_a_spent_budget_says_so_and_how_to_go_on() -> None:
 
 
 def test_an_image_and_every_byte_of_text_count_before_a_call() -> None:
-    picture = ImagePart(Image("0" * 64, b""))
+    picture = Image("0" * 64, b"")
     plain = LMMRequest("stage1", "m", (Message("user", (TextPart("x" * 300),)),), {"max_tokens": 50})
     shown = replace(plain, messages=(Message("user", (picture, TextPart("x" * 300))),))
     assert highest_cost_usd(plain, PRICES) == pytest.approx((101 * 2 + 50 * 8) / 1e6)

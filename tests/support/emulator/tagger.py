@@ -9,7 +9,7 @@ import re
 
 from tlac.config.registry import open_lmm
 from tlac.config.schemas import load_backend
-from tlac.types import Image, ImagePart, LMMRequest, Message
+from tlac.types import Image, LMMRequest, Message
 
 from .replies import Asked, Fault, Reply, Script
 
@@ -23,7 +23,7 @@ def tagger_script() -> Script:
         if not asked.images:
             return Reply(choose(asked))
         image = Image(hashlib.sha256(asked.images[0]).hexdigest(), asked.images[0])
-        request = LMMRequest("stage1", backend.spec.model, (Message("user", (ImagePart(image),)),))
+        request = LMMRequest("stage1", backend.spec.model, (Message("user", (image,)),))
         return Reply(asyncio.run(tagger.ask(request)).text)
 
     return script

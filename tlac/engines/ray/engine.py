@@ -53,7 +53,7 @@ from tlac.interfaces import LMM, ClassFinder
 from tlac.lmms.middleware.budget import Budget
 from tlac.lmms.middleware.clock import Clock, say_nothing
 from tlac.lmms.middleware.stack import CallPolicy, build_shared_stack
-from tlac.types import Image, ImagePart, LMMRequest, LMMResponse, Outcome
+from tlac.types import LMMRequest, LMMResponse, Outcome
 
 
 class StoreReader:
@@ -148,7 +148,7 @@ class RayEngine:
     def _recall(self, request: LMMRequest) -> LMMResponse:
         # an answer that an earlier run of this command had is not asked for again, whatever its outcome
         key = response_key(request)
-        paths = [os.path.abspath(image.source) for image in _images(request) if isinstance(image.source, Path)]  # noqa: PTH100
+        paths = [os.path.abspath(image.source) for image in request.images if isinstance(image.source, Path)]  # noqa: PTH100
         response = self._store.get_response(key) if key in self._fetched else None
         if response is not None:
             return response
@@ -224,11 +224,6 @@ class RayEngine:
         finally:
             ray.kill(limiter)
             ray.kill(reader)
-
-
-def _images(request: LMMRequest) -> Iterator[Image]:
-    for message in request.messages:
-        yield from (part.image for part in message.parts if isinstance(part, ImagePart))
 
 
 def _pool(ray: Any, workers: int, is_local_model: bool) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from tlac.hashing import response_key
 from tlac.interfaces import LMM
 from tlac.lmms.middleware.rate_limit import read_rate_headers
 from tlac.lmms.middleware.stack import TellsHeaders
-from tlac.types import Image, ImagePart, LMMRequest, LMMResponse, Message, Outcome, Transcript
+from tlac.types import Image, LMMRequest, LMMResponse, Message, Outcome, Transcript
 
 _REPORT_EVERY_S = 1.0
 # writes the answer to the call that is being made; a call is in flight until that is done
@@ -147,9 +147,9 @@ class AdmittedLMM:
 
 def without_images(request: LMMRequest) -> LMMRequest:
     """A request with nothing in its images' place: as large in tokens, and light to send."""
-    empty = ImagePart(Image("", b""))
+    empty = Image("", b"")
     messages = tuple(
-        Message(message.role, tuple(empty if isinstance(part, ImagePart) else part for part in message.parts))
+        Message(message.role, tuple(empty if isinstance(part, Image) else part for part in message.parts))
         for message in request.messages
     )
     return replace(request, messages=messages, choice=None)
@@ -234,8 +234,7 @@ class LoggedLMM:
         if stored is not None:
             return stored
         choice = request.choice
-        shows_image = any(isinstance(part, ImagePart) for message in request.messages for part in message.parts)
-        if self._put_off is not None and choice is not None and not shows_image:
+        if self._put_off is not None and choice is not None and not request.images:
             self._put_off[key] = Choice(choice.answer, choice.candidates, self._digest)
             return LMMResponse(Outcome.ANSWERED, "")
         kept: list[LMMResponse] = []

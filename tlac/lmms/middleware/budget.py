@@ -8,7 +8,7 @@ from tlac.config.schemas import Prices
 from tlac.errors import PermanentError, RateLimitError, TlacError, TransientError, UsageError
 from tlac.interfaces import LMM
 from tlac.lmms.prices import cost_usd
-from tlac.types import ImagePart, LMMRequest, LMMResponse, TextPart, Usage
+from tlac.types import LMMRequest, LMMResponse, Usage
 
 # on the safe side of every provider's count: three bytes a token, and the largest image of those that publish sizes
 _BYTES_PER_TOKEN = 3
@@ -95,9 +95,7 @@ class BudgetedLMM:
 
 def highest_cost_usd(request: LMMRequest, prices: Prices) -> float:
     """Return more than a request should ever cost, in USD."""
-    parts = [part for message in request.messages for part in message.parts]
-    text_bytes = sum(len(part.text.encode()) for part in parts if isinstance(part, TextPart))
-    images = sum(isinstance(part, ImagePart) for part in parts)
+    text_bytes = sum(len(part.text.encode()) for part in request.texts)
     completion = request.params.get("max_tokens") or request.params.get("max_completion_tokens")
-    prompt = text_bytes // _BYTES_PER_TOKEN + 1 + images * _TOKENS_PER_IMAGE
+    prompt = text_bytes // _BYTES_PER_TOKEN + 1 + len(request.images) * _TOKENS_PER_IMAGE
     return cost_usd(Usage(prompt, int(completion or _TOKENS_OF_AN_UNBOUNDED_ANSWER)), prices)

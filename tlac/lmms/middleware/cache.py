@@ -15,7 +15,7 @@ from tlac.errors import MissingAnswersError, SampleError, StoreError, TlacError
 from tlac.hashing import response_key
 from tlac.interfaces import LMM
 from tlac.lmms.served import is_of_served, request_before
-from tlac.types import LMMRequest, LMMResponse, Outcome, TextPart
+from tlac.types import LMMRequest, LMMResponse, Outcome
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _GIVE_UP_S = 0.02, 0.5, 900.0
 
@@ -102,8 +102,7 @@ class StoredLMM:
 
     async def _ask_and_keep(self, key: str, request: LMMRequest) -> LMMResponse:
         loop = asyncio.get_running_loop()
-        texts = [part.text for message in request.messages for part in message.parts if isinstance(part, TextPart)]
-        if max(map(len, texts), default=0) > MAX_ANSWER_CHARACTERS:
+        if any(len(part.text) > MAX_ANSWER_CHARACTERS for part in request.texts):
             raise SampleError(
                 f"a question of over {MAX_ANSWER_CHARACTERS:,} characters can't be kept, and is not asked: "
                 "give fewer classes, or a method with a shortlist"
