@@ -142,8 +142,7 @@ class LMMRequest:
         return tuple(part for message in self.messages for part in message.parts if isinstance(part, Image))
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """Tokens of one call as the provider counted them.
 
     `cached`, `image` and `cache_write` (written to the provider's cache, which Anthropic bills higher) are parts of
@@ -158,8 +157,7 @@ class Usage:
     cache_write: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class LMMResponse:
+class LMMResponse(msgspec.Struct, frozen=True):
     """What came back. `reason` holds the provider's own words for a refusal or a cut.
 
     `model_version` is the model as the response names it. `cost_usd` is None where no price is known.
@@ -180,8 +178,7 @@ SECOND_SAMPLE = -1
 """The member number of a second sample: stage 1 asked again in other words, a witness that never changes the class."""
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(msgspec.Struct, frozen=True):
     """One exchange about one sample: its stage, the key of its request and what came back.
 
     `member` numbers the views, or the backends, of a method that has several; 0 is the first, SECOND_SAMPLE none of
@@ -197,8 +194,7 @@ class Turn:
     has_image: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """Why a sample has no answer: its answer is `missing` from the store of an offline run, the `sample` can't
     be asked about (an image that can't be read, say), its `call` gave no response, or the run had `stopped`."""
 
@@ -206,8 +202,7 @@ class Failure:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Transcript:
+class Transcript(msgspec.Struct, frozen=True):
     """All that was asked about one sample, as far as it got: the first member's turns, and those of all others."""
 
     sample: str

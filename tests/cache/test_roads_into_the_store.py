@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from tests.support.fake_answers import choice_request, image_request
 from tests.support.fakes import FakeLMM
@@ -57,14 +58,14 @@ def kept(store: Store, answers: list[StoredAnswer]) -> list[LMMResponse | None]:
 
 
 def as_kept(answers: list[StoredAnswer]) -> list[LMMResponse]:
-    return [replace(answer.response, from_store=True) for answer in answers]
+    return [structs.replace(answer.response, from_store=True) for answer in answers]
 
 
 @settings(max_examples=300)
 @given(RESPONSES)
 def test_any_response_is_written_as_it_is_read(response: LMMResponse) -> None:
     answer = StoredAnswer.of(image_request(1), response, "fake")
-    assert parse_response(answer_text(answer).encode()) == replace(answer.response, from_store=True)
+    assert parse_response(answer_text(answer).encode()) == structs.replace(answer.response, from_store=True)
 
 
 @settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -117,7 +118,7 @@ def test_a_count_that_can_not_be_true_leaves_no_price(count: int) -> None:
 
 
 def test_a_refusal_that_is_cut_stays_a_refusal() -> None:
-    assert storable(replace(WORST, outcome=Outcome.REFUSED)).outcome is Outcome.REFUSED
+    assert storable(structs.replace(WORST, outcome=Outcome.REFUSED)).outcome is Outcome.REFUSED
 
 
 def test_a_lone_surrogate_becomes_one_replacement_character() -> None:
@@ -135,8 +136,8 @@ def test_a_question_that_could_not_be_kept_is_not_paid_for(store: Store) -> None
 
 
 def test_a_pack_line_that_is_written_is_read(tmp_path: Path) -> None:
-    answer = StoredAnswer.of(image_request(1), replace(WORST, reason=""), "fake")
+    answer = StoredAnswer.of(image_request(1), structs.replace(WORST, reason=""), "fake")
     assert len(answer_text(answer)) > 15_000_000
     write_pack(tmp_path / "a.jsonl", MANIFEST, [answer])
     (found,) = read_pack(tmp_path / "a.jsonl")
-    assert found == replace(answer, response=replace(answer.response, from_store=True))
+    assert found == replace(answer, response=structs.replace(answer.response, from_store=True))

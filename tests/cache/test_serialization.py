@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from tests.support.fake_answers import choice_request, embedding, entry_for, image_request
 from tlac.cache.serialization import (
@@ -145,11 +146,11 @@ def test_a_request_under_another_key_is_refused() -> None:
 
 
 def test_the_longest_text_that_is_written_is_a_row_and_a_line_that_are_read() -> None:
-    spare = 16 * 2**20 - 1 - len(answer_text(replace(ENTRY, response=replace(ENTRY.response, text=""))))
-    longest = replace(ENTRY, response=replace(ENTRY.response, text="x" * spare))
+    spare = 16 * 2**20 - 1 - len(answer_text(replace(ENTRY, response=structs.replace(ENTRY.response, text=""))))
+    longest = replace(ENTRY, response=structs.replace(ENTRY.response, text="x" * spare))
     assert len(answer_text(longest)) + len("\n") == 16 * 2**20
     with pytest.raises(InputError, match="16,777,216 bytes is too long"):
-        answer_text(replace(ENTRY, response=replace(ENTRY.response, text="x" * (spare + 1))))
+        answer_text(replace(ENTRY, response=structs.replace(ENTRY.response, text="x" * (spare + 1))))
 
 
 def nested(depth: int) -> list[Any]:

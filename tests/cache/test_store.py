@@ -13,6 +13,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from tests.support.fake_answers import choice_request, embedding, entries, entry_for, image_request, insert_row, run_sql
 from tlac.cache.sqlite import TextDisk
@@ -282,5 +283,5 @@ print(sorted({heavy!r} & set(sys.modules)))
 
 def test_a_cost_that_is_not_known_is_not_counted_as_nothing(store: Store) -> None:
     known, unknown = entries(2)
-    store.put_entries([known, replace(unknown, response=replace(unknown.response, cost_usd=None))])
+    store.put_entries([known, replace(unknown, response=structs.replace(unknown.response, cost_usd=None))])
     assert store.stats().cost_usd is None

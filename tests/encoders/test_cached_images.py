@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from tests.support.fakes import LetterEncoder, make_png
 from tests.support.mean_encoder import SAMPLES, MeanEncoder

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import PIL.Image
 import pytest
+from msgspec import structs
 
 from tests.support.emulated import KEYS, PROVIDERS, backend_at, choice_question, image_question, plant_keys
 from tests.support.emulator import Asked, Emulator, Fault, Reply, running_emulator, script_of
@@ -172,7 +173,7 @@ def test_tokens_are_counted_as_the_provider_counts_them(emulator: Emulator, name
     backend = backend_at(emulator, name)
     usage = ask(backend, image_question(backend)).usage
     words = len(emulator.asked[0].text) // 4 + 1
-    assert usage == replace(expected, prompt=words + 258)
+    assert usage == structs.replace(expected, prompt=words + 258)
 
 
 def test_a_response_tells_model_cost_and_times(emulator: Emulator) -> None:

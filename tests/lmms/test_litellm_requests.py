@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from tests.support.emulated import CLASSES, KEYS, PROVIDERS, backend_at, choice_question, image_question, plant_keys
 from tests.support.emulator import Emulator, Reply, anthropic, gemini, ollama, openai, running_emulator, script_of
@@ -142,7 +143,7 @@ def test_the_response_is_the_one_that_acompletion_gives(
     response = bodies.read(content)
     assert bodies.read(content) == response
     # the reason for an end is the provider's own word here, and litellm's there
-    assert replace(response, reason="") == replace(expected, reason="")
+    assert structs.replace(response, reason="") == structs.replace(expected, reason="")
     assert bool(response.reason) == bool(expected.reason)
 
 

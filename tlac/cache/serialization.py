@@ -10,12 +10,13 @@ import hashlib
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
+from msgspec import structs
 
 from tlac.errors import InputError
 from tlac.hashing import KEY_VERSION, canonical_json, request_document, response_key, sha256_of
@@ -163,14 +164,14 @@ def storable(response: LMMResponse) -> LMMResponse:
     surrogates become U+FFFD.
     """
     usage = response.usage
-    counts = [count if _is_count(count) else 0 for count in astuple(usage)]
+    counts = [count if _is_count(count) else 0 for count in structs.astuple(usage)]
     sound = Usage(*counts)
     text, outcome, reason = response.text, response.outcome, response.reason
     if len(text) > MAX_ANSWER_CHARACTERS:
         reason = f"cut by tlac after {MAX_ANSWER_CHARACTERS:,} of {len(text):,} characters; {reason}".rstrip("; ")
         text = text[:MAX_ANSWER_CHARACTERS]
         outcome = Outcome.TRUNCATED if outcome is Outcome.ANSWERED else outcome
-    return replace(
+    return structs.replace(
         response,
         outcome=outcome,
         text=_valid(text),

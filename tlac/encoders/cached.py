@@ -6,11 +6,12 @@ Does not know what the texts mean. The order and number of texts in a call chang
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from tlac.cache.serialization import StoredEmbedding
 from tlac.cache.store import Store

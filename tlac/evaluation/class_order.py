@@ -9,9 +9,9 @@ import asyncio
 import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
+from msgspec.structs import replace
 
 from tlac.errors import CallError, UsageError
 from tlac.interfaces import Prompter

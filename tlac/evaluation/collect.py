@@ -9,8 +9,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
+
+from msgspec.structs import replace
 
 from tlac import images
 from tlac.errors import CallError, InputError, MissingAnswersError, PermanentError, SampleError, TlacError

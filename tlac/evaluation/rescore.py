@@ -13,6 +13,8 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
+from msgspec import structs
+
 from tlac.cache.pack import read_pack
 from tlac.cache.remote_pack import find_fetched, is_address
 from tlac.cache.serialization import StoredAnswer
@@ -153,7 +155,9 @@ class _PackAnswers:
     @cached_property
     def _found(self) -> Mapping[str, LMMResponse]:
         kept = (one for path in self._paths for one in read_pack(path))
-        return {one.key: replace(one.response, from_store=True) for one in kept if isinstance(one, StoredAnswer)}
+        return {
+            one.key: structs.replace(one.response, from_store=True) for one in kept if isinstance(one, StoredAnswer)
+        }
 
     def find(self, keys: Iterable[str]) -> dict[str, LMMResponse]:
         """Those of the keys that the packs have an answer for. Raises InputError for a broken pack."""
@@ -192,9 +196,9 @@ def _transcript(asked: PredictionLine, answers: _Answers, order: Sequence[int], 
     if stage2 is not None and (asked.shortlist or asked.stage2_with_image):
         # a turn knows the places in the list that was shown
         candidates = tuple(sorted(map(order.index, asked.shortlist))) or None
-        stage2 = replace(stage2, candidates=candidates, has_image=asked.stage2_with_image)
+        stage2 = structs.replace(stage2, candidates=candidates, has_image=asked.stage2_with_image)
     further = tuple(
-        replace(found, member=member)
+        structs.replace(found, member=member)
         for member, stage, key in asked.further
         if (found := answers.turn(stage, key, asked))
     )

@@ -12,6 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from tlac.cache.image_hashes import ImageDigests
 from tlac.cache.store import Store
 from tlac.config.registry import combination_of, open_encoder, open_image_encoder, open_lmm, sees_image
@@ -267,7 +269,7 @@ class Runner:
             trials.append(prepared.scorer.score(restore_choices(again, order)).predictions)
             for transcript in again:
                 # their first stage is counted already
-                buffer.ledger.add(replace(transcript, stage1=None).turns)
+                buffer.ledger.add(structs.replace(transcript, stage1=None).turns)
         return compare_orders(scored.predictions, trials) if trials[0] else None
 
     def _look(

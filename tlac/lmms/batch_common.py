@@ -10,12 +10,13 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from types import ModuleType
 from typing import Any
+
+from msgspec.structs import replace
 
 from tlac.config.schemas import Backend
 from tlac.errors import (

@@ -6,8 +6,10 @@ Cost: one call with the image for each view; with `image`, a pass of the image e
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
+
+from msgspec.structs import replace
 
 from tlac.interfaces import Prompter
 from tlac.methods.second_sample import WithSecondSample

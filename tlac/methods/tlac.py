@@ -6,8 +6,10 @@ Matching then makes a class of the answers: see `tlac.scoring`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
+
+from msgspec.structs import replace
 
 from tlac.interfaces import Prompter
 from tlac.methods.second_sample import WithSecondSample

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from tlac.interfaces import Prompter
 from tlac.methods.tlac import needs_stage2

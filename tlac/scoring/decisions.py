@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from msgspec import structs
+
 from tlac.interfaces import MatchingRule
 from tlac.scoring.matching import ClassIndex
 from tlac.scoring.predictions import Decisions, PredictionTable
@@ -105,11 +107,11 @@ def _decide_second(transcript: Transcript, rule: MatchingRule, index: ClassIndex
 
 def members_of(transcript: Transcript) -> list[Transcript]:
     """A transcript for each member, the first one's first, without a second sample. A failure is every member's."""
-    first = replace(transcript, further=())
+    first = structs.replace(transcript, further=())
     members = [first]
     for number in sorted({turn.member for turn in transcript.further} - {SECOND_SAMPLE}):
         turns = {turn.stage: turn for turn in transcript.further if turn.member == number}
-        members.append(replace(first, stage1=turns.get("stage1"), stage2=turns.get("stage2")))
+        members.append(structs.replace(first, stage1=turns.get("stage1"), stage2=turns.get("stage2")))
     return members
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from tests.support.batch_adapters import ADAPTERS
 from tests.support.batched import INTERFACES, Party, predictions, run_spec
@@ -58,8 +59,8 @@ def assert_stored_alike(party: Party) -> None:
     assert len(pairs) > 9
     for one, other in pairs:
         assert (one.key, one.request, one.backend) == (other.key, other.request, other.backend)
-        same = replace(one.response, latency_s=0.0, created_at="", cost_usd=(one.response.cost_usd or 0) / 2)
-        assert replace(other.response, created_at="") == same
+        same = structs.replace(one.response, latency_s=0.0, created_at="", cost_usd=(one.response.cost_usd or 0) / 2)
+        assert structs.replace(other.response, created_at="") == same
 
 
 def test_only_what_has_no_answer_is_submitted_again(party: Party) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from tests.support.scripted_lmm import ANSWER, question
 from tests.support.virtual_time import now_s, run_virtual, virtual_clock
@@ -56,7 +57,7 @@ async def work(limiter: Limiter, worker: str, calls: int, cost_usd: float) -> li
             continue
         seen.append(now_s())
         await asyncio.sleep(random.Random(f"{worker}{number}").random())
-        await limiter.settle(admitted, replace(ANSWER, cost_usd=cost_usd))
+        await limiter.settle(admitted, structs.replace(ANSWER, cost_usd=cost_usd))
     return seen
 
 
@@ -83,7 +84,7 @@ def test_a_cap_on_cost_holds_for_all_workers_and_is_used(seed: int) -> None:
             cost = chance.uniform(0, most)
             billed[0] += cost
             await asyncio.sleep(chance.random())
-            await limiter.settle(admitted, replace(ANSWER, cost_usd=cost))
+            await limiter.settle(admitted, structs.replace(ANSWER, cost_usd=cost))
 
     async def scenario() -> SerializedError | None:
         limiter = limiter_with(Limits(concurrency=64), CallPolicy(budget))
@@ -188,7 +189,7 @@ def test_a_log_gives_back_what_was_written_and_holds_a_long_text_once(tmp_path: 
     written = [answer(number) for number in range(20)]
     write_log(tmp_path / "a.jsonl", *written)
     *read, failure = read_log(tmp_path / "a.jsonl")
-    assert [replace(one, response=replace(one.response, from_store=False)) for one in read] == written
+    assert [replace(one, response=structs.replace(one.response, from_store=False)) for one in read] == written
     assert failure == ("f" * 64, SerializedError("SampleError", "no such image"))
     assert (tmp_path / "a.jsonl").stat().st_size < 20_000
 

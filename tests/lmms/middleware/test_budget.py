@@ -7,6 +7,7 @@ import random
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from tests.support.scripted_lmm import ANSWER, ScriptedLMM, question
 from tests.support.virtual_time import run_virtual
@@ -38,7 +39,7 @@ class Meter:
         if fate < 0.15:
             # generated, billed, and lost on the way
             raise TransientError("connection lost")
-        return replace(ANSWER, cost_usd=cost)
+        return structs.replace(ANSWER, cost_usd=cost)
 
 
 @pytest.mark.parametrize("seed", range(100))
@@ -66,7 +67,7 @@ def test_a_call_waits_while_others_may_still_turn_out_cheaper() -> None:
     one = highest_cost_usd(question(), PRICES)
 
     async def scenario() -> int:
-        lmm = ScriptedLMM([replace(ANSWER, cost_usd=0.0)] * 10, latency_s=1)
+        lmm = ScriptedLMM([structs.replace(ANSWER, cost_usd=0.0)] * 10, latency_s=1)
         budgeted = BudgetedLMM(lmm, Budget(one * 1.5), PRICES)
         await asyncio.gather(*(budgeted.ask(question(number)) for number in range(10)))
         return lmm.most_in_flight
@@ -105,7 +106,9 @@ def test_a_call_that_is_cancelled_counts_as_paid() -> None:
 
 def test_what_a_response_cost_goes_before_what_its_tokens_would_cost() -> None:
     budget = Budget(1.0)
-    lmm = BudgetedLMM(ScriptedLMM([replace(ANSWER, cost_usd=None), replace(ANSWER, cost_usd=0.5)]), budget, PRICES)
+    lmm = BudgetedLMM(
+        ScriptedLMM([structs.replace(ANSWER, cost_usd=None), structs.replace(ANSWER, cost_usd=0.5)]), budget, PRICES
+    )
     run_virtual(lmm.ask(question()))
     assert budget.spent_usd == pytest.approx((90 * 2 + 10 * 8) / 1e6)
     run_virtual(lmm.ask(question()))

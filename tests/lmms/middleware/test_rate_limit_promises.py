@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from msgspec.structs import replace
 
 from tests.support.scripted_lmm import ANSWER, ScriptedLMM, question
 from tests.support.virtual_time import now_s, run_virtual, virtual_clock

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 import msgspec
+from msgspec import structs
 
 from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
@@ -268,7 +269,7 @@ def _request_line(text: bytes) -> RequestLine:
 
 def _stored(text: bytes, response: LMMResponse, backend: str) -> StoredAnswer:
     line = _request_line(text)
-    return StoredAnswer(line.key, line.request, replace(response, created_at=_now()), backend)
+    return StoredAnswer(line.key, line.request, structs.replace(response, created_at=_now()), backend)
 
 
 def _cost_usd(response: LMMResponse) -> float | None:

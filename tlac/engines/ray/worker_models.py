@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from msgspec import structs
+
 from tlac.cache.serialization import StoredAnswer, is_stored
 from tlac.engines.ray.errors import SerializedError, serialize_error
 from tlac.engines.ray.job import MOST_DEATHS
@@ -137,7 +139,7 @@ class AdmittedLMM:
             if keep := _keeping.get():
                 await keep(response)
         finally:
-            await self._client.settle(admitted, replace(response, text="", reason=""))
+            await self._client.settle(admitted, structs.replace(response, text="", reason=""))
         return response
 
     def _note_headers(self, headers: Mapping[str, str]) -> None:

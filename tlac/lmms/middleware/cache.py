@@ -7,7 +7,8 @@ import asyncio
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from tlac.cache.serialization import MAX_ANSWER_CHARACTERS, StoredAnswer
 from tlac.cache.store import Store
