@@ -8,20 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tlac.cli.options import (
-    check_template,
-    json_option,
-    limit_option,
-    max_cost_option,
-    offline_option,
-    open_policy,
-    open_store,
-    out_option,
-    print_json,
-    root_option,
-    seed_option,
-    store_option,
-)
+from tlac.cli import options
+from tlac.cli.options import check_template, open_policy, open_store, print_json
 from tlac.errors import IncompleteRunError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -54,14 +42,14 @@ if TYPE_CHECKING:
 @click.option(
     "--shuffle-classes", "orders", multiple=True, type=int, metavar="SEED", help="Class order, beside its own."
 )
-@root_option
-@limit_option
-@seed_option
-@max_cost_option
-@offline_option
-@store_option
-@out_option
-@json_option
+@options.root_option
+@options.limit_option
+@options.seed_option
+@options.max_cost_option
+@options.offline_option
+@options.store_option
+@options.out_option
+@options.json_option
 def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
     backend: str,
     dataset: str,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tlac.cli.options import echo, json_option, open_store, print_json, store_option
+from tlac.cli import options
+from tlac.cli.options import echo, open_store, print_json
 from tlac.errors import IncompleteRunError, TlacError, UsageError
 from tlac.interfaces import UnknownBatchError
 
@@ -31,8 +32,8 @@ def batch() -> None:
 
 
 @batch.command()
-@store_option
-@json_option
+@options.store_option
+@options.json_option
 def status(store: Path | None, as_json: bool) -> None:
     """Ask the providers how far the batches are, and list them, oldest first. Changes nothing.
 
@@ -56,7 +57,7 @@ def status(store: Path | None, as_json: bool) -> None:
 
 
 @batch.command()
-@store_option
+@options.store_option
 def resume(store: Path | None) -> None:
     """Store the answers of the batches that are over; then the same `tlac bench` command goes on, and asks for less.
 
@@ -83,7 +84,7 @@ def resume(store: Path | None) -> None:
 @batch.command()
 @click.argument("tag", metavar="[ID]", required=False)
 @click.option("--all", "all_of_them", is_flag=True, help="Every batch that is under way.")
-@store_option
+@options.store_option
 def cancel(tag: str | None, all_of_them: bool, store: Path | None) -> None:
     """Have the rest of a batch not answered. What was answered before is paid for: `tlac batch resume` stores it.
 
@@ -109,7 +110,7 @@ def cancel(tag: str | None, all_of_them: bool, store: Path | None) -> None:
 
 @batch.command()
 @click.argument("tag", metavar="ID")
-@store_option
+@options.store_option
 def forget(tag: str, store: Path | None) -> None:
     """Give a batch up whose results can't be had any more, so that its requests can be submitted anew.
 

@@ -10,21 +10,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tlac.cli import options
 from tlac.cli.options import (
     CallOptions,
     RunSelection,
     ScoringOptions,
     SectionedCommand,
-    call_options,
-    json_option,
     open_policy,
     open_store,
-    out_option,
     print_json,
     say,
-    scoring_options,
-    selection_options,
-    store_option,
 )
 from tlac.errors import UsageError
 
@@ -38,11 +33,11 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=SectionedCommand)
-@selection_options
-@scoring_options
-@call_options
-@store_option
-@out_option
+@options.selection_options
+@options.scoring_options
+@options.call_options
+@options.store_option
+@options.out_option
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
 @click.option(
     "--log",
@@ -52,7 +47,7 @@ if TYPE_CHECKING:
     help="Also log runs to mlflow, trackio or wandb (extra of that name); may be repeated.",
 )
 @click.option("--open", "is_opened", is_flag=True, help="Open the report of each run in the browser.")
-@json_option
+@options.json_option
 def bench(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section of them
     what: RunSelection,
     scoring: ScoringOptions,

@@ -10,20 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tlac.cli.options import (
-    PATH,
-    SectionedCommand,
-    StoredQuestion,
-    echo,
-    json_option,
-    limit_option,
-    open_store,
-    print_json,
-    question_options,
-    root_option,
-    seed_option,
-    store_option,
-)
+from tlac.cli import options
+from tlac.cli.options import PATH, SectionedCommand, StoredQuestion, echo, open_store, print_json
 from tlac.errors import InputError, StoreError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +32,7 @@ def cache() -> None:
 
 @cache.command("export", cls=SectionedCommand)
 @click.argument("run", required=False, type=PATH)
-@question_options
+@options.question_options
 @click.option("--all", "everything", is_flag=True, help="Every stored answer.")
 @click.option(
     "-o",
@@ -54,7 +42,7 @@ def cache() -> None:
 )
 @click.option("--provenance", help="Where the answers come from, in words that a stranger understands.")
 @click.option("--with-embeddings", is_flag=True, help="Add the stored text embeddings.")
-@store_option
+@options.store_option
 def export_answers(
     run: Path | None,
     question: StoredQuestion,
@@ -122,7 +110,7 @@ def _selection(store: Store, run: Path | None, question: StoredQuestion) -> tupl
 
 @cache.command("import")
 @click.argument("file")
-@store_option
+@options.store_option
 def import_answers(file: str, store: Path | None) -> None:
     """Add the answers of a response pack to the store, once every line of it has been checked.
 
@@ -156,8 +144,8 @@ def import_answers(file: str, store: Path | None) -> None:
 
 @cache.command("explain", cls=SectionedCommand)
 @click.argument("sample")
-@question_options
-@store_option
+@options.question_options
+@options.store_option
 def explain_sample(sample: str, question: StoredQuestion, store: Path | None) -> None:
     """Say whether a SAMPLE's answers are stored, and if not, how the nearest stored request differs.
 
@@ -192,11 +180,11 @@ def explain_sample(sample: str, question: StoredQuestion, store: Path | None) ->
 
 
 @cache.command("missing", cls=SectionedCommand)
-@question_options
-@limit_option
-@seed_option
+@options.question_options
+@options.limit_option
+@options.seed_option
 @click.option("-o", "--output", required=True, type=PATH, help="FILE.jsonl of questions to write.")
-@store_option
+@options.store_option
 def write_missing(question: StoredQuestion, limit: int | None, seed: int, output: Path, store: Path | None) -> None:
     """Write the questions that a run would ask and the store has no answer to, for somebody else to answer.
 
@@ -227,7 +215,7 @@ def write_missing(question: StoredQuestion, limit: int | None, seed: int, output
 @click.argument("questions", type=PATH)
 @click.argument("answers", type=PATH)
 @click.option("--by", required=True, help="Who answered, in words that a stranger understands.")
-@store_option
+@options.store_option
 def take_answers(questions: Path, answers: Path, by: str, store: Path | None) -> None:
     """Keep ANSWERS, lines of {"key": ..., "answer": ...}, to QUESTIONS that `tlac cache missing` wrote.
 
@@ -258,7 +246,7 @@ def _find(name: str, dataset: Dataset) -> Sample:
 
 
 @cache.command("path")
-@store_option
+@options.store_option
 def show_path(store: Path | None) -> None:
     """Print the folder of stored answers."""
     from tlac.cache.store import store_folder
@@ -268,9 +256,9 @@ def show_path(store: Path | None) -> None:
 
 @cache.command("stats")
 @click.option("--dataset", help="Count only answers about this dataset's images and classes; reads every image.")
-@root_option
-@store_option
-@json_option
+@options.root_option
+@options.store_option
+@options.json_option
 def show_stats(dataset: str | None, root: Path | None, store: Path | None, as_json: bool) -> None:
     """Count the stored answers by backend, stage and outcome, and what they cost.
 
@@ -303,8 +291,8 @@ def show_stats(dataset: str | None, root: Path | None, store: Path | None, as_js
 
 
 @cache.command("verify")
-@store_option
-@json_option
+@options.store_option
+@options.json_option
 def verify(store: Path | None, as_json: bool) -> None:
     """Check every row of the store: it parses, its key is the digest of its request, the database is sound.
 
@@ -340,7 +328,7 @@ def verify(store: Path | None, as_json: bool) -> None:
 @click.option("--damaged", is_flag=True, help="Remove the rows that `tlac cache verify` names, and nothing else.")
 @click.option("--dry-run", is_flag=True, help="Say what would be forgotten; forget nothing.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
-@store_option
+@options.store_option
 def prune_answers(  # noqa: PLR0913, PLR0917 - one parameter per option
     backend: str | None,
     outcome: str | None,

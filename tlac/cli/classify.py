@@ -11,25 +11,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from tlac.cli.options import (
-    PATH,
-    check_template,
-    classes_option,
-    complete,
-    echo,
-    encoder_option,
-    json_option,
-    matching_option,
-    max_cost_option,
-    offline_option,
-    print_json,
-    prompts_option,
-    refuse_input,
-    say,
-    stage2_backend_option,
-    store_option,
-    template_option,
-)
+from tlac.cli import options
+from tlac.cli.options import PATH, check_template, complete, echo, print_json, refuse_input, say
 from tlac.datasets.text_files import parse_csv, read_classes
 from tlac.errors import IncompleteRunError, InputError
 from tlac.types import Outcome
@@ -40,24 +23,24 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("images", nargs=-1, required=True)
-@classes_option
+@options.classes_option
 @click.option("--backend", required=True, shell_complete=complete("backend"), help="LMM to ask.")
-@stage2_backend_option
+@options.stage2_backend_option
 @click.option(
     "--method",
     default="tlac",
     show_default=True,
     help="slac, tlac, tlac-shortlist, tlac-relook, tlac-cascade or slac-fused.",
 )
-@encoder_option
-@prompts_option
-@matching_option
-@template_option
-@offline_option
-@max_cost_option
-@store_option
+@options.encoder_option
+@options.prompts_option
+@options.matching_option
+@options.template_option
+@options.offline_option
+@options.max_cost_option
+@options.store_option
 @click.option("-o", "--output", type=PATH, help="Write labels to this .csv, .parquet or .jsonl file too.")
-@json_option
+@options.json_option
 def classify(
     images: tuple[str, ...],
     classes: str,
@@ -125,10 +108,10 @@ def _line(result: Classification) -> str:
 
 @click.command()
 @click.argument("file", type=PATH)
-@classes_option
-@encoder_option
-@matching_option
-@template_option
+@options.classes_option
+@options.encoder_option
+@options.matching_option
+@options.template_option
 @click.option("-o", "--output", type=click.File("w", encoding="utf-8", lazy=True), default="-", help="File to write.")
 def match(file: Path, classes: str, encoder: str, matching: str, template: str, output: TextIO) -> None:
     """Map answers that you already have onto classes.

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tlac.cli.options import PATH, complete, echo, json_option, print_json, print_rows, root_option, subset_option
+from tlac.cli import options
+from tlac.cli.options import PATH, complete, echo, print_json, print_rows
 from tlac.errors import TlacError, UsageError
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ def datasets() -> None:
 
 
 @datasets.command("list")
-@root_option
-@json_option
+@options.root_option
+@options.json_option
 def list_datasets(root: Path | None, as_json: bool) -> None:
     """List the datasets that can be named after --dataset, and whether their images are here."""
     from tlac.config.files import list_names
@@ -62,10 +63,10 @@ def dataset_state(config: DatasetConfig) -> str:
 
 @datasets.command("show")
 @click.argument("name", shell_complete=complete("dataset"))
-@root_option
+@options.root_option
 @click.option("--split", default="all", show_default=True, help="Classes: all, base or novel.")
-@subset_option
-@json_option
+@options.subset_option
+@options.json_option
 def show_dataset(name: str, root: Path | None, split: str, subset: str, as_json: bool) -> None:
     """Show a dataset: protocol, number of samples, classes, digest, and what was read. Opens no image.
 
@@ -107,9 +108,9 @@ def show_dataset(name: str, root: Path | None, split: str, subset: str, as_json:
 
 @datasets.command("verify")
 @click.argument("name", shell_complete=complete("dataset"))
-@root_option
+@options.root_option
 @click.option("--quick", is_flag=True, help="Look whether images are there, but not into them.")
-@json_option
+@options.json_option
 def verify(name: str, root: Path | None, quick: bool, as_json: bool) -> None:
     """Count a dataset's lists and images against what is expected, and look into every image.
 
@@ -127,9 +128,9 @@ def verify(name: str, root: Path | None, quick: bool, as_json: bool) -> None:
 
 @datasets.command("prepare")
 @click.argument("name", shell_complete=complete("dataset"))
-@root_option
+@options.root_option
 @click.option("--mirror", is_flag=True, help="Fetch its copy on the Hugging Face hub, with splits of its own.")
-@json_option
+@options.json_option
 def prepare(name: str, root: Path | None, mirror: bool, as_json: bool) -> None:
     """Download a dataset where that may be done, say what is left to fetch by hand, and verify it.
 
@@ -234,9 +235,9 @@ def _print(found: Verification, is_prepared: bool) -> None:
 @datasets.command("export")
 @click.argument("name", shell_complete=complete("dataset"))
 @click.argument("folder", type=PATH)
-@root_option
+@options.root_option
 @click.option("--split", default="all", show_default=True, help="Classes: all, base or novel.")
-@subset_option
+@options.subset_option
 def export_dataset(name: str, folder: Path, root: Path | None, split: str, subset: str) -> None:
     """Copy a dataset's images into a new folder without their labels, and its class names into classes.txt there.
 

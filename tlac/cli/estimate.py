@@ -9,21 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tlac.cli.options import (
-    PATH,
-    RunSelection,
-    SectionedCommand,
-    batch_option,
-    concurrency_option,
-    hints_option,
-    json_option,
-    matching_option,
-    open_store,
-    print_json,
-    prompts_option,
-    selection_options,
-    store_option,
-)
+from tlac.cli import options
+from tlac.cli.options import PATH, RunSelection, SectionedCommand, open_store, print_json
 from tlac.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,14 +21,14 @@ if TYPE_CHECKING:
 
 @click.command(cls=SectionedCommand)
 @click.argument("runs", nargs=-1, type=PATH, metavar="[RUN]...")
-@selection_options
-@prompts_option
-@hints_option
-@matching_option
-@concurrency_option
-@batch_option
-@store_option
-@json_option
+@options.selection_options
+@options.prompts_option
+@options.hints_option
+@options.matching_option
+@options.concurrency_option
+@options.batch_option
+@options.store_option
+@options.json_option
 def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section of them
     runs: tuple[Path, ...],
     what: RunSelection,

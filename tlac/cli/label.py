@@ -11,23 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tlac.cli import options
 from tlac.cli.options import (
     PATH,
     CallOptions,
     LabelSelection,
     MatchingOptions,
     SectionedCommand,
-    call_options,
     echo,
-    json_option,
-    label_options,
-    matching_options,
     open_policy,
     open_store,
     print_json,
     refuse_input,
     say,
-    store_option,
 )
 from tlac.errors import IncompleteRunError, MissingAnswersError, TlacError, UsageError
 from tlac.runtime.formatting import dollars
@@ -50,11 +46,11 @@ _MOST_REASONS = 5
 
 @click.command(cls=SectionedCommand)
 @click.argument("inputs", nargs=-1, required=True)
-@label_options
-@matching_options
-@call_options
+@options.label_options
+@options.matching_options
+@options.call_options
 @click.option("--yes", is_flag=True, help="Spend more than a dollar without asking.")
-@store_option
+@options.store_option
 @click.option("-o", "--output", "out", type=PATH, help="File, or folder of links, to write.  [default: labels.csv]")
 @click.option(
     "--format",
@@ -64,7 +60,7 @@ _MOST_REASONS = 5
 )
 @click.option("--corrections", type=PATH, help="CSV file of a person's corrections to put in, from the review page.")
 @click.option("--no-review", is_flag=True, help="Write no page for a person to review the labels on.")
-@json_option
+@options.json_option
 def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section of them
     inputs: tuple[str, ...],
     what: LabelSelection,

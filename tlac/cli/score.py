@@ -6,20 +6,8 @@ from pathlib import Path
 
 import click
 
-from tlac.cli.options import (
-    PATH,
-    abstain_option,
-    calibration_option,
-    check_template,
-    echo,
-    json_option,
-    open_store,
-    out_option,
-    print_json,
-    refuse_input,
-    say,
-    store_option,
-)
+from tlac.cli import options
+from tlac.cli.options import PATH, check_template, echo, open_store, print_json, refuse_input, say
 from tlac.errors import UsageError
 
 
@@ -30,11 +18,11 @@ from tlac.errors import UsageError
 @click.option("--matching", help="Matching rule: ladder or paper.  [default: the run's]")
 @click.option("--method", help="slac: score the first answers alone.  [default: the run's]")
 @click.option("--open-world", is_flag=True, help="How near first answers come to the true class, without a class list.")
-@calibration_option
-@abstain_option
-@store_option
-@out_option
-@json_option
+@options.calibration_option
+@options.abstain_option
+@options.store_option
+@options.out_option
+@options.json_option
 def score(  # noqa: PLR0913, PLR0917 - one parameter per option
     runs: tuple[Path, ...],
     encoders: tuple[str, ...],
@@ -124,7 +112,7 @@ def _show_open_world(runs: tuple[Path, ...], encoders: tuple[str, ...], store: P
 @click.option(
     "-o", "--output", type=PATH, default="calibration.json", show_default=True, help="File for --calibration."
 )
-@json_option
+@options.json_option
 def calibrate(runs: tuple[Path, ...], output: Path, as_json: bool) -> None:
     """Learn from labelled runs how sure predictions are: a level for each step of the
     matching, and a temperature of the margin.

@@ -9,18 +9,8 @@ from typing import Any
 
 import click
 
-from tlac.cli.options import (
-    PATH,
-    json_option,
-    max_cost_option,
-    offline_option,
-    open_policy,
-    open_store,
-    print_json,
-    print_rows,
-    root_option,
-    store_option,
-)
+from tlac.cli import options
+from tlac.cli.options import PATH, open_policy, open_store, print_json, print_rows
 from tlac.errors import ConfigError, EncoderUnavailableError, TlacError
 
 # extra -> a package that it brings
@@ -38,9 +28,9 @@ _EXTRAS = {
 
 @click.command()
 @click.option("--check", is_flag=True, help="Also make one cheap call per stage to every backend that has its key.")
-@root_option
-@store_option
-@json_option
+@options.root_option
+@options.store_option
+@options.json_option
 def doctor(check: bool, root: Path | None, store: Path | None, as_json: bool) -> None:
     """Say what is ready: backends and their keys, encoders' weights, datasets, the store, versions, extras, GPU.
 
@@ -264,11 +254,11 @@ def trust(file: Path) -> None:
 @click.command()
 @click.option("--backend", required=True, help="LMM to ask, without an image.")
 @click.option("--dataset", required=True, help="Dataset whose classes are named.")
-@root_option
-@max_cost_option
-@offline_option
+@options.root_option
+@options.max_cost_option
+@options.offline_option
 @click.option("-o", "--output", required=True, type=PATH, help="YAML file for --aliases.")
-@store_option
+@options.store_option
 def aliases(  # noqa: PLR0913, PLR0917 - one parameter per option
     backend: str,
     dataset: str,
