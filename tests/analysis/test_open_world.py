@@ -44,11 +44,11 @@ def test_means_are_over_labelled_samples_and_a_refusal_counts_as_nothing() -> No
         LetterEncoder(),
     )
     assert found is not None
-    assert (found.n, found.text_inclusion) == (3, pytest.approx(1 / 3))
+    assert (found["n"], found["text_inclusion"]) == (3, pytest.approx(1 / 3))
     whole = cosine("A Grey Cat on a mat", "grey cat") + cosine("a mat", "owl")
-    assert found.semantic_similarity == pytest.approx(whole / 3)
+    assert found["semantic_similarity"] == pytest.approx(whole / 3)
     best = max(cosine("Grey Cat", "grey cat"), cosine("mat", "grey cat")) + cosine("mat", "owl")
-    assert found.concept_similarity == pytest.approx(best / 3)
+    assert found["concept_similarity"] == pytest.approx(best / 3)
 
 
 def test_equal_answers_count_as_often_as_they_were_given() -> None:
@@ -58,15 +58,15 @@ def test_equal_answers_count_as_often_as_they_were_given() -> None:
     )
     assert once is not None
     assert often is not None
-    assert (often.n, often.text_inclusion) == (4, once.text_inclusion)
-    assert often.semantic_similarity == pytest.approx(once.semantic_similarity)
+    assert (often["n"], often["text_inclusion"]) == (4, once["text_inclusion"])
+    assert often["semantic_similarity"] == pytest.approx(once["semantic_similarity"])
 
 
 def test_nothing_is_measured_without_labels_and_no_answer_at_all_is_0() -> None:
     assert measure_open_world(predictions((None, "cat")), ("cat", "dog"), LetterEncoder()) is None
     nothing = measure_open_world(predictions((0, None)), ("cat", "dog"), LetterEncoder())
     assert nothing is not None
-    assert (nothing.text_inclusion, nothing.semantic_similarity, nothing.concept_similarity) == (0, 0, 0)
+    assert (nothing["text_inclusion"], nothing["semantic_similarity"], nothing["concept_similarity"]) == (0, 0, 0)
 
 
 def test_the_command_measures_a_run_and_writes_none(tlac_command, tmp_path: Path) -> None:

@@ -30,13 +30,13 @@ def test_answers_are_priced_by_their_usage_each_once(run: Run, store: Store, tmp
     (tmp_path / "config" / "backends" / "fake.yaml").write_text(BACKEND)
     found = reprice(run.folder, store)
     # FakeLMM said 10 prompt and 2 completion tokens, and 0.001 USD, for each of 9 + 2 distinct answers
-    assert (found.answers, found.then_usd) == (11, pytest.approx(0.011))
-    assert found.now_usd == pytest.approx(11 * (10 * 100 + 2 * 1000) / 1e6)
-    assert found.now_table.startswith("litellm 1.")
+    assert (found["answers"], found["then_usd"]) == (11, pytest.approx(0.011))
+    assert found["now_usd"] == pytest.approx(11 * (10 * 100 + 2 * 1000) / 1e6)
+    assert found["now_table"].startswith("litellm 1.")
 
 
 def test_a_model_without_a_price_has_no_cost(run: Run, store: Store) -> None:
-    assert reprice(run.folder, store).now_usd is None
+    assert reprice(run.folder, store)["now_usd"] is None
 
 
 def test_answers_that_are_not_in_the_store_are_counted(run: Run, tmp_path: Path) -> None:

@@ -57,10 +57,10 @@ def test_the_costs_of_all_rows_are_the_cost_of_all_answers_each_counted_once(lab
     assert len(lmm.asked) == 11
     assert sum(row.cost_usd for row in rows) == pytest.approx(0.011)
     assert [row.cost_usd for row in rows] == [0.001, 0.002, 0.002, *[0.001] * 6]
-    assert labelling.usage.total().answers_cost_usd == 0.011
+    assert labelling.usage.answers_cost_usd == 0.011
     # what is stored cost as much when it was asked
     again, later, lmm = label()
-    assert (later, lmm.asked, again.usage.total().cost_usd) == (rows, [], 0.0)
+    assert (later, lmm.asked, again.usage.cost_usd) == (rows, [], 0.0)
 
 
 def test_an_image_that_can_not_be_read_is_one_row_with_its_reason(label, tmp_path: Path) -> None:

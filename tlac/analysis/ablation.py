@@ -43,7 +43,7 @@ def effects(runs: Sequence[Run]) -> list[Effect]:
     samples = [(list(run.predictions.samples), run.predictions.label.tolist()) for run in runs]
     if any(found != samples[0] for found in samples[1:]):
         raise UsageError("the runs are on different samples: an ablation compares runs on the same ones")
-    cells = {_cell_of(run): _hits(run) for run in runs}
+    cells = {tuple(describe_cell(run).values()): _hits(run) for run in runs}
     found = []
     for place, factor in enumerate(FACTORS):
         levels = list(dict.fromkeys(cell[place] for cell in cells))
@@ -65,16 +65,13 @@ def effects(runs: Sequence[Run]) -> list[Effect]:
     return found
 
 
-def _cell_of(run: Run) -> tuple[str, ...]:
+def describe_cell(run: Run) -> dict[str, str]:
+    """A run's level of each factor."""
     record = run.record
     order = "own" if record.shuffle_classes is None else f"seed {record.shuffle_classes}"
     choice = "" if record.choice_by_index is None else ("index" if record.choice_by_index else "name")
-    return record.prompts, record.encoder, record.template, record.matching, record.method, order, choice
-
-
-def describe_cell(run: Run) -> dict[str, str]:
-    """A run's level of each factor."""
-    return dict(zip(FACTORS, _cell_of(run), strict=True))
+    levels = (record.prompts, record.encoder, record.template, record.matching, record.method, order, choice)
+    return dict(zip(FACTORS, levels, strict=True))
 
 
 def _hits(run: Run) -> Float64Array:

@@ -7,7 +7,6 @@ concepts of an answer are the runs of words between punctuation and function wor
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,21 +26,14 @@ _FUNCTION_WORDS = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class OpenWorld:
-    """Means over `n` labelled samples; one without an answer counts as 0.
+def measure_open_world(
+    predictions: Predictions, classes: tuple[str, ...], encoder: TextEncoder
+) -> dict[str, float] | None:
+    """The measures of a run's first answers by name; None where no sample is labelled.
 
-    `text_inclusion` is the share whose answer holds the class name, whatever its case; the similarities are cosines.
+    They are means over `n` labelled samples; one without an answer counts as 0. `text_inclusion` is the share whose
+    answer holds the class name, whatever its case; the similarities are cosines.
     """
-
-    n: int
-    text_inclusion: float
-    semantic_similarity: float
-    concept_similarity: float
-
-
-def measure_open_world(predictions: Predictions, classes: tuple[str, ...], encoder: TextEncoder) -> OpenWorld | None:
-    """The measures of a run's first answers; None where no sample is labelled."""
     # an answer is looked at once for each class that it is about
     pairs: dict[tuple[int, str], int] = {}
     labelled = 0
@@ -61,12 +53,12 @@ def measure_open_world(predictions: Predictions, classes: tuple[str, ...], encod
     by_concept = np.full(len(texts), -1.0)
     np.maximum.at(by_concept, owners, _cosines(encoder, flat, [names[owner] for owner in owners]))
     is_included = np.array([name.lower() in text.lower() for name, text in zip(names, texts, strict=True)], np.float64)
-    return OpenWorld(
-        labelled,
-        float(counts @ is_included) / labelled,
-        float(counts @ _cosines(encoder, texts, names)) / labelled,
-        float(counts @ by_concept) / labelled,
-    )
+    return {
+        "n": labelled,
+        "text_inclusion": float(counts @ is_included) / labelled,
+        "semantic_similarity": float(counts @ _cosines(encoder, texts, names)) / labelled,
+        "concept_similarity": float(counts @ by_concept) / labelled,
+    }
 
 
 def find_concepts(text: str) -> list[str]:

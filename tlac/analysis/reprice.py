@@ -5,9 +5,9 @@ Reads usage from the store. Does not ask anybody, and changes nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
@@ -18,25 +18,12 @@ from tlac.results.folder import read_record
 from tlac.results.predictions import PREDICTIONS, read_predictions
 
 
-@dataclass(frozen=True, slots=True)
-class Repriced:
-    """A run's answers at two times. USD; None where a price is or was not known.
+def reprice(folder: Path, store: Store) -> dict[str, Any]:
+    """Price the answers of the run in `folder`, each once, by their stored usage, as `--json` prints it.
 
-    `then_table` and `now_table` name the price tables: the version of litellm, which carries one.
-    """
-
-    run: str
-    answers: int
-    then_usd: float | None
-    then_table: str
-    now_usd: float | None
-    now_table: str
-
-
-def reprice(folder: Path, store: Store) -> Repriced:
-    """Price the answers of the run in `folder`, each once, by their stored usage.
-
-    Raises InputError for a folder that is no run, MissingAnswersError for answers that are not in the store.
+    `then_usd` and `now_usd` are None where a price was or is not known; `then_table` and `now_table` name the price
+    tables: the version of litellm, which carries one. Raises InputError for a folder that is no run, MissingAnswersError
+    for answers that are not in the store.
     """
     record = read_record(folder)
     keys = {key for prediction in read_predictions(folder / PREDICTIONS) for key in prediction.keys}
@@ -49,14 +36,14 @@ def reprice(folder: Path, store: Store) -> Repriced:
     names = {record.backend, record.stage2_backend, *record.ensemble}
     own = {spec.model: spec for name in sorted(names) if (spec := _spec_of(name)) is not None}
     prices = {model: _prices_of(model, own) for model in sorted({entry.request["model"] for entry in entries})}
-    return Repriced(
-        record.run,
-        len(entries),
-        record.answers_cost_usd,
-        _table(record.versions.get("litellm")),
-        _total_usd(entries, prices),
-        _table(version("litellm")),
-    )
+    return {
+        "run": record.run,
+        "answers": len(entries),
+        "then_usd": record.answers_cost_usd,
+        "then_table": _table(record.versions.get("litellm")),
+        "now_usd": _total_usd(entries, prices),
+        "now_table": _table(version("litellm")),
+    }
 
 
 def _spec_of(name: str) -> BackendSpec | None:

@@ -187,10 +187,10 @@ def _reprice(runs: Sequence[Path], store: Store, as_json: bool) -> None:
 
     found = [reprice(run, store) for run in list_runs(runs)]
     if as_json:
-        print_json({"runs": [asdict(one) for one in found]})
+        print_json({"runs": found})
         return
     for one in found:
         click.echo(
-            f"{one.run}: {one.answers:,} answers; cost when asked {dollars(one.then_usd)} (prices: {one.then_table}), "
-            f"at today's prices {dollars(one.now_usd)} ({one.now_table})"
+            f"{one['run']}: {one['answers']:,} answers; cost when asked {dollars(one['then_usd'])} "
+            f"(prices: {one['then_table']}), at today's prices {dollars(one['now_usd'])} ({one['now_table']})"
         )

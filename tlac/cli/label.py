@@ -257,7 +257,7 @@ def _show(
 
     from tlac.analysis.review import plan_review
 
-    usage = labelling.usage.total()
+    usage = labelling.usage
     plan = plan_review(rows)
     if as_json:
         found: dict[str, Any] = {"output": str(out), "images": labelling.count, "labelled": labelling.labelled}

@@ -75,7 +75,7 @@ def score(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 
 def _show_open_world(runs: tuple[Path, ...], encoders: tuple[str, ...], store: Path | None, as_json: bool) -> None:
-    from dataclasses import asdict, replace
+    from dataclasses import replace
 
     from tlac.analysis.open_world import measure_open_world
     from tlac.cli.tables import make_table, open_console
@@ -98,12 +98,12 @@ def _show_open_world(runs: tuple[Path, ...], encoders: tuple[str, ...], store: P
                     raise UsageError(f"{run.folder}: has no labels to compare answers with")
                 rows.append((run, config.name, measured))
     if as_json:
-        print_json({"runs": [{"run": str(run.folder), "encoder": name, **asdict(found)} for run, name, found in rows]})
+        print_json({"runs": [{"run": str(run.folder), "encoder": name, **found} for run, name, found in rows]})
         return
     table = make_table(("run", "encoder"), ("n", "text inclusion", "semantic similarity", "concept similarity"))
     for run, name, found in rows:
-        similarities = [f"{value:.3f}" for value in (found.semantic_similarity, found.concept_similarity)]
-        table.add_row(run.record.run, name, f"{found.n:,}", percent(found.text_inclusion), *similarities)
+        similarities = [f"{found[kind]:.3f}" for kind in ("semantic_similarity", "concept_similarity")]
+        table.add_row(run.record.run, name, f"{found['n']:,}", percent(found["text_inclusion"]), *similarities)
     open_console().print(table)
 
 

@@ -2,7 +2,7 @@
 
 labelling = Labelling(runner, config)
 write_labels(labelling.rows(), Path("labels.csv"))
-labelling.usage.total().cost_usd
+labelling.usage.cost_usd
 """
 
 from __future__ import annotations

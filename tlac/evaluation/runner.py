@@ -154,7 +154,7 @@ class Runner:
         predictions = abstain(result.scored.predictions, config.abstain_below, config.calibration)
         with begin_run(out) as run:
             metrics = measure(predictions, hinted_classes(config.dataset.classes, config.hints))
-            spent, transcripts = result.buffer.ledger.total(), result.buffer.transcripts
+            spent, transcripts = result.buffer.ledger, result.buffer.transcripts
             record = replace(
                 config.record(encoder.fingerprint, started_at),
                 is_complete=metrics.failed == 0 and (result.order is None or result.order.failed == 0),

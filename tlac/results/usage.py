@@ -48,17 +48,6 @@ class Tokens:
     cached: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class RunUsage:
-    """`cost_usd` is what the calls cost that were made now, `answers_cost_usd` what all answers cost whenever
-    they were asked; None where a price is not known."""
-
-    calls: Calls
-    tokens: Tokens
-    cost_usd: float | None
-    answers_cost_usd: float | None
-
-
 class UsageLedger:
     """Counts answers as they come. Holds some hundred bytes for each distinct one."""
 
@@ -96,26 +85,37 @@ class UsageLedger:
                 ]
         return _cost(self._costs[first:])
 
-    def total(self) -> RunUsage:
-        """What all of them took."""
+    @property
+    def calls(self) -> Calls:
+        """Calls that were made, and answers that needed none, by stage."""
         asked, turns = self._asked, self._turns
-        return RunUsage(
-            Calls(
-                StageCalls(asked["stage1"], turns["stage1"] - asked["stage1"]),
-                StageCalls(asked["stage2"], turns["stage2"] - asked["stage2"]),
-            ),
-            Tokens(*self._tokens),
-            _cost([cost for cost, is_paid in zip(self._costs, self._is_paid, strict=True) if is_paid]),
-            _cost(self._costs),
+        return Calls(
+            StageCalls(asked["stage1"], turns["stage1"] - asked["stage1"]),
+            StageCalls(asked["stage2"], turns["stage2"] - asked["stage2"]),
         )
 
+    @property
+    def tokens(self) -> Tokens:
+        """Tokens of the calls that were made."""
+        return Tokens(*self._tokens)
 
-def count_usage(transcripts: Iterable[Transcript]) -> RunUsage:
+    @property
+    def cost_usd(self) -> float | None:
+        """What the calls cost that were made; None where a price is not known."""
+        return _cost([cost for cost, is_paid in zip(self._costs, self._is_paid, strict=True) if is_paid])
+
+    @property
+    def answers_cost_usd(self) -> float | None:
+        """What all answers cost, whenever they were asked; None where a price is not known."""
+        return _cost(self._costs)
+
+
+def count_usage(transcripts: Iterable[Transcript]) -> UsageLedger:
     """What these transcripts took."""
     ledger = UsageLedger()
     for transcript in transcripts:
         ledger.add(transcript.turns)
-    return ledger.total()
+    return ledger
 
 
 def _cost(costs: Iterable[float]) -> float | None:
