@@ -22,8 +22,9 @@ def reprice(folder: Path, store: Store) -> dict[str, Any]:
     """Price the answers of the run in `folder`, each once, by their stored usage, as `--json` prints it.
 
     `then_usd` and `now_usd` are None where a price was or is not known; `then_table` and `now_table` name the price
-    tables: the version of litellm, which carries one. Raises InputError for a folder that is no run, MissingAnswersError
-    for answers that are not in the store.
+    tables: the version of litellm, which carries one.
+
+    Raises InputError for a folder that is no run, MissingAnswersError for answers that are not in the store.
     """
     record = read_record(folder)
     keys = {key for prediction in read_predictions(folder / PREDICTIONS) for key in prediction.keys}

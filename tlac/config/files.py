@@ -20,12 +20,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
-import msgspec
 import platformdirs
 import yaml
 
 from tlac.errors import ConfigError, InputError, UnknownNameError
-from tlac.hashing import sha256_of
 from tlac.runtime.safe_files import read_file, read_json, replacing
 
 SpecT = TypeVar("SpecT")
@@ -76,6 +74,11 @@ class Config(Generic[SpecT]):
     @property
     def digest(self) -> str:
         """The sha256 (hex) of all that it says."""
+        # here, not above: a shell that completes names waits for neither
+        import msgspec
+
+        from tlac.hashing import sha256_of
+
         return sha256_of(msgspec.to_builtins(self.spec))
 
 
