@@ -160,7 +160,9 @@ class Usage(msgspec.Struct, frozen=True):
 class LMMResponse(msgspec.Struct, frozen=True):
     """What came back. `reason` holds the provider's own words for a refusal or a cut.
 
-    `model_version` is the model as the response names it. `cost_usd` is None where no price is known.
+    `model_version` is the model as the response names it. `cost_usd` is None where no price is known. `logprob` is the
+    natural logarithm of the probability that the model gave to `text` as a whole, the sum over its tokens, at most 0;
+    None where it was not asked for (the parameter `logprobs`), or the provider did not tell.
     """
 
     outcome: Outcome
@@ -172,6 +174,7 @@ class LMMResponse(msgspec.Struct, frozen=True):
     latency_s: float = 0.0
     created_at: str = ""
     from_store: bool = False
+    logprob: float | None = None
 
 
 SECOND_SAMPLE = -1
@@ -243,7 +246,7 @@ class MatchDecision:
 
     `text` is what is scored against the class names (no template applied), None where there is nothing to score;
     `also` are the texts of further views, scored with it as one mean vector. `index` is the class where a name or a
-    stage-2 choice decided, None where similarity is to decide.
+    stage-2 choice decided, None where similarity is to decide. `logprob` is that of the answer which named or chose it.
     """
 
     outcome: Outcome
@@ -253,6 +256,7 @@ class MatchDecision:
     choice: str | None = None
     reason: str = ""
     also: tuple[str, ...] = ()
+    logprob: float | None = None
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -284,7 +288,9 @@ class Prediction:
     the image. `further` are (member, stage, key) of the turns of further members, `votes` what each member
     chose. `confidence` in [0, 1] is there where a calibration was given. `second` is what a second sample says for the
     predicted class, in [-1, 1]: 1 where its words are that class's name, -1 where they are another's, else the class's
-    lead among the similarities of these words (see `tlac.scoring.confidence.lead`); None without one.
+    lead among the similarities of these words (see `tlac.scoring.confidence.lead`); None without one. `logprob` is the
+    log-probability of the answer that named or chose the class, at most 0; None where similarity decided, or it is not
+    known.
     """
 
     sample: str
@@ -308,6 +314,7 @@ class Prediction:
     votes: tuple[int | None, ...] = ()
     confidence: float | None = None
     second: float | None = None
+    logprob: float | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -47,6 +47,10 @@ LEAD = 0.1 / 0.11
         ({"votes": (3, None)}, LEAD - 1 - 1),
         ({"second": 1.0}, LEAD - 1 + 1),
         ({"second": -0.25}, LEAD - 1 - 0.25),
+        # a probability of one half says nothing
+        ({"decided_by": "choice", "logprob": math.log(0.5)}, LEAD),
+        ({"decided_by": "choice", "logprob": math.log(0.9)}, LEAD + 0.8),
+        ({"decided_by": "choice", "logprob": -1e9}, LEAD - 1),
         # the others lie 0.29 apart
         ({"top5": ((3, 0.8), (1, 0.7), (2, 0.6), (4, 0.41))}, 0.1 / (0.1 + 0.29 + 0.01) - 1),
         ({"top5": ((3, 0.8),), "margin": 0.0}, -1),
@@ -116,6 +120,25 @@ def test_a_margin_that_speaks_against_its_class_is_left_out() -> None:
     found = fit(drawn(5_000, 1.0, -0.2))
     assert found is not None
     assert found.temperature is None
+
+
+def test_a_calibration_weighs_a_second_sample_and_log_probabilities_where_runs_had_them() -> None:
+    chance, made = random.Random(0), []
+    for number in range(20_000):
+        second, probability = chance.uniform(-1, 1), chance.uniform(0.01, 1)
+        is_right = chance.random() < 1 / (1 + math.exp(-(0.5 + 1.5 * second + 3 * (2 * probability - 1))))
+        predicted, logprob = 3 if is_right else 1, math.log(probability)
+        made.append(replace(ONE, sample=str(number), predicted=predicted, second=second, logprob=logprob))
+    found = fit(made)
+    assert found is not None
+    assert found.witnesses == pytest.approx({"second": 1.5, "logprob": 3.0}, rel=0.05)
+    known = confidence_of(replace(ONE, second=1.0, logprob=0.0), found)
+    assert known == pytest.approx(1 / (1 + math.exp(-5)), abs=0.005)
+    # where a run has neither, they are silent
+    assert confidence_of(ONE, found) == pytest.approx(1 / (1 + math.exp(-0.5)), abs=0.02)
+    against = fit([replace(one, second=-(one.second or 0.0)) for one in made])
+    assert against is not None
+    assert list(against.witnesses) == ["logprob"]
 
 
 def test_a_rung_that_was_always_right_is_not_called_certain() -> None:

@@ -41,6 +41,7 @@ _MAX_AMOUNT = 1e9
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 _Amount = Annotated[float, msgspec.Meta(ge=0, le=_MAX_AMOUNT)]
+_LogProbability = Annotated[float, msgspec.Meta(ge=-_MAX_AMOUNT, le=0)]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _OUTCOMES = {outcome.value: outcome for outcome in STORED_OUTCOMES}
@@ -71,6 +72,8 @@ class _Response(Document, frozen=True):
     cost_usd: _Amount | None
     latency_s: _Amount
     created_at: str
+    # a later addition, left out where nobody asked for it
+    logprob: _LogProbability | None = None
 
 
 class _Part(Document, frozen=True):
@@ -125,7 +128,11 @@ class StoredAnswer:
 
     def __post_init__(self) -> None:
         if not self.response.from_store:
-            object.__setattr__(self, "response", storable(self.response))
+            response = storable(self.response)
+            if response.logprob is not None and not _asks_for_logprobs(self.request):
+                # some providers tell it to everybody: answers to one question say the same, whoever gave them
+                response = replace(response, logprob=None)
+            object.__setattr__(self, "response", response)
 
     @classmethod
     def of(cls, request: LMMRequest, response: LMMResponse, backend: str) -> StoredAnswer:
@@ -181,7 +188,18 @@ def storable(response: LMMResponse) -> LMMResponse:
         cost_usd=response.cost_usd if sound == usage and _is_amount(response.cost_usd) else None,
         latency_s=response.latency_s if _is_amount(response.latency_s) else 0.0,
         created_at=_valid(response.created_at[:_MAX_NAME_CHARACTERS]),
+        # of the text as it was given
+        logprob=response.logprob if text == response.text and _is_logprob(response.logprob) else None,
     )
+
+
+def _is_logprob(value: object) -> bool:
+    return type(value) in (int, float) and -_MAX_AMOUNT <= value <= 0  # type: ignore[operator]
+
+
+def _asks_for_logprobs(request: dict[str, Any]) -> bool:
+    params = request.get("params")
+    return isinstance(params, dict) and bool(params.get("logprobs"))
 
 
 def _is_count(value: object) -> bool:
@@ -206,6 +224,8 @@ def answer_text(answer: StoredAnswer, *, has_key: bool = False, has_backend: boo
         raise InputError(f"a response with outcome {response.outcome} is not an answer and is not kept")
     told = msgspec.to_builtins(response)
     del told["from_store"]
+    if response.logprob is None:
+        del told["logprob"]
     told["usage"] = {
         name: count for name, count in told["usage"].items() if count or name not in ("reasoning", "cache_write")
     }
@@ -242,12 +262,13 @@ def parse_response(text: bytes) -> LMMResponse:
 
 
 def parse_words(text: bytes) -> LMMResponse:
-    """Parse only outcome, text and reason of the response in an answer's JSON text, in half of the time.
+    """Parse only what scoring reads of the response in an answer's JSON text, in half of the time: outcome, text,
+    reason and log-probability.
 
     Parsing is as strict as for the whole.
     """
     found: _Response = parse_json(text, _AnswerLine).response
-    return LMMResponse(_OUTCOMES[found.outcome], found.text, found.reason, from_store=True)
+    return LMMResponse(_OUTCOMES[found.outcome], found.text, found.reason, from_store=True, logprob=found.logprob)
 
 
 def _response(found: _Response) -> LMMResponse:
@@ -263,6 +284,7 @@ def _response(found: _Response) -> LMMResponse:
         latency_s=found.latency_s,
         created_at=sys.intern(found.created_at),
         from_store=True,
+        logprob=found.logprob,
     )
 
 

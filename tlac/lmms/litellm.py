@@ -35,7 +35,7 @@ from tlac.lmms.litellm_requests import (
     register_model,
     wire_messages,
 )
-from tlac.lmms.litellm_responses import native_finish_reason, read_body, read_response, readable_body
+from tlac.lmms.litellm_responses import native_finish_reason, read_body, read_response, readable_body, with_logprob
 from tlac.lmms.prices import prices_of
 from tlac.runtime.litellm_setup import LiteLLMCall, litellm_call, load_litellm
 from tlac.runtime.redaction import remember_secret
@@ -220,7 +220,8 @@ class LiteLLM:
             # raises what that means
             return read_body(answer, self._backend, prices_of(self._backend.spec))
         try:
-            return read_response(response, prices_of(self._backend.spec), native_finish_reason(document))
+            read = read_response(response, prices_of(self._backend.spec), native_finish_reason(document))
+            return with_logprob(read, document)
         except TransientError as error:
             raise TransientError(f"{self._backend.name}: {error}", kind=error.kind) from error
 

@@ -50,6 +50,8 @@ _OLLAMA_CONTEXT_TOKENS = 4096
 # on the safe side for class names and for the vision models that run at home
 _BYTES_PER_TOKEN = 3
 _TOKENS_PER_LOCAL_IMAGE = 1024
+# newer servers of Ollama's give log-probabilities, which litellm knows nothing of
+_OLLAMA = "ollama_chat"
 # parameters whose values reach the body as they are, under whatever name
 _PLAIN_PARAMS = {
     *("temperature", "top_p", "seed", "max_tokens", "max_completion_tokens", "presence_penalty", "frequency_penalty"),
@@ -272,6 +274,8 @@ class WireFormat:
         body: dict[str, Any] = self._functions.transform_request(
             model=self._model, messages=messages, optional_params=options, litellm_params={}, headers=headers
         )
+        if self._provider == _OLLAMA and request.params.get("logprobs"):
+            body["logprobs"] = True
         if self._provider == "anthropic":
             filtered = self._litellm.update_request_with_filtered_beta(headers, body, "anthropic", self._url())
             headers, body = filtered
@@ -280,8 +284,11 @@ class WireFormat:
     def _new_template(
         self, request: LMMRequest, messages: list[dict[str, Any]]
     ) -> tuple[dict[str, str], dict[str, Any]]:
+        arguments = call_arguments(request)
+        if self._provider == _OLLAMA:
+            arguments.pop("logprobs", None)
         options: dict[str, Any] = self._litellm.get_optional_params(
-            model=self._model, custom_llm_provider=self._provider, messages=messages, **call_arguments(request)
+            model=self._model, custom_llm_provider=self._provider, messages=messages, **arguments
         )
         if self._provider in ("openai", "hosted_vllm"):
             # OpenAI's client merges the first into the body, and leaves the second out

@@ -7,9 +7,11 @@ it does not know "stop".
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from tlac.config.schemas import Backend, Prices
@@ -104,7 +106,7 @@ def read_body(
             raise ValueError("an error stands beside the answer")
         sound = readable(document)
         response = (parse or _parse_openai)(content if sound is document else json.dumps(sound).encode())
-        return read_response(response, prices, native_finish_reason(document))
+        return with_logprob(read_response(response, prices, native_finish_reason(document)), document)
     except CallError as error:
         raise type(error)(f"{backend.name}: {error}", kind=error.kind) from error
     except Exception as error:
@@ -201,6 +203,57 @@ def native_finish_reason(document: Any) -> str | None:
         # older Ollama servers give no reason
         return str(document.get("done_reason") or ("stop" if document["done"] else ""))
     return str(document["stop_reason"] or "") if "stop_reason" in document else None
+
+
+def with_logprob(response: LMMResponse, document: Any) -> LMMResponse:
+    """Return a response with the log-probability of its text, where a provider's JSON tells it.
+
+    litellm drops Gemini's mean over tokens, and knows nothing of Ollama's list: so the JSON itself is read.
+    """
+    if response.outcome is not Outcome.ANSWERED or not isinstance(document, dict):
+        return response
+    with suppress(KeyError, IndexError, TypeError, ValueError, AttributeError):
+        return replace(response, logprob=_find_logprob(document, response.text))
+    return response
+
+
+def _find_logprob(document: dict[str, Any], text: str) -> float | None:
+    """The log-probability of `text` in the JSON of OpenAI and those who speak like it, Ollama, or Gemini; None for
+    another. Raises KeyError, IndexError, TypeError, ValueError or AttributeError for one that has none."""
+    if "choices" in document:
+        return _sum_over(text, [(one, one["logprob"]) for one in document["choices"][0]["logprobs"]["content"]])
+    if "done" in document:
+        return _sum_over(text, [(one, one["logprob"]) for one in document["logprobs"]])
+    candidate, usage = document["candidates"][0], document["usageMetadata"]
+    if "logprobsResult" in candidate:
+        chosen = candidate["logprobsResult"]["chosenCandidates"]
+        return _sum_over(text, [(one, one["logProbability"]) for one in chosen])
+    if usage.get("thoughtsTokenCount"):
+        # whether its mean is over thoughts too is nowhere said
+        return None
+    return _sound_logprob(float(candidate["avgLogprobs"]) * int(usage["candidatesTokenCount"]))
+
+
+def _sum_over(text: str, tokens: Sequence[tuple[dict[str, Any], float]]) -> float | None:
+    """The sum over the tokens that make up `text`: thoughts before it and marks behind it are no part of the answer.
+
+    None where the tokens don't hold the text: a server may leave some out.
+    """
+    pieces = [bytes(one["bytes"]) if one.get("bytes") else str(one["token"]).encode() for one, _ in tokens]
+    sought = text.strip().encode()
+    start = b"".join(pieces).rfind(sought)
+    if start < 0 or not sought:
+        return None
+    total, place = 0.0, 0
+    for piece, (_, logprob) in zip(pieces, tokens, strict=True):
+        if place < start + len(sought) and place + len(piece) > start:
+            total += float(logprob)
+        place += len(piece)
+    return _sound_logprob(total)
+
+
+def _sound_logprob(value: float) -> float | None:
+    return round(value, 6) if math.isfinite(value) and value <= 0 else None
 
 
 def read_response(response: Any, prices: Prices | None, finish: str | None = None) -> LMMResponse:

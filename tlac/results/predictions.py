@@ -56,6 +56,7 @@ class PredictionLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, 
     votes: tuple[_Index | None, ...] = ()
     confidence: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     second: Annotated[float, msgspec.Meta(ge=-1, le=1)] | None = None
+    logprob: Annotated[float, msgspec.Meta(ge=-1e9, le=0)] | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError for a class without what it was chosen by, which every run writes."""
@@ -134,7 +135,7 @@ def _encode_decision(decisions: Decisions, row: int) -> tuple[bytes, bytes, byte
         "top5": decisions.top(row),
     }
     tail: dict[str, Any] = {"votes": decisions.votes[row]} if decisions.votes[row] else {}
-    for name in ("confidence", "second"):
+    for name in ("confidence", "second", "logprob"):
         if not np.isnan(value := getattr(decisions, name)[row]):
             tail[name] = float(value)
     middle = {"words": decisions.words[row], "reason": decisions.reason[row]}

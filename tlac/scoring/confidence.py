@@ -36,10 +36,12 @@ _STEPS = 100
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What labelled runs taught: confidence = sigmoid(level of what decided + margin / temperature).
+    """What labelled runs taught: confidence = sigmoid(level of what decided + margin / temperature + witnesses).
 
     `level` are log-odds by what decided, `default_level` serves what was never seen. `temperature` is in cosine
-    (smaller: the margin says more), None where the margin said nothing. `n` samples of `runs` were learnt from.
+    (smaller: the margin says more), None where the margin said nothing. `witnesses` are the weights of what a second
+    sample ("second") and the log-probabilities ("logprob") say, where the runs had them. `n` samples of `runs` were
+    learnt from.
     What a person's corrections taught is confidence = sigmoid(`default_level` + `evidence` * log-odds without labels).
     """
 
@@ -50,6 +52,7 @@ class Calibration:
     encoder: str = ""
     runs: tuple[str, ...] = ()
     evidence: float | None = None
+    witnesses: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,8 @@ def confidences(decisions: Decisions, calibration: Calibration | None = None) ->
         levels = np.array([calibration.level.get(name, calibration.default_level) for name in (*DECISIONS, "")])
         slope = decisions.margin / calibration.temperature if calibration.temperature else np.zeros(len(decisions))
         log_odds = levels[decisions.decided_by] + slope
+        for name, heard in _witnesses(decisions).items():
+            log_odds += calibration.witnesses.get(name, 0.0) * heard
         if calibration.evidence is not None:
             log_odds += calibration.evidence * _evidence(decisions)
     else:
@@ -107,11 +112,12 @@ def confidences(decisions: Decisions, calibration: Calibration | None = None) ->
 
 
 def _evidence(decisions: Decisions) -> Float64Array:
-    """(m,) the sum of five pieces of evidence for the predicted class, each in [-1, 1] and 0 where it is silent.
+    """(m,) the sum of six pieces of evidence for the predicted class, each in [-1, 1] and 0 where it is silent.
 
     They have equal weights, which need no labels and rank about as well as fitted ones (Dawes, American Psychologist
     34, 1979): how the class was decided; its lead over the best other class; whether its name stands in the answer, or
-    only other classes' do; the other members' votes; what a second sample says for it.
+    only other classes' do; the other members' votes; what a second sample says for it; how probable the LMM
+    held the words that named or chose it.
     """
     levels = np.array([*(_DECIDED_BY[name] for name in DECISIONS), 0.0])
     predicted = decisions.predicted.tolist()
@@ -122,7 +128,13 @@ def _evidence(decisions: Decisions) -> Float64Array:
         for own, cast in zip(predicted, decisions.votes, strict=True)
     ]
     evidence: Float64Array = levels[decisions.decided_by] + lead(decisions) + words + votes
-    return evidence + np.nan_to_num(decisions.second)
+    return evidence + sum(_witnesses(decisions).values())
+
+
+def _witnesses(decisions: Decisions) -> dict[str, Float64Array]:
+    """The evidence that is there where it is asked for: (m,) each, in [-1, 1], and 0 where it is silent."""
+    probable: Float64Array = 2 * np.exp(decisions.logprob) - 1
+    return {"second": np.nan_to_num(decisions.second), "logprob": np.nan_to_num(probable)}
 
 
 def lead(decisions: Decisions) -> Float64Array:
@@ -146,27 +158,32 @@ def fit(rows: Iterable[Prediction], encoder: str = "", runs: tuple[str, ...] = (
     right = predictions.is_correct[known].astype(np.float64)
     if not len(right) or right.min() == right.max():
         return None
-    rows_known = predictions.decision[known]
-    codes = predictions.decisions.decided_by[rows_known]
-    margins = np.nan_to_num(predictions.decisions.margin[rows_known])
+    decisions, rows_known = predictions.decisions, predictions.decision[known]
+    codes = decisions.decided_by[rows_known]
+    margins = np.nan_to_num(decisions.margin[rows_known])
     scale = float(np.std(margins)) or 1.0
     ways = sorted(set(codes.tolist()), key=_way)
     shares = (codes[:, None] == np.array(ways)).astype(np.float64)
-    inputs = np.column_stack([shares, margins / scale])
-    weights = _fit_logistic(inputs, right)
-    slope = float(weights[-1])
-    # a margin that speaks against its class is noise, not evidence: it is left out
-    if slope <= 0:
-        weights = _fit_logistic(shares, right)
+    said = {"margin": margins / scale}
+    said |= {name: heard[rows_known] for name, heard in _witnesses(decisions).items() if heard.any()}
+    while True:
+        weights = _fit_logistic(np.column_stack([shares, *said.values()]), right)
+        slopes = dict(zip(said, weights[len(ways) :].tolist(), strict=True))
+        # what speaks against its class is noise, not evidence: it is left out, the worst first
+        worst = min(slopes, key=slopes.__getitem__, default=None)
+        if worst is None or slopes[worst] > 0:
+            break
+        del said[worst]
     level = {_way(code): round(float(weight), 6) for code, weight in zip(ways, weights, strict=False)}
-    mean = float(right.mean())
+    mean, slope = float(right.mean()), slopes.pop("margin", None)
     return Calibration(
         level,
         round(math.log(mean / (1 - mean)), 6),
-        round(scale / slope, 6) if slope > 0 else None,
+        round(scale / slope, 6) if slope else None,
         len(right),
         encoder,
         runs,
+        witnesses={name: round(weight, 6) for name, weight in slopes.items()},
     )
 
 

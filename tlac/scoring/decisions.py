@@ -13,8 +13,8 @@ from msgspec import structs
 
 from tlac.interfaces import MatchingRule
 from tlac.scoring.matching import ClassIndex
-from tlac.scoring.predictions import Decisions, PredictionTable
-from tlac.types import SECOND_SAMPLE, Combination, MatchDecision, Outcome, Transcript
+from tlac.scoring.predictions import Decisions, PredictionTable, column
+from tlac.types import SECOND_SAMPLE, Combination, LMMResponse, MatchDecision, Outcome, Transcript
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class Decided:
 
     def unscored(self) -> Decisions:
         """The columns of the decisions, without classes and scores."""
-        return Decisions.unscored(
+        unscored = Decisions.unscored(
             [decision.outcome for decision in self.decisions],
             [decision.decided_by for decision in self.decisions],
             self.answers,
@@ -44,6 +44,7 @@ class Decided:
             [decision.reason for decision in self.decisions],
             self.words,
         )
+        return replace(unscored, logprob=column(decision.logprob for decision in self.decisions))
 
 
 def decide_all(
@@ -85,7 +86,7 @@ def _said(transcript: Transcript) -> tuple[object, ...]:
     said: list[object] = [transcript.failure and transcript.failure.reason]
     for turn in transcript.turns:
         response = turn.response
-        said += (turn.member, turn.stage, response.outcome, response.text, response.reason)
+        said += (turn.member, turn.stage, response.outcome, response.text, response.reason, response.logprob)
     return tuple(said)
 
 
@@ -97,7 +98,14 @@ def _decide(transcript: Transcript, rule: MatchingRule, index: ClassIndex, combi
     if combine == "fuse":
         return fuse(transcript, rule, index)
     choice = transcript.stage2.response if transcript.stage2 else None
-    return rule.judge(transcript.stage1.response, choice, index)
+    return _judge(rule, transcript.stage1.response, choice, index)
+
+
+def _judge(rule: MatchingRule, answer: LMMResponse, choice: LMMResponse | None, index: ClassIndex) -> MatchDecision:
+    """What the rule decides, with the log-probability of the answer that did."""
+    decision = rule.judge(answer, choice, index)
+    deciding = {"exact": answer, "choice": choice}.get(decision.decided_by or "")
+    return decision if deciding is None else replace(decision, logprob=deciding.logprob)
 
 
 def _decide_second(transcript: Transcript, rule: MatchingRule, index: ClassIndex) -> MatchDecision | None:
@@ -122,7 +130,7 @@ def fuse(transcript: Transcript, rule: MatchingRule, index: ClassIndex) -> Match
     is no answer where no view has one.
     """
     views = [member.stage1.response for member in members_of(transcript) if member.stage1 is not None]
-    decided = [rule.judge(view, None, index) for view in views]
+    decided = [_judge(rule, view, None, index) for view in views]
     answered = [decision for decision in decided if decision.outcome is Outcome.ANSWERED]
     if not answered:
         return decided[0]

@@ -36,8 +36,8 @@ class Decisions:
     """What equal answers come to, m of them, as columns of m rows.
 
     `outcome` and `decided_by` are codes (places in OUTCOMES and DECISIONS, -1 for none), `predicted` class indices
-    (-1: none), `score`, `margin`, `confidence` and `second` float64 (NaN: none), `top_classes` and `top_scores` (m, 5)
-    by falling score (-1 past the end). What they mean is said at `tlac.types.Prediction`.
+    (-1: none), `score`, `margin`, `confidence`, `second` and `logprob` float64 (NaN: none), `top_classes` and
+    `top_scores` (m, 5) by falling score (-1 past the end). What they mean is said at `tlac.types.Prediction`.
     """
 
     outcome: NDArray[np.int8]
@@ -54,6 +54,7 @@ class Decisions:
     words: Sequence[tuple[int, ...]]
     votes: Sequence[tuple[int | None, ...]]
     second: Float64Array
+    logprob: Float64Array
 
     def __len__(self) -> int:
         return len(self.outcome)
@@ -85,6 +86,7 @@ class Decisions:
             words,
             ((),) * count,
             np.full(count, np.nan),
+            np.full(count, np.nan),
         )
 
     def take(self, rows: Sequence[int] | Int32Array, votes: Sequence[tuple[int | None, ...]] = ()) -> Decisions:
@@ -106,6 +108,7 @@ class Decisions:
             [self.words[row] for row in listed],
             votes or [self.votes[row] for row in listed],
             self.second[places],
+            self.logprob[places],
         )
 
     def top(self, row: int) -> tuple[tuple[int, float], ...]:
@@ -146,7 +149,7 @@ class Predictions(Sequence[Prediction]):
         for row in rows:
             shared = (
                 *(row.outcome, row.answer, row.choice, row.decided_by, row.predicted, row.score, row.margin),
-                *(row.top5, row.words, row.reason, row.votes, row.confidence, row.second),
+                *(row.top5, row.words, row.reason, row.votes, row.confidence, row.second, row.logprob),
             )
             place = known.setdefault(shared, len(distinct))
             if place == len(distinct):
@@ -229,6 +232,7 @@ class Predictions(Sequence[Prediction]):
             decisions.votes[decision],
             _number(decisions.confidence[decision]),
             _number(decisions.second[decision]),
+            _number(decisions.logprob[decision]),
         )
 
 
@@ -324,7 +328,8 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _column(values: Iterable[float | None]) -> Float64Array:
+def column(values: Iterable[float | None]) -> Float64Array:
+    """(n,) values, NaN for None."""
     return np.array([np.nan if value is None else value for value in values], np.float64)
 
 
@@ -344,10 +349,11 @@ def _decisions_of(rows: Sequence[Prediction]) -> Decisions:
     return replace(
         unscored,
         predicted=np.array([-1 if row.predicted is None else row.predicted for row in rows], np.int32),
-        score=_column(row.score for row in rows),
-        margin=_column(row.margin for row in rows),
-        confidence=_column(row.confidence for row in rows),
-        second=_column(row.second for row in rows),
+        score=column(row.score for row in rows),
+        margin=column(row.margin for row in rows),
+        confidence=column(row.confidence for row in rows),
+        second=column(row.second for row in rows),
+        logprob=column(row.logprob for row in rows),
         top_classes=top_classes,
         top_scores=top_scores,
         votes=[row.votes for row in rows],

@@ -77,7 +77,12 @@ def shape(asked: Asked, reply: Reply) -> dict[str, Any]:
     if reply.kind == "empty":
         document["candidates"] = []
         return document
-    document["candidates"] = [_candidate(reply)]
+    document["candidates"] = [candidate := _candidate(reply)]
+    config = asked.body.get("generationConfig") or {}
+    if (config.get("responseLogprobs") or config.get("response_logprobs")) and "content" in candidate:
+        tokens = [{"token": token, "tokenId": 1, "logProbability": logprob} for token, logprob in reply.logprobs]
+        candidate["logprobsResult"] = {"chosenCandidates": tokens, "topCandidates": []}
+        candidate["avgLogprobs"] = sum(logprob for _, logprob in reply.logprobs) / max(1, len(tokens))
     return document
 
 

@@ -48,7 +48,9 @@ def shape(asked: Asked, reply: Reply) -> dict[str, Any]:
     message = {"role": "assistant", "content": "" if reply.kind in ("empty", "blocked") else reply.text}
     if reply.kind == "thinking":
         message["thinking"] = "Let me look closely."
+    tokens = [{"token": token, "logprob": value, "bytes": list(token.encode())} for token, value in reply.logprobs]
     return {
+        **({"logprobs": tokens} if asked.body.get("logprobs") else {}),
         "model": asked.model,
         "created_at": "2025-01-01T00:00:00Z",
         "message": message,

@@ -81,6 +81,12 @@ def shape(asked: Asked, reply: Reply) -> dict[str, Any]:
         },
     }
     choice = {"index": 0, "message": _message(reply), "finish_reason": _finish(reply), "logprobs": None}
+    if asked.body.get("logprobs"):
+        tokens = [
+            {"token": token, "logprob": logprob, "bytes": list(token.encode()), "top_logprobs": []}
+            for token, logprob in reply.logprobs
+        ]
+        choice["logprobs"] = {"content": tokens, "refusal": None}
     return {
         "id": "chatcmpl-1",
         "object": "chat.completion",

@@ -39,6 +39,7 @@ class Reply:
 
     `finish` is the reason for its end in place of the provider's usual word; `reasoning_tokens` and `written_tokens`
     are counted as thoughts and as written to the provider's cache. `content` stands in the place of OpenAI's text.
+    `tokens` are the answer's tokens with their log-probabilities, pieces of four letters without them.
     """
 
     text: str = ""
@@ -49,6 +50,13 @@ class Reply:
     reasoning_tokens: int = 0
     written_tokens: int = 0
     content: Any = None
+    tokens: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def logprobs(self) -> list[tuple[str, float]]:
+        """The tokens of the answer and their log-probabilities, which depend on the text alone."""
+        pieces = [self.text[start : start + 4] for start in range(0, len(self.text), 4)]
+        return list(self.tokens) or [(piece, -len(piece.encode()) / 64) for piece in pieces]
 
 
 @dataclass(frozen=True)
