@@ -140,6 +140,11 @@ class Prompter(ClassFinder, Protocol):
     """The questions that a method may ask about one image, each in the run's own words."""
 
     @property
+    def classes(self) -> Sequence[str]:
+        """The class names."""
+        ...
+
+    @property
     def ensemble(self) -> Sequence[Prompter]:
         """The same questions to the further backends of the run."""
         ...
@@ -152,18 +157,13 @@ class Prompter(ClassFinder, Protocol):
         ...
 
     async def ask_stage2(
-        self, answer: str | None, candidates: Sequence[int] | None = None, image: Image | None = None
+        self, answer: str, candidates: Sequence[int] | None = None, image: Image | None = None
     ) -> Turn:
-        """Which class did that answer mean? No image is shown, unless one is given; then the answer may be None, which
-        asks about the image without words that would sway a second look.
+        """Which class did that answer mean? No image is shown, unless one is given.
 
         `candidates` are the indices of the classes to choose from, in the order in which they are listed, None for
         all. Raises CallError.
         """
-        ...
-
-    def read_choice(self, choice: Turn) -> int | None:
-        """The index of the class that a stage-2 answer names, None where it names none."""
         ...
 
     def needs_choice(self, answer: str) -> bool:
@@ -177,8 +177,8 @@ class Method(Protocol):
 
     A method may also have `combine`: how scoring makes one prediction of several members ("first", "fuse" or
     "vote"); `further_prompts`: names of prompt sets that it asks in beside the run's own; `image`: whether scoring
-    also compares the image's own vector with the class names; and `asks_after_choice`: whether it may ask again by what
-    stage 2 said, which workers of a cluster can't.
+    also compares the image's own vector with the class names; and `is_sequential`: whether what stage 1 said decides
+    how it is asked again. No question may hang on what stage 2 says: workers of a cluster put it off.
     """
 
     @property

@@ -5,7 +5,8 @@
 FOLDER holds imagenet100.jsonl: for a photo of each of 100 ImageNet classes, what a large multimodal model said in
 a sentence and as a name, and which of the 1000 class names it chose after each. Nobody is asked anything: the
 second stage of a shortlist is simulated by the choice that was recorded for the whole list, where that choice
-stands in the shortlist; where it does not, the sample counts as wrong. tlac-relook can't be simulated.
+stands in the shortlist; where it does not, the sample counts as wrong. tlac-relook can't be simulated. What stage 1
+says with hints comes from cassettes/packs/imagenet100-hints.jsonl.zst, where another instance was asked.
 Exits with 1 where the promise that the last lines print is broken.
 """
 
@@ -19,15 +20,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from tlac.analysis.compare import holm, mcnemar, pair, paired_difference
+from tlac.cache.pack import read_pack
+from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.registry import open_encoder
 from tlac.config.schemas import load_dataset_config, load_encoder_config
 from tlac.encoders.cached import keep_embeddings
-from tlac.methods.tlac import TLACRelook, TLACShortlist
+from tlac.methods.tlac import TLACCascade, TLACRelook, TLACShortlist
 from tlac.runtime.litellm_setup import load_litellm
 from tlac.scoring.confidence import abstain, fit, measure_confidence
 from tlac.scoring.matching import DEFAULT_TEMPLATE, ClassIndex, find_rule
@@ -48,7 +52,8 @@ from tlac.types import (
 KINDS = ("sentence", "name")
 SIZES = (5, 10, 15, 25, 50, 100)
 TEMPLATES = "a photo of a {} | a picture of a {} | {}"
-DEFAULT_FOLDER = Path(__file__).parents[2].parent / "shared" / "lmm-answers"
+ROOT = Path(__file__).parents[2]
+DEFAULT_FOLDER = ROOT.parent / "shared" / "lmm-answers"
 
 
 @dataclass(frozen=True)
@@ -182,6 +187,42 @@ def rows_of(bench: Runner, kind: str) -> Iterator[Row]:
     yield Row(f"{kind}: SLAC, 3 templates", right, f"{kind}: SLAC, ladder")
 
 
+def hinted_answers(bench: Runner) -> list[str]:
+    """What stage 1 said of each image when it was shown 30 class names. Each image is the only one of its class."""
+    described = json.loads((ROOT / "benchmarks" / "accuracy" / "imagenet100.json").read_text(encoding="utf-8"))
+    labels = dict(described["samples"])
+    said = {}
+    for kept in read_pack(ROOT / "cassettes" / "packs" / "imagenet100-hints.jsonl.zst"):
+        if isinstance(kept, StoredAnswer) and kept.request["stage"] == "stage1":
+            parts = [part for message in kept.request["messages"] for part in message["parts"]]
+            (sha256,) = (part["image_sha256"] for part in parts if "image_sha256" in part)
+            said[labels[sha256]] = kept.response.text
+    return [said[label] for label in bench.labels.tolist()]
+
+
+def cascade_rows(bench: Runner) -> Iterator[Row]:
+    """The name with hints; and tlac-cascade, which goes on with the sentence where that name is no class."""
+    names = hinted_answers(bench)
+    first = [
+        msgspec.structs.replace(transcript, stage1=_turn("stage1", name))
+        for transcript, name in zip(bench.slac("sentence"), names, strict=True)
+    ]
+    right, found = bench.run(first)
+    yield Row("hints: SLAC, ladder", right, "sentence: TLAC, ladder", predictions=found)
+    chosen, _ = bench.run(bench.tlac("sentence", asks_all=False))
+    near, recorded = bench.near("sentence", TLACCascade().k), bench.recorded("sentence")
+    inside = np.array([choice in one.indices for choice, one in zip(recorded, near, strict=True)])
+    is_named = np.array([one.decided_by == "exact" for one in found])
+    texts = [answer["stage1"]["sentence"] for answer in bench.answers]
+    spent = sum(
+        bench.prompt_tokens("sentence", text, sorted(one.indices))
+        for text, one, named in zip(texts, near, is_named, strict=True)
+        if not named
+    )
+    kept = np.where(is_named, right, chosen & inside)
+    yield Row("hints: cascade *", kept, "sentence: TLAC, ladder", int((~is_named).sum()), spent)
+
+
 def fused_rows(bench: Runner) -> Iterator[Row]:
     """The methods on both kinds of first answer together."""
     for label, template in (("fused", DEFAULT_TEMPLATE), ("fused, 3 templates", TEMPLATES)):
@@ -271,7 +312,7 @@ def main(folder: Path) -> int:
     with tempfile.TemporaryDirectory() as scratch, Store(Path(scratch) / "store") as store:
         bench = Runner(folder, store)
         rows = [row for kind in KINDS for row in rows_of(bench, kind)]
-        rows += fused_rows(bench)
+        rows += [*fused_rows(bench), *cascade_rows(bench)]
         say("100 recorded answers of a large multimodal model, 1000 classes, encoder minilm; tokens are those of a")
         say("stage-2 prompt on average, listed by number, as cl100k_base counts them. * simulated: the second stage is")
         say("taken to choose as it did from the whole list where that choice is offered, and to be wrong elsewhere.\n")

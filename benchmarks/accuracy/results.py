@@ -11,17 +11,21 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
+from tlac.analysis.compare import pair, paired_difference
 from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.registry import combination_of, open_encoder, open_lmm
-from tlac.config.schemas import load_backend, load_encoder_config
+from tlac.config.schemas import Backend, load_backend, load_encoder_config
 from tlac.encoders.cached import keep_embeddings
+from tlac.errors import MissingAnswersError
 from tlac.evaluation.collect import collect
 from tlac.evaluation.run_config import ClassList, RunConfig, class_finder, plan_questions
 from tlac.methods.base import BoundLMM
@@ -29,7 +33,7 @@ from tlac.runtime.formatting import interval, percent
 from tlac.scoring.matching import DEFAULT_TEMPLATE, find_rule
 from tlac.scoring.metrics import hinted_classes, measure
 from tlac.scoring.scorer import Scorer
-from tlac.types import Image, Sample, Source
+from tlac.types import BoolArray, Image, LMMRequest, LMMResponse, Sample, Source
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "results.md"
@@ -47,55 +51,73 @@ class ImageSet(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a set of images, a pack of answers about them, and how it was asked."""
+    """One line of the table: a set of images, packs of answers about them, and how it was asked.
+
+    What the first pack lacks the next is asked, whose answers are another run's about the same images.
+    """
 
     images: str
-    pack: str
+    packs: tuple[str, ...]
     method: str
     prompts: str = "default"
 
 
 ROWS = (
-    Row("caltech101-novel", "caltech101-novel-fused", "slac"),
-    Row("caltech101-novel", "caltech101-novel-fused", "slac", "name"),
-    Row("caltech101-novel", "caltech101-novel-fused", "slac-fused"),
-    Row("caltech101-novel", "caltech101-novel-tlac", "tlac"),
-    Row("caltech101-novel", "caltech101-novel-shortlist", "tlac-shortlist:k=10", "default-1"),
-    Row("caltech101-novel", "caltech101-novel-hints", "slac", "default:hints=12"),
-    Row("caltech101-novel", "caltech101-novel-hints", "tlac-cascade", "default:hints=12"),
-    Row("imagenet100", "imagenet100-hints", "slac", "default:hints=30"),
-    Row("imagenet100", "imagenet100-hints", "tlac-cascade", "default:hints=30"),
+    Row("caltech101-novel", ("caltech101-novel-tlac",), "tlac"),
+    Row("caltech101-novel", ("caltech101-novel-fused",), "slac"),
+    Row("caltech101-novel", ("caltech101-novel-fused",), "slac", "name"),
+    Row("caltech101-novel", ("caltech101-novel-fused",), "slac-fused"),
+    Row("caltech101-novel", ("caltech101-novel-shortlist",), "tlac-shortlist:k=10", "default-1"),
+    Row("caltech101-novel", ("caltech101-novel-hints",), "slac", "default:hints=12"),
+    Row("caltech101-novel", ("caltech101-novel-hints", "caltech101-novel-tlac"), "tlac-cascade", "default:hints=12"),
+    Row("imagenet100", ("imagenet100-hints",), "slac", "default:hints=30"),
 )
+
+
+class Packs:
+    """Answers a request from the first pack that holds it, each asked in its own backend's form."""
+
+    def __init__(self, backends: Sequence[Backend]) -> None:
+        self._packs = [(backend.spec, open_lmm(backend)) for backend in backends]
+
+    async def ask(self, request: LMMRequest) -> LMMResponse:
+        """The recorded answer. Raises MissingAnswersError where no pack holds one."""
+        *others, (last, lmm) = self._packs
+        for spec, pack in others:
+            with suppress(MissingAnswersError):
+                return await pack.ask(replace(request, revision=spec.revision, preparation=spec.image))
+        return await lmm.ask(replace(request, revision=last.revision, preparation=last.image))
 
 
 async def _by_digest(_source: Source, name: str) -> Image:
     return Image(name, b"")
 
 
-def score(row: Row, store: Store) -> tuple[str, ...]:
-    """The cells of a row. Raises MissingAnswersError where the pack lacks an answer."""
+def score(row: Row, store: Store) -> tuple[tuple[str, ...], BoolArray]:
+    """The cells of a row, and which images it got right. Exits where its packs lack an answer."""
     content = (Path(__file__).parent / f"{row.images}.json").read_bytes()
     images = msgspec.json.decode(content, type=ImageSet)
-    backend = load_backend(f"pack:{ROOT / 'cassettes' / 'packs' / row.pack}.jsonl.zst")
+    backends = [load_backend(f"pack:{ROOT / 'cassettes' / 'packs' / name}.jsonl.zst") for name in row.packs]
     encoder = replace(load_encoder_config("minilm"), is_offline=True)
     prompts, rule = load_prompts(row.prompts), find_rule("ladder")
     dataset = ClassList(images.classes, images.prompt)
-    config = RunConfig(backend, backend, dataset, row.method, encoder, prompts, rule)
+    config = RunConfig(backends[0], backends[0], dataset, row.method, encoder, prompts, rule)
     stored = keep_embeddings(open_encoder(encoder), encoder, store)
     scorer = Scorer(images.classes, stored, rule, DEFAULT_TEMPLATE)
-    lmm = open_lmm(backend)
+    lmm = Packs(backends)
     prompter = plan_questions(config, lambda asked: BoundLMM(asked, lmm), class_finder(config, stored))
     samples = [Sample(sha256, b"", label) for sha256, label in images.samples]
     transcripts = asyncio.run(collect(samples, prompter, config.asking_method, 8, identify=_by_digest)).transcripts
     failed = next((one.failure for one in transcripts if one.failure), None)
     if failed is not None:
-        raise SystemExit(f"{row.pack}, {row.method}: {failed.reason}")
+        raise SystemExit(f"{row.packs}, {row.method}: {failed.reason}")
     hinted = hinted_classes(images.classes, config.hints)
-    metrics = measure(scorer.score(transcripts, combination_of(config.asking_method)).predictions, hinted)
+    predictions = scorer.score(transcripts, combination_of(config.asking_method)).predictions
+    metrics = measure(predictions, hinted)
     distinct = {turn.key: turn for one in transcripts for turn in one.turns}
     second = [turn for turn in distinct.values() if turn.stage == "stage2"]
     looks = sum(turn.has_image for turn in second)
-    return (
+    cells = (
         images.title,
         row.method,
         row.prompts,
@@ -105,16 +127,28 @@ def score(row: Row, store: Store) -> tuple[str, ...]:
         str(len(distinct) - len(second) + looks),
         str(len(second) - looks),
     )
+    return cells, np.array([one.predicted == one.label for one in predictions])
 
 
 def table() -> Iterator[str]:
     """The lines of the table in Markdown."""
-    heads = ("images", "method", "prompts", "n", "top-1 (95 % CI)", "without hinted", "calls with image", "without")
+    heads = (
+        *("images", "method", "prompts", "n", "top-1 (95 % CI)", "without hinted", "calls with image", "without"),
+        "less tlac, paired (95 % CI)",
+    )
     yield f"| {' | '.join(heads)} |"
     yield f"|{'|'.join('---' for _ in heads)}|"
+    reference: dict[str, BoolArray] = {}
     with tempfile.TemporaryDirectory() as folder, Store(Path(folder)) as store:
         for row in ROWS:
-            yield f"| {' | '.join(score(row, store))} |"
+            cells, hits = score(row, store)
+            difference = ""
+            if row.method == "tlac":
+                reference[row.images] = hits
+            elif row.images in reference:
+                found = paired_difference(pair(hits, reference[row.images]))
+                difference = f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+            yield f"| {' | '.join((*cells, difference))} |"
 
 
 def main() -> None:

@@ -87,8 +87,7 @@ def test_what_fails_leaves_the_run_incomplete_and_the_same_command_finishes_it(r
     assert (broken.record.is_complete, broken.metrics.failed) == (False, 3)
     finished, lmm = run(method, **settings(method))
     assert finished.record.is_complete
-    # a cascade shows the truck again, without words
-    assert all(answer_is_about_a_truck(request) or request.choice.answer == "" for request in lmm.asked)
+    assert all(answer_is_about_a_truck(request) for request in lmm.asked)
 
 
 def answer_is_about_a_truck(request: LMMRequest) -> bool:
@@ -198,38 +197,55 @@ def test_a_doubtful_sample_is_looked_at_again(run, below: str, looks: int) -> No
     assert [one.decided_by for one in found.predictions[:3]] == ["exact", "choice", "choice"]
 
 
-def test_a_cascade_asks_again_only_where_choice_and_similarity_disagree(run, store: Store, tmp_path: Path) -> None:
-    """The first answer of every third image is a class name; stage 2 takes the nearest class for one of the others."""
+def name_or_describe(request: LMMRequest) -> str | LMMResponse:
+    """With hints a class name, or "vehicle", which hides what the description of the same image says."""
+    is_hinted = request.stage == "stage1" and len(request.messages[0].parts) == 3
+    return "vehicle" if is_hinted and answer(request) != "Red car." else answer(request)
 
-    def reply(request: LMMRequest) -> str:
-        if request.stage == "stage1":
-            return answer(request)
-        if request.images:
-            return "old car"
-        return "old car" if "ancient" in request.choice.answer else "hymn"
 
-    found, lmm = run("tlac-cascade:k=4,few=2,relook_below=0", reply)
-    plain, _ = run("tlac-shortlist:k=4", reply)
-    second = [request for request in lmm.asked if request.stage == "stage2"]
-    again = [request for request in second if request.images]
-    nearest = {one.sample: one.top5[0][0] for one in run("slac", reply)[0].predictions}
-    choices = {one.sample: one.choice for one in plain.predictions}
-    doubtful = [
-        sample for sample, choice in choices.items() if choice is not None and Many().classes[nearest[sample]] != choice
-    ]
-    assert 0 < len(again) == len(doubtful) < len(found.predictions)
-    assert all(len(request.choice.candidates) == 2 for request in again)
-    assert not any("first look" in part.text for request in again for part in request.messages[0].parts[1:])
-    assert {one.sample for one in found.predictions if one.stage2_with_image} == set(doubtful)
-    assert {one.sample for one in found.predictions if one.further} == set(doubtful)
-    assert found.record.calls.stage2.asked == len(second)
+HINTED = load_prompts("default:hints=2")
+
+
+def test_a_cascade_has_described_what_it_can_not_name_and_lets_stage_2_choose_by_that(
+    run, store: Store, tmp_path: Path
+) -> None:
+    found, lmm = run("tlac-cascade:k=3", name_or_describe, prompts=HINTED)
+    first = [request for request in lmm.asked if request.stage == "stage1"]
+    assert [len(request.messages[0].parts) for request in first].count(3) == 9
+    assert len(first) == 9 + 6
+    second = [request.choice for request in lmm.asked if request.stage == "stage2"]
+    assert {choice.answer for choice in second} == {"an ancient vehicle", "a big truck"}
+    assert {len(choice.candidates) for choice in second} == {3}
+    assert [one.predicted for one in found.predictions] == [0, 1, 2] * 3
+    assert [one.answer for one in found.predictions[:3]] == ["Red car.", "an ancient vehicle", "a big truck"]
+    assert [one.decided_by for one in found.predictions[:3]] == ["exact", "choice", "choice"]
+    assert [len(one.further) for one in found.predictions] == [0, 1, 1] * 3
     assert found.record.cost_usd == pytest.approx(0.001 * len(lmm.asked))
-    assert "recheck" in found.record.digests
-    scored = rescore(found.folder, store, Rescoring(), tmp_path)
-    assert scored.predictions == found.predictions
-    # a lead of less than all of it is in doubt too
-    wary, _ = run("tlac-cascade:k=4,few=2,relook_below=1", reply)
-    assert sum(one.stage2_with_image for one in wary.predictions) == sum(one is not None for one in choices.values())
+    assert "prompts default" in found.record.digests
+    assert rescore(found.folder, store, Rescoring(), tmp_path).predictions == found.predictions
+    with pytest.raises(UsageError, match="asked some images in other words: use `tlac bench --method slac`"):
+        rescore(found.folder, store, Rescoring(method="slac"), tmp_path)
+
+
+def test_a_cascade_goes_by_the_name_where_the_description_is_refused(run) -> None:
+    def reply(request: LMMRequest) -> str | LMMResponse:
+        said = name_or_describe(request)
+        return LMMResponse(Outcome.REFUSED, "", reason="policy") if said == "a big truck" else said
+
+    found, _ = run("tlac-cascade:k=3", reply, prompts=HINTED)
+    assert [one.answer for one in found.predictions[:3]] == ["Red car.", "an ancient vehicle", "vehicle"]
+    assert [one.outcome for one in found.predictions[:3]] == [Outcome.ANSWERED] * 3
+    assert [len(one.further) for one in found.predictions[:3]] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("k", "listed"), [(3, 3), (4, None)])
+def test_a_shortlist_of_half_the_classes_or_more_is_the_whole_list(run, k: int, listed: int | None) -> None:
+    found, lmm = run(f"tlac-shortlist:k={k}")
+    second = [request for request in lmm.asked if request.stage == "stage2"]
+    assert {request.choice.candidates and len(request.choice.candidates) for request in second} == {listed}
+    if listed is None:
+        assert found.metrics.shortlist is None
+        assert run("tlac")[1].asked == []
 
 
 def test_fused_views_are_asked_in_two_wordings_and_scored_as_one(run) -> None:

@@ -44,9 +44,9 @@ class Hints(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class PromptSetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A prompt-set file: stage-1 prompts by name, one of them `default`, or the name of the set whose stage 1 this one
-    shares; stage 2's; those of a stage 2 that is shown some of the classes (`shortlist`, else stage 2's), those of
-    one that is shown the image again (`relook`), and the same without the first answer (`recheck`). With `hints`
-    stage 1 is asked in the words of `hinted`, whatever the dataset.
+    shares; stage 2's; those of a stage 2 that is shown some of the classes (`shortlist`, else stage 2's), and those of
+    one that is shown the image again (`relook`). With `hints` stage 1 is asked in the words of `hinted`, whatever the
+    dataset.
 
     With `free_text` stage 2 is asked as the paper asks it: the class names in line, the first answer without line
     breaks and full stops, and an answer in words, whatever the backend could constrain.
@@ -57,7 +57,6 @@ class PromptSetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stage2: Stage2Prompts
     shortlist: Stage2Prompts | None = None
     relook: Stage2Prompts | None = None
-    recheck: Stage2Prompts | None = None
     hinted: HintedPrompt | None = None
     hints: Hints | None = None
     free_text: bool = False
@@ -76,7 +75,7 @@ class PromptSet:
 
     @property
     def digest(self) -> str:
-        """The sha256 (hex) of all prompts in the set but `recheck`; the description is no part of it."""
+        """The sha256 (hex) of all prompts in the set; the description is no part of it."""
         sections = (self.spec.stage2, self.spec.relook, self.spec.shortlist)
         asked = [msgspec.to_builtins(section) for section in sections if section is not None]
         if self.spec.hints is not None:
@@ -127,13 +126,10 @@ class PromptSet:
         return (Message("user", self._choice_parts(words, task)),)
 
     def relook_messages(self, image: Image, task: ChoiceTask) -> tuple[Message, ...]:
-        """Show the image again and ask which of the candidates it is, in the words of `recheck` where there is no first
-        answer. Raises ConfigError for a set without."""
-        section = "relook" if task.answer else "recheck"
-        words: Stage2Prompts | None = getattr(self.spec, section)
-        if words is None:
-            raise ConfigError(f"{self.source}: needs '{section}', the words that show the image again in stage 2")
-        return (Message("user", (image, *self._choice_parts(words, task))),)
+        """Show the image again and ask which of the candidates it is. Raises ConfigError for a set without."""
+        if self.spec.relook is None:
+            raise ConfigError(f"{self.source}: needs 'relook', the words that show the image again in stage 2")
+        return (Message("user", (image, *self._choice_parts(self.spec.relook, task))),)
 
     def _choice_parts(self, words: Stage2Prompts, task: ChoiceTask) -> tuple[TextPart, TextPart]:
         answer = task.answer
@@ -176,7 +172,7 @@ def load_prompts(name: str) -> PromptSet:
         raise ConfigError(f"{found.source}: stage1 names {spec.stage1}, which has no words of its own")
     if "default" not in stage1:
         raise ConfigError(f"{found.source}: stage1 needs a prompt named 'default'")
-    for section in ("stage2", "shortlist", "relook", "recheck"):
+    for section in ("stage2", "shortlist", "relook"):
         words = getattr(spec, section)
         if words is not None:
             _check_places(found.source, section, words, spec.free_text)
@@ -219,7 +215,7 @@ def _check_hints(source: str, spec: PromptSetSpec) -> None:
 
 
 def _check_places(source: str, section: str, words: Stage2Prompts, is_free_text: bool) -> None:
-    places = {"prefix": "{classes}", **({} if section == "recheck" else {"question": "{answer}"})}
+    places = {"prefix": "{classes}", "question": "{answer}"}
     if not is_free_text:
         places |= {f"{key}_by_index": placeholder for key, placeholder in places.items()}
     for key, placeholder in places.items():

@@ -142,6 +142,11 @@ def _method(parent: RunRecord, change: Rescoring) -> str:
             f"a run of {parent.method} can be scored again as {parent.method} or slac, not as {method}: "
             f"that asks other questions; use `tlac bench --method {method}`"
         )
+    if method == "slac" and base_name(parent.method) == "tlac-cascade":
+        raise UsageError(
+            f"a run of {parent.method} asked some images in other words: use `tlac bench --method slac`, which finds "
+            "the answers of its first question in the store"
+        )
     return method
 
 

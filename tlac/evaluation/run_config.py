@@ -9,8 +9,6 @@ from datetime import datetime
 from functools import cached_property
 from typing import TypeAlias
 
-from msgspec import to_builtins
-
 from tlac.config.prompts import PromptSet, load_prompts
 from tlac.config.registry import (
     base_name,
@@ -211,8 +209,6 @@ class RunConfig:
         }
         # "panel" is what an ensemble was called when the first runs were written
         found |= {f"panel {backend.name}": backend.digest for backend in self.ensemble}
-        if getattr(self.opened_method, "asks_after_choice", False):
-            found |= {"recheck": sha256_of(to_builtins(self.prompts.spec.recheck))}
         found |= {"aliases": sha256_of(dict(self.aliases))} if self.aliases else {}
         return found | {f"prompts {name}": load_prompts(name).digest for name in prompts_of(self.opened_method)}
 

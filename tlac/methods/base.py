@@ -17,7 +17,7 @@ from tlac.hashing import response_key
 from tlac.interfaces import LMM, ClassFinder
 from tlac.scoring.matching import ClassIndex
 from tlac.scoring.scorer import Scorer
-from tlac.types import ChoiceTask, Image, LMMRequest, NearestClasses, Outcome, Stage, Turn
+from tlac.types import ChoiceTask, Image, LMMRequest, NearestClasses, Stage, Turn
 
 
 class NearestClassFinder:
@@ -114,15 +114,15 @@ class TwoStagePrompter:
         )
 
     async def ask_stage2(
-        self, answer: str | None, candidates: Sequence[int] | None = None, image: Image | None = None
+        self, answer: str, candidates: Sequence[int] | None = None, image: Image | None = None
     ) -> Turn:
         """See `Prompter`. An answer is asked about once for each list of candidates, unless an image is shown."""
-        backend, said = self.stage2.backend, answer or ""
+        backend = self.stage2.backend
         listed = None if candidates is None else tuple(candidates)
-        if image is None and (said, listed) in self._chosen:
-            return self._chosen[said, listed]
+        if image is None and (answer, listed) in self._chosen:
+            return self._chosen[answer, listed]
         by_index = backend.spec.choice_by_index and not self.prompts.spec.free_text
-        task = ChoiceTask(said, self._index.classes, by_index, listed)
+        task = ChoiceTask(answer, self._index.classes, by_index, listed)
         turn = await self.stage2.answer(
             LMMRequest(
                 stage="stage2",
@@ -135,13 +135,8 @@ class TwoStagePrompter:
             )
         )
         if image is None:
-            self._chosen[said, listed] = turn
+            self._chosen[answer, listed] = turn
         return turn
-
-    def read_choice(self, choice: Turn) -> int | None:
-        """See `Prompter`."""
-        response = choice.response
-        return self._index.read_choice(response.text) if response.outcome is Outcome.ANSWERED else None
 
     async def nearest(self, answer: str, count: int) -> NearestClasses:
         """See `ClassFinder`. Raises UsageError where there is no text encoder at hand."""

@@ -49,8 +49,9 @@ class TLAC(WithSecondSample):
 class TLACShortlist(WithSecondSample):
     """TLAC whose stage 2 sees only the `k` classes whose names are nearest to the first answer.
 
-    They are listed in class order, which hides what the encoder prefers. Cost: as TLAC, but stage 2's prompt holds `k`
-    names in place of all, and no prefix that providers cache. The text encoder works while answers arrive.
+    They are listed in class order, which hides what the encoder prefers; a list of no more than twice `k` classes is
+    shown whole. Cost: as TLAC, but stage 2's prompt holds `k` names in place of all, and no prefix that providers
+    cache. The text encoder works while answers arrive.
     """
 
     k: int = 25
@@ -58,7 +59,7 @@ class TLACShortlist(WithSecondSample):
 
     async def ask_own(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
         """See `WithSecondSample`."""
-        async for turn in _ask_with_shortlist(image, prompter, self.k, None):
+        async for turn in _choose(await prompter.ask_stage1(image), image, prompter, self.k):
             yield turn
 
 
@@ -77,58 +78,60 @@ class TLACRelook(WithSecondSample):
 
     async def ask_own(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
         """See `WithSecondSample`."""
-        async for turn in _ask_with_shortlist(image, prompter, self.k, self.relook_below):
+        async for turn in _choose(await prompter.ask_stage1(image), image, prompter, self.k, self.relook_below):
             yield turn
 
 
 @dataclass(frozen=True, slots=True)
 class TLACCascade(WithSecondSample):
-    """Asks for more only where it is in doubt: a class name is taken as it is; else stage 2 chooses from the `k`
-    nearest classes; where its choice is not the nearest one, or the lead of that one is small, the image is shown
-    again with the `few` that are left, without the first answer.
+    """A first answer that is a class name is taken as it is; any other image is described in the words of the prompt
+    set `view`, and stage 2 chooses from the description as in tlac-shortlist.
 
-    Best with hints, with which most first answers are class names. Small is a relative margin (see `NearestClasses`)
-    below `relook_below`, as in tlac-relook: 0 leaves disagreement alone. Cost: as tlac-shortlist, and an image and
-    `few` names for each sample in doubt.
+    Best with hints, with which most first answers are class names. One that is none leaves out what tells classes
+    apart ("sailboat" of a ketch and of a schooner), and no later step on the same word brings it back. Cost: one call
+    with the image per sample; one more, and a text-only call, for each whose first answer is no class name.
     """
 
     k: int = 25
-    few: int = 5
-    relook_below: float = 0.5
+    view: str = "default"
     name: str = "tlac-cascade"
-    asks_after_choice: ClassVar[bool] = True
+    is_sequential: ClassVar[bool] = True
+
+    @property
+    def further_prompts(self) -> tuple[str, ...]:
+        """The prompt sets beside the run's own."""
+        return (self.view, *((self.second,) if self.second else ()))
 
     async def ask_own(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
-        """See `WithSecondSample`. A choice that was looked into again is the second member's."""
-        described = await prompter.ask_stage1(image)
-        yield described
-        if not needs_stage2(described, prompter):
+        """See `WithSecondSample`. Where the image was described, the first answer is the second member's."""
+        named = await prompter.ask_stage1(image)
+        if not needs_stage2(named, prompter):
+            yield named
             return
-        answer = described.response.text
-        near = await prompter.nearest(answer, self.k)
-        if not near.indices:
-            return
-        choice = await prompter.ask_stage2(answer, sorted(near.indices))
-        chosen = prompter.read_choice(choice)
-        if chosen == near.indices[0] and near.relative_margin >= self.relook_below:
-            yield choice
-            return
-        yield replace(choice, member=1)
-        left = list(dict.fromkeys([*([] if chosen is None else [chosen]), *near.indices]))[: self.few]
-        yield await prompter.ask_stage2(None, sorted(left), image)
+        yield replace(named, member=1)
+        described = await prompter.ask_stage1(image, prompts=self.view)
+        if described.response.outcome is not Outcome.ANSWERED:
+            yield replace(described, member=2)
+            described = named
+        async for turn in _choose(described, image, prompter, self.k):
+            yield turn
 
 
-async def _ask_with_shortlist(
-    image: Image, prompter: Prompter, k: int, relook_below: float | None
+async def _choose(
+    described: Turn, image: Image, prompter: Prompter, k: int, relook_below: float = 0.0
 ) -> AsyncIterator[Turn]:
-    described = await prompter.ask_stage1(image)
+    """The first answer, and stage 2 over the `k` nearest classes where it leaves something to decide."""
     yield described
     if needs_stage2(described, prompter):
         answer = described.response.text
         near = await prompter.nearest(answer, k)
         if near.indices:
-            is_doubtful = relook_below is not None and near.relative_margin < relook_below
-            yield await prompter.ask_stage2(answer, sorted(near.indices), image if is_doubtful else None)
+            if near.relative_margin < relook_below:
+                yield await prompter.ask_stage2(answer, sorted(near.indices), image)
+            else:
+                # half of a list saves little, and loses what the encoder misses; the whole is a prefix that is cached
+                is_short = len(prompter.classes) <= 2 * len(near.indices)
+                yield await prompter.ask_stage2(answer, None if is_short else sorted(near.indices))
 
 
 def needs_stage2(described: Turn, prompter: Prompter) -> bool:

@@ -157,7 +157,7 @@ class BatchEngine:
         method = config.asking_method
         # neither the members of one prediction nor a second sample depend on one another
         is_independent = combination_of(method) != "first" or bool(second_sample_of(method))
-        goes_on = is_independent and not getattr(method, "asks_after_choice", False)
+        goes_on = is_independent and not getattr(method, "is_sequential", False)
         backends: dict[str, Backend] = {}
 
         def bound_lmm(backend: Backend) -> BoundLMM:

@@ -46,7 +46,7 @@ from tlac.engines.ray.session import (
 from tlac.engines.ray.tables import write_samples
 from tlac.engines.ray.watch import WORKER_CPUS, Watch
 from tlac.engines.ray.workers import Stage1Worker, Stage2Worker
-from tlac.errors import CallError, PermanentError, SampleError, UsageError
+from tlac.errors import CallError, PermanentError, SampleError
 from tlac.evaluation.run_config import RunConfig
 from tlac.hashing import response_key
 from tlac.interfaces import LMM, ClassFinder
@@ -110,8 +110,6 @@ class RayEngine:
 
         A first interrupt lets the calls in flight come to their end, a second one gives them up.
         """
-        if getattr(config.asking_method, "asks_after_choice", False):
-            raise UsageError(f"the method {config.method} asks by what stage 2 said: use --engine local, or --batch")
         found = merge_left_behind(self._store, self._retry)
         if found:
             self._policy.on_message(f"Ray: {found:,} answers of a run that was cut short are stored now")
