@@ -47,7 +47,7 @@ audit: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[audit]'
 	$(BIN)/python -m tests.support.audit
 
-# Small faults that no test notices: `make mutants MODULE=tlac/images.py`, or all core modules, which takes hours.
+# Small faults that no test notices: `make mutants MODULE=tlac/cache`, or all core rooms, which takes hours.
 mutants: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mutants]'
 	$(BIN)/python -m tests.support.mutants --sample $(or $(SAMPLE),40) --seed $(or $(SEED),0) $(MODULE)

@@ -1,10 +1,11 @@
 """Do the tests notice small faults? Puts them into the core modules one at a time (cosmic-ray), in a copy of the tree.
 
-    python -m tests.support.mutants tlac/scoring/metrics.py --sample 40 --seed 0
+    python -m tests.support.mutants tlac/scoring --sample 40 --seed 0
+    python -m tests.support.mutants tlac/images.py tlac/hashing.py --only 3 17
 
-Of each module a seeded sample of all mutants is tried: first against the tests named after it, then against all tests
-of its room. Those that change annotations alone, or nothing that runs, are left out. Prints each module's share of
-mutants that a test failed for, and every one that none did.
+Of the modules named, or all core rooms one after another, a seeded sample of all mutants is tried: first against the
+tests named after the module, then against all tests of its room. Those that change annotations alone, or nothing that
+runs, are left out. Prints every mutant that no test failed for, with its number, and how many a test did fail for.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 from cosmic_ray.ast import ast_nodes, get_ast
@@ -30,7 +32,15 @@ from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("scoring", "lmms", "lmms/middleware", "cache", "datasets", "engines/batch")
+CORE = (
+    ("tlac/scoring",),
+    ("tlac/lmms",),
+    ("tlac/lmms/middleware",),
+    ("tlac/cache",),
+    ("tlac/datasets",),
+    ("tlac/images.py", "tlac/hashing.py"),
+    ("tlac/engines/batch",),
+)
 COPIED = ("tlac", "tests", "backends", "prompts", "benchmarks", "cassettes", "docs", "pyproject.toml", "README.md")
 _TIMEOUT_S = 600
 
@@ -49,11 +59,12 @@ class Mutant:
         return [line for line in lines if not line.startswith(("---", "+++"))]
 
 
-def core_modules() -> list[Path]:
-    """The modules that are tried where none is named."""
-    found = [Path("tlac/images.py"), Path("tlac/hashing.py")]
-    for room in ROOMS:
-        found += sorted(path.relative_to(ROOT) for path in (ROOT / "tlac" / room).glob("[!_]*.py"))
+def modules_of(paths: Iterable[str]) -> list[Path]:
+    """The modules named, and those of a folder named, without those of folders in it."""
+    found: list[Path] = []
+    for path in map(Path, paths):
+        here = sorted((ROOT / path).glob("[!_]*.py")) if (ROOT / path).is_dir() else [ROOT / path]
+        found += [module.relative_to(ROOT) for module in here]
     return found
 
 
@@ -73,20 +84,22 @@ def what_runs(text: str) -> str:
     return ast.dump(tree)
 
 
-def mutants(module: Path) -> Iterator[Mutant]:
-    """Every mutant of a module that runs otherwise than the module does."""
-    text = (ROOT / module).read_text("utf-8")
-    original, nodes = what_runs(text), list(ast_nodes(get_ast(text)))
-    for name in sorted(operator_names()):
-        kind = get_operator(name)
-        if kind.arguments():
-            continue
-        operator = kind()
-        count = sum(len(list(operator.mutation_positions(node))) for node in nodes)
-        for occurrence in range(count):
-            changed = mutate_code(text, operator, occurrence)
-            if changed is not None and what_runs(changed) not in (original, ""):
-                yield Mutant(module, name.partition("/")[2], changed)
+def mutants(modules: Sequence[Path], seed: int) -> Iterator[Mutant]:
+    """Every mutant that runs otherwise than its module does, in an order that the seed decides."""
+    texts = {module: (ROOT / module).read_text("utf-8") for module in modules}
+    places = []
+    for module, text in texts.items():
+        nodes = list(ast_nodes(get_ast(text)))
+        for name in sorted(operator_names()):
+            kind = get_operator(name)
+            if not kind.arguments():
+                count = sum(len(list(kind().mutation_positions(node))) for node in nodes)
+                places += [(module, name, occurrence) for occurrence in range(count)]
+    random.Random(seed).shuffle(places)
+    for module, name, occurrence in places:
+        changed = mutate_code(texts[module], get_operator(name)(), occurrence)
+        if changed is not None and what_runs(changed) not in (what_runs(texts[module]), ""):
+            yield Mutant(module, name.partition("/")[2], changed)
 
 
 def tests_of(module: Path) -> list[list[str]]:
@@ -142,27 +155,42 @@ def is_noticed(mutant: Mutant, free: queue.Queue[Path]) -> bool:
         free.put(tree)
 
 
+def try_together(modules: Sequence[Path], seed: int, chosen: Sequence[int], workers: int) -> Iterator[str]:
+    """The lines about the mutants of these numbers, in the order that the seed decides, as each is known.
+
+    Raises:
+        SystemExit: the tests fail without a mutant.
+    """
+    with copies(workers) as free, ThreadPoolExecutor(workers) as pool:
+        tree = free.get()
+        for tests in {tuple(tests_of(module)[-1]): None for module in modules}:
+            if fails(tree, tests):
+                raise SystemExit(f"mutants: {' '.join(tests)} fails without a mutant")
+        free.put(tree)
+        tried = [one for number, one in enumerate(islice(mutants(modules, seed), max(chosen) + 1)) if number in chosen]
+        noticed = 0
+        seen_for = pool.map(lambda one: is_noticed(one, free), tried)
+        for number, mutant, is_seen in zip(sorted(chosen), tried, seen_for, strict=False):
+            noticed += is_seen
+            if not is_seen:
+                yield "\n".join([f"  {number} {mutant.module} {mutant.operator}", *("    " + s for s in mutant.diff())])
+        yield f"{noticed} of {len(tried)} noticed"
+
+
 def main() -> None:
     """Try the modules, and print what no test noticed. Ends with 1 where the tests fail without a mutant."""
     parser = argparse.ArgumentParser(prog="python -m tests.support.mutants", description=__doc__)
-    parser.add_argument("modules", nargs="*", type=Path, help="paths below tlac/; default: the core modules")
-    parser.add_argument("--sample", type=int, default=40, help="mutants of each module")
+    parser.add_argument("paths", nargs="*", help="modules and folders, tried together; default: each core room")
+    parser.add_argument("--sample", type=int, default=40, help="how many mutants of what is tried together")
+    parser.add_argument("--only", type=int, nargs="*", help="the numbers of those to try again, with the same seed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
-    with copies(given.workers) as free, ThreadPoolExecutor(given.workers) as pool:
-        for module in given.modules or core_modules():
-            tree = free.get()
-            if any(fails(tree, tests) for tests in tests_of(module)):
-                raise SystemExit(f"mutants: the tests of {module} fail without a mutant")
-            free.put(tree)
-            possible = list(mutants(module))
-            tried = random.Random(given.seed).sample(possible, min(given.sample, len(possible)))
-            noticed = list(pool.map(lambda one: is_noticed(one, free), tried))
-            lines = [f"{module}: {sum(noticed)} of {len(tried)} noticed ({len(possible)} possible)"]
-            for mutant in (one for one, is_seen in zip(tried, noticed, strict=True) if not is_seen):
-                lines += [f"  {mutant.operator}", *(f"    {line}" for line in mutant.diff())]
-            sys.stdout.write("\n".join(lines) + "\n")
+    for paths in [given.paths] if given.paths else CORE:
+        chosen = given.only or range(given.sample)
+        lines = try_together(modules_of(paths), given.seed, chosen, given.workers)
+        for line in chain([" ".join(paths)], lines):
+            sys.stdout.write(line + "\n")
             sys.stdout.flush()
 
 
