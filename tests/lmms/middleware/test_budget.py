@@ -12,9 +12,9 @@ from msgspec import structs
 from tests.support.scripted_lmm import ANSWER, ScriptedLMM, question
 from tests.support.virtual_time import run_virtual
 from tlac.config.schemas import Prices
-from tlac.errors import PermanentError, RateLimitError, SampleError, TransientError
+from tlac.errors import PermanentError, RateLimitError, SampleError, TransientError, UsageError
 from tlac.lmms.middleware.budget import Budget, BudgetedLMM, highest_cost_usd
-from tlac.types import Image, LMMRequest, LMMResponse, Message, TextPart
+from tlac.types import Image, LMMRequest, LMMResponse, Message, TextPart, Usage
 
 PRICES = Prices(prompt=2.0, completion=8.0)
 
@@ -138,3 +138,39 @@ def test_a_call_that_may_use_the_budget_up_to_the_last_cent_is_made() -> None:
         return lmm.asked
 
     assert run_virtual(scenario()) == [question()]
+
+
+@pytest.mark.parametrize("cap", [-0.01, float("nan")])
+def test_a_cap_that_caps_nothing_is_refused(cap: float) -> None:
+    with pytest.raises(UsageError, match=f"a cap of {cap} USD caps nothing: give 0 or more"):
+        Budget(cap)
+
+
+def test_a_cap_of_nothing_lets_only_what_is_free_through() -> None:
+    run_virtual(BudgetedLMM(ScriptedLMM([replace(ANSWER, cost_usd=0.0)]), Budget(0), Prices(0.0, 0.0)).ask(question()))
+    lmm = ScriptedLMM()
+    with pytest.raises(
+        PermanentError, match=r"budget of 0 USD is used up \(0\.0000 spent, the next call may cost 0\.00"
+    ):
+        run_virtual(BudgetedLMM(lmm, Budget(0), PRICES).ask(question()))
+    assert lmm.asked == []
+
+
+def test_an_answer_without_usage_counts_at_its_highest_unless_it_was_stored() -> None:
+    silent = replace(ANSWER, usage=Usage(), cost_usd=None)
+    fresh, stored = Budget(1.0), Budget(1.0)
+    run_virtual(BudgetedLMM(ScriptedLMM([silent]), fresh, PRICES).ask(question()))
+    assert fresh.committed_usd == pytest.approx(highest_cost_usd(question(), PRICES))
+    run_virtual(BudgetedLMM(ScriptedLMM([replace(silent, from_store=True)]), stored, PRICES).ask(question()))
+    assert stored.committed_usd == 0
+
+
+def test_the_longest_answer_is_bounded_by_either_name_of_the_parameter() -> None:
+    short = replace(question(), params={"max_completion_tokens": 50})
+    assert highest_cost_usd(short, Prices(0.0, 1.0)) == pytest.approx(50 / 1e6)
+
+
+def test_bytes_count_and_not_characters() -> None:
+    # 100 characters of three bytes each, and a token for what is left over
+    asked = replace(question(), messages=(Message("user", (TextPart("\u732b" * 100),)),))
+    assert highest_cost_usd(asked, Prices(1.0, 0.0)) == pytest.approx(101 / 1e6)

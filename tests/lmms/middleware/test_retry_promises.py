@@ -12,6 +12,7 @@ from tests.support.virtual_time import now_s, run_virtual, virtual_clock
 from tlac.errors import InputError, PermanentError, RateLimitError, SampleError, TransientError
 from tlac.lmms.middleware.clock import Clock
 from tlac.lmms.middleware.retry import AbortOnRepeatedError, RetryingLMM, RetryPolicy
+from tlac.types import Stage
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 LARGEST_JITTER = Clock(now=now_s, sleep=asyncio.sleep, uniform=lambda _low, high: high)
@@ -168,3 +169,42 @@ def test_passing_faults_are_none_of_the_count() -> None:
     same = SampleError("field a")
     assert ends_after(same, TransientError("field a"), same, repeats=3) is None
     assert ends_after(same, TransientError("down"), same, same, repeats=3) == 4
+
+
+def test_complaints_about_images_end_a_run_only_where_no_image_was_ever_answered() -> None:
+    def complain(_call: int) -> SampleError:
+        return SampleError("the provider can't use this image", kind="image")
+
+    async def ended(answered: Stage | None) -> list[str]:
+        guard = AbortOnRepeatedError(ScriptedLMM(lambda call: None if answered and not call else complain(call)), 3)
+        if answered:
+            await guard.ask(question(0, answered))
+        errors = await asyncio.gather(*(guard.ask(question(number)) for number in range(3)), return_exceptions=True)
+        return [type(error).__name__ for error in errors]
+
+    samples = ["SampleError"] * 3
+    assert run_virtual(ended(None)) == [*samples[:2], "PermanentError"]
+    assert run_virtual(ended("stage1")) == samples
+    # an answer about words says nothing about images
+    assert run_virtual(ended("stage2")) == [*samples[:2], "PermanentError"]
+
+
+def test_errors_of_the_same_display_and_other_words_are_not_the_same() -> None:
+    shown = "gemini: HTTP 400"
+    assert ends_after(*(SampleError(shown, words=f"no {letter}") for letter in LETTERS[:6]), repeats=3) is None
+    assert ends_after(*(SampleError(f"{shown} {letter}", words="no") for letter in LETTERS[:6]), repeats=3) == 3
+    assert ends_after(*(SampleError(shown, kind=letter) for letter in LETTERS[:6]), repeats=3) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("request 5f-a1 failed", "request 77-b failed", True),
+        ("12 images", "7 images", True),
+        ("no image", "no text", False),
+        # an identifier has a number in it, and a word with a hyphen has none
+        ("field top-k", "field top-p", False),
+    ],
+)
+def test_numbers_and_identifiers_tell_no_fault_from_another(one: str, other: str, is_same: bool) -> None:
+    assert (ends_after(SampleError(one), SampleError(other), repeats=2) is not None) is is_same
