@@ -111,6 +111,28 @@ def test_a_sound_response_is_kept_as_it_is() -> None:
     assert storable(response) == response
 
 
+def test_what_is_too_long_for_a_row_is_cut_at_its_bound() -> None:
+    said = LMMResponse(Outcome.ANSWERED, "a cat", "r" * 100_001, "v" * 1_001, created_at="t" * 1_001)
+    cut = storable(said)
+    assert (cut.reason, cut.model_version, cut.created_at) == ("r" * 100_000, "v" * 1_000, "t" * 1_000)
+    assert (cut.outcome, cut.text) == (Outcome.ANSWERED, "a cat")
+
+
+@pytest.mark.parametrize(("amount", "is_kept"), [(0.0, True), (1e9, True), (1.0000001e9, False), (-1e-9, False)])
+def test_an_amount_is_between_nothing_and_a_billion_or_not_known(amount: float, is_kept: bool) -> None:
+    said = LMMResponse(Outcome.ANSWERED, "a cat", usage=Usage(7), cost_usd=amount, latency_s=amount)
+    kept = storable(said)
+    assert (kept.cost_usd, kept.latency_s) == ((amount, amount) if is_kept else (None, 0.0))
+
+
+def test_an_answer_of_just_the_longest_length_is_not_cut() -> None:
+    assert storable(LMMResponse(Outcome.ANSWERED, "x" * 2_500_000)).outcome is Outcome.ANSWERED
+    cut = storable(LMMResponse(Outcome.ANSWERED, "x" * 2_500_003, "stop"))
+    assert (cut.outcome, len(cut.text)) == (Outcome.TRUNCATED, 2_500_000)
+    assert cut.reason == "cut by tlac after 2,500,000 of 2,500,003 characters; stop"
+    assert storable(LMMResponse(Outcome.ANSWERED, "x" * 2_500_001)).reason.endswith("2,500,001 characters")
+
+
 @pytest.mark.parametrize("count", [-1, 2**53, 1.5, True])
 def test_a_count_that_can_not_be_true_leaves_no_price(count: int) -> None:
     kept = storable(LMMResponse(Outcome.ANSWERED, "a cat", usage=Usage(7, count), cost_usd=0.5))

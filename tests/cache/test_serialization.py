@@ -96,12 +96,26 @@ def test_a_lone_surrogate_is_refused() -> None:
         ({"cost_usd": -1.0}, "cost_usd"),
         ({"usage": {"prompt": -1, "completion": 0, "cached": 0, "image": 0}}, "prompt"),
         ({"usage": {}}, "prompt"),
+        ({"usage": {"prompt": 2**53, "completion": 0, "cached": 0, "image": 0}}, "prompt"),
+        ({"cost_usd": 1.0000001e9}, "cost_usd"),
+        ({"latency_s": -0.001}, "latency_s"),
         ({"latency_s": "fast"}, "latency_s"),
     ],
 )
 def test_a_response_that_is_not_as_written_is_refused_by_field(change: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         parse_response(changed(change))
+
+
+def test_tokens_that_older_tlacs_do_not_know_are_written_only_where_there_are_any() -> None:
+    def usage(counted: Usage) -> dict[str, int]:
+        text = answer_text(replace(ENTRY, response=replace(ENTRY.response, usage=counted)))
+        return json.loads(text)["response"]["usage"]
+
+    old = {"prompt": 0, "completion": 0, "cached": 0, "image": 0}
+    assert usage(Usage()) == old
+    assert usage(Usage(reasoning=5)) == {**old, "reasoning": 5}
+    assert usage(Usage(cache_write=6)) == {**old, "cache_write": 6}
 
 
 @pytest.mark.parametrize("row", [b"", b"{", b"[" * 100_000, b'"\xff"', b"1e999", b'{"backend": "\\ud800"}'])

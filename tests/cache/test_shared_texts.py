@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +26,18 @@ def test_a_long_text_is_put_aside_and_found_again() -> None:
 def test_a_request_of_short_texts_stays_as_it_is() -> None:
     request = entry_for(image_request(1)).request
     assert fold(request) == (request, {})
+
+
+@pytest.mark.parametrize(("length", "is_put_aside"), [(1023, False), (1024, True)])
+def test_a_text_of_1024_characters_is_a_long_one(length: int, is_put_aside: bool) -> None:
+    request = {"messages": [{"role": "user", "parts": [{"text": "\u732b" * length}]}], "model": "m"}
+    folded, rows = fold(request)
+    assert (folded != request, len(rows)) == (is_put_aside, is_put_aside)
+    # sha256sum of the text
+    digest = hashlib.sha256(("\u732b" * length).encode()).hexdigest()
+    if is_put_aside:
+        assert folded["messages"][0]["parts"] == [{"text_sha256": digest}]
+        assert list(rows) == [f"text:{digest}"]
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=0, max_size=3000), max_size=4))

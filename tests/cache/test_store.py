@@ -143,6 +143,21 @@ def test_embeddings_are_found_in_blocks_however_many_are_asked_for(store: Store,
     assert found == {item.key: (item.vector.tolist(), item.is_truncated) for item in items[:wanted]}
 
 
+@pytest.mark.parametrize(("dimensions", "is_found"), [(1, True), (65_536, True), (65_537, False), (0, False)])
+def test_vectors_have_one_dimension_at_least_and_65536_at_most(store: Store, dimensions: int, is_found: bool) -> None:
+    item = embedding("a", 1.0)
+    store.put_embeddings([item])
+    vector = base64.b64encode(np.ones(dimensions, "<f4").tobytes()).decode()
+    row = f'{{"is_truncated":false,"vector":"{vector}"}}'
+    run_sql(store.path / "embeddings", "UPDATE Cache SET value = ?", parameters=(row,))
+    if is_found:
+        ((_, block),) = store.find_embeddings([item.key])
+        assert block.vectors.tolist() == [[1.0] * dimensions]
+        return
+    with pytest.raises(StoreError, match=f"a vector of {4 * dimensions} bytes: expected 4 for each of 1 to 65536 dim"):
+        list(store.find_embeddings([item.key]))
+
+
 @pytest.mark.parametrize("wanted", [20, 700])
 def test_one_bad_embedding_among_many_is_named(store: Store, wanted: int) -> None:
     items = [embedding(f"text {number}", 0.1, 0.2) for number in range(700)]
@@ -241,7 +256,9 @@ def test_a_request_whose_class_list_is_gone_is_an_error(store: Store) -> None:
     run_sql(store.path / "responses", "DELETE FROM Cache WHERE key LIKE 'text:%'")
     with Store(store.path) as fresh:
         assert fresh.get_response(entry.key) == entry.response
-        with pytest.raises(StoreError, match="is gone"):
+        with pytest.raises(
+            StoreError, match=r"a request whose text text:[0-9a-f]{12} is gone; see `tlac cache verify`"
+        ):
             fresh.get_entry(entry.key)
 
 
