@@ -42,7 +42,7 @@ CORE = (
     ("tlac/engines/batch",),
 )
 COPIED = ("tlac", "tests", "backends", "prompts", "benchmarks", "cassettes", "docs", "pyproject.toml", "README.md")
-_TIMEOUT_S = 600
+_TIMEOUT_S = 300
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def copies(count: int) -> Iterator[queue.Queue[Path]]:
 
 def fails(tree: Path, tests: Sequence[str]) -> bool:
     """Whether one of these tests fails in a copy of the tree, or none comes to an end in time."""
-    options = ["-q", "-x", "-m", "not slow", "-p", "no:randomly", "-p", "no:cacheprovider", "--timeout", "120"]
+    options = ["-q", "-x", "-m", "not slow", "-p", "no:randomly", "-p", "no:cacheprovider", "--timeout", "60"]
     command = [sys.executable, "-B", "-m", "pytest", *options, *tests]
     environment = {**os.environ, "PYTHONPATH": str(tree), "HYPOTHESIS_STORAGE_DIRECTORY": str(tree / ".hypothesis")}
     try:
