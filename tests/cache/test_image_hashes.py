@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from pathlib import Path
 
@@ -75,14 +76,31 @@ def test_a_file_of_the_same_size_and_time_but_other_bytes_is_read_again(
     assert digest(tmp_path, image) != first
 
 
-def test_a_file_that_has_only_just_changed_is_not_remembered(
-    tmp_path: Path, image: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("later_ns", "times_read"), [(1, 2), (2_000_000_000, 2), (2_000_000_001, 1)])
+def test_a_file_that_changed_in_the_last_two_seconds_is_not_remembered(
+    tmp_path: Path, image: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch, later_ns: int, times_read: int
 ) -> None:
     changed = image.stat().st_ctime_ns
-    monkeypatch.setattr("tlac.cache.image_hashes.time.time_ns", lambda: changed + 1)
+    monkeypatch.setattr("tlac.cache.image_hashes.time.time_ns", lambda: changed + later_ns)
     digest(tmp_path, image)
     digest(tmp_path, image)
-    assert len(reads) == 2
+    assert len(reads) == times_read
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(
+    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = image.read_bytes()
+
+    def read_and_change(path: Path, max_bytes: int) -> bytes:
+        content = read_file(path, max_bytes)
+        path.write_bytes(bytes(10))
+        return content
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tlac.images, "read_file", read_and_change)
+        assert digest(tmp_path, image) == hashlib.sha256(original).hexdigest()
+    assert digest(tmp_path, image) == hashlib.sha256(bytes(10)).hexdigest()
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"a": [1, 2, 3, "not a digest"]}', b"\xff", b"[" * 10_000])

@@ -217,7 +217,7 @@ class Store:
 
             if self._claims is None:
                 # opened once: closing a file gives back all locks on it
-                self._claims = os.open(self.path / _CLAIMS, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+                self._claims = os.open(self.path / _CLAIMS, os.O_CREAT | os.O_RDWR, 0o600)
             # a byte of a file without content stands for each key; 62 bits of a digest don't meet by chance
             place = int(key[:16], 16) >> 2
             fcntl.lockf(self._claims, fcntl.LOCK_EX | fcntl.LOCK_NB if is_claimed else fcntl.LOCK_UN, 1, place)
