@@ -109,7 +109,7 @@ def test_a_response_that_is_not_as_written_is_refused_by_field(change: dict[str,
 
 def test_tokens_that_older_tlacs_do_not_know_are_written_only_where_there_are_any() -> None:
     def usage(counted: Usage) -> dict[str, int]:
-        text = answer_text(replace(ENTRY, response=replace(ENTRY.response, usage=counted)))
+        text = answer_text(replace(ENTRY, response=structs.replace(ENTRY.response, usage=counted)))
         return json.loads(text)["response"]["usage"]
 
     old = {"prompt": 0, "completion": 0, "cached": 0, "image": 0}

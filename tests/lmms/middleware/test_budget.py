@@ -147,7 +147,9 @@ def test_a_cap_that_caps_nothing_is_refused(cap: float) -> None:
 
 
 def test_a_cap_of_nothing_lets_only_what_is_free_through() -> None:
-    run_virtual(BudgetedLMM(ScriptedLMM([replace(ANSWER, cost_usd=0.0)]), Budget(0), Prices(0.0, 0.0)).ask(question()))
+    run_virtual(
+        BudgetedLMM(ScriptedLMM([structs.replace(ANSWER, cost_usd=0.0)]), Budget(0), Prices(0.0, 0.0)).ask(question())
+    )
     lmm = ScriptedLMM()
     with pytest.raises(
         PermanentError, match=r"budget of 0 USD is used up \(0\.0000 spent, the next call may cost 0\.00"
@@ -157,11 +159,11 @@ def test_a_cap_of_nothing_lets_only_what_is_free_through() -> None:
 
 
 def test_an_answer_without_usage_counts_at_its_highest_unless_it_was_stored() -> None:
-    silent = replace(ANSWER, usage=Usage(), cost_usd=None)
+    silent = structs.replace(ANSWER, usage=Usage(), cost_usd=None)
     fresh, stored = Budget(1.0), Budget(1.0)
     run_virtual(BudgetedLMM(ScriptedLMM([silent]), fresh, PRICES).ask(question()))
     assert fresh.committed_usd == pytest.approx(highest_cost_usd(question(), PRICES))
-    run_virtual(BudgetedLMM(ScriptedLMM([replace(silent, from_store=True)]), stored, PRICES).ask(question()))
+    run_virtual(BudgetedLMM(ScriptedLMM([structs.replace(silent, from_store=True)]), stored, PRICES).ask(question()))
     assert stored.committed_usd == 0
 
 
