@@ -26,7 +26,7 @@ from tlac.config.schemas import load_backend, load_encoder_config
 from tlac.datasets.base import require_printable
 from tlac.datasets.text_files import NamedClasses, read_classes
 from tlac.datasets.unlabelled import fetch
-from tlac.errors import CallError, ConfigError, InputError, MissingAnswersError, TlacError, UsageError
+from tlac.errors import CallError, ConfigError, InputError, MissingAnswersError, TlacError, UsageError, one_line
 from tlac.evaluation.collect import collect
 from tlac.evaluation.label import label_block
 from tlac.evaluation.run_config import ClassList, RunConfig
@@ -367,7 +367,7 @@ def _encode(picture: object, name: str) -> bytes:
         kind = "TIFF" if picture.mode in _DEEP_GREY else "PNG"
         (picture if picture.mode in (*_DEEP_GREY, *_PNG_MODES) else picture.convert("RGB")).save(content, kind)
     except Exception as error:
-        raise InputError(f"{name}: can't be made an image: {' '.join(str(error).split())}") from error
+        raise InputError(f"{name}: can't be made an image: {one_line(error)}") from error
     return content.getvalue()
 
 

@@ -26,6 +26,11 @@ from collections.abc import Iterable
 _MOST_LISTED = 40
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says, as one line; its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class TlacError(Exception):
     """Base of every error that tlac raises on purpose; its text is one line for a person."""
 

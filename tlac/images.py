@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 import PIL.Image
 
-from tlac.errors import InputError
+from tlac.errors import InputError, one_line
 from tlac.runtime.safe_files import read_file
 from tlac.types import Image, Preparation, Source
 
@@ -143,7 +143,7 @@ def _decode(picture: PIL.Image.Image, name: str) -> PIL.Image.Image:
         raise _too_large(name) from error
     except Exception as error:
         # decoders raise what they like on broken bytes, and this is the border of one sample
-        raise InputError(f"{name}: the image is broken or cut short ({_one_line(error)}); replace the file") from error
+        raise InputError(f"{name}: the image is broken or cut short ({one_line(error)}); replace the file") from error
 
 
 def _orientation(picture: PIL.Image.Image) -> int:
@@ -253,7 +253,7 @@ def _open_header(content: bytes, name: str) -> PIL.Image.Image:
     except PIL.Image.DecompressionBombError as error:
         raise _too_large(name) from error
     except Exception as error:
-        raise InputError(f"{name}: the image is broken ({_one_line(error)}); replace the file") from error
+        raise InputError(f"{name}: the image is broken ({one_line(error)}); replace the file") from error
     if picture is None:
         raise InputError(f"{name}: not an image, whatever its name says; known: {', '.join(_FORMATS)}")
     if PIL.Image.MAX_IMAGE_PIXELS is not None and picture.width * picture.height > PIL.Image.MAX_IMAGE_PIXELS:
@@ -380,7 +380,3 @@ def _encode(picture: PIL.Image.Image, preparation: Preparation) -> bytes:
         if buffer.tell() <= preparation.max_size_bytes or side == 1:
             return buffer.getvalue()
         side = max(1, int(side * _SHRINK))
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -283,14 +283,6 @@ class UnknownBatchError(PermanentError):
 
 
 @dataclass(frozen=True, slots=True)
-class BatchLimits:
-    """The most that a provider takes in one batch."""
-
-    requests: int
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class Intent:
     """A batch that may or may not have reached the provider.
 
@@ -340,8 +332,13 @@ class BatchInterface(Protocol):
     """
 
     @property
-    def limits(self) -> BatchLimits:
-        """What fits into one batch."""
+    def max_requests(self) -> int:
+        """How many requests fit into one batch."""
+        ...
+
+    @property
+    def max_bytes(self) -> int:
+        """How large the lines of one batch may be together."""
         ...
 
     @property

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from tests.support.fake_answers import choice_request, entries, entry_for, image_request
-from tlac.cache.select import Explanation, explain
+from tlac.cache.select import explain
 from tlac.cache.store import Store
 
 
 def test_a_stored_request_needs_no_explanation(store: Store) -> None:
     entry = entries(1)[0]
     store.put_entries([entry])
-    assert explain(store, entry.request) == Explanation(entry.key, entry.key)
+    assert explain(store, entry.request) == (entry.key, {})
 
 
 def test_an_empty_store_has_nothing_near(store: Store) -> None:
     entry = entries(1)[0]
-    assert explain(store, entry.request) == Explanation(entry.key, None)
+    assert explain(store, entry.request) == (None, {})
 
 
 def test_the_nearest_is_about_the_same_image_and_the_fields_that_differ_are_shown(store: Store) -> None:
@@ -23,9 +23,9 @@ def test_the_nearest_is_about_the_same_image_and_the_fields_that_differ_are_show
     other_image = entry_for(image_request(2))
     store.put_entries([same_image, other_image, entry_for(choice_request("a cat"))])
     asked = entry_for(image_request(1)).request
-    found = explain(store, asked)
-    assert found.nearest == same_image.key
-    assert found.differences == {
+    nearest, differences = explain(store, asked)
+    assert nearest == same_image.key
+    assert differences == {
         "messages.0.parts.0.text": ('"What is shown?"', '"What do you see?"'),
         "params.seed": ("(missing)", "3"),
         "params.temperature": ("0", "1"),
@@ -34,21 +34,21 @@ def test_the_nearest_is_about_the_same_image_and_the_fields_that_differ_are_show
 
 def test_another_image_is_the_difference_where_none_is_about_the_same(store: Store) -> None:
     store.put_entries([entry_for(image_request(2))])
-    differences = explain(store, entry_for(image_request(1)).request).differences
+    _, differences = explain(store, entry_for(image_request(1)).request)
     assert list(differences) == ["messages.0.parts.1.image_sha256"]
 
 
 def test_long_texts_are_shown_where_they_begin_to_differ(store: Store) -> None:
     classes = tuple(f"class number {number}" for number in range(300))
     store.put_entries([entry_for(choice_request("a cat", (*classes, "last")))])
-    found = explain(store, entry_for(choice_request("a cat", (*classes, "final"))).request)
-    ((asked, stored),) = found.differences.values()
+    _, differences = explain(store, entry_for(choice_request("a cat", (*classes, "final"))).request)
+    ((asked, stored),) = differences.values()
     assert asked.endswith('final"')
     assert stored.endswith('last"')
     assert len(asked) < 70
 
 
 def test_numbers_that_are_equal_do_not_differ(store: Store) -> None:
-    store.put_entries([entry_for(image_request(1, params={"temperature": 0}))])
-    found = explain(store, entry_for(image_request(1, params={"temperature": 0.0})).request)
-    assert found.nearest == found.key
+    entry = entry_for(image_request(1, params={"temperature": 0}))
+    store.put_entries([entry])
+    assert explain(store, entry_for(image_request(1, params={"temperature": 0.0})).request) == (entry.key, {})

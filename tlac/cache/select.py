@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -98,39 +98,27 @@ _SHOWN_CHARACTERS = 60
 _MISSING = object()
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """The key of a request, and the key of the stored request that is nearest to it: the same where its answer is
-    stored, None where the store holds no answer at all.
-
-    `differences` holds by field, such as "params.temperature", the value asked for and the stored one, as short JSON.
-    """
-
-    key: str
-    nearest: str | None
-    differences: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-
-
-def explain(store: Store, request: dict[str, Any]) -> Explanation:
+def explain(store: Store, request: dict[str, Any]) -> tuple[str | None, dict[str, tuple[str, str]]]:
     """Compare a request (its JSON, from tlac.hashing.request_document) with all stored ones.
 
-    Nearest is one of the same stage, then about the same image, then with the fewest differing fields, then with
-    the least key. Raises StoreError.
+    Gives the key of the nearest one, None where the store holds no answer at all; and, by field, such as
+    "params.temperature", the value asked for and the stored one, as short JSON: nothing where its answer is stored.
+    Nearest is one of the same stage, then about the same image, then with the fewest differing fields, then with the
+    least key. Raises StoreError.
     """
     key = sha256_of(request)
     if store.get_response(key) is not None:
-        return Explanation(key, key)
+        return key, {}
     asked = dict(_fields(request))
     nearest = min(
         ((*_distance(asked, dict(_fields(entry.request))), entry.key) for entry in store.entries()), default=None
     )
     entry = store.get_entry(nearest[-1]) if nearest else None
     if entry is None:
-        return Explanation(key, None)
+        return None, {}
     stored = dict(_fields(entry.request))
     differing = _differing(asked, stored)
-    shown = {place: _shown(asked.get(place, _MISSING), stored.get(place, _MISSING)) for place in differing}
-    return Explanation(key, entry.key, shown)
+    return entry.key, {place: _shown(asked.get(place, _MISSING), stored.get(place, _MISSING)) for place in differing}
 
 
 def _fields(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

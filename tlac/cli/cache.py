@@ -157,7 +157,7 @@ def explain_sample(sample: str, question: StoredQuestion, store: Path | None) ->
     """
     from tlac.cache.select import explain
     from tlac.evaluation.dry_run import dry_run
-    from tlac.hashing import request_document
+    from tlac.hashing import request_document, response_key
 
     asked = question.open(store=store)
     with open_store(store, makes_one=False) as opened:
@@ -169,13 +169,13 @@ def explain_sample(sample: str, question: StoredQuestion, store: Path | None) ->
             words = " ".join(turn.response.text.split())[:60]
             echo(f"{turn.stage}: stored as {turn.key[:12]}: {turn.response.outcome} {words!r}")
         for request in found.missing:
-            explanation = explain(opened, request_document(request))
-            echo(f"{request.stage}: not stored; its key is {explanation.key[:12]}")
-            if explanation.nearest is None:
+            nearest, differences = explain(opened, request_document(request))
+            echo(f"{request.stage}: not stored; its key is {response_key(request)[:12]}")
+            if nearest is None:
                 echo("  the store holds no answer at all")
                 continue
-            echo(f"  nearest stored request: {explanation.nearest[:12]}; it differs in")
-            for field, (wanted, stored) in explanation.differences.items():
+            echo(f"  nearest stored request: {nearest[:12]}; it differs in")
+            for field, (wanted, stored) in differences.items():
                 echo(f"    {field}: asked {wanted}, stored {stored}")
 
 

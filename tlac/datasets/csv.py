@@ -9,14 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from tlac.config.schemas import DatasetConfig
-from tlac.datasets.base import (
-    ListedDataset,
-    PathOptions,
-    list_files,
-    only_test_subset,
-    read_options,
-    take_part,
-)
+from tlac.datasets.base import ListedDataset, PathOptions, list_files, only_test_subset, read_options, take_part
 from tlac.datasets.text_files import clean_name, parse_csv, read_text
 from tlac.errors import InputError
 

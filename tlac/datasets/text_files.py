@@ -127,11 +127,7 @@ def _refuse_link_outside(path: Path) -> None:
 
 
 def parse_csv(
-    text: str,
-    source: Path | str,
-    wanted: Collection[str],
-    optional: Collection[str] = (),
-    is_free_text: bool = False,
+    text: str, source: Path | str, wanted: Collection[str], optional: Collection[str] = (), is_free_text: bool = False
 ) -> list[tuple[int, dict[str, str]]]:
     """The rows of a CSV file with a header, each with the number of its line; blank lines are left out.
 

@@ -13,16 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tlac.config.schemas import Backend
-from tlac.interfaces import BatchLimits, BatchResult, BatchStatus, Intent, UndecidedError, UnknownBatchError
-from tlac.lmms.batch_common import (
-    CLOCK_SLACK,
-    BatchAdapter,
-    as_object,
-    clock_shift,
-    load_sdk,
-    plain_reason,
-    read_lines,
-)
+from tlac.interfaces import BatchResult, BatchStatus, Intent, UndecidedError, UnknownBatchError
+from tlac.lmms.batch_common import CLOCK_SLACK, BatchAdapter, as_object, clock_shift, load_sdk, plain_reason, read_lines
 from tlac.runtime.litellm_setup import drop_headers_of_environment
 from tlac.types import LMMRequest
 
@@ -42,7 +34,7 @@ class AnthropicBatches(BatchAdapter):
     The limits are those of Anthropic's page on batch processing (100,000 requests, 256 MB).
     """
 
-    limits = BatchLimits(requests=100_000, size_bytes=256_000_000 - len(_HEAD + _TAIL))
+    max_requests, max_bytes = 100_000, 256_000_000 - len(_HEAD + _TAIL)
 
     address = "https://api.anthropic.com"
 
@@ -72,10 +64,7 @@ class AnthropicBatches(BatchAdapter):
         with self._client() as client:
             # create() would hold all images in memory
             made = client.post(
-                _PATH,
-                content=_body(file),
-                options={"headers": headers},
-                cast_to=self._sdk.types.messages.MessageBatch,
+                _PATH, content=_body(file), options={"headers": headers}, cast_to=self._sdk.types.messages.MessageBatch
             )
         return str(made.id)
 

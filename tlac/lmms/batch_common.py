@@ -19,14 +19,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from tlac.config.schemas import Backend
-from tlac.errors import (
-    ConfigError,
-    PermanentError,
-    RateLimitError,
-    SampleError,
-    StoreError,
-    TransientError,
-)
+from tlac.errors import ConfigError, PermanentError, RateLimitError, SampleError, StoreError, TransientError
 from tlac.interfaces import BatchResult, UnknownBatchError
 from tlac.lmms.litellm import LiteLLM
 from tlac.lmms.litellm_errors import provider_message, translate

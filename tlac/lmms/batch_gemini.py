@@ -13,14 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tlac.config.schemas import Backend
-from tlac.interfaces import BatchLimits, BatchResult, BatchStatus, Intent
-from tlac.lmms.batch_common import (
-    BatchAdapter,
-    as_object,
-    load_sdk,
-    plain_reason,
-    read_lines,
-)
+from tlac.interfaces import BatchResult, BatchStatus, Intent
+from tlac.lmms.batch_common import BatchAdapter, as_object, load_sdk, plain_reason, read_lines
 
 _OVER = ("SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
 # by the page of the Gemini API on its batch mode
@@ -36,7 +30,7 @@ class GeminiBatches(BatchAdapter):
     keeps the lists of keys short.
     """
 
-    limits = BatchLimits(requests=100_000, size_bytes=2_000_000_000)
+    max_requests, max_bytes = 100_000, 2_000_000_000
 
     address = "https://generativelanguage.googleapis.com/v1beta"
 

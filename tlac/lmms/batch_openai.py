@@ -11,15 +11,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tlac.interfaces import BatchLimits, BatchResult, BatchStatus, Intent
-from tlac.lmms.batch_common import (
-    CLOCK_SLACK,
-    BatchAdapter,
-    as_object,
-    clock_shift,
-    plain_reason,
-    read_lines,
-)
+from tlac.interfaces import BatchResult, BatchStatus, Intent
+from tlac.lmms.batch_common import CLOCK_SLACK, BatchAdapter, as_object, clock_shift, plain_reason, read_lines
 from tlac.runtime.litellm_setup import litellm_call, load_litellm
 from tlac.types import LMMResponse, Outcome
 
@@ -35,7 +28,7 @@ class OpenAIBatches(BatchAdapter):
     The limits are those in the docstring of openai.types.BatchCreateParams.
     """
 
-    limits = BatchLimits(requests=50_000, size_bytes=200_000_000)
+    max_requests, max_bytes = 50_000, 200_000_000
 
     address = "https://api.openai.com/v1"
 

@@ -19,7 +19,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tlac.errors import TransientError
+from tlac.errors import TransientError, one_line
 from tlac.runtime.redaction import redact
 
 if TYPE_CHECKING:
@@ -85,9 +85,11 @@ async def post(url: str, headers: Mapping[str, str], content: bytes, timeout_s: 
     except asyncio.TimeoutError:
         raise
     except aiohttp.ClientConnectorError as error:
-        raise TransientError(f"no connection to {error.host}:{error.port}: {_reason(error.os_error)}") from error
+        raise TransientError(
+            f"no connection to {error.host}:{error.port}: {redact(one_line(error.os_error))[:_MAX_REASON_CHARS]}"
+        ) from error
     except (aiohttp.ClientError, OSError) as error:
-        raise TransientError(_reason(error)) from error
+        raise TransientError(redact(one_line(error))[:_MAX_REASON_CHARS]) from error
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
@@ -97,11 +99,6 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
         if len(content) > MAX_RESPONSE_BYTES:
             raise TransientError(f"the answer has more than {MAX_RESPONSE_BYTES:,} bytes")
     return bytes(content)
-
-
-def _reason(error: BaseException) -> str:
-    text = " ".join(redact(str(error)).split())
-    return text[:_MAX_REASON_CHARS] or type(error).__name__
 
 
 async def open_session() -> aiohttp.ClientSession:

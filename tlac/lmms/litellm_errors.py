@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from functools import cached_property
@@ -31,46 +31,28 @@ def _any(*patterns: str) -> re.Pattern[str]:
     return re.compile("|".join(patterns), re.IGNORECASE)
 
 
-_REFUSAL_CODES = {
-    *("content_filter", "content_filter_error", "content_policy_violation", "responsibleaipolicyviolation"),
-    *(
-        "moderation_blocked",
-        "data_inspection_failed",
-        "datainspectionfailed",
-        "refusal",
-        "safety",
-        "prohibited_content",
-    ),
-}
-_REFUSAL_WORDS = _any(
-    r"content[ _](?:filter|policy)",
-    r"safety system",
-    r"blocked by (?:the |our )?(?:safety|moderation|content)",
-    r"flagged (?:as|by|for)",
-    r"violat\w+ (?:our|the) (?:usage|content) polic",
+_REFUSAL_CODES = (
+    *("content_filter", "content_filter_error", "content_policy_violation", "responsibleaipolicyviolation", "safety"),
+    *("moderation_blocked", "data_inspection_failed", "datainspectionfailed", "refusal", "prohibited_content"),
 )
-_CREDIT_CODES = {
+_REFUSAL_WORDS = _any(
+    r"content[ _](?:filter|policy)|safety system|flagged (?:as|by|for)",
+    r"blocked by (?:the |our )?(?:safety|moderation|content)|violat\w+ (?:our|the) (?:usage|content) polic",
+)
+_CREDIT_CODES = (
     *("insufficient_quota", "billing_error", "billing_hard_limit_reached", "billing_not_active", "arrearage"),
     *("exceeded_current_quota_error", "insufficient_balance", "insufficient_credits", "payment_required"),
-}
-_CREDIT_WORDS = _any(
-    r"exceeded your current quota",
-    r"credit balance",
-    r"insufficient (?:balance|credits?|funds|quota)",
-    r"used all available credits",
-    r"spending limit",
-    r"billing (?:hard limit|is not active|details)",
-    r"reached your specified api usage limit",
 )
-_RATE_CODES = {"rate_limit_exceeded", "rate_limit_error", "too_many_requests", "throttlingexception", "throttling"}
+_CREDIT_WORDS = _any(
+    r"exceeded your current quota|credit balance|insufficient (?:balance|credits?|funds|quota)|spending limit",
+    r"used all available credits|billing (?:hard limit|is not active|details)|reached your specified api usage limit",
+)
+_RATE_CODES = ("rate_limit_exceeded", "rate_limit_error", "too_many_requests", "throttlingexception", "throttling")
 _SIZE_WORDS = _any(r"too large", r"exceed", r"maximum", r"\bMB\b")
-_PARAM_CODES = {
-    "unsupported_parameter",
-    "unknown_parameter",
-    "unsupported_value",
-    "invalid_parameter",
-    "extra_forbidden",
-}
+_PARAM_CODES = (
+    *("unsupported_parameter", "unknown_parameter", "unsupported_value", "invalid_parameter", "extra_forbidden"),
+    "invalid_request_error",
+)
 # Gemini's words, then those of pydantic as Anthropic, vLLM and others pass them on, then OpenAI's
 _PARAM_WORDS = (
     _any(r"unknown name [\"'](\w+)"),
@@ -146,6 +128,10 @@ class ErrorFacts:
         names = ("code", "type", "status", "reason", "__type")
         return frozenset(str(owner[name]).lower() for owner in owners for name in names if owner.get(name))
 
+    def has_code(self, codes: Iterable[str]) -> bool:
+        """Whether the body names one of these codes."""
+        return not self.codes.isdisjoint(codes)
+
     @property
     def details(self) -> list[Mapping[str, Any]]:
         """Google's structured details."""
@@ -216,7 +202,7 @@ def refusal_of(facts: ErrorFacts) -> LMMResponse | None:
         return None
     is_refusal = (
         facts.kind == "ContentPolicyViolationError"
-        or not _REFUSAL_CODES.isdisjoint(facts.codes)
+        or facts.has_code(_REFUSAL_CODES)
         or (facts.status in (400, 403, 422) and _REFUSAL_WORDS.search(facts.words))
     )
     return LMMResponse(Outcome.REFUSED, "", _shown(facts.words)) if is_refusal else None
@@ -254,7 +240,7 @@ def translate(error: Exception | ErrorFacts, backend: Backend) -> CallError | Co
         name = _litellm_param(facts.words)
         return ConfigError(f"{backend.source}: {name}: {message}; change or remove it under params")
     where = ": ".join(filter(None, (f"HTTP {facts.status or 'unknown'}", _shown(facts.words))))
-    is_limited = facts.status == 429 or not _RATE_CODES.isdisjoint(facts.codes)
+    is_limited = facts.status == 429 or facts.has_code(_RATE_CODES)
     if is_limited or (facts.status is None and facts.kind == "RateLimitError"):
         meaning = _limited(facts, backend, where)
     else:
@@ -307,8 +293,7 @@ def _limited(facts: ErrorFacts, backend: Backend, where: str) -> CallError:
                 f"the same command goes on then ({where})"
             )
     wait_s = retry_after_s(facts)
-    is_credit = not _CREDIT_CODES.isdisjoint(facts.codes)
-    if is_credit or (not violations and wait_s is None and _CREDIT_WORDS.search(facts.words)):
+    if facts.has_code(_CREDIT_CODES) or (not violations and wait_s is None and _CREDIT_WORDS.search(facts.words)):
         return PermanentError(f"{backend.name}: the account's quota or credit is used up ({where})")
     alone = _ALONE_OVER_LIMIT.search(facts.words)
     if alone and int(alone[2].replace(",", "")) > int(alone[1].replace(",", "")):
@@ -329,7 +314,7 @@ class _Rule:
     error: type[CallError]
     text: str
     statuses: Container[int] = ()
-    codes: frozenset[str] = frozenset()
+    codes: tuple[str, ...] = ()
     words: re.Pattern[str] | None = None
     least: int = 400
     most: int = 499
@@ -338,8 +323,7 @@ class _Rule:
     def applies(self, facts: ErrorFacts) -> bool:
         """Whether the facts are of this kind."""
         status = facts.status or 0
-        is_known = status in self.statuses or not self.codes.isdisjoint(facts.codes)
-        if is_known or (self.kind and facts.kind == self.kind):
+        if status in self.statuses or facts.has_code(self.codes) or (self.kind and facts.kind == self.kind):
             return True
         return self.least <= status <= self.most and self.words is not None and bool(self.words.search(facts.words))
 
@@ -355,22 +339,17 @@ _RULES = (
         PermanentError,
         "the key was refused; check {key}",
         statuses=(401,),
-        codes=frozenset(
-            (
-                *("api_key_invalid", "api_key_expired", "invalid_api_key", "incorrect_api_key", "authentication_error"),
-                *("unauthenticated", "unrecognizedclientexception", "expiredtokenexception"),
-            )
+        codes=(
+            *("api_key_invalid", "api_key_expired", "invalid_api_key", "incorrect_api_key", "authentication_error"),
+            *("unauthenticated", "unrecognizedclientexception", "expiredtokenexception"),
         ),
-        words=_any(
-            r"api[ _-]?key (?:is )?(?:not valid|invalid|expired)",
-            r"(?:invalid|incorrect) (?:x-)?api[ _-]?key",
-        ),
+        words=_any(r"api[ _-]?key (?:is )?(?:not valid|invalid|expired)|(?:invalid|incorrect) (?:x-)?api[ _-]?key"),
     ),
     _Rule(
         PermanentError,
         "the account's quota or credit is used up",
         statuses=(402,),
-        codes=frozenset(_CREDIT_CODES),
+        codes=_CREDIT_CODES,
         words=_CREDIT_WORDS,
     ),
     _Rule(
@@ -379,15 +358,9 @@ _RULES = (
         "(llama.cpp: --mmproj)",
         # llama.cpp, vLLM, Ollama, OpenRouter and Groq say so in words alone, some of them as a fault of the server
         words=_any(
-            r"image inputs? (?:is|are) not supported",
-            r"mmproj",
-            r"not a (?:vision|multi-?modal)",
-            r"at most 0 image",
-            r"endpoints found that support image",
-            r"(?:not|n't) support (?:image|vision|multi-?modal)",
-            r"images? (?:are|is) not supported",
-            r"content must be a string",
-            r"missing data required for image input",
+            r"image inputs? (?:is|are) not supported|mmproj|not a (?:vision|multi-?modal)|at most 0 image",
+            r"endpoints found that support image|(?:not|n't) support (?:image|vision|multi-?modal)",
+            r"images? (?:are|is) not supported|content must be a string|missing data required for image input",
         ),
         most=599,
     ),
@@ -395,17 +368,10 @@ _RULES = (
         SampleError,
         "the request is too large; lower image.max_side_px, or show stage 2 fewer classes (tlac-shortlist)",
         statuses=(413,),
-        codes=frozenset(
-            ("context_length_exceeded", "exceed_context_size_error", "request_too_large", "string_above_max_length")
-        ),
+        codes=("context_length_exceeded", "exceed_context_size_error", "request_too_large", "string_above_max_length"),
         words=_any(
-            r"request_too_large",
-            r"payload size exceeds",
-            r"request entity too large",
-            r"prompt is too long",
-            r"context (?:length|window|size)",
-            r"maximum (?:context|number of tokens)",
-            r"input token count",
+            r"request_too_large|payload size exceeds|request entity too large|prompt is too long|input token count",
+            r"context (?:length|window|size)|maximum (?:context|number of tokens)",
         ),
         kind="ContextWindowExceededError",
     ),
@@ -414,7 +380,7 @@ _RULES = (
         PermanentError,
         "model {model!r} or its address was not found; see {source}",
         statuses=(404, 405),
-        codes=frozenset(("model_not_found",)),
+        codes=("model_not_found",),
     ),
     _Rule(
         PermanentError,
@@ -422,12 +388,8 @@ _RULES = (
         statuses=(501,),
         # a server's fault by its status, that will be there at the next try as well
         words=_any(
-            r"not (?:supported|implemented)",
-            r"unsupported",
-            r"does(?:n't| not) support",
-            r"unknown (?:model|name|parameter|field|argument)",
-            r"invalid (?:request|argument|parameter|api key)",
-            r"requires more (?:system )?memory",
+            r"not (?:supported|implemented)|unsupported|does(?:n't| not) support|requires more (?:system )?memory",
+            r"unknown (?:model|name|parameter|field|argument)|invalid (?:request|argument|parameter|api key)",
         ),
         least=500,
         most=599,
@@ -467,7 +429,7 @@ def _refused_param(facts: ErrorFacts) -> str:
     fields = [str(violation.get("field") or "") for violation in facts.detail("fieldViolations")]
     if named.startswith(_PARTS_OF_A_SAMPLE) or any(name.startswith(_PARTS_OF_A_SAMPLE) for name in fields):
         return ""
-    if named and (not _PARAM_CODES.isdisjoint(facts.codes) or "invalid_request_error" in facts.codes):
+    if named and facts.has_code(_PARAM_CODES):
         return named
     matches = (pattern.search(facts.words) for pattern in _PARAM_WORDS)
     found = next((match[1] for match in matches if match), "")

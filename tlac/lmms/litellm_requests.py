@@ -176,24 +176,20 @@ def choice_arguments(model: str, task: ChoiceTask) -> dict[str, Any]:
 
     The index is a string, since some providers accept an enum of strings only.
     """
-    schema = _choice_schema(task)
-    if model.startswith("anthropic/"):
-        # litellm turns response_format into output_format, which is gone from Anthropic's published types
-        return {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
-    json_schema = {"name": "choice", "strict": True, "schema": schema}
-    return {"response_format": {"type": "json_schema", "json_schema": json_schema}}
-
-
-def _choice_schema(task: ChoiceTask) -> dict[str, Any]:
     index: dict[str, Any] = {"type": "string"}
     if len(task.indices) <= _MAX_ENUM_VALUES:
         index["enum"] = [str(position) for position in task.indices]
-    return {
+    schema = {
         "type": "object",
         "properties": {"class_index": index},
         "required": ["class_index"],
         "additionalProperties": False,
     }
+    if model.startswith("anthropic/"):
+        # litellm turns response_format into output_format, which is gone from Anthropic's published types
+        return {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
+    json_schema = {"name": "choice", "strict": True, "schema": schema}
+    return {"response_format": {"type": "json_schema", "json_schema": json_schema}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,11 +265,11 @@ class WireFormat:
             template = self._templates[key] = self._new_template(request, messages)
         # copies: litellm's functions change both
         headers, options = dict(template[0]), dict(template[1])
+        told = {"model": self._model, "messages": messages, "optional_params": options, "litellm_params": {}}
         if self._provider == "gemini":
-            return WireRequest(self._url(), headers, self._gemini_body(messages, options))
-        body: dict[str, Any] = self._functions.transform_request(
-            model=self._model, messages=messages, optional_params=options, litellm_params={}, headers=headers
-        )
+            gemini = {"custom_llm_provider": "gemini", "cached_content": None}
+            return WireRequest(self._url(), headers, self._litellm.transform_request_body(**told, **gemini))
+        body: dict[str, Any] = self._functions.transform_request(**told, headers=headers)
         if self._provider == _OLLAMA and request.params.get("logprobs"):
             body["logprobs"] = True
         if self._provider == "anthropic":
@@ -306,32 +302,18 @@ class WireFormat:
         return headers, options
 
     def _url(self) -> str:
+        if self._provider == "gemini" and self._api_base:
+            return f"{self._api_base.rstrip('/')}/models/{self._model}:generateContent"
         if self._provider == "gemini":
-            return self._gemini_url()
+            return str(self._litellm._get_gemini_url(mode="chat", model=self._model, stream=False)[0])
         if self._provider == "anthropic":
             base = str(self._api_base).rstrip("/")
             return base if base.endswith("/v1/messages") else f"{base}/v1/messages"
-        url: str = self._functions.get_complete_url(
-            api_base=self._api_base, api_key=self._api_key, model=self._model, optional_params={}, litellm_params={}
+        return str(
+            self._functions.get_complete_url(
+                api_base=self._api_base, api_key=self._api_key, model=self._model, optional_params={}, litellm_params={}
+            )
         )
-        return url
-
-    def _gemini_url(self) -> str:
-        if self._api_base:
-            return f"{self._api_base.rstrip('/')}/models/{self._model}:generateContent"
-        url: str = self._litellm._get_gemini_url(mode="chat", model=self._model, stream=False)[0]
-        return url
-
-    def _gemini_body(self, messages: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, Any]:
-        body: dict[str, Any] = self._litellm.transform_request_body(
-            messages=messages,
-            model=self._model,
-            optional_params=options,
-            custom_llm_provider="gemini",
-            litellm_params={},
-            cached_content=None,
-        )
-        return body
 
     def read(self, content: bytes, body: Mapping[str, Any] | None = None) -> LMMResponse:
         """Return the response in a provider's JSON, with its cost and without its times. `body` is what was asked.

@@ -24,18 +24,10 @@ from tlac.types import LMMResponse, Outcome, Usage
 # in lower case, as the providers of litellm say it
 _FINISHED = {"stop", "end_turn", "stop_sequence", "eos", "eos_token", "complete", "tool_use", "tool_calls", "tool_call"}
 _FILTERED = {
-    *(
-        "content_filter",
-        "content-filter",
-        "content_filtered",
-        "refusal",
-        "safety",
-        "recitation",
-        "language",
-        "blocklist",
-    ),
+    *("content_filter", "content-filter", "content_filtered", "refusal", "safety", "recitation", "language"),
     *("prohibited_content", "spii", "image_safety", "image_prohibited_content", "image_recitation", "image_other"),
     *("other", "no_image", "escalation", "model_armor", "guardrail_intervened", "error_toxic", "sensitive"),
+    "blocklist",
 }
 _BROKEN_OFF = {"error", "abort", "aborted", "cancelled", "network_error", "insufficient_system_resource"}
 _CUT = {
@@ -299,11 +291,8 @@ def _read_outcome(choices: Any, finish: str | None) -> tuple[Outcome, str, str]:
         thoughts = ", only thoughts" if message.content else ""
         return Outcome.EMPTY, "", f"the answer holds no text{thoughts} (finish reason {finish or 'none'})"
     if word not in _FINISHED:
-        return (
-            Outcome.TRUNCATED,
-            text,
-            f"the provider did not say that the answer is finished ({finish or 'no reason'})",
-        )
+        reason = f"the provider did not say that the answer is finished ({finish or 'no reason'})"
+        return Outcome.TRUNCATED, text, reason
     return Outcome.ANSWERED, text, ""
 
 

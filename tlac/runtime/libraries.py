@@ -16,6 +16,8 @@ from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
+from tlac.errors import one_line
+
 HTTP_CLIENTS = ("httpx", "httpx2")
 """HTTP libraries that the hub's client may use; their loggers have the same names."""
 
@@ -101,6 +103,5 @@ def check_hub(is_offline: bool) -> str:
     try:
         session.head(constants.ENDPOINT, timeout=_PROBE_TIMEOUT_S)
     except unreachable as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return f"{constants.ENDPOINT} can't be reached ({reason})"
+        return f"{constants.ENDPOINT} can't be reached ({one_line(error)})"
     return ""

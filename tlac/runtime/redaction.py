@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from urllib.parse import quote, quote_plus, unquote
 
+from tlac.errors import one_line
+
 _SECRET_NAME = re.compile(
     r"(API_?KEY|_KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|(?:^|_)PAT)$", re.IGNORECASE
 )
@@ -63,7 +65,7 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError) and error.errno is None:
         # libraries say no more than the address once again
         return "nothing is there"
-    return " ".join(redact(str(error)).split()) or type(error).__name__
+    return redact(one_line(error))
 
 
 def _secrets() -> Iterator[str]:

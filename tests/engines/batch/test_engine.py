@@ -21,7 +21,6 @@ from tlac.engines.batch.engine import BatchEngine
 from tlac.engines.batch.journal import Journal
 from tlac.errors import TransientError, UsageError
 from tlac.evaluation.runner import Runner
-from tlac.interfaces import BatchLimits
 from tlac.types import Outcome
 
 
@@ -108,26 +107,27 @@ def test_a_batch_that_is_refused_after_it_was_taken_says_so(
 
 
 @pytest.mark.parametrize(
-    ("name", "limits", "sizes"),
+    ("name", "limit", "most", "sizes"),
     [
-        ("gpt-4o", BatchLimits(4, 10**9), [4, 4, 1]),
-        ("claude", BatchLimits(4, 10**9), [4, 4, 1]),
-        ("gemini", BatchLimits(4, 10**9), [4, 4, 1]),
-        ("gpt-4o", BatchLimits(10**6, 3000), None),
-        ("claude", BatchLimits(10**6, 3000), None),
-        ("gemini", BatchLimits(10**6, 3000), None),
+        ("gpt-4o", "max_requests", 4, [4, 4, 1]),
+        ("claude", "max_requests", 4, [4, 4, 1]),
+        ("gemini", "max_requests", 4, [4, 4, 1]),
+        ("gpt-4o", "max_bytes", 3000, None),
+        ("claude", "max_bytes", 3000, None),
+        ("gemini", "max_bytes", 3000, None),
     ],
 )
-def test_batches_are_split_at_the_limits(
+def test_batches_are_split_at_the_limits(  # noqa: PLR0917 - three fixtures and a row
     emulator: Emulator,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
-    limits: BatchLimits,
+    limit: str,
+    most: int,
     sizes: list[int] | None,
 ) -> None:
     party = Party(emulator, name, tmp_path)
-    monkeypatch.setattr(f"{ADAPTERS[party.provider]}.limits", limits)
+    monkeypatch.setattr(f"{ADAPTERS[party.provider]}.{limit}", most)
     assert party.batched(run_spec(party.backend, method="slac")).record.is_complete
     assert party.submitted == (sizes or party.submitted)
     assert sum(party.submitted) == 9
@@ -136,11 +136,11 @@ def test_batches_are_split_at_the_limits(
     files = [len(content) for content in shelf.files.values()]
     bodies = [int(next(iter(batch.asked.values())).headers.get("Content-Length", 0)) for batch in shelf.batches]
     frame = len('{"requests":[]}')
-    assert max(files or [size - frame for size in bodies]) <= limits.size_bytes
+    assert limit == "max_requests" or max(files or [size - frame for size in bodies]) <= most
 
 
 def test_a_request_that_no_batch_can_hold_fails_alone(openai_party: Party, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"{ADAPTERS['openai']}.limits", BatchLimits(10, 100))
+    monkeypatch.setattr(f"{ADAPTERS['openai']}.max_bytes", 100)
     run = openai_party.batched(run_spec(openai_party.backend, 2, "slac"))
     assert "larger than the 100 bytes" in run.predictions[0].reason
     assert openai_party.submitted == []

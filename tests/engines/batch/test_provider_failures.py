@@ -199,9 +199,7 @@ def test_a_batch_stuck_in_its_end_past_its_expiry_is_not_waited_for(
 def test_twelve_batches_and_one_lost_round_do_not_end_the_run(
     emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tlac.interfaces import BatchLimits
-
-    monkeypatch.setattr("tlac.lmms.batch_openai.OpenAIBatches.limits", BatchLimits(1, 10**9))
+    monkeypatch.setattr("tlac.lmms.batch_openai.OpenAIBatches.max_requests", 1)
     party = Party(emulator, "gpt-4o", tmp_path)
     emulator.batching = BatchControls(polls=1, faults={"status": [Fault(status=500)] * 13})
     run = run_of(party, 13)

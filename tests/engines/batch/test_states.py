@@ -17,7 +17,7 @@ from tlac.engines.batch.journal import BatchRecord
 from tlac.engines.batch.submit import BatchSubmitter, CostReservation
 from tlac.errors import PermanentError, TransientError
 from tlac.hashing import request_document, response_key
-from tlac.interfaces import BatchLimits, BatchResult, BatchStatus, UndecidedError, UnknownBatchError
+from tlac.interfaces import BatchResult, BatchStatus, UndecidedError, UnknownBatchError
 
 STATES = set(get_args(get_type_hints(BatchRecord)["status"]))
 TAG = "ours"
@@ -26,7 +26,7 @@ TAG = "ours"
 class Provider(FakeInterface):
     """A provider that takes batches and gives their results, as a test has it."""
 
-    limits, discount = BatchLimits(10, 10_000), 0.5
+    max_requests, max_bytes, discount = 10, 10_000, 0.5
 
     def __init__(self) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import httpx
 
-from tlac.errors import TlacError, TransientError
+from tlac.errors import TlacError, TransientError, one_line
 
 OnBytes: TypeAlias = Callable[[str, int, int | None], None]
 """Called with the file's name, the bytes that are there, and the bytes in all where the server says how many."""
@@ -88,12 +88,12 @@ def _fetch_part(
             fruitless = 0 if _size(file.part) > before else fruitless + 1
             if fruitless >= _MAX_FRUITLESS_TRIES:
                 raise TlacError(
-                    f"{file.url}: {_reason(error)}: run the command again, which goes on from {_size(file.part):,} "
+                    f"{file.url}: {one_line(error)}: run the command again, which goes on from {_size(file.part):,} "
                     f"bytes, or put the file at {file.path}"
                 ) from error
             pause(_FIRST_PAUSE_S * 2**fruitless)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise TlacError(f"{file.url}: {_reason(error)}: or put the file at {file.path}") from error
+            raise TlacError(f"{file.url}: {one_line(error)}: or put the file at {file.path}") from error
         else:
             return
 
@@ -210,10 +210,6 @@ def _forget_part(file: RemoteFile) -> None:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager

@@ -25,7 +25,7 @@ import yaml
 from tlac.config.schemas import DatasetConfig, Mirror, load_dataset_config
 from tlac.datasets.base import parent_inside, path_inside
 from tlac.datasets.prepare.download import OnBytes, RemoteFile, fetch_file
-from tlac.errors import ConfigError, TlacError, UnknownNameError, UsageError
+from tlac.errors import ConfigError, TlacError, UnknownNameError, UsageError, one_line
 from tlac.runtime.libraries import http_errors
 from tlac.runtime.safe_files import replacing
 
@@ -128,12 +128,12 @@ def _unpacking_errors(config: DatasetConfig, staging: Path) -> Iterator[None]:
         yield
     except _DAMAGE as error:
         raise TlacError(
-            f"{config.name}: an archive can't be unpacked ({_reason(error)}): remove {staging} and run the command "
+            f"{config.name}: an archive can't be unpacked ({one_line(error)}): remove {staging} and run the command "
             "again"
         ) from error
     except (OSError, RuntimeError) as error:
         raise TlacError(
-            f"{config.name}: the download failed ({_reason(error)}): run the command again, which keeps what is "
+            f"{config.name}: the download failed ({one_line(error)}): run the command again, which keeps what is "
             f"complete in {staging}"
         ) from error
 
@@ -205,15 +205,7 @@ def _read_with_torchvision(reader: str, folder: Path) -> None:
     opener(folder, download=True)
 
 
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def fetch_mirror(
-    config: DatasetConfig,
-    on_bytes: OnBytes | None = None,
-    fetch: Fetch = fetch_file,
-) -> Prepared:
+def fetch_mirror(config: DatasetConfig, on_bytes: OnBytes | None = None, fetch: Fetch = fetch_file) -> Prepared:
     """Fetch the mirror's test shards and class names into ROOT/mirrors, with a dataset file beside them.
 
     The dataset file names the commit that was fetched, and is written when all is there: a folder that has one
@@ -251,10 +243,9 @@ def _look_up(name: str, mirror: Mirror, folder: Path) -> tuple[str, list[RemoteF
         tree = hub.list_repo_tree(mirror.repo, recursive=True, revision=commit, repo_type="dataset")
         entries = [entry for entry in tree if isinstance(entry, RepoFile) and _MIRRORED.fullmatch(entry.path)]
     except unavailable as error:
-        reason = " ".join(str(error).split())
         raise TlacError(
-            f"{name}: its mirror {mirror.repo} can't be looked up ({reason}): run the command again where the hub "
-            "can be reached"
+            f"{name}: its mirror {mirror.repo} can't be looked up ({one_line(error)}): run the command again where "
+            "the hub can be reached"
         ) from error
     files = []
     for entry in sorted(entries, key=lambda entry: entry.path):

@@ -116,8 +116,8 @@ class BatchFile:
 
     def has_room(self, line: bytes) -> bool:
         """Whether one more line stays within the provider's limits."""
-        limits = self._interface.limits
-        return self._requests < limits.requests and self._size_bytes + len(line) <= limits.size_bytes
+        has_room = self._size_bytes + len(line) <= self._interface.max_bytes
+        return self._requests < self._interface.max_requests and has_room
 
     def add(self, key: str, document: dict[str, Any], body: bytes, amount_usd: float | None) -> None:
         """Take one request in, which may cost `amount_usd` at most."""
@@ -209,9 +209,9 @@ class BatchSubmitter:
             raise
         async with self._lock:
             _, line = self._file(backend).line(key, body)
-            if len(line) > interface.limits.size_bytes:
+            if len(line) > interface.max_bytes:
                 self._reservation.release(amount_usd)
-                self.failed[key] = f"the request is larger than the {interface.limits.size_bytes:,} bytes of a batch"
+                self.failed[key] = f"the request is larger than the {interface.max_bytes:,} bytes of a batch"
                 return
             if not self._file(backend).has_room(line):
                 await self._submit(backend)
