@@ -10,6 +10,7 @@ import pytest
 from tlac.cache.questions import read_answers
 from tlac.errors import InputError
 
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BENCH = ("--backend", "gemini", "--dataset", "cifar10-samples")
 
 
@@ -49,6 +50,16 @@ def test_both_stages_answered_by_hand_make_a_whole_run_offline(tlac_command, tmp
     (run,) = json.loads(shown.out)["runs"]
     assert (run["answered"], run["cost_usd"]) == (20, 0.0)
     assert run["by_decision"]["exact"]["n"] == 19
+
+
+def test_a_shortlist_is_asked_about_by_hand_too(tlac_command, tmp_path: Path, asked) -> None:
+    path, questions = asked
+    given = [{"key": question["key"], "answer": "a furry thing"} for question in questions]
+    tlac_command("cache", "answer", path, write(tmp_path / "answers.jsonl", given), "--by", "me")
+    shortlist = ("--method", "tlac-shortlist:k=3", "--encoder", "minilm")
+    shown = tlac_command("cache", "missing", *BENCH, *shortlist, "-o", path)
+    assert (shown.code, shown.out) == (0, f"1 questions: {path}\n"), shown.err
+    assert sum(f": {name}\n" in json.loads(path.read_text())["text"] for name in CIFAR10) == 3
 
 
 def test_a_part_is_what_a_run_of_that_part_would_ask(tlac_command, tmp_path: Path, asked) -> None:

@@ -397,9 +397,15 @@ class StoredQuestion:
         str | None,
         click.option("--dataset", shell_complete=complete("dataset"), help="Dataset that it is asked about."),
     ]
-    method: Annotated[str, click.option("--method", default="tlac", show_default=True, help="slac or tlac.")]
+    method: Annotated[
+        str,
+        click.option(
+            "--method", default="tlac", show_default=True, shell_complete=_complete_method, help="A method that asks."
+        ),
+    ]
     prompts: Annotated[str, prompts_option]
     matching: Annotated[str, matching_option]
+    encoder: Annotated[str, encoder_option]
     root: Annotated[Path | None, root_option]
 
     def open(self, store: Path | None = None) -> RunConfig:
@@ -420,8 +426,7 @@ class StoredQuestion:
         )
         dataset = open_dataset(load_dataset_config(self.dataset, self.root))
         prompts, rule = load_prompts(self.prompts), find_rule(self.matching)
-        # the encoder stands idle: what was asked does not hang on it
-        encoder = load_encoder_config("clip-vit-b-16")
+        encoder = load_encoder_config(self.encoder)
         return RunConfig(backend, backend, dataset, self.method, encoder, prompts, rule)
 
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
+from tlac.config.registry import open_encoder
+from tlac.encoders.cached import keep_embeddings
 from tlac.errors import MissingAnswersError
 from tlac.evaluation.collect import collect
-from tlac.evaluation.run_config import RunConfig, plan_questions
+from tlac.evaluation.run_config import RunConfig, class_finder, plan_questions
 from tlac.images import identify
-from tlac.interfaces import Dataset, Prompter
+from tlac.interfaces import ClassFinder, Dataset, Prompter
 from tlac.lmms.middleware.cache import OfflineLMM, StoredLMM
 from tlac.methods.base import BoundLMM
 from tlac.results.record import ShortlistRecall
 from tlac.runtime import aio
 from tlac.scoring.matching import ClassIndex
-from tlac.types import LMMRequest, LMMResponse, Outcome, Sample, Transcript
+from tlac.types import LMMRequest, LMMResponse, NearestClasses, Outcome, Sample, Transcript
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,23 @@ class _Unasked:
     async def ask(self, request: LMMRequest) -> LMMResponse:
         self.asked.append(request)
         raise MissingAnswersError(f"the store has no {request.stage} answer")
+
+
+class _LazyFinder:
+    """Opens the run's text encoder for the first answer whose nearest classes are wanted: most methods want none."""
+
+    def __init__(self, config: RunConfig, store: Store) -> None:
+        self._config = config
+        self._store = store
+
+    async def nearest(self, answer: str, count: int) -> NearestClasses:
+        """See `ClassFinder`."""
+        return await self._opened.nearest(answer, count)
+
+    @cached_property
+    def _opened(self) -> ClassFinder:
+        config = self._config.encoder
+        return class_finder(self._config, keep_embeddings(open_encoder(config), config, self._store))
 
 
 def concerns(dataset: Dataset) -> Callable[[StoredAnswer], bool]:
@@ -70,7 +90,8 @@ def dry_run(config: RunConfig, samples: Iterable[Sample], store: Store) -> DryRu
     """Go through the samples as a run would, with stored answers alone. Raises StoreError, UsageError."""
     unasked = _Unasked()
     backend, _ = config.asked
-    prompter = plan_questions(config, lambda asked: BoundLMM(asked, StoredLMM(unasked, store, asked.name)))
+    finder = _LazyFinder(config, store)
+    prompter = plan_questions(config, lambda asked: BoundLMM(asked, StoredLMM(unasked, store, asked.name)), finder)
     collected = aio.run(collect(samples, prompter, config.asking_method, backend.spec.limits.concurrency))
     return DryRun(collected.transcripts, tuple(unasked.asked))
 
