@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from tlac.cache.embedding_block import remove_blocks
 from tlac.cache.serialization import StoredAnswer
 from tlac.cache.sqlite import BUSY_TIMEOUT_S, DATABASE
 from tlac.cache.store import EMBEDDINGS, RESPONSES, AnswerCount, Store, count_answers
@@ -74,8 +75,10 @@ def prune_damaged(store: Store, is_dry_run: bool = False) -> int:
                 damaged = [(found.row,) for found in problems if found.database == name and found.row is not None]
                 if not is_dry_run:
                     connection.executemany("DELETE FROM Cache WHERE rowid = ?", damaged)
+                    if name == EMBEDDINGS:
+                        remove_blocks(database.parent)
                 connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{database}: can't be written: {error}; choose another --store") from error
         rows += len(damaged)
     return rows

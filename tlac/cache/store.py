@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
+import numpy as np
 import platformdirs
 
+from tlac.cache.embedding_block import MIN_ROWS, EmbeddingBlock, block_keys, read_block, write_block
 from tlac.cache.serialization import (
     TEXT_KEY_PREFIX,
     StoredAnswer,
@@ -33,7 +35,7 @@ from tlac.cache.serialization import (
 from tlac.cache.sqlite import Row, RowReader, RowWriter, make_database
 from tlac.errors import InputError, StoreError
 from tlac.runtime.safe_files import read_json, replacing, sweep_unfinished
-from tlac.types import Encoding, LMMResponse
+from tlac.types import BoolArray, Encoding, LMMResponse
 
 FORMAT = 2
 FORMAT_FILE = "tlac-store.json"
@@ -164,7 +166,8 @@ class Store:
         self._claims: int | None = None
         written_format = prepare_folder(self.path)
         sweep_unfinished(self.path)
-        self._writers = {name: RowWriter(self.path / name) for name in (RESPONSES, EMBEDDINGS)}
+        # blocks of embeddings count on it that none is ever replaced by another
+        self._writers = {name: RowWriter(self.path / name, name == EMBEDDINGS) for name in (RESPONSES, EMBEDDINGS)}
         self._readers: dict[str, RowReader] = {}
         self._known_texts: set[str] = set()
         self._text_of = lru_cache(maxsize=64)(self._read_text)
@@ -302,8 +305,49 @@ class Store:
                     self._parse_embedding(row)
                 raise self._row_complaint(block[0][0], error) from error
 
+    def load_embeddings(self, keys: Sequence[str], encoder: str) -> tuple[Encoding, BoolArray]:
+        """Return the embeddings under these keys in their order, and which of them there are; a row that is not there
+        holds nothing. `encoder` is the fingerprint of the encoder whose they are: it names the block for many of them.
+
+        Raises StoreError as find_embeddings does.
+        """
+        if len(keys) < MIN_ROWS:
+            return self._read_embeddings(keys)
+        folder, wanted = self.path / EMBEDDINGS, block_keys(keys)
+        block = read_block(folder, encoder)
+        rows = np.full(len(keys), -1) if block is None else block.find(wanted)
+        left = np.flatnonzero(rows < 0)
+        if block is not None and not len(left):
+            return block.take(rows), np.ones(len(keys), np.bool_)
+        found, is_there = self._read_embeddings([keys[row] for row in left.tolist()])
+        if is_there.sum() >= MIN_ROWS:
+            added = EmbeddingBlock(wanted[left[is_there]], found.vectors[is_there], found.is_truncated[is_there])
+            write_block(folder, encoder, added if block is None else block.joined(added))
+        if block is None:
+            return found, is_there
+        # in place of the rows that are not in the block, where -1 has taken the last one
+        known = block.take(rows)
+        if found.vectors.size:
+            known.vectors[left], known.is_truncated[left] = found.vectors, found.is_truncated
+        is_known = rows >= 0
+        is_known[left] = is_there
+        return known, is_known
+
+    def _read_embeddings(self, keys: Sequence[str]) -> tuple[Encoding, BoolArray]:
+        """As load_embeddings, from the database alone."""
+        places = {key: row for row, key in enumerate(keys)}
+        is_truncated, is_there = np.zeros(len(keys), np.bool_), np.zeros(len(keys), np.bool_)
+        vectors = np.zeros((len(keys), 0), np.float32)
+        for found_keys, found in self.find_embeddings(keys):
+            if not vectors.size:
+                # one array from the start: an array for each block, and one of them all, would take twice the memory
+                vectors = np.zeros((len(keys), found.vectors.shape[1]), np.float32)
+            rows = [places[key] for key in found_keys]
+            vectors[rows], is_truncated[rows], is_there[rows] = found.vectors, found.is_truncated, True
+        return Encoding(vectors, is_truncated), is_there
+
     def put_embeddings(self, items: Iterable[StoredEmbedding]) -> None:
-        """Store embeddings, up to a thousand in a transaction.
+        """Store embeddings, up to a thousand in a transaction; one that is there already stays.
 
         Raises StoreError for a vector that is not finite, and where the disk is full or read-only.
         """
@@ -366,7 +410,7 @@ class Store:
             prepare_folder(self.path)
             make_database(folder)
             self._writers[name].close()
-            self._writers[name] = RowWriter(folder)
+            self._writers[name] = RowWriter(folder, name == EMBEDDINGS)
             reader = RowReader(folder)
             rows = ((key, text.decode()) for key, text, _ in opened.scan() if text is not None)
             while batch := list(islice(rows, _BATCH)):

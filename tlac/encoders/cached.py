@@ -17,10 +17,10 @@ from tlac.cache.serialization import StoredEmbedding
 from tlac.cache.store import Store
 from tlac.config.schemas import EncoderConfig
 from tlac.errors import InputError, MissingAnswersError
-from tlac.hashing import embedding_key
+from tlac.hashing import embedding_key, embedding_keys
 from tlac.images import identify, open_image
 from tlac.interfaces import ImageEncoder, TextEncoder
-from tlac.types import BoolArray, Encoding, Failure, Float32Array, Image, Outcome, Sample, Transcript
+from tlac.types import Encoding, Failure, Float32Array, Image, Outcome, Sample, Transcript
 
 
 class StoredEncoder:
@@ -37,45 +37,30 @@ class StoredEncoder:
 
     def encode(self, texts: Sequence[str]) -> Encoding:
         """As TextEncoder.encode; vectors are read from the store where it has them."""
-        fingerprint = self.fingerprint
-        rows: dict[str, int] = {}
-        places = [rows.setdefault(text, len(rows)) for text in texts]
+        rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         if not rows:
             return Encoding(np.zeros((0, 0), np.float32), np.zeros(0, np.bool_))
-        missing = {embedding_key(fingerprint, text): text for text in rows}
-        table = _Table(len(rows))
-        for found_keys, found in self._store.find_embeddings(list(missing)):
-            table.put([rows[missing.pop(key)] for key in found_keys], found.vectors, found.is_truncated)
-        if missing:
-            keys = sorted(missing, key=missing.__getitem__)
-            fresh = self._encode(keys, [missing[key] for key in keys])
-            table.put([rows[missing[key]] for key in keys], fresh.vectors, fresh.is_truncated)
+        keys = embedding_keys(self.fingerprint, rows)
+        found, is_there = self._store.load_embeddings(keys, self.fingerprint)
+        if not is_there.all():
+            missing = {text: keys[row] for text, row in rows.items() if not is_there[row]}
+            found = self._encode_missing(found, rows, dict(sorted(missing.items())))
         if len(rows) == len(texts):
-            return Encoding(table.vectors, table.is_truncated)
-        return Encoding(table.vectors[places], table.is_truncated[places])
+            return found
+        places = [rows[text] for text in texts]
+        return Encoding(found.vectors[places], found.is_truncated[places])
 
-    def _encode(self, keys: Sequence[str], texts: Sequence[str]) -> Encoding:
-        """Texts that the store does not have yet; kept under these keys before this returns."""
-        fresh = self._encoder.encode(texts)
+    def _encode_missing(self, found: Encoding, rows: Mapping[str, int], missing: Mapping[str, str]) -> Encoding:
+        """Encode texts, whose keys are given, for their rows in `found`; they are in the store before this returns."""
+        fresh = self._encoder.encode(list(missing))
         self._store.put_embeddings(
             StoredEmbedding(key, vector, bool(is_truncated))
-            for key, vector, is_truncated in zip(keys, fresh.vectors, fresh.is_truncated, strict=True)
+            for key, vector, is_truncated in zip(missing.values(), fresh.vectors, fresh.is_truncated, strict=True)
         )
-        return fresh
-
-
-class _Table:
-    """Embeddings by row, in one array: an array for each would take twice the memory."""
-
-    def __init__(self, rows: int) -> None:
-        self.vectors: Float32Array = np.zeros((0, 0), np.float32)
-        self.is_truncated: BoolArray = np.zeros(rows, np.bool_)
-
-    def put(self, rows: Sequence[int], vectors: Float32Array, is_truncated: BoolArray) -> None:
-        if not self.vectors.size:
-            self.vectors = np.empty((len(self.is_truncated), vectors.shape[1]), np.float32)
-        self.vectors[rows] = vectors
-        self.is_truncated[rows] = is_truncated
+        places = [rows[text] for text in missing]
+        vectors = found.vectors if found.vectors.size else np.zeros((len(rows), fresh.vectors.shape[1]), np.float32)
+        vectors[places], found.is_truncated[places] = fresh.vectors, fresh.is_truncated
+        return Encoding(vectors, found.is_truncated)
 
 
 class OfflineEncoder:
