@@ -14,7 +14,16 @@ import pytest
 from PIL import ImageOps
 
 from tlac.errors import InputError
-from tlac.images import IMAGE_SUFFIXES, identify, open_image, prepare
+from tlac.images import (
+    IMAGE_SUFFIXES,
+    begins_like_image,
+    identify,
+    open_image,
+    prepare,
+    read_image,
+    size_of,
+    within_limits,
+)
 from tlac.types import Image, Preparation
 
 MIB = 2**20
@@ -210,3 +219,131 @@ def test_a_folder_of_images_may_hold_these_formats() -> None:
 def test_other_formats_are_refused_though_pillow_could_read_them(format_: str) -> None:
     with pytest.raises(InputError, match="not an image, whatever its name says"):
         open_image(encoded(format_), "x")
+
+
+def png(width: int, height: int) -> bytes:
+    return encoded("PNG", width, height)
+
+
+@pytest.mark.parametrize(
+    ("format_", "behind", "is_sent"),
+    [
+        # the end marker must stand in the last 64 bytes, a GIF's in the last 8
+        ("JPEG", 62, True),
+        ("JPEG", 63, False),
+        ("PNG", 56, True),
+        ("PNG", 57, False),
+        ("GIF", 7, True),
+        ("GIF", 8, False),
+        # a WEBP says how long it is
+        ("WEBP", 0, True),
+        ("WEBP", 1000, True),
+    ],
+)
+def test_bytes_behind_an_images_end_are_sent_along_where_they_are_few(format_: str, behind: int, is_sent: bool) -> None:
+    content = encoded(format_) + bytes(behind)
+    assert (prepare(identify(content, "x"), Preparation())[0] == content) == is_sent
+
+
+def test_a_size_is_that_of_the_file_however_it_is_turned() -> None:
+    tags = PIL.Image.Exif()
+    tags[0x0112] = 6
+    buffer = io.BytesIO()
+    PIL.Image.new("RGB", (40, 20)).save(buffer, "JPEG", exif=tags)
+    assert (size_of(buffer.getvalue(), "x"), open_image(buffer.getvalue(), "x").size) == ((40, 20), (20, 40))
+    with pytest.raises(InputError, match=r"^x: not an image"):
+        size_of(b"words", "x")
+
+
+@pytest.mark.parametrize(
+    ("format_", "ending"), [("JPEG", ".jpeg"), ("PNG", ".png"), ("GIF", ".gif"), ("WEBP", ".webp")]
+)
+def test_an_images_bytes_come_with_the_ending_of_what_it_is(format_: str, ending: str, tmp_path: Path) -> None:
+    file = tmp_path / "photo.tiff"
+    file.write_bytes(encoded(format_))
+    assert read_image(file, "photo.tiff") == (encoded(format_), ending)
+
+
+@pytest.mark.parametrize(
+    ("start", "is_image"),
+    [
+        *((encoded(format_)[:16], True) for format_ in ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "JPEG2000")),
+        *((b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0", True) for brand in (b"heic", b"mif1", b"avif", b"avis")),
+        (b"\xff\x4f\xff\x51" + bytes(12), True),
+        # films, sounds, fonts, archives, words, and a raw photograph that begins as any TIFF
+        (b"\0\0\0\x18ftypmp42\0\0\0\0", False),
+        (b"RIFF\0\0\0\0WAVEfmt ", False),
+        (b"XXXX\0\0\0\0WEBPVP8 ", False),
+        (b"OTTO\0\x01\0\0\0\0\0\0\0\0\0\0", False),
+        (b"PK\x03\x04" + bytes(12), False),
+        (b"GIF88a" + bytes(10), False),
+        (encoded("TIFF")[:16], False),
+        (encoded("BMP")[:16], False),
+        (b"", False),
+    ],
+)
+def test_a_file_is_surely_meant_for_an_image_by_its_first_bytes(start: bytes, is_image: bool) -> None:
+    assert begins_like_image(start) is is_image
+
+
+@pytest.mark.parametrize(
+    ("least", "decoded"),
+    [(None, (800, 400)), (400, (800, 400)), (201, (800, 400)), (200, (400, 200)), (101, (400, 200)), (50, (100, 50))],
+)
+def test_a_jpeg_comes_scaled_down_where_less_is_enough_on_both_sides(
+    least: int | None, decoded: tuple[int, int]
+) -> None:
+    assert open_image(encoded("JPEG", 800, 400), "x", least).size == decoded
+    assert open_image(encoded("PNG", 800, 400), "x", least).size == (800, 400)
+
+
+def test_an_image_too_heavy_shrinks_by_a_fifth_until_it_fits() -> None:
+    def reencoded(side: int) -> bytes:
+        scaled = PIL.Image.open(io.BytesIO(png(300, 100))).convert("RGB")
+        scaled.thumbnail((side, side), PIL.Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        scaled.save(buffer, "JPEG", quality=90)
+        return buffer.getvalue()
+
+    # 300, then four fifths of it, each rounded down
+    sides = [300, 240, 192, 153, 122]
+    sizes = [len(reencoded(side)) for side in sides]
+    assert sizes == sorted(sizes, reverse=True)
+    for side, size_bytes in zip(sides, sizes, strict=True):
+        prepared, _ = prepare(identify(png(300, 100), "x"), Preparation(formats=("jpeg",), max_size_bytes=size_bytes))
+        assert prepared == reencoded(side)
+
+
+@pytest.mark.parametrize(
+    ("model", "most_bytes"),
+    [
+        ("bedrock/us.anthropic.claude-sonnet-4-5", 3_750_000),
+        ("anthropic/claude-sonnet-4-5", 3_900_000),
+        ("openrouter/anthropic/claude-opus-4", 3_900_000),
+        ("groq/meta-llama/llama-4-scout", 3_000_000),
+        ("openai/gpt-5", 5_000_000),
+        # a name that only holds a provider's
+        ("openai/groq/bedrock/x", 5_000_000),
+    ],
+)
+def test_the_limit_of_a_models_provider_holds_and_nothing_else_changes(model: str, most_bytes: int) -> None:
+    assert within_limits(Preparation(), model) == Preparation(max_size_bytes=most_bytes)
+
+
+def test_a_side_of_twice_the_limit_and_more_is_decoded_at_a_part_of_its_size() -> None:
+    """By Pillow's own draft: what is decoded has at least twice the side that is wanted."""
+    content = encoded("JPEG", 1600, 800)
+
+    def expected(decoded: tuple[int, int], side: int) -> bytes:
+        drafted = PIL.Image.open(io.BytesIO(content))
+        drafted.draft("RGB", decoded)
+        drafted.load()
+        assert drafted.size == decoded
+        scaled = drafted.convert("RGB")
+        scaled.thumbnail((side, side), PIL.Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        scaled.save(buffer, "JPEG", quality=90)
+        return buffer.getvalue()
+
+    for side, decoded in ((800, (1600, 800)), (401, (1600, 800)), (400, (800, 400)), (200, (400, 200))):
+        assert prepare(identify(content, "x"), Preparation(max_side_px=side))[0] == expected(decoded, side), side

@@ -107,8 +107,8 @@ def tests_of(module: Path) -> list[list[str]]:
     folder = Path("tests", *module.parts[1:-1])
     named = sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).glob(f"test_{module.stem}*.py"))
     if folder == Path("tests"):
-        stem = module.stem.removesuffix("s")
-        return [sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).glob(f"test_{stem}*.py"))]
+        named = (ROOT / "tests").rglob(f"test_*{module.stem.removesuffix('s')}*.py")
+        return [sorted(str(path.relative_to(ROOT)) for path in named)]
     return [*([named] if named else []), [str(folder)]]
 
 
