@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import subprocess
 import sys
 import threading
@@ -52,6 +53,44 @@ def test_a_new_store_can_be_opened_by_several_at_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(6) as threads:
         for number in range(10):
             assert list(threads.map(open_it, [number] * 6)) == [0] * 6
+
+
+CLAIM = """
+import sys
+from pathlib import Path
+from tlac.cache.store import Store
+
+with Store(Path(sys.argv[1])) as store:
+    for line in sys.stdin:
+        print(store.claim(line.strip()), flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no locks of this kind")
+def test_what_one_process_asks_no_other_asks_until_it_is_given_back_or_the_process_ends(store: Store) -> None:
+    command = [sys.executable, "-c", CLAIM, str(store.path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    ours, theirs = "8" * 64, "8" * 15 + "4" + "8" * 48
+    assert store.claim(ours)
+    with subprocess.Popen(command, env=environment, **pipes) as other:
+
+        def claims(key: str) -> str:
+            other.stdin.write(f"{key}\n")
+            other.stdin.flush()
+            return other.stdout.readline().strip()
+
+        # the two keys differ in the last of the 62 bits that count, and another of ours is free
+        assert [claims(key) for key in (ours, theirs, "f" * 64)] == ["False", "True", "True"]
+        assert [store.claim(key) for key in (theirs, "f" * 64, "0" * 64)] == [False, False, True]
+        store.release(ours)
+        assert claims(ours) == "True"
+        assert not store.claim(ours)
+        other.stdin.close()
+        other.wait()
+        assert [store.claim(key) for key in (ours, theirs)] == [True, True]
+    assert (store.path / "asking.lock").stat().st_mode & 0o077 == 0
+    assert (store.path / "asking.lock").stat().st_size == 0
 
 
 def test_a_store_whose_making_was_killed_is_made_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,8 +107,9 @@ def tests_of(module: Path) -> list[list[str]]:
     folder = Path("tests", *module.parts[1:-1])
     named = sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).glob(f"test_{module.stem}*.py"))
     if folder == Path("tests"):
-        named = (ROOT / "tests").rglob(f"test_*{module.stem.removesuffix('s')}*.py")
-        return [sorted(str(path.relative_to(ROOT)) for path in named)]
+        stem = module.stem.removesuffix("s")
+        places = ("tests", f"test_{stem}*.py"), ("tests/security", f"test_*{stem}*.py")
+        return [sorted(str(path.relative_to(ROOT)) for place, name in places for path in (ROOT / place).glob(name))]
     return [*([named] if named else []), [str(folder)]]
 
 
