@@ -32,8 +32,9 @@ from tlac.methods.base import BoundLMM
 from tlac.runtime.formatting import interval, percent
 from tlac.scoring.matching import DEFAULT_TEMPLATE, find_rule
 from tlac.scoring.metrics import hinted_classes, measure
+from tlac.scoring.predictions import Predictions
 from tlac.scoring.scorer import Scorer
-from tlac.types import BoolArray, Image, LMMRequest, LMMResponse, Sample, Source
+from tlac.types import BoolArray, Image, LMMRequest, LMMResponse, Sample, Source, Transcript
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "results.md"
@@ -93,8 +94,18 @@ async def _by_digest(_source: Source, name: str) -> Image:
     return Image(name, b"")
 
 
-def score(row: Row, store: Store) -> tuple[tuple[str, ...], BoolArray]:
-    """The cells of a row, and which images it got right. Exits where its packs lack an answer."""
+@dataclass(frozen=True)
+class Replayed:
+    """What a row's packs said about its images, in their order, and what was made of it."""
+
+    images: ImageSet
+    config: RunConfig
+    transcripts: Sequence[Transcript]
+    predictions: Predictions
+
+
+def replay(row: Row, store: Store) -> Replayed:
+    """Ask a row's packs as a run would. Exits where they lack an answer."""
     content = (Path(__file__).parent / f"{row.images}.json").read_bytes()
     images = msgspec.json.decode(content, type=ImageSet)
     backends = [load_backend(f"pack:{ROOT / 'cassettes' / 'packs' / name}.jsonl.zst") for name in row.packs]
@@ -111,14 +122,20 @@ def score(row: Row, store: Store) -> tuple[tuple[str, ...], BoolArray]:
     failed = next((one.failure for one in transcripts if one.failure), None)
     if failed is not None:
         raise SystemExit(f"{row.packs}, {row.method}: {failed.reason}")
-    hinted = hinted_classes(images.classes, config.hints)
-    predictions = scorer.score(transcripts, combination_of(config.asking_method)).predictions
-    metrics = measure(predictions, hinted)
-    distinct = {turn.key: turn for one in transcripts for turn in one.turns}
+    scored = scorer.score(transcripts, combination_of(config.asking_method))
+    return Replayed(images, config, transcripts, scored.predictions)
+
+
+def score(row: Row, store: Store) -> tuple[tuple[str, ...], BoolArray]:
+    """The cells of a row, and which images it got right. Exits where its packs lack an answer."""
+    found = replay(row, store)
+    hinted = hinted_classes(found.images.classes, found.config.hints)
+    metrics = measure(found.predictions, hinted)
+    distinct = {turn.key: turn for one in found.transcripts for turn in one.turns}
     second = [turn for turn in distinct.values() if turn.stage == "stage2"]
     looks = sum(turn.has_image for turn in second)
     cells = (
-        images.title,
+        found.images.title,
         row.method,
         row.prompts,
         str(metrics.n),
@@ -127,7 +144,7 @@ def score(row: Row, store: Store) -> tuple[tuple[str, ...], BoolArray]:
         str(len(distinct) - len(second) + looks),
         str(len(second) - looks),
     )
-    return cells, np.array([one.predicted == one.label for one in predictions])
+    return cells, np.array([one.predicted == one.label for one in found.predictions])
 
 
 def table() -> Iterator[str]:

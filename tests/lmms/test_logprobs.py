@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from tests.support.batched import Party, predictions, run_spec
 from tests.support.emulated import backend_at, choice_question, image_question, plant_keys
@@ -143,10 +144,10 @@ def test_what_was_told_unasked_is_not_kept_and_rows_without_it_are_as_before(emu
     kept = StoredAnswer.of(asking, response, "gemini")
     assert kept.key != unasked.key
     text = answer_text(kept, has_key=True).encode()
-    assert parse_answer(text).response == replace(response, from_store=True)
+    assert parse_answer(text).response == structs.replace(response, from_store=True)
     assert parse_response(text).logprob == -0.5
     for wrong in (0.5, float("nan"), float("-inf"), "-0.5"):
-        assert StoredAnswer.of(asking, replace(response, logprob=wrong), "gemini").response.logprob is None
+        assert StoredAnswer.of(asking, structs.replace(response, logprob=wrong), "gemini").response.logprob is None
 
 
 def describe(asked: Asked) -> Reply:

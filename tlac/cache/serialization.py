@@ -131,7 +131,7 @@ class StoredAnswer:
             response = storable(self.response)
             if response.logprob is not None and not _asks_for_logprobs(self.request):
                 # some providers tell it to everybody: answers to one question say the same, whoever gave them
-                response = replace(response, logprob=None)
+                response = structs.replace(response, logprob=None)
             object.__setattr__(self, "response", response)
 
     @classmethod

@@ -11,8 +11,9 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from tlac.config.schemas import Backend, Prices
 from tlac.errors import CallError, TransientError
@@ -204,9 +205,10 @@ def with_logprob(response: LMMResponse, document: Any) -> LMMResponse:
     """
     if response.outcome is not Outcome.ANSWERED or not isinstance(document, dict):
         return response
+    found = None
     with suppress(KeyError, IndexError, TypeError, ValueError, AttributeError):
-        return replace(response, logprob=_find_logprob(document, response.text))
-    return response
+        found = _find_logprob(document, response.text)
+    return response if found is None else replace(response, logprob=found)
 
 
 def _find_logprob(document: dict[str, Any], text: str) -> float | None:
