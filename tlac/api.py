@@ -25,7 +25,6 @@ from tlac.config.registry import combination_of, open_encoder, sees_image
 from tlac.config.schemas import load_backend, load_encoder_config
 from tlac.datasets.base import require_printable
 from tlac.datasets.text_files import NamedClasses, read_classes
-from tlac.datasets.unlabelled import fetch
 from tlac.errors import CallError, ConfigError, InputError, MissingAnswersError, TlacError, UsageError, one_line
 from tlac.evaluation.collect import collect
 from tlac.evaluation.label import label_block
@@ -40,6 +39,7 @@ from tlac.report.samples import shrink_image
 from tlac.results.labels import Label
 from tlac.results.usage import UsageLedger
 from tlac.runtime import aio
+from tlac.runtime.safe_files import is_url, read_url
 from tlac.scoring.matching import DEFAULT_TEMPLATE, find_rule, normalise
 from tlac.scoring.predictions import Predictions
 from tlac.scoring.scorer import Scorer
@@ -346,7 +346,7 @@ def _bar(total: int, is_shown: bool) -> Iterator[Callable[[], None]]:
 
 def _sample(image: ImageLike, position: int) -> Sample:
     if isinstance(image, str):
-        return Sample(image, partial(fetch, image) if "://" in image else Path(image))
+        return Sample(image, partial(read_url, image) if is_url(image) else Path(image))
     if isinstance(image, Sample):
         return image
     if isinstance(image, Path):

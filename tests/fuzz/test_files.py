@@ -108,14 +108,14 @@ def test_csv_lists(tmp_path: Path, content: bytes) -> None:
 @fuzzed
 @given(st.sampled_from([0, 1, 2]), st.data())
 def test_webdataset_shards(tmp_path: Path, cut: int, data: st.DataObject) -> None:
-    from tlac.datasets.huggingface import local_files
+    from tlac.datasets.huggingface import table_files
 
     path = tmp_path / "shard.tar"
     whole = write_shard(path).read_bytes()
     content = whole[: data.draw(st.integers(0, len(whole)))] if cut else data.draw(damage(whole))
     path.write_bytes(content)
     try:
-        local_files(path, "test")
+        table_files(str(path), "test")
     except TlacError as error:
         one_line(error)
     else:

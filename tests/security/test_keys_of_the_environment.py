@@ -14,12 +14,12 @@ import pytest
 
 from tests.support.emulated import image_question
 from tlac.config.schemas import Backend, BackendSpec, EncoderConfig, EncoderSpec, Limits
-from tlac.datasets.unlabelled import fetch
 from tlac.encoders.litellm import EndpointEncoder
 from tlac.errors import InputError, TlacError
 from tlac.lmms.litellm import LiteLLM
 from tlac.lmms.served import with_served_revision
 from tlac.runtime import aio
+from tlac.runtime.safe_files import read_url
 
 VARIABLES = [
     *("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_ORGANIZATION", "OPENAI_PROJECT_ID", "OPENAI_ADMIN_KEY"),
@@ -120,6 +120,6 @@ def test_the_question_what_a_server_serves(listener: Listener, tmp_path: Path) -
 
 def test_an_image_at_an_address(listener: Listener) -> None:
     with pytest.raises(InputError):
-        fetch(f"{listener.base}/photo.png")
+        read_url(f"{listener.base}/photo.png")
     assert len(listener.headers) >= 1
     assert listener.planted == []

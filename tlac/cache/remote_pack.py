@@ -33,11 +33,6 @@ _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _CHUNK_BYTES = 2**20
 
 
-def is_address(name: str) -> bool:
-    """Whether a pack is named by an address, not by a path."""
-    return "://" in name
-
-
 def fetch_pack(address: str, is_offline: bool = False) -> tuple[Path, str]:
     """A local copy of the pack at URL or URL#sha256=HEX, and its address with its digest and without secrets.
 

@@ -65,11 +65,12 @@ def export_answers(
       tlac cache export runs/20300101-120000-dtd-gemini-tlac -o hf://datasets/ours/tables/dtd.jsonl.zst
     """
     from tlac.cache.pack import export_pack
-    from tlac.cache.remote_pack import is_address, push_pack
+    from tlac.cache.remote_pack import push_pack
+    from tlac.runtime.safe_files import is_url
 
     if [run is not None, question.backend is not None, flags["everything"]].count(True) != 1:
         raise UsageError("name a run folder, a --backend, or --all: one of the three")
-    is_remote = is_address(output)
+    is_remote = is_url(output)
     with open_store(store, makes_one=False) as opened, TemporaryDirectory() as folder:
         selection, prompts, origin = _selection(opened, run, question)
         embeddings = None if flags["with_embeddings"] else ()
@@ -122,10 +123,11 @@ def import_answers(file: str, store: Path | None) -> None:
       tlac cache import caltech101.jsonl.zst
     """
     from tlac.cache.pack import import_pack
-    from tlac.cache.remote_pack import fetch_pack, is_address
+    from tlac.cache.remote_pack import fetch_pack
+    from tlac.runtime.safe_files import is_url
 
     with open_store(store) as opened:
-        found = import_pack(opened, fetch_pack(file)[0] if is_address(file) else Path(file))
+        found = import_pack(opened, fetch_pack(file)[0] if is_url(file) else Path(file))
         path = opened.path
     for theirs, ours in found.conflicts[:_SHOWN_CONFLICTS]:
         said = [f"{one.outcome}: {' '.join((one.text or one.reason).split())}"[:60] for one in (ours, theirs.response)]

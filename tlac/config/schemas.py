@@ -15,9 +15,10 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_ty
 import msgspec
 
 from tlac.cache.pack import read_manifest
-from tlac.cache.remote_pack import fetch_pack, is_address
+from tlac.cache.remote_pack import fetch_pack
 from tlac.config.files import Config, Kind, find, read_yaml, shipped_root
 from tlac.errors import ConfigError, InputError, UnknownNameError
+from tlac.runtime.safe_files import is_url
 from tlac.types import Preparation
 
 PUBLISHED = "benchmarks/published.yaml"
@@ -273,7 +274,7 @@ def load_backend(name: str, is_offline: bool = False) -> Backend:
 
 def _pack_backend(name: str, is_offline: bool) -> Backend:
     place, way = _split_way(name)
-    path, source = fetch_pack(place, is_offline) if is_address(place) else (Path(place), place)
+    path, source = fetch_pack(place, is_offline) if is_url(place) else (Path(place), place)
     try:
         manifest = read_manifest(path)
     except InputError as error:
@@ -301,7 +302,7 @@ def _split_way(name: str) -> tuple[str, str]:
     """The file or URL of a pack, and what is named behind it, as in FILE#NAME."""
     before, _, way = name.rpartition("#")
     # Path.exists raises for a name that is too long
-    is_whole = not before or way.startswith("sha256=") or (not is_address(name) and os.path.exists(name))  # noqa: PTH110
+    is_whole = not before or way.startswith("sha256=") or (not is_url(name) and os.path.exists(name))  # noqa: PTH110
     return (name, "") if is_whole else (before, way)
 
 

@@ -23,7 +23,7 @@ from tlac.datasets.base import ListedDataset, PathOptions, count_note, read_opti
 from tlac.datasets.text_files import clean_name, read_names
 from tlac.errors import ConfigError, InputError
 from tlac.runtime.libraries import changed_setting, check_hub, offline_hub
-from tlac.runtime.safe_files import read_file
+from tlac.runtime.safe_files import is_url, list_url, read_file, read_url
 from tlac.types import Sample
 
 CLASSNAMES_FILE = "classnames.txt"
@@ -132,63 +132,46 @@ def split_address(text: str) -> tuple[str, str | None, str | None]:
     return location, revision, split or None
 
 
-def is_url(location: str) -> bool:
-    """Whether a location is a file or folder in an object store, such as s3://BUCKET/FOLDER."""
-    return "://" in location
+def table_files(location: str, default_split: str) -> dict[str, Any]:
+    """The format and the files by split of a table file or of a folder of them, here or behind a URL; nothing for any
+    other folder here.
 
-
-def read_beside(url: str, name: str) -> str:
-    """The text of a file in the folder that a URL names, or beside the file that it names.
-
-    Raises OSError, ValueError where it can't be read.
+    Left to itself, the library would take a folder's classnames.txt for the data. A file's split is the one that its
+    path below the folder names, else `default_split`. Raises InputError for a place behind a URL that has no such
+    files, and for shards that are cut short or damaged.
     """
-    import fsspec
-
-    folder = url.rpartition("/")[0] if url.endswith(tuple(FORMATS)) else url.rstrip("/")
-    with fsspec.open(f"{folder}/{name}", mode="r", encoding="utf-8") as file:
-        return str(file.read())
-
-
-def local_files(place: Path, default_split: str) -> dict[str, Any]:
-    """The format and the files by split of a table file, or of a folder of them; nothing for any other folder.
-
-    Left to itself, the library would take a folder's classnames.txt for the data. A file's split is the one
-    that its path below the folder names, else `default_split`.
-    """
-    if place.is_file():
+    place, is_remote = Path(location), is_url(location)
+    if is_remote:
+        found = list_url(location)
+        if location.endswith(tuple(FORMATS)):
+            # its own name says nothing about its split
+            found = {location[location.rindex(".") :]: address for address in found.values()}
+    elif place.is_file():
         if place.suffix not in FORMATS:
             raise InputError(f"{place}: not a {' or '.join(FORMATS)} file")
-        if place.suffix == ".tar":
-            _check_shards([place])
-        return {"path": FORMATS[place.suffix], "data_files": {default_split: str(place)}}
-    paths = {path.relative_to(place).as_posix(): str(path) for path in place.rglob("*") if path.is_file()}
-    files = _table_files(paths, default_split)
+        found = {place.suffix: str(place)}
+    else:
+        found = {path.relative_to(place).as_posix(): str(path) for path in place.rglob("*") if path.is_file()}
+    files = _table_files(found, default_split)
+    if is_remote and not files:
+        raise InputError(f"{location}: no {' or '.join(FORMATS)} files there")
     if files.get("path") == "webdataset":
-        _check_shards(Path(path) for paths in files["data_files"].values() for path in paths)
+        shards = [address for addresses in files["data_files"].values() for address in addresses]
+        if is_remote:
+            _check_ends(shards)
+        else:
+            _check_shards(map(Path, shards))
     return files
 
 
-def remote_files(url: str, default_split: str) -> dict[str, Any]:
-    """As local_files, for a URL. Raises InputError for a place that can't be listed or has no such files."""
+def _check_ends(urls: Sequence[str]) -> None:
+    """Look at the ends of shards; the rest is looked through when they have been fetched, and here each has a URL."""
     import fsspec
 
-    try:
+    for url in urls:
         system, place = fsspec.url_to_fs(url)
-        found = {path[len(place) :]: str(system.unstrip_protocol(path)) for path in system.find(place)}
-    except (ImportError, ValueError, OSError) as error:
-        raise InputError(f"{url}: can't be listed: {error}") from error
-    if url.endswith(tuple(FORMATS)):
-        # its own name says nothing about its split, as for a local file
-        found = {url[url.rindex(".") :]: address for address in found.values()}
-    files = _table_files(found, default_split)
-    if files.get("path") == "webdataset":
-        for address in (address for addresses in files["data_files"].values() for address in addresses):
-            # the rest is looked through when the shard has been fetched; here its address is known
-            if system.tail(address, 512) != bytes(512):
-                raise InputError(f"{address}: is cut short or damaged (it has no end mark): put the shard there again")
-    if not files:
-        raise InputError(f"{url}: no {' or '.join(FORMATS)} files there")
-    return files
+        if system.tail(place, 512) != bytes(512):
+            raise InputError(f"{url}: is cut short or damaged (it has no end mark): put the shard there again")
 
 
 def _table_files(addresses: Mapping[str, str], default_split: str) -> dict[str, Any]:
@@ -278,9 +261,9 @@ def _load(config: DatasetConfig, location: str, revision: str | None, split: str
     if is_url(location):
         if config.is_offline:
             raise InputError(f"{config.name}: is not on this machine, and this run is offline; leave --offline out")
-        arguments.update(remote_files(location, split or config.subset))
+        arguments.update(table_files(location, split or config.subset))
     elif Path(location).exists():
-        arguments.update(local_files(Path(location), split or config.subset))
+        arguments.update(table_files(location, split or config.subset))
     else:
         arguments["revision"] = revision
         if obstacle := check_hub(config.is_offline):
@@ -453,7 +436,8 @@ def _classnames(config: DatasetConfig, location: str, revision: str | None) -> t
     path = (place if place.is_dir() else place.parent) / CLASSNAMES_FILE
     try:
         if is_url(location):
-            text = read_beside(location, CLASSNAMES_FILE)
+            folder = location.rpartition("/")[0] if location.endswith(tuple(FORMATS)) else location.rstrip("/")
+            text = read_url(f"{folder}/{CLASSNAMES_FILE}").decode()
         else:
             if not place.exists():
                 from huggingface_hub import hf_hub_download
@@ -468,7 +452,7 @@ def _classnames(config: DatasetConfig, location: str, revision: str | None) -> t
                     )
                 )
             text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, InputError) as error:
         raise InputError(
             f"{config.name}: labels are numbers and there is no {CLASSNAMES_FILE}: put one beside the data, a name "
             "a line, or list the classes in a dataset file"

@@ -15,15 +15,12 @@ from pathlib import Path
 
 from tlac.config.schemas import load_dataset_config
 from tlac.datasets.base import count_note, find_images, list_files, require_folder
-from tlac.datasets.huggingface import is_url, open_unlabelled
+from tlac.datasets.huggingface import open_unlabelled
 from tlac.datasets.text_files import parse_csv, read_lines, read_text
 from tlac.errors import InputError
 from tlac.images import IMAGE_SUFFIXES
-from tlac.runtime.redaction import reason_of, redact
-from tlac.runtime.safe_files import is_utf8
+from tlac.runtime.safe_files import is_url, is_utf8, list_url, read_url
 from tlac.types import Sample
-
-_MAX_BYTES = 2**28
 
 
 def open_images(
@@ -87,7 +84,9 @@ def _list_path(text: str, notes: list[str], is_anywhere: bool) -> list[Sample]:
 def _list_named(names: Sequence[str], listing: Path, notes: list[str], is_anywhere: bool) -> list[Sample]:
     """The images that a list names."""
     if is_anywhere:
-        return [Sample(name, partial(fetch, name)) if is_url(name) else _file(listing.parent / name) for name in names]
+        return [
+            Sample(name, partial(read_url, name)) if is_url(name) else _file(listing.parent / name) for name in names
+        ]
     try:
         if url := next(filter(is_url, names), None):
             raise InputError(f"{listing}: {url} leads outside {listing.parent}: it would be fetched, and uploaded")
@@ -111,31 +110,10 @@ def _file(path: Path) -> Sample:
 
 def _list_url(url: str, notes: list[str]) -> list[Sample]:
     """The images below a URL, or the one that it names."""
-    import fsspec
-
     if url.lower().endswith(IMAGE_SUFFIXES):
-        return [Sample(url, partial(fetch, url))]
-    try:
-        system, place = fsspec.url_to_fs(url)
-        names = sorted(str(system.unstrip_protocol(path)) for path in system.find(place))
-    except Exception as error:
-        # file systems are of many makers, and their errors have no common kind
-        raise InputError(f"{redact(url)}: can't be listed: {reason_of(error)}") from error
+        return [Sample(url, partial(read_url, url))]
+    names = list(list_url(url).values())
     images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
     others = sorted(set(names) - set(images))
     notes += count_note(others, f"file in {url} is no image:", f"files in {url} are no images:", "skipped")
-    return [Sample(name, partial(fetch, name)) for name in images]
-
-
-def fetch(url: str) -> bytes:
-    """The content behind a URL that fsspec reads. Raises InputError."""
-    import fsspec
-
-    try:
-        with fsspec.open(url, "rb") as file:
-            content: bytes = file.read(_MAX_BYTES + 1)
-    except Exception as error:
-        raise InputError(f"{url}: can't be read: {reason_of(error)}") from error
-    if len(content) > _MAX_BYTES:
-        raise InputError(f"{url}: holds more than {_MAX_BYTES:,} bytes, the most that is read")
-    return content
+    return [Sample(name, partial(read_url, name)) for name in images]

@@ -16,7 +16,7 @@ from pathlib import Path
 from msgspec import structs
 
 from tlac.cache.pack import read_pack
-from tlac.cache.remote_pack import find_fetched, is_address
+from tlac.cache.remote_pack import find_fetched
 from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
 from tlac.config.registry import (
@@ -37,6 +37,7 @@ from tlac.results.folder import begin_run, inherited_files, name_run, read_recor
 from tlac.results.predictions import PREDICTIONS, PredictionLine, read_lines
 from tlac.results.record import Run, RunRecord
 from tlac.results.usage import Calls, StageCalls, Tokens
+from tlac.runtime.safe_files import is_url
 from tlac.runtime.spooled_list import spill
 from tlac.scoring.confidence import Calibration, abstain, require_encoder
 from tlac.scoring.matching import find_rule
@@ -171,7 +172,7 @@ class _PackAnswers:
 
 def _find_pack(source: str) -> Path | None:
     """The pack of a run's source, one at an address where it was fetched before: run.json has nothing fetched."""
-    if is_address(source):
+    if is_url(source):
         return find_fetched(source)
     return Path(source) if source.endswith((".jsonl", ".jsonl.zst")) else None
 

@@ -1,4 +1,4 @@
-"""Read files that somebody else may have made, and write files whole or not at all.
+"""Read files and URLs that somebody else may have made, and write files whole or not at all.
 
     run = read_json(folder / "run.json", RunRecord, max_bytes=2**26, within=folder)
 
@@ -23,6 +23,7 @@ from typing import IO, Any
 import msgspec
 
 from tlac.errors import InputError
+from tlac.runtime.redaction import reason_of, redact
 
 MAX_DEPTH = 64
 # what is being written, by whoever holds its lock; a leading dot hides it from those who look for runs
@@ -90,6 +91,40 @@ def numbered_lines(file: IO[bytes], path: Path, max_bytes: int) -> Iterator[tupl
             number += 1
     except OSError as error:
         raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
+
+
+def is_url(name: str) -> bool:
+    """Whether something is named by a URL, such as s3://BUCKET/FOLDER, and not by a path."""
+    return "://" in name
+
+
+def read_url(url: str, max_bytes: int = 2**28) -> bytes:
+    """Read at most so many bytes behind a URL that fsspec reads. Raises InputError."""
+    import fsspec
+
+    try:
+        with fsspec.open(url, "rb") as file:
+            content: bytes = file.read(max_bytes + 1)
+    except Exception as error:
+        # file systems are of many makers, and their errors have no common kind
+        raise InputError(f"{url}: can't be read: {reason_of(error)}") from error
+    if len(content) > max_bytes:
+        raise InputError(f"{url}: holds more than {max_bytes:,} bytes, the most that is read")
+    return content
+
+
+def list_url(url: str) -> dict[str, str]:
+    """The URLs of the files below a URL, or of the one that it names, sorted, by their path below it.
+
+    Raises InputError.
+    """
+    import fsspec
+
+    try:
+        system, place = fsspec.url_to_fs(url)
+        return {path[len(place) :]: str(system.unstrip_protocol(path)) for path in sorted(system.find(place))}
+    except Exception as error:
+        raise InputError(f"{redact(url)}: can't be listed: {reason_of(error)}") from error
 
 
 def read_json(
