@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.fake_answers import choice_request, entries, entry_for, image_request
 from tlac.cache.select import explain
 from tlac.cache.store import Store
@@ -46,6 +48,28 @@ def test_long_texts_are_shown_where_they_begin_to_differ(store: Store) -> None:
     assert asked.endswith('final"')
     assert stored.endswith('last"')
     assert len(asked) < 70
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "shown"),
+    [
+        # sixty characters, quotes included, are shown whole
+        ("a" * 57, "", '"' + "a" * 57 + 'X"'),
+        ("a" * 58, "", "..." + "a" * 20 + 'X"'),
+        ("", "b" * 100, '"X' + "b" * 58 + "..."),
+        ("a" * 100, "b" * 100, "..." + "a" * 20 + "X" + "b" * 39 + "..."),
+        ("a" * 100, "b" * 38, "..." + "a" * 20 + "X" + "b" * 38 + '"'),
+        ("a" * 100, "b" * 39, "..." + "a" * 20 + "X" + "b" * 39 + "..."),
+        ("a" * 20, "b" * 100, "..." + "a" * 20 + "X" + "b" * 39 + "..."),
+        ("a" * 19, "b" * 100, '"' + "a" * 19 + "X" + "b" * 39 + "..."),
+    ],
+)
+def test_sixty_characters_of_a_long_text_are_shown_and_twenty_of_them_before_the_difference(
+    store: Store, before: str, after: str, shown: str
+) -> None:
+    store.put_entries([entry_for(image_request(1, f"{before}Y{after}"))])
+    _, differences = explain(store, entry_for(image_request(1, f"{before}X{after}")).request)
+    assert differences == {"messages.0.parts.0.text": (shown, shown.replace("X", "Y"))}
 
 
 def test_numbers_that_are_equal_do_not_differ(store: Store) -> None:

@@ -94,6 +94,18 @@ def test_a_pack_that_fails_in_the_middle_leaves_the_old_one(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_pack_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_disk: list[int] = []
+
+    def fsync(descriptor: int) -> None:
+        assert not (tmp_path / "pack.jsonl").exists()
+        on_disk.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    path = written(tmp_path / "pack.jsonl")
+    assert on_disk == [path.stat().st_ino]
+
+
 def test_a_pack_that_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
     path = tmp_path / "pack.jsonl"
     first, second, _ = entries(3)

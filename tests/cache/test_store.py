@@ -182,6 +182,15 @@ def test_embeddings_are_found_in_blocks_however_many_are_asked_for(store: Store,
     assert found == {item.key: (item.vector.tolist(), item.is_truncated) for item in items[:wanted]}
 
 
+@pytest.mark.parametrize("place", [-(2**63), -(10**6), 0, 2**62])
+def test_rows_are_found_wherever_sqlite_has_put_them(store: Store, place: int) -> None:
+    items = [embedding(f"text {number}", 0.1 * number) for number in range(600)]
+    store.put_embeddings(items)
+    run_sql(store.path / "embeddings", "UPDATE Cache SET rowid = rowid + ?", parameters=(place,))
+    assert len(store.get_embeddings([item.key for item in items])) == 600
+    assert len(list(store.embeddings())) == 600
+
+
 @pytest.mark.parametrize(("dimensions", "is_found"), [(1, True), (65_536, True), (65_537, False), (0, False)])
 def test_vectors_have_one_dimension_at_least_and_65536_at_most(store: Store, dimensions: int, is_found: bool) -> None:
     item = embedding("a", 1.0)
