@@ -57,7 +57,9 @@ _PARAM_CODES = (
 _PARAM_WORDS = (
     _any(r"unknown name [\"'](\w+)"),
     _any(r"^[\"']?(?:body\.)?(\w+)[\"']?: (?:extra inputs|input should|field required|range)"),
-    _any(r"(?:unsupported|unrecognized|unknown)(?: request)? (?:param|arg|field)\w*(?: supplied)?:? \[?[\"'`](\w+)"),
+    _any(
+        r"(?:unsupported|unrecognized|unknown)(?: request)? (?:param|arg|field)\w*(?: supplied)?(?::? \[?[\"'`]|: )(\w+)"
+    ),
     _any(r"[\"'`](\w+)[\"'`] (?:is not supported|does not support|is deprecated)"),
 )
 _PARAM_OF_LITELLM = _any(r"parameters: \[(.*?)\]|doesn't support (\w+)=|(\w+) is not supported")
