@@ -58,7 +58,8 @@ _PARAM_WORDS = (
     _any(r"unknown name [\"'](\w+)"),
     _any(r"^[\"']?(?:body\.)?(\w+)[\"']?: (?:extra inputs|input should|field required|range)"),
     _any(
-        r"(?:unsupported|unrecognized|unknown)(?: request)? (?:param|arg|field)\w*(?: supplied)?(?::? \[?[\"'`]|: )(\w+)"
+        r"(?:unsupported|unrecognized|unknown)(?: request)? (?:param|arg|field)\w*(?: supplied)?"
+        r"(?::? \[?[\"'`]|: )(\w+)"
     ),
     _any(r"[\"'`](\w+)[\"'`] (?:is not supported|does not support|is deprecated)"),
 )
