@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import click
 from tlac.cli import options
 from tlac.cli.options import check_template, open_policy, open_store, print_json
 from tlac.errors import IncompleteRunError, UnknownNameError, UsageError
+from tlac.runtime.formatting import dollars, interval, percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +83,6 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
       tlac ablate --backend gemini --dataset caltech101 --levels hints=0,10,30 --levels choice=index,name
       tlac ablate --backend embedded --dataset imagenet-samples --encoder minilm --matching paper --matching ladder
     """
-    from dataclasses import asdict, replace
 
     from msgspec import structs
 
@@ -185,7 +186,6 @@ def _print(runs: list[Run], found: list[Effect]) -> None:
 
     from tlac.analysis.ablation import describe_cell
     from tlac.cli.tables import make_table, open_console
-    from tlac.runtime.formatting import dollars, interval, percent
 
     # a factor with one level would say the same in every row
     varied = list(dict.fromkeys(effect.factor for effect in found))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,7 +113,6 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
 
 def with_served(plan: Plan, folder: Path, is_offline: bool) -> Plan:
     """The plan with what servers of one's own serve in its backends."""
-    from dataclasses import replace
 
     from tlac.lmms.served import with_served_revision
 
@@ -191,7 +191,6 @@ def _config_maker(
     what: RunSelection, scoring: ScoringOptions
 ) -> Callable[[Backend | None, Backend | None, Dataset, str], RunConfig]:
     """What makes the config of one cell."""
-    from dataclasses import replace
 
     make = scoring.config_maker(what.limit, what.seed)
 
@@ -202,7 +201,6 @@ def _config_maker(
 
 
 def _show(cells: list[Cell], suites: list[Suite], as_json: bool) -> None:
-    from dataclasses import asdict
 
     from tlac.cli.tables import harmonics, print_harmonics, print_runs, print_suite, suite_document
     from tlac.evaluation.suite_runner import failures_document

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +13,7 @@ import click
 from tlac.cli import options
 from tlac.cli.options import PATH, SectionedCommand, StoredQuestion, echo, open_store, print_json
 from tlac.errors import InputError, StoreError, UnknownNameError, UsageError
+from tlac.runtime.formatting import dollars
 
 if TYPE_CHECKING:
     from tlac.cache.pack import PromptsRecord
@@ -269,13 +270,11 @@ def show_stats(dataset: str | None, root: Path | None, store: Path | None, as_js
       tlac cache stats --json
       tlac cache stats --dataset cifar10-samples
     """
-    from dataclasses import asdict
 
     from tlac.cli.tables import make_table, open_console
     from tlac.config.registry import open_dataset
     from tlac.config.schemas import load_dataset_config
     from tlac.evaluation.dry_run import concerns
-    from tlac.runtime.formatting import dollars
 
     about = concerns(open_dataset(load_dataset_config(dataset, root))) if dataset else None
     with open_store(store, makes_one=False) as opened:
@@ -305,7 +304,6 @@ def verify(store: Path | None, as_json: bool) -> None:
     Example:
       tlac cache verify --store /data/answers
     """
-    from dataclasses import asdict
 
     from tlac.cache.store import store_folder
     from tlac.cache.verify import verify_store
@@ -349,7 +347,6 @@ def prune_answers(  # noqa: PLR0913, PLR0917 - one parameter per option
     """
     from tlac.cache.select import Selection, prune, prune_damaged
     from tlac.cache.store import total_cost
-    from tlac.runtime.formatting import dollars
     from tlac.types import Outcome
 
     if damaged and (backend or outcome or older_than is not None):

@@ -6,6 +6,7 @@ import json
 import sys
 from collections import deque
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -59,7 +60,6 @@ def classify(
       tlac classify car.jpg --classes "red car, old car, red apple" --backend claude
       tlac classify photos/ --classes names.txt --backend embedded --encoder minilm -o labels.csv
     """
-    from contextlib import closing
 
     from tlac.api import Classifier
     from tlac.datasets.unlabelled import open_images

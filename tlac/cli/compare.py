@@ -12,7 +12,7 @@ import click
 
 from tlac.cli.options import PATH, Number, echo, json_option, print_json, say
 from tlac.errors import InputError, UsageError
-from tlac.runtime.formatting import printable
+from tlac.runtime.formatting import dollars, escape_markdown, interval, percent, printable
 
 if TYPE_CHECKING:
     from tlac.analysis.compare import PairTest
@@ -76,7 +76,6 @@ def _print(runs: Sequence[Run], tests: Sequence[PairTest]) -> None:
 
     from tlac.analysis.leaderboard import cost_per_correct_usd
     from tlac.cli.tables import make_table, open_console
-    from tlac.runtime.formatting import dollars, interval, percent
 
     console = open_console()
     table = make_table(("", "run"), ("n", "top-1", "95 % CI", "$/correct"))
@@ -200,7 +199,6 @@ def _show_frontiers(runs: Sequence[Run], form: str) -> None:
     from tlac.analysis.leaderboard import find_frontiers
     from tlac.analysis.suite_table import describe_part
     from tlac.cli.tables import make_table, open_console
-    from tlac.runtime.formatting import dollars, interval, percent
 
     frontiers = find_frontiers(runs)
     if not frontiers:
@@ -244,7 +242,6 @@ def _frontier_document(point: Point) -> dict[str, Any]:
 
 def _recommend(runs: Sequence[Run], budget: float | None, images: int | None, form: str) -> None:
     from tlac.analysis.leaderboard import find_frontiers, recommend
-    from tlac.runtime.formatting import interval, percent
 
     if budget is None or images is None:
         raise UsageError("--recommend needs --budget USD and --images NUMBER")
@@ -291,7 +288,6 @@ def _name(point: Point, varying: Sequence[str]) -> str:
 
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:
     from tlac.analysis.suite_table import describe_part
-    from tlac.runtime.formatting import dollars, interval, percent
 
     drawn = "" if entry["drawn"] == "all" else f", {entry['drawn']}"
     return (
@@ -339,7 +335,6 @@ def _is_telling(setting: str, entries: Sequence[dict[str, Any]]) -> bool:
 
 
 def _markdown(entries: list[dict[str, Any]]) -> str:
-    from tlac.runtime.formatting import escape_markdown
 
     words, rows = _shown(entries, _DETAILS)
     rule = ["---"] * len(words) + ["--:"] * len(_NUMBERS)

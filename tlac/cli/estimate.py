@@ -12,6 +12,7 @@ import click
 from tlac.cli import options
 from tlac.cli.options import PATH, RunSelection, SectionedCommand, open_store, print_json
 from tlac.errors import UsageError
+from tlac.runtime.formatting import dollars, duration
 
 if TYPE_CHECKING:
     from tlac.cache.store import Store
@@ -67,7 +68,6 @@ def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per secti
         return
     from tlac.config.prompts import with_hints
     from tlac.evaluation.estimate import estimate as estimate_run
-    from tlac.runtime.formatting import dollars
 
     configs = _plan(what, with_hints(prompts, hints), matching, store)
     with open_store(store) as opened:
@@ -157,7 +157,6 @@ def _total_usd(pairs: Sequence[tuple[RunConfig, Estimate]]) -> float | None:
 
 def print_estimate(found: Estimate, speed: str, is_batch: bool, *, err: bool = False) -> None:
     """Calls, tokens, cost and time in a line each."""
-    from tlac.runtime.formatting import dollars, duration
 
     for name, stage in (("stage 1", found.stage1), ("stage 2", found.stage2)):
         click.echo(f"{name}: {_stage_line(stage)}", err=err)
@@ -183,7 +182,6 @@ def _stage_line(stage: StageEstimate) -> str:
 def _reprice(runs: Sequence[Path], store: Store, as_json: bool) -> None:
     from tlac.analysis.reprice import reprice
     from tlac.results.folder import list_runs
-    from tlac.runtime.formatting import dollars
 
     found = [reprice(run, store) for run in list_runs(runs)]
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -253,7 +253,6 @@ def _show(
     labelling: Labelling, rows: Iterable[Label], out: Path, page: Path | None, merged: Merged | None, as_json: bool
 ) -> None:
     """What came of it, and what is left for a person to do."""
-    from dataclasses import asdict
 
     from tlac.analysis.review import plan_review
 

@@ -12,6 +12,7 @@ import click
 
 from tlac.cli.options import complete, json_option, print_json, print_rows
 from tlac.errors import TlacError
+from tlac.runtime.formatting import dollars, printable
 
 if TYPE_CHECKING:
     from tlac.config.files import Kind
@@ -105,7 +106,6 @@ def check_calls(name: str) -> list[str]:
     from tlac.evaluation.collect import describe_cut
     from tlac.methods.base import BoundLMM, TwoStagePrompter
     from tlac.runtime import aio
-    from tlac.runtime.formatting import dollars, printable
 
     backend = load_backend(name)
     bound_lmm = BoundLMM(backend, open_lmm(backend))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -9,6 +10,7 @@ import click
 from tlac.cli import options
 from tlac.cli.options import PATH, check_template, echo, open_store, print_json, refuse_input, say
 from tlac.errors import UsageError
+from tlac.runtime.formatting import percent
 
 
 @click.command()
@@ -75,7 +77,6 @@ def score(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 
 def _show_open_world(runs: tuple[Path, ...], encoders: tuple[str, ...], store: Path | None, as_json: bool) -> None:
-    from dataclasses import replace
 
     from tlac.analysis.open_world import measure_open_world
     from tlac.cli.tables import make_table, open_console
@@ -83,7 +84,6 @@ def _show_open_world(runs: tuple[Path, ...], encoders: tuple[str, ...], store: P
     from tlac.config.schemas import load_encoder_config
     from tlac.encoders.cached import keep_embeddings
     from tlac.results.folder import read_run
-    from tlac.runtime.formatting import percent
 
     rows = []
     with open_store(store) as opened:
@@ -128,7 +128,6 @@ def calibrate(runs: tuple[Path, ...], output: Path, as_json: bool) -> None:
       tlac calibrate runs/2030*-dtd-gemini-tlac -o gemini.json
       tlac calibrate labels.corrected.csv -o calibration.json
     """
-    from dataclasses import asdict
 
     from tlac.analysis.review import calibrate as learn
     from tlac.analysis.review import calibrate_corrections

@@ -20,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
+import msgspec
 import platformdirs
 import yaml
 
@@ -74,9 +75,7 @@ class Config(Generic[SpecT]):
     @property
     def digest(self) -> str:
         """The sha256 (hex) of all that it says."""
-        # here, not above: a shell that completes names waits for neither
-        import msgspec
-
+        # here, not above, as it imports numpy: a shell that completes names does not wait for it
         from tlac.hashing import sha256_of
 
         return sha256_of(msgspec.to_builtins(self.spec))
