@@ -19,22 +19,22 @@ def test_only_complete_cells_are_averaged_and_counted() -> None:
     failed = Cell("s", "c", "all", "fake", "tlac", error=InputError("c is missing"))
     cells = [cell("a", "all", 9), cell("b", "all", 1, is_complete=False), failed]
     (series,) = series_of(cells, ["a", "b", "c"])
-    assert (series.mean, series.complete, series.total) == (0.9, 1, 3)
-    assert series.cells["c"].error is not None
+    assert (series["mean"], series["complete"], series["total"]) == (0.9, 1, 3)
+    assert series["by_dataset"]["c"]["error"] == "c is missing"
 
 
 def test_without_a_complete_cell_there_is_no_average() -> None:
     (series,) = series_of([cell("a", "all", 9, is_complete=False)], ["a"])
-    assert (series.mean, series.complete) == (None, 0)
+    assert (series["mean"], series["complete"]) == (None, 0)
 
 
 def test_h_is_that_of_the_means_over_datasets_complete_in_both_halves() -> None:
     cells = [cell("a", "base", 8), cell("b", "base", 6), cell("c", "base", 1)]
     cells += [cell("a", "novel", 4), cell("b", "novel", 6), cell("c", "novel", 9, is_complete=False)]
     (found,) = harmonics_of(series_of(cells, ["a", "b", "c"]))
-    assert (found.base, found.novel, found.complete, found.total) == (0.7, 0.5, 2, 3)
-    assert found.h == pytest.approx(2 * 0.7 * 0.5 / 1.2)
-    assert found.by_dataset == pytest.approx({"a": 2 * 0.8 * 0.4 / 1.2, "b": 0.6})
+    assert (found["base"], found["novel"], found["complete"], found["total"]) == (0.7, 0.5, 2, 3)
+    assert found["h"] == pytest.approx(2 * 0.7 * 0.5 / 1.2)
+    assert found["by_dataset"] == pytest.approx({"a": 2 * 0.8 * 0.4 / 1.2, "b": 0.6})
 
 
 def test_one_half_alone_has_no_h() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tlac.cli import options
-from tlac.cli.options import check_template, open_policy, open_store, print_json
+from tlac.cli.options import check_template, load_served, open_policy, open_store, print_json
 from tlac.errors import IncompleteRunError, UnknownNameError, UsageError
 from tlac.runtime.formatting import dollars, interval, percent
 
@@ -87,18 +87,16 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
     from msgspec import structs
 
     from tlac.analysis.ablation import describe_cell, effects
-    from tlac.cache.store import store_folder
     from tlac.cli.progress import show_runs
     from tlac.config.prompts import load_prompts, with_hints
     from tlac.config.registry import open_dataset, open_method
-    from tlac.config.schemas import load_backend, load_dataset_config, load_encoder_config
+    from tlac.config.schemas import load_dataset_config, load_encoder_config
     from tlac.evaluation.run_config import RunConfig
     from tlac.evaluation.runner import Runner
-    from tlac.lmms.served import with_served_revision
     from tlac.results.record import summary
     from tlac.scoring.matching import find_rule
 
-    asked = with_served_revision(load_backend(backend, offline), store or store_folder(), offline)
+    asked = load_served(backend, store, offline)
     further = _read_levels(levels)
     config = replace(load_dataset_config(dataset, root), is_offline=offline)
     opened = open_dataset(config)

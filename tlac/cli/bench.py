@@ -5,23 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from tlac.cli import options
-from tlac.cli.options import (
-    CallOptions,
-    RunSelection,
-    ScoringOptions,
-    SectionedCommand,
-    open_policy,
-    open_store,
-    print_json,
-    say,
-)
+from tlac.cli.options import load_served, open_policy, open_store, print_json, say
 from tlac.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +25,7 @@ if TYPE_CHECKING:
     from tlac.results.record import Run
 
 
-@click.command(cls=SectionedCommand)
+@click.command(cls=options.SectionedCommand)
 @options.selection_options
 @options.scoring_options
 @options.call_options
@@ -50,9 +42,9 @@ if TYPE_CHECKING:
 @click.option("--open", "is_opened", is_flag=True, help="Open the report of each run in the browser.")
 @options.json_option
 def bench(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section of them
-    what: RunSelection,
-    scoring: ScoringOptions,
-    calls: CallOptions,
+    what: options.RunSelection,
+    scoring: options.ScoringOptions,
+    calls: options.CallOptions,
     store: Path | None,
     out: Path,
     no_report: bool,
@@ -86,9 +78,8 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
     suites = [load_suite(name) for name in what.suites]
     if not what.datasets and not suites:
         raise UsageError("nothing to run on: name a dataset with --dataset, or several with --suite samples")
-    plan = plan_runs(what, suites, scoring, calls.offline)
+    plan = plan_runs(what, suites, store, scoring, is_offline=calls.offline)
     with open_store(store) as opened:
-        plan = with_served(plan, opened.path, calls.offline)
         policy = open_policy(calls.max_cost, calls.concurrency, has_view=not as_json)
         matrix = Matrix(
             runner=calls.open_runner(opened, policy, bool(scoring.order_trials)),
@@ -109,19 +100,6 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
         for folder in dict.fromkeys(cell.run.folder for cell in cells if cell.run is not None):
             click.launch(str(folder / "report.html"))
     raise_worst(cells, say)
-
-
-def with_served(plan: Plan, folder: Path, is_offline: bool) -> Plan:
-    """The plan with what servers of one's own serve in its backends."""
-
-    from tlac.lmms.served import with_served_revision
-
-    stage2 = plan.stage2_backend
-    return replace(
-        plan,
-        backends=tuple(with_served_revision(backend, folder, is_offline) for backend in plan.backends),
-        stage2_backend=None if stage2 is None else with_served_revision(stage2, folder, is_offline),
-    )
 
 
 def _listener(has_report: bool, names: tuple[str, ...]) -> Callable[[Run, RunConfig], None]:
@@ -155,14 +133,19 @@ def _log(name: str, log: Callable[[Run], None], run: Run) -> None:
 
 
 def plan_runs(
-    what: RunSelection, suites: list[Suite], scoring: ScoringOptions | None = None, is_offline: bool = False
+    what: options.RunSelection,
+    suites: list[Suite],
+    store: Path | None,
+    scoring: options.ScoringOptions | None = None,
+    *,
+    is_offline: bool = False,
+    asks_servers: bool = True,
 ) -> Plan:
     """Which backends are asked about which datasets by which methods. Raises UsageError where a method lacks a backend.
 
-    The hidden options of `scoring` become options of the methods that have them.
+    The hidden options of `scoring` become options of the methods that have them. Backends as in `load_served`.
     """
     from tlac.config.registry import combination_of, open_method, with_option
-    from tlac.config.schemas import load_backend
     from tlac.evaluation.suite_runner import Plan, plan_parts
     from tlac.interfaces import ImageMethod
 
@@ -176,10 +159,11 @@ def plan_runs(
     without_lmm = frozenset(name for name, method in opened.items() if isinstance(method, ImageMethod))
     if (asking := opened.keys() - without_lmm) and not what.backends:
         raise UsageError(f"the method {min(asking)} asks an LMM: name one, such as --backend embedded")
+    load = partial(load_served, store=store, is_offline=is_offline, asks_server=asks_servers)
     return Plan(
         parts,
-        tuple(load_backend(name, is_offline) for name in what.backends),
-        load_backend(what.stage2_backend, is_offline) if what.stage2_backend else None,
+        tuple(map(load, what.backends)),
+        load(what.stage2_backend) if what.stage2_backend else None,
         without_lmm,
         what.root,
         what.subset,
@@ -188,7 +172,7 @@ def plan_runs(
 
 
 def _config_maker(
-    what: RunSelection, scoring: ScoringOptions
+    what: options.RunSelection, scoring: options.ScoringOptions
 ) -> Callable[[Backend | None, Backend | None, Dataset, str], RunConfig]:
     """What makes the config of one cell."""
 
@@ -212,7 +196,7 @@ def _show(cells: list[Cell], suites: list[Suite], as_json: bool) -> None:
         print_json(
             {
                 "runs": [{**summary(run), "reused": is_reused} for run, is_reused in found.values()],
-                "harmonic": [asdict(one) for one in harmonics(cells)],
+                "harmonic": harmonics(cells),
                 "suites": [suite_document(suite, cells) for suite in suites],
                 "failed": failures_document(cells),
             }

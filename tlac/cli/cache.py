@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tlac.cli import options
-from tlac.cli.options import PATH, SectionedCommand, StoredQuestion, echo, open_store, print_json
+from tlac.cli.options import PATH, echo, open_store, print_json
 from tlac.errors import InputError, StoreError, UnknownNameError, UsageError
 from tlac.runtime.formatting import dollars
 
@@ -31,7 +31,7 @@ def cache() -> None:
     """Look at, check, prune and exchange the stored answers."""
 
 
-@cache.command("export", cls=SectionedCommand)
+@cache.command("export", cls=options.SectionedCommand)
 @click.argument("run", required=False, type=PATH)
 @options.question_options
 @click.option("--all", "everything", is_flag=True, help="Every stored answer.")
@@ -46,7 +46,7 @@ def cache() -> None:
 @options.store_option
 def export_answers(
     run: Path | None,
-    question: StoredQuestion,
+    question: options.StoredQuestion,
     output: str,
     provenance: str | None,
     store: Path | None,
@@ -84,7 +84,9 @@ def export_answers(
         echo(f"--backend 'pack:{place}' replays just these")
 
 
-def _selection(store: Store, run: Path | None, question: StoredQuestion) -> tuple[Selection, PromptsRecord | None, str]:
+def _selection(
+    store: Store, run: Path | None, question: options.StoredQuestion
+) -> tuple[Selection, PromptsRecord | None, str]:
     """Which answers, asked with which prompts, and where they come from in words."""
     from tlac.cache.pack import PromptsRecord
     from tlac.cache.select import Selection
@@ -145,11 +147,11 @@ def import_answers(file: str, store: Path | None) -> None:
     )
 
 
-@cache.command("explain", cls=SectionedCommand)
+@cache.command("explain", cls=options.SectionedCommand)
 @click.argument("sample")
 @options.question_options
 @options.store_option
-def explain_sample(sample: str, question: StoredQuestion, store: Path | None) -> None:
+def explain_sample(sample: str, question: options.StoredQuestion, store: Path | None) -> None:
     """Say whether a SAMPLE's answers are stored, and if not, how the nearest stored request differs.
 
     SAMPLE is an id as in predictions.jsonl.
@@ -182,13 +184,15 @@ def explain_sample(sample: str, question: StoredQuestion, store: Path | None) ->
                 echo(f"    {field}: asked {wanted}, stored {stored}")
 
 
-@cache.command("missing", cls=SectionedCommand)
+@cache.command("missing", cls=options.SectionedCommand)
 @options.question_options
 @options.limit_option
 @options.seed_option
 @click.option("-o", "--output", required=True, type=PATH, help="FILE.jsonl of questions to write.")
 @options.store_option
-def write_missing(question: StoredQuestion, limit: int | None, seed: int, output: Path, store: Path | None) -> None:
+def write_missing(
+    question: options.StoredQuestion, limit: int | None, seed: int, output: Path, store: Path | None
+) -> None:
     """Write the questions that a run would ask and the store has no answer to, for somebody else to answer.
 
     For a model that no API serves, or a person. Each line holds a key, the text, and the path of the image; answers

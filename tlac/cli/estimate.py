@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tlac.cli import options
-from tlac.cli.options import PATH, RunSelection, SectionedCommand, open_store, print_json
+from tlac.cli.options import PATH, open_store, print_json
 from tlac.errors import UsageError
 from tlac.runtime.formatting import dollars, duration
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tlac.evaluation.run_config import RunConfig
 
 
-@click.command(cls=SectionedCommand)
+@click.command(cls=options.SectionedCommand)
 @click.argument("runs", nargs=-1, type=PATH, metavar="[RUN]...")
 @options.selection_options
 @options.prompts_option
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @options.json_option
 def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section of them
     runs: tuple[Path, ...],
-    what: RunSelection,
+    what: options.RunSelection,
     prompts: str,
     hints: int,
     matching: str,
@@ -87,18 +87,15 @@ def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per secti
         click.echo(f"all {len(pairs)} runs: {total_usd}; a first stage that runs share is counted once")
 
 
-def _plan(what: RunSelection, prompts: str, matching: str, store: Path | None) -> list[RunConfig]:
-    from tlac.cache.store import store_folder
-    from tlac.cli.bench import plan_runs, with_served
+def _plan(what: options.RunSelection, prompts: str, matching: str, store: Path | None) -> list[RunConfig]:
+    from tlac.cli.bench import plan_runs
     from tlac.config.prompts import load_prompts
     from tlac.config.registry import base_name, open_dataset
     from tlac.config.schemas import load_dataset_config, load_encoder_config, load_suite
     from tlac.evaluation.run_config import RunConfig
     from tlac.scoring.matching import find_rule
 
-    plan = plan_runs(what, [load_suite(name) for name in what.suites])
-    # nobody is asked here: as the last run found the servers
-    plan = with_served(plan, store or store_folder(), is_offline=True)
+    plan = plan_runs(what, [load_suite(name) for name in what.suites], store, asks_servers=False)
     if not plan.parts or not plan.backends:
         raise UsageError("name a --backend, and a --dataset or a --suite; or the folders of finished RUNs")
     asking = {method for _, _, _, methods in plan.parts for method in methods} - plan.without_lmm

@@ -12,19 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tlac.cli import options
-from tlac.cli.options import (
-    PATH,
-    CallOptions,
-    LabelSelection,
-    MatchingOptions,
-    SectionedCommand,
-    echo,
-    open_policy,
-    open_store,
-    print_json,
-    refuse_input,
-    say,
-)
+from tlac.cli.options import PATH, echo, load_served, open_policy, open_store, print_json, refuse_input, say
 from tlac.errors import IncompleteRunError, MissingAnswersError, TlacError, UsageError
 from tlac.runtime.formatting import dollars
 
@@ -32,7 +20,6 @@ if TYPE_CHECKING:
     from tlac.analysis.review import Merged
     from tlac.cache.store import Store
     from tlac.cli.progress import LiveView
-    from tlac.config.schemas import Backend
     from tlac.evaluation.estimate import Estimate
     from tlac.evaluation.label import Labelling
     from tlac.evaluation.run_config import RunConfig
@@ -44,7 +31,7 @@ _ASK_ABOVE_USD = 1.0
 _MOST_REASONS = 5
 
 
-@click.command(cls=SectionedCommand)
+@click.command(cls=options.SectionedCommand)
 @click.argument("inputs", nargs=-1, required=True)
 @options.label_options
 @options.matching_options
@@ -63,9 +50,9 @@ _MOST_REASONS = 5
 @options.json_option
 def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section of them
     inputs: tuple[str, ...],
-    what: LabelSelection,
-    scoring: MatchingOptions,
-    calls: CallOptions,
+    what: options.LabelSelection,
+    scoring: options.MatchingOptions,
+    calls: options.CallOptions,
     yes: bool,
     store: Path | None,
     out: Path | None,
@@ -107,7 +94,7 @@ def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
     out = out or default_path(kind)
     refuse_input(out, *inputs, what.classes, corrections)
     with open_store(store) as opened:
-        config = _make_config(inputs, what, scoring, calls.offline, opened)
+        config = _make_config(inputs, what, scoring, calls.offline, store)
         # a file that can't be used is known before anybody is asked
         images = frozenset(sample.id for sample in config.samples)
         decided = read_corrections(corrections, config.dataset.classes, images) if corrections else {}
@@ -170,17 +157,19 @@ def _write(labelling: Labelling, rows: SpilledList[Label], view: LiveView, out: 
 
 
 def _make_config(
-    inputs: tuple[str, ...], what: LabelSelection, scoring: MatchingOptions, is_offline: bool, store: Store
+    inputs: tuple[str, ...],
+    what: options.LabelSelection,
+    scoring: options.MatchingOptions,
+    is_offline: bool,
+    store: Path | None,
 ) -> RunConfig:
     """What is asked about which images. Raises TlacError for what can't be used."""
     from tlac.api import check_classes
     from tlac.config.registry import combination_of, open_method
-    from tlac.config.schemas import load_backend
     from tlac.datasets.text_files import read_classes
     from tlac.datasets.unlabelled import open_images
     from tlac.evaluation.run_config import ClassList
     from tlac.interfaces import ImageMethod
-    from tlac.lmms.served import with_served_revision
 
     method = open_method(what.method)
     asks_nobody = isinstance(method, ImageMethod)
@@ -194,12 +183,9 @@ def _make_config(
     for note in notes:
         say(note)
 
-    def load(name: str) -> Backend:
-        return with_served_revision(load_backend(name), store.path, is_offline)
-
-    backends = [load(name) for name in what.backends if not asks_nobody]
+    backends = [load_served(name, store, is_offline) for name in what.backends if not asks_nobody]
     first = backends[0] if backends else None
-    second = load(what.stage2_backend) if what.stage2_backend and first else first
+    second = load_served(what.stage2_backend, store, is_offline) if what.stage2_backend and first else first
     dataset = ClassList(classes, name=" ".join(inputs), images=samples)
     config = scoring.config_maker(what.limit, what.seed)(first, second, dataset, what.method)
     prompts = replace(config.prompts, descriptions=given.descriptions)
@@ -211,7 +197,7 @@ def _make_config(
     )
 
 
-def _agree(config: RunConfig, store: Store, calls: CallOptions, is_agreed: bool) -> None:
+def _agree(config: RunConfig, store: Store, calls: options.CallOptions, is_agreed: bool) -> None:
     """Tell what it will take, and ask before more than a dollar is spent. Raises UsageError without consent."""
     from tlac.cli.estimate import print_estimate
     from tlac.config.registry import base_name

@@ -410,20 +410,15 @@ class StoredQuestion:
 
     def open(self, store: Path | None = None) -> RunConfig:
         """The run that would ask. Raises UnknownNameError, ConfigError, InputError; UsageError for lack of a name."""
-        from tlac.cache.store import store_folder
         from tlac.config.prompts import load_prompts
         from tlac.config.registry import open_dataset
-        from tlac.config.schemas import load_backend, load_dataset_config, load_encoder_config
+        from tlac.config.schemas import load_dataset_config, load_encoder_config
         from tlac.evaluation.run_config import RunConfig
-        from tlac.lmms.served import with_served_revision
         from tlac.scoring.matching import find_rule
 
         if self.backend is None or self.dataset is None:
             raise UsageError("name a --backend and a --dataset")
-        # nobody is asked here: as the last run found the server
-        backend = with_served_revision(
-            load_backend(self.backend, is_offline=True), store or store_folder(), is_offline=True
-        )
+        backend = load_served(self.backend, store, is_offline=True)
         dataset = open_dataset(load_dataset_config(self.dataset, self.root))
         prompts, rule = load_prompts(self.prompts), find_rule(self.matching)
         encoder = load_encoder_config(self.encoder)
@@ -473,6 +468,17 @@ def open_store(path: Path | None, makes_one: bool = True) -> Store:
     for warning in store.warnings:
         say(warning)
     return store
+
+
+def load_served(name: str, store: Path | None, is_offline: bool, *, asks_server: bool = True) -> Backend:
+    """The backend of that name with what its server serves, where that is one of your own; as the last run found it
+    where nobody `asks_server`. `store` as in `open_store`."""
+    from tlac.cache.store import store_folder
+    from tlac.config.schemas import load_backend
+    from tlac.lmms.served import with_served_revision
+
+    backend = load_backend(name, is_offline)
+    return with_served_revision(backend, store or store_folder(), is_offline or not asks_server)
 
 
 def open_policy(max_cost: float | None, concurrency: int | None = None, has_view: bool = False) -> CallPolicy:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from tlac.cli import options
-from tlac.cli.options import PATH, open_policy, open_store, print_json, print_rows
+from tlac.cli.options import PATH, load_served, open_policy, open_store, print_json, print_rows
 from tlac.errors import ConfigError, EncoderUnavailableError, TlacError
 
 # extra -> a package that it brings
@@ -279,17 +279,16 @@ def aliases(  # noqa: PLR0913, PLR0917 - one parameter per option
     import yaml
 
     from tlac.config.registry import open_dataset
-    from tlac.config.schemas import load_backend, load_dataset_config
+    from tlac.config.schemas import load_dataset_config
     from tlac.evaluation.aliases import ask_aliases
     from tlac.evaluation.runner import Runner
-    from tlac.lmms.served import with_served_revision
     from tlac.runtime import aio
 
     config = replace(load_dataset_config(dataset, root), is_offline=offline)
     # a file that lists its classes needs no images to be there
     classes = config.spec.classes or open_dataset(config).classes
     with open_store(store) as opened:
-        asked = with_served_revision(load_backend(backend, offline), opened.path, offline)
+        asked = load_served(backend, store, offline)
         runner = Runner(opened, offline, open_policy(max_cost))
         found = aio.run(ask_aliases(classes, runner.bound_lmm(asked), asked.spec.limits.concurrency))
     content = yaml.safe_dump({name: list(names) for name, names in found.items()}, allow_unicode=True, sort_keys=False)

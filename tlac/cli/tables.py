@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tlac.analysis.suite_table import Cell, Harmonic, Series, harmonics_of, series_of
+from tlac.analysis.suite_table import Cell, harmonics_of, series_of
 from tlac.config.schemas import Published, Suite, load_gains, load_published
 from tlac.results.record import OrderTrials, Run, RunRecord, unread_choices
 from tlac.runtime.formatting import dollars, interval, percent, printable
@@ -165,12 +164,12 @@ _NAME_WIDTH = 26
 def suite_document(suite: Suite, cells: Sequence[Cell]) -> dict[str, Any]:
     """A suite as `--json` prints it: shares in [0, 1], published rows marked as such."""
     series = series_of((cell for cell in cells if cell.suite == suite.name), suite.spec.datasets)
-    splits = list(dict.fromkeys(one.split for one in series))
+    splits = list(dict.fromkeys(one["split"] for one in series))
     return {
         "suite": suite.name,
         "datasets": list(suite.spec.datasets),
-        "rows": [_series_document(one) for one in series],
-        "harmonic": [asdict(one) for one in harmonics_of(series)],
+        "rows": series,
+        "harmonic": harmonics_of(series),
         "published": [
             {"split": split, "published": True, **_published_document(figure)}
             for split in splits
@@ -184,54 +183,25 @@ def suite_document(suite: Suite, cells: Sequence[Cell]) -> dict[str, Any]:
     }
 
 
-def _series_document(series: Series) -> dict[str, Any]:
-    return {
-        "backend": series.backend,
-        "method": series.method,
-        "split": series.split,
-        "published": False,
-        "mean": series.mean,
-        "complete": series.complete,
-        "total": series.total,
-        "by_dataset": {name: _cell_document(cell) for name, cell in series.cells.items()},
-    }
-
-
-def _cell_document(cell: Cell) -> dict[str, Any]:
-    return {
-        "accuracy": cell.run.metrics.accuracy if cell.run else None,
-        "is_complete": cell.is_complete,
-        "reused": cell.is_reused,
-        "run": str(cell.run.folder) if cell.run else None,
-        "error": str(cell.error) if cell.error else None,
-    }
-
-
 def _published_document(figure: Published) -> dict[str, Any]:
     names = ("method", "source", "mean", "mean_over", "by_dataset", "error", "error_by_dataset")
     return {**{name: getattr(figure, name) for name in names}, "digitised": figure.is_digitised}
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A line of a suite's table: texts by dataset, the average, and how many datasets it is over."""
-
-    name: str
-    texts: Mapping[str, str]
-    mean: float | None
-    over: str
+# a line of a suite's table: its name, texts by dataset, the average, and how many datasets it is over
+_Row: TypeAlias = tuple[str, Mapping[str, str], "float | None", str]
 
 
 def print_suite(suite: Suite, cells: Sequence[Cell]) -> None:
     """Top-1 accuracy in percent: a block of datasets at a time, the averages last; then H."""
     console = open_console()
     series = series_of((cell for cell in cells if cell.suite == suite.name), suite.spec.datasets)
-    for split in dict.fromkeys(one.split for one in series):
-        ours = [_series_row(one) for one in series if one.split == split]
+    for split in dict.fromkeys(one["split"] for one in series):
+        ours = [_series_row(one) for one in series if one["split"] == split]
         figures = load_published(suite.name, split)
         published = [_published_row(figure) for figure in figures]
         _print_rows(console, f"{suite.name}, {split} classes: top-1 in %", suite.spec.datasets, ours, published)
-        if any(row.texts.get(name, "").endswith("*") for row in ours for name in row.texts):
+        if any(text.endswith("*") for _, texts, _, _ in ours for text in texts.values()):
             _print_note(console, "* incomplete, not in the average; - no result", "dim")
         if published:
             _print_note(console, "+ published by others on all test images, not run here", "dim")
@@ -241,12 +211,14 @@ def print_suite(suite: Suite, cells: Sequence[Cell]) -> None:
         for gain in load_gains(suite.name, split):
             _print_note(console, _describe_gain(gain), "dim")
     if found := harmonics_of(series):
-        _print_rows(console, f"{suite.name}, H of base and novel in %", suite.spec.datasets, _harmonic_rows(found), [])
+        _print_rows(
+            console, f"{suite.name}, H of base and novel in %", suite.spec.datasets, list(map(_harmonic_row, found)), []
+        )
         note = "the average of H is that of the two averages, over datasets complete in both halves"
         _print_note(console, note, "dim")
 
 
-def harmonics(cells: Sequence[Cell]) -> list[Harmonic]:
+def harmonics(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """H of base and novel of the cells outside of suites, over their datasets."""
     own = [cell for cell in cells if cell.suite is None]
     return harmonics_of(series_of(own, list(dict.fromkeys(cell.dataset for cell in own))))
@@ -256,25 +228,26 @@ def print_harmonics(cells: Sequence[Cell]) -> None:
     """H of base and novel of the cells outside of suites, where there are both halves."""
     if found := harmonics(cells):
         datasets = list(dict.fromkeys(cell.dataset for cell in cells if cell.suite is None))
-        _print_rows(open_console(), "H of base and novel in %", datasets, _harmonic_rows(found), [])
+        _print_rows(open_console(), "H of base and novel in %", datasets, list(map(_harmonic_row, found)), [])
 
 
-def _series_row(series: Series) -> _Row:
-    texts = {name: _cell_text(cell) for name, cell in series.cells.items()}
-    return _Row(f"{series.backend} {series.method}", texts, series.mean, f"{series.complete} of {series.total}")
+def _series_row(series: Mapping[str, Any]) -> _Row:
+    texts = {name: _cell_text(cell) for name, cell in series["by_dataset"].items()}
+    over = f"{series['complete']} of {series['total']}"
+    return f"{series['backend']} {series['method']}", texts, series["mean"], over
 
 
-def _cell_text(cell: Cell) -> str:
-    if cell.run is None or cell.run.metrics.accuracy is None:
+def _cell_text(cell: Mapping[str, Any]) -> str:
+    if cell["accuracy"] is None:
         return "-"
-    return f"{100 * cell.run.metrics.accuracy:.1f}" + ("" if cell.is_complete else "*")
+    return f"{100 * cell['accuracy']:.1f}" + ("" if cell["is_complete"] else "*")
 
 
 def _published_row(figure: Published) -> _Row:
     mark = "~" if figure.is_digitised else ""
     texts = {name: f"{mark}{100 * value:.1f}" for name, value in figure.by_dataset.items()}
     over = f"{figure.mean_over}" if figure.mean_over else ""
-    return _Row(f"{figure.method} +" + (" ~" if mark else ""), texts, figure.mean, over)
+    return f"{figure.method} +" + (" ~" if mark else ""), texts, figure.mean, over
 
 
 def _describe_error(figure: Published) -> str:
@@ -288,33 +261,26 @@ def _describe_gain(gain: Published) -> str:
     return f"published by others: {gain.method} over {gain.over} methods, in points: {points}"
 
 
-def _harmonic_rows(found: Sequence[Harmonic]) -> list[_Row]:
-    return [
-        _Row(
-            f"{one.backend} {one.method}",
-            {name: percent(value) for name, value in one.by_dataset.items()},
-            one.h,
-            f"{one.complete} of {one.total}",
-        )
-        for one in found
-    ]
+def _harmonic_row(found: Mapping[str, Any]) -> _Row:
+    texts = {name: percent(value) for name, value in found["by_dataset"].items()}
+    return f"{found['backend']} {found['method']}", texts, found["h"], f"{found['complete']} of {found['total']}"
 
 
 def _print_rows(
-    console: Console, title: str, datasets: Sequence[str], ours: Sequence[_Row], published: Sequence[_Row]
+    console: Console, heading: str, datasets: Sequence[str], ours: Sequence[_Row], published: Sequence[_Row]
 ) -> None:
-    console.print(f"\n{title}", style="bold", highlight=False)
+    console.print(f"\n{heading}", style="bold", highlight=False)
     rows = [*ours, *published]
     for block in _blocks(datasets):
-        shown = [row for row in rows if any(name in row.texts for name in block)]
         table = _table(block)
-        for row in shown:
-            table.add_row(row.name, *(row.texts.get(name, "-") for name in block))
+        for title, texts, _, _ in rows:
+            if any(name in texts for name in block):
+                table.add_row(title, *(texts.get(name, "-") for name in block))
         console.print(table)
     table = _table(("average", "datasets"))
-    for row in rows:
-        if row.mean is not None or row in ours:
-            table.add_row(row.name, "-" if row.mean is None else f"{100 * row.mean:.2f}", row.over)
+    for row, (title, _, mean, over) in enumerate(rows):
+        if mean is not None or row < len(ours):
+            table.add_row(title, "-" if mean is None else f"{100 * mean:.2f}", over)
     console.print(table)
 
 
