@@ -20,7 +20,7 @@ from tlac.evaluation.collect import collect
 from tlac.lmms.prices import cost_usd, prices_of
 from tlac.methods.base import BoundLMM, TwoStagePrompter
 from tlac.methods.tlac import TLAC
-from tlac.results.usage import count_usage
+from tlac.results.usage import UsageLedger
 from tlac.scoring.matching import ClassIndex, find_rule
 from tlac.types import LMMRequest, LMMResponse, Outcome, Sample, Transcript, Usage
 
@@ -103,7 +103,8 @@ def _count(case: _Case) -> Iterator[Figure]:
     equal = sum(one == two for one, two in zip(_decide(case, paper), _decide(case, ours), strict=True))
     note = f"{equal:,} of {len(paper):,} predictions are equal"
     turns = [turn for one in paper for turn in one.turns]
-    spent = count_usage(ours)
+    spent = UsageLedger()
+    spent.add(turn for one in ours for turn in one.turns)
     group = f"calls saved: {case.name}"
     asked = spent.calls.stage2.asked
     distinct = len({one.stage1.response.text for one in ours if one.stage1 and one.stage2})

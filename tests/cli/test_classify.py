@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 
 from tests.support.fakes import FakeLMM, LetterEncoder, make_png
-from tlac.results.labels import read_labels
+from tests.support.label_files import read_labels
 from tlac.types import LMMRequest
 
 OPTIONS = ("--backend", "embedded", "--encoder", "minilm", "--classes", "strawberry, folding chair, drum")

@@ -12,8 +12,8 @@ import click
 import pytest
 
 from tests.support.fakes import FakeLMM, LetterEncoder, Shown, make_png
+from tests.support.label_files import read_labels
 from tlac.errors import TlacError
-from tlac.results.labels import read_labels
 from tlac.scoring.confidence import Calibration, write_calibration
 from tlac.types import LMMRequest, LMMResponse, Outcome, TextPart, Usage
 
@@ -51,7 +51,7 @@ def label(tlac_command: Callable[..., Shown], lmm: FakeLMM) -> Callable[..., Sho
 def test_a_folder_becomes_a_file_with_a_row_for_each_image(label, lmm: FakeLMM) -> None:
     shown = label()
     assert shown.code == 3
-    rows = list(read_labels(Path("labels.csv")))
+    rows = read_labels(Path("labels.csv"))
     assert [row.path for row in rows] == [*(f"photos/{number}/x.png" for number in range(3)), "photos/broken.png"]
     assert [row.label for row in rows] == ["old car"] * 3 + [None]
     assert rows[3].reason == "the file is empty (zero bytes); replace or remove it"
@@ -90,7 +90,7 @@ def test_answers_missing_offline_have_their_rows_and_exit_code(label) -> None:
     shown = label("--offline")
     assert shown.code == 4
     assert "answers for 3 of 4 images are missing" in shown.err
-    assert len(list(read_labels(Path("labels.csv")))) == 4
+    assert len(read_labels(Path("labels.csv"))) == 4
 
 
 def test_labels_of_images_that_have_no_link_are_counted(label) -> None:
@@ -102,7 +102,7 @@ def test_labels_of_images_that_have_no_link_are_counted(label) -> None:
 
 def test_the_format_is_the_one_that_is_named_else_the_one_of_the_file(label) -> None:
     label("-o", "labels.jsonl")
-    assert len(list(read_labels(Path("labels.jsonl")))) == 4
+    assert len(read_labels(Path("labels.jsonl"))) == 4
     label("--format", "label-studio")
     assert len(json.loads(Path("labels.json").read_text())) == 4
     label("--format", "folder", "-o", "sorted")
@@ -321,7 +321,7 @@ def test_a_page_that_can_not_be_written_costs_neither_labels_nor_summary(label, 
 
 def test_a_limit_draws_images_at_random(label, lmm: FakeLMM) -> None:
     label("--limit", "2", "--method", "slac", "--seed", "1")
-    assert len(list(read_labels(Path("labels.csv")))) == 2
+    assert len(read_labels(Path("labels.csv"))) == 2
 
 
 def test_an_interrupt_keeps_the_decided_rows_and_says_how_to_go_on(label, lmm: FakeLMM, monkeypatch) -> None:
@@ -338,7 +338,7 @@ def test_an_interrupt_keeps_the_decided_rows_and_says_how_to_go_on(label, lmm: F
     assert shown.err.splitlines()[-1].startswith("tlac: stopped after ")
     assert "of 4 images, whose rows are in labels.csv.part; every answer is stored" in shown.err
     assert not Path("labels.csv").exists()
-    rows = list(read_labels(Path("labels.csv.part"), "csv"))
+    rows = read_labels(Path("labels.csv.part"), "csv")
     assert [row.label for row in rows] == ["old car"] * len(rows)
     lmm._answer, asked = lambda request: "old car", len(lmm.asked)
     assert label("--method", "slac").code == 3

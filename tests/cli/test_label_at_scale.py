@@ -24,7 +24,8 @@ import pytest
 from tests.support.emulator.replies import Asked, Fault, Reply
 from tests.support.emulator.server import Emulator, running_emulator
 from tests.support.fakes import make_png
-from tlac.results.labels import Label, read_labels
+from tests.support.label_files import read_labels
+from tlac.results.labels import Label
 from tlac.types import Outcome
 
 IMAGES = int(os.environ.get("LABEL_IMAGES", "1500"))
@@ -98,7 +99,7 @@ def count_rows(path: str) -> int:
 
 
 def rows_of(path: str) -> list[Label]:
-    return list(read_labels(Path(path)))
+    return read_labels(Path(path))
 
 
 def images_answered(provider: Provider) -> Iterator[int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.documents import ROOT, blocks_of, run
-from tlac.results.labels import read_labels
+from tests.support.label_files import read_labels
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 blocks = partial(blocks_of, README)

@@ -16,12 +16,13 @@ import pytest
 
 from tests.support.browser import DESK, PHONE, Visit
 from tests.support.fakes import digest, make_png
+from tests.support.label_files import read_labels
 from tests.support.reported_runs import HOSTILE
 from tlac.analysis.review import Correction, ReviewPlan, calibrate_corrections, merge_corrections, read_corrections
 from tlac.errors import TlacError, UsageError
 from tlac.report import review
 from tlac.report.review import write_review
-from tlac.results.labels import COLUMNS, Label, read_labels, write_labels
+from tlac.results.labels import COLUMNS, Label, write_labels
 from tlac.types import Outcome, Sample
 
 CLASSES = tuple(f"{colour} {kind}" for kind in ("car", "lorry", "bicycle") for colour in ("red", "old", "blue", "big"))
@@ -182,7 +183,7 @@ def test_the_file_holds_what_the_labels_file_holds_and_no_formula(visit, tmp_pat
     for _ in names:
         found.page.keyboard.press("Space")
     corrected = downloaded(found, tmp_path)
-    assert list(read_labels(corrected)) == list(read_labels(tmp_path / "labels.csv")) == labels
+    assert read_labels(corrected) == read_labels(tmp_path / "labels.csv") == labels
     with corrected.open(encoding="utf-8", newline="") as file:
         cells = {cell for row in csv.reader(file) for cell in row}
     assert {cell for cell in cells if cell.startswith(("=", "+", "-", "@"))} == {"-0.25"}

@@ -1,6 +1,6 @@
 """Labels and a person's review of them: which ones to look at, what was corrected, and what that teaches.
 
-    merged = merge_corrections(read_labels(Path("labels.csv")), Path("labels.corrected.csv"), classes)
+    merged = merge_corrections(labels, Path("labels.corrected.csv"), classes)
     write_labels(merged.labels, Path("labels.csv"))
     print(merged)
 

@@ -1,7 +1,6 @@
 """Labels as files: one row for each image that was labelled, in the order in which images were given.
 
     write_labels(labels, Path("labels.csv"))
-    for label in read_labels(Path("labels.csv")): ...
 
 They hold nothing that differs between two runs of equal answers, so equal answers give equal bytes. Beside csv, parquet
 and jsonl there is what other tools import:
@@ -24,26 +23,27 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
 from tlac.datasets.base import OWN_FOLDER_MARK
-from tlac.datasets.text_files import parse_csv, read_text
 from tlac.errors import InputError, TlacError, UsageError
 from tlac.images import size_of
-from tlac.results.predictions import decode_lines
-from tlac.results.table_files import KINDS, PART, find_kind, open_pyarrow, undo_defusing, write_table, writing_part
-from tlac.runtime.safe_files import open_regular
+from tlac.results.table_files import KINDS, PART, find_kind, write_table, writing_part
 from tlac.types import Outcome
 
 COLUMNS = ("path", "label", "confidence", "runner_up", "margin", "answer", "outcome", "reason", "cost_usd", "sha256")
 """The columns of a labels.csv; the other formats have `candidates` as well."""
 
-_BLOCK = 1024
-_TEXTS = ("path", "label", "runner_up", "answer", "reason")
 _NUMBERS = ("confidence", "margin", "cost_usd")
+FORMATS = (*KINDS, "label-studio", "fiftyone", "coco", "yolo-cls", "folder")
+FOLDERS = {"yolo-cls": ("train", "val"), "folder": ("",)}
+_UNSAFE = frozenset('<>:"/\\|?*')
+_RESERVED = frozenset(["con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in "123456789¹²³")])
+_MOST_BYTES = 200
+_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +57,14 @@ class Label:
 
     path: str
     label: str | None = None
-    confidence: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    confidence: float | None = None
     runner_up: str | None = None
     margin: float | None = None
     answer: str | None = None
     outcome: Outcome = Outcome.ANSWERED
     reason: str = ""
-    cost_usd: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")] | None = None
+    cost_usd: float | None = None
+    sha256: str | None = None
     candidates: tuple[tuple[str, float], ...] = ()
 
 
@@ -78,62 +78,6 @@ def write_labels(labels: Iterable[Label], path: Path, kind: str | None = None) -
 
 def _as_row(label: Label) -> dict[str, object]:
     return {one.name: getattr(label, one.name) for one in fields(Label)} | {"outcome": str(label.outcome)}
-
-
-def read_labels(path: Path, kind: str | None = None) -> Iterator[Label]:
-    """The rows of a file of labels; further columns are passed over. Raises InputError naming file and line."""
-    return _READERS[find_kind(path, kind)](path)
-
-
-def _read_csv(path: Path) -> Iterator[Label]:
-    wanted = ("path", "label")
-    for line, row in parse_csv(read_text(path), path, wanted, COLUMNS[2:], is_free_text=True):
-        if not any(cell.strip() for cell in row.values()):
-            # a spreadsheet's empty rows
-            continue
-        cells = {
-            name: undo_defusing(row[name]) if name in _TEXTS else row[name].strip() for name in COLUMNS if row.get(name)
-        }
-        for name in _NUMBERS:
-            # as spreadsheets of many countries save numbers
-            if name in cells:
-                cells[name] = cells[name].replace(",", ".")
-        try:
-            yield msgspec.convert(cells, Label, strict=False)
-        except msgspec.ValidationError as error:
-            raise InputError(f"{path}, line {line}: {error}") from error
-
-
-def _read_jsonl(path: Path) -> Iterator[Label]:
-    return decode_lines(path, Label)
-
-
-def _read_parquet(path: Path) -> Iterator[Label]:
-    pyarrow = open_pyarrow()
-    try:
-        with open_regular(path) as file:
-            for batch in pyarrow.parquet.ParquetFile(file).iter_batches(_BLOCK):
-                for row in batch.to_pylist():
-                    candidates = [tuple(one.values()) for one in row.pop("candidates", None) or ()]
-                    known = {name: value for name, value in row.items() if value is not None}
-                    yield msgspec.convert({**known, "candidates": candidates}, Label)
-    except (pyarrow.ArrowException, msgspec.ValidationError) as error:
-        raise InputError(f"{path}: not a file of labels: {error}") from error
-
-
-_READERS: dict[str, Callable[[Path], Iterator[Label]]] = {
-    "csv": _read_csv,
-    "parquet": _read_parquet,
-    "jsonl": _read_jsonl,
-}
-
-
-FORMATS = (*KINDS, "label-studio", "fiftyone", "coco", "yolo-cls", "folder")
-FOLDERS = {"yolo-cls": ("train", "val"), "folder": ("",)}
-_UNSAFE = frozenset('<>:"/\\|?*')
-_RESERVED = frozenset(["con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in "123456789¹²³")])
-_MOST_BYTES = 200
-_encode = msgspec.json.Encoder().encode
 
 
 def default_path(kind: str | None) -> Path:

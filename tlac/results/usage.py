@@ -110,14 +110,6 @@ class UsageLedger:
         return _cost(self._costs)
 
 
-def count_usage(transcripts: Iterable[Transcript]) -> UsageLedger:
-    """What these transcripts took."""
-    ledger = UsageLedger()
-    for transcript in transcripts:
-        ledger.add(transcript.turns)
-    return ledger
-
-
 def _cost(costs: Iterable[float]) -> float | None:
     total = round(sum(costs, 0.0), 9)
     return None if math.isnan(total) else total
