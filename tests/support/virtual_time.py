@@ -36,11 +36,15 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run_virtual(coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
-    """Run a coroutine to its end in virtual time, which begins at 0."""
+    """Run a coroutine to its end in virtual time, which begins at 0; what it leaves behind is cancelled."""
     loop = _VirtualLoop()
     try:
         return loop.run_until_complete(coroutine)
     finally:
+        while left := asyncio.all_tasks(loop):
+            for task in left:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         loop.close()
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,7 +21,7 @@ from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
 from tlac.config.schemas import Backend, BackendSpec, Limits, Prices
 from tlac.engines.ray.errors import SerializedError, serialize_error
-from tlac.engines.ray.limiter import Limiter
+from tlac.engines.ray.limiter import Limiter, Progress, Told
 from tlac.engines.ray.logs import (
     AnswerLog,
     RunFolder,
@@ -28,6 +31,7 @@ from tlac.engines.ray.logs import (
     new_run_folder,
     read_log,
 )
+from tlac.engines.ray.worker_models import WorkerClient
 from tlac.errors import InputError, PermanentError, RateLimitError, SampleError, TlacError, TransientError
 from tlac.lmms.middleware.budget import Budget, highest_cost_usd
 from tlac.lmms.middleware.retry import RetryPolicy
@@ -47,29 +51,74 @@ def limiter_with(limits: Limits = LIMITS, policy: CallPolicy | None = None) -> L
     return Limiter({"any": backend_with(limits)}, replace(policy or CallPolicy(), clock=virtual_clock()))
 
 
-async def work(limiter: Limiter, worker: str, calls: int, cost_usd: float) -> list[float | SerializedError]:
-    """The moments at which a worker's calls were let through, or why they were not."""
-    seen: list[float | SerializedError] = []
-    for number in range(calls):
-        admitted = await limiter.admit(worker, "any", question(number))
-        if isinstance(admitted, SerializedError):
-            seen.append(admitted)
-            continue
+class Near:
+    """A limiter of this process, called as Ray calls an actor: at once, and waited for by whom it pleases."""
+
+    def __init__(self, limiter: Limiter) -> None:
+        self._limiter = limiter
+        self.trades = 0
+
+    def __getattr__(self, name: str) -> Any:
+        def remote(*arguments: Any) -> asyncio.Future[Any]:
+            self.trades += name == "trade"
+            return asyncio.ensure_future(getattr(self._limiter, name)(*arguments))
+
+        return SimpleNamespace(remote=remote)
+
+
+async def client_of(limiter: Limiter | Near, worker: str) -> WorkerClient:
+    client = WorkerClient(limiter if isinstance(limiter, Near) else Near(limiter), None, worker)
+    await client.register()
+    return client
+
+
+async def work(limiter: Limiter, worker: str, calls: int, cost_usd: float) -> list[float]:
+    """The moments at which a worker's calls were let through, a few of which wait at a time."""
+    client, seen = await client_of(limiter, worker), []
+
+    async def ask(number: int) -> None:
+        admitted = await client.admit("any", question(number))
         seen.append(now_s())
         await asyncio.sleep(random.Random(f"{worker}{number}").random())
-        await limiter.settle(admitted, structs.replace(ANSWER, cost_usd=cost_usd))
+        client.settle(admitted, structs.replace(ANSWER, cost_usd=cost_usd))
+
+    await asyncio.gather(*(ask(number) for number in range(calls)))
+    await client.drain()
     return seen
 
 
-def test_four_workers_together_keep_to_calls_a_minute_and_to_calls_in_flight() -> None:
+def test_workers_together_keep_to_calls_a_minute() -> None:
     async def scenario() -> list[float]:
-        limiter = limiter_with()
+        limiter = limiter_with(Limits(concurrency=100, requests_per_minute=600))
         found = await asyncio.gather(*(work(limiter, f"w{n}", 50, 0.0) for n in range(16)))
         return sorted(moment for moments in found for moment in moments)
 
     moments = run_virtual(scenario())
     assert len(moments) == 800
     assert all(later - earlier > 0.0999 for earlier, later in itertools.pairwise(moments))
+    # and use them: nothing is left lying at a worker
+    assert moments[-1] < 80.0
+
+
+def test_workers_together_keep_to_calls_in_flight() -> None:
+    limiter, most, in_flight = limiter_with(Limits(concurrency=7)), [0], [0]
+
+    async def one(client: WorkerClient, number: int) -> None:
+        admitted = await client.admit("any", question(number))
+        in_flight[0] += 1
+        most[0] = max(most[0], in_flight[0])
+        await asyncio.sleep(random.Random(number).random())
+        in_flight[0] -= 1
+        client.settle(admitted, ANSWER)
+
+    async def scenario() -> float:
+        clients = [await client_of(limiter, f"w{number}") for number in range(4)]
+        await asyncio.gather(*(one(client, number) for number in range(100) for client in clients))
+        return now_s()
+
+    # 400 calls of half a second on average through 7 places, and what a block costs
+    assert run_virtual(scenario()) == pytest.approx(400 * 0.5 / 7, rel=0.1)
+    assert most == [7]
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -79,32 +128,39 @@ def test_a_cap_on_cost_holds_for_all_workers_and_is_used(seed: int) -> None:
     budget = Budget(20 * most)
     budget.spent_usd = 5 * most
 
-    async def one(limiter: Limiter, worker: str) -> None:
-        while not isinstance(admitted := await limiter.admit(worker, "any", question(0)), SerializedError):
-            cost = chance.uniform(0, most)
-            billed[0] += cost
-            await asyncio.sleep(chance.random())
-            await limiter.settle(admitted, structs.replace(ANSWER, cost_usd=cost))
+    async def one(client: WorkerClient) -> None:
+        with suppress(PermanentError):
+            while True:
+                admitted = await client.admit("any", question(0))
+                cost = chance.uniform(0, most)
+                billed[0] += cost
+                await asyncio.sleep(chance.random())
+                client.settle(admitted, structs.replace(ANSWER, cost_usd=cost))
 
-    async def scenario() -> SerializedError | None:
+    async def scenario() -> Progress:
         limiter = limiter_with(Limits(concurrency=64), CallPolicy(budget))
-        await asyncio.gather(*(one(limiter, f"w{n}") for n in range(16)))
-        return (await limiter.progress()).stopped
+        clients = [await client_of(limiter, f"w{number}") for number in range(4)]
+        await asyncio.gather(*(one(client) for client in clients for _ in range(4)))
+        for client in clients:
+            await client.drain()
+        return await limiter.progress()
 
-    stopped = run_virtual(scenario())
+    progress = run_virtual(scenario())
     assert 13 * most < billed[0] <= 15 * most
-    assert stopped is not None
-    assert "the budget of" in stopped.text
+    assert progress.spent_usd == pytest.approx(5 * most + billed[0])
+    assert progress.stopped is not None
+    assert "the budget of" in progress.stopped.text
 
 
 def test_a_worker_that_died_leaves_its_places_and_counts_as_dear_as_it_may_have_been() -> None:
     async def scenario() -> tuple[float, float]:
         limiter = limiter_with(Limits(concurrency=2), CallPolicy(Budget(1.0)))
+        dead = await client_of(limiter, "dead")
         for _ in range(2):
-            assert isinstance(await limiter.admit("dead", "any", question(0)), int)
-        await limiter.register("dead")
+            await dead.admit("any", question(0))
+        await client_of(limiter, "dead")
         spent_usd = (await limiter.progress()).spent_usd
-        assert isinstance(await limiter.admit("alive", "any", question(0)), int)
+        await (await client_of(limiter, "alive")).admit("any", question(0))
         return now_s(), spent_usd
 
     waited_s, spent_usd = run_virtual(scenario())
@@ -112,50 +168,155 @@ def test_a_worker_that_died_leaves_its_places_and_counts_as_dear_as_it_may_have_
     assert spent_usd == pytest.approx(2 * highest_cost_usd(question(0), PRICES))
 
 
+def test_the_lease_of_a_worker_that_is_heard_of_no_more_ends_after_a_minute_and_that_of_a_busy_one_does_not() -> None:
+    async def look(limiter: Limiter) -> None:
+        for _ in range(200):
+            await asyncio.sleep(1)
+            await limiter.progress()
+
+    async def scenario() -> tuple[float, float, float]:
+        limiter = limiter_with(Limits(concurrency=2), CallPolicy(Budget(1.0)))
+        gone, busy, waits = [await client_of(limiter, name) for name in ("gone", "busy", "waits")]
+        looking = asyncio.ensure_future(look(limiter))
+        await gone.admit("any", question(0))
+        for trade in gone._trades:
+            trade.cancel()
+        number = await busy.admit("any", question(0))
+        await waits.admit("any", question(0))
+        waited_s = now_s()
+        await looking
+        spent_usd = (await limiter.progress()).spent_usd
+        busy.settle(number, structs.replace(ANSWER, cost_usd=0.0))
+        await busy.drain()
+        return waited_s, spent_usd, (await limiter.progress()).spent_usd
+
+    waited_s, spent_usd, at_the_end_usd = run_virtual(scenario())
+    one = highest_cost_usd(question(0), PRICES)
+    assert 60 <= waited_s <= 62
+    assert spent_usd == at_the_end_usd == pytest.approx(one)
+
+
+def test_a_permit_that_nobody_waits_for_any_more_comes_back_and_one_whose_call_is_given_up_counts() -> None:
+    async def scenario() -> list[float]:
+        limiter = limiter_with(Limits(concurrency=1), CallPolicy(Budget(1.0)))
+        client, spent = await client_of(limiter, "one"), []
+        number = await client.admit("any", question(0))
+        waiting = asyncio.ensure_future(client.admit("any", question(1)))
+        await asyncio.sleep(0.1)
+        waiting.cancel()
+        client.settle(number, structs.replace(ANSWER, cost_usd=0.0))
+        # its permit is on its way when it is given up
+        late = asyncio.ensure_future(client.admit("any", question(2)))
+        for _ in range(20):
+            await asyncio.sleep(0)
+            if (await limiter.progress()).calls == 2:
+                break
+        late.cancel()
+        await client.drain()
+        spent.append((await limiter.progress()).spent_usd)
+        client.give_up(await client.admit("any", question(3)))
+        await client.drain()
+        spent.append((await limiter.progress()).spent_usd)
+        return [*spent, (await limiter.progress()).calls, now_s()]
+
+    most = highest_cost_usd(question(3), PRICES)
+    assert run_virtual(scenario()) == [0.0, pytest.approx(most), 2, pytest.approx(0.1, abs=0.01)]
+
+
 def test_a_stop_sends_those_away_who_wait_and_lets_calls_in_flight_come_to_their_end() -> None:
-    async def scenario() -> tuple[float, list[object]]:
+    async def scenario() -> list[object]:
         limiter = limiter_with(Limits(concurrency=1))
-        first = await limiter.admit("one", "any", question(0))
-        waiting = [asyncio.ensure_future(limiter.admit("other", "any", question(n))) for n in (1, 2)]
+        one, other = await client_of(limiter, "one"), await client_of(limiter, "other")
+        first = await one.admit("any", question(0))
+        waiting = [asyncio.ensure_future(other.admit("any", question(n))) for n in (1, 2)]
         await asyncio.sleep(1)
         await limiter.stop(serialize_error(PermanentError("interrupted")))
-        sent_away = await asyncio.gather(*waiting)
-        late = await limiter.admit("late", "any", question(3))
-        assert isinstance(first, int)
-        return now_s(), [*sent_away, late, await limiter.settle(first, ANSWER)]
+        sent_away = await asyncio.gather(*waiting, other.admit("any", question(3)), return_exceptions=True)
+        one.settle(first, ANSWER)
+        await one.drain()
+        return [now_s(), *map(repr, sent_away)]
 
-    told = SerializedError("PermanentError", "interrupted")
-    assert run_virtual(scenario()) == (1, [told, told, told, None])
+    assert run_virtual(scenario()) == [1, *["PermanentError('interrupted')"] * 3]
 
 
 def test_a_provider_s_wish_to_wait_holds_for_every_worker() -> None:
     async def scenario() -> float:
         limiter = limiter_with(Limits(concurrency=8))
-        first = await limiter.admit("one", "any", question(0))
-        verdict = await limiter.settle(first, serialize_error(RateLimitError("slow down", 30.0)))
-        assert isinstance(verdict.to_error(), RateLimitError)
-        await limiter.admit("other", "any", question(1))
+        one, other = await client_of(limiter, "one"), await client_of(limiter, "other")
+        decided = await one.fail(await one.admit("any", question(0)), RateLimitError("slow down", 30.0))
+        assert isinstance(decided, RateLimitError)
+        await other.admit("any", question(1))
         return now_s()
 
     assert run_virtual(scenario()) >= 30
 
 
+def test_the_headers_that_leave_the_fewest_calls_are_heeded() -> None:
+    async def scenario() -> float:
+        limiter = limiter_with(Limits(concurrency=8))
+        one, other = await client_of(limiter, "one"), await client_of(limiter, "other")
+        for left in (5, 0, 3):
+            head = {"x-ratelimit-remaining-requests": f"{left}", "x-ratelimit-reset-requests": "20s"}
+            one.note_headers("any", head)
+        one.settle(await one.admit("any", question(0)), ANSWER)
+        await one.drain()
+        await other.admit("any", question(1))
+        return now_s()
+
+    assert run_virtual(scenario()) == 20
+
+
 def test_faults_that_workers_meet_apart_count_together() -> None:
-    async def scenario() -> tuple[SerializedError | None, tuple[str, ...]]:
+    async def scenario() -> tuple[str, tuple[str, ...]]:
         policy = CallPolicy(retry=RetryPolicy(breaker_failures=3, breaker_pauses_s=(5.0,)))
         limiter = limiter_with(Limits(concurrency=8), policy)
         for number in range(4):
-            admitted = await limiter.admit(f"w{number}", "any", question(number))
-            await limiter.settle(admitted, serialize_error(TransientError("connection refused")))
-        refused = await limiter.admit("w9", "any", question(9))
-        assert isinstance(refused, SerializedError)
+            client = await client_of(limiter, f"w{number}")
+            await client.fail(await client.admit("any", question(number)), TransientError("connection refused"))
+        with pytest.raises(PermanentError, match="does not answer"):
+            await (await client_of(limiter, "w9")).admit("any", question(9))
         progress = await limiter.progress()
-        return progress.stopped, progress.messages
+        assert progress.stopped is not None
+        return progress.stopped.text, progress.messages
 
     stopped, lines = run_virtual(scenario())
-    assert stopped is not None
-    assert "does not answer" in stopped.text
+    assert "does not answer" in stopped
     assert "pausing 5 s" in lines[0]
+
+
+def test_many_calls_share_a_message_and_none_waits_long_for_its_place() -> None:
+    async def scenario() -> tuple[float, int]:
+        near = Near(limiter_with(Limits(concurrency=100)))
+        client = await client_of(near, "one")
+
+        async def ask(number: int) -> None:
+            admitted = await client.admit("any", question(number))
+            await asyncio.sleep(random.Random(number).uniform(0.5, 1.5))
+            client.settle(admitted, ANSWER)
+
+        await asyncio.gather(*(ask(number) for number in range(4000)))
+        return now_s(), near.trades
+
+    took_s, trades = run_virtual(scenario())
+    # 40 rounds of a second, and the last calls
+    assert took_s < 1.04 * 40 + 1
+    assert trades < 4000 / 2.4
+
+
+def test_where_the_limiter_is_gone_nobody_waits_for_it() -> None:
+    class Gone(Limiter):
+        async def trade(self, *_: Any) -> list[Told]:
+            raise ConnectionError("it died")
+
+    async def scenario() -> None:
+        client = await client_of(Gone({}, CallPolicy(clock=virtual_clock())), "one")
+        for _ in range(2):
+            with pytest.raises(ConnectionError, match="it died"):
+                await client.admit("any", question(0))
+        with pytest.raises(ConnectionError, match="it died"):
+            await client.drain()
+
+    run_virtual(scenario())
 
 
 def test_a_fault_comes_out_as_the_error_that_went_in() -> None:

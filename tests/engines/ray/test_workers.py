@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +15,7 @@ from tests.support.fakes import FakeLMM
 from tlac.cache.serialization import StoredAnswer
 from tlac.engines.ray.errors import SerializedError
 from tlac.engines.ray.job import SHARD, RayJob, without_samples
+from tlac.engines.ray.limiter import Ended, Wanted
 from tlac.engines.ray.logs import logs_in, read_log
 from tlac.engines.ray.tables import write_samples
 from tlac.engines.ray.workers import Stage1Worker
@@ -40,25 +40,25 @@ class Scene:
         self.stopped: list[SerializedError] = []
         self.said: list[str] = []
         self.shards = 0
-        numbers = itertools.count(1)
 
         async def take_shard() -> None:
             self.shards += 1
 
-        async def admit(*_: object) -> int:
-            return next(numbers)
+        async def register(_worker: str) -> int:
+            return 0
 
-        async def nothing(*_: object) -> None:
-            return None
+        async def trade(
+            _worker: str, wanted: Sequence[Wanted], _ended: Sequence[Ended], _headers: object
+        ) -> list[tuple[int, None]]:
+            return [(number, None) for number, *_ in wanted]
 
         async def find(_keys: list[str]) -> dict[str, LMMResponse]:
             return {}
 
         limiter = remote(
-            register=nothing,
+            register=register,
             take_shard=take_shard,
-            admit=admit,
-            settle=nothing,
+            trade=trade,
             stop=self.stopped.append,
             tell=self.said.append,
             advance=lambda _samples: None,

@@ -48,6 +48,22 @@ def test_a_caller_that_is_cancelled_while_it_waits_asks_nothing() -> None:
     assert run_virtual(scenario()) == (2, 20)
 
 
+def test_a_caller_that_is_cancelled_in_the_moment_in_which_a_place_becomes_free_is_passed_by() -> None:
+    async def scenario() -> tuple[int, float]:
+        lmm = ScriptedLMM(latency_s=10)
+        limited = LimitedLMM(lmm, Limits(concurrency=1), virtual_clock())
+        first, second, third = (asyncio.ensure_future(limited.ask(question(number))) for number in range(3))
+        await asyncio.sleep(1)
+        # both end before the second has run again
+        first.cancel()
+        second.cancel()
+        found = await asyncio.gather(first, second, third, return_exceptions=True)
+        assert [type(one) for one in found[:2]] == [asyncio.CancelledError] * 2
+        return len(lmm.asked), now_s()
+
+    assert run_virtual(scenario()) == (2, 11)
+
+
 def test_a_caller_that_is_cancelled_in_the_moment_of_its_turn_passes_it_on() -> None:
     async def scenario() -> tuple[int, int, float]:
         lmm = ScriptedLMM(latency_s=10)

@@ -1,24 +1,38 @@
 """One cost cap and one set of rate limits for all workers together.
 
 Holds the same middleware that a single process has around its adapter; in the adapter's place stands the worker that
-was let through, until it tells how its call ended.
+was let through, until it tells how its call ended. A message between processes costs ten times what the middleware
+does, so workers ask for permits and give them back in blocks; each permit is for one call, and limits hold to the call.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Literal, TypeAlias
 
 from tlac.config.schemas import Backend
 from tlac.engines.ray.errors import SerializedError, serialize_error
-from tlac.errors import CallError, PermanentError, TlacError
+from tlac.errors import CallError, PermanentError, TlacError, TransientError
 from tlac.interfaces import LMM
 from tlac.lmms.middleware.retry import AbortOnRepeatedError
 from tlac.lmms.middleware.stack import CallPolicy, build_shared_stack
-from tlac.types import LMMRequest, LMMResponse
+from tlac.types import LMMRequest, LMMResponse, Stage, Usage
+
+Wanted: TypeAlias = tuple[int, str, Stage, Usage]
+"""A call that waits for a permit: its number, its backend's digest, its stage, and the tokens that it may use."""
+
+Ended: TypeAlias = "tuple[int, LMMResponse | SerializedError | Literal['unspent', 'lost']]"
+"""A call's number and how it ended. One that is `unspent` was not made, one that is `lost` was given up midway."""
+
+Told: TypeAlias = "tuple[int, SerializedError | None]"
+"""A call's number, and the error that all limits together make of it; None is its permit."""
+
+_LISTEN_S = 10.0
+# a worker with open calls is heard of every _LISTEN_S
+_LEASE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,33 +57,49 @@ class Progress:
         return self.shards, self.samples, self.calls
 
 
-def _new_future() -> asyncio.Future[Any]:
-    return asyncio.get_running_loop().create_future()
+class _UnspentError(TlacError):
+    """A permit that comes back: its call was not made."""
 
 
 @dataclass(slots=True)
 class _Call:
-    """A worker's call: waits to be admitted, then lasts until the worker tells how it ended."""
+    """A worker's call: waits for its permit, then lasts until the worker tells how it ended."""
 
     worker: str
-    admitted: asyncio.Future[None] = field(default_factory=_new_future)
-    ended: asyncio.Future[LMMResponse] = field(default_factory=_new_future)
+    usage: Usage
+    ended: asyncio.Future[LMMResponse] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    task: asyncio.Task[LMMResponse] | None = None
+    is_admitted: bool = False
+
+
+@dataclass(slots=True)
+class _Worker:
+    """What a worker is to be told, how many of its calls are open, and when it was last heard of."""
+
+    heard_at: float
+    told: list[Told] = field(default_factory=list)
+    open: int = 0
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def tell(self, number: int, error: SerializedError | None) -> None:
+        self.told.append((number, error))
+        self.news.set()
 
 
 class _RemoteLMM:
     """Stands in an adapter's place inside the middleware. A request's `repeat` is the number of its call."""
 
-    def __init__(self, calls: Mapping[int, _Call]) -> None:
+    def __init__(self, calls: Mapping[int, _Call], admit: Callable[[int], None]) -> None:
         self._calls = calls
-        self.listener: Callable[[Mapping[str, str]], None] | None = None
+        self._admit = admit
+        self.listener: Callable[[Mapping[str, str]], None] = lambda _headers: None
 
     def listen(self, listener: Callable[[Mapping[str, str]], None]) -> None:
         self.listener = listener
 
     async def ask(self, request: LMMRequest) -> LMMResponse:
-        call = self._calls[request.repeat]
-        call.admitted.set_result(None)
-        return await call.ended
+        self._admit(request.repeat)
+        return await self._calls[request.repeat].ended
 
 
 class Limiter:
@@ -80,76 +110,72 @@ class Limiter:
 
     def __init__(self, backends: Mapping[str, Backend], policy: CallPolicy) -> None:
         self._budget = policy.budget
+        self._clock = policy.clock
         self._messages: list[str] = []
         self._calls: dict[int, _Call] = {}
-        self._tasks: dict[int, asyncio.Task[LMMResponse]] = {}
         policy = replace(policy, on_message=self._messages.append)
-        self._remotes = {digest: _RemoteLMM(self._calls) for digest in backends}
+        self._remotes = {digest: _RemoteLMM(self._calls, self._admit) for digest in backends}
         self._stacks: dict[str, LMM] = {
-            digest: AbortOnRepeatedError(build_shared_stack(self._remotes[digest], backend, policy))
+            digest: AbortOnRepeatedError(
+                build_shared_stack(self._remotes[digest], backend, policy, lambda one: self._calls[one.repeat].usage)
+            )
             for digest, backend in backends.items()
         }
-        self._count = self._samples = self._shards = 0
+        self._count = self._samples = self._shards = self._lives = 0
         self._stopped: SerializedError | None = None
-        self._workers: set[str] = set()
+        self._workers: dict[str, _Worker] = {}
 
-    async def admit(self, worker: str, backend: str, request: LMMRequest) -> int | SerializedError:
-        """The number of a call that may be made now, or why none may be made any more.
+    async def register(self, worker: str) -> int:
+        """A worker begins; the numbers of its calls are above the one that this gives.
 
-        `backend` is the backend's digest; of the request only its size and stage are looked at.
+        The calls that its life before this one left open count with the most they may cost.
         """
-        if self._stopped is not None:
-            return self._stopped
-        self._count += 1
-        number = self._count
-        call = self._calls[number] = _Call(worker)
-        task = self._tasks[number] = asyncio.ensure_future(self._stacks[backend].ask(replace(request, repeat=number)))
-        either: tuple[asyncio.Future[Any], ...] = (task, call.admitted)
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if call.admitted.done():
-            return number
-        error = None
-        # that is how it ends where the run was stopped meanwhile
-        with suppress(asyncio.CancelledError):
-            error = await self._finish(number)
-        return error or self._stopped or SerializedError(TlacError.__name__, "the call was given up")
+        await self._end_calls(worker)
+        self._workers[worker] = _Worker(self._clock.now())
+        self._lives += 1
+        return self._lives << 40
 
-    async def settle(self, number: int, outcome: LMMResponse | SerializedError) -> SerializedError | None:
-        """Tell how a call ended; gives the error that all limits together make of it, None for a response."""
-        call = self._calls.get(number)
-        if call is None:
-            # of a worker that counted as dead
-            return outcome if isinstance(outcome, SerializedError) else None
-        if isinstance(outcome, SerializedError):
-            call.ended.set_exception(outcome.to_error())
-        else:
-            call.ended.set_result(outcome)
-        return await self._finish(number)
+    async def trade(
+        self, worker: str, wanted: Sequence[Wanted], ended: Sequence[Ended], headers: Mapping[str, Mapping[str, str]]
+    ) -> list[Told]:
+        """Take calls that have ended and calls that want a permit, and give what there is to tell of any.
 
-    async def register(self, worker: str) -> None:
-        """A worker begins. The calls that its life before this one left open count with the most they may cost."""
-        self._workers.add(worker)
-        for number in [number for number, call in self._calls.items() if call.worker == worker]:
-            self._tasks[number].cancel()
-            with suppress(asyncio.CancelledError):
-                await self._finish(number)
+        Waits until there is something, or nothing is open; at most for 10 s, or until the worker's next trade.
+        `headers` of responses, by backend, may hold rate limits.
+        """
+        here = self._workers[worker]
+        here.heard_at = self._clock.now()
+        # an earlier trade that waits comes back
+        here.news.set()
+        for backend, found in headers.items():
+            self._remotes[backend].listener(found)
+        for number, backend, stage, usage in wanted:
+            if self._stopped is not None:
+                here.tell(number, self._stopped)
+                continue
+            call = self._calls[number] = _Call(worker, usage)
+            here.open += 1
+            call.task = asyncio.ensure_future(self._stacks[backend].ask(LMMRequest(stage, "", (), repeat=number)))
+            call.task.add_done_callback(partial(self._finish, number))
+        for number, outcome in ended:
+            if not self._end(number, outcome) and isinstance(outcome, SerializedError):
+                # its worker counted as dead meanwhile
+                here.tell(number, outcome)
+        if not here.told and here.open:
+            here.news.clear()
+            timer = asyncio.get_running_loop().call_later(_LISTEN_S, here.news.set)
+            await here.news.wait()
+            timer.cancel()
+        told, here.told = here.told, []
+        return told
 
     async def take_shard(self) -> None:
         """Note that a worker takes up some work."""
         self._shards += 1
 
-    async def note_headers(self, backend: str, headers: Mapping[str, str]) -> None:
-        """Heed the rate limits in the headers of a response."""
-        listener = self._remotes[backend].listener
-        if listener is not None:
-            listener(headers)
-
     async def stop(self, error: SerializedError) -> None:
         """Let no further call through, not even one that waits for its turn already."""
-        self._stopped = self._stopped or error
-        for number, call in self._calls.items():
-            if not call.admitted.done():
-                self._tasks[number].cancel()
+        self._stop(error)
 
     async def tell(self, message: str) -> None:
         """Pass a message on to the person who watches."""
@@ -160,7 +186,10 @@ class Limiter:
         self._samples += samples
 
     async def progress(self) -> Progress:
-        """How far the run is."""
+        """How far the run is. Ends the calls of workers that were not heard of for a minute: they count as dead."""
+        for worker, here in list(self._workers.items()):
+            if here.open and self._clock.now() - here.heard_at > _LEASE_S:
+                await self._end_calls(worker)
         messages = tuple(self._messages)
         self._messages.clear()
         spent_usd = self._budget.spent_usd if self._budget else 0.0
@@ -168,15 +197,51 @@ class Limiter:
             len(self._workers), self._shards, self._samples, self._count, spent_usd, messages, self._stopped
         )
 
-    async def _finish(self, number: int) -> SerializedError | None:
-        try:
-            await self._tasks[number]
-        except TlacError as error:
-            serialized = serialize_error(error)
-            if isinstance(error, PermanentError) or not isinstance(error, CallError):
-                await self.stop(serialized)
-            return serialized
-        finally:
-            self._calls.pop(number, None)
-            self._tasks.pop(number, None)
-        return None
+    def _admit(self, number: int) -> None:
+        call = self._calls[number]
+        call.is_admitted = True
+        self._count += 1
+        self._workers[call.worker].tell(number, None)
+
+    def _end(self, number: int, outcome: LMMResponse | SerializedError | Literal["unspent", "lost"]) -> bool:
+        """End a call; whether there is such a one."""
+        call = self._calls.get(number)
+        if call is None or call.task is None or call.ended.done():
+            return False
+        if isinstance(outcome, LMMResponse):
+            call.ended.set_result(outcome)
+        elif isinstance(outcome, SerializedError):
+            call.ended.set_exception(outcome.to_error())
+        elif outcome == "unspent" and call.is_admitted:
+            self._count -= 1
+            call.ended.set_exception(_UnspentError(outcome))
+        else:
+            call.task.cancel()
+        return True
+
+    async def _end_calls(self, worker: str) -> None:
+        tasks = [call.task for call in self._calls.values() if call.worker == worker and call.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _stop(self, error: SerializedError) -> None:
+        self._stopped = self._stopped or error
+        for call in self._calls.values():
+            if call.task is not None and not call.is_admitted:
+                call.task.cancel()
+
+    def _finish(self, number: int, task: asyncio.Task[LMMResponse]) -> None:
+        call = self._calls.pop(number)
+        here = self._workers[call.worker]
+        here.open -= 1
+        if not here.open:
+            here.news.set()
+        if task.cancelled():
+            lost = SerializedError(TransientError.__name__, "nothing was heard of this worker for a minute")
+            here.tell(number, self._stopped or lost)
+        elif (error := task.exception()) is not None and not isinstance(error, _UnspentError):
+            known = error if isinstance(error, TlacError) else TlacError(f"{type(error).__name__}: {error}")
+            if isinstance(known, PermanentError) or not isinstance(known, CallError):
+                self._stop(serialize_error(known))
+            here.tell(number, serialize_error(known))

@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,15 +16,19 @@ from msgspec import structs
 from tlac.cache.serialization import StoredAnswer, is_stored
 from tlac.engines.ray.errors import SerializedError, serialize_error
 from tlac.engines.ray.job import MOST_DEATHS
+from tlac.engines.ray.limiter import Ended, Told, Wanted
 from tlac.engines.ray.logs import AnswerLog, logs_in, read_log
 from tlac.errors import CallError, SampleError, TlacError
 from tlac.hashing import response_key
 from tlac.interfaces import LMM
+from tlac.lmms.middleware.budget import highest_usage
 from tlac.lmms.middleware.rate_limit import read_rate_headers
 from tlac.lmms.middleware.stack import TellsHeaders
-from tlac.types import Image, LMMRequest, LMMResponse, Message, Outcome, Transcript
+from tlac.types import LMMRequest, LMMResponse, Outcome, Transcript
 
 _REPORT_EVERY_S = 1.0
+# a place that is free waits half of a block's time, on average: one call in eighty of what could be in flight
+_BLOCK_SHARE, _LONGEST_BLOCK_S = 1 / 40, 0.05
 # writes the answer to the call that is being made; a call is in flight until that is done
 _keeping: ContextVar[Callable[[LMMResponse], Awaitable[None]] | None] = ContextVar("keeping", default=None)
 
@@ -31,37 +36,84 @@ ItemT = TypeVar("ItemT")
 
 
 class WorkerClient:
-    """A worker's connection to the actors that limit calls and read the store for all workers."""
+    """A worker's connection to the actors that limit calls and read the store for all workers.
+
+    Permits are asked for and given back in blocks: what comes while a call takes a fortieth of its time goes in one
+    message. One message is always out while a call is open, and so tells that this worker lives.
+    """
 
     def __init__(self, limiter: Any, reader: Any, worker: str) -> None:
         self._limiter = limiter
         self._reader = reader
         self._worker = worker
+        self._number = 0
+        self._wanted: list[Wanted] = []
+        self._ended: list[Ended] = []
+        self._headers: dict[str, Mapping[str, str]] = {}
+        # calls of which the limiter is still to tell something, and since when those are made that have a permit
+        self._untold: dict[int, asyncio.Future[SerializedError | None]] = {}
+        self._made_at: dict[int, float] = {}
+        self._trades: set[asyncio.Task[None]] = set()
+        self._due: asyncio.TimerHandle | None = None
+        self._latency_s = 0.0
+        self._broken: Exception | None = None
         self._waiting: dict[str, asyncio.Future[LMMResponse | None]] = {}
         self._lock = asyncio.Lock()
         self._samples, self._told_at = 0, time.monotonic()
 
     async def register(self) -> None:
         """Say that this worker begins, perhaps again."""
-        await self._limiter.register.remote(self._worker)
+        self._number = await self._limiter.register.remote(self._worker)
+
+    async def admit(self, backend: str, request: LMMRequest) -> int:
+        """The number of a call that may be made now. Raises why none may be made any more."""
+        self._number += 1
+        number = self._number
+        self._wanted.append((number, backend, request.stage, highest_usage(request)))
+        try:
+            error = await self._hear(number)
+        except asyncio.CancelledError:
+            self._end(number, "unspent")
+            raise
+        if error is not None:
+            raise error.to_error()
+        self._made_at[number] = asyncio.get_running_loop().time()
+        return number
+
+    def settle(self, number: int, response: LMMResponse) -> None:
+        """Tell how a call ended, without waiting."""
+        latency_s = asyncio.get_running_loop().time() - self._made_at[number]
+        self._latency_s += (latency_s - self._latency_s) / 8
+        self._end(number, structs.replace(response, text="", reason=""))
+
+    async def fail(self, number: int, error: TlacError) -> TlacError:
+        """Tell that a call failed; gives the error that all limits together make of it."""
+        self._end(number, serialize_error(error))
+        decided = await self._hear(number)
+        return decided.to_error() if decided is not None else error
+
+    def give_up(self, number: int) -> None:
+        """Tell that a call was given up in its midst: it counts with the most that it may cost."""
+        self._end(number, "lost")
+
+    def note_headers(self, backend: str, headers: Mapping[str, str]) -> None:
+        """Have the limiter heed the rate limits in a response's headers; of a block, those that leave the least."""
+        found, before = read_rate_headers(headers), read_rate_headers(self._headers.get(backend, {}))
+        if found is not None and (before is None or found[0] <= before[0]):
+            self._headers[backend] = dict(headers)
+
+    async def drain(self) -> None:
+        """Wait until the limiter knows of all that has ended. Raises what Ray raises where it is gone."""
+        while self._broken is None and (self._ended or self._trades):
+            if self._ended:
+                self._send()
+            await asyncio.wait(self._trades)
+        if self._broken is not None:
+            raise self._broken
 
     async def take_shard(self) -> None:
         """As Limiter.take_shard."""
         await self._limiter.take_shard.remote()
-
-    async def admit(self, backend: str, request: LMMRequest) -> int | SerializedError:
-        """As Limiter.admit."""
-        admitted: int | SerializedError = await self._limiter.admit.remote(self._worker, backend, request)
-        return admitted
-
-    async def settle(self, number: int, outcome: LMMResponse | SerializedError) -> SerializedError | None:
-        """As Limiter.settle."""
-        error: SerializedError | None = await self._limiter.settle.remote(number, outcome)
-        return error
-
-    def note_headers(self, backend: str, headers: Mapping[str, str]) -> None:
-        """As Limiter.note_headers, without waiting."""
-        self._limiter.note_headers.remote(backend, dict(headers))
 
     def stop(self, error: TlacError) -> None:
         """Have nobody ask any more."""
@@ -108,6 +160,58 @@ class WorkerClient:
         for key, future in waiting.items():
             future.set_result(found.get(key))
 
+    async def _hear(self, number: int) -> SerializedError | None:
+        if self._broken is not None:
+            raise self._broken
+        future: asyncio.Future[SerializedError | None] = asyncio.get_running_loop().create_future()
+        self._untold[number] = future
+        self._send_soon()
+        try:
+            return await future
+        finally:
+            self._untold.pop(number, None)
+
+    def _end(self, number: int, outcome: Any) -> None:
+        self._made_at.pop(number, None)
+        self._ended.append((number, outcome))
+        self._send_soon()
+
+    def _send_soon(self) -> None:
+        if self._due is None:
+            wait_s = min(_LONGEST_BLOCK_S, self._latency_s * _BLOCK_SHARE)
+            self._due = asyncio.get_running_loop().call_later(wait_s, self._send)
+
+    def _send(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        block = (self._wanted, self._ended, self._headers)
+        self._wanted, self._ended, self._headers = [], [], {}
+        trade = asyncio.ensure_future(self._trade(*block))
+        self._trades.add(trade)
+        trade.add_done_callback(self._trades.discard)
+
+    async def _trade(self, *block: Any) -> None:
+        try:
+            told: Sequence[Told] = await self._limiter.trade.remote(self._worker, *block)
+        except Exception as error:  # noqa: BLE001 - whatever Ray raises where the limiter is gone
+            self._broken = error
+            for future in self._untold.values():
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for number, decided in told:
+            waits = self._untold.get(number)
+            if waits is not None and not waits.done():
+                waits.set_result(decided)
+        if len(self._trades) > 1 or self._due is not None or not (self._untold or self._made_at):
+            return
+        if len(self._made_at) * _BLOCK_SHARE < 1:
+            self._send()
+        else:
+            # a call will have ended by then
+            self._send_soon()
+
 
 class AdmittedLMM:
     """Wraps an adapter; each call waits until the limiter lets it through, and tells it how it ended.
@@ -120,41 +224,28 @@ class AdmittedLMM:
         self._backend = backend
         self._client = client
         if isinstance(lmm, TellsHeaders):
-            lmm.listen(self._note_headers)
+            lmm.listen(partial(client.note_headers, backend))
 
     async def ask(self, request: LMMRequest) -> LMMResponse:
         """The adapter's response. Raises the error that the limits of the whole cluster make of the adapter's."""
-        admitted = await self._client.admit(self._backend, without_images(request))
-        if isinstance(admitted, SerializedError):
-            raise admitted.to_error()
+        number = await self._client.admit(self._backend, request)
         try:
             response = await self._lmm.ask(request)
         except TlacError as error:
-            decided = await self._client.settle(admitted, serialize_error(error))
-            if not isinstance(error, CallError) or decided is None:
+            decided = await self._client.fail(number, error)
+            if not isinstance(error, CallError):
                 raise
-            raise decided.to_error() from error
+            raise decided from error
+        except BaseException:
+            self._client.give_up(number)
+            raise
         try:
             # its place is given back once its answer is on disk: so a death costs no more calls than are let through
             if keep := _keeping.get():
                 await keep(response)
         finally:
-            await self._client.settle(admitted, structs.replace(response, text="", reason=""))
+            self._client.settle(number, response)
         return response
-
-    def _note_headers(self, headers: Mapping[str, str]) -> None:
-        if read_rate_headers(headers) is not None:
-            self._client.note_headers(self._backend, headers)
-
-
-def without_images(request: LMMRequest) -> LMMRequest:
-    """A request with nothing in its images' place: as large in tokens, and light to send."""
-    empty = Image("", b"")
-    messages = tuple(
-        Message(message.role, tuple(empty if isinstance(part, Image) else part for part in message.parts))
-        for message in request.messages
-    )
-    return replace(request, messages=messages, choice=None)
 
 
 @dataclass(frozen=True, slots=True)

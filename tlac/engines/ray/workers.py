@@ -81,6 +81,7 @@ class _Worker:
             try:
                 return await work(self._prompter(log, attempt, put_off), log, attempt)
             finally:
+                await self._client.drain()
                 log.close()
 
         try:

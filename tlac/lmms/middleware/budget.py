@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from tlac.config.schemas import Prices
 from tlac.errors import PermanentError, RateLimitError, TlacError, TransientError, UsageError
@@ -61,21 +62,41 @@ class Budget:
         self._settled.set()
 
 
+def highest_usage(request: LMMRequest) -> Usage:
+    """Return more tokens than a request should ever use."""
+    text_bytes = sum(len(part.text.encode()) for part in request.texts)
+    completion = request.params.get("max_tokens") or request.params.get("max_completion_tokens")
+    prompt = text_bytes // _BYTES_PER_TOKEN + 1 + len(request.images) * _TOKENS_PER_IMAGE
+    return Usage(prompt, int(completion or _TOKENS_OF_AN_UNBOUNDED_ANSWER))
+
+
+def highest_cost_usd(request: LMMRequest, prices: Prices) -> float:
+    """Return more than a request should ever cost, in USD."""
+    return cost_usd(highest_usage(request), prices)
+
+
 class BudgetedLMM:
     """Wraps an LMM and asks only what a budget allows.
 
     A call that broke off may have been billed, and an answer may come without its usage: both count at their highest
-    possible cost. A call that was rejected counts nothing.
+    possible cost, of which `usage_of` says the tokens. A call that was rejected counts nothing.
     """
 
-    def __init__(self, lmm: LMM, budget: Budget, prices: Prices) -> None:
+    def __init__(
+        self,
+        lmm: LMM,
+        budget: Budget,
+        prices: Prices,
+        usage_of: Callable[[LMMRequest], Usage] = highest_usage,
+    ) -> None:
         self._lmm = lmm
         self._budget = budget
         self._prices = prices
+        self._usage_of = usage_of
 
     async def ask(self, request: LMMRequest) -> LMMResponse:
         """Return the wrapped LMM's response. Raises PermanentError where the budget is used up."""
-        reserved = highest_cost_usd(request, self._prices)
+        reserved = cost_usd(self._usage_of(request), self._prices)
         await self._budget.reserve(reserved)
         spent = reserved
         try:
@@ -91,11 +112,3 @@ class BudgetedLMM:
             raise
         finally:
             self._budget.settle(reserved, spent)
-
-
-def highest_cost_usd(request: LMMRequest, prices: Prices) -> float:
-    """Return more than a request should ever cost, in USD."""
-    text_bytes = sum(len(part.text.encode()) for part in request.texts)
-    completion = request.params.get("max_tokens") or request.params.get("max_completion_tokens")
-    prompt = text_bytes // _BYTES_PER_TOKEN + 1 + len(request.images) * _TOKENS_PER_IMAGE
-    return cost_usd(Usage(prompt, int(completion or _TOKENS_OF_AN_UNBOUNDED_ANSWER)), prices)

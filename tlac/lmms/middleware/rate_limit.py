@@ -144,7 +144,8 @@ class LimitedLMM:
                 # admitted and cancelled at once: the place goes to the next
                 self._in_flight -= 1
                 self._admit()
-            else:
+            elif turn in self._waiting:
+                # a place that became free at the same moment has passed it by
                 self._waiting.remove(turn)
             raise
 

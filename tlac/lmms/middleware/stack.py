@@ -18,11 +18,12 @@ import msgspec
 from tlac.config.schemas import Backend
 from tlac.errors import ConfigError
 from tlac.interfaces import LMM
-from tlac.lmms.middleware.budget import Budget, BudgetedLMM
+from tlac.lmms.middleware.budget import Budget, BudgetedLMM, highest_usage
 from tlac.lmms.middleware.clock import CallActivity, Clock, OnMessage, say_nothing
 from tlac.lmms.middleware.rate_limit import LimitedLMM
 from tlac.lmms.middleware.retry import AbortOnRepeatedError, CircuitBreaker, RetryingLMM, RetryPolicy
 from tlac.lmms.prices import prices_of
+from tlac.types import LMMRequest, Usage
 
 
 @runtime_checkable
@@ -60,10 +61,13 @@ def build_stack(lmm: LMM, backend: Backend, policy: CallPolicy | None = None) ->
     return AbortOnRepeatedError(RetryingLMM(shared, policy.retry, policy.clock, policy.activity.note_retry))
 
 
-def build_shared_stack(lmm: LMM, backend: Backend, policy: CallPolicy) -> LMM:
+def build_shared_stack(
+    lmm: LMM, backend: Backend, policy: CallPolicy, usage_of: Callable[[LMMRequest], Usage] = highest_usage
+) -> LMM:
     """Return the part of `build_stack` that all who ask a backend share: budget, limits and breaker.
 
-    Raises ConfigError where a budget is set and the model's price is not known.
+    `usage_of` says how many tokens a request may use at most. Raises ConfigError where a budget is set and the model's
+    price is not known.
     """
     limits = backend.spec.limits
     if policy.concurrency is not None:
@@ -76,7 +80,7 @@ def build_shared_stack(lmm: LMM, backend: Backend, policy: CallPolicy) -> LMM:
                 f"{backend.source}: no price is known for {backend.spec.model}, so a cost cap can't be kept; "
                 "add prices: {prompt: ..., completion: ...} in USD per million tokens, or leave --max-cost out"
             )
-        inner = BudgetedLMM(lmm, policy.budget, prices)
+        inner = BudgetedLMM(lmm, policy.budget, prices, usage_of)
     limited = LimitedLMM(inner, limits, policy.clock, policy.activity.note_wait)
     if isinstance(lmm, TellsHeaders):
         lmm.listen(limited.read_headers)

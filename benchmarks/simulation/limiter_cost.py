@@ -1,0 +1,104 @@
+"""Measures what the limiter of `--engine ray` costs a call: workers on a Ray of this machine ask one that only sleeps.
+
+python -m benchmarks.simulation.limiter_cost [CALLS] [WORKERS] [IN_FLIGHT]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tlac.config.schemas import Backend, BackendSpec, Limits
+from tlac.engines.ray.limiter import Limiter
+from tlac.engines.ray.session import connect, quiet
+from tlac.engines.ray.worker_models import AdmittedLMM, WorkerClient
+from tlac.lmms.middleware.stack import CallPolicy
+from tlac.types import LMMRequest, LMMResponse, Message, Outcome, TextPart, Usage
+
+CALLS, WORKERS, IN_FLIGHT = 40_000, 2, 4096
+_MEDIAN_S, _SIGMA = 1.0, 0.5
+_QUESTION = LMMRequest("stage1", "any", (Message("user", (TextPart("what is shown?"),)),))
+
+
+class _TimedLimiter(Limiter):
+    """A limiter that tells the processor time of its process."""
+
+    async def cpu_s(self) -> float:
+        return time.process_time()
+
+
+class _SleepingLMM:
+    def __init__(self, seed: int) -> None:
+        self._draw = np.random.default_rng(seed)
+
+    async def ask(self, _request: LMMRequest) -> LMMResponse:
+        await asyncio.sleep(float(self._draw.lognormal(np.log(_MEDIAN_S), _SIGMA)))
+        return LMMResponse(Outcome.ANSWERED, "a dog", usage=Usage(282, 8))
+
+
+class _Worker:
+    """Makes calls, so many at a time; gives the processor time that they took of its process."""
+
+    async def work(self, limiter: Any, name: str, seed: int, calls: int, at_once: int) -> float:
+        client = WorkerClient(limiter, None, name)
+        await client.register()
+        lmm, left = AdmittedLMM(_SleepingLMM(seed), "any", client), iter(range(calls))
+        started_s = time.process_time()
+
+        async def ask() -> None:
+            for _ in left:
+                await lmm.ask(_QUESTION)
+
+        await asyncio.gather(*(ask() for _ in range(at_once)))
+        await client.drain()
+        return time.process_time() - started_s
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Calls a second, and the processor time a call of the limiter and of a worker's side of it."""
+
+    calls_a_second: float
+    limiter_s: float
+    worker_s: float
+
+
+def measure(calls: int = CALLS, workers: int = WORKERS, in_flight: int = IN_FLIGHT) -> Measured:
+    """Make so many calls through one limiter; each worker has more in hand than may be in flight."""
+    ray = connect(None, workers + 1)
+    try:
+        with quiet(ray):
+            backend = Backend("any", "any", BackendSpec(adapter="any", model="any", limits=Limits(concurrency=in_flight)))
+            timed: Any = ray.remote(_TimedLimiter)
+            limiter = timed.options(max_concurrency=100_000, num_cpus=0).remote({"any": backend}, CallPolicy())
+            before_s, pool = ray.get(limiter.cpu_s.remote()), [ray.remote(_Worker).remote() for _ in range(workers)]
+            share, started = calls // workers, time.perf_counter()
+            at_once = in_flight // workers + in_flight // 8
+            works = [
+                one.work.remote(limiter, f"{place}", place, share, at_once) for place, one in enumerate(pool)
+            ]
+            spent_s = sum(ray.get(works))
+            wall_s = time.perf_counter() - started
+            limiter_s = ray.get(limiter.cpu_s.remote()) - before_s
+    finally:
+        ray.shutdown()
+    made = share * workers
+    return Measured(made / wall_s, limiter_s / made, spent_s / made)
+
+
+def main() -> None:
+    """Print."""
+    found = measure(*map(int, sys.argv[1:4]))
+    sys.stdout.write(
+        f"{found.calls_a_second:,.0f} calls/s; a call takes {found.limiter_s * 1000:.3f} ms of the limiter's process "
+        f"and {found.worker_s * 1000:.3f} ms of its worker's\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
