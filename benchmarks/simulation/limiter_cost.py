@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tlac.config.schemas import Backend, BackendSpec, Limits
-from tlac.engines.ray.limiter import Limiter
+from tlac.engines.ray.limiter import LimiterActor
 from tlac.engines.ray.session import connect, quiet
 from tlac.engines.ray.worker_models import AdmittedLMM, WorkerClient
 from tlac.lmms.middleware.stack import CallPolicy
@@ -25,7 +25,7 @@ _MEDIAN_S, _SIGMA = 1.0, 0.5
 _QUESTION = LMMRequest("stage1", "any", (Message("user", (TextPart("what is shown?"),)),))
 
 
-class _TimedLimiter(Limiter):
+class _TimedLimiter(LimiterActor):
     """A limiter that tells the processor time of its process."""
 
     async def cpu_s(self) -> float:
@@ -73,15 +73,15 @@ def measure(calls: int = CALLS, workers: int = WORKERS, in_flight: int = IN_FLIG
     ray = connect(None, workers + 1)
     try:
         with quiet(ray):
-            backend = Backend("any", "any", BackendSpec(adapter="any", model="any", limits=Limits(concurrency=in_flight)))
+            spec = BackendSpec(adapter="any", model="any", limits=Limits(concurrency=in_flight))
             timed: Any = ray.remote(_TimedLimiter)
-            limiter = timed.options(max_concurrency=100_000, num_cpus=0).remote({"any": backend}, CallPolicy())
+            limiter = timed.options(max_concurrency=100_000, num_cpus=0).remote(
+                {"any": Backend("any", "any", spec)}, CallPolicy()
+            )
             before_s, pool = ray.get(limiter.cpu_s.remote()), [ray.remote(_Worker).remote() for _ in range(workers)]
             share, started = calls // workers, time.perf_counter()
             at_once = in_flight // workers + in_flight // 8
-            works = [
-                one.work.remote(limiter, f"{place}", place, share, at_once) for place, one in enumerate(pool)
-            ]
+            works = [one.work.remote(limiter, f"{place}", place, share, at_once) for place, one in enumerate(pool)]
             spent_s = sum(ray.get(works))
             wall_s = time.perf_counter() - started
             limiter_s = ray.get(limiter.cpu_s.remote()) - before_s

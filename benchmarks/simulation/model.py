@@ -25,16 +25,14 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Who asks: `cpu_s` is a worker's processor time for each call, `limiter_s` that of a limiter.
+    """Who asks: `cpu_s` is a worker's processor time for each call, `limiter_s` that of the limiter.
 
-    Each of the `commands` that run side by side has a limiter of its own, with its share of the service's limits.
     The figures are measured: see docs/scale.md.
     """
 
     workers: int
-    commands: int = 1
     cpu_s: float = 0.0034
-    limiter_s: float = 0.0018
+    limiter_s: float = 0.0001
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +53,11 @@ def simulate(service: Service, cluster: Cluster, calls: int, tokens_a_call: floa
     spacing_s = _spacing_s(service, tokens_a_call)
     places = [0.0] * service.in_flight
     processors = [0.0] * cluster.workers
-    limiters = [0.0] * cluster.commands
-    next_start = 0.0
+    limiter = next_start = 0.0
     ends = np.empty(calls)
     for number, latency_s in enumerate(latencies):
-        command = number % cluster.commands
-        limiters[command] = max(limiters[command], heapq.heappop(places)) + cluster.limiter_s
-        start = max(limiters[command], next_start)
+        limiter = max(limiter, heapq.heappop(places)) + cluster.limiter_s
+        start = max(limiter, next_start)
         next_start = start + spacing_s
         worker = number % cluster.workers
         processors[worker] = max(processors[worker], start) + cluster.cpu_s
@@ -87,7 +83,7 @@ def bounds(service: Service, cluster: Cluster, tokens_a_call: float) -> dict[str
         "rate limits": 1 / spacing_s if spacing_s else float("inf"),
         "calls in flight": service.in_flight / (mean_s + cluster.cpu_s + cluster.limiter_s),
         "workers": cluster.workers / cluster.cpu_s if cluster.cpu_s else float("inf"),
-        "limiter": cluster.commands / cluster.limiter_s if cluster.limiter_s else float("inf"),
+        "limiter": 1 / cluster.limiter_s if cluster.limiter_s else float("inf"),
     }
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.support.cars import SPEC, Cars
@@ -15,7 +16,7 @@ from tests.support.fakes import FakeLMM
 from tlac.cache.serialization import StoredAnswer
 from tlac.engines.ray.errors import SerializedError
 from tlac.engines.ray.job import SHARD, RayJob, without_samples
-from tlac.engines.ray.limiter import Ended, Wanted
+from tlac.engines.ray.limiter import Block
 from tlac.engines.ray.logs import logs_in, read_log
 from tlac.engines.ray.tables import write_samples
 from tlac.engines.ray.workers import Stage1Worker
@@ -47,10 +48,8 @@ class Scene:
         async def register(_worker: str) -> int:
             return 0
 
-        async def trade(
-            _worker: str, wanted: Sequence[Wanted], _ended: Sequence[Ended], _headers: object
-        ) -> list[tuple[int, None]]:
-            return [(number, None) for number, *_ in wanted]
+        async def trade(_worker: str, block: bytes) -> list[tuple[int, None]]:
+            return [(number, None) for number, *_ in msgspec.msgpack.decode(block, type=Block).wanted]
 
         async def find(_keys: list[str]) -> dict[str, LMMResponse]:
             return {}

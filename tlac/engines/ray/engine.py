@@ -31,7 +31,7 @@ from tlac.engines.ray.job import (
     scale_limits,
     without_samples,
 )
-from tlac.engines.ray.limiter import Limiter
+from tlac.engines.ray.limiter import LimiterActor
 from tlac.engines.ray.logs import RunFolder, merge_left_behind, merge_logs, new_run_folder
 from tlac.engines.ray.session import (
     connect,
@@ -214,7 +214,7 @@ class RayEngine:
         policy = replace(self._policy, budget=budget, on_message=say_nothing, clock=Clock())
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         settings = {"num_cpus": 0, "scheduling_strategy": here}
-        limiter = ray.remote(Limiter).options(max_concurrency=100_000, **settings).remote(backends, policy)
+        limiter = ray.remote(LimiterActor).options(max_concurrency=100_000, **settings).remote(backends, policy)
         paid = self._fetched if self._retry else ()
         reader = ray.remote(StoreReader).options(**settings).remote(self._store.path, self._retry, paid)
         try:

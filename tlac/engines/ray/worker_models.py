@@ -16,7 +16,7 @@ from msgspec import structs
 from tlac.cache.serialization import StoredAnswer, is_stored
 from tlac.engines.ray.errors import SerializedError, serialize_error
 from tlac.engines.ray.job import MOST_DEATHS
-from tlac.engines.ray.limiter import Ended, Told, Wanted
+from tlac.engines.ray.limiter import Block, Told
 from tlac.engines.ray.logs import AnswerLog, logs_in, read_log
 from tlac.errors import CallError, SampleError, TlacError
 from tlac.hashing import response_key
@@ -47,9 +47,7 @@ class WorkerClient:
         self._reader = reader
         self._worker = worker
         self._number = 0
-        self._wanted: list[Wanted] = []
-        self._ended: list[Ended] = []
-        self._headers: dict[str, Mapping[str, str]] = {}
+        self._block = Block()
         # calls of which the limiter is still to tell something, and since when those are made that have a permit
         self._untold: dict[int, asyncio.Future[SerializedError | None]] = {}
         self._made_at: dict[int, float] = {}
@@ -69,11 +67,12 @@ class WorkerClient:
         """The number of a call that may be made now. Raises why none may be made any more."""
         self._number += 1
         number = self._number
-        self._wanted.append((number, backend, request.stage, highest_usage(request)))
+        self._block.wanted.append((number, backend, request.stage, highest_usage(request)))
         try:
             error = await self._hear(number)
         except asyncio.CancelledError:
-            self._end(number, "unspent")
+            self._block.unspent.append(number)
+            self._send_soon()
             raise
         if error is not None:
             raise error.to_error()
@@ -82,30 +81,35 @@ class WorkerClient:
 
     def settle(self, number: int, response: LMMResponse) -> None:
         """Tell how a call ended, without waiting."""
-        latency_s = asyncio.get_running_loop().time() - self._made_at[number]
+        latency_s = asyncio.get_running_loop().time() - self._made_at.pop(number)
         self._latency_s += (latency_s - self._latency_s) / 8
-        self._end(number, structs.replace(response, text="", reason=""))
+        self._block.answered.append((number, structs.replace(response, text="", reason="")))
+        self._send_soon()
 
     async def fail(self, number: int, error: TlacError) -> TlacError:
         """Tell that a call failed; gives the error that all limits together make of it."""
-        self._end(number, serialize_error(error))
+        del self._made_at[number]
+        self._block.failed.append((number, serialize_error(error)))
         decided = await self._hear(number)
         return decided.to_error() if decided is not None else error
 
     def give_up(self, number: int) -> None:
         """Tell that a call was given up in its midst: it counts with the most that it may cost."""
-        self._end(number, "lost")
+        del self._made_at[number]
+        self._block.lost.append(number)
+        self._send_soon()
 
     def note_headers(self, backend: str, headers: Mapping[str, str]) -> None:
         """Have the limiter heed the rate limits in a response's headers; of a block, those that leave the least."""
-        found, before = read_rate_headers(headers), read_rate_headers(self._headers.get(backend, {}))
+        kept = self._block.headers
+        found, before = read_rate_headers(headers), read_rate_headers(kept.get(backend, {}))
         if found is not None and (before is None or found[0] <= before[0]):
-            self._headers[backend] = dict(headers)
+            kept[backend] = dict(headers)
 
     async def drain(self) -> None:
         """Wait until the limiter knows of all that has ended. Raises what Ray raises where it is gone."""
-        while self._broken is None and (self._ended or self._trades):
-            if self._ended:
+        while self._broken is None and (self._block != Block() or self._trades):
+            if self._block != Block():
                 self._send()
             await asyncio.wait(self._trades)
         if self._broken is not None:
@@ -171,11 +175,6 @@ class WorkerClient:
         finally:
             self._untold.pop(number, None)
 
-    def _end(self, number: int, outcome: Any) -> None:
-        self._made_at.pop(number, None)
-        self._ended.append((number, outcome))
-        self._send_soon()
-
     def _send_soon(self) -> None:
         if self._due is None:
             wait_s = min(_LONGEST_BLOCK_S, self._latency_s * _BLOCK_SHARE)
@@ -185,15 +184,14 @@ class WorkerClient:
         if self._due is not None:
             self._due.cancel()
             self._due = None
-        block = (self._wanted, self._ended, self._headers)
-        self._wanted, self._ended, self._headers = [], [], {}
-        trade = asyncio.ensure_future(self._trade(*block))
+        block, self._block = self._block, Block()
+        trade = asyncio.ensure_future(self._trade(block))
         self._trades.add(trade)
         trade.add_done_callback(self._trades.discard)
 
-    async def _trade(self, *block: Any) -> None:
+    async def _trade(self, block: Block) -> None:
         try:
-            told: Sequence[Told] = await self._limiter.trade.remote(self._worker, *block)
+            told: Sequence[Told] = await self._limiter.trade.remote(self._worker, block.encoded())
         except Exception as error:  # noqa: BLE001 - whatever Ray raises where the limiter is gone
             self._broken = error
             for future in self._untold.values():
