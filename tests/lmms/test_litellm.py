@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +13,8 @@ import PIL.Image
 import pytest
 from msgspec import structs
 
-from tests.support.emulated import KEYS, PROVIDERS, backend_at, choice_question, image_question, plant_keys
-from tests.support.emulator import Asked, Emulator, Fault, Reply, running_emulator, script_of
+from tests.support.emulated import KEYS, PROVIDERS, backend_at, choice_question, image_question
+from tests.support.emulator import Asked, Emulator, Fault, Reply, script_of
 from tests.support.fakes import make_png
 from tlac.config.schemas import Backend, BackendSpec, Prices, load_backend
 from tlac.errors import ConfigError, PermanentError, RateLimitError, SampleError, TransientError
@@ -24,26 +23,9 @@ from tlac.lmms.litellm import LiteLLM
 from tlac.runtime import aio
 from tlac.types import LMMRequest, LMMResponse, Outcome, Usage
 
+pytestmark = pytest.mark.usefixtures("keys")
+
 LOCAL = ("ollama", "vllm", "openai-compatible")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Emulator]:
-    with running_emulator() as emulator:
-        yield emulator
-
-
-@pytest.fixture(autouse=True)
-def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    plant_keys(monkeypatch)
-
-
-@pytest.fixture
-def emulator(server: Emulator) -> Emulator:
-    server.asked.clear()
-    server.refused.clear()
-    server.script = script_of(Reply("a dog"))
-    return server
 
 
 def ask(backend: Backend, request: LMMRequest) -> LMMResponse:

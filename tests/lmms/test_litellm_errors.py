@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.support.emulated import backend_at, image_question, plant_keys
-from tests.support.emulator import Emulator, Fault, running_emulator, script_of
+from tests.support.emulated import backend_at, image_question
+from tests.support.emulator import Emulator, Fault, script_of
 from tlac.config.schemas import Backend, BackendSpec
 from tlac.errors import PermanentError, RateLimitError, SampleError, TlacError, TransientError
 from tlac.lmms.litellm import LiteLLM
@@ -17,6 +16,8 @@ from tlac.lmms.litellm_errors import ErrorFacts, translate, unreadable
 from tlac.lmms.litellm_requests import open_wire_format
 from tlac.runtime import aio
 from tlac.types import LMMResponse
+
+pytestmark = pytest.mark.usefixtures("keys")
 
 _FILLER = "For more information on this error, head to the documentation of the API. " * 3
 
@@ -46,6 +47,7 @@ RETRY = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "35s
 EXCEEDED = (
     f"You exceeded your current quota, please check your plan and billing details. {_FILLER} Please retry in 35.9s."
 )
+
 FIELDS = {
     "@type": "type.googleapis.com/google.rpc.BadRequest",
     "fieldViolations": [{"description": 'Invalid JSON payload received. Unknown name "temprature"'}],
@@ -337,17 +339,6 @@ TABLE: list[tuple[str, int, Any, type[TlacError] | None, str]] = [
         "the provider failed (HTTP 400: Overloaded)",
     ),
 ]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Emulator]:
-    with running_emulator() as emulator:
-        yield emulator
-
-
-@pytest.fixture(autouse=True)
-def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    plant_keys(monkeypatch)
 
 
 def meaning(server: Emulator, name: str, fault: Fault) -> LMMResponse | TlacError:

@@ -4,36 +4,26 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import tlac
-from tests.support.emulated import backend_at, choice_question, image_question, plant_keys
-from tests.support.emulator import Emulator, Fault, Reply, running_emulator, script_of
+from tests.support.emulated import backend_at, choice_question, image_question
+from tests.support.emulator import Emulator, Fault, Reply, script_of
 from tlac.errors import RateLimitError
 from tlac.lmms.litellm import LiteLLM
 from tlac.lmms.litellm_requests import INTERNALS, open_wire_format
 from tlac.runtime import aio
 from tlac.types import Outcome
 
+pytestmark = pytest.mark.usefixtures("keys")
+
 # these are done without where they are missing: the certificates are the system's, the headers those of litellm's wheel
 OPTIONAL = {
     ("litellm.llms.custom_httpx.http_handler", "get_ssl_configuration"),
     ("litellm.anthropic_beta_headers_manager", "*"),
 }
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Emulator]:
-    with running_emulator() as emulator:
-        yield emulator
-
-
-@pytest.fixture(autouse=True)
-def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    plant_keys(monkeypatch)
 
 
 def test_no_other_module_of_litellm_is_imported_anywhere() -> None:

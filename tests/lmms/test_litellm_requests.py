@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +10,8 @@ import msgspec
 import pytest
 from msgspec import structs
 
-from tests.support.emulated import CLASSES, KEYS, PROVIDERS, backend_at, choice_question, image_question, plant_keys
-from tests.support.emulator import Emulator, Reply, anthropic, gemini, ollama, openai, running_emulator, script_of
+from tests.support.emulated import CLASSES, KEYS, PROVIDERS, backend_at, choice_question, image_question
+from tests.support.emulator import Emulator, Reply, anthropic, gemini, ollama, openai, script_of
 from tests.support.fakes import make_png
 from tlac.config.schemas import Backend, Prices, load_backend
 from tlac.errors import ConfigError
@@ -23,27 +22,10 @@ from tlac.runtime import aio
 from tlac.runtime.litellm_setup import load_litellm
 from tlac.types import ChoiceTask, LMMRequest, LMMResponse
 
+pytestmark = pytest.mark.usefixtures("keys")
+
 SHAPES = {"gemini": gemini, "openai": openai, "anthropic": anthropic, "ollama": ollama}
 BACKENDS = {**PROVIDERS, "vllm": "openai", "openai-compatible": "openai"}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Emulator]:
-    with running_emulator() as emulator:
-        yield emulator
-
-
-@pytest.fixture(autouse=True)
-def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    plant_keys(monkeypatch)
-
-
-@pytest.fixture
-def emulator(server: Emulator) -> Emulator:
-    server.asked.clear()
-    server.refused.clear()
-    server.script = script_of(Reply("a dog"))
-    return server
 
 
 def at(emulator: Emulator, name: str, **changes: Any) -> Backend:

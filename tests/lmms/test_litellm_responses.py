@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.support.emulated import PROVIDERS, backend_at, image_question, plant_keys
-from tests.support.emulator import Emulator, Fault, Reply, running_emulator, script_of
+from tests.support.emulated import PROVIDERS, backend_at, image_question
+from tests.support.emulator import Emulator, Fault, Reply, script_of
 from tlac.config.schemas import Prices
 from tlac.errors import PermanentError, RateLimitError, TlacError, TransientError
 from tlac.lmms.litellm import LiteLLM
@@ -15,18 +13,9 @@ from tlac.lmms.litellm_responses import without_thoughts
 from tlac.runtime import aio
 from tlac.types import LMMResponse, Outcome
 
+pytestmark = pytest.mark.usefixtures("keys")
+
 ROADS = ("wire format", "acompletion")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Emulator]:
-    with running_emulator() as emulator:
-        yield emulator
-
-
-@pytest.fixture(autouse=True)
-def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    plant_keys(monkeypatch)
 
 
 @pytest.fixture(params=ROADS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from msgspec import structs
 
 from tests.support.batched import Party, predictions, run_spec
 from tests.support.emulated import backend_at, choice_question, image_question, plant_keys
-from tests.support.emulator import Asked, Emulator, Reply, running_emulator, script_of
+from tests.support.emulator import Asked, Emulator, Reply, script_of
 from tests.support.fakes import LetterEncoder
 from tlac.cache.pack import export_pack
 from tlac.cache.select import Selection
@@ -32,12 +31,6 @@ from tlac.types import LMMResponse, Outcome
 
 PROVIDERS = ("gpt-4o", "gemini", "ollama")
 ASKING = {"temperature": 0, "max_tokens": 200, "logprobs": True}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Emulator]:
-    with running_emulator() as emulator:
-        yield emulator
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,6 @@ import random
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import msgspec
 import pytest
 
 from tests.support.emulated import CLASSES, KEYS, PROVIDERS, Pictures, backend_at, plant_keys
-from tests.support.emulator import Asked, Emulator, Fault, Reply, Script, random_faults, running_emulator, script_of
+from tests.support.emulator import Asked, Emulator, Fault, Reply, Script, random_faults, script_of
 from tests.support.fakes import LetterEncoder
 from tests.support.virtual_time import SkippingClock
 from tlac.cache.store import Store
@@ -31,12 +30,6 @@ from tlac.scoring.matching import find_rule
 from tlac.types import Outcome
 
 POLICY = RetryPolicy(tries=4, identical_tries=3, limited_tries=4)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Emulator]:
-    with running_emulator() as emulator:
-        yield emulator
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ from tlac.types import Preparation
 PUBLISHED = "benchmarks/published.yaml"
 
 
-class _Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of the file schemas: immutable, and no key that is not listed."""
 
 
@@ -32,7 +32,7 @@ class _Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 _Price: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
 
-class Limits(_Schema, frozen=True):
+class Limits(Schema, frozen=True):
     """How hard a backend may be asked: calls in flight, seconds per call, calls and tokens a minute."""
 
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 16
@@ -41,7 +41,7 @@ class Limits(_Schema, frozen=True):
     tokens_per_minute: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
 
-class Prices(_Schema, frozen=True):
+class Prices(Schema, frozen=True):
     """USD per million tokens, for models that litellm's own table does not know.
 
     `cached` is the price of prompt tokens read from a cache, `cache_write` of those written to one.
@@ -53,7 +53,7 @@ class Prices(_Schema, frozen=True):
     cache_write: _Price | None = None
 
 
-class BackendSpec(_Schema, frozen=True):
+class BackendSpec(Schema, frozen=True):
     """A backend file. `adapter` is an entry point of the group tlac.lmms; `options` are that adapter's own.
 
     `params` go to the provider for both stages, `stage1_params` and `stage2_params` on top of them.
@@ -76,8 +76,18 @@ class BackendSpec(_Schema, frozen=True):
     prices: Prices | None = None
     options: dict[str, Any] = {}
 
+    @property
+    def address(self) -> str:
+        """Where it is asked: what its variable says, else its file; empty for its provider's own address."""
+        return (os.environ.get(self.api_base_env or "") or self.api_base or "").rstrip("/")
 
-class EncoderSpec(_Schema, frozen=True):
+    @property
+    def api_key(self) -> str:
+        """The key that its variable holds; empty where there is none."""
+        return os.environ.get(self.api_key_env or "", "").strip()
+
+
+class EncoderSpec(Schema, frozen=True):
     """A text encoder file. `adapter` is an entry point of the group tlac.encoders.
 
     `weights` is a pretrained tag, a local file or a folder, as the adapter understands it;
@@ -94,7 +104,7 @@ class EncoderSpec(_Schema, frozen=True):
     options: dict[str, Any] = {}
 
 
-class Expected(_Schema, frozen=True):
+class Expected(Schema, frozen=True):
     """What a dataset is counted against: its classes, and the images of each subset when all classes are used.
 
     `per_class` are the test images of every class, or of each in label order. `split_file_sha256` is the
@@ -112,7 +122,7 @@ class Expected(_Schema, frozen=True):
     has_unlisted_images: bool = False
 
 
-class Archive(_Schema, frozen=True):
+class Archive(Schema, frozen=True):
     """A file to download: its address, where torchvision looks for it below its root, and its md5 (hex)."""
 
     url: str
@@ -120,7 +130,7 @@ class Archive(_Schema, frozen=True):
     md5: str = ""
 
 
-class Mirror(_Schema, frozen=True):
+class Mirror(Schema, frozen=True):
     """A copy of a dataset on the Hugging Face hub: webdataset shards test/*.tar and a classnames.txt.
 
     `revision` is the commit to fetch, None for the newest. `expected` is what it holds, where that is known.
@@ -131,7 +141,7 @@ class Mirror(_Schema, frozen=True):
     expected: Expected | None = None
 
 
-class Download(_Schema, frozen=True):
+class Download(Schema, frozen=True):
     """How a dataset is fetched: by torchvision's class of that name, which makes the folder `makes`.
 
     `archives` are what that class would download, fetched before it looks. `mirror` is another way to it, with
@@ -146,7 +156,7 @@ class Download(_Schema, frozen=True):
     steps: tuple[str, ...] = ()
 
 
-class DatasetSpec(_Schema, frozen=True):
+class DatasetSpec(Schema, frozen=True):
     """A dataset file. `loader` is an entry point of the group tlac.datasets; `options` are that loader's own.
 
     `aliases` are further names of classes, by class name. `prompt` names the stage-1 prompt of a prompt set.
@@ -167,7 +177,7 @@ class DatasetSpec(_Schema, frozen=True):
     options: dict[str, Any] = {}
 
 
-class SuiteSpec(_Schema, frozen=True):
+class SuiteSpec(Schema, frozen=True):
     """A suite file: its datasets in order, and what is run on them unless the command says otherwise."""
 
     datasets: tuple[str, ...]
@@ -176,7 +186,7 @@ class SuiteSpec(_Schema, frozen=True):
     methods: tuple[str, ...] = ("tlac",)
 
 
-class Published(_Schema, frozen=True, rename={"is_digitised": "digitised"}):
+class Published(Schema, frozen=True, rename={"is_digitised": "digitised"}):
     """What a publication says of one method on a suite and split: accuracies, in percent in the file and as shares once
     they are loaded.
 
@@ -197,7 +207,7 @@ class Published(_Schema, frozen=True, rename={"is_digitised": "digitised"}):
     error_by_dataset: dict[str, float] = {}
 
 
-class _PublishedFile(_Schema, frozen=True):
+class _PublishedFile(Schema, frozen=True):
     description: str
     sources: dict[str, str]
     figures: tuple[Published, ...]

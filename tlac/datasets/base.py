@@ -18,7 +18,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from tlac.config.files import list_names
-from tlac.config.schemas import DatasetConfig, parse
+from tlac.config.schemas import DatasetConfig, Schema, parse
 from tlac.datasets.text_files import clean_name
 from tlac.errors import ConfigError, InputError, UnknownNameError, UsageError
 from tlac.images import IMAGE_SUFFIXES, begins_like_image
@@ -45,24 +45,20 @@ _JUNK_FOLDERS = frozenset(
 )
 _JUNK_FILES = frozenset(["thumbs.db", "desktop.ini"])
 OWN_FOLDER_MARK = ".tlac-labels"
+"""A file in the folders that `tlac label` makes: their links and thumbnails are no further images."""
 # what stands in a folder that tlac writes: one of labels, or one of a run
 _OWN_FOLDERS = ((OWN_FOLDER_MARK,), ("run.json", "predictions.jsonl"))
-"""A file in the folders that `tlac label` makes: their links and thumbnails are no further images."""
 
 OptionsT = TypeVar("OptionsT", bound=msgspec.Struct)
 
 
-class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of the loaders' options: immutable, and no key that is not listed."""
-
-
-class PathOptions(Options, frozen=True):
+class PathOptions(Schema, frozen=True):
     """Options of a dataset that lies at `path`, relative to the working directory."""
 
     path: str
 
 
-class RootedOptions(Options, frozen=True):
+class RootedOptions(Schema, frozen=True):
     """Options of a dataset under the data root, in `folder`. `is_whole` ones have no base and novel half."""
 
     folder: str

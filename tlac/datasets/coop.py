@@ -18,10 +18,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tlac.config.schemas import DatasetConfig
+from tlac.config.schemas import DatasetConfig, Schema
 from tlac.datasets.base import (
     ListedDataset,
-    Options,
     RootedOptions,
     dataset_folder,
     list_files,
@@ -44,7 +43,7 @@ Rows: TypeAlias = list[tuple[str, int]]
 """Paths below the dataset's folder, and labels."""
 
 
-class Official(Options, frozen=True):
+class Official(Schema, frozen=True):
     """The dataset's own split, for when CoOp's file is absent: `reader` is one of the readers below.
 
     `folder` is where torchvision's download puts the images, if not where CoOp does. `classes` are clean

@@ -9,14 +9,14 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from tlac.config.schemas import DatasetConfig
-from tlac.datasets.base import ListedDataset, Options, list_files, only_test_subset, read_options, take_part
+from tlac.config.schemas import DatasetConfig, Schema
+from tlac.datasets.base import ListedDataset, list_files, only_test_subset, read_options, take_part
 from tlac.errors import ConfigError
 
 PACKAGE = "foolbox"
 
 
-class SampleOptions(Options, frozen=True):
+class SampleOptions(Schema, frozen=True):
     """`prefix` is the part of the file names before the first underscore, such as "imagenet"."""
 
     prefix: str

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import importlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -51,10 +50,9 @@ class BatchAdapter:
         # knows what a backend file may not say, and how to complain of a missing key
         LiteLLM(backend)
         self._backend = backend
-        spec = backend.spec
         # where none is given, the SDKs take keys and addresses from the environment that live calls know nothing of
-        self._api_key = os.environ.get(spec.api_key_env or "", "").strip() or _NO_KEY
-        self._api_base = (os.environ.get(spec.api_base_env or "") or spec.api_base or self.address).rstrip("/")
+        self._api_key = backend.spec.api_key or _NO_KEY
+        self._api_base = backend.spec.address or self.address
 
     async def form(self, request: LMMRequest) -> bytes:
         """See tlac.interfaces.BatchInterface."""

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec.structs import replace
 
-from tlac.config.schemas import Backend, parse
+from tlac.config.schemas import Backend, Schema, parse
 from tlac.errors import ConfigError, TransientError
 from tlac.lmms.http import MAX_RESPONSE_BYTES, open_session, post
 from tlac.lmms.litellm_errors import ErrorFacts, facts_of, parse_json, refusal_of, translate, unasked_error
@@ -59,7 +59,7 @@ _OK = 200
 _log = logging.getLogger(__name__)
 
 
-class LiteLLMOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class LiteLLMOptions(Schema, frozen=True):
     """This adapter's own options in a backend file. `key_optional`: a server that may run without a key."""
 
     key_optional: bool = False
@@ -78,7 +78,7 @@ class LiteLLM:
         for section in ("params", "stage1_params", "stage2_params"):
             if reserved := sorted(_RESERVED & set(getattr(spec, section))):
                 raise ConfigError(f"{backend.source}: {section}.{reserved[0]} can't be set there: tlac sets it itself")
-        self._api_base = (os.environ.get(spec.api_base_env or "") or spec.api_base or "").rstrip("/") or None
+        self._api_base = spec.address or None
         if "@" in urlsplit(self._api_base or "").netloc:
             place = spec.api_base_env if os.environ.get(spec.api_base_env or "") else f"{backend.source}: api_base"
             raise ConfigError(f"{place}: the address holds a user and a password: leave them out, and use api_key_env")
@@ -235,8 +235,7 @@ class LiteLLM:
 
 def _read_key(backend: Backend, is_optional: bool, address: str | None) -> str | None:
     """Return the key for a backend; None leaves it to litellm, which takes the provider's own for its own address."""
-    variable = backend.spec.api_key_env
-    key = os.environ.get(variable, "").strip() if variable else ""
+    variable, key = backend.spec.api_key_env, backend.spec.api_key
     remember_secret(key)
     if variable and not key and not is_optional:
         raise ConfigError(

@@ -7,7 +7,6 @@ replayed as another's.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -39,7 +38,7 @@ def with_served_revision(backend: Backend, folder: Path, is_offline: bool = Fals
     """
     spec = backend.spec
     provider, _, model = spec.model.partition("/")
-    address = (os.environ.get(spec.api_base_env or "") or spec.api_base or "").rstrip("/")
+    address = spec.address
     host = urlsplit(address).hostname or ""
     if spec.adapter != "litellm" or spec.revision is not None or provider not in _SELF_HOSTED or not address:
         return backend
@@ -48,8 +47,8 @@ def with_served_revision(backend: Backend, folder: Path, is_offline: bool = Fals
     known, place = _read_known(folder), f"{address} {spec.model}"
     served: str | None = None
     if not is_offline:
-        key = os.environ.get(spec.api_key_env or "", "").strip()
-        served = _ollama_digest(address, model) if provider.startswith("ollama") else _listed_model(address, model, key)
+        is_ollama = provider.startswith("ollama")
+        served = _ollama_digest(address, model) if is_ollama else _listed_model(address, model, spec.api_key)
     if served is None:
         served = known.get(place, "")
     elif known.get(place) != served:
