@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from tlac.errors import InputError, TlacError, UsageError
 from tlac.scoring.confidence import (
     Calibration,
     abstain,
@@ -17,7 +20,10 @@ from tlac.scoring.confidence import (
     fit,
     fit_corrected,
     measure_confidence,
+    read_calibration,
+    require_encoder,
     risk_coverage,
+    write_calibration,
 )
 from tlac.types import Outcome, Prediction
 
@@ -36,7 +42,7 @@ def drawn(count: int, slope: float = 3.0) -> tuple[list[Prediction], np.ndarray,
     right = random.uniform(0, 1, count) < 1 / (1 + np.exp(-(1.5 - way + slope * margin)))
     rows = [
         replace(ONE, sample=str(number), decided_by=WAYS[way[number]], margin=float(margin[number]),
-                predicted=3 if right[number] else 1)
+                predicted=3 if right[number] else (1, 5)[number % 2])
         for number in range(count)
     ]  # fmt: skip
     return rows, way, margin, right
@@ -176,3 +182,89 @@ def test_a_confidence_on_the_edge_of_two_bins_is_of_the_upper_one() -> None:
 def test_confidence_of_nothing_is_a_threshold_too() -> None:
     curve = risk_coverage(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
     assert [(point.coverage, point.risk, point.threshold) for point in curve] == [(0.5, 0.0, 1.0), (1.0, 0.5, 0.0)]
+
+
+def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
+    learnt = Calibration(
+        {"exact": 1.5}, -0.25, 0.1, 7, "letters", ("a", "b"), evidence=2.0, witnesses={"logprob": 0.125}
+    )
+    write_calibration(tmp_path / "c.json", learnt)
+    assert read_calibration(tmp_path / "c.json") == learnt
+    text = (tmp_path / "c.json").read_text()
+    assert text.endswith("}\n")
+    assert json.loads(text) == {
+        "level": {"exact": 1.5},
+        "default_level": -0.25,
+        "temperature": 0.1,
+        "n": 7,
+        "encoder": "letters",
+        "runs": ["a", "b"],
+        "evidence": 2.0,
+        "witnesses": {"logprob": 0.125},
+    }
+    with pytest.raises(TlacError, match=r"c\.json: can't be written: Not a directory"):
+        write_calibration(tmp_path / "c.json" / "c.json", learnt)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (None, r"can't be read: No such file or directory; `tlac calibrate RUNS` makes one"),
+        ("{", "not a calibration: "),
+        ("\udcff", "not a calibration: "),
+        ('{"level": {}, "default_level": 0, "n": 1}', "not a calibration: .*temperature"),
+        (
+            '{"level": {}, "default_level": 0, "n": 1, "temperature": 0}',
+            r"not a calibration: temperature 0\.0 is not above 0",
+        ),
+        (
+            '{"level": {}, "default_level": 0, "n": 1, "temperature": -1}',
+            r"not a calibration: temperature -1\.0 is not above 0",
+        ),
+    ],
+)
+def test_a_file_that_is_no_calibration_is_named(tmp_path: Path, text: str | None, complaint: str) -> None:
+    if text is not None:
+        (tmp_path / "c.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=rf"c\.json: {complaint}"):
+        read_calibration(tmp_path / "c.json")
+
+
+def test_a_calibration_serves_the_encoder_that_it_was_learnt_with_and_corrections_serve_all() -> None:
+    learnt = Calibration({}, 0.0, 0.1, 1, "letters")
+    require_encoder(learnt, "letters")
+    with pytest.raises(UsageError, match=r"another text encoder .* `tlac calibrate`"):
+        require_encoder(learnt, "numbers")
+    require_encoder(replace(learnt, evidence=1.0), "numbers")
+
+
+def test_what_witnesses_say_is_weighed_as_scikit_learns_logistic_regression_weighs_it() -> None:
+    rows, way, margin, right = drawn(2000)
+    random = np.random.default_rng(10)
+    # a second sample that knows something, and probabilities that do
+    second = np.clip(np.where(right, 0.3, -0.3) + random.normal(0, 0.5, 2000), -1, 1).round(3)
+    probability = np.clip(np.where(right, 0.7, 0.5) + random.normal(0, 0.2, 2000), 0.01, 1).round(3)
+    heard = [
+        replace(row, second=float(one), logprob=math.log(other))
+        for row, one, other in zip(rows, second, probability, strict=True)
+    ]
+    found = fit(heard)
+    assert found is not None
+    spread = margin.std()
+    inputs = np.column_stack([*(way == one for one in range(3)), margin / spread, second, 2 * probability - 1])
+    *levels, slope, by_second, by_probability = LogisticRegression(**PRIOR).fit(inputs, right).coef_[0]
+    assert [found.level[name] for name in WAYS] == pytest.approx(levels, abs=1e-5)
+    assert found.temperature == pytest.approx(spread / slope, rel=1e-4)
+    assert found.witnesses == pytest.approx({"second": by_second, "logprob": by_probability}, abs=1e-5)
+    log_odds = found.level["similarity"] + 0.1 / found.temperature + by_second * 0.5 + by_probability * (2 * 0.25 - 1)
+    told = replace(ONE, second=0.5, logprob=math.log(0.25))
+    assert confidence_of(told, found) == pytest.approx(1 / (1 + math.exp(-log_odds)), abs=1e-5)
+
+
+def test_a_witness_that_speaks_against_its_class_is_left_out() -> None:
+    rows, *_, right = drawn(500)
+    wrong = [replace(row, second=-0.5 if hit else 0.5) for row, hit in zip(rows, right, strict=True)]
+    found, without = fit(wrong), fit(rows)
+    assert found is not None
+    assert without is not None
+    assert (found.witnesses, found.level, found.temperature) == ({}, without.level, without.temperature)
