@@ -153,7 +153,7 @@ class BatchFile:
 
 
 _TRIES = 6
-_BASE_S, _LONGEST_S = 10.0, 600.0
+_BASE_S = 10.0
 
 
 class BatchSubmitter:
@@ -252,7 +252,7 @@ class BatchSubmitter:
                 await uninterrupted(submit)
             except RateLimitError as error:
                 # turned away, so the provider does not have it
-                wait_s = error.retry_after_s or min(_LONGEST_S, _BASE_S * 2**tries)
+                wait_s = error.retry_after_s or _BASE_S * 2**tries
                 if tries == _TRIES:
                     self._drop(record, str(error))
                     raise PermanentError(str(error)) from error
