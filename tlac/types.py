@@ -19,7 +19,7 @@ Float32Array: TypeAlias = NDArray[np.float32]
 Float64Array: TypeAlias = NDArray[np.float64]
 BoolArray: TypeAlias = NDArray[np.bool_]
 Stage: TypeAlias = Literal["stage1", "stage2"]
-Combination: TypeAlias = Literal["first", "fuse", "vote"]
+Combination: TypeAlias = Literal["first", "fuse", "average", "vote"]
 Source: TypeAlias = Path | bytes | Callable[[], bytes]
 """An image file, its bytes, or what fetches them and raises InputError."""
 
@@ -279,7 +279,7 @@ class Prediction:
 
     `predicted` indexes the dataset's classes, None where there is no answer. `score` is the cosine in
     [-1, 1] between the scored text and the predicted class, `margin` that score less the best score of
-    any other class; with a method that scores the image too, `score` is in standard deviations above the sample's mean
+    any other class; with slac-fused:image=true, `score` is in standard deviations above the sample's mean
     over the classes (see tlac.scoring.similarity). `top5` holds (index, score) by falling score. `decided_by` says what
     decided. `words` are the classes
     whose whole name stands in the answer: evidence that decides nothing.

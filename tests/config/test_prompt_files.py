@@ -5,6 +5,7 @@ import pytest
 from tlac.config.files import list_names
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import load_dataset_config
+from tlac.errors import UsageError
 from tlac.types import ChoiceTask, Image, TextPart
 
 PAPER_DATASETS = (
@@ -99,3 +100,10 @@ def test_answers_that_were_asked_in_the_first_words_are_still_found() -> None:
     assert (first.stage1, first.spec.stage2) == (now.stage1, now.spec.stage2)
     (message,) = first.stage2_messages(ChoiceTask("a dog", ("cat", "dog", "emu"), candidates=(0, 1)))
     assert message.parts[0] == TextPart(now.spec.stage2.prefix.replace("{classes}", "cat\ndog"))
+
+
+def test_a_set_that_lists_all_classes_lists_them_in_their_order_and_takes_no_number() -> None:
+    listed = load_prompts("listed")
+    assert listed.draw_hints(("b", "a", "b")) == ("b", "a")
+    with pytest.raises(UsageError, match="--prompts listed shows all class names: leave the number of hints out"):
+        load_prompts("listed:hints=3")

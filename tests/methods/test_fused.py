@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.support.cars import SPEC, Cars, answer
@@ -154,3 +155,49 @@ def test_the_command_line_runs_it_and_scores_it_again(tlac_command, weights: Pat
     refused = tlac_command("score", made["run"], "--encoder", "minilm")
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert "the method slac-fused:image=true needs one" in refused.err
+
+
+def test_the_average_of_image_description_and_prediction_decides_whatever_they_name(
+    run, encoder: EncoderConfig, store: Store
+) -> None:
+    """Against numpy: three vectors of length 1, summed, and the cosines with the class names."""
+
+    def describe_or_predict(request: LMMRequest) -> str:
+        (words,) = [part.text for part in request.messages[0].parts[-1:]]
+        return "lorry" if words.startswith("Which class from the list") else answer(request)
+
+    found, lmm = run("wdys", describe_or_predict, rule=PAPER)
+    listed = [request for request in lmm.asked if len(request.messages[0].parts) == 3]
+    assert len(lmm.asked) == 18
+    assert [
+        request.messages[0].parts[0].text.count(f"\n{name}\n") for request in listed for name in Cars().classes
+    ] == [1] * 27
+    runner, images = Runner(store), open_image_encoder(encoder)
+
+    def encode(texts: list[str]) -> np.ndarray:
+        return runner.encoder(encoder).encode([f"a photo of a {text}" for text in texts]).vectors.astype(float)
+
+    for one in found.predictions:
+        key = embedding_key(images.fingerprint, one.image_sha256)
+        seen = store.get_embeddings([key])[key].vector
+        total = encode([one.answer.rstrip("."), "lorry"]).sum(axis=0) + seen
+        expected = encode(list(Cars().classes)) @ (total / np.linalg.norm(total))
+        assert one.predicted == int(expected.argmax())
+        assert one.score == pytest.approx(expected.max(), abs=1e-5)
+        assert one.decided_by == "similarity"
+    assert found.record.digests["encoder"].endswith("+average+images")
+    assert found.record.hints == ()
+    assert found.metrics.unhinted is None
+
+
+def test_an_average_is_scored_again_to_the_same_bytes_and_leaves_out_what_was_refused(
+    run, store: Store, tmp_path: Path
+) -> None:
+    def refuse_some(request: LMMRequest) -> str | LMMResponse:
+        text = answer(request)
+        return LMMResponse(Outcome.REFUSED, "", reason="policy") if "truck" in text else text
+
+    first, _ = run("wdys", refuse_some)
+    assert first.metrics.refused == 3
+    again = rescore(first.folder, store, Rescoring(), tmp_path / "runs")
+    assert (again.folder / "predictions.jsonl").read_bytes() == (first.folder / "predictions.jsonl").read_bytes()

@@ -182,8 +182,8 @@ class LabelSelection:
             default="tlac",
             show_default=True,
             shell_complete=_complete_method,
-            help="slac, tlac, tlac-shortlist, tlac-relook, tlac-cascade, slac-fused, vote or clip, with options as in "
-            "tlac-shortlist:k=40.",
+            help="slac, tlac, tlac-shortlist, tlac-relook, tlac-cascade, slac-fused, wdys, vote or clip, with options "
+            "as in tlac-shortlist:k=40.",
         ),
     ]
     anywhere: Annotated[
@@ -226,8 +226,8 @@ class RunSelection:
             "methods",
             multiple=True,
             shell_complete=_complete_method,
-            help="slac, tlac, tlac-shortlist, tlac-relook, tlac-cascade, slac-fused, vote or clip, with options as in "
-            "tlac-shortlist:k=40; may be repeated.  [default: tlac, or the suite's]",
+            help="slac, tlac, tlac-shortlist, tlac-relook, tlac-cascade, slac-fused, wdys, vote or clip, with options "
+            "as in tlac-shortlist:k=40; may be repeated.  [default: tlac, or the suite's]",
         ),
     ]
     root: Annotated[Path | None, root_option]

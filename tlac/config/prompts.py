@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import msgspec
 
@@ -36,9 +37,9 @@ class HintedPrompt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Hints(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many class names stage 1 shows, and the seed with which they are drawn."""
+    """How many class names stage 1 shows, and the seed with which they are drawn; `all` shows the whole list."""
 
-    count: int
+    count: int | Literal["all"]
     seed: int = 0
 
 
@@ -96,13 +97,15 @@ class PromptSet:
         return replace(self, spec=spec, stage1={name: told + words for name, words in self.stage1.items()})
 
     def draw_hints(self, classes: Sequence[str]) -> tuple[str, ...]:
-        """The class names that stage 1 shows of this list, whatever its order; none without `hints`.
+        """The class names that stage 1 shows of this list, whatever its order, or all in order; none without hints.
 
         Raises UsageError where the list has no more names than are to be shown.
         """
         hints, names = self.spec.hints, sorted(set(classes))
         if hints is None:
             return ()
+        if hints.count == "all":
+            return tuple(dict.fromkeys(classes))
         if hints.count >= len(names):
             raise UsageError(f"hints: {hints.count} of {len(names)} class names would be shown; show fewer than all")
         return tuple(random.Random(hints.seed).sample(names, hints.count))  # noqa: S311 - a sample, not a secret
@@ -161,6 +164,8 @@ def load_prompts(name: str) -> PromptSet:
         base, options = name, ""
     found = find("prompts", base)
     spec = parse(PromptSetSpec, found.spec, found.source)
+    if options and spec.hints is not None and spec.hints.count == "all":
+        raise UsageError(f"--prompts {base} shows all class names: leave the number of hints out")
     if options:
         spec = msgspec.structs.replace(spec, hints=_read_hints(name, options))
     _check_hints(found.source, spec)
@@ -205,7 +210,7 @@ def _read_hints(name: str, options: str) -> Hints:
 def _check_hints(source: str, spec: PromptSetSpec) -> None:
     if spec.hints is None:
         return
-    if spec.hints.count < 1:
+    if spec.hints.count != "all" and spec.hints.count < 1:
         raise UsageError(f"{source}: hints: {spec.hints.count} class names can't be shown; show one or more")
     if spec.hinted is None or "{classes}" not in spec.hinted.prefix:
         raise ConfigError(

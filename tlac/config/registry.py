@@ -199,7 +199,9 @@ def sees_image(method: Any) -> bool:
 def scale_of(method: Any, fingerprint: str) -> str:
     """The text encoder's fingerprint as digests and calibrations name it: with the image, scores and margins have
     another scale."""
-    return f"{fingerprint}{IMAGES}" if sees_image(method) else fingerprint
+    if not sees_image(method):
+        return fingerprint
+    return f"{fingerprint}+average{IMAGES}" if combination_of(method) == "average" else f"{fingerprint}{IMAGES}"
 
 
 def second_sample_of(method: Any) -> str:

@@ -138,7 +138,11 @@ class RunConfig:
 
     @cached_property
     def hints(self) -> tuple[str, ...]:
-        """The class names that stage 1 shows. Raises UsageError where they are not fewer than all."""
+        """The class names that stage 1 shows of many; none where it shows all. Raises UsageError where they are not
+        fewer than all."""
+        shown = self.prompts.spec.hints
+        if shown is not None and shown.count == "all":
+            return ()
         return self.prompts.draw_hints(self.dataset.classes) if self.backend is not None else ()
 
     @cached_property
@@ -181,16 +185,19 @@ class RunConfig:
     def _check_further_prompts(self, method: Method | ImageMethod) -> None:
         """Raise as `load_prompts` and `draw_hints` do, and UsageError for a second sample in the same words."""
         second = second_sample_of(method)
-        own = [] if self.backend is None else [self.prompts.stage1_words(self.dataset.prompt, self.hints)]
+        own = [self._stage1_words(self.prompts)] if self.backend is not None else []
         for name in prompts_of(method):
             prompts = load_prompts(name)
-            words = prompts.stage1_words(self.dataset.prompt, prompts.draw_hints(self.dataset.classes))
+            words = self._stage1_words(prompts)
             if name == second and words in own:
                 raise UsageError(
                     f"the method {self.method}: its second sample would ask in the same words as the first: name "
                     "another prompt set, such as second=name or second=default:hints=30"
                 )
             own.append(words)
+
+    def _stage1_words(self, prompts: PromptSet) -> tuple[str, str]:
+        return prompts.stage1_words(self.dataset.prompt, prompts.draw_hints(self.dataset.classes))
 
     def scale(self, fingerprint: str) -> str:
         """The text encoder's fingerprint, marked where scores and margins have the scale of words and image."""

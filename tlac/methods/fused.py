@@ -43,3 +43,18 @@ class SLACFused(WithSecondSample):
             for repeat in range(self.samples):
                 yield replace(await prompter.ask_stage1(image, repeat, prompts), member=member)
                 member += 1
+
+
+@dataclass(frozen=True, slots=True)
+class WDYS(SLACFused):
+    """The method of arXiv:2405.15668 ("What Do You See?"): the vectors of the image, of its description and of a first
+    prediction, which is asked for with the image and all class names, are averaged.
+
+    The description is asked for in the run's own words, the prediction in those of `view`. Cost: two calls with the
+    image, one of them with all class names, and a pass of the image encoder.
+    """
+
+    view: str = "listed"
+    image: bool = True
+    name: str = "wdys"
+    combine: ClassVar[Combination] = "average"

@@ -95,8 +95,11 @@ def _decide(transcript: Transcript, rule: MatchingRule, index: ClassIndex, combi
         return MatchDecision(Outcome.FAILED, reason=transcript.failure.reason)
     if transcript.stage1 is None:
         return MatchDecision(Outcome.FAILED, reason="nothing was asked")
-    if combine == "fuse":
-        return fuse(transcript, rule, index)
+    if combine in ("fuse", "average"):
+        fused = fuse(transcript, rule, index)
+        # an average leaves nothing to names
+        is_named = fused.index is not None
+        return replace(fused, index=None, decided_by="similarity") if is_named and combine == "average" else fused
     choice = transcript.stage2.response if transcript.stage2 else None
     return _judge(rule, transcript.stage1.response, choice, index)
 

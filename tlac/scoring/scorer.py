@@ -129,7 +129,7 @@ class Scorer:
         """The predictions for these transcripts, which are read once; `combine` says what becomes of several members.
 
         With `images`, vectors (d,) in the encoder's space by the sha256 of each answered image, scores are fused with
-        the images' own (see `tlac.scoring.similarity.fuse_scores`).
+        the images' own (see `tlac.scoring.similarity.fuse_scores`); to "average", vectors of texts and images are.
         """
         decided = decide_all(transcripts, self.rule, self.index, combine)
         decisions, truncated, truncated_classes = decided.unscored(), 0, 0
@@ -148,7 +148,12 @@ class Scorer:
             else:
                 # what is decided about a sample hangs on its image too: each has a decision of its own
                 seen = [images.get(sha256 or "") for sha256 in digest_texts(decided.table.images)]
-                decisions = _place_fused(decisions.take(rows), row[rows], index[rows], (classes, vectors), seen)
+                if combine == "average":
+                    asked = [decided.decisions[place].texts for place in rows.tolist()]
+                    row, averaged = self._average(asked, seen)
+                    decisions = _place_texts(decisions.take(rows), row, np.full(len(row), -1), (classes, averaged))
+                else:
+                    decisions = _place_fused(decisions.take(rows), row[rows], index[rows], (classes, vectors), seen)
                 seconds = [seconds[place] for place in rows.tolist()]
                 rows = np.arange(len(rows), dtype=np.int32)
             if any(seconds):
@@ -190,6 +195,22 @@ class Scorer:
             return encoded, int(cut.sum())
         rows = [mean_vectors([encoded[[places[text]]] for text in unit])[0] for unit in units]
         return np.stack(rows), int(cut.sum())
+
+    def _average(
+        self, units: Sequence[_Unit], images: Sequence[Float32Array | None]
+    ) -> tuple[NDArray[np.int64], Float32Array]:
+        """The mean vector of the texts and the image of each unit that has texts, (n, d); and each unit's row in it,
+        -1 for none."""
+        texts = sorted({text for unit in units for text in unit})
+        encoded, _ = self._encode(texts)
+        places = {text: row for row, text in enumerate(texts)}
+        has_texts = np.array([bool(unit) for unit in units])
+        means = [
+            mean_vectors([*(encoded[[places[text]]] for text in unit), image[None]])[0]
+            for unit, image in zip(units, images, strict=True)
+            if unit and image is not None
+        ]
+        return np.where(has_texts, np.cumsum(has_texts) - 1, -1), np.stack(means)
 
 
 def _place_texts(
