@@ -7,7 +7,7 @@ EXTRAS ?= dev,integration
 WORKERS ?= logical
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadgroup
 
-.PHONY: demo test test-slow test-all lint check fuzz audit mutants record results perf simulate docs clean
+.PHONY: demo test test-slow test-all lint check fuzz audit mutants record results confidence perf simulate docs clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.ready: pyproject.toml
@@ -55,6 +55,10 @@ mutants: $(VENV)/.ready
 # the table of docs/results.md, scored from the packs in cassettes/packs
 results: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.accuracy.results --write
+
+# how confidence ranks errors: the tables and the figure of docs/methods.md, from the answers in ../shared
+confidence: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.accuracy.confidence --write
 
 # against the emulator, or with BACKEND=gemini and a key against the provider; see cassettes/README.md
 record: $(VENV)/.ready

@@ -1,12 +1,15 @@
-"""How well confidence without a calibration ranks the errors of recorded answers, beside simpler measures.
+"""How well confidence without a calibration ranks the errors of recorded answers, beside simpler measures and with a
+second sample.
 
-    python -m benchmarks.accuracy.confidence [FOLDER]
+    python -m benchmarks.accuracy.confidence [FOLDER] [--write]
 
-FOLDER holds answers of a large multimodal model that was shown the images: imagenet100.jsonl and samples40.jsonl
-(sentences, names, and the classes chosen after each), and packs of live runs on 120 images of Caltech101. Nobody is
-asked anything, but for the embedded tagger, which is often wrong and looks at the same 120 images. Intervals are those
-of 1,000 bootstrap samples of images within each dataset, shared by all that was asked about the same images. Exits with
-1 where the promise that the last line prints is broken.
+`--write` puts what is printed into confidence.txt, and draws docs/reliability.svg. FOLDER holds answers of a large
+multimodal model that was shown the images: imagenet100.jsonl and samples40.jsonl (sentences, names, and the classes
+chosen after each), and packs of live runs on 120 images of Caltech101. A second sample is what was answered about the
+same image in the words of the other prompt set, or of the one with hints. Nobody is asked anything, but for the
+embedded tagger, which is often wrong and looks at the same 120 images. Intervals are those of 1,000 bootstrap samples
+of images within each dataset, shared by all that was asked about the same images. Exits with 1 where the promise that
+the last line prints is broken.
 """
 
 from __future__ import annotations
@@ -16,12 +19,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.accuracy.results import Row, replay
 from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.registry import open_dataset, open_encoder
@@ -29,13 +34,26 @@ from tlac.config.schemas import load_backend, load_dataset_config, load_encoder_
 from tlac.encoders.cached import keep_embeddings
 from tlac.evaluation.run_config import RunConfig
 from tlac.evaluation.runner import Runner
+from tlac.report.charts import reliability
+from tlac.report.paper import draw_reliability
 from tlac.scoring.confidence import confidences, risk_coverage
 from tlac.scoring.matching import DEFAULT_TEMPLATE, ClassIndex, find_rule
 from tlac.scoring.predictions import Decisions, Predictions
 from tlac.scoring.scorer import Scorer
-from tlac.types import BoolArray, Combination, Float64Array, LMMResponse, Outcome, Transcript, Turn
+from tlac.types import (
+    SECOND_SAMPLE,
+    BoolArray,
+    Combination,
+    Float64Array,
+    LMMResponse,
+    Outcome,
+    Transcript,
+    Turn,
+)
 
 DEFAULT_FOLDER = Path(__file__).parents[2].parent / "shared" / "lmm-answers"
+PRINTED = Path(__file__).with_suffix(".txt")
+FIGURE = Path(__file__).parents[2] / "docs" / "reliability.svg"
 KINDS = ("sentence", "name")
 METHODS = ("SLAC", "TLAC", "slac-fused", "vote", "tagger SLAC", "tagger TLAC")
 REPLICATES = 1_000
@@ -71,9 +89,55 @@ MEASURES: dict[str, Callable[[Decisions], Float64Array]] = {
 }
 
 
+@dataclass(frozen=True)
+class Witnessed:
+    """One method's predictions without and with a second sample, in other `words`: "other kind" or "hints"."""
+
+    words: str
+    without: Answered
+    having: Answered
+
+
 def recorded(answers: Sequence[dict[str, Any]], images: str, scorer: Scorer) -> Iterator[Answered]:
     """The methods on recorded answers: SLAC and TLAC by each kind, and both kinds together."""
-    index = ClassIndex(scorer.index.classes)
+    for kind in KINDS:
+        yield _score(answers, images, scorer, "SLAC", kind)
+        yield _score(answers, images, scorer, "TLAC", kind)
+    yield _score(answers, images, scorer, "slac-fused", ", ".join(KINDS))
+    yield _score(answers, images, scorer, "vote", ", ".join(KINDS))
+
+
+def recorded_seconds(
+    answers: Sequence[dict[str, Any]], images: str, scorer: Scorer, hinted: Sequence[str] = ()
+) -> Iterator[Witnessed]:
+    """The same with a second sample: answers of the other kind, or what was said with hints, in the same order."""
+    ways = [(method, kind) for method in ("SLAC", "TLAC") for kind in KINDS]
+    for method, kind in ways:
+        (other,) = set(KINDS) - {kind}
+        said = [answer["stage1"][other] for answer in answers]
+        yield Witnessed(
+            "other kind",
+            _score(answers, images, scorer, method, kind),
+            _score(answers, images, scorer, method, kind, said),
+        )
+    for method, asked in (*ways, ("slac-fused", ", ".join(KINDS))) if hinted else ():
+        yield Witnessed(
+            "hints",
+            _score(answers, images, scorer, method, asked),
+            _score(answers, images, scorer, method, asked, hinted),
+        )
+
+
+def _score(
+    answers: Sequence[dict[str, Any]],
+    images: str,
+    scorer: Scorer,
+    method: str,
+    asked: str,
+    seconds: Sequence[str] = (),
+) -> Answered:
+    index, (first, *others) = ClassIndex(scorer.index.classes), asked.split(", ")
+    stages, combine = _FORMS[method]
 
     def turns(answer: dict[str, Any], kind: str, stages: int, member: int = 0) -> list[Turn]:
         said, chosen = (answer[stage][kind] for stage in ("stage1", "stage2"))
@@ -82,21 +146,61 @@ def recorded(answers: Sequence[dict[str, Any]], images: str, scorer: Scorer) -> 
             found.append(Turn("stage2", "", LMMResponse(Outcome.ANSWERED, chosen), member))
         return found
 
-    def score(method: str, asked: str, stages: int, combine: Combination) -> Answered:
-        first, *others = asked.split(", ")
-        transcripts = []
-        for place, answer in enumerate(answers):
-            stage1, *stage2 = turns(answer, first, stages)
-            further = [turn for number, kind in enumerate(others, 1) for turn in turns(answer, kind, stages, number)]
-            own = stage2[0] if stage2 else None
-            transcripts.append(Transcript(str(place), None, answer["label"], stage1, own, further=tuple(further)))
-        return Answered(images, asked, method, scorer.score(transcripts, combine).predictions)
+    transcripts = []
+    for place, answer in enumerate(answers):
+        stage1, *stage2 = turns(answer, first, stages)
+        further = [turn for number, kind in enumerate(others, 1) for turn in turns(answer, kind, stages, number)]
+        if seconds:
+            further.append(Turn("stage1", "", LMMResponse(Outcome.ANSWERED, seconds[place]), SECOND_SAMPLE))
+        own = stage2[0] if stage2 else None
+        transcripts.append(Transcript(str(place), None, answer["label"], stage1, own, further=tuple(further)))
+    return Answered(images, asked, method, scorer.score(transcripts, combine).predictions)
 
-    for kind in KINDS:
-        yield score("SLAC", kind, 1, "first")
-        yield score("TLAC", kind, 2, "first")
-    yield score("slac-fused", ", ".join(KINDS), 1, "fuse")
-    yield score("vote", ", ".join(KINDS), 2, "vote")
+
+# stages, and what becomes of several kinds of answers
+_FORMS: dict[str, tuple[int, Combination]] = {
+    "SLAC": (1, "first"),
+    "TLAC": (2, "first"),
+    "slac-fused": (1, "fuse"),
+    "vote": (2, "vote"),
+}
+
+
+@dataclass(frozen=True)
+class _Live:
+    """A live run: what it is called, its pack, how tlac knows it; prompt set and pack of answers of the other kind."""
+
+    method: str
+    asked: str
+    pack: str
+    name: str
+    prompts: str
+    other: tuple[str, str] | None = None
+
+    def replay(self, store: Store, second: str = "", pack: str = "") -> Answered:
+        """The predictions; `second` is the prompt set of a second sample, whose answers are in `pack`."""
+        option = f"{self.name}{',' if ':' in self.name else ':'}second={second}" if second else self.name
+        packs = tuple(f"caltech101-novel-{one}" for one in (self.pack, pack) if one)
+        found = replay(Row("caltech101-novel", packs, option, self.prompts), store)
+        return Answered("caltech101", self.asked, self.method, found.predictions)
+
+
+_LIVE = (
+    _Live("SLAC", "sentence", "fused", "slac", "default", ("name", "fused")),
+    _Live("SLAC", "name", "fused", "slac", "name", ("default", "fused")),
+    _Live("TLAC", "sentence", "tlac", "tlac", "default", ("name", "fused")),
+    _Live("TLAC", "sentence, shortlist", "shortlist", "tlac-shortlist:k=10", "default-1", ("name", "fused")),
+    _Live("slac-fused", "sentence, name", "fused", "slac-fused", "default"),
+)
+
+
+def live_seconds(store: Store) -> Iterator[Witnessed]:
+    """The live runs on Caltech101 with a second sample, replayed from the packs that ship."""
+    for way in _LIVE:
+        without = way.replay(store)
+        if way.other is not None:
+            yield Witnessed("other kind", without, way.replay(store, *way.other))
+        yield Witnessed("hints", without, way.replay(store, "default:hints=12", "hints"))
 
 
 def live(folder: Path, scratch: Path, store: Store) -> Iterator[Answered]:
@@ -125,6 +229,23 @@ def live(folder: Path, scratch: Path, store: Store) -> Iterator[Answered]:
 
 def gather(folder: Path, scratch: Path, store: Store) -> Iterator[Answered]:
     """All recorded answers, scored with minilm and the ladder."""
+    for images, answers, scorer in _files(folder, store):
+        yield from recorded(answers, images, scorer)
+    yield from live(folder, scratch, store)
+
+
+def gather_seconds(folder: Path, store: Store) -> Iterator[Witnessed]:
+    """All recorded answers for which there is a second one about the same image."""
+    with_hints = replay(Row("imagenet100", ("imagenet100-hints",), "slac", "default:hints=30"), store)
+    # both are in the order of the file
+    hinted = [one.stage1.response.text for one in with_hints.transcripts if one.stage1]
+    for images, answers, scorer in _files(folder, store):
+        yield from recorded_seconds(answers, images, scorer, hinted if images == "imagenet100" else ())
+    yield from live_seconds(store)
+
+
+def _files(folder: Path, store: Store) -> Iterator[tuple[str, list[dict[str, Any]], Scorer]]:
+    """The files of recorded answers by dataset, and who scores them."""
     config = replace(load_encoder_config("minilm"), is_offline=True)
     encoder = keep_embeddings(open_encoder(config), config, store)
 
@@ -132,12 +253,11 @@ def gather(folder: Path, scratch: Path, store: Store) -> Iterator[Answered]:
         classes = load_dataset_config(dataset).spec.classes
         return Scorer(classes, encoder, find_rule("ladder"), DEFAULT_TEMPLATE)
 
-    yield from recorded(_read(folder / "imagenet100.jsonl"), "imagenet100", scorer("imagenet-samples"))
+    yield "imagenet100", _read(folder / "imagenet100.jsonl"), scorer("imagenet-samples")
     samples = _read(folder / "samples40.jsonl")
     for dataset in ("imagenet", "cifar10"):
         chosen = [answer for answer in samples if answer["dataset"] == dataset]
-        yield from recorded(chosen, f"samples40 {dataset}", scorer(f"{dataset}-samples"))
-    yield from live(folder, scratch, store)
+        yield f"samples40 {dataset}", chosen, scorer(f"{dataset}-samples")
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
@@ -219,14 +339,64 @@ def _with_interval(replicates: Float64Array) -> str:
 
 
 def print_sets(found: Sequence[Answered], weights: dict[str, Float64Array]) -> None:
-    """Print the AUROC of every measure on every set that has an error."""
-    say(f"\n{'AUROC by set':<48} {'n':>4} {'wrong':>5} " + " ".join(f"{name:>10}" for name in MEASURES))
+    """Print the AUROC and the area of every measure on every set that has an error."""
     first = {images: rows[:1] for images, rows in weights.items()}
+    for place, title in enumerate(("AUROC by set", "area by set")):
+        say(f"\n{title:<48} {'n':>4} {'wrong':>5} " + " ".join(f"{name:>10}" for name in MEASURES))
+        for one in found:
+            if wrong := _wrong(one):
+                ranks = (rank_errors([one], measure, first)[place][0] for measure in MEASURES.values())
+                values = " ".join(f"{rank:>10.3f}" for rank in ranks)
+                say(f"{f'{one.images}: {one.method}, {one.asked}':<48} {len(one.predictions):>4} {wrong:>5} {values}")
+
+
+def _wrong(one: Answered) -> int:
+    return int((~one.predictions.is_correct).sum())
+
+
+def print_seconds(found: Sequence[Witnessed], weights: dict[str, Float64Array]) -> None:
+    """Print what a second sample adds to how confidence ranks each method's errors, and on which sets."""
+    say(f"\n{'second sample':<22}   n wrong  {'AUROC':<27} gain   95 % CI          area")
+    for method, words in dict.fromkeys((one.without.method, one.words) for one in found):
+        own = [one for one in found if (one.without.method, one.words) == (method, words)]
+        before, area_before = rank_errors([one.without for one in own], confidences, weights)
+        after, area_after = rank_errors([one.having for one in own], confidences, weights)
+        gained = after - before
+        low, high = np.quantile(gained[1:], [0.025, 0.975])
+        n, wrong = sum(len(one.without.predictions) for one in own), sum(_wrong(one.without) for one in own)
+        say(
+            f"{method:<11} {words:<10} {n:>4} {wrong:>4}   {before[0]:.3f} -> {_with_interval(after)} "
+            f"{gained[0]:+.3f} {low:+.3f} - {high:+.3f}  {area_before[0]:.3f} -> {area_after[0]:.3f}"
+        )
+    first = {images: rows[:1] for images, rows in weights.items()}
+    say(f"\n{'second sample by set':<54} {'n':>4} {'wrong':>5} {'AUROC':>15} {'area':>15}")
     for one in found:
-        n, wrong = len(one.predictions), int((~one.predictions.is_correct).sum())
-        if wrong:
-            values = " ".join(f"{rank_errors([one], measure, first)[0][0]:>10.3f}" for measure in MEASURES.values())
-            say(f"{f'{one.images}: {one.method}, {one.asked}':<48} {n:>4} {wrong:>5} {values}")
+        if wrong := _wrong(one.without):
+            both = (rank_errors([each], confidences, first) for each in (one.without, one.having))
+            changes = " ".join(f"{old[0]:.3f} -> {new[0]:.3f}" for old, new in zip(*both, strict=True))
+            name = f"{one.without.images}: {one.without.method}, {one.without.asked}"
+            say(f"{f'{name} + {one.words}':<54} {len(one.without.predictions):>4} {wrong:>5} {changes}")
+
+
+def pool(found: Sequence[Answered], seconds: Sequence[Witnessed]) -> dict[str, Predictions]:
+    """The predictions of each method of an LMM on all sets, for a reliability diagram."""
+    parts = {method: [one for one in found if one.method == method] for method in ("SLAC", "TLAC", "slac-fused")}
+    parts["TLAC, second sample"] = [
+        one.having for one in seconds if (one.having.method, one.words) == ("TLAC", "other kind")
+    ]
+    return {name: Predictions.of(row for one in own for row in one.predictions) for name, own in parts.items()}
+
+
+def print_reliability(pooled: dict[str, Predictions]) -> None:
+    """Print the accuracy of predictions by their confidence, as the figure shows it."""
+    say(f"\n{'accuracy by confidence':<22} {'from':>6} {'to':>6} {'mean':>6}    n  top-1 95 % CI")
+    for name, predictions in pooled.items():
+        for one in reliability(predictions, "confidence"):
+            low, high = (100 * bound for bound in one.ci95)
+            say(
+                f"{name:<22} {one.low:>6.3f} {one.high:>6.3f} {one.mean:>6.3f} {one.n:>4}  "
+                f"{100 * one.accuracy:>5.1f} {low:.1f} - {high:.1f}"
+            )
 
 
 def say(text: str = "") -> None:
@@ -234,16 +404,28 @@ def say(text: str = "") -> None:
     sys.stdout.write(text + "\n")
 
 
-def main(folder: Path) -> int:
-    """Print all, and give the exit code."""
+def main(folder: Path, figure: Path | None = None) -> int:
+    """Print all, draw the figure, and give the exit code."""
     with tempfile.TemporaryDirectory() as scratch, Store(Path(scratch) / "store") as store:
         found = list(gather(folder, Path(scratch), store))
-    weights = weigh(found)
+        seconds = list(gather_seconds(folder, store))
+    weights, pooled = weigh(found), pool(found, seconds)
     holds = print_ranks(found, weights)
     print_sets(found, weights)
+    print_seconds(seconds, weights)
+    print_reliability(pooled)
+    if figure is not None:
+        draw_reliability(pooled, figure)
     say(f"\nconfidence ranks every method's errors better than agreement: {'holds' if holds else 'BROKEN'}")
     return 0 if holds else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_FOLDER))
+    given = [argument for argument in sys.argv[1:] if argument != "--write"]
+    chosen = Path(given[0]) if given else DEFAULT_FOLDER
+    if "--write" in sys.argv[1:]:
+        with PRINTED.open("w", encoding="utf-8") as file, redirect_stdout(file):
+            code = main(chosen, FIGURE)
+    else:
+        code = main(chosen)
+    sys.exit(code)

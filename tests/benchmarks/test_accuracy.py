@@ -81,13 +81,28 @@ def test_confidence_ranks_the_errors_of_recorded_answers_as_printed(
     assert sorted({one.images for one in found}) == [
         "caltech101", "imagenet100", "samples40 cifar10", "samples40 imagenet"
     ]  # fmt: skip
+    seconds = list(confidence.gather_seconds(shared / "lmm-answers", imagenet_store))
+    pooled = confidence.pool(found, seconds)
     capsys.readouterr()
     confidence.print_sets(found, confidence.weigh(found))
-    values = [_numbers(line) for line in capsys.readouterr().out.splitlines()[2:]]
-    lines = RANKED.read_text(encoding="utf-8").split("AUROC by set")[1].split("\n\n")[0].splitlines()
-    assert values == [pytest.approx(_numbers(line), abs=0.01) for line in lines[1:]]
+    confidence.print_seconds(seconds, confidence.weigh(found))
+    confidence.print_reliability(pooled)
+    values = [_numbers(line) for line in capsys.readouterr().out.splitlines()]
+    printed = RANKED.read_text(encoding="utf-8")
+    lines = printed[printed.index("\nAUROC by set") :].splitlines()[: len(values)]
+    assert len(values) > 90
+    assert values == [pytest.approx(_numbers(line), abs=0.01) for line in lines]
+    confidence.draw_reliability(pooled, tmp_path / "drawn.svg")
+    drawn, kept = (_places(path) for path in (tmp_path / "drawn.svg", confidence.FIGURE))
+    assert len(kept) > 40
+    assert drawn == [pytest.approx(place, abs=1.0) for place in kept]
 
 
 def _numbers(line: str) -> list[float]:
-    """The last six of a line of print_sets: samples, wrong ones, and four areas."""
-    return [float(number) for number in line.split()[-6:]]
+    return [float(number) for number in re.findall(r"(?<![\w.])[+-]?\d+(?:\.\d+)?(?![\w.])", line)]
+
+
+def _places(path: Path) -> list[tuple[float, float]]:
+    """Where a figure's points stand, in its own units."""
+    found = re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)"', path.read_text(encoding="utf-8"))
+    return [(float(x), float(y)) for x, y in found]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from tlac.report.comparison import SIGNIFICANCE, Grid, arrange, compare_columns,
 from tlac.report.run_page import decision_rows
 from tlac.results.record import Run
 from tlac.runtime.formatting import escape_markdown, interval, percent, printable
+from tlac.scoring.predictions import Predictions
 
 # one column, and both, of a conference's page
 _SIZES_IN = {"": (3.35, 2.6), "-wide": (6.9, 3.0)}
@@ -59,6 +60,19 @@ def draw_run(run: Run, folder: Path) -> list[Path]:
     return _draw(charts, folder)
 
 
+def draw_reliability(panels: Mapping[str, Predictions], path: Path) -> None:
+    """Accuracy by confidence, a panel for each of the named predictions, as one SVG file. Raises UsageError without
+    matplotlib."""
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    with _figure((3.35 * columns, 2.6 * rows)) as figure:
+        for place, (title, predictions) in enumerate(panels.items(), start=1):
+            axes = figure.add_subplot(rows, columns, place)
+            _reliability(axes, reliability(predictions, "confidence"), "confidence")
+            axes.set_title(f"{title} ({len(predictions):,})")
+        figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+
+
 def draw_comparison(runs: Sequence[Run], folder: Path) -> list[Path]:
     """The charts of several runs as files in `folder`, which is made. Raises UsageError without matplotlib."""
     grid = arrange(runs)
@@ -90,6 +104,12 @@ def _draw(charts: dict[str, Callable[[Any], None]], folder: Path) -> list[Path]:
 
 @contextmanager
 def _axes(size_in: tuple[float, float]) -> Iterator[tuple[Any, Any]]:
+    with _figure(size_in) as figure:
+        yield figure, figure.add_subplot()
+
+
+@contextmanager
+def _figure(size_in: tuple[float, float]) -> Iterator[Any]:
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
@@ -98,8 +118,7 @@ def _axes(size_in: tuple[float, float]) -> Iterator[tuple[Any, Any]]:
     with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
         # class names may be in a script that the font lacks: boxes are drawn for them
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=size_in, layout="constrained")
-        yield figure, figure.add_subplot()
+        yield Figure(figsize=size_in, layout="constrained")
 
 
 def _classes(axes: Any, run: Run) -> None:
