@@ -10,6 +10,7 @@ import hashlib
 import math
 import os
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -52,9 +53,9 @@ class UsageLedger:
     """Counts answers as they come. Holds some hundred bytes for each distinct one."""
 
     def __init__(self) -> None:
-        self._turns = {"stage1": 0, "stage2": 0}
-        self._asked = {"stage1": 0, "stage2": 0}
-        self._tokens = [0, 0, 0]
+        self._turns: Counter[Stage] = Counter()
+        self._asked: Counter[Stage] = Counter()
+        self._tokens: Counter[str] = Counter()
         self._places: dict[bytes, int] = {}
         # by place; a price that is not known is NaN
         self._costs = array("d")
@@ -64,40 +65,36 @@ class UsageLedger:
         """Count these turns; what those of their answers cost that were not counted before, None where not known."""
         first = len(self._costs)
         for turn in turns:
-            response = turn.response
+            response, usage = turn.response, turn.response.usage
+            cost_usd = math.nan if response.cost_usd is None else response.cost_usd
             self._turns[turn.stage] += 1
             # a digest takes a third of the room of the key
-            place = self._places.setdefault(
-                hashlib.blake2b(turn.key.encode(), digest_size=16).digest(), len(self._costs)
-            )
+            digest = hashlib.blake2b(turn.key.encode(), digest_size=16).digest()
+            place = self._places.setdefault(digest, len(self._costs))
             if place == len(self._costs):
-                self._costs.append(math.nan if response.cost_usd is None else response.cost_usd)
+                self._costs.append(cost_usd)
                 self._is_paid.append(False)
             # the same answer may have been paid for by one sample and found in the store by another
             if not response.from_store and not self._is_paid[place]:
                 self._is_paid[place] = True
-                self._costs[place] = math.nan if response.cost_usd is None else response.cost_usd
+                self._costs[place] = cost_usd
                 self._asked[turn.stage] += 1
-                usage = response.usage
-                self._tokens = [
-                    had + more
-                    for had, more in zip(self._tokens, (usage.prompt, usage.completion, usage.cached), strict=True)
-                ]
+                self._tokens.update(prompt=usage.prompt, completion=usage.completion, cached=usage.cached)
         return _cost(self._costs[first:])
 
     @property
     def calls(self) -> Calls:
         """Calls that were made, and answers that needed none, by stage."""
-        asked, turns = self._asked, self._turns
+        from_store = self._turns - self._asked
         return Calls(
-            StageCalls(asked["stage1"], turns["stage1"] - asked["stage1"]),
-            StageCalls(asked["stage2"], turns["stage2"] - asked["stage2"]),
+            StageCalls(self._asked["stage1"], from_store["stage1"]),
+            StageCalls(self._asked["stage2"], from_store["stage2"]),
         )
 
     @property
     def tokens(self) -> Tokens:
         """Tokens of the calls that were made."""
-        return Tokens(*self._tokens)
+        return Tokens(**self._tokens)
 
     @property
     def cost_usd(self) -> float | None:
