@@ -181,30 +181,29 @@ def _run(runner: Runner, spec: RunConfig, out: Path, view: LiveView | None) -> R
 
 
 def _print(runs: list[Run], found: list[Effect]) -> None:
-
     from tlac.analysis.ablation import describe_cell
-    from tlac.cli.tables import make_table, open_console
+    from tlac.cli.tables import print_table
 
     # a factor with one level would say the same in every row
     varied = list(dict.fromkeys(effect.factor for effect in found))
-    cells = make_table(varied, ("top-1", "95 % CI", "cost"))
+    cells = []
     for run in sorted(runs, key=lambda run: -(run.metrics.accuracy or 0.0)):
         described, metrics = describe_cell(run), run.metrics
         figures = (percent(metrics.accuracy), interval(metrics.accuracy_ci95, 0, "-"), dollars(run.record.cost_usd))
-        cells.add_row(*(described[factor] for factor in varied), *figures)
-    table = make_table(("factor", "level"), ("mean top-1", "effect", "95 % CI", "cells"))
-    for effect in found:
-        gap = effect.difference
-        table.add_row(
-            effect.factor if effect.against is None else "",
-            effect.level,
-            percent(effect.accuracy),
-            f"{100 * gap.value:+.1f}" if gap else "-",
-            f"{100 * gap.low:+.1f} to {100 * gap.high:+.1f}" if gap else "-",
-            str(effect.cells),
-        )
-    console = open_console()
-    console.print(cells)
+        cells.append((*(described[factor] for factor in varied), *figures))
+    print_table(varied, ("top-1", "95 % CI", "cost"), cells)
     if found:
-        console.print()
-        console.print(table)
+        click.echo()
+        print_table(("factor", "level"), ("mean top-1", "effect", "95 % CI", "cells"), map(_effect_row, found))
+
+
+def _effect_row(effect: Effect) -> tuple[str, ...]:
+    gap = effect.difference
+    return (
+        effect.factor if effect.against is None else "",
+        effect.level,
+        percent(effect.accuracy),
+        f"{100 * gap.value:+.1f}" if gap else "-",
+        f"{100 * gap.low:+.1f} to {100 * gap.high:+.1f}" if gap else "-",
+        str(effect.cells),
+    )

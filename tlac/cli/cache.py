@@ -275,7 +275,7 @@ def show_stats(dataset: str | None, root: Path | None, store: Path | None, as_js
       tlac cache stats --dataset cifar10-samples
     """
 
-    from tlac.cli.tables import make_table, open_console
+    from tlac.cli.tables import print_table
     from tlac.config.registry import open_dataset
     from tlac.config.schemas import load_dataset_config
     from tlac.evaluation.dry_run import concerns
@@ -287,10 +287,8 @@ def show_stats(dataset: str | None, root: Path | None, store: Path | None, as_js
     if as_json:
         print_json({"path": str(path), **asdict(stats)})
         return
-    table = make_table(("backend", "stage", "outcome"), ("answers", "USD"))
-    for one in stats.counts:
-        table.add_row(one.backend, one.stage, one.outcome, f"{one.answers:,}", dollars(one.cost_usd))
-    open_console().print(table)
+    rows = [(one.backend, one.stage, one.outcome, f"{one.answers:,}", dollars(one.cost_usd)) for one in stats.counts]
+    print_table(("backend", "stage", "outcome"), ("answers", "USD"), rows)
     size_mb = stats.size_bytes / 1e6
     echo(f"{stats.answers:,} answers, {stats.embeddings:,} text embeddings, {size_mb:.1f} MB in {path}")
 

@@ -73,44 +73,48 @@ def _document(test: PairTest, runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _print(runs: Sequence[Run], tests: Sequence[PairTest]) -> None:
+    from tlac.cli.tables import print_table
 
-    from tlac.analysis.leaderboard import cost_per_correct_usd
-    from tlac.cli.tables import make_table, open_console
-
-    console = open_console()
-    table = make_table(("", "run"), ("n", "top-1", "95 % CI", "$/correct"))
-    for place, run in enumerate(runs):
-        metrics = run.metrics
-        name = run.record.run + ("" if run.record.is_complete else " (incomplete)")
-        ci95 = interval(metrics.accuracy_ci95, dash="-")
-        cost = dollars(cost_per_correct_usd(run))
-        table.add_row(_letter(place), name, f"{metrics.n}", percent(metrics.accuracy), ci95, cost)
-    console.print(table)
-    table = make_table(("pair",), ("n", "points", "95 % CI", "p", "p (Holm)", "kappa", "both", "1st", "2nd", "none"))
-    for test in tests:
-        difference, counts = test.difference, test.counts
-        table.add_row(
-            f"{_letter(test.first)} - {_letter(test.second)}",
-            f"{counts.n}",
-            f"{100 * difference.value:+.1f}",
-            f"{100 * difference.low:+.1f} {100 * difference.high:+.1f}",
-            _p(test.p),
-            _p(test.p_holm),
-            "-" if test.kappa is None else f"{test.kappa:.3f}",
-            *(str(count) for count in (counts.both, counts.only_first, counts.only_second, counts.neither)),
-        )
-    console.print()
-    console.print(table)
+    print_table(("", "run"), ("n", "top-1", "95 % CI", "$/correct"), map(_run_row, range(len(runs)), runs))
+    click.echo()
+    numbers = ("n", "points", "95 % CI", "p", "p (Holm)", "kappa", "both", "1st", "2nd", "none")
+    print_table(("pair",), numbers, map(_pair_row, tests))
     tested = {(test.first, test.second) for test in tests}
-    for pair in combinations(range(len(runs)), 2):
-        if pair not in tested:
-            echo(f"{_letter(pair[0])} - {_letter(pair[1])}: not tested, they share no labelled sample")
+    for first, second in combinations(range(len(runs)), 2):
+        if (first, second) not in tested:
+            echo(f"{_pair(first, second)}: not tested, they share no labelled sample")
     for test in tests:
         notes = [f"{test.left_out} samples are in one run only"] if test.left_out else []
         notes += [f"{test.failed} have a failed call and are left out"] if test.failed else []
         if notes:
-            echo(f"{_letter(test.first)} - {_letter(test.second)}: {', '.join(notes)}")
+            echo(f"{_pair(test.first, test.second)}: {', '.join(notes)}")
     echo("n samples that both share; p of McNemar's exact test, interval of Newcombe")
+
+
+def _run_row(place: int, run: Run) -> tuple[str, ...]:
+    from tlac.analysis.leaderboard import cost_per_correct_usd
+
+    metrics, name = run.metrics, run.record.run + ("" if run.record.is_complete else " (incomplete)")
+    shown = (f"{metrics.n}", percent(metrics.accuracy), interval(metrics.accuracy_ci95, dash="-"))
+    return _letter(place), name, *shown, dollars(cost_per_correct_usd(run))
+
+
+def _pair_row(test: PairTest) -> tuple[str, ...]:
+    difference, counts = test.difference, test.counts
+    return (
+        _pair(test.first, test.second),
+        f"{counts.n}",
+        f"{100 * difference.value:+.1f}",
+        f"{100 * difference.low:+.1f} {100 * difference.high:+.1f}",
+        _p(test.p),
+        _p(test.p_holm),
+        "-" if test.kappa is None else f"{test.kappa:.3f}",
+        *(str(count) for count in (counts.both, counts.only_first, counts.only_second, counts.neither)),
+    )
+
+
+def _pair(first: int, second: int) -> str:
+    return f"{_letter(first)} - {_letter(second)}"
 
 
 def _letter(place: int) -> str:
@@ -184,21 +188,15 @@ def leaderboard(  # noqa: PLR0913, PLR0917 - one parameter per option
         _recommend(runs, budget, images, form)
     elif frontier:
         _show_frontiers(runs, form)
-    elif form == "json":
-        print_json({"entries": rank_runs(runs)})
-    elif form == "csv":
-        echo(_csv(rank_runs(runs)), nl=False)
-    elif form == "markdown":
-        echo(_markdown(rank_runs(runs)), nl=False)
     else:
-        _print_leaderboard(rank_runs(runs))
+        _show_ranking(rank_runs(runs), form)
 
 
 def _show_frontiers(runs: Sequence[Run], form: str) -> None:
 
     from tlac.analysis.leaderboard import find_frontiers
     from tlac.analysis.suite_table import describe_part
-    from tlac.cli.tables import make_table, open_console
+    from tlac.cli.tables import print_table
 
     frontiers = find_frontiers(runs)
     if not frontiers:
@@ -207,20 +205,20 @@ def _show_frontiers(runs: Sequence[Run], form: str) -> None:
         print_json({"frontiers": [[_frontier_document(point) for point in points] for points in frontiers]})
         return
     for points in frontiers:
-        first = points[0].run.record
-        words = ("backend", "method", *_varying(points))
-        table = make_table(words, ("top-1", "95 % CI", "per 1,000", ""))
-        for point in points:
-            table.add_row(
+        record, words = points[0].run.record, ("backend", "method", *_varying(points))
+        rows = [
+            (
                 *(str(getattr(point.run.record, name)) for name in words),
                 percent(point.accuracy),
                 interval(point.run.metrics.accuracy_ci95, 0, "-"),
                 dollars(point.cost_per_1000_usd),
                 "dominated" if point.is_dominated else "",
-                style="bright_black" if point.is_dominated else None,
             )
-        echo(f"{describe_part(first.dataset, first.split)}, {points[0].run.metrics.n:,} images")
-        open_console().print(table)
+            for point in points
+        ]
+        echo(f"{describe_part(record.dataset, record.split)}, {points[0].run.metrics.n:,} images")
+        grey = [place for place, point in enumerate(points) if point.is_dominated]
+        print_table(words, ("top-1", "95 % CI", "per 1,000", ""), rows, grey)
 
 
 def _varying(points: Sequence[Point]) -> list[str]:
@@ -307,15 +305,18 @@ def _row(entry: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _print_leaderboard(entries: list[dict[str, Any]]) -> None:
+def _show_ranking(entries: list[dict[str, Any]], form: str) -> None:
+    from tlac.cli.tables import print_table
 
-    from tlac.cli.tables import make_table, open_console
-
-    words, rows = _shown(entries, _SETTINGS)
-    table = make_table(words, _NUMBERS)
-    for row in rows:
-        table.add_row(*row)
-    open_console().print(table)
+    if form == "json":
+        print_json({"entries": entries})
+    elif form == "csv":
+        echo(_csv(entries), nl=False)
+    elif form == "markdown":
+        echo(_markdown(entries), nl=False)
+    else:
+        words, rows = _shown(entries, _SETTINGS)
+        print_table(words, _NUMBERS, rows)
 
 
 def _shown(entries: Sequence[dict[str, Any]], optional: Sequence[str]) -> tuple[tuple[str, ...], list[list[str]]]:

@@ -79,7 +79,7 @@ def score(  # noqa: PLR0913, PLR0917 - one parameter per option
 def _show_open_world(runs: tuple[Path, ...], encoders: tuple[str, ...], store: Path | None, as_json: bool) -> None:
 
     from tlac.analysis.open_world import measure_open_world
-    from tlac.cli.tables import make_table, open_console
+    from tlac.cli.tables import print_table
     from tlac.config.registry import open_encoder
     from tlac.config.schemas import load_encoder_config
     from tlac.encoders.cached import keep_embeddings
@@ -100,11 +100,18 @@ def _show_open_world(runs: tuple[Path, ...], encoders: tuple[str, ...], store: P
     if as_json:
         print_json({"runs": [{"run": str(run.folder), "encoder": name, **found} for run, name, found in rows]})
         return
-    table = make_table(("run", "encoder"), ("n", "text inclusion", "semantic similarity", "concept similarity"))
-    for run, name, found in rows:
-        similarities = [f"{found[kind]:.3f}" for kind in ("semantic_similarity", "concept_similarity")]
-        table.add_row(run.record.run, name, f"{found['n']:,}", percent(found["text_inclusion"]), *similarities)
-    open_console().print(table)
+    numbers = ("n", "text inclusion", "semantic similarity", "concept similarity")
+    texts = [
+        (
+            run.record.run,
+            name,
+            f"{found['n']:,}",
+            percent(found["text_inclusion"]),
+            *(f"{found[kind]:.3f}" for kind in ("semantic_similarity", "concept_similarity")),
+        )
+        for run, name, found in rows
+    ]
+    print_table(("run", "encoder"), numbers, texts)
 
 
 @click.command()

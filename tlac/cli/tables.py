@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tlac.analysis.suite_table import Cell, harmonics_of, series_of
+from tlac.analysis.suite_table import Cell, describe_part, harmonics_of, series_of
 from tlac.config.schemas import Published, Suite, load_gains, load_published
 from tlac.results.record import OrderTrials, Run, RunRecord, unread_choices
 from tlac.runtime.formatting import dollars, interval, percent, printable
@@ -38,26 +38,9 @@ def print_runs(runs: Sequence[Run], reused: Collection[Path] = ()) -> None:
     varying = [name for name in _SETTINGS if len({getattr(run.record, name) for run in runs}) > 1]
     # whoever compares settings on the same answers has no calls to count, and the row must fit
     counts = () if varying else ("asked", "stored")
-    table = make_table(("dataset", "backend", "method", *varying), ("n", "top-1", "95 % CI", "cover", *counts, "cost"))
-    for run in runs:
-        metrics, record = run.metrics, run.record
-        # a tenth of a per cent says nothing about fewer than a thousand images, and the row must fit
-        places = 0 if metrics.n < 1000 else 1
-        table.add_row(
-            record.dataset + ("" if record.split == "all" else f" ({record.split})"),
-            record.backend + ("" if record.is_complete else " (incomplete)"),
-            record.method,
-            *(getattr(record, name) for name in varying),
-            str(metrics.n),
-            percent(metrics.accuracy),
-            interval(metrics.accuracy_ci95, places, "-"),
-            percent(metrics.coverage),
-            *(_calls(run, run.folder in reused) if counts else ()),
-            dollars(record.cost_usd),
-        )
-    console = open_console()
-    console.print(table)
-    first = runs[0].record
+    words, numbers = ("dataset", "backend", "method", *varying), ("n", "top-1", "95 % CI", "cover", *counts, "cost")
+    print_table(words, numbers, [_run_row(run, varying, run.folder in reused, bool(counts)) for run in runs])
+    console, first = open_console(), runs[0].record
     common = [f"{name} {getattr(first, name)}" for name in _SETTINGS if name not in varying and name != "template"]
     _print_note(console, f"{', '.join(common)}", "dim")
     _print_note(console, _protocols(runs), "dim")
@@ -72,6 +55,25 @@ def print_runs(runs: Sequence[Run], reused: Collection[Path] = ()) -> None:
         _print_note(console, f"and {len(runs) - _MOST_NAMED} more run folders in {runs[0].folder.parent}", "dim")
     for run in runs:
         _print_notes_of(run, console)
+
+
+def _run_row(run: Run, varying: Sequence[str], is_reused: bool, has_counts: bool) -> tuple[str, ...]:
+    metrics, record = run.metrics, run.record
+    stages = (record.calls.stage1, record.calls.stage2)
+    asked = "reused" if is_reused else str(sum(stage.asked for stage in stages))
+    return (
+        describe_part(record.dataset, record.split),
+        record.backend + ("" if record.is_complete else " (incomplete)"),
+        record.method,
+        *(getattr(record, name) for name in varying),
+        str(metrics.n),
+        percent(metrics.accuracy),
+        # a tenth of a per cent says nothing about fewer than a thousand images, and the row must fit
+        interval(metrics.accuracy_ci95, 0 if metrics.n < 1000 else 1, "-"),
+        percent(metrics.coverage),
+        *((asked, str(sum(stage.from_store for stage in stages))) if has_counts else ()),
+        dollars(record.cost_usd),
+    )
 
 
 def _print_notes_of(run: Run, console: Console) -> None:
@@ -107,12 +109,6 @@ def _protocols(runs: Sequence[Run]) -> str:
     return "; ".join(f"protocol {protocol}: {', '.join(names)}" for protocol, names in datasets.items())
 
 
-def _calls(run: Run, is_reused: bool) -> tuple[str, str]:
-    calls = (run.record.calls.stage1, run.record.calls.stage2)
-    asked = "reused" if is_reused else str(sum(stage.asked for stage in calls))
-    return asked, str(sum(stage.from_store for stage in calls))
-
-
 class PlainTable(Table):
     """A table whose cells are text: names come from files that anybody may have written.
 
@@ -124,14 +120,21 @@ class PlainTable(Table):
         super().add_row(*(Text(printable(str(cell))) for cell in cells), **options)
 
 
-def make_table(words: Sequence[str], numbers: Sequence[str]) -> Table:
-    """A table whose columns of words fold where the terminal is narrow, and whose columns of numbers do not."""
+def print_table(
+    words: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]], grey: Collection[int] = ()
+) -> None:
+    """Print a table whose columns of words fold where the terminal is narrow, and whose columns of numbers do not.
+
+    Rows at the places `grey` step back.
+    """
     table = PlainTable(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for heading in words:
         table.add_column(heading, overflow="fold")
     for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
-    return table
+    for place, row in enumerate(rows):
+        table.add_row(*row, style="bright_black" if place in grey else None)
+    open_console().print(table)
 
 
 def _print_note(console: Console, text: str, style: str) -> None:
