@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from tlac.config.schemas import Backend, BackendSpec, Limits
-from tlac.engines.ray.limiter import LimiterActor
+from tlac.engines.ray.limiter import AdmittedLMM, LimiterActor, WorkerClient
 from tlac.engines.ray.session import connect, quiet
-from tlac.engines.ray.worker_models import AdmittedLMM, WorkerClient
 from tlac.lmms.middleware.stack import CallPolicy
 from tlac.types import LMMRequest, LMMResponse, Message, Outcome, TextPart, Usage
 

@@ -28,14 +28,13 @@ from tests.support.emulator import Asked, Reply, running_emulator
 from tests.support.scripted_lmm import question
 from tlac.cache.store import Store
 from tlac.config.schemas import load_backend
-from tlac.engines.ray import session, watch
+from tlac.engines.ray import session
 from tlac.engines.ray.engine import RayEngine
-from tlac.engines.ray.errors import SerializedError
-from tlac.engines.ray.job import address_of, at_address
+from tlac.engines.ray.job import SerializedError, address_of, at_address
 from tlac.engines.ray.limiter import Progress
 from tlac.engines.ray.logs import AnswerLog, merge_logs, new_run_folder
 from tlac.engines.ray.session import _keeping_signals, connect, quiet, translated
-from tlac.engines.ray.worker_models import Attempt
+from tlac.engines.ray.workers import Attempt
 from tlac.errors import ConfigError, SampleError, TlacError
 from tlac.evaluation.runner import Runner
 from tlac.lmms.middleware.stack import CallPolicy
@@ -128,7 +127,7 @@ def test_workers_that_die_before_they_take_up_work_end_the_run_and_its_samples_f
     ray_cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant_keys(monkeypatch)
-    monkeypatch.setattr(watch, "_GIVE_UP_AFTER_S", 1.0)
+    monkeypatch.setattr(session, "_GIVE_UP_AFTER_S", 1.0)
     monkeypatch.setattr("tlac.engines.ray.engine.Stage1Worker", DiesAtOnce)
     pictures = ImageFolder(tmp_path / "pictures", 3)
     with running_emulator(say_by_digest) as emulator, Store(tmp_path / "store") as store:
@@ -236,8 +235,8 @@ def test_an_address_that_the_driver_alone_knows_is_used_and_an_image_that_it_alo
 
 
 def test_workers_that_do_not_start_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "_LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(watch, "_START_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(session, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(session, "_START_TIMEOUT_S", 0.0)
     said: list[str] = []
     has_said = threading.Event()
 
@@ -254,7 +253,7 @@ def test_workers_that_do_not_start_are_told(monkeypatch: pytest.MonkeyPatch) -> 
         exceptions=SimpleNamespace(GetTimeoutError=Timeout, RayError=Timeout),
     )
     limiter = SimpleNamespace(progress=SimpleNamespace(remote=lambda: None))
-    with watch.Watch(fake, limiter, hear).telling(10, 16):
+    with session.Watch(fake, limiter, hear).telling(10, 16):
         assert has_said.wait(60)
     assert said == ["Ray: no worker has started: 4 CPUs asked, 0 free"]
 
@@ -302,11 +301,11 @@ def test_a_run_is_given_up_when_a_worker_dies_three_times_and_nothing_is_gained(
             is_over.set()
         return restarts[fake.step - 1]
 
-    monkeypatch.setattr(watch, "_LOOK_EVERY_S", 0.001)
-    monkeypatch.setattr(watch, "_GIVE_UP_AFTER_S", 0.0)
-    monkeypatch.setattr(watch, "count_restarts", count)
-    monkeypatch.setattr(watch, "end_workers", ended.append)
-    seen = watch.Watch(fake, fake.limiter, print)
+    monkeypatch.setattr(session, "_LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr(session, "_GIVE_UP_AFTER_S", 0.0)
+    monkeypatch.setattr(session, "count_restarts", count)
+    monkeypatch.setattr(session, "end_workers", ended.append)
+    seen = session.Watch(fake, fake.limiter, print)
     with seen.telling(10, 2):
         assert is_over.wait(60)
     assert seen.is_given_up == is_given_up

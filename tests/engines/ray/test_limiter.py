@@ -20,8 +20,8 @@ from tests.support.virtual_time import now_s, run_virtual, virtual_clock
 from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
 from tlac.config.schemas import Backend, BackendSpec, Limits, Prices
-from tlac.engines.ray.errors import SerializedError, serialize_error
-from tlac.engines.ray.limiter import Limiter, Progress, Told
+from tlac.engines.ray.job import SerializedError, serialize_error
+from tlac.engines.ray.limiter import Limiter, Progress, Told, WorkerClient
 from tlac.engines.ray.logs import (
     AnswerLog,
     RunFolder,
@@ -31,7 +31,6 @@ from tlac.engines.ray.logs import (
     new_run_folder,
     read_log,
 )
-from tlac.engines.ray.worker_models import WorkerClient
 from tlac.errors import InputError, PermanentError, RateLimitError, SampleError, TlacError, TransientError
 from tlac.lmms.middleware.budget import Budget, highest_cost_usd
 from tlac.lmms.middleware.retry import RetryPolicy

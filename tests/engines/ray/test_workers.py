@@ -14,8 +14,7 @@ import pytest
 from tests.support.cars import SPEC, Cars
 from tests.support.fakes import FakeLMM
 from tlac.cache.serialization import StoredAnswer
-from tlac.engines.ray.errors import SerializedError
-from tlac.engines.ray.job import SHARD, RayJob, without_samples
+from tlac.engines.ray.job import SHARD, RayJob, SerializedError, without_samples
 from tlac.engines.ray.limiter import Block
 from tlac.engines.ray.logs import logs_in, read_log
 from tlac.engines.ray.tables import write_samples

@@ -17,12 +17,12 @@ from tlac.config.schemas import Backend
 from tlac.engines.batch.journal import BatchRecord
 from tlac.engines.batch.manager import BatchManager
 from tlac.engines.batch.submit import BatchSubmitter, CostReservation
-from tlac.engines.fetched import FetchedLMM
 from tlac.errors import CallError, MissingAnswersError, PermanentError, StoreError, TlacError, TransientError
 from tlac.evaluation.collect import INTERRUPTED, collect
 from tlac.evaluation.run_config import RunConfig, plan_questions
 from tlac.hashing import request_document, response_key
 from tlac.interfaces import LMM, ClassFinder, UnknownBatchError
+from tlac.lmms.middleware.cache import FetchedLMM
 from tlac.lmms.middleware.stack import CallPolicy
 from tlac.methods.base import BoundLMM
 from tlac.runtime import aio

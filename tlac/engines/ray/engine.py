@@ -19,12 +19,11 @@ import msgspec
 from tlac.cache.store import Store
 from tlac.config.registry import open_lmm
 from tlac.config.schemas import Backend
-from tlac.engines.fetched import FetchedLMM
-from tlac.engines.ray.errors import SerializedError
 from tlac.engines.ray.job import (
     GROUP,
     SHARD,
     RayJob,
+    SerializedError,
     address_of,
     backends_of,
     is_in_process,
@@ -34,6 +33,8 @@ from tlac.engines.ray.job import (
 from tlac.engines.ray.limiter import LimiterActor
 from tlac.engines.ray.logs import RunFolder, merge_left_behind, merge_logs, new_run_folder
 from tlac.engines.ray.session import (
+    WORKER_CPUS,
+    Watch,
     connect,
     count_workers,
     end_workers,
@@ -44,13 +45,13 @@ from tlac.engines.ray.session import (
     translated,
 )
 from tlac.engines.ray.tables import write_samples
-from tlac.engines.ray.watch import WORKER_CPUS, Watch
 from tlac.engines.ray.workers import Stage1Worker, Stage2Worker
 from tlac.errors import CallError, PermanentError, SampleError
 from tlac.evaluation.run_config import RunConfig
 from tlac.hashing import response_key
 from tlac.interfaces import LMM, ClassFinder
 from tlac.lmms.middleware.budget import Budget
+from tlac.lmms.middleware.cache import FetchedLMM
 from tlac.lmms.middleware.clock import Clock, say_nothing
 from tlac.lmms.middleware.stack import CallPolicy, build_shared_stack
 from tlac.types import LMMRequest, LMMResponse, Outcome

@@ -1,4 +1,4 @@
-"""What every worker is told of a run, as a record that travels, and the columns of the tables that it works on."""
+"""What travels between driver and workers: what a run is, the columns of its tables, and errors."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from tlac import errors
 from tlac.config.schemas import Backend
-from tlac.errors import ConfigError
+from tlac.errors import ConfigError, InputError, RateLimitError, TlacError, UnknownNameError
 from tlac.evaluation.run_config import ClassList, RunConfig
 from tlac.lmms.middleware.retry import RetryPolicy
+from tlac.runtime.redaction import redact
 
 SHARD = "shard"
 """The column with the files of samples: a worker is given one file at a time."""
@@ -88,3 +90,37 @@ def scale_limits(backend: Backend, workers: int) -> Backend:
         return backend
     limits = msgspec.structs.replace(backend.spec.limits, concurrency=backend.spec.limits.concurrency * workers)
     return replace(backend, spec=msgspec.structs.replace(backend.spec, limits=limits))
+
+
+# Errors travel as records: Ray would wrap an exception, and lose its class.
+_KINDS: dict[str, type[TlacError]] = {
+    kind.__name__: kind
+    for kind in vars(errors).values()
+    # it is made of other things than a text: a UsageError does
+    if isinstance(kind, type) and issubclass(kind, TlacError) and kind is not UnknownNameError
+}
+
+
+class SerializedError(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An error: the name of its class, and its text without secrets. `is_input` says that a file caused it."""
+
+    kind: str
+    text: str
+    retry_after_s: float | None = None
+    is_input: bool = False
+
+    def to_error(self) -> TlacError:
+        """The error again; one of an unknown class is a TlacError."""
+        if self.kind == RateLimitError.__name__:
+            return RateLimitError(self.text, self.retry_after_s)
+        error = _KINDS.get(self.kind, TlacError)(self.text)
+        if self.is_input:
+            error.__cause__ = InputError(self.text)
+        return error
+
+
+def serialize_error(error: TlacError) -> SerializedError:
+    """The record of an error; one of a class that other modules define counts as its nearest base here."""
+    kind = next(base.__name__ for base in type(error).__mro__ if base.__name__ in _KINDS)
+    retry_after_s = error.retry_after_s if isinstance(error, RateLimitError) else None
+    return SerializedError(kind, redact(str(error)), retry_after_s, isinstance(error.__cause__, InputError))

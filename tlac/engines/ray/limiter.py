@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
+from msgspec import structs
 
 from tlac.config.schemas import Backend
-from tlac.engines.ray.errors import SerializedError, serialize_error
+from tlac.engines.ray.job import SerializedError, serialize_error
 from tlac.errors import CallError, PermanentError, TlacError, TransientError
 from tlac.interfaces import LMM
+from tlac.lmms.middleware.budget import highest_usage
+from tlac.lmms.middleware.rate_limit import read_rate_headers
 from tlac.lmms.middleware.retry import AbortOnRepeatedError
-from tlac.lmms.middleware.stack import CallPolicy, build_shared_stack
-from tlac.types import LMMRequest, LMMResponse, Stage, Usage
+from tlac.lmms.middleware.stack import CallPolicy, TellsHeaders, build_shared_stack
+from tlac.types import LMMRequest, LMMResponse, Stage, Transcript, Usage
 
 
 class Block(msgspec.Struct):
@@ -52,6 +57,11 @@ _decode = msgspec.msgpack.Decoder(Block).decode
 _LISTEN_S = 10.0
 # a worker with open calls is heard of every _LISTEN_S
 _LEASE_S = 60.0
+_REPORT_EVERY_S = 1.0
+# a place that is free waits half of a block's time, on average: one call in eighty of what could be in flight
+_BLOCK_SHARE, _LONGEST_BLOCK_S = 1 / 40, 0.05
+# writes the answer to the call that is being made; a call is in flight until that is done
+keeping: ContextVar[Callable[[LMMResponse], Awaitable[None]] | None] = ContextVar("keeping", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,3 +288,214 @@ class LimiterActor(Limiter):
         gc.freeze()
         gc.set_threshold(50_000, 50, 100)
         super().__init__(backends, policy)
+
+
+class WorkerClient:
+    """A worker's connection to the actors that limit calls and read the store for all workers.
+
+    Permits are asked for and given back in blocks: what comes while a call takes a fortieth of its time goes in one
+    message. One message is always out while a call is open, and so tells that this worker lives.
+    """
+
+    def __init__(self, limiter: Any, reader: Any, worker: str) -> None:
+        self._limiter = limiter
+        self._reader = reader
+        self._worker = worker
+        self._number = 0
+        self._block = Block()
+        # calls of which the limiter is still to tell something, and since when those are made that have a permit
+        self._untold: dict[int, asyncio.Future[SerializedError | None]] = {}
+        self._made_at: dict[int, float] = {}
+        self._trades: set[asyncio.Task[None]] = set()
+        self._due: asyncio.TimerHandle | None = None
+        self._latency_s = 0.0
+        self._broken: Exception | None = None
+        self._waiting: dict[str, asyncio.Future[LMMResponse | None]] = {}
+        self._lock = asyncio.Lock()
+        self._samples, self._told_at = 0, time.monotonic()
+
+    async def register(self) -> None:
+        """Say that this worker begins, perhaps again."""
+        self._number = await self._limiter.register.remote(self._worker)
+
+    async def admit(self, backend: str, request: LMMRequest) -> int:
+        """The number of a call that may be made now. Raises why none may be made any more."""
+        self._number += 1
+        number = self._number
+        self._block.wanted.append((number, backend, request.stage, highest_usage(request)))
+        try:
+            error = await self._hear(number)
+        except asyncio.CancelledError:
+            self._block.unspent.append(number)
+            self._send_soon()
+            raise
+        if error is not None:
+            raise error.to_error()
+        self._made_at[number] = asyncio.get_running_loop().time()
+        return number
+
+    def settle(self, number: int, response: LMMResponse) -> None:
+        """Tell how a call ended, without waiting."""
+        latency_s = asyncio.get_running_loop().time() - self._made_at.pop(number)
+        self._latency_s += (latency_s - self._latency_s) / 8
+        self._block.answered.append((number, structs.replace(response, text="", reason="")))
+        self._send_soon()
+
+    async def fail(self, number: int, error: TlacError) -> TlacError:
+        """Tell that a call failed; gives the error that all limits together make of it."""
+        del self._made_at[number]
+        self._block.failed.append((number, serialize_error(error)))
+        decided = await self._hear(number)
+        return decided.to_error() if decided is not None else error
+
+    def give_up(self, number: int) -> None:
+        """Tell that a call was given up in its midst: it counts with the most that it may cost."""
+        del self._made_at[number]
+        self._block.lost.append(number)
+        self._send_soon()
+
+    def note_headers(self, backend: str, headers: Mapping[str, str]) -> None:
+        """Have the limiter heed the rate limits in a response's headers; of a block, those that leave the least."""
+        kept = self._block.headers
+        found, before = read_rate_headers(headers), read_rate_headers(kept.get(backend, {}))
+        if found is not None and (before is None or found[0] <= before[0]):
+            kept[backend] = dict(headers)
+
+    async def drain(self) -> None:
+        """Wait until the limiter knows of all that has ended. Raises what Ray raises where it is gone."""
+        while self._broken is None and (self._block != Block() or self._trades):
+            if self._block != Block():
+                self._send()
+            await asyncio.wait(self._trades)
+        if self._broken is not None:
+            raise self._broken
+
+    async def take_shard(self) -> None:
+        """As Limiter.take_shard."""
+        await self._limiter.take_shard.remote()
+
+    def stop(self, error: TlacError) -> None:
+        """Have nobody ask any more."""
+        self._limiter.stop.remote(serialize_error(error))
+
+    def tell(self, message: str) -> None:
+        """Have the driver tell the person who watches."""
+        self._limiter.tell.remote(message)
+
+    def advance(self, _transcript: Transcript | None = None) -> None:
+        """One more sample is done; the limiter is told now and then."""
+        self._samples += 1
+        if time.monotonic() - self._told_at > _REPORT_EVERY_S:
+            self.report()
+
+    def report(self) -> None:
+        """Tell the limiter how many samples are done since the last time."""
+        if self._samples:
+            self._limiter.advance.remote(self._samples)
+        self._samples, self._told_at = 0, time.monotonic()
+
+    async def find(self, key: str) -> LMMResponse | None:
+        """The stored response under a key that need not be asked for, None where there is none.
+
+        Keys that come while the reader is being asked wait, and are asked about together.
+        """
+        future = self._waiting.get(key)
+        if future is None:
+            future = self._waiting[key] = asyncio.get_running_loop().create_future()
+            async with self._lock:
+                await self._find_waiting()
+        return await future
+
+    async def _find_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        if not waiting:
+            return
+        try:
+            found: Mapping[str, LMMResponse] = await self._reader.find.remote(list(waiting))
+        except BaseException as error:
+            for future in waiting.values():
+                future.cancel(str(error))
+            raise
+        for key, future in waiting.items():
+            future.set_result(found.get(key))
+
+    async def _hear(self, number: int) -> SerializedError | None:
+        if self._broken is not None:
+            raise self._broken
+        future: asyncio.Future[SerializedError | None] = asyncio.get_running_loop().create_future()
+        self._untold[number] = future
+        self._send_soon()
+        try:
+            return await future
+        finally:
+            self._untold.pop(number, None)
+
+    def _send_soon(self) -> None:
+        if self._due is None:
+            wait_s = min(_LONGEST_BLOCK_S, self._latency_s * _BLOCK_SHARE)
+            self._due = asyncio.get_running_loop().call_later(wait_s, self._send)
+
+    def _send(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        block, self._block = self._block, Block()
+        trade = asyncio.ensure_future(self._trade(block))
+        self._trades.add(trade)
+        trade.add_done_callback(self._trades.discard)
+
+    async def _trade(self, block: Block) -> None:
+        try:
+            told: Sequence[Told] = await self._limiter.trade.remote(self._worker, block.encoded())
+        except Exception as error:  # noqa: BLE001 - whatever Ray raises where the limiter is gone
+            self._broken = error
+            for future in self._untold.values():
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for number, decided in told:
+            waits = self._untold.get(number)
+            if waits is not None and not waits.done():
+                waits.set_result(decided)
+        if len(self._trades) > 1 or self._due is not None or not (self._untold or self._made_at):
+            return
+        if len(self._made_at) * _BLOCK_SHARE < 1:
+            self._send()
+        else:
+            # a call will have ended by then
+            self._send_soon()
+
+
+class AdmittedLMM:
+    """Wraps an adapter; each call waits until the limiter lets it through, and tells it how it ended.
+
+    `backend` is the backend's digest.
+    """
+
+    def __init__(self, lmm: LMM, backend: str, client: WorkerClient) -> None:
+        self._lmm = lmm
+        self._backend = backend
+        self._client = client
+        if isinstance(lmm, TellsHeaders):
+            lmm.listen(partial(client.note_headers, backend))
+
+    async def ask(self, request: LMMRequest) -> LMMResponse:
+        """The adapter's response. Raises the error that the limits of the whole cluster make of the adapter's."""
+        number = await self._client.admit(self._backend, request)
+        try:
+            response = await self._lmm.ask(request)
+        except TlacError as error:
+            decided = await self._client.fail(number, error)
+            if not isinstance(error, CallError):
+                raise
+            raise decided from error
+        except BaseException:
+            self._client.give_up(number)
+            raise
+        try:
+            # its place is given back once its answer is on disk: so a death costs no more calls than are let through
+            if keep := keeping.get():
+                await keep(response)
+        finally:
+            self._client.settle(number, response)
+        return response

@@ -32,7 +32,7 @@ from tlac.cache.serialization import (
     unfold,
 )
 from tlac.cache.store import Store
-from tlac.engines.ray.errors import SerializedError
+from tlac.engines.ray.job import SerializedError
 from tlac.errors import InputError, StoreError, UsageError
 from tlac.hashing import canonical_json
 from tlac.runtime.safe_files import parse_json

@@ -8,16 +8,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tlac.engines.ray.job import GROUP
-from tlac.engines.ray.worker_models import Choice
 from tlac.errors import InputError
 from tlac.types import Outcome, Sample, Transcript, Turn
 
 _SHARD_BYTES = 16 * 2**20
 _LONGEST_SHARD = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A stage-2 question that is put off: the answer, the classes that may be chosen, the backend's digest."""
+
+    answer: str
+    candidates: tuple[int, ...] | None
+    backend: str
 
 
 def _sample_schema() -> Any:

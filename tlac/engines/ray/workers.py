@@ -13,22 +13,118 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tlac.cache.serialization import StoredAnswer, is_stored
 from tlac.config.registry import open_encoder, open_lmm
 from tlac.config.schemas import Backend, EncoderConfig
-from tlac.engines.ray.errors import SerializedError
-from tlac.engines.ray.job import SHARD, RayJob, at_address
-from tlac.engines.ray.logs import AnswerLog
-from tlac.engines.ray.worker_models import AdmittedLMM, Attempt, Choice, LoggedLMM, WorkerClient
+from tlac.engines.ray.job import MOST_DEATHS, SHARD, RayJob, SerializedError, at_address, serialize_error
+from tlac.engines.ray.limiter import AdmittedLMM, WorkerClient, keeping
+from tlac.engines.ray.logs import AnswerLog, logs_in, read_log
+from tlac.engines.ray.tables import Choice, fill_choices, read_choices, read_samples, turns_table
 from tlac.errors import CallError, PermanentError, SampleError, TlacError
 from tlac.evaluation.collect import collect_into
 from tlac.evaluation.run_config import class_finder, plan_questions
+from tlac.hashing import response_key
 from tlac.interfaces import LMM, TextEncoder
 from tlac.lmms.middleware.retry import RetryingLMM
 from tlac.methods.base import BoundLMM, TwoStagePrompter
 from tlac.runtime import aio
-from tlac.types import Encoding, Transcript, Turn
+from tlac.types import Encoding, LMMRequest, LMMResponse, Outcome, Transcript, Turn
 
 FoundT = TypeVar("FoundT")
+ItemT = TypeVar("ItemT")
+
+
+class Attempt:
+    """One attempt at a batch. `number` counts the earlier ones, in which the worker died; `known` are their answers.
+
+    Each asks half as many questions at a time as the one before, and from the other end: so what kills the worker costs
+    few calls, and the others are answered. After three deaths without a new answer, `refusal` says so, and nothing more
+    is asked. Where the worker dies all the same, an image kills it as soon as it is read: `is_lost`, and none is.
+    """
+
+    def __init__(self, logs: Path, batch: str, concurrency: int) -> None:
+        self.known: dict[str, LMMResponse] = {}
+        paths = logs_in(logs, batch)
+        # in a row, without a line: an attempt that ended in order leaves no empty log
+        deaths = 0
+        for path in paths:
+            lines = list(read_log(path))
+            deaths = 0 if lines else deaths + 1
+            self.known.update((kept.key, kept.response) for kept in lines if isinstance(kept, StoredAnswer))
+        self.number = len(paths)
+        self.concurrency = max(1, concurrency >> self.number)
+        is_given_up = deaths >= MOST_DEATHS
+        self.is_lost = deaths > MOST_DEATHS
+        self.refusal = f"the worker died {MOST_DEATHS} times here; is its memory too small?" if is_given_up else ""
+
+    def ordered(self, items: Sequence[ItemT]) -> Sequence[ItemT]:
+        """The items in the order in which this attempt takes them; the same call puts what came of them in order."""
+        return items[::-1] if self.number % 2 else items
+
+
+class LoggedLMM:
+    """Wraps an LMM for one batch: asks what nobody knows, and logs it. Concurrent duplicates wait for the first.
+
+    `backend` is the backend's name and digest. What earlier attempts have logged is known; after a `refusal` nothing
+    more is asked. With `put_off`, a stage-2 question that is about words alone is noted there under its key and
+    answered with no words: it is to be asked once for the whole cluster.
+    """
+
+    def __init__(
+        self,
+        lmm: LMM,
+        backend: tuple[str, str],
+        client: WorkerClient,
+        log: AnswerLog,
+        attempt: Attempt,
+        put_off: dict[str, Choice] | None = None,
+    ) -> None:
+        self._lmm = lmm
+        self._name, self._digest = backend
+        self._client = client
+        self._log = log
+        self._known = attempt.known
+        self._refusal = attempt.refusal
+        self._put_off = put_off
+        self._in_flight: dict[str, asyncio.Task[LMMResponse]] = {}
+
+    async def ask(self, request: LMMRequest) -> LMMResponse:
+        """The known response, or a fresh one, which is on disk before this returns. Raises CallError."""
+        key = response_key(request)
+        if key in self._known:
+            return self._known[key]
+        task = self._in_flight.get(key)
+        if task is None:
+            task = asyncio.ensure_future(self._find_or_ask(key, request))
+            self._in_flight[key] = task
+        return await asyncio.shield(task)
+
+    async def _find_or_ask(self, key: str, request: LMMRequest) -> LMMResponse:
+        stored = await self._client.find(key)
+        if stored is not None:
+            return stored
+        choice = request.choice
+        if self._put_off is not None and choice is not None and not request.images:
+            self._put_off[key] = Choice(choice.answer, choice.candidates, self._digest)
+            return LMMResponse(Outcome.ANSWERED, "")
+        kept: list[LMMResponse] = []
+
+        async def keep(response: LMMResponse) -> None:
+            if is_stored(response) and not response.from_store:
+                answer = StoredAnswer.of(request, response, self._name)
+                await self._log.keep(answer)
+                kept.append(answer.response)
+
+        # this task is the call's own
+        keeping.set(keep)
+        try:
+            if self._refusal:
+                raise SampleError(self._refusal)
+            response = await self._lmm.ask(request)
+        except CallError as error:
+            await self._log.keep_failure(key, serialize_error(error))
+            raise
+        return kept[-1] if kept else response
 
 
 class _LazyEncoder:
@@ -117,8 +213,6 @@ class Stage1Worker(_Worker):
 
     def __call__(self, table: Any) -> Any:
         """The table of what was said; no row where nobody could be asked."""
-        from tlac.engines.ray.tables import read_samples, turns_table
-
         files = table[SHARD].to_pylist()
         put_off: dict[str, Choice] = {}
 
@@ -152,8 +246,6 @@ class Stage2Worker(_Worker):
 
     def __call__(self, table: Any) -> Any:
         """The table with choices, those that could be had."""
-        from tlac.engines.ray.tables import fill_choices, read_choices
-
         wanted = read_choices(table)
 
         async def ask(prompter: TwoStagePrompter, _log: AnswerLog, attempt: Attempt) -> Mapping[str, Turn]:

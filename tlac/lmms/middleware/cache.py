@@ -4,7 +4,7 @@ other processes that use the same store."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -159,3 +159,14 @@ class OfflineLMM:
         raise MissingAnswersError(
             f"the store has no {request.stage} answer from {request.model}; without --offline it would be asked"
         )
+
+
+class FetchedLMM:
+    """Stands in a backend's place when an engine has fetched what could be had: gives that, or the error it met."""
+
+    def __init__(self, recall: Callable[[LMMRequest], LMMResponse]) -> None:
+        self._recall = recall
+
+    async def ask(self, request: LMMRequest) -> LMMResponse:
+        """The answer that was fetched. Raises CallError saying why there is none."""
+        return self._recall(request)
