@@ -142,7 +142,7 @@ class LMMRequest:
         return tuple(part for message in self.messages for part in message.parts if isinstance(part, Image))
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens of one call as the provider counted them.
 
     `cached`, `image` and `cache_write` (written to the provider's cache, which Anthropic bills higher) are parts of
@@ -157,7 +157,7 @@ class Usage(msgspec.Struct, frozen=True):
     cache_write: int = 0
 
 
-class LMMResponse(msgspec.Struct, frozen=True):
+class LMMResponse(msgspec.Struct, frozen=True, gc=False):
     """What came back. `reason` holds the provider's own words for a refusal or a cut.
 
     `model_version` is the model as the response names it. `cost_usd` is None where no price is known. `logprob` is the
@@ -181,7 +181,7 @@ SECOND_SAMPLE = -1
 """The member number of a second sample: stage 1 asked again in other words, a witness that never changes the class."""
 
 
-class Turn(msgspec.Struct, frozen=True):
+class Turn(msgspec.Struct, frozen=True, gc=False):
     """One exchange about one sample: its stage, the key of its request and what came back.
 
     `member` numbers the views, or the backends, of a method that has several; 0 is the first, SECOND_SAMPLE none of
@@ -197,7 +197,7 @@ class Turn(msgspec.Struct, frozen=True):
     has_image: bool = False
 
 
-class Failure(msgspec.Struct, frozen=True):
+class Failure(msgspec.Struct, frozen=True, gc=False):
     """Why a sample has no answer: its answer is `missing` from the store of an offline run, the `sample` can't
     be asked about (an image that can't be read, say), its `call` gave no response, or the run had `stopped`."""
 
@@ -205,7 +205,7 @@ class Failure(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Transcript(msgspec.Struct, frozen=True):
+class Transcript(msgspec.Struct, frozen=True, gc=False):
     """All that was asked about one sample, as far as it got: the first member's turns, and those of all others."""
 
     sample: str
@@ -240,8 +240,7 @@ class NearestClasses:
         return (self.scores[0] - self.scores[1]) / (self.scores[0] - self.scores[-1])
 
 
-@dataclass(frozen=True, slots=True)
-class MatchDecision:
+class MatchDecision(msgspec.Struct, frozen=True, gc=False):
     """What a matching rule makes of one sample's answers before any similarity is known.
 
     `text` is what is scored against the class names (no template applied), None where there is nothing to score;

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-import numpy as np
 
 from tlac.errors import InputError
 from tlac.runtime.safe_files import numbered_lines, open_regular
-from tlac.scoring.predictions import DECISIONS, OUTCOMES, Decisions, Digests, Predictions, digest_texts
-from tlac.types import Outcome, Prediction, Stage
+from tlac.scoring.predictions import DECISIONS, OUTCOMES, Decisions, Predictions, digest_texts
+from tlac.types import Float64Array, Outcome, Prediction, Stage
 
 PREDICTIONS = "predictions.jsonl"
 _BLOCK = 4096
@@ -26,7 +25,9 @@ LineT = TypeVar("LineT")
 
 # two fields have had other names in files since the first version
 RENAMED = {"decided_by": "rung", "stage2_with_image": "looked_again"}
-_Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+# whether it is hexadecimal shows when it is made 32 bytes: a pattern would take half of the time of reading a line
+_Digest = Annotated[str, msgspec.Meta(min_length=64, max_length=64)]
+_Key = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 _Index = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 # cosines, and standard deviations of a method that scores the image too
 _Score = Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
@@ -52,7 +53,7 @@ class PredictionLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, 
     reason: str
     shortlist: tuple[_Index, ...] = ()
     stage2_with_image: bool = False
-    further: tuple[tuple[int, Stage, _Digest], ...] = ()
+    further: tuple[tuple[int, Stage, _Key], ...] = ()
     votes: tuple[_Index | None, ...] = ()
     confidence: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     second: Annotated[float, msgspec.Meta(ge=-1, le=1)] | None = None
@@ -67,7 +68,7 @@ class PredictionLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, 
     def keys(self) -> tuple[str, ...]:
         """The keys of all answers behind it."""
         first = tuple(key for key in (self.stage1_key, self.stage2_key) if key is not None)
-        return (*first, *(key for _, _, key in self.further))
+        return (*first, *(key for _, _, key in self.further)) if self.further else first
 
 
 _ENCODER = msgspec.json.Encoder()
@@ -82,69 +83,53 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 
 
 def encode_predictions(predictions: Predictions) -> Iterator[bytes]:
-    """The lines of predictions.jsonl with their line breaks.
-
-    What equal answers share is encoded once: samples outnumber distinct answers by far in large runs.
-    """
-    decisions, encode = predictions.decisions, _ENCODER.encode
-    shared = [_encode_decision(decisions, row) for row in range(len(decisions))]
-    lists = [encode(shortlist) for shortlist in predictions.shortlists]
-    no_label = -1
+    """The lines of predictions.jsonl with their line breaks."""
+    encode, shared = _ENCODER.encode, _decided_parts(predictions.decisions)
     columns = zip(
         predictions.samples,
-        _encoded_digests(predictions.image_sha256),
+        digest_texts(predictions.image_sha256),
         predictions.label.tolist(),
         predictions.decision.tolist(),
-        _encoded_digests(predictions.stage1_key),
-        _encoded_digests(predictions.stage2_key),
+        digest_texts(predictions.stage1_key),
+        digest_texts(predictions.stage2_key),
         predictions.shortlist.tolist(),
         predictions.stage2_with_image.tolist(),
         predictions.further.tolist(),
         strict=True,
     )
     for sample, image, label, decision, stage1, stage2, shortlist, with_image, further in columns:
-        head, middle, tail = shared[decision]
-        known = b"null" if label == no_label else b"%d" % label
-        yield b"".join(
-            (
-                b'{"sample":%b,"image_sha256":%b,"label":%b,' % (encode(sample), image, known),
-                head,
-                b'"stage1_key":%b,"stage2_key":%b,' % (stage1, stage2),
-                middle,
-                b',"shortlist":%b' % lists[shortlist] if shortlist else b"",
-                b',"looked_again":true' if with_image else b"",
-                b',"further":%b' % encode(predictions.furthers[further]) if further else b"",
-                tail,
-                b"}\n",
-            )
-        )
+        first, words, reason, last = shared[decision]
+        asked = (predictions.shortlists[shortlist], with_image, predictions.furthers[further])
+        known = None if label < 0 else label
+        fields = (sample, image, known, *first, stage1, stage2, words, reason, *asked, *last)
+        yield encode(PredictionLine(*fields)) + b"\n"
 
 
-def _encode_decision(decisions: Decisions, row: int) -> tuple[bytes, bytes, bytes]:
-    """The parts of a line that belong to its decision: before the keys, behind them, and at the end."""
-    code, predicted = int(decisions.decided_by[row]), int(decisions.predicted[row])
-    head = {
-        "outcome": OUTCOMES[decisions.outcome[row]],
-        "answer": decisions.answer[row],
-        "choice": decisions.choice[row],
-        "rung": DECISIONS[code] if code >= 0 else None,
-        "predicted": predicted if predicted >= 0 else None,
-        # msgspec writes NaN as null
-        "score": float(decisions.score[row]),
-        "margin": float(decisions.margin[row]),
-        "top5": decisions.top(row),
-    }
-    tail: dict[str, Any] = {"votes": decisions.votes[row]} if decisions.votes[row] else {}
-    for name in ("confidence", "second", "logprob"):
-        if not np.isnan(value := getattr(decisions, name)[row]):
-            tail[name] = float(value)
-    middle = {"words": decisions.words[row], "reason": decisions.reason[row]}
-    inside_head, inside_middle, inside_tail = (_ENCODER.encode(part)[1:-1] for part in (head, middle, tail))
-    return inside_head + b",", inside_middle, b"," + inside_tail if inside_tail else b""
+def _decided_parts(decisions: Decisions) -> list[tuple[Any, ...]]:
+    """What lines of equal decisions share: outcome to top5, words, reason, and votes to the last."""
+    # lists of Python's own numbers: to take one number out of an array takes as long as to encode it
+    top5 = [
+        tuple(pair for pair in zip(classes, scores, strict=True) if pair[0] >= 0)
+        for classes, scores in zip(decisions.top_classes.tolist(), decisions.top_scores.tolist(), strict=True)
+    ]
+    first = zip(
+        [OUTCOMES[code] for code in decisions.outcome.tolist()],
+        decisions.answer,
+        decisions.choice,
+        [DECISIONS[code] if code >= 0 else None for code in decisions.decided_by.tolist()],
+        [None if index < 0 else index for index in decisions.predicted.tolist()],
+        *(_numbers(column) for column in (decisions.score, decisions.margin)),
+        top5,
+        strict=True,
+    )
+    columns = (decisions.confidence, decisions.second, decisions.logprob)
+    last = zip(decisions.votes, *map(_numbers, columns), strict=True)
+    return list(zip(first, decisions.words, decisions.reason, last, strict=True))
 
 
-def _encoded_digests(digests: Digests) -> Iterator[bytes]:
-    return (b"null" if text is None else b'"%b"' % text.encode() for text in digest_texts(digests))
+def _numbers(column: Float64Array) -> list[float | None]:
+    """The values of a column, None for NaN."""
+    return [None if value != value else value for value in column.tolist()]  # noqa: PLR0124 - NaN alone differs from itself
 
 
 def read_predictions(path: Path) -> Predictions:

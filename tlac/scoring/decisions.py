@@ -108,7 +108,7 @@ def _judge(rule: MatchingRule, answer: LMMResponse, choice: LMMResponse | None, 
     """What the rule decides, with the log-probability of the answer that did."""
     decision = rule.judge(answer, choice, index)
     deciding = {"exact": answer, "choice": choice}.get(decision.decided_by or "")
-    return decision if deciding is None else replace(decision, logprob=deciding.logprob)
+    return decision if deciding is None else structs.replace(decision, logprob=deciding.logprob)
 
 
 def _decide_second(transcript: Transcript, rule: MatchingRule, index: ClassIndex) -> MatchDecision | None:
@@ -140,7 +140,7 @@ def fuse(transcript: Transcript, rule: MatchingRule, index: ClassIndex) -> Match
     text, *also = (text for decision in answered for text in decision.texts)
     named = [decision for decision in answered if decision.index is not None]
     if len({decision.index for decision in named}) == 1:
-        return replace(named[0], text=text, also=tuple(also))
+        return structs.replace(named[0], text=text, also=tuple(also))
     return MatchDecision(Outcome.ANSWERED, text, None, "similarity", also=tuple(also))
 
 

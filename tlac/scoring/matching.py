@@ -63,7 +63,9 @@ def normalise(text: str) -> str:
     Letters, digits and marks of every script are kept, and so are signs (+, #, %), which tell names apart: "C++" is
     not "C". A joint at a word's edge is a sign too ("A-"). Unicode is brought into one form (NFKC, case folded).
     """
-    folded = _EMPHASIS.sub(r"\2", unicodedata.normalize("NFKC", text).casefold())
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    if "*" in folded or "`" in folded:
+        folded = _EMPHASIS.sub(r"\2", folded)
     bare = _ARTICLES.sub("", " ".join(folded.translate(_SPACED).split()), count=1)
     if not _JOINT.search(bare):
         return unicodedata.normalize("NFC", bare.strip())

@@ -264,8 +264,8 @@ class PredictionTable:
         Raises InputError for a key or an image that is not named by a sha256.
         """
         sample, image, label = about
-        for column, text in zip(self._digests, (image, *keys), strict=True):
-            column.extend(digest_bytes(text))
+        for digests, text in zip(self._digests, (image, *keys), strict=True):
+            digests.extend(digest_bytes(text))
         self._samples.append(sample)
         self._label.append(-1 if label is None else label)
         self._decision.append(decision)
