@@ -6,19 +6,23 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from benchmarks.accuracy import confidence
+from benchmarks.accuracy import confidence, shortlists
 from tlac.cache.store import Store
-from tlac.config.registry import open_method
+from tlac.config.registry import open_encoder, open_method
+from tlac.config.schemas import load_encoder_config
+from tlac.encoders.cached import keep_embeddings
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.xdist_group("imagenet")
 PRINTED = ROOT / "benchmarks" / "accuracy" / "imagenet100.txt"
 RANKED = PRINTED.with_name("confidence.txt")
+LISTED = PRINTED.with_name("shortlists.txt")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +39,7 @@ def script() -> Iterator[ModuleType]:
 
 
 def test_every_figure_in_the_document_was_printed_by_the_benchmark() -> None:
-    printed = [line for path in (PRINTED, RANKED) for line in path.read_text(encoding="utf-8").splitlines()]
+    printed = [line for path in (PRINTED, RANKED, LISTED) for line in path.read_text(encoding="utf-8").splitlines()]
     blocks = re.findall(
         r"^```text\n(.*?)^```$", (ROOT / "docs" / "methods.md").read_text(encoding="utf-8"), re.M | re.S
     )
@@ -71,6 +75,26 @@ def test_the_printed_accuracies_are_still_what_the_code_gives(
     ladder, _ = bench.run(bench.tlac("name", asks_all=False))
     assert re.search(rf"^fused {{25}}\s*{100 * fused.mean():.1f} ", printed, re.M)
     assert re.search(rf"^name: TLAC, ladder\s+{100 * ladder.mean():.1f} ", printed, re.M)
+
+
+def test_the_printed_shortlists_are_still_what_the_code_gives(shared: Path, imagenet_store: Store) -> None:
+    config = replace(load_encoder_config("minilm"), is_offline=True)
+    encoder = keep_embeddings(open_encoder(config), config, imagenet_store)
+    count = shortlists.count_tokens()
+    sets = shortlists.answer_sets(shared / "lmm-answers")
+    lines = [line for asked in sets for line in shortlists.report(asked, encoder, count)]
+    assert lines == LISTED.read_text(encoding="utf-8").splitlines()[1:]
+
+
+def test_no_way_to_shorten_the_default_list_holds_more_truths_than_a_sentence_and_25_classes() -> None:
+    """What docs/methods.md says of the printed lines."""
+    held: dict[str, dict[str, int]] = {}
+    for line in LISTED.read_text(encoding="utf-8").splitlines()[1:]:
+        images, way, truths = line[:28].strip(), line[28:68].strip(), line[68:].split()[0]
+        held.setdefault(images, {})[way] = int(truths)
+    assert len(held) == 3
+    for found in held.values():
+        assert found["sentence, k=25"] == max(found.values()) >= found["both, union of two k=25"]
 
 
 @pytest.mark.slow  # 1,100 class names and five runs with their reports
