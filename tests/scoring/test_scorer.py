@@ -5,12 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from msgspec import structs
 
 from tests.support.fakes import LetterEncoder, digest
 from tlac.scoring.matching import LadderMatching, Paper
 from tlac.scoring.scorer import Scorer
 from tlac.scoring.similarity import rank, similarities
-from tlac.types import Failure, LMMResponse, Outcome, Transcript, Turn
+from tlac.types import SECOND_SAMPLE, Failure, LMMResponse, Outcome, Transcript, Turn
 
 CLASSES = ("aaa", "bbb", "abc", "bbb")
 
@@ -102,3 +103,49 @@ def test_rank_is_a_stable_sort_by_falling_score(scores: np.ndarray, count: int) 
 def test_similarities_are_cosines_rounded_to_six_places() -> None:
     rows = np.array([[1, 0], [0.6, 0.8]], np.float32)
     assert similarities(rows, rows).tolist() == [[1.0, 0.6], [0.6, 1.0]]
+
+
+def with_second(answer: str, second: str, *members: str, outcome: Outcome = Outcome.ANSWERED) -> Transcript:
+    """An answer, those of further members, and a second sample's, which is a member of none."""
+    turns = [Turn("stage1", digest("k"), LMMResponse(Outcome.ANSWERED, text), n) for n, text in enumerate(members, 1)]
+    said = Turn("stage1", digest("k3"), LMMResponse(outcome, second), SECOND_SAMPLE)
+    return structs.replace(transcript(answer), further=(*turns, said))
+
+
+def lead(second: str, own: int, best_other: int) -> float:
+    """The lead of a class among the cosines of a text, by hand: as a share of itself, the others' spread and 0.01."""
+    encoder = LetterEncoder()
+    cosines = np.round(
+        encoder.encode([second]).vectors.astype(np.float64) @ encoder.encode(CLASSES[:3]).vectors.T.astype(np.float64),
+        6,
+    )[0]
+    margin = cosines[own] - cosines[best_other]
+    spread = cosines[best_other] - min(np.delete(cosines, own))
+    return float(margin / (abs(margin) + spread + 0.01))
+
+
+@pytest.mark.parametrize(
+    ("second", "says"),
+    [
+        ("aaa", 1.0),
+        # another class's name, whether its index is lower or higher
+        ("bbb", -1.0),
+        ("aab", lead("aab", 0, 2)),
+        ("cb", lead("cb", 0, 2)),
+        ("?", None),
+    ],
+)
+def test_a_second_sample_speaks_for_the_class_or_against_it_and_changes_none(second: str, says: float | None) -> None:
+    (alone,) = score(transcript("aaaa b"), classes=CLASSES[:3]).predictions
+    (found,) = score(with_second("aaaa b", second), classes=CLASSES[:3]).predictions
+    assert found.second == (None if says is None else pytest.approx(says, abs=1e-5))
+    assert (found.predicted, found.score, found.top5, found.votes) == (0, alone.score, alone.top5, ())
+    assert alone.second is None
+
+
+def test_a_second_sample_has_no_vote_and_a_refused_one_says_nothing() -> None:
+    scorer = Scorer(CLASSES[:3], LetterEncoder(), LadderMatching(), "{}")
+    (voted,) = scorer.score([with_second("abc", "abc", "abc", "aaa")], "vote").predictions
+    assert (voted.predicted, voted.votes) == (2, (2, 2, 0))
+    (refused,) = scorer.score([with_second("abc", "", outcome=Outcome.REFUSED)]).predictions
+    assert (refused.predicted, refused.second) == (2, None)
