@@ -104,7 +104,9 @@ def mutants(modules: Sequence[Path], seed: int) -> Iterator[Mutant]:
 
 def tests_of(module: Path) -> list[list[str]]:
     """Groups of tests that concern a module, the nearest first."""
-    folder = Path("tests", *module.parts[1:-1])
+    # the providers' batch interfaces are tried with the engine that uses them
+    is_of_engine = module.match("lmms/batch_*.py")
+    folder = Path("tests/engines/batch") if is_of_engine else Path("tests", *module.parts[1:-1])
     named = sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).glob(f"test_{module.stem}*.py"))
     if folder == Path("tests"):
         stem = module.stem.removesuffix("s")
