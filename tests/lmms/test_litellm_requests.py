@@ -15,12 +15,19 @@ from tests.support.emulator import Emulator, Reply, anthropic, gemini, ollama, o
 from tests.support.fakes import make_png
 from tlac.config.schemas import Backend, Prices, load_backend
 from tlac.errors import ConfigError
-from tlac.lmms.litellm_requests import WireFormat, call_arguments, register_model, wire_messages
+from tlac.lmms.litellm_requests import (
+    WireFormat,
+    call_arguments,
+    choice_arguments,
+    context_tokens,
+    register_model,
+    wire_messages,
+)
 from tlac.lmms.litellm_responses import read_response
 from tlac.lmms.prices import prices_of
 from tlac.runtime import aio
 from tlac.runtime.litellm_setup import load_litellm
-from tlac.types import ChoiceTask, LMMRequest, LMMResponse
+from tlac.types import ChoiceTask, Image, LMMRequest, LMMResponse, Message, TextPart
 
 pytestmark = pytest.mark.usefixtures("keys")
 
@@ -156,3 +163,74 @@ def test_no_repr_holds_the_key(emulator: Emulator) -> None:
     wire = WireFormat(backend, KEYS["OPENAI_API_KEY"]).form(request, wire_messages(request))
     assert KEYS["OPENAI_API_KEY"] in str(dict(wire.headers))
     assert KEYS["OPENAI_API_KEY"] not in repr(wire)
+
+
+def ollama_question(text_bytes: int, images: int = 0, **params: Any) -> LMMRequest:
+    parts = (TextPart("x" * text_bytes), *(Image(f"{number:064x}", b"") for number in range(images)))
+    return LMMRequest("stage1", "ollama_chat/m", (Message("user", parts),), params)
+
+
+@pytest.mark.parametrize(
+    ("request_", "tokens", "num_ctx"),
+    [
+        # three bytes a token
+        (ollama_question(3 * 4096 + 2), 4096, None),
+        (ollama_question(3 * 4097), 4097, 8192),
+        (ollama_question(3 * 8192), 8192, 8192),
+        (ollama_question(3 * 8193), 8193, 16384),
+        # 1,024 for each image, and the answer
+        (ollama_question(0, images=4), 4096, None),
+        (ollama_question(0, images=4, max_tokens=1), 4097, 8192),
+        (ollama_question(0, images=4, num_predict=5000), 9096, 16384),
+        (ollama_question(0, max_tokens=5000, num_predict=1), 5000, 8192),
+        (ollama_question(99_999, num_ctx=100), 33_333, 100),
+    ],
+)
+def test_ollama_is_given_the_next_power_of_two_that_holds_a_question(
+    request_: LMMRequest, tokens: int, num_ctx: int | None
+) -> None:
+    assert context_tokens(request_) == tokens
+    assert call_arguments(request_).get("num_ctx") == num_ctx
+    # no other provider is told
+    told = call_arguments(replace(request_, model="openai/m", params={}))
+    assert "num_ctx" not in told
+
+
+@pytest.mark.parametrize(("classes", "is_listed"), [(1000, True), (1001, False)])
+@pytest.mark.parametrize("model", ["openai/m", "anthropic/m"])
+def test_a_choice_lists_a_thousand_indices_and_no_more(model: str, classes: int, is_listed: bool) -> None:
+    task = ChoiceTask("a", tuple(f"class {number}" for number in range(classes)), by_index=True)
+    (told,) = choice_arguments(model, task).values()
+    form = told["format"] if model.startswith("anthropic") else told["json_schema"]
+    schema = form["schema"]
+    assert schema["required"] == ["class_index"]
+    assert schema["additionalProperties"] is False
+    expected = {"type": "string", "enum": [str(number) for number in range(classes)]}
+    assert schema["properties"]["class_index"] == (expected if is_listed else {"type": "string"})
+
+
+def test_a_choice_among_some_classes_lists_their_own_indices() -> None:
+    task = ChoiceTask("a", ("x", "y", "z"), by_index=True, candidates=(2, 0))
+    schema = choice_arguments("openai/m", task)["response_format"]["json_schema"]["schema"]
+    assert sorted(schema["properties"]["class_index"]["enum"]) == ["0", "2"]
+    assert choice_arguments("openai/m", task)["response_format"]["json_schema"]["strict"] is True
+
+
+@pytest.mark.parametrize(
+    ("model", "is_marked"),
+    [("anthropic/claude-x", True), ("openrouter/anthropic/claude-x", True), ("openai/gpt-4o", False)],
+)
+def test_a_prefix_is_marked_for_claude_alone_and_nothing_else_is(model: str, is_marked: bool) -> None:
+    parts = (TextPart("the classes", is_prefix=True), TextPart("which?"))
+    request = LMMRequest("stage2", model, (Message("system", parts[1:]), Message("user", parts)), {})
+    system, user = wire_messages(request)
+    marked = {"type": "text", "text": "the classes", "cache_control": {"type": "ephemeral"}}
+    plain = {"type": "text", "text": "the classes"}
+    assert user == {
+        "role": "user",
+        "content": [marked if is_marked else plain, {"type": "text", "text": "which?"}],
+    }
+    # one text alone is a text
+    assert system == {"role": "system", "content": "which?"}
+    alone = LMMRequest("stage2", model, (Message("user", parts[:1]),), {})
+    assert wire_messages(alone)[0]["content"] == ([marked] if is_marked else "the classes")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.support.emulated import PROVIDERS, backend_at, image_question
 from tests.support.emulator import Emulator, Fault, Reply, script_of
-from tlac.config.schemas import Prices
+from tlac.config.schemas import Backend, BackendSpec, Prices
 from tlac.errors import PermanentError, RateLimitError, TlacError, TransientError
 from tlac.lmms.litellm import LiteLLM
-from tlac.lmms.litellm_responses import without_thoughts
+from tlac.lmms.litellm_responses import native_finish_reason, read_body, without_thoughts
 from tlac.runtime import aio
-from tlac.types import LMMResponse, Outcome
+from tlac.types import LMMResponse, Outcome, Usage
 
 pytestmark = pytest.mark.usefixtures("keys")
 
@@ -285,3 +287,108 @@ def test_a_filter_under_status_200_is_a_refusal(server: Emulator, road: str) -> 
     filtered = {"error": {"message": "the prompt was filtered", "code": "content_filter"}}
     response = answer(server, "gpt-4o", Fault("error_inside", document=filtered))
     assert (response.outcome, response.reason) == (Outcome.REFUSED, "the prompt was filtered")
+
+
+# --- by the functions alone ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("document", "word"),
+    [
+        ({"choices": [{"finish_reason": "stop"}]}, "stop"),
+        ({"choices": [{"finish_reason": "length"}, {"finish_reason": "stop"}]}, "length"),
+        ({"candidates": [{"finishReason": "MAX_TOKENS"}]}, "MAX_TOKENS"),
+        ({"choices": [{}]}, ""),
+        ({"choices": [], "stop_reason": "end_turn"}, "end_turn"),
+        ({"choices": None}, None),
+        ({"done": True, "done_reason": "length"}, "length"),
+        ({"done": True}, "stop"),
+        ({"done": False}, ""),
+        ({"stop_reason": None}, ""),
+        ({}, None),
+        ([], None),
+    ],
+)
+def test_the_providers_own_word_for_the_end_is_found_wherever_it_stands(document: object, word: str | None) -> None:
+    assert native_finish_reason(document) == word
+
+
+def parsed(finish: str | None = "stop", content: str | None = "a cat", usage: object = None) -> LMMResponse:
+    message = {"role": "assistant", "content": content}
+    choice = {"index": 0, "message": message, "finish_reason": finish}
+    document = {"id": "x", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+    backend = Backend("mine", "mine.yaml", BackendSpec(adapter="litellm", model="openai/m"))
+    return read_body(json.dumps(document).encode(), backend, Prices(1.0, 1.0))
+
+
+FATES = {
+    Outcome.ANSWERED: "stop end_turn stop_sequence eos eos_token complete tool_use tool_calls tool_call STOP",
+    Outcome.REFUSED: (
+        "content_filter content-filter content_filtered refusal safety recitation language prohibited_content spii "
+        "image_safety image_prohibited_content image_recitation image_other other no_image escalation model_armor "
+        "guardrail_intervened error_toxic sensitive blocklist SAFETY FINISH_REASON_SAFETY"
+    ),
+    Outcome.TRUNCATED: (
+        "length max_tokens max_length model_length max_output_tokens token_limit continuation pause_turn compaction "
+        "model_context_window_exceeded MAX_TOKENS FINISH_REASON_MAX_TOKENS unheard_of"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("word", "outcome"), [(word, outcome) for outcome, words in FATES.items() for word in words.split()]
+)
+def test_each_word_for_an_end_has_its_fate(word: str, outcome: Outcome) -> None:
+    found = parsed(word)
+    assert (found.outcome, found.text) == (outcome, "a cat")
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("length", "the answer was cut at max_tokens"),
+        ("model_length", "model_length"),
+        ("unheard_of", "the provider did not say that the answer is finished (unheard_of)"),
+        (None, "the provider did not say that the answer is finished (no reason)"),
+    ],
+)
+def test_a_cut_answer_says_by_what(word: str | None, reason: str) -> None:
+    assert parsed(word).reason == reason
+
+
+@pytest.mark.parametrize("word", ["error", "abort", "aborted", "cancelled", "network_error", "ERROR"])
+def test_each_word_for_a_broken_answer_is_worth_another_try(word: str) -> None:
+    with pytest.raises(
+        TransientError, match=rf"mine: the provider broke the answer off \(finish reason {word}\)"
+    ) as no:
+        parsed(word)
+    assert no.value.kind == "broken off"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "the answer holds no text (finish reason stop)"),
+        ("", "the answer holds no text (finish reason stop)"),
+        ("<think>a frog</think>", "the answer holds no text, only thoughts (finish reason stop)"),
+    ],
+)
+def test_an_answer_without_text_is_empty(content: str | None, reason: str) -> None:
+    found = parsed("stop", content)
+    assert (found.outcome, found.text, found.reason) == (Outcome.EMPTY, "", reason)
+
+
+def test_every_count_of_tokens_has_its_place_and_its_price() -> None:
+    usage = {
+        "prompt_tokens": 1000,
+        "completion_tokens": 200,
+        "total_tokens": 1200,
+        "prompt_tokens_details": {"cached_tokens": 300, "image_tokens": 50, "cache_creation_tokens": 20},
+        "completion_tokens_details": {"reasoning_tokens": 7},
+    }
+    found = parsed(usage=usage)
+    assert found.usage == Usage(1000, 200, cached=300, image=50, reasoning=7, cache_write=20)
+    assert found.cost_usd == pytest.approx((1000 + 20 * 0.25 + 200) / 1e6)
+    # below zero is no count, and without any the cost is not known
+    broken = {"prompt_tokens": -1, "completion_tokens": 0, "total_tokens": 0}
+    assert (parsed(usage=broken).usage, parsed(usage=broken).cost_usd) == (Usage(), None)
