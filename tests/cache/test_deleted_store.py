@@ -9,9 +9,11 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from tests.support.fake_answers import embedding, entries, image_request
 from tests.support.fakes import FakeLMM
@@ -52,6 +54,20 @@ def test_a_store_that_is_deleted_in_use_is_noticed_and_loses_nothing(tmp_path: P
         assert list(again.entries()) == MANY
         assert {item.key for item in again.embeddings()} == {embedding("a").key, embedding("b").key}
     assert verify_store(folder).problems == ()
+
+
+def test_an_embedding_is_never_replaced_and_an_answer_is_also_in_a_store_that_was_put_back(tmp_path: Path) -> None:
+    folder, other = tmp_path / "store", structs.replace(MANY[0].response, text="another")
+    with told(folder) as (store, _):
+        for number in range(2):
+            store.put_entries(MANY[:1])
+            store.put_embeddings([embedding("a", 1.0), embedding(f"b{number}", 2.0)])
+            store.put_embeddings([embedding("a", 7.0), embedding(f"c{number}", 3.0)])
+            assert store.get_embeddings([embedding("a").key])[embedding("a").key].vector.tolist() == [1.0]
+            assert len(list(store.embeddings())) == 3 + 2 * number
+            store.put_entries([replace(MANY[0], response=other)])
+            assert list(store.entries()) == [replace(MANY[0], response=other)]
+            shutil.rmtree(folder)
 
 
 def test_a_store_that_is_deleted_after_the_last_answer_is_put_back_at_the_end(tmp_path: Path) -> None:
