@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tlac.cache.store import Store, store_folder
 from tlac.config.prompts import load_prompts
-from tlac.config.registry import combination_of, open_encoder, sees_image
+from tlac.config.registry import open_encoder
 from tlac.config.schemas import load_backend, load_encoder_config
 from tlac.datasets.base import require_printable
 from tlac.datasets.text_files import NamedClasses, read_classes
@@ -35,6 +35,7 @@ from tlac.lmms.middleware.budget import Budget
 from tlac.lmms.middleware.retry import RetryPolicy
 from tlac.lmms.middleware.stack import CallPolicy
 from tlac.lmms.served import with_served_revision
+from tlac.methods.base import combination_of, sees_image
 from tlac.report.samples import shrink_image
 from tlac.results.labels import Label
 from tlac.results.usage import UsageLedger

@@ -22,13 +22,13 @@ import numpy as np
 from tlac.analysis.compare import pair, paired_difference
 from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
-from tlac.config.registry import combination_of, open_encoder, open_lmm
+from tlac.config.registry import open_encoder, open_lmm
 from tlac.config.schemas import Backend, load_backend, load_encoder_config
 from tlac.encoders.cached import keep_embeddings
 from tlac.errors import MissingAnswersError
 from tlac.evaluation.collect import collect
 from tlac.evaluation.run_config import ClassList, RunConfig, class_finder, plan_questions
-from tlac.methods.base import BoundLMM
+from tlac.methods.base import BoundLMM, combination_of
 from tlac.runtime.formatting import interval, percent
 from tlac.scoring.matching import DEFAULT_TEMPLATE, find_rule
 from tlac.scoring.metrics import hinted_classes, measure

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from tlac.config.registry import base_name, combination_of, open_method, prompts_of, with_option
+from tlac.config.registry import base_name, open_method, with_option
 from tlac.errors import UnknownNameError, UsageError
+from tlac.methods.base import combination_of, prompts_of
 
 
 def test_a_name_alone_opens_the_method_with_its_defaults() -> None:
@@ -27,7 +28,7 @@ def test_options_follow_the_name_in_the_kind_of_their_default() -> None:
         ("tlac-shortlist:k=-1", UsageError, "k: -1 must be 0 or more"),
         ("tlac-relook:relook_below=nan", UsageError, "must be 0 or more"),
         ("slac-fused:image=1", UsageError, "image: '1' is neither true nor false"),
-        ("tlac:k=3", UnknownNameError, "known: none"),
+        ("tlac:k=3", UnknownNameError, "known: second"),
         ("tlac-shortlist:name=x", UnknownNameError, "unknown option"),
     ],
 )

@@ -145,9 +145,10 @@ def plan_runs(
 
     The hidden options of `scoring` become options of the methods that have them. Backends as in `load_served`.
     """
-    from tlac.config.registry import combination_of, open_method, with_option
+    from tlac.config.registry import open_method, with_option
     from tlac.evaluation.suite_runner import Plan, plan_parts
     from tlac.interfaces import ImageMethod
+    from tlac.methods.base import combination_of
 
     methods = what.methods
     if scoring is not None and scoring.relook_below is not None:

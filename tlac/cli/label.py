@@ -165,11 +165,12 @@ def _make_config(
 ) -> RunConfig:
     """What is asked about which images. Raises TlacError for what can't be used."""
     from tlac.api import check_classes
-    from tlac.config.registry import combination_of, open_method
+    from tlac.config.registry import open_method
     from tlac.datasets.text_files import read_classes
     from tlac.datasets.unlabelled import open_images
     from tlac.evaluation.run_config import ClassList
     from tlac.interfaces import ImageMethod
+    from tlac.methods.base import combination_of
 
     method = open_method(what.method)
     asks_nobody = isinstance(method, ImageMethod)

@@ -26,7 +26,6 @@ from tlac.config.destinations import check_destination
 from tlac.config.schemas import Backend, DatasetConfig, EncoderConfig, load_encoder_config
 from tlac.errors import ConfigError, UnknownNameError, UsageError
 from tlac.interfaces import LMM, BatchInterface, Dataset, ImageEncoder, ImageMethod, Method, TextEncoder
-from tlac.types import Combination
 
 Group: TypeAlias = Literal[
     "tlac.lmms",
@@ -137,8 +136,6 @@ def open_dataset(config: DatasetConfig) -> Dataset:
     return dataset
 
 
-# marks the fingerprint of an encoder whose image side took part
-IMAGES = "+images"
 _FLAGS = {"true": True, "false": False}
 _READERS: dict[type, Callable[[str], Any]] = {int: int, float: float, str: str, bool: _FLAGS.__getitem__}
 
@@ -183,35 +180,6 @@ def with_option(text: str, key: str, value: float | str) -> str:
         return text
     written = value if isinstance(value, str) else f"{value:g}"
     return f"{name}:{','.join(filter(None, (given, f'{key}={written}')))}"
-
-
-def combination_of(method: Any) -> Combination:
-    """How scoring makes one prediction of a method's members."""
-    combine: Combination = getattr(method, "combine", "first")
-    return combine
-
-
-def sees_image(method: Any) -> bool:
-    """Whether scoring also compares the image's own vector with the class names."""
-    return bool(getattr(method, "image", False))
-
-
-def scale_of(method: Any, fingerprint: str) -> str:
-    """The text encoder's fingerprint as digests and calibrations name it: with the image, scores and margins have
-    another scale."""
-    if not sees_image(method):
-        return fingerprint
-    return f"{fingerprint}+average{IMAGES}" if combination_of(method) == "average" else f"{fingerprint}{IMAGES}"
-
-
-def second_sample_of(method: Any) -> str:
-    """The prompt set of a method's second sample, empty for none."""
-    return str(getattr(method, "second", ""))
-
-
-def prompts_of(method: Any) -> tuple[str, ...]:
-    """The prompt sets that a method asks in beside the run's own."""
-    return tuple(getattr(method, "further_prompts", ()))
 
 
 def _read(place: str, value: str, default: Any) -> Any:

@@ -13,11 +13,12 @@ from statistics import fmean
 
 from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
-from tlac.config.registry import base_name, batch_discount, prompts_of
+from tlac.config.registry import base_name, batch_discount
 from tlac.config.schemas import Prices
 from tlac.evaluation.dry_run import dry_run
 from tlac.evaluation.run_config import RunConfig
 from tlac.lmms.prices import cost_usd, prices_of
+from tlac.methods.base import prompts_of
 from tlac.types import ChoiceTask, LMMResponse, Outcome, Sample, Stage, TextPart, Transcript, Turn, Usage
 
 # rules of thumb: English text has about four characters a token; providers count an image of some 500 to 1,500

@@ -19,20 +19,12 @@ from tlac.cache.pack import read_pack
 from tlac.cache.remote_pack import find_fetched
 from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
-from tlac.config.registry import (
-    IMAGES,
-    base_name,
-    combination_of,
-    open_encoder,
-    open_image_encoder,
-    open_method,
-    scale_of,
-    sees_image,
-)
+from tlac.config.registry import base_name, open_encoder, open_image_encoder, open_method
 from tlac.config.schemas import load_encoder_config
 from tlac.encoders.cached import ImageVectors, keep_embeddings
 from tlac.errors import MissingAnswersError, UsageError
 from tlac.evaluation.class_order import class_order, restore_choices
+from tlac.methods.base import IMAGES, combination_of, scale_of, sees_image
 from tlac.results.folder import begin_run, inherited_files, name_run, read_record
 from tlac.results.predictions import PREDICTIONS, PredictionLine, read_lines
 from tlac.results.record import Run, RunRecord

@@ -10,15 +10,7 @@ from functools import cached_property
 from typing import TypeAlias
 
 from tlac.config.prompts import PromptSet, load_prompts
-from tlac.config.registry import (
-    base_name,
-    combination_of,
-    open_method,
-    prompts_of,
-    scale_of,
-    second_sample_of,
-    sees_image,
-)
+from tlac.config.registry import base_name, open_method
 from tlac.config.schemas import Backend, EncoderConfig
 from tlac.errors import UsageError
 from tlac.evaluation.class_order import class_order
@@ -35,7 +27,16 @@ from tlac.interfaces import (
     notes_of,
 )
 from tlac.lmms.served import served_version
-from tlac.methods.base import BoundLMM, NearestClassFinder, TwoStagePrompter
+from tlac.methods.base import (
+    BoundLMM,
+    NearestClassFinder,
+    TwoStagePrompter,
+    combination_of,
+    prompts_of,
+    scale_of,
+    second_sample_of,
+    sees_image,
+)
 from tlac.results.folder import name_run
 from tlac.results.record import RunRecord
 from tlac.results.usage import Calls, Tokens

@@ -16,7 +16,7 @@ from msgspec import structs
 
 from tlac.cache.image_hashes import ImageDigests
 from tlac.cache.store import Store
-from tlac.config.registry import combination_of, open_encoder, open_image_encoder, open_lmm, sees_image
+from tlac.config.registry import open_encoder, open_image_encoder, open_lmm
 from tlac.config.schemas import Backend, EncoderConfig
 from tlac.encoders.cached import ImageVectors, StoredEncoder, keep_embeddings
 from tlac.errors import EncoderUnavailableError
@@ -27,7 +27,7 @@ from tlac.evaluation.run_config import RunConfig, RunEngine, class_finder, plan_
 from tlac.interfaces import LMM, Dataset, ImageMethod, Method
 from tlac.lmms.middleware.cache import OfflineLMM, StoredLMM
 from tlac.lmms.middleware.stack import CallPolicy, build_stack
-from tlac.methods.base import BoundLMM, NearestClassFinder, TwoStagePrompter
+from tlac.methods.base import BoundLMM, NearestClassFinder, TwoStagePrompter, combination_of, sees_image
 from tlac.results.folder import Attachment, begin_run
 from tlac.results.record import OrderTrials, Run, ShortlistRecall
 from tlac.results.usage import CALLS, encode_calls, facts_of

@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 
 from tlac.cache.image_hashes import ImageDigests
 from tlac.cache.store import Store
-from tlac.config.registry import combination_of, second_sample_of
 from tlac.config.schemas import Backend
 from tlac.engines.batch.journal import BatchRecord
 from tlac.engines.batch.manager import BatchManager
@@ -24,7 +23,7 @@ from tlac.hashing import request_document, response_key
 from tlac.interfaces import LMM, ClassFinder, UnknownBatchError
 from tlac.lmms.middleware.cache import FetchedLMM
 from tlac.lmms.middleware.stack import CallPolicy
-from tlac.methods.base import BoundLMM
+from tlac.methods.base import BoundLMM, combination_of, second_sample_of
 from tlac.runtime import aio
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
