@@ -7,10 +7,10 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -36,6 +36,8 @@ from tlac.cache.sqlite import Row, RowReader, RowWriter, make_database
 from tlac.errors import InputError, StoreError
 from tlac.runtime.safe_files import read_json, replacing, sweep_unfinished
 from tlac.types import BoolArray, Encoding, LMMResponse
+
+ParsedT = TypeVar("ParsedT")
 
 FORMAT = 2
 FORMAT_FILE = "tlac-store.json"
@@ -241,12 +243,7 @@ class Store:
     def get_response(self, key: str) -> LMMResponse | None:
         """Return the response under a key, None where there is none. Raises StoreError for a row that is not tlac's."""
         row = self._readers[RESPONSES].get(key)
-        if row is None:
-            return None
-        try:
-            return parse_response(_text(row))
-        except InputError as error:
-            raise self._row_complaint(key, error) from error
+        return None if row is None else self._parsed(row, parse_response)
 
     def responses(self, keys: Sequence[str]) -> Iterator[tuple[str, LMMResponse]]:
         """Yield keys and responses, those that there are, in any order; of each response only outcome, text and reason:
@@ -255,10 +252,7 @@ class Store:
         Raises StoreError for a row that is not tlac's.
         """
         for row in self._readers[RESPONSES].get_many(keys):
-            try:
-                yield row[0], parse_words(_text(row))
-            except InputError as error:
-                raise self._row_complaint(row[0], error) from error
+            yield row[0], self._parsed(row, parse_words)
 
     def get_entry(self, key: str) -> StoredAnswer | None:
         """Return the whole answer under a key, or None. Raises StoreError for a row that is not tlac's."""
@@ -445,11 +439,11 @@ class Store:
         yield from texts.items()
 
     def _parse_entry(self, row: Row) -> StoredAnswer:
-        try:
-            entry = parse_answer(_text(row), key=row[0])
+        def parse(text: bytes) -> StoredAnswer:
+            entry = parse_answer(text, key=row[0])
             return replace(entry, request=unfold(entry.request, self._text_of))
-        except InputError as error:
-            raise self._row_complaint(row[0], error) from error
+
+        return self._parsed(row, parse)
 
     def _read_text(self, key: str) -> str:
         row = self._readers[RESPONSES].get(key)
@@ -458,8 +452,11 @@ class Store:
         return parse_text_row(key, _text(row))
 
     def _parse_embedding(self, row: Row) -> StoredEmbedding:
+        return self._parsed(row, partial(parse_embedding, key=row[0]))
+
+    def _parsed(self, row: Row, parse: Callable[[bytes], ParsedT]) -> ParsedT:
         try:
-            return parse_embedding(_text(row), key=row[0])
+            return parse(_text(row))
         except InputError as error:
             raise self._row_complaint(row[0], error) from error
 

@@ -121,6 +121,11 @@ class Expected(Schema, frozen=True):
     surplus: tuple[str, ...] = ()
     has_unlisted_images: bool = False
 
+    @property
+    def counts(self) -> dict[str, int | None]:
+        """The images of each subset, None where they are not counted."""
+        return {"test": self.test, "val": self.val, "train": self.train}
+
 
 class Archive(Schema, frozen=True):
     """A file to download: its address, where torchvision looks for it below its root, and its md5 (hex)."""

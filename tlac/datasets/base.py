@@ -191,10 +191,9 @@ def _protocol(config: DatasetConfig, whole: ListedDataset) -> str:
     protocol, expected = whole.protocol or config.spec.protocol, config.spec.expected
     if expected is None or not protocol.startswith(config.spec.protocol):
         return protocol
-    counts = {"test": expected.test, "val": expected.val, "train": expected.train}
     for found, wanted, noun in (
         (len(whole.classes), expected.classes, "classes"),
-        (len(whole.labels), counts[config.subset], "images"),
+        (len(whole.labels), expected.counts[config.subset], "images"),
     ):
         if wanted is not None and found != wanted:
             return f"{protocol}, but {found} {noun} and not {wanted}"

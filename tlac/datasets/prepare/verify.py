@@ -34,7 +34,6 @@ Kind: TypeAlias = Literal[
     "surplus class",
     "surplus image",
 ]
-Subset: TypeAlias = Literal["test", "val", "train"]
 Row: TypeAlias = tuple[str, int | None, Path | None]
 """A sample's id and label, and its file where it is one."""
 _LEAST_AGREEMENT = 0.9
@@ -118,18 +117,17 @@ def verify_dataset(
     )
 
 
-def _open_subsets(config: DatasetConfig, expected: Expected | None) -> dict[Subset, Dataset]:
-    opened: dict[Subset, Dataset] = {"test": open_dataset(replace(config, split="all", subset="test"))}
+def _open_subsets(config: DatasetConfig, expected: Expected | None) -> dict[str, Dataset]:
+    opened: dict[str, Dataset] = {"test": open_dataset(replace(config, split="all", subset="test"))}
     if expected is not None and opened["test"].protocol.startswith(config.spec.protocol):
-        others: dict[Subset, int | None] = {"val": expected.val, "train": expected.train}
-        for subset, count in others.items():
-            if count is not None:
+        for subset, count in expected.counts.items():
+            if count is not None and subset not in opened:
                 opened[subset] = open_dataset(replace(config, split="all", subset=subset))
     return opened
 
 
 def _against(
-    expected: Expected, classes: tuple[str, ...], subsets: Mapping[Subset, Dataset], source: Path
+    expected: Expected, classes: tuple[str, ...], subsets: Mapping[str, Dataset], source: Path
 ) -> Iterator[Finding]:
     test = subsets["test"]
     if expected.split_file_sha256 and source.is_file():
@@ -142,8 +140,7 @@ def _against(
         yield Finding("classes", name, "is missing")
     for name in sorted(set(test.classes) - set(classes)) if classes else ():
         yield Finding("classes", name, "is not among the expected names")
-    counts: dict[Subset, int | None] = {"test": expected.test, "val": expected.val, "train": expected.train}
-    for subset, count in counts.items():
+    for subset, count in expected.counts.items():
         if count is not None and subset in subsets and len(subsets[subset]) != count:
             yield Finding("count", f"{subset} images", f"{len(subsets[subset])}, expected {count}")
 
@@ -160,7 +157,7 @@ def _class_counts(expected: Expected, classes: tuple[str, ...], rows: Sequence[R
             yield Finding("count", f"test images of {name!r}", f"{counts[label]}, expected {count}")
 
 
-def _wrong_labels(rows: Mapping[Subset, Sequence[Row]], classes: tuple[str, ...]) -> Iterator[Finding]:
+def _wrong_labels(rows: Mapping[str, Sequence[Row]], classes: tuple[str, ...]) -> Iterator[Finding]:
     """Labels unlike those of the other images in the same folder, or of the same name but for its number."""
     groups: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for identifier, label, _ in chain(*rows.values()):
@@ -187,7 +184,7 @@ def _group(identifier: str) -> str:
     return f"{path.parent}/" if path.parent.name else path.stem.rstrip("0123456789")
 
 
-def _repeats(rows: Mapping[Subset, Sequence[Row]]) -> Iterator[Finding]:
+def _repeats(rows: Mapping[str, Sequence[Row]]) -> Iterator[Finding]:
     first: dict[str, str] = {}
     for subset, listed in rows.items():
         for identifier, _, path in listed:
@@ -198,7 +195,7 @@ def _repeats(rows: Mapping[Subset, Sequence[Row]]) -> Iterator[Finding]:
                 first.setdefault(identifier, subset)
 
 
-def _surplus_files(rows: Mapping[Subset, Sequence[Row]], expected: Expected | None) -> Iterator[Finding]:
+def _surplus_files(rows: Mapping[str, Sequence[Row]], expected: Expected | None) -> Iterator[Finding]:
     """Image files that no subset lists; a folder with nothing but such files is a surplus class."""
     listed = {identifier for identifier, _, _ in chain(*rows.values())}
     identifier, _, path = rows["test"][0]
@@ -229,11 +226,11 @@ def _folders_of_images(root: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def _look_at_images(
-    subsets: Mapping[Subset, Dataset], on_image: Callable[[int, int], None] | None, looks_into: bool
-) -> tuple[dict[Subset, list[Row]], list[Finding]]:
+    subsets: Mapping[str, Dataset], on_image: Callable[[int, int], None] | None, looks_into: bool
+) -> tuple[dict[str, list[Row]], list[Finding]]:
     """The samples without their bytes, which are read once, and the images that are missing or broken."""
     total, done = sum(len(dataset) for dataset in subsets.values()), 0
-    rows: dict[Subset, list[Row]] = {subset: [] for subset in subsets}
+    rows: dict[str, list[Row]] = {subset: [] for subset in subsets}
     findings = []
     for subset, dataset in subsets.items():
         for sample in dataset:

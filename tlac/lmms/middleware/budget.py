@@ -83,11 +83,7 @@ class BudgetedLMM:
     """
 
     def __init__(
-        self,
-        lmm: LMM,
-        budget: Budget,
-        prices: Prices,
-        usage_of: Callable[[LMMRequest], Usage] = highest_usage,
+        self, lmm: LMM, budget: Budget, prices: Prices, usage_of: Callable[[LMMRequest], Usage] = highest_usage
     ) -> None:
         self._lmm = lmm
         self._budget = budget
