@@ -7,7 +7,7 @@ A plug-in provides one by having its methods; there is nothing to inherit. Entry
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -254,7 +254,7 @@ class Engine(Protocol[ConfigT_contra, BackendT_contra]):
     """Has the answers that a run lacks put into its store ahead of it, from elsewhere than this process."""
 
     @property
-    def paid(self) -> Collection[str]:
+    def paid(self) -> Container[str]:
         """The keys of the answers that this engine has had given: they count as asked by the run."""
         ...
 

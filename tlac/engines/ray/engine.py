@@ -7,7 +7,7 @@ are put into the store, where the run finds them.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -31,7 +31,7 @@ from tlac.engines.ray.job import (
     without_samples,
 )
 from tlac.engines.ray.limiter import LimiterActor
-from tlac.engines.ray.logs import RunFolder, merge_left_behind, merge_logs, new_run_folder
+from tlac.engines.ray.logs import KeySet, RunFolder, merge_left_behind, merge_logs, new_run_folder
 from tlac.engines.ray.session import (
     WORKER_CPUS,
     Watch,
@@ -61,10 +61,10 @@ class StoreReader:
     """Reads the store for all workers. Answers with an outcome in `retry` are to be asked again, but for those under
     keys in `paid`."""
 
-    def __init__(self, store: Path, retry: Collection[Outcome], paid: Collection[str]) -> None:
+    def __init__(self, store: Path, retry: Collection[Outcome], paid: Container[str]) -> None:
         self._store = Store(store)
         self._retry = frozenset(retry)
-        self._paid = frozenset(paid)
+        self._paid = paid
 
     def find(self, keys: list[str]) -> dict[str, LMMResponse]:
         """The responses under these keys that need not be asked for. Raises StoreError."""
@@ -101,10 +101,10 @@ class RayEngine:
         self._retry = tuple(retry)
         self._failures: dict[str, SerializedError] = {}
         self._stopped: SerializedError | None = None
-        self._fetched: set[str] = set()
+        self._fetched = KeySet()
         # why samples of a shard that no worker bears were not even looked at
         self._lost: str | None = None
-        self.paid: set[str] = set()
+        self.paid = KeySet()
 
     def fetch(self, config: RunConfig, finder: ClassFinder) -> str | None:
         """See `Engine`. Raises ConfigError without Ray, TlacError where the cluster can't be had or fails.
@@ -123,8 +123,8 @@ class RayEngine:
                     self._run(ray, config, folder)
             finally:
                 keys, self._failures = merge_logs(self._store, folder, self._retry)
-                self.paid |= keys
-                self._fetched |= keys
+                self.paid.update(keys)
+                self._fetched.update(keys)
                 lost = (error.text for path, error in self._failures.items() if path.startswith(str(folder.samples)))
                 self._lost = next(lost, None)
         # after a permanent error the run is written all the same, incomplete, as a local run is

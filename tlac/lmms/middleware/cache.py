@@ -4,7 +4,7 @@ other processes that use the same store."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -29,7 +29,7 @@ class StoredLMM:
     """
 
     def __init__(
-        self, lmm: LMM, store: Store, backend: str, retry: Collection[Outcome] = (), paid: Collection[str] = ()
+        self, lmm: LMM, store: Store, backend: str, retry: Collection[Outcome] = (), paid: Container[str] = ()
     ) -> None:
         self._lmm = lmm
         self._store = store
