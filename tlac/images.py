@@ -362,9 +362,8 @@ def _has_end(content: bytes, format_: str) -> bool:
         return b"IEND" in content[-64:]
     if format_ == "gif":
         return b"\x3b" in content[-8:]
-    if format_ == "webp":
-        return len(content) >= int.from_bytes(content[4:8], "little") + 8
-    return False
+    # a WEBP says how long it is, and one that is shorter is not opened
+    return format_ == "webp"
 
 
 def _encode(picture: PIL.Image.Image, preparation: Preparation) -> bytes:
