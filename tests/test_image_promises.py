@@ -347,3 +347,12 @@ def test_a_side_of_twice_the_limit_and_more_is_decoded_at_a_part_of_its_size() -
 
     for side, decoded in ((800, (1600, 800)), (401, (1600, 800)), (400, (800, 400)), (200, (400, 200))):
         assert prepare(identify(content, "x"), Preparation(max_side_px=side))[0] == expected(decoded, side), side
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((1, 5000), (1, 1568)), ((5000, 1), (1568, 1)), ((2, 9000), (1, 1568)), ((1, 1568), (1, 1568))],
+)
+def test_a_strip_of_a_pixel_or_two_is_sent_as_any_other_jpeg(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    prepared, _ = prepare(identify(encoded("JPEG", *size), "x"), Preparation())
+    assert PIL.Image.open(io.BytesIO(prepared)).size == expected

@@ -205,7 +205,7 @@ def prepare(image: Image, preparation: Preparation) -> tuple[bytes, str]:
     # a JPEG decodes to a half, quarter or eighth of its size many times faster; twice the side leaves the rest to the
     # better filter
     ratio = 2 * preparation.max_side_px / max(picture.size)
-    picture.draft("RGB", (int(picture.width * ratio), int(picture.height * ratio)))
+    picture.draft("RGB", (max(1, int(picture.width * ratio)), max(1, int(picture.height * ratio))))
     with _decoding.hold(picture):
         return _encode(_decode(picture, name), preparation), "image/jpeg"
 
