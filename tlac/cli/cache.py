@@ -206,14 +206,13 @@ def write_missing(
     """
     from tlac.cache.questions import write_questions
     from tlac.evaluation.dry_run import dry_run
+    from tlac.runtime.safe_files import naming_failure
 
     asked = replace(question.open(store=store), limit=limit, seed=seed)
     with open_store(store) as opened:
         found = dry_run(asked, asked.samples, opened)
-    try:
+    with naming_failure(output, kind=InputError):
         count = write_questions(output, found.missing, question.backend or "")
-    except OSError as error:
-        raise InputError(f"{output}: can't be written: {error.strerror}") from error
     failed = sum(one.failure is not None and one.failure.kind == "sample" for one in found.transcripts)
     echo(f"{count:,} questions: {output}" + (f"; {failed:,} images can't be read" if failed else ""))
 

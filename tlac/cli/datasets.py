@@ -251,9 +251,10 @@ def export_dataset(name: str, folder: Path, root: Path | None, split: str, subse
     from tlac.config.registry import open_dataset
     from tlac.config.schemas import load_dataset_config
     from tlac.images import read_image
+    from tlac.runtime.safe_files import naming_failure
 
     dataset = open_dataset(load_dataset_config(name, root, split, subset))
-    try:
+    with naming_failure(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise UsageError(f"{folder}: is not empty: name a folder that is not there yet")
@@ -261,6 +262,4 @@ def export_dataset(name: str, folder: Path, root: Path | None, split: str, subse
             content, suffix = read_image(sample.source, sample.source_name)
             (folder / f"{number:06d}{suffix}").write_bytes(content)
         (folder / "classes.txt").write_text("".join(f"{one}\n" for one in dataset.classes), encoding="utf-8")
-    except OSError as error:
-        raise TlacError(f"{folder}: can't be written: {error.strerror}") from error
     echo(f"{folder}: {len(dataset):,} images and classes.txt")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from tlac.cli.options import echo, refuse_input
-from tlac.errors import TlacError
 
 if TYPE_CHECKING:
     from tlac.results.record import Run
@@ -107,15 +106,14 @@ def _write_page(runs: Sequence[Run], path: Path, own_folder: Path | None) -> Non
 
 def _write_figures(runs: Sequence[Run], folder: Path) -> list[Path]:
     from tlac.report.paper import comparison_tables, draw_comparison, draw_run, run_tables, to_latex, to_markdown
+    from tlac.runtime.safe_files import naming_failure
 
     written = draw_run(runs[0], folder) if len(runs) == 1 else draw_comparison(runs, folder)
     tables = run_tables(runs[0]) if len(runs) == 1 else comparison_tables(runs)
-    try:
+    with naming_failure(folder, "; choose another folder", "tables "):
         for table in tables:
             for suffix, text in ((".tex", to_latex(table)), (".md", to_markdown(table))):
                 path = folder / f"{table.name}{suffix}"
                 path.write_text(text, encoding="utf-8")
                 written.append(path)
-    except OSError as error:
-        raise TlacError(f"{folder}: tables can't be written: {error.strerror}; choose another folder") from error
     return written

@@ -283,6 +283,7 @@ def aliases(  # noqa: PLR0913, PLR0917 - one parameter per option
     from tlac.evaluation.aliases import ask_aliases
     from tlac.evaluation.runner import Runner
     from tlac.runtime import aio
+    from tlac.runtime.safe_files import naming_failure
 
     config = replace(load_dataset_config(dataset, root), is_offline=offline)
     # a file that lists its classes needs no images to be there
@@ -292,9 +293,7 @@ def aliases(  # noqa: PLR0913, PLR0917 - one parameter per option
         runner = Runner(opened, offline, open_policy(max_cost))
         found = aio.run(ask_aliases(classes, runner.bound_lmm(asked), asked.spec.limits.concurrency))
     content = yaml.safe_dump({name: list(names) for name, names in found.items()}, allow_unicode=True, sort_keys=False)
-    try:
+    with naming_failure(output):
         output.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise TlacError(f"{output}: can't be written: {error.strerror}") from error
     names = sum(map(len, found.values()))
     click.echo(f"{names:,} further names of {len(found):,} of {len(set(classes)):,} classes: {output}")

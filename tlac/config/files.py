@@ -25,7 +25,7 @@ import platformdirs
 import yaml
 
 from tlac.errors import ConfigError, InputError, UnknownNameError
-from tlac.runtime.safe_files import read_file, read_json, replacing
+from tlac.runtime.safe_files import naming_failure, read_file, read_json, replacing
 
 SpecT = TypeVar("SpecT")
 Kind: TypeAlias = Literal["backend", "encoder", "prompts", "dataset", "suite"]
@@ -105,12 +105,10 @@ def trust(path: Path, sha256: str) -> None:
     """Remember a file with this content as the user's own. Raises ConfigError where that can't be written."""
     trusted = {**_read_trusted(), str(path.resolve()): sha256}
     target = _trusted_file()
-    try:
+    with naming_failure(target, kind=ConfigError):
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as file:
             file.write(json.dumps(trusted, indent=2).encode())
-    except OSError as error:
-        raise ConfigError(f"{target}: can't be written: {error.strerror}") from error
 
 
 def _trusted_file() -> Path:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -21,14 +20,15 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
-from tlac.errors import TlacError
 from tlac.results.folder import read_thumbnail
 from tlac.runtime import formatting
-from tlac.runtime.safe_files import replacing
+from tlac.runtime.safe_files import naming_failure, replacing
 
 # a hundred samples with 100 kB of answer each must not make a page of 10 MB
 LONGEST_TEXT = 4_000
 LONGEST_NAME = 300
+# remedy and subject, where a page can't be written
+PAGE_FAILURE = ("; choose another -o", "the page ")
 # what a browser shows; nobody's run folder may offer a link to any other file
 _IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jfif", ".png", ".gif", ".webp", ".avif", ".bmp", ".tif", ".tiff"))
 
@@ -129,7 +129,7 @@ def write_page(html: str, images: PageImages, path: Path, thumbnails: Mapping[st
 
     Raises TlacError where they can't be written.
     """
-    with complaining(path):
+    with naming_failure(path, *PAGE_FAILURE):
         path.parent.mkdir(parents=True, exist_ok=True)
         if images.beside:
             beside = path.parent.resolve() / images.folder
@@ -139,15 +139,6 @@ def write_page(html: str, images: PageImages, path: Path, thumbnails: Mapping[st
                 if source.parent.resolve() != beside:
                     write_whole(beside / name, read_thumbnail(source))
         write_whole(path, html.encode())
-
-
-@contextmanager
-def complaining(path: Path) -> Iterator[None]:
-    """Raise TlacError for what the system says while a page is written."""
-    try:
-        yield
-    except OSError as error:
-        raise TlacError(f"{path}: the page can't be written: {error.strerror}; choose another -o") from error
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -15,12 +15,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from tlac.errors import TlacError, UsageError
+from tlac.errors import UsageError
 from tlac.report.charts import MEASURES, Bin, Histogram, call_histograms, confuse, reliability, risk_curve
 from tlac.report.comparison import SIGNIFICANCE, Grid, arrange, compare_columns, cost_points, mark_cells
 from tlac.report.run_page import decision_rows
 from tlac.results.record import Run
 from tlac.runtime.formatting import escape_markdown, interval, percent, printable
+from tlac.runtime.safe_files import naming_failure
 from tlac.scoring.predictions import Predictions
 
 # one column, and both, of a conference's page
@@ -88,17 +89,13 @@ def _draw(charts: dict[str, Callable[[Any], None]], folder: Path) -> list[Path]:
     for (name, fill), (suffix, size_in) in product(charts.items(), _SIZES_IN.items()):
         with _axes(size_in) as (figure, axes):
             fill(axes)
-            try:
+            with naming_failure(folder, "; choose another folder", "figures "):
                 folder.mkdir(parents=True, exist_ok=True)
                 # no date: equal input, equal file
                 for form, stamp in (("pdf", {"CreationDate": None}), ("svg", {"Date": None}), ("png", {})):
                     path = folder / f"{name}{suffix}.{form}"
                     figure.savefig(path, dpi=300, bbox_inches="tight", metadata=stamp)
                     written.append(path)
-            except OSError as error:
-                raise TlacError(
-                    f"{folder}: figures can't be written: {error.strerror}; choose another folder"
-                ) from error
     return written
 
 

@@ -20,9 +20,10 @@ from typing import Any
 
 from tlac.analysis.review import Correction, ReviewPlan, draw_order, plan_review
 from tlac.datasets.base import OWN_FOLDER_MARK
-from tlac.report.page import PageImages, complaining, is_shown_by_browser, render_page, write_whole
+from tlac.report.page import PAGE_FAILURE, PageImages, is_shown_by_browser, render_page, write_whole
 from tlac.report.samples import TextTable, shrink_image
 from tlac.results.labels import COLUMNS, Label
+from tlac.runtime.safe_files import naming_failure
 from tlac.scoring.confidence import DOUBTFUL_BELOW
 from tlac.scoring.predictions import OUTCOMES
 from tlac.types import Sample
@@ -62,7 +63,7 @@ def write_review(  # noqa: PLR0913 - by keyword what a labelling and its review 
     total, chosen = _choose(labels, drawn, known)
     table = _Table(classes)
     pictures = _Pictures(path, is_inline=len(chosen) <= _MOST_INLINE)
-    with complaining(path):
+    with naming_failure(path, *PAGE_FAILURE):
         path.parent.mkdir(parents=True, exist_ok=True)
         images = samples if samples is not None else (Sample(one.path, Path(one.path)) for one in labels)
         rows = (

@@ -12,8 +12,8 @@ from tlac.errors import InputError, TlacError
 from tlac.report.charts import MEASURES, call_histograms, confuse, reliability, risk_curve
 from tlac.report.page import (
     LONGEST_NAME,
+    PAGE_FAILURE,
     PageImages,
-    complaining,
     cut,
     is_shown_by_browser,
     render_page,
@@ -25,7 +25,7 @@ from tlac.results.folder import THUMBNAILS, find_thumbnails
 from tlac.results.record import Run, RunRecord, unread_choices
 from tlac.results.usage import StageCalls
 from tlac.runtime.formatting import dollars, duration, percent
-from tlac.runtime.safe_files import read_json
+from tlac.runtime.safe_files import naming_failure, read_json
 from tlac.scoring.metrics import Metrics, wilson_interval
 from tlac.types import Sample
 
@@ -42,7 +42,7 @@ def write_report(run: Run, samples: Iterable[Sample] | None = None) -> Path:
     """
     path, folder, originals = run.folder / REPORT_NAME, run.folder / THUMBNAILS, None
     if samples is not None:
-        with complaining(path):
+        with naming_failure(path, *PAGE_FAILURE):
             made, files = make_thumbnails(samples, run.predictions)
             folder.mkdir(exist_ok=True)
             for sha256, content in made.items():

@@ -15,17 +15,19 @@ from typing import Any, TypeAlias
 import msgspec
 import numpy as np
 
-from tlac.errors import InputError, TlacError
+from tlac.errors import InputError
 from tlac.results.predictions import PREDICTIONS, read_predictions, write_predictions
 from tlac.results.record import Run, RunRecord
 from tlac.results.usage import CALLS
-from tlac.runtime.safe_files import open_regular, read_file, read_json, unfinished_folder
+from tlac.runtime.safe_files import naming_failure, open_regular, read_file, read_json, unfinished_folder
 from tlac.scoring.metrics import Metrics, hinted_classes, measure
 from tlac.scoring.predictions import Predictions
 
 # far beyond what any run has
 _MOST_RECORD_BYTES = 2**26
 _MOST = 1e12
+# remedy and subject, where a run can't be written
+_RUN_FAILURE = ("; choose another --out", "the run ")
 # as run.json called them before
 _RENAMED = {"panel": "ensemble", "full_choices": "shortlist_recall"}
 
@@ -153,7 +155,7 @@ class UnfinishedRun:
 
         `attachments` are further files by their path in the folder, such as calls.jsonl. Raises TlacError.
         """
-        with _complaining(self._out):
+        with naming_failure(self._out, *_RUN_FAILURE):
             write_predictions(self._scratch / PREDICTIONS, predictions)
             _write_json(self._scratch / "metrics.json", asdict(metrics))
             for name, content in attachments.items():
@@ -175,18 +177,10 @@ def begin_run(out: Path) -> Iterator[UnfinishedRun]:
     Raises TlacError where `out` can't be written.
     """
     with ExitStack() as stack:
-        with _complaining(out):
+        with naming_failure(out, *_RUN_FAILURE):
             out.mkdir(parents=True, exist_ok=True)
             scratch = stack.enter_context(unfinished_folder(out))
         yield UnfinishedRun(out, scratch)
-
-
-@contextmanager
-def _complaining(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise TlacError(f"{out}: the run can't be written: {error.strerror}; choose another --out") from error
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -29,9 +29,10 @@ from urllib.parse import quote
 import msgspec
 
 from tlac.datasets.base import OWN_FOLDER_MARK
-from tlac.errors import InputError, TlacError, UsageError
+from tlac.errors import InputError, UsageError
 from tlac.images import size_of
 from tlac.results.table_files import KINDS, PART, find_kind, write_table, writing_part
+from tlac.runtime.safe_files import naming_failure
 from tlac.types import Outcome
 
 COLUMNS = ("path", "label", "confidence", "runner_up", "margin", "answer", "outcome", "reason", "cost_usd", "sha256")
@@ -190,7 +191,7 @@ def _link_images(labels: Iterable[Label], path: Path, splits: Sequence[str], cla
     """Put links to the labelled images into a folder for each class; with two splits a fifth is in the second."""
     part = path.with_name(path.name + PART)
     folders = _folder_names(classes)
-    try:
+    with naming_failure(path, "; choose another -o"):
         for place in (path, part):
             _require_ours(place)
         _remove_links(part)
@@ -211,8 +212,6 @@ def _link_images(labels: Iterable[Label], path: Path, splits: Sequence[str], cla
             link.symlink_to(_absolute(label.path))
         _remove_links(path)
         part.rename(path)
-    except OSError as error:
-        raise TlacError(f"{path}: can't be written: {error.strerror}; choose another -o") from error
 
 
 def is_linkable(label: Label) -> bool:

@@ -18,8 +18,8 @@ from typing import IO, Any, TextIO, TypeAlias
 
 import msgspec
 
-from tlac.errors import ConfigError, TlacError, UnknownNameError, UsageError
-from tlac.runtime.safe_files import hold
+from tlac.errors import ConfigError, UnknownNameError, UsageError
+from tlac.runtime.safe_files import hold, naming_failure
 
 Row: TypeAlias = Mapping[str, Any]
 Columns: TypeAlias = Mapping[str, type]
@@ -59,7 +59,7 @@ def writing_part(path: Path) -> Iterator[IO[bytes]]:
 
     Raises UsageError for a folder and while another process has it open, TlacError where it can't be written.
     """
-    try:
+    with naming_failure(path, "; choose another -o"):
         # said now, and not when all rows are there
         if path.is_dir():
             raise UsageError(f"{path}: is a folder: name a file in it with -o")
@@ -71,8 +71,6 @@ def writing_part(path: Path) -> Iterator[IO[bytes]]:
             file.truncate()
             yield file
         part.replace(path)
-    except OSError as error:
-        raise TlacError(f"{path}: can't be written: {error.strerror}; choose another -o") from error
 
 
 def write_csv(text: TextIO, rows: Iterable[Row], columns: Iterable[str]) -> None:

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 import msgspec
 
-from tlac.errors import InputError
+from tlac.errors import InputError, TlacError
 from tlac.runtime.redaction import reason_of, redact
 
 MAX_DEPTH = 64
@@ -156,6 +156,21 @@ def parse_json(text: bytes, schema: Any, *, max_depth: int = MAX_DEPTH) -> Any:
             if depth > max_depth:
                 raise InputError(f"not as expected: nested more than {max_depth} deep")
     return found
+
+
+@contextmanager
+def naming_failure(
+    path: Path, remedy: str = "", subject: str = "", kind: type[TlacError] = TlacError
+) -> Iterator[None]:
+    """Raise one line that names the path, in place of the OSError of whatever is written meanwhile.
+
+    `subject` says what can't be written there, such as "the page ", and `remedy` what to do, such as "; choose another
+    -o".
+    """
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{path}: {subject}can't be written: {error.strerror}{remedy}") from error
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from tlac.errors import InputError, TlacError, UsageError
+from tlac.errors import InputError, UsageError
+from tlac.runtime.safe_files import naming_failure
 from tlac.scoring.predictions import DECISIONS, OUTCOMES, Decisions, Predictions
 from tlac.types import Float64Array, Outcome, Prediction
 
@@ -330,10 +331,8 @@ def require_encoder(calibration: Calibration, fingerprint: str) -> None:
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
     """Write a calibration as JSON. Raises TlacError where the file can't be written."""
-    try:
+    with naming_failure(path):
         path.write_text(json.dumps(asdict(calibration), indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise TlacError(f"{path}: can't be written: {error.strerror}") from error
 
 
 def read_calibration(path: Path) -> Calibration:
