@@ -49,7 +49,6 @@ def score(  # noqa: PLR0913, PLR0917 - one parameter per option
       tlac score runs/2030* --encoder minilm --encoder clip-vit-b-16 --method slac
       tlac score runs/2030* --open-world --encoder minilm
     """
-    from tlac.cli.tables import print_runs
     from tlac.evaluation.rescore import Rescoring, rescore
     from tlac.results.record import summary
     from tlac.scoring.confidence import read_calibration
@@ -73,6 +72,8 @@ def score(  # noqa: PLR0913, PLR0917 - one parameter per option
     if as_json:
         print_json({"runs": [summary(run) for run in scored]})
     else:
+        from tlac.cli.tables import print_runs
+
         print_runs(scored)
 
 
