@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tlac.evaluation.run_config import choose_samples
 from tlac.evaluation.runner import Runner
 from tlac.lmms.middleware.stack import CallPolicy
 from tlac.results.record import summary, unread_choices
-from tlac.types import LMMRequest, LMMResponse, Outcome, Sample
+from tlac.types import Encoding, LMMRequest, LMMResponse, Outcome, Sample
 
 
 @pytest.fixture
@@ -104,18 +105,56 @@ def test_offline_missing_answers_are_counted_and_named(bench, tmp_path: Path, mo
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_encoder_that_can_not_be_had_is_known_before_anything_is_paid(
+class LateEncoder(LetterEncoder):
+    """Loads for as long as nobody was asked, and then can't be had, or can."""
+
+    def __init__(self, is_sound: bool) -> None:
+        super().__init__()
+        self.is_sound, self.asked = is_sound, threading.Event()
+
+    def encode(self, texts: Sequence[str]) -> Encoding:
+        assert self.asked.wait(60)
+        if not self.is_sound:
+            raise EncoderUnavailableError("no weights: try --encoder minilm")
+        return super().encode(texts)
+
+    def reply(self, request: LMMRequest) -> str:
+        self.asked.set()
+        return answer(request)
+
+
+def test_an_encoder_is_loaded_while_the_first_calls_are_in_flight(
     bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Unavailable(LetterEncoder):
-        def encode(self, texts):
-            raise EncoderUnavailableError("no weights: try --encoder minilm")
+    encoder = LateEncoder(is_sound=True)
+    runner, _ = bench(encoder.reply)
+    monkeypatch.setattr("tlac.evaluation.runner.open_encoder", lambda config: encoder)
+    assert runner.run(SPEC, tmp_path).metrics.accuracy == 1.0
 
-    runner, lmm = bench()
-    monkeypatch.setattr("tlac.evaluation.runner.open_encoder", lambda config: Unavailable())
-    with pytest.raises(EncoderUnavailableError):
-        runner.run(SPEC, tmp_path)
-    assert lmm.asked == []
+
+class UntilLoaded(Cars):
+    """Gives its fifth sample once the encoder's fate is known."""
+
+    def __iter__(self) -> Iterator[Sample]:
+        for number, sample in enumerate(super().__iter__()):
+            for thread in threading.enumerate() if number == 4 else ():
+                if thread.name.startswith("tlac-encoder"):
+                    thread.join(60)
+            yield sample
+
+
+def test_once_an_encoder_can_not_be_had_no_further_sample_is_asked_about(
+    bench, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = LateEncoder(is_sound=False)
+    runner, lmm = bench(encoder.reply, policy=CallPolicy(concurrency=1))
+    monkeypatch.setattr("tlac.evaluation.runner.open_encoder", lambda config: encoder)
+    with pytest.raises(EncoderUnavailableError, match="no weights"):
+        runner.run(replace(SPEC, dataset=UntilLoaded()), tmp_path / "runs")
+    assert 1 <= sum(request.stage == "stage1" for request in lmm.asked) <= 4
+    # and what they were asked is kept
+    assert len(list(store.entries())) == len(lmm.asked)
+    assert not list((tmp_path / "runs").glob("*"))
 
 
 def test_each_stage_can_have_its_own_backend(bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

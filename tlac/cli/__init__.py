@@ -139,6 +139,8 @@ def _settings_of_a_program(is_debug: bool) -> Iterator[None]:
         with warnings.catch_warnings(), _debug_log() if is_debug else nullcontext():
             # remarks on metadata of images, from any thread: filters can only be set for all of them at once
             warnings.filterwarnings("ignore", module=r"PIL\.")
+            # of models' libraries, which load on another thread than this one
+            warnings.filterwarnings("ignore", module=r"(torch|transformers|sentence_transformers|open_clip)\b")
             # of litellm's, on what a provider's answer holds
             warnings.filterwarnings("ignore", "Pydantic serializer warnings")
             warnings.filterwarnings("default", category=UserWarning, module=r"tlac\.")

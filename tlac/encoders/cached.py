@@ -5,6 +5,7 @@ Does not know what the texts mean. The order and number of texts in a call chang
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -29,6 +30,7 @@ class StoredEncoder:
     def __init__(self, encoder: TextEncoder, store: Store) -> None:
         self._encoder = encoder
         self._store = store
+        self._lock = threading.Lock()
 
     @property
     def fingerprint(self) -> str:
@@ -52,7 +54,9 @@ class StoredEncoder:
 
     def _encode_missing(self, found: Encoding, rows: Mapping[str, int], missing: Mapping[str, str]) -> Encoding:
         """Encode texts, whose keys are given, for their rows in `found`; they are in the store before this returns."""
-        fresh = self._encoder.encode(list(missing))
+        # class names are encoded while the first answers come in: a model is loaded once
+        with self._lock:
+            fresh = self._encoder.encode(list(missing))
         self._store.put_embeddings(
             StoredEmbedding(key, vector, bool(is_truncated))
             for key, vector, is_truncated in zip(missing.values(), fresh.vectors, fresh.is_truncated, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -138,7 +139,7 @@ class Runner:
         """Collect, score, measure and write one run.
 
         An incomplete run is written too and says so. Raises MissingAnswersError where an offline run lacks
-        answers, EncoderUnavailableError before anything is asked, StoreError.
+        answers, EncoderUnavailableError while the first calls are in flight, StoreError.
         """
         started, started_at = time.monotonic(), datetime.now(timezone.utc)
         method, encoder = config.opened_method, self.encoder(config.encoder)
@@ -178,9 +179,10 @@ class Runner:
         return config.digests(self.encoder(config.encoder).fingerprint)
 
     def prepare(self, config: RunConfig) -> Prepared:
-        """Open all that asking and scoring takes; nobody is asked.
+        """Open all that asking and scoring takes; nobody is asked. The text encoder is loaded meanwhile and beyond.
 
-        Raises UsageError for what does not go together, EncoderUnavailableError, ConfigError where a key is missing.
+        Raises UsageError for what does not go together, ConfigError where a key is missing; EncoderUnavailableError
+        comes from asking or scoring, or from here where an engine asks.
         """
         method, (backend, _) = config.asking_method, config.asked
         encoder = self.encoder(config.encoder)
@@ -191,11 +193,14 @@ class Runner:
                 self._policy.on_message(said)
         images = self._image_vectors(config) if sees_image(method) else None
         scorer = Scorer(config.dataset.classes, encoder, config.rule, config.template, config.aliases)
-        if not self.is_offline:
-            scorer.encode_classes()
         concurrency = self._policy.concurrency or backend.spec.limits.concurrency
         finder = class_finder(config, encoder)
         prompter = plan_questions(config, self.bound_lmm, finder)
+        if not self.is_offline:
+            encoding = scorer.encode_classes()
+            if self._engine is not None:
+                # an engine is asked about all samples at once, and paid for them
+                encoding.result()
         return Prepared(config, method, prompter, finder, scorer, concurrency, images)
 
     def _ask(self, prepared: Prepared, progress: CollectProgress | None) -> _Result:
@@ -249,7 +254,8 @@ class Runner:
 
         async def collecting(keep: Callable[[Transcript], None]) -> str | None:
             how = (prepared.method, prepared.concurrency, progress, digests.identify, self._engine is None)
-            return await collect_into(keep, samples, prepared.prompter, *how) or fetched
+            asked = samples if self.is_offline else _while_sound(samples, prepared.scorer.encode_classes())
+            return await collect_into(keep, asked, prepared.prompter, *how) or fetched
 
         try:
             yield collecting
@@ -298,6 +304,14 @@ class Runner:
     def _image_vectors(self, config: RunConfig) -> ImageVectors:
         encoder = open_image_encoder(replace(config.encoder, is_offline=self.is_offline), config.method)
         return ImageVectors(encoder, self._store, self.is_offline)
+
+
+def _while_sound(samples: Iterable[Sample], encoding: Future[Any]) -> Iterator[Sample]:
+    """The samples, until the encoder turns out not to be had: raises that, and no further sample is asked about."""
+    for sample in samples:
+        if encoding.done():
+            encoding.result()
+        yield sample
 
 
 def _score(prepared: Prepared, transcripts: Iterable[Transcript], samples: Iterable[Sample]) -> Scored:

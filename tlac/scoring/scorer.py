@@ -6,6 +6,7 @@ Plain numpy; asks no LMM. Equal embeddings give equal bits (see `tlac.scoring.si
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeAlias
@@ -109,14 +110,25 @@ class Scorer:
         self.rule = rule
         self._encoder = encoder
         self._templates = split_templates(template)
+        self._encoding: Future[tuple[ClassVectors, int]] | None = None
 
-    def encode_classes(self) -> None:
-        """Encode the class names now, so that an encoder that can't be had is known before anything is paid."""
-        self._encoded_classes  # noqa: B018 - encodes them
+    def encode_classes(self) -> Future[tuple[ClassVectors, int]]:
+        """Begin to encode the class names, on a thread of its own: an encoder takes seconds to load.
+
+        Scoring waits for it. The result raises EncoderUnavailableError where the encoder can't be had.
+        """
+        if self._encoding is None:
+            thread = ThreadPoolExecutor(1, thread_name_prefix="tlac-encoder")
+            self._encoding = thread.submit(self._encode_classes)
+            thread.shutdown(wait=False)
+        return self._encoding
 
     @cached_property
     def _encoded_classes(self) -> tuple[ClassVectors, int]:
         """The classes' vectors, and how many of their names were cut."""
+        return self._encode_classes() if self._encoding is None else self._encoding.result()
+
+    def _encode_classes(self) -> tuple[ClassVectors, int]:
         vectors, cut = self._encode([self.rule.class_text(name) for _, name in self.index.names])
         return ClassVectors(vectors, [owner for owner, _ in self.index.names]), int(cut.sum())
 
