@@ -126,22 +126,6 @@ class Point:
         return f"{record.backend} {record.method}"
 
 
-@dataclass(frozen=True, slots=True)
-class Recommendation:
-    """The most accurate run within a budget and what it would cost.
-
-    `cheaper` are the less dear points whose lower accuracy may be chance (the 95 % interval of the paired
-    difference holds 0), cheapest first; `next_better` is the cheapest more accurate one beyond the budget. `unpriced`
-    points have no known cost, and are left out of all that.
-    """
-
-    chosen: Point
-    cost_usd: float
-    cheaper: tuple[Point, ...]
-    next_better: Point | None
-    unpriced: tuple[Point, ...] = ()
-
-
 def find_frontiers(runs: Iterable[Run]) -> list[list[Point]]:
     """The points of complete, labelled runs, for each set of samples by itself, by rising cost.
 
@@ -184,9 +168,11 @@ def _dominates(one: Point, other: Point) -> bool:
     return is_as_good and (one.accuracy, one.cost_per_1000_usd) != (other.accuracy, other.cost_per_1000_usd)
 
 
-def recommend(points: Sequence[Point], budget_usd: float, images: int) -> Recommendation:
+def recommend(points: Sequence[Point], budget_usd: float, images: int) -> tuple[Point, tuple[Point, ...], Point | None]:
     """What to run on `images` images with `budget_usd`: the most accurate point that it pays for.
 
+    Then the less dear points whose lower accuracy may be chance (the 95 % interval of the paired difference holds 0),
+    cheapest first; and the cheapest more accurate one beyond the budget. Points without a known cost are left out.
     Raises UsageError where no point has a known cost, or the budget pays for none.
     """
     priced = [
@@ -204,13 +190,8 @@ def recommend(points: Sequence[Point], budget_usd: float, images: int) -> Recomm
     chosen, cost = max(affordable, key=lambda pair: (pair[0].accuracy, -pair[1]))
     cheaper = [point for point, price in affordable if price < cost and not point.is_dominated]
     dearer = [(price, point) for point, price in priced if price > budget_usd and point.accuracy > chosen.accuracy]
-    return Recommendation(
-        chosen,
-        cost,
-        tuple(point for point in cheaper if _may_be_chance(chosen, point)),
-        min(dearer, key=lambda pair: (pair[0], -pair[1].accuracy))[1] if dearer else None,
-        tuple(point for point in points if point.cost_per_1000_usd is None),
-    )
+    next_better = min(dearer, key=lambda pair: (pair[0], -pair[1].accuracy))[1] if dearer else None
+    return chosen, tuple(point for point in cheaper if _may_be_chance(chosen, point)), next_better
 
 
 def _may_be_chance(better: Point, other: Point) -> bool:

@@ -249,32 +249,36 @@ def _recommend(runs: Sequence[Run], budget: float | None, images: int | None, fo
         raise UsageError(
             f"a recommendation goes by runs on the same samples; these are on: {names}; name one --dataset"
         )
-    found = recommend(frontiers[0], budget, images)
+    chosen, cheaper, next_better = recommend(frontiers[0], budget, images)
+    unpriced = [point for point in frontiers[0] if point.cost_per_1000_usd is None]
+
+    def cost_usd(point: Point) -> float:
+        return (point.cost_per_1000_usd or 0.0) * images / 1000
+
     if form == "json":
         print_json(
             {
-                "chosen": _frontier_document(found.chosen),
-                "cost_usd": found.cost_usd,
-                "cheaper": [_frontier_document(point) for point in found.cheaper],
-                "next_better": _frontier_document(found.next_better) if found.next_better else None,
-                "unpriced": [_frontier_document(point) for point in found.unpriced],
+                "chosen": _frontier_document(chosen),
+                "cost_usd": cost_usd(chosen),
+                "cheaper": [_frontier_document(point) for point in cheaper],
+                "next_better": _frontier_document(next_better) if next_better else None,
+                "unpriced": [_frontier_document(point) for point in unpriced],
             }
         )
         return
     varying = _varying(frontiers[0])
 
     def describe(point: Point) -> str:
-        cost_usd = (point.cost_per_1000_usd or 0.0) * images / 1000
-        ci95 = f"95 % CI {interval(point.run.metrics.accuracy_ci95, dash='-')}"
-        return f"{_name(point, varying)}: {percent(point.accuracy)} % ({ci95}), ${cost_usd:,.2f} for {images:,} images"
+        accuracy = f"{percent(point.accuracy)} % (95 % CI {interval(point.run.metrics.accuracy_ci95, dash='-')})"
+        return f"{_name(point, varying)}: {accuracy}, ${cost_usd(point):,.2f} for {images:,} images"
 
-    known = f"{len(frontiers[0]) - len(found.unpriced)} runs{' with a known cost' if found.unpriced else ''}"
-    echo(f"{describe(found.chosen)}: the most accurate of {known} within ${budget:,.2f}.")
-    for point in found.cheaper:
+    known = f"{len(frontiers[0]) - len(unpriced)} runs{' with a known cost' if unpriced else ''}"
+    echo(f"{describe(chosen)}: the most accurate of {known} within ${budget:,.2f}.")
+    for point in cheaper:
         echo(f"{describe(point)}: cheaper, and not significantly less accurate on these images.")
-    if found.next_better:
-        echo(f"{describe(found.next_better)}: more accurate, beyond the budget.")
-    for point in found.unpriced:
+    if next_better:
+        echo(f"{describe(next_better)}: more accurate, beyond the budget.")
+    for point in unpriced:
         echo(f"{_name(point, varying)}: {percent(point.accuracy)} %; left out, as its cost is unknown.")
 
 

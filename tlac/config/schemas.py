@@ -212,13 +212,6 @@ class Published(Schema, frozen=True, rename={"is_digitised": "digitised"}):
     error_by_dataset: dict[str, float] = {}
 
 
-class _PublishedFile(Schema, frozen=True):
-    description: str
-    sources: dict[str, str]
-    figures: tuple[Published, ...]
-    gains: tuple[Published, ...]
-
-
 Backend: TypeAlias = Config[BackendSpec]
 EncoderConfig: TypeAlias = Config[EncoderSpec]
 Suite: TypeAlias = Config[SuiteSpec]
@@ -370,12 +363,12 @@ def load_gains(suite: str, split: str) -> tuple[Published, ...]:
 
 def _published(section: Literal["figures", "gains"], suite: str, split: str) -> tuple[Published, ...]:
     path = shipped_root() / PUBLISHED
-    file = parse(_PublishedFile, read_yaml(path), str(path))
-    listed: tuple[Published, ...] = getattr(file, section)
+    file = read_yaml(path)
+    listed = [parse(Published, entry, str(path)) for entry in file[section]]
     return tuple(
         msgspec.structs.replace(
             figure,
-            source=file.sources[figure.source],
+            source=file["sources"][figure.source],
             mean=None if figure.mean is None else figure.mean / 100,
             by_dataset={name: value / 100 for name, value in figure.by_dataset.items()},
             error=None if figure.error is None else figure.error / 100,
