@@ -39,28 +39,23 @@ class Scene:
         self.logs.mkdir()
         self.stopped: list[SerializedError] = []
         self.said: list[str] = []
-        self.shards = 0
-
-        async def take_shard() -> None:
-            self.shards += 1
+        self.shards = self.samples = 0
 
         async def register(_worker: str) -> int:
             return 0
 
         async def trade(_worker: str, block: bytes) -> list[tuple[int, None]]:
-            return [(number, None) for number, *_ in msgspec.msgpack.decode(block, type=Block).wanted]
+            told = msgspec.msgpack.decode(block, type=Block)
+            self.shards += told.shards
+            self.samples += told.samples
+            self.said += told.messages
+            self.stopped += [told.stop] if told.stop else []
+            return [(number, None) for number, *_ in told.wanted]
 
         async def find(_keys: list[str]) -> dict[str, LMMResponse]:
             return {}
 
-        limiter = remote(
-            register=register,
-            take_shard=take_shard,
-            trade=trade,
-            stop=self.stopped.append,
-            tell=self.said.append,
-            advance=lambda _samples: None,
-        )
+        limiter = remote(register=register, trade=trade)
         job = RayJob(without_samples(CONFIG), self.logs, 1)
         (self.shard,) = write_samples(CONFIG.samples, folder / "samples", 4 * len(CONFIG.dataset), 1)
         self.table = pyarrow.table({SHARD: [str(self.shard)]})
@@ -86,7 +81,7 @@ def test_a_shard_is_asked_about_logged_and_given_back_in_its_order(scene: Any) -
     assert {row["answer"] for row in rows} == {"a red car"}
     (log,) = logs_in(made.logs)
     assert len([kept for kept in read_log(log) if isinstance(kept, StoredAnswer)]) == len(rows) == 20
-    assert (made.shards, made.stopped, made.said) == (1, [], [])
+    assert (made.shards, made.samples, made.stopped, made.said) == (1, 20, [], [])
 
 
 def test_answers_that_are_all_cut_stop_the_whole_run(scene: Any) -> None:

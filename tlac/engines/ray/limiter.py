@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -31,11 +30,12 @@ from tlac.types import LMMRequest, LMMResponse, Stage, Transcript, Usage
 
 
 class Block(msgspec.Struct):
-    """What a worker tells at a time of calls, by their numbers.
+    """What a worker tells at a time: of calls, by their numbers, and how far it is.
 
-    `wanted` are those that wait for a permit: their backend's digest, their stage, and the tokens that they may use.
+    `wanted` are calls that wait for a permit: their backend's digest, their stage, and the tokens that they may use.
     The others have ended: those that are `unspent` were not made, those that are `lost` were given up midway.
-    `headers` of responses, by backend, may hold rate limits.
+    `headers` of responses, by backend, may hold rate limits. So many `shards` were taken up, and `samples` done;
+    `messages` are for the person who watches, and `stop` is why nothing more is to be asked.
     """
 
     wanted: list[tuple[int, str, Stage, Usage]] = []
@@ -44,6 +44,10 @@ class Block(msgspec.Struct):
     unspent: list[int] = []
     lost: list[int] = []
     headers: dict[str, dict[str, str]] = {}
+    shards: int = 0
+    samples: int = 0
+    messages: list[str] = []
+    stop: SerializedError | None = None
 
     def encoded(self) -> bytes:
         """As it travels: a tenth of what pickling costs."""
@@ -57,7 +61,6 @@ _decode = msgspec.msgpack.Decoder(Block).decode
 _LISTEN_S = 10.0
 # a worker with open calls is heard of every _LISTEN_S
 _LEASE_S = 60.0
-_REPORT_EVERY_S = 1.0
 # a place that is free waits half of a block's time, on average: one call in eighty of what could be in flight
 _BLOCK_SHARE, _LONGEST_BLOCK_S = 1 / 40, 0.05
 # writes the answer to the call that is being made; a call is in flight until that is done
@@ -173,6 +176,11 @@ class Limiter:
         here.heard_at = self._clock.now()
         # an earlier trade that waits comes back
         here.news.set()
+        self._shards += told.shards
+        self._samples += told.samples
+        self._messages += told.messages
+        if told.stop is not None:
+            self._stop(told.stop)
         for backend, found in told.headers.items():
             self._remotes[backend].listener(found)
         for number, backend, stage, usage in told.wanted:
@@ -196,21 +204,9 @@ class Limiter:
         tell, here.told = here.told, []
         return tell
 
-    async def take_shard(self) -> None:
-        """Note that a worker takes up some work."""
-        self._shards += 1
-
     async def stop(self, error: SerializedError) -> None:
         """Let no further call through, not even one that waits for its turn already."""
         self._stop(error)
-
-    async def tell(self, message: str) -> None:
-        """Pass a message on to the person who watches."""
-        self._messages.append(message)
-
-    async def advance(self, samples: int) -> None:
-        """Note that so many more samples are done."""
-        self._samples += samples
 
     async def progress(self) -> Progress:
         """How far the run is. Ends the calls of workers that were not heard of for a minute: they count as dead."""
@@ -312,7 +308,6 @@ class WorkerClient:
         self._broken: Exception | None = None
         self._waiting: dict[str, asyncio.Future[LMMResponse | None]] = {}
         self._lock = asyncio.Lock()
-        self._samples, self._told_at = 0, time.monotonic()
 
     async def register(self) -> None:
         """Say that this worker begins, perhaps again."""
@@ -371,28 +366,22 @@ class WorkerClient:
             raise self._broken
 
     async def take_shard(self) -> None:
-        """As Limiter.take_shard."""
-        await self._limiter.take_shard.remote()
+        """Note that some work is taken up, before anything is done that may cost this process its life."""
+        self._block.shards += 1
+        await self.drain()
 
     def stop(self, error: TlacError) -> None:
         """Have nobody ask any more."""
-        self._limiter.stop.remote(serialize_error(error))
+        self._block.stop = serialize_error(error)
+        self._send_soon()
 
     def tell(self, message: str) -> None:
         """Have the driver tell the person who watches."""
-        self._limiter.tell.remote(message)
+        self._block.messages.append(message)
 
     def advance(self, _transcript: Transcript | None = None) -> None:
-        """One more sample is done; the limiter is told now and then."""
-        self._samples += 1
-        if time.monotonic() - self._told_at > _REPORT_EVERY_S:
-            self.report()
-
-    def report(self) -> None:
-        """Tell the limiter how many samples are done since the last time."""
-        if self._samples:
-            self._limiter.advance.remote(self._samples)
-        self._samples, self._told_at = 0, time.monotonic()
+        """One more sample is done; the next block says so."""
+        self._block.samples += 1
 
     async def find(self, key: str) -> LMMResponse | None:
         """The stored response under a key that need not be asked for, None where there is none.

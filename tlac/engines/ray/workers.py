@@ -169,7 +169,6 @@ class _Worker:
         """
 
         async def with_log() -> FoundT:
-            await self._client.take_shard()
             attempt = Attempt(self._job.logs, batch, self._job.concurrency)
             if attempt.number:
                 self._client.tell(f"Ray: a worker died, and starts again ({attempt.number} times at this shard)")
@@ -177,16 +176,19 @@ class _Worker:
             try:
                 return await work(self._prompter(log, attempt, put_off), log, attempt)
             finally:
-                await self._client.drain()
                 log.close()
 
-        try:
-            return aio.run(with_log())
-        except TlacError as error:
-            self._client.stop(error)
-            return None
-        finally:
-            self._client.report()
+        async def told() -> FoundT | None:
+            await self._client.take_shard()
+            try:
+                return await with_log()
+            except TlacError as error:
+                self._client.stop(error)
+                return None
+            finally:
+                await self._client.drain()
+
+        return aio.run(told())
 
     def _prompter(self, log: AnswerLog, attempt: Attempt, put_off: dict[str, Choice] | None) -> TwoStagePrompter:
         opened: dict[str, BoundLMM] = {}
