@@ -180,13 +180,14 @@ def _config_maker(
     make = scoring.config_maker(what.limit, what.seed)
 
     def make_config(backend: Backend | None, stage2: Backend | None, dataset: Dataset, method: str) -> RunConfig:
-        return replace(make(backend, stage2, dataset, method), order_trials=scoring.order_trials if backend else 0)
+        config = make(backend, stage2, dataset, method)
+        # what asks no LMM shows it no list
+        return replace(config, order_trials=scoring.order_trials) if backend else replace(config, shuffle_classes=None)
 
     return make_config
 
 
 def _show(cells: list[Cell], suites: list[Suite], as_json: bool) -> None:
-
     from tlac.cli.tables import harmonics, print_harmonics, print_runs, print_suite, suite_document
     from tlac.evaluation.suite_runner import failures_document
     from tlac.results.record import summary

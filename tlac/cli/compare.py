@@ -193,7 +193,6 @@ def leaderboard(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 
 def _show_frontiers(runs: Sequence[Run], form: str) -> None:
-
     from tlac.analysis.leaderboard import find_frontiers
     from tlac.analysis.suite_table import describe_part
     from tlac.cli.tables import print_table

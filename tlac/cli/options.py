@@ -274,30 +274,19 @@ class MatchingOptions:
         from tlac.scoring.confidence import read_calibration
         from tlac.scoring.matching import find_rule, read_aliases
 
-        encoder, prompts = load_encoder_config(self.encoder), load_prompts(with_hints(self.prompts, self.hints))
-        rule, template = find_rule(self.matching), check_template(self.template)
-        aliases = read_aliases(self.aliases) if self.aliases else {}
-        calibration = read_calibration(self.calibration) if self.calibration else None
-
-        def make_config(backend: Backend | None, stage2: Backend | None, dataset: Dataset, method: str) -> RunConfig:
-            return RunConfig(
-                backend,
-                stage2,
-                dataset,
-                method,
-                encoder,
-                prompts,
-                rule,
-                template,
-                limit,
-                seed,
-                self.shuffle_classes if backend else None,
-                aliases=aliases,
-                abstain_below=self.abstain_below,
-                calibration=calibration,
-            )
-
-        return make_config
+        return functools.partial(
+            RunConfig,
+            encoder=load_encoder_config(self.encoder),
+            prompts=load_prompts(with_hints(self.prompts, self.hints)),
+            rule=find_rule(self.matching),
+            template=check_template(self.template),
+            limit=limit,
+            seed=seed,
+            shuffle_classes=self.shuffle_classes,
+            aliases=read_aliases(self.aliases) if self.aliases else {},
+            abstain_below=self.abstain_below,
+            calibration=read_calibration(self.calibration) if self.calibration else None,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,6 @@ def score(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 
 def _show_open_world(runs: tuple[Path, ...], encoders: tuple[str, ...], store: Path | None, as_json: bool) -> None:
-
     from tlac.analysis.open_world import measure_open_world
     from tlac.cli.tables import print_table
     from tlac.config.registry import open_encoder
