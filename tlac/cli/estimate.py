@@ -177,7 +177,7 @@ def _stage_line(stage: StageEstimate) -> str:
 
 
 def _reprice(runs: Sequence[Path], store: Store, as_json: bool) -> None:
-    from tlac.analysis.reprice import reprice
+    from tlac.evaluation.estimate import reprice
     from tlac.results.folder import list_runs
 
     found = [reprice(run, store) for run in list_runs(runs)]

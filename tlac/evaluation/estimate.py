@@ -2,6 +2,8 @@
 
 Learns from stored answers of the same backend on the same images where there are any, else reckons by rule of
 thumb, and says which. Does not know the terminal.
+
+And what the answers of a finished run would cost at today's prices, beside what they did cost: from usage in the store.
 """
 
 from __future__ import annotations
@@ -9,16 +11,23 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
 from statistics import fmean
+from typing import Any
 
+from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.registry import base_name, batch_discount
-from tlac.config.schemas import Prices
+from tlac.config.schemas import BackendSpec, Prices, load_backend
+from tlac.errors import MissingAnswersError, UsageError
 from tlac.evaluation.dry_run import dry_run
 from tlac.evaluation.run_config import RunConfig
 from tlac.lmms.prices import cost_usd, prices_of
 from tlac.methods.base import prompts_of
+from tlac.results.folder import read_record
+from tlac.results.predictions import PREDICTIONS, read_predictions
 from tlac.types import ChoiceTask, LMMResponse, Outcome, Sample, Stage, TextPart, Transcript, Turn, Usage
 
 # rules of thumb: English text has about four characters a token; providers count an image of some 500 to 1,500
@@ -185,3 +194,60 @@ def _time_s(
     by_latency = calls * latency_s / concurrency
     a_minute = config.asked[0].spec.limits.requests_per_minute
     return max(by_latency, 60.0 * calls / a_minute if a_minute else 0.0)
+
+
+def reprice(folder: Path, store: Store) -> dict[str, Any]:
+    """Price the answers of the run in `folder`, each once, by their stored usage, as `--json` prints it.
+
+    `then_usd` and `now_usd` are None where a price was or is not known; `then_table` and `now_table` name the price
+    tables: the version of litellm, which carries one.
+
+    Raises InputError for a folder that is no run, MissingAnswersError for answers that are not in the store.
+    """
+    record = read_record(folder)
+    keys = {key for prediction in read_predictions(folder / PREDICTIONS) for key in prediction.keys}
+    entries = [entry for entry in map(store.get_entry, sorted(keys)) if entry is not None]
+    if len(entries) < len(keys):
+        raise MissingAnswersError(
+            f"{len(keys) - len(entries)} of {len(keys)} answers of {record.run} are not in the store {store.path}; "
+            "name the run's own store with --store"
+        )
+    names = {record.backend, record.stage2_backend, *record.ensemble}
+    own = {spec.model: spec for name in sorted(names) if (spec := _spec_of(name)) is not None}
+    prices = {model: _prices_of(model, own) for model in sorted({entry.request["model"] for entry in entries})}
+    return {
+        "run": record.run,
+        "answers": len(entries),
+        "then_usd": record.answers_cost_usd,
+        "then_table": _table(record.versions.get("litellm")),
+        "now_usd": _total_usd(entries, prices),
+        "now_table": _table(version("litellm")),
+    }
+
+
+def _spec_of(name: str) -> BackendSpec | None:
+    """The backend's file of today, if there still is one that can be read."""
+    try:
+        # the name comes from a run folder, which may not have anything fetched
+        return load_backend(name, is_offline=True).spec
+    except UsageError:
+        return None
+
+
+def _prices_of(model: str, own: dict[str, BackendSpec]) -> Prices | None:
+    # a backend file may state prices, and says which models are no paid service
+    return prices_of(own.get(model) or BackendSpec(adapter="litellm", model=model))
+
+
+def _total_usd(entries: list[StoredAnswer], prices: dict[str, Prices | None]) -> float | None:
+    total = 0.0
+    for entry in entries:
+        known = prices[entry.request["model"]]
+        if known is None:
+            return None
+        total += cost_usd(entry.response.usage, known)
+    return total
+
+
+def _table(litellm_version: str | None) -> str:
+    return f"litellm {litellm_version}" if litellm_version else "unknown"

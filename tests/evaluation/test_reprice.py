@@ -9,9 +9,9 @@ from tests.support.cars import SPEC, answer
 from tests.support.fakes import FakeLMM, LetterEncoder
 from tests.support.file_server import running_file_server
 from tests.support.made_runs import written
-from tlac.analysis.reprice import reprice
 from tlac.cache.store import Store
 from tlac.errors import MissingAnswersError
+from tlac.evaluation.estimate import reprice
 from tlac.evaluation.runner import Runner
 from tlac.results.record import Run
 
