@@ -37,6 +37,7 @@ REQUEST = LMMRequest(
         replace(REQUEST, messages=(Message("user", (TextPart("what?"), IMAGE)),)),
         replace(REQUEST, messages=(Message("user", (Image("cd" * 32, b""), TextPart("what?"))),)),
         replace(REQUEST, choice=ChoiceTask("a", ("b", "c"), by_index=True)),
+        replace(REQUEST, choice=ChoiceTask("a", ("b", "c"), by_schema=True)),
     ],
 )
 def test_whatever_changes_the_answer_changes_the_key(other: LMMRequest) -> None:

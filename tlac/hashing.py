@@ -72,7 +72,11 @@ def _digest(text: str) -> str:
 
 def request_document(request: LMMRequest) -> dict[str, Any]:
     """Encode a request as JSON without image bytes: what its key is the digest of, and what packs carry."""
+    choice = request.choice
+    # absent in all that was asked before there was this form
+    in_schema = {"choices_by_schema": len(choice.names)} if choice and choice.by_schema else {}
     return {
+        **in_schema,
         "key_version": KEY_VERSION,
         "stage": request.stage,
         "model": request.model,
@@ -80,7 +84,7 @@ def request_document(request: LMMRequest) -> dict[str, Any]:
         "params": _plain(dict(request.params)),
         "messages": [_message_document(message) for message in request.messages],
         "preparation": dict(_preparation_document(request.preparation)) if request.images else None,
-        "choices_by_index": len(request.choice.classes) if request.choice and request.choice.by_index else None,
+        "choices_by_index": len(choice.classes) if choice and choice.by_index else None,
         "repeat": request.repeat,
     }
 

@@ -96,7 +96,8 @@ class Message:
 class ChoiceTask:
     """What stage 2 asks, beside the words it asks it in: which of `classes` did `answer` mean?
 
-    With `by_index` the response is to be JSON, `{"class_index": "17"}`: the index of a class as a string.
+    With `by_index` the response is to be JSON, `{"class_index": "17"}`: a class's index as a string. With `by_schema`
+    it is `{"class_name": "Maine Coon"}`, asked for by name, and held to the listed names by a schema.
     `candidates` are the indices of the classes that may be chosen, None for all of them; they keep their numbers.
     """
 
@@ -104,11 +105,17 @@ class ChoiceTask:
     classes: tuple[str, ...] = field(repr=False)
     by_index: bool = False
     candidates: tuple[int, ...] | None = None
+    by_schema: bool = False
 
     @property
     def indices(self) -> Sequence[int]:
         """The indices that may be chosen, in the order in which they are listed."""
         return range(len(self.classes)) if self.candidates is None else self.candidates
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that may be chosen, in the order in which they are listed."""
+        return tuple(self.classes[index] for index in self.indices)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.support.fake_answers import choice_request, embedding, entries, entry_for, image_request
 from tlac.cache.pack import (
     Imported,
+    Manifest,
     PackSpec,
     PromptsRecord,
     derive_specs,
@@ -23,6 +24,7 @@ from tlac.cache.pack import (
     import_pack,
     read_manifest,
     read_pack,
+    write_pack,
 )
 from tlac.cache.select import Selection
 from tlac.cache.serialization import StoredAnswer
@@ -134,7 +136,7 @@ def test_a_store_of_any_answers_is_exported_whole_and_each_way_of_asking_is_repl
         backend = load_backend(f"pack:{path}#{way}")
         assert backend.name == f"pack:pack#{way}"
         assert backend.spec.options == {"path": str(path)}
-        for field, value in msgspec.structs.asdict(manifest.ways[way]).items():
+        for field, value in msgspec.to_builtins(manifest.ways[way]).items():
             assert field == "image" or getattr(backend.spec, field) == value
     export_pack(other, tmp_path / "again.jsonl", EVERYTHING, "a test", embedding_keys=None)
     assert (tmp_path / "again.jsonl").read_bytes() == path.read_bytes()
@@ -211,6 +213,15 @@ def test_choices_by_index_and_settings_of_each_stage_are_derived() -> None:
         "fake/model", "r1", {}, {"temperature": 0}, {"max_tokens": 5}, True, BOTH_STAGES[0].request["preparation"]
     )
     assert derive_specs([stage1, stage2]) == {"fake": [spec]}
+
+
+def test_names_held_by_a_schema_are_derived_and_read_again(tmp_path: Path) -> None:
+    task = ChoiceTask("a cat", ("cat", "dog"), by_schema=True)
+    answer = entry_for(replace(choice_request("a cat"), choice=task))
+    (spec,) = derive_specs([answer])["fake"]
+    write_pack(tmp_path / "pack.jsonl", Manifest("2026", "a test", "fake", spec), [answer])
+    backend = load_backend(f"pack:{tmp_path / 'pack.jsonl'}")
+    assert (backend.spec.choice_by_index, backend.spec.names_in_schema) == (True, True)
 
 
 def test_a_pack_that_contradicts_the_store_is_not_imported_at_all(filled: Store, other: Store, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tlac.config.files import list_names
-from tlac.config.schemas import load_backend, load_dataset_config, load_encoder_config
+from tlac.config.schemas import BackendSpec, load_backend, load_dataset_config, load_encoder_config
 from tlac.errors import ConfigError, TlacError
 from tlac.types import Preparation
 
@@ -75,3 +75,22 @@ def test_a_dataset_lends_its_class_list() -> None:
 def test_an_unknown_name_is_an_error_for_a_person(load) -> None:
     with pytest.raises(TlacError, match="unknown"):
         load("no-such-thing")
+
+
+@pytest.mark.parametrize(
+    ("model", "names", "holds"),
+    [
+        ("openai/m", [f"class {n}" for n in range(1000)], True),
+        ("openai/m", [f"class {n}" for n in range(1001)], False),
+        ("openai/m", [f"{n:061}" for n in range(250)], True),
+        ("openai/m", [f"{n:061}" for n in range(251)], False),
+        ("gemini/m", [f"class {n}" for n in range(100)], True),
+        ("gemini/m", [f"class {n}" for n in range(101)], False),
+        ("gemini/m", ["missile", "jeep", "missile"], False),
+        ("gemini/m", ['a 3" nail', "jeep"], False),
+        ("gemini/m", ["two\nlines", "jeep"], False),
+        ("gemini/m", ["Irish Wolfhound", "crème brûlée"], True),
+    ],
+)
+def test_a_schema_holds_so_many_names_and_each_once(model: str, names: list[str], holds: bool) -> None:
+    assert BackendSpec(adapter="litellm", model=model).schema_holds(names) is holds

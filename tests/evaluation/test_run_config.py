@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import datetime, timezone
 
 import msgspec
 import pytest
@@ -38,6 +39,22 @@ def test_each_member_of_an_ensemble_is_asked_by_itself() -> None:
 def test_without_a_backend_there_is_nobody_to_ask() -> None:
     with pytest.raises(UsageError, match="name one with --backend"):
         plan_questions(replace(SPEC, backend=None), lambda backend: BoundLMM(backend, FakeLMM(str)))
+
+
+@pytest.mark.parametrize(("classes", "form"), [(("lorry", "zebra"), "name"), (("lorry", "zebra", "lorry"), "index")])
+def test_names_are_held_by_a_schema_where_each_means_one_class_else_numbers_are(
+    classes: tuple[str, ...], form: str
+) -> None:
+    lmm = FakeLMM(lambda request: "lorry")
+    spec = msgspec.structs.replace(BACKEND.spec, choice_by_index=True, names_in_schema=True)
+    held = Backend("fake", "fake.yaml", spec)
+    config = replace(SPEC, backend=held, stage2_backend=held, dataset=replace(SPEC.dataset, classes=classes))
+    asyncio.run(plan_questions(config, lambda own: BoundLMM(own, lmm)).ask_stage2("a big truck"))
+    (request,) = lmm.asked
+    assert (request.choice.by_schema, request.choice.by_index) == (form == "name", form == "index")
+    text = request.messages[0].parts[0].text
+    assert ("\nlorry\n" in text, "\n0: lorry\n" in text) == (form == "name", form == "index")
+    assert config.record("e", datetime.now(timezone.utc)).names_in_schema
 
 
 def test_a_set_in_free_text_asks_for_no_number_though_the_backend_could_be_held_to_one() -> None:

@@ -61,13 +61,32 @@ def relook(backend: Backend) -> LMMRequest:
     return replace(image_question(backend, make_png(7, 40)), stage="stage2", choice=task)
 
 
+def in_schema(backend: Backend) -> LMMRequest:
+    """A question whose answer a schema holds to the names that are listed."""
+    task = ChoiceTask("an ancient car", CLASSES, candidates=(0, 2), by_schema=True)
+    return replace(choice_question(backend), choice=task)
+
+
 QUESTIONS = {
     "image": image_question,
     "choice": choice_question,
     "many classes": lambda backend: choice_question(backend, tuple(f"class {n}" for n in range(1200))),
     "relook": relook,
+    "names in a schema": in_schema,
     "accents": lambda backend: choice_question(backend, ("café “crème”", "naïve\nline", "☃ 😀")),
 }
+
+
+def test_a_schema_holds_the_listed_names() -> None:
+    task = ChoiceTask("an ancient car", ("red car", "lorry", "old car"), candidates=(2, 0), by_schema=True)
+    expected = {
+        "type": "object",
+        "properties": {"class_name": {"type": "string", "enum": ["old car", "red car"]}},
+        "required": ["class_name"],
+        "additionalProperties": False,
+    }
+    assert choice_arguments("openai/m", task)["response_format"]["json_schema"]["schema"] == expected
+    assert choice_arguments("anthropic/m", task)["output_config"]["format"]["schema"] == expected
 
 
 @pytest.mark.parametrize("name", BACKENDS)

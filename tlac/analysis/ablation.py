@@ -70,6 +70,7 @@ def describe_cell(run: Run) -> dict[str, str]:
     record = run.record
     order = "own" if record.shuffle_classes is None else f"seed {record.shuffle_classes}"
     choice = "" if record.choice_by_index is None else ("index" if record.choice_by_index else "name")
+    choice = "schema" if record.names_in_schema and choice == "index" else choice
     levels = (record.prompts, record.encoder, record.template, record.matching, record.method, order, choice)
     return dict(zip(FACTORS, levels, strict=True))
 

@@ -71,6 +71,8 @@ class PackSpec(Document, frozen=True):
     stage2_params: dict[str, Any] = msgspec.field(default_factory=dict)
     choice_by_index: bool = False
     image: dict[str, Any] = msgspec.field(default_factory=dict)
+    # left out where it is not so: packs without it are as they were
+    names_in_schema: Literal[True] | msgspec.UnsetType = msgspec.UNSET
 
 
 class PromptsRecord(Document, frozen=True):
@@ -247,8 +249,9 @@ def _parse_manifest(line: bytes) -> Manifest:
     manifest: Manifest = parse_json(line, Manifest)
     # the defaults are for those who make a manifest: what a file leaves out could be anything
     lacking = _keys(manifest) - told.keys()
+    needed = set(PackSpec.__struct_fields__) - {"names_in_schema"}
     for spec in [told.get("spec"), *(one for found in told.get("specs", {}).values() for one in found)]:
-        lacking |= {f"spec.{key}" for key in PackSpec.__struct_fields__ if spec is not None and key not in spec}
+        lacking |= {f"spec.{key}" for key in needed if spec is not None and key not in spec}
     if lacking:
         raise InputError(f"lacks {', '.join(sorted(lacking))}")
     has_one, has_several = manifest.backend is not None and manifest.spec is not None, bool(manifest.specs)
@@ -364,7 +367,10 @@ def derive_specs(answers: Iterable[StoredAnswer]) -> dict[str, list[PackSpec]]:
             way = {"stage1_params": request["params"], "image": request["preparation"] or {}}
             stage1.setdefault(canonical_json(way), way)
         else:
-            way = {"stage2_params": request["params"], "choice_by_index": request["choices_by_index"] is not None}
+            in_schema = request.get("choices_by_schema") is not None
+            by_index = in_schema or request["choices_by_index"] is not None
+            way = {"stage2_params": request["params"], "choice_by_index": by_index}
+            way |= {"names_in_schema": True} if in_schema else {}
             # some methods show stage 2 the image, of some samples: the same settings
             way = stage2.setdefault(canonical_json(way), way)
             if request["preparation"]:

@@ -96,6 +96,7 @@ class _Request(Document, frozen=True):
     preparation: dict[str, Any] | None
     choices_by_index: Count | None
     repeat: Count
+    choices_by_schema: Count | None = None
 
 
 class _AnswerLine(Document, frozen=True):

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from tlac.evaluation.runner import Runner
     from tlac.results.record import Run
 
+# what a backend file says of stage 2: a number held by a schema, a name in words, or a name held by a schema
+_CHOICES = {
+    "index": {"choice_by_index": True, "names_in_schema": False},
+    "name": {"choice_by_index": False, "names_in_schema": False},
+    "schema": {"choice_by_index": True, "names_in_schema": True},
+}
+
 
 @click.command()
 @click.option("--backend", required=True, help="LMM to ask.")
@@ -33,7 +40,7 @@ if TYPE_CHECKING:
     "--levels",
     multiple=True,
     metavar="FACTOR=LEVEL,...",
-    help="Levels of a further factor: hints=0,10,30, names shown in stage 1; choice=index,name, the answer of stage 2.",
+    help="Levels of a further factor: hints=0,10,30, names in stage 1; choice=index,name,schema, that of stage 2.",
 )
 @click.option("--encoder", "encoders", multiple=True, default=("clip-vit-b-16",), show_default=True, help="The same.")
 @click.option(
@@ -105,7 +112,7 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
     configs = [
         RunConfig(
             asked,
-            asked if choice is None else replace(asked, spec=structs.replace(asked.spec, choice_by_index=choice)),
+            asked if choice is None else replace(asked, spec=structs.replace(asked.spec, **_CHOICES[choice])),
             opened,
             method,
             load_encoder_config(encoder),
@@ -144,8 +151,8 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 
 def _read_levels(levels: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
-    """Class names that stage 1 shows, as numbers, and whether stage 2 chooses by index, by factor."""
-    readers: dict[str, Callable[[str], Any]] = {"hints": int, "choice": {"index": True, "name": False}.__getitem__}
+    """Class names that stage 1 shows, as numbers, and the form in which stage 2 chooses, by factor."""
+    readers: dict[str, Callable[[str], Any]] = {"hints": int, "choice": _read_choice}
     found = {}
     for given in levels:
         factor, _, names = given.partition("=")
@@ -153,9 +160,15 @@ def _read_levels(levels: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
             raise UnknownNameError("factor of --levels", factor, readers)
         try:
             found[factor] = tuple(dict.fromkeys(readers[factor](name.strip()) for name in names.split(",")))
-        except (ValueError, KeyError) as error:
-            raise UsageError(f"--levels {given}: such as hints=0,10,30 or choice=index,name") from error
+        except ValueError as error:
+            raise UsageError(f"--levels {given}: such as hints=0,10,30 or choice=index,name,schema") from error
     return found
+
+
+def _read_choice(name: str) -> str:
+    if name not in _CHOICES:
+        raise ValueError(name)
+    return name
 
 
 def _run(runner: Runner, spec: RunConfig, out: Path, view: LiveView | None) -> Run:

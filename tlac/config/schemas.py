@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_type_hints
@@ -22,6 +23,14 @@ from tlac.runtime.safe_files import is_url
 from tlac.types import Preparation
 
 PUBLISHED = "benchmarks/published.yaml"
+
+MAX_ENUM_VALUES = 1000
+"""OpenAI refuses a schema with more enum values; above it an index is checked when it is read."""
+# OpenAI refuses more characters in all where an enum has more than so many values
+_MAX_ENUM_CHARS = 15_000
+_MAX_LONG_ENUM_VALUES = 250
+# other providers say no number; Gemini has been seen to refuse some two hundred names of several words
+_MAX_NAMES = 100
 
 
 class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -57,7 +66,8 @@ class BackendSpec(Schema, frozen=True):
     """A backend file. `adapter` is an entry point of the group tlac.lmms; `options` are that adapter's own.
 
     `params` go to the provider for both stages, `stage1_params` and `stage2_params` on top of them.
-    `choice_by_index` asks stage 2 for JSON with a class index, constrained by a schema.
+    `choice_by_index` asks stage 2 for JSON with a class index, constrained by a schema; with `names_in_schema` as well,
+    with the class name, where the schema can hold all names that are listed.
     """
 
     adapter: str
@@ -71,6 +81,7 @@ class BackendSpec(Schema, frozen=True):
     stage1_params: dict[str, Any] = {}
     stage2_params: dict[str, Any] = {}
     choice_by_index: bool = False
+    names_in_schema: bool = False
     image: Preparation = Preparation()
     limits: Limits = Limits()
     prices: Prices | None = None
@@ -85,6 +96,18 @@ class BackendSpec(Schema, frozen=True):
     def api_key(self) -> str:
         """The key that its variable holds; empty where there is none."""
         return os.environ.get(self.api_key_env or "", "").strip()
+
+    def schema_holds(self, names: Sequence[str]) -> bool:
+        """Whether the schema of the model's provider can hold all these names, each of which means one class.
+
+        A name with quotes, backslashes or control characters is left out of schemas: not every provider takes it.
+        """
+        if len(set(names)) < len(names) or any('"' in name or "\\" in name or not name.isprintable() for name in names):
+            return False
+        if not self.model.startswith("openai/"):
+            return len(names) <= _MAX_NAMES
+        is_short = len(names) <= _MAX_LONG_ENUM_VALUES or sum(map(len, names)) <= _MAX_ENUM_CHARS
+        return len(names) <= MAX_ENUM_VALUES and is_short
 
 
 class EncoderSpec(Schema, frozen=True):
@@ -299,7 +322,7 @@ def _pack_backend(name: str, is_offline: bool) -> Backend:
         "adapter": "pack",
         "description": f"answers of {chosen}, replayed: {manifest.provenance}",
         "options": {"path": str(path)},
-        **msgspec.structs.asdict(ways[chosen]),
+        **msgspec.to_builtins(ways[chosen]),
     }
     stem = re.split(r"\.|#sha256=", Path(source).name)[0]
     label = f"pack:{stem}#{way}" if way else f"pack:{stem}"

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from tlac.config.schemas import Backend
+from tlac.config.schemas import MAX_ENUM_VALUES, Backend
 from tlac.errors import ConfigError, InputError, SampleError
 from tlac.images import prepare, within_limits
 from tlac.lmms.http import HTTPResponse
@@ -59,8 +59,6 @@ _PLAIN_PARAMS = {
 }
 # litellm drops what it does not know for Gemini without a word; these it does send on
 _GEMINI_EXTRAS = frozenset(("top_k", "safety_settings"))
-# OpenAI refuses a schema with more enum values; above it the index is checked when it is read
-_MAX_ENUM_VALUES = 1000
 # request templates that are remembered: few in a run, except in stage 2 over shortlists
 _MAX_REMEMBERED = 4096
 # litellm's functions tell their logger of each response
@@ -99,7 +97,7 @@ def _wire_part(part: TextPart | Image, preparation: Preparation, marks_prefix: b
 def call_arguments(request: LMMRequest) -> dict[str, Any]:
     """Return the arguments of a litellm call that say how to answer: sampling parameters, and the form of a choice."""
     arguments: dict[str, Any] = dict(request.params)
-    if request.choice is not None and request.choice.by_index:
+    if request.choice is not None and (request.choice.by_index or request.choice.by_schema):
         arguments.update(choice_arguments(request.model, request.choice))
     if request.model.startswith("ollama") and "num_ctx" not in arguments:
         needed = context_tokens(request)
@@ -172,19 +170,17 @@ def register_model(model: str) -> None:
 
 
 def choice_arguments(model: str, task: ChoiceTask) -> dict[str, Any]:
-    """Return the arguments of a call that constrain stage 2 to `{"class_index": "17"}`.
+    """Return the arguments of a call that constrain stage 2 to `{"class_index": "17"}`, or to `{"class_name": "cat"}`.
 
     The index is a string, since some providers accept an enum of strings only.
     """
-    index: dict[str, Any] = {"type": "string"}
-    if len(task.indices) <= _MAX_ENUM_VALUES:
-        index["enum"] = [str(position) for position in task.indices]
-    schema = {
-        "type": "object",
-        "properties": {"class_index": index},
-        "required": ["class_index"],
-        "additionalProperties": False,
-    }
+    key = "class_name" if task.by_schema else "class_index"
+    value: dict[str, Any] = {"type": "string"}
+    if task.by_schema:
+        value["enum"] = list(task.names)
+    elif len(task.indices) <= MAX_ENUM_VALUES:
+        value["enum"] = [str(position) for position in task.indices]
+    schema = {"type": "object", "properties": {key: value}, "required": [key], "additionalProperties": False}
     if model.startswith("anthropic/"):
         # litellm turns response_format into output_format, which is gone from Anthropic's published types
         return {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
@@ -348,11 +344,15 @@ class WireFormat:
 
 def _template_key(request: LMMRequest) -> object:
     choice = request.choice
-    by_index = (len(choice.classes), choice.candidates) if choice is not None and choice.by_index else None
+    listed: object = None
+    if choice is not None and choice.by_schema:
+        listed = choice.names
+    elif choice is not None and choice.by_index:
+        listed = (len(choice.classes), choice.candidates)
     num_ctx = call_arguments(request).get("num_ctx") if request.model.startswith("ollama") else None
     return (
         msgspec.json.encode(request.params, order="sorted"),
-        by_index,
+        listed,
         any(part.is_prefix for part in request.texts),
         num_ctx,
     )

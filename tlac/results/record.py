@@ -27,7 +27,8 @@ class RunRecord:
     prompt of the prompt set. `ensemble` names the backends that voted beside the first, `aliases` are further names of
     classes; `abstain_below` and `calibration` as in `RunConfig`. `shuffle_classes` is the seed of the order in which
     stage 2 was shown the class names, None for their own, and `hints` are the class names that stage 1 showed.
-    `choice_by_index` says how stage 2 was asked to choose, None where it was not or in older runs. `dataset_notes` say
+    `choice_by_index` says how stage 2 was asked to choose, None where it was not or in older runs; `names_in_schema`:
+    by a name, where a schema holds all that are listed (each stored request says which it was). `dataset_notes` say
     what the dataset's loader skipped or missed, `dataset_details` what it chose, such as the columns of a table.
     `sources` are the files that describe backends, encoder, prompts and dataset.
     """
@@ -75,6 +76,7 @@ class RunRecord:
     sources: dict[str, str] = field(default_factory=dict)
     hints: tuple[str, ...] = ()
     choice_by_index: bool | None = None
+    names_in_schema: bool = False
     format: int = RUN_FORMAT
 
 
