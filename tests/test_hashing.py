@@ -55,6 +55,34 @@ def test_what_asks_the_same_has_the_same_key(other: LMMRequest) -> None:
     assert response_key(other) == response_key(REQUEST)
 
 
+SHAS = ("ab" * 32, "cd" * 32)
+PICTURED = [
+    replace(REQUEST, **{"messages": (Message("user", parts),), **changes})
+    for sha256 in SHAS
+    for parts in (
+        (Image(sha256, b""), TextPart("what?")),
+        (TextPart('{"image_sha256":"' + sha256 + '"}'), Image(sha256, b""), TextPart("\u2603\n")),
+        (TextPart("what?"), Image(sha256, b""), Image(SHAS[0], b"")),
+    )
+    for changes in (
+        {},
+        {"repeat": 1},
+        {"params": {"temperature": 0.0, "max_tokens": 100}},
+        {"params": {"temperature": False, "max_tokens": 100}},
+        {"params": {"stop": {"image_sha256": sha256}}},
+        {"choice": ChoiceTask("a", ("b", "c"), by_index=True)},
+        {"choice": ChoiceTask("a", ("b", "c", "d"), by_index=True)},
+        {"choice": ChoiceTask("a", ("b", "c"))},
+    )
+]
+
+
+@pytest.mark.parametrize("asked", PICTURED)
+def test_the_key_of_a_question_about_an_image_is_the_digest_of_its_json(asked: LMMRequest) -> None:
+    text = json.dumps(request_document(asked), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert response_key(asked) == hashlib.sha256(text.encode()).hexdigest()
+
+
 def test_the_preparation_of_images_is_no_part_of_a_question_without_one() -> None:
     asked = replace(REQUEST, messages=(Message("user", (TextPart("which?"),)),))
     assert response_key(asked) == response_key(replace(asked, preparation=Preparation(quality=1)))

@@ -110,9 +110,45 @@ def response_key(request: LMMRequest) -> str:
     """
     key = request.cached_key
     if key is None:
-        key = document_key(request_document(request))
+        images = request.images
+        key = _key_about(images[0], request) if len(images) == 1 else document_key(request_document(request))
         object.__setattr__(request, "cached_key", key)
     return key
+
+
+# of each question about one image: the digest of its JSON up to the image's own, to be gone on from, and what follows
+_AROUND_IMAGE: dict[tuple[object, ...], tuple[hashlib._Hash, str]] = {}
+_MAX_QUESTIONS = 256
+
+
+def _key_about(image: Image, request: LMMRequest) -> str:
+    """As document_key of the request, which shows that image alone.
+
+    A run asks the same question about many images. To keep the text around the image's digest takes a quarter of the
+    time of encoding it anew: a tenth of that of a sample whose answer is stored.
+    """
+    said = tuple(
+        (message.role, *(None if isinstance(part, Image) else part.text for part in message.parts))
+        for message in request.messages
+    )
+    choices = request.choice and (len(request.choice.classes), request.choice.by_index)
+    settings = (request.stage, request.model, request.revision, request.preparation, choices, request.repeat)
+    # as text, in which True, 1 and 1.0 differ
+    question = (said, repr(request.params), *settings)
+    sha256 = _encode(image.sha256)
+    around = _AROUND_IMAGE.get(question)
+    if around is None:
+        # no text of a message holds this: a quote in it is written as \"
+        name = '{"image_sha256":'
+        before, _, after = _encode(request_document(request)).partition(name + sha256)
+        around = hashlib.sha256((before + name).encode()), after
+        if len(_AROUND_IMAGE) >= _MAX_QUESTIONS:
+            _AROUND_IMAGE.clear()
+        _AROUND_IMAGE[question] = around
+    begun, after = around
+    digest = begun.copy()
+    digest.update(f"{sha256}{after}".encode())
+    return digest.hexdigest()
 
 
 def document_key(document: dict[str, Any] | list[Any]) -> str:
@@ -139,5 +175,7 @@ def dataset_digest(dataset: Dataset) -> str:
     head = {"split": dataset.split, "protocol": dataset.protocol, "classes": dataset.classes}
     digest.update(canonical_json(head).encode())
     for sample in dataset:
-        digest.update(b"\n" + canonical_json([sample.id, sample.label]).encode())
+        # the canonical JSON of both in a list, of which a million are written
+        label = "null" if sample.label is None else int(sample.label)
+        digest.update(f"\n[{_encode(sample.id)},{label}]".encode())
     return digest.hexdigest()
