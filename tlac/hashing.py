@@ -133,8 +133,8 @@ def _key_about(image: Image, request: LMMRequest) -> str:
     )
     choices = request.choice and (len(request.choice.classes), request.choice.by_index)
     settings = (request.stage, request.model, request.revision, request.preparation, choices, request.repeat)
-    # as text, in which True, 1 and 1.0 differ
-    question = (said, repr(request.params), *settings)
+    # as text, in which True and 1 differ
+    question = (said, repr(_plain(dict(request.params))), *settings)
     sha256 = _encode(image.sha256)
     around = _AROUND_IMAGE.get(question)
     if around is None:
