@@ -154,12 +154,9 @@ class _Reader:
     classes: str = "classes"
 
 
-def _files_and_labels(reader: Any) -> Iterable[tuple[Any, int]]:
-    return zip(reader._image_files, reader._labels, strict=True)
-
-
-def _pets(reader: Any) -> Iterable[tuple[Any, int]]:
-    return zip(reader._images, reader._labels, strict=True)
+def _files(reader: Any) -> Iterable[tuple[Any, int]]:
+    images = reader._images if hasattr(reader, "_images") else reader._image_files
+    return zip(images, reader._labels, strict=True)
 
 
 def _pairs(reader: Any) -> Iterable[tuple[Any, int]]:
@@ -175,11 +172,11 @@ def _caltech(reader: Any) -> Iterable[tuple[Any, int]]:
 
 _TORCHVISION = {
     "caltech101": _Reader("Caltech101", "caltech101", (), _caltech, "categories"),
-    "oxford_pets": _Reader("OxfordIIITPet", "oxford-iiit-pet", ("test",), _pets),
+    "oxford_pets": _Reader("OxfordIIITPet", "oxford-iiit-pet", ("test",), _files),
     "stanford_cars": _Reader("StanfordCars", "stanford_cars", ("test", "train"), _pairs),
-    "flowers102": _Reader("Flowers102", "flowers-102", ("test", "val", "train"), _files_and_labels),
-    "food101": _Reader("Food101", "food-101", ("test", "train"), _files_and_labels),
-    "dtd": _Reader("DTD", "dtd/dtd", ("test", "val", "train"), _files_and_labels),
+    "flowers102": _Reader("Flowers102", "flowers-102", ("test", "val", "train"), _files),
+    "food101": _Reader("Food101", "food-101", ("test", "train"), _files),
+    "dtd": _Reader("DTD", "dtd/dtd", ("test", "val", "train"), _files),
     "eurosat": _Reader("EuroSAT", "eurosat", (), _pairs),
 }
 
