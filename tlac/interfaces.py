@@ -8,7 +8,7 @@ A plug-in provides one by having its methods; there is nothing to inherit. Entry
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -283,20 +283,6 @@ class UnknownBatchError(PermanentError):
 
 
 @dataclass(frozen=True, slots=True)
-class Intent:
-    """A batch that may or may not have reached the provider.
-
-    `custom_ids` are those of its requests, `since` when it was written down, `taken` the provider's ids of other
-    batches.
-    """
-
-    tag: str
-    since: datetime
-    custom_ids: Collection[str] = field(repr=False)
-    taken: Collection[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class BatchStatus:
     """How far a batch is: `state` in the provider's own word, `is_over` when nothing more will be answered.
 
@@ -361,10 +347,11 @@ class BatchInterface(Protocol):
         """Hand in a file of lines, marked with our tag; the provider's id of the batch."""
         ...
 
-    def find(self, intent: Intent) -> str | None:
-        """The provider's id of the batch that was to be submitted, None where the provider has none.
+    def find(self, tag: str, since: datetime, custom_ids: Collection[str], taken: Collection[str]) -> str | None:
+        """The provider's id of a batch that may or may not have reached it; None where the provider has none.
 
-        Raises UndecidedError where that can't be known yet.
+        `custom_ids` are those of its requests, `since` when it was written down, `taken` the provider's ids of other
+        batches. Raises UndecidedError where that can't be known yet.
         """
         ...
 

@@ -19,7 +19,6 @@ from tests.support.fakes import make_png
 from tlac.config.schemas import Backend, BackendSpec, EncoderConfig, EncoderSpec, Limits
 from tlac.encoders.litellm import EndpointEncoder
 from tlac.errors import PermanentError
-from tlac.interfaces import Intent
 from tlac.lmms.litellm import LiteLLM
 from tlac.runtime import aio
 from tlac.runtime.litellm_setup import load_litellm
@@ -138,15 +137,12 @@ def test_an_embedding_endpoint_is_not_sent_on(servers: Servers, provider: str) -
 
 
 BATCH_CALLS = {
-    "submit": lambda batches, file, intent: batches.submit(file, "tag"),
-    "find": lambda batches, file, intent: batches.find(intent),
-    "status": lambda batches, file, intent: batches.status("batches/1"),
-    "results": lambda batches, file, intent: list(batches.results("batches/1")),
-    "cancel": lambda batches, file, intent: batches.cancel("batches/1"),
+    "submit": lambda batches, file: batches.submit(file, "tag"),
+    "find": lambda batches, file: batches.find("tag", datetime(2026, 1, 1, tzinfo=timezone.utc), ["1"], ()),
+    "status": lambda batches, file: batches.status("batches/1"),
+    "results": lambda batches, file: list(batches.results("batches/1")),
+    "cancel": lambda batches, file: batches.cancel("batches/1"),
 }
-
-
-INTENT = Intent("tag", datetime(2026, 1, 1, tzinfo=timezone.utc), ["1"])
 
 
 @pytest.mark.parametrize("call", BATCH_CALLS)
@@ -157,7 +153,7 @@ def test_a_batch_is_not_sent_on(servers: Servers, tmp_path: Path, name: str, pat
     file = tmp_path / "requests.jsonl"
     file.write_bytes(batches.line("1", b"{}"))
     with pytest.raises(PermanentError, match="sends calls on to another"):
-        BATCH_CALLS[call](batches, file, INTENT)
+        BATCH_CALLS[call](batches, file)
     assert servers.forwarded == []
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime, timezone
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from tlac.cache.store import Store
 from tlac.config.schemas import Backend, load_backend
 from tlac.engines.batch.journal import BatchRecord, RequestLine
 from tlac.engines.batch.manager import BatchManager
-from tlac.interfaces import BatchStatus, Intent
+from tlac.interfaces import BatchStatus
 from tlac.lmms.middleware.clock import Clock
 
 ResultT = TypeVar("ResultT")
@@ -29,11 +29,11 @@ class FakeInterface:
         self.found: str | Exception | None = "job-1"
         self.state: BatchStatus | Exception = WORKING
         self.refusal: Exception | None = None
-        self.intents: list[Intent] = []
+        self.looked_for: list[tuple[str, datetime, set[str], set[str]]] = []
         self.cancelled: list[str] = []
 
-    def find(self, intent: Intent) -> str | None:
-        self.intents.append(intent)
+    def find(self, tag: str, since: datetime, custom_ids: Collection[str], taken: Collection[str]) -> str | None:
+        self.looked_for.append((tag, since, set(custom_ids), set(taken)))
         if isinstance(self.found, Exception):
             raise self.found
         return self.found
@@ -61,7 +61,7 @@ class Scene:
         self.journal = self.manager.journal
 
     async def sleep(self, wait_s: float) -> None:
-        assert self.provider.intents == []
+        assert self.provider.looked_for == []
         self.waits_s.append(wait_s)
 
     def open(self, backend: Backend) -> FakeInterface:

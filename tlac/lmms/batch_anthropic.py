@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tlac.config.schemas import Backend
-from tlac.interfaces import BatchResult, BatchStatus, Intent, UndecidedError, UnknownBatchError
+from tlac.interfaces import BatchResult, BatchStatus, UndecidedError, UnknownBatchError
 from tlac.lmms.batch_common import CLOCK_SLACK, BatchAdapter, as_object, clock_shift, load_sdk, plain_reason, read_lines
 from tlac.runtime.litellm_setup import drop_headers_of_environment
 from tlac.types import LMMRequest
@@ -68,10 +69,10 @@ class AnthropicBatches(BatchAdapter):
             )
         return str(made.id)
 
-    def find(self, intent: Intent) -> str | None:
+    def find(self, tag: str, since: datetime, custom_ids: Collection[str], taken: Collection[str]) -> str | None:
         """See tlac.interfaces.BatchInterface."""
         undecided: list[str] = []
-        earliest = intent.since + clock_shift(self._api_base) - CLOCK_SLACK
+        earliest = since + clock_shift(self._api_base) - CLOCK_SLACK
         with self._client() as client:
             for batch in client.messages.batches.list(limit=_PAGE):
                 # the newest come first
@@ -79,16 +80,16 @@ class AnthropicBatches(BatchAdapter):
                     break
                 counts = batch.request_counts
                 size = counts.processing + counts.succeeded + counts.errored + counts.canceled + counts.expired
-                if batch.id in intent.taken or size != len(intent.custom_ids):
+                if batch.id in taken or size != len(custom_ids):
                     continue
                 if batch.processing_status != "ended":
                     undecided.append(batch.id)
-                elif self._holds(batch.id, intent.custom_ids):
+                elif self._holds(batch.id, custom_ids):
                     return str(batch.id)
         if undecided:
             raise UndecidedError(
                 f"{self._backend.name}: Anthropic tells what is in a batch when it is over, and {', '.join(undecided)} "
-                f"may be {intent.tag}: nothing is submitted again before that"
+                f"may be {tag}: nothing is submitted again before that"
             )
         return None
 

@@ -6,14 +6,14 @@ A job is found again by its display name, which is our tag.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from tlac.config.schemas import Backend
-from tlac.interfaces import BatchResult, BatchStatus, Intent
+from tlac.interfaces import BatchResult, BatchStatus
 from tlac.lmms.batch_common import BatchAdapter, as_object, load_sdk, plain_reason, read_lines
 
 _OVER = ("SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
@@ -50,11 +50,11 @@ class GeminiBatches(BatchAdapter):
             job = client.batches.create(model=model, src=uploaded.name, config={"display_name": tag})
         return str(job.name)
 
-    def find(self, intent: Intent) -> str | None:
+    def find(self, tag: str, since: datetime, custom_ids: Collection[str], taken: Collection[str]) -> str | None:
         """See tlac.interfaces.BatchInterface."""
         with self._client() as client:
             for job in client.batches.list(config={"page_size": _PAGE}):
-                if job.display_name == intent.tag:
+                if job.display_name == tag:
                     return str(job.name)
         return None
 

@@ -6,12 +6,12 @@ A batch is found again by the tag in its metadata.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tlac.interfaces import BatchResult, BatchStatus, Intent
+from tlac.interfaces import BatchResult, BatchStatus
 from tlac.lmms.batch_common import CLOCK_SLACK, BatchAdapter, as_object, clock_shift, plain_reason, read_lines
 from tlac.runtime.litellm_setup import litellm_call, load_litellm
 from tlac.types import LMMResponse, Outcome
@@ -50,14 +50,14 @@ class OpenAIBatches(BatchAdapter):
         )
         return str(made.id)
 
-    def find(self, intent: Intent) -> str | None:
+    def find(self, tag: str, since: datetime, custom_ids: Collection[str], taken: Collection[str]) -> str | None:
         """See tlac.interfaces.BatchInterface."""
-        earliest = intent.since + clock_shift(self._api_base) - CLOCK_SLACK
+        earliest = since + clock_shift(self._api_base) - CLOCK_SLACK
         after: str | None = None
         while True:
             page = list(self._call("list_batches", after=after, limit=_PAGE).data)
             for batch in page:
-                if (batch.metadata or {}).get("tlac_batch") == intent.tag:
+                if (batch.metadata or {}).get("tlac_batch") == tag:
                     return str(batch.id)
             # the newest come first
             if len(page) < _PAGE or _is_older(page[-1], earliest):

@@ -33,10 +33,7 @@ def test_a_batch_is_looked_for_by_what_tells_it_from_others(scene: Scene) -> Non
     scene.write("closed", "collected", "job-8")
     record = scene.write()
     scene.held(lambda: scene.manager.settle(record))
-    (intent,) = scene.provider.intents
-    assert (intent.tag, intent.since) == ("ours", SINCE)
-    assert set(intent.custom_ids) == {"ours-0", "ours-1"}
-    assert set(intent.taken) == {"job-7", "job-8"}
+    assert scene.provider.looked_for == [("ours", SINCE, {"ours-0", "ours-1"}, {"job-7", "job-8"})]
 
 
 def test_a_batch_that_never_arrived_is_closed_and_its_requests_are_free(scene: Scene) -> None:
@@ -63,7 +60,7 @@ def test_where_it_can_not_be_known_yet_the_batch_stays_open_and_says_why(scene: 
 def test_a_batch_whose_fate_is_known_is_not_looked_for(scene: Scene, status: str) -> None:
     record = scene.write(status=status, job=None if status == "dropped" else "job-1")
     assert scene.held(lambda: scene.manager.settle(record)) == record
-    assert (scene.provider.intents, scene.waits_s, scene.said, scene.opened) == ([], [], [], [])
+    assert (scene.provider.looked_for, scene.waits_s, scene.said, scene.opened) == ([], [], [], [])
 
 
 def test_a_closed_batch_without_a_job_is_over_and_nobody_is_asked(scene: Scene) -> None:

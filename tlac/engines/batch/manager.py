@@ -21,7 +21,7 @@ from tlac.config.registry import open_batch_interface
 from tlac.config.schemas import Backend, load_backend
 from tlac.engines.batch.journal import BatchRecord, Journal, RequestLine
 from tlac.errors import ConfigError, PermanentError, StoreError
-from tlac.interfaces import BatchInterface, BatchStatus, Intent, UndecidedError, UnknownBatchError
+from tlac.interfaces import BatchInterface, BatchStatus, UndecidedError, UnknownBatchError
 from tlac.lmms.middleware.clock import Clock, OnMessage, say_nothing
 from tlac.types import LMMResponse, Usage
 
@@ -90,9 +90,9 @@ class BatchManager:
             await self.clock.sleep(_LISTED_AFTER_S - record.age_s)
         others = {other.job for other in self.journal.records() if other.job is not None}
         custom_ids = {line.custom_id for line in self.journal.requests(record)}
-        intent = Intent(record.tag, record.created_at, custom_ids, others)
+        wanted = (record.tag, record.created_at, custom_ids, others)
         try:
-            job = await uninterrupted(lambda: self._interface_of(record).find(intent))
+            job = await uninterrupted(lambda: self._interface_of(record).find(*wanted))
         except UndecidedError as error:
             self.on_message(str(error))
             return record
