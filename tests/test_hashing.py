@@ -73,6 +73,7 @@ PICTURED = [
         {"choice": ChoiceTask("a", ("b", "c"), by_index=True)},
         {"choice": ChoiceTask("a", ("b", "c", "d"), by_index=True)},
         {"choice": ChoiceTask("a", ("b", "c"))},
+        {"choice": ChoiceTask("a", ("b", "c"), by_schema=True)},
     )
 ]
 
@@ -209,7 +210,7 @@ def test_a_question_is_digested_once_on_its_way_into_the_store(store: Store, mon
         return hashlib.sha256(text.encode()).hexdigest()
 
     monkeypatch.setattr("tlac.hashing._digest", digest)
-    asked = replace(REQUEST, repeat=3)
+    asked = replace(REQUEST, repeat=3, messages=(Message("user", (TextPart("what?"),)),))
     key = response_key(asked)
     lmm = StoredLMM(FakeLMM(lambda _: "a cat"), store, "fake")
     assert asyncio.run(lmm.ask(asked)).text == asyncio.run(lmm.ask(asked)).text == "a cat"
