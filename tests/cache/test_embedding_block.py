@@ -9,9 +9,9 @@ import pytest
 
 from tests.support.fake_answers import embedding, run_sql
 from tlac.cache.embedding_block import MIN_ROWS, read_block
-from tlac.cache.select import prune_damaged
 from tlac.cache.serialization import StoredEmbedding
 from tlac.cache.store import Store
+from tlac.cache.verify import prune_damaged
 from tlac.hashing import embedding_keys
 
 COUNT = MIN_ROWS + 10

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from tests.support.fake_answers import choice_request, embedding, entries, entry_for, image_request, insert_row
-from tlac.cache.select import Selection, prune, prune_damaged, select
+from tlac.cache.select import Selection, prune, select
 from tlac.cache.store import AnswerCount, Store
-from tlac.cache.verify import verify_store
+from tlac.cache.verify import prune_damaged, verify_store
 from tlac.errors import StoreError, UsageError
 from tlac.types import Outcome
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from tlac.cache.embedding_block import remove_blocks
 from tlac.cache.serialization import StoredAnswer
-from tlac.cache.sqlite import BUSY_TIMEOUT_S, DATABASE
-from tlac.cache.store import EMBEDDINGS, RESPONSES, AnswerCount, Store, count_answers
-from tlac.cache.verify import verify_store
-from tlac.errors import StoreError, UsageError
+from tlac.cache.store import AnswerCount, Store, count_answers
+from tlac.errors import UsageError
 from tlac.hashing import canonical_json, sha256_of
 from tlac.types import Outcome
+
+_SHOWN_CHARACTERS = 60
+_MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,28 +60,6 @@ def prune(store: Store, selection: Selection, is_dry_run: bool = False) -> tuple
     return counts
 
 
-def prune_damaged(store: Store, is_dry_run: bool = False) -> int:
-    """Delete the rows that verification reports; returns how many there are. Raises StoreError."""
-    rows = 0
-    for name in (RESPONSES, EMBEDDINGS):
-        database = store.path / name / DATABASE
-        try:
-            with closing(sqlite3.connect(database, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection:
-                # nobody else writes between looking and deleting
-                connection.execute("BEGIN IMMEDIATE")
-                problems = verify_store(store.path).problems
-                damaged = [(found.row,) for found in problems if found.database == name and found.row is not None]
-                if not is_dry_run:
-                    connection.executemany("DELETE FROM Cache WHERE rowid = ?", damaged)
-                    if name == EMBEDDINGS:
-                        remove_blocks(database.parent)
-                connection.execute("COMMIT")
-        except (sqlite3.Error, OSError) as error:
-            raise StoreError(f"{database}: can't be written: {error}; choose another --store") from error
-        rows += len(damaged)
-    return rows
-
-
 def _is_before(created_at: str, limit: datetime) -> bool:
     try:
         # Python 3.10 does not read the Z
@@ -95,10 +71,6 @@ def _is_before(created_at: str, limit: datetime) -> bool:
 
 def _aware(moment: datetime) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-
-
-_SHOWN_CHARACTERS = 60
-_MISSING = object()
 
 
 def explain(store: Store, request: dict[str, Any]) -> tuple[str | None, dict[str, tuple[str, str]]]:

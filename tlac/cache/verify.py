@@ -1,7 +1,4 @@
-"""Check every row of a store, and change nothing.
-
-Works on stores that are too damaged or too strange to be opened.
-"""
+"""Check every row of a store, also of one that is too damaged or too strange to be opened; delete what is damaged."""
 
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ from typing import Any
 
 from diskcache.core import MODE_RAW
 
+from tlac.cache.embedding_block import remove_blocks
 from tlac.cache.serialization import (
     MAX_TEXT_BYTES,
     TEXT_KEY_PREFIX,
@@ -23,8 +21,8 @@ from tlac.cache.serialization import (
     parse_text_row,
     unfold,
 )
-from tlac.cache.sqlite import DATABASE, connect_read_only, find_foreign_schema, find_settings
-from tlac.cache.store import EMBEDDINGS, FORMAT, RESPONSES, read_format
+from tlac.cache.sqlite import BUSY_TIMEOUT_S, DATABASE, connect_read_only, find_foreign_schema, find_settings
+from tlac.cache.store import EMBEDDINGS, FORMAT, RESPONSES, Store, read_format
 from tlac.errors import InputError, StoreError, UsageError
 
 _SELECT_ALL = f"""
@@ -79,6 +77,28 @@ def verify_store(folder: Path) -> Verification:
         # an empty store that lacks a database was killed while it was made: the next start makes the rest
         problems += [Problem(name, None, "there is no database") for name in missing]
     return Verification(counts[RESPONSES], counts[EMBEDDINGS], tuple(problems))
+
+
+def prune_damaged(store: Store, is_dry_run: bool = False) -> int:
+    """Delete the rows that verification reports; returns how many there are. Raises StoreError."""
+    rows = 0
+    for name in (RESPONSES, EMBEDDINGS):
+        database = store.path / name / DATABASE
+        try:
+            with closing(sqlite3.connect(database, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection:
+                # nobody else writes between looking and deleting
+                connection.execute("BEGIN IMMEDIATE")
+                problems = verify_store(store.path).problems
+                damaged = [(found.row,) for found in problems if found.database == name and found.row is not None]
+                if not is_dry_run:
+                    connection.executemany("DELETE FROM Cache WHERE rowid = ?", damaged)
+                    if name == EMBEDDINGS:
+                        remove_blocks(database.parent)
+                connection.execute("COMMIT")
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"{database}: can't be written: {error}; choose another --store") from error
+        rows += len(damaged)
+    return rows
 
 
 def _folder_problems(folder: Path) -> Iterator[Problem]:

@@ -346,8 +346,9 @@ def prune_answers(  # noqa: PLR0913, PLR0917 - one parameter per option
       tlac cache prune --outcome refused --dry-run
       tlac cache prune --backend gpt-4o --older-than 365
     """
-    from tlac.cache.select import Selection, prune, prune_damaged
+    from tlac.cache.select import Selection, prune
     from tlac.cache.store import total_cost
+    from tlac.cache.verify import prune_damaged
     from tlac.types import Outcome
 
     if damaged and (backend or outcome or older_than is not None):
