@@ -12,7 +12,7 @@ from tlac.cache.store import Store
 from tlac.errors import InputError, UsageError
 from tlac.evaluation.rescore import Rescoring, rescore
 from tlac.evaluation.runner import Runner
-from tlac.results.folder import read_run
+from tlac.results.folder import load_run
 from tlac.results.record import Run
 from tlac.scoring.confidence import read_calibration, write_calibration
 from tlac.types import LMMRequest, Outcome
@@ -42,7 +42,7 @@ def test_a_calibration_survives_its_file(run: Run, tmp_path: Path) -> None:
 
 def test_a_run_scored_with_it_says_how_sure_each_prediction_is(run: Run, store: Store, tmp_path: Path) -> None:
     again = rescore(run.folder, store, Rescoring(calibration=calibrate([run]), abstain_below=0.6), tmp_path)
-    read = read_run(again.folder)
+    read = load_run(again.folder)
     assert read.predictions == again.predictions
     assert read.record.calibration == again.record.calibration == calibrate([run])
     assert all(0 < one.confidence < 1 for one in read.predictions)

@@ -14,7 +14,7 @@ from tlac.runtime.litellm_setup import load_litellm
 EMBEDDED = ("bench", "--backend", "embedded", "--encoder", "minilm", "--dataset", "cifar10-samples", "--limit", "2")
 
 
-def read_run(summary: dict) -> tuple[dict, list[dict]]:
+def load_run(summary: dict) -> tuple[dict, list[dict]]:
     folder = Path(summary["run"])
     lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     return json.loads((folder / "run.json").read_text(encoding="utf-8")), [json.loads(line) for line in lines]
@@ -28,14 +28,14 @@ def test_each_method_runs_on_the_embedded_backend_and_a_second_time_for_nothing(
     runs = json.loads(first.out)["runs"]
     assert [run["method"] for run in runs] == ["tlac-shortlist:k=3", "tlac-relook:k=3,relook_below=1", "slac-fused"]
     for run in runs:
-        record, predictions = read_run(run)
+        record, predictions = load_run(run)
         assert (run["n"], run["is_complete"], record["stopped"]) == (2, True, None)
         assert (Path(run["run"]) / "report.html").stat().st_size > 0
         assert all(one["outcome"] == "answered" for one in predictions)
-    shortlists = [one.get("shortlist") for one in read_run(runs[0])[1]]
+    shortlists = [one.get("shortlist") for one in load_run(runs[0])[1]]
     assert all(shown is None or len(shown) == 3 for shown in shortlists)
     assert any(shortlists)
-    assert all(len(one["further"]) == 1 for one in read_run(runs[2])[1])
+    assert all(len(one["further"]) == 1 for one in load_run(runs[2])[1])
 
     second = tlac_command(*EMBEDDED, *asked, "--relook-below", "1", "--json", "--offline", "--no-report")
     assert second.code == 0, second.err
@@ -72,7 +72,7 @@ def test_each_method_speaks_to_a_provider(tlac_command, emulator: Emulator, meth
     shown = tlac_command("bench", *backends, *given, "--json")
     assert shown.code == 0, shown.err
     (run,) = json.loads(shown.out)["runs"]
-    record, predictions = read_run(run)
+    record, predictions = load_run(run)
     assert run["cost_usd"] > 0
     frog = record["classes"].index("frog")
     assert {one["predicted"] for one in predictions} == {frog}
@@ -92,8 +92,8 @@ def test_abstaining_calibrating_and_aliases_go_together(tlac_command, tmp_path: 
     first = tlac_command(*EMBEDDED, "--method", "slac", "--aliases", tmp_path / "names.yaml", "--json", "--no-report")
     assert first.code == 0, first.err
     (run,) = json.loads(first.out)["runs"]
-    assert read_run(run)[0]["aliases"] == {"automobile": ["car", "sports car"]}
-    assert "confidence" not in read_run(run)[1][0]
+    assert load_run(run)[0]["aliases"] == {"automobile": ["car", "sports car"]}
+    assert "confidence" not in load_run(run)[1][0]
 
     strict = tlac_command("score", run["run"], "--abstain-below", "1", "--json")
     (given_up,) = json.loads(strict.out)["runs"]
@@ -107,7 +107,7 @@ def test_abstaining_calibrating_and_aliases_go_together(tlac_command, tmp_path: 
         assert learnt.code == 0, learnt.err
         sure = tlac_command("score", run["run"], "--calibration", "calibration.json", "--json")
         (found,) = json.loads(sure.out)["runs"]
-        assert all(0 < one["confidence"] < 1 for one in read_run(found)[1])
+        assert all(0 < one["confidence"] < 1 for one in load_run(found)[1])
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from tlac.analysis.compare import compare
 from tlac.analysis.leaderboard import rank_runs
 from tlac.errors import TlacError
 from tlac.report.run_page import write_report
-from tlac.results.folder import read_run
+from tlac.results.folder import load_run
 
 pytestmark = pytest.mark.fuzz
 
@@ -62,8 +62,8 @@ def test_a_changed_run_folder(whole: Path, tmp_path: Path, data: st.DataObject) 
     for name in data.draw(st.sets(st.sampled_from(FILES), min_size=1, max_size=2)):
         (folder / name).write_bytes(changed((folder / name).read_bytes(), data))
     try:
-        run = read_run(folder)
-        compare([run, read_run(whole)])
+        run = load_run(folder)
+        compare([run, load_run(whole)])
         rank_runs([run])
         if data.draw(st.integers(0, 3)) == 0:
             # takes ten times as long as the rest

@@ -17,7 +17,7 @@ from tlac.config.schemas import Backend, BackendSpec
 from tlac.errors import SampleError, UsageError
 from tlac.evaluation.rescore import Rescoring, rescore
 from tlac.evaluation.runner import Runner
-from tlac.results.folder import read_run
+from tlac.results.folder import load_run
 from tlac.results.record import Run
 from tlac.scoring.matching import find_rule
 from tlac.types import LMMRequest, LMMResponse, Outcome
@@ -63,7 +63,7 @@ def test_a_second_run_asks_nobody_and_scoring_again_gives_the_same_bytes(
 ) -> None:
     first, asked = run(method, **settings(method))
     assert first.record.is_complete
-    assert read_run(first.folder).predictions == first.predictions
+    assert load_run(first.folder).predictions == first.predictions
     second, none = run(method, **settings(method))
     assert (len(asked.asked) > 0, none.asked) == (True, [])
     third = rescore(first.folder, store, Rescoring(), tmp_path)
@@ -167,7 +167,7 @@ def test_hints_are_shown_to_stage_1_alone_and_kept_for_scoring_again(run, store:
     assert made.metrics.unhinted == sum(Many().classes[one.label] not in made.record.hints for one in made.predictions)
     again = rescore(made.folder, store, Rescoring(), tmp_path)
     assert (again.record.hints, again.metrics.unhinted) == (made.record.hints, made.metrics.unhinted)
-    assert read_run(made.folder).metrics == made.metrics
+    assert load_run(made.folder).metrics == made.metrics
 
 
 def test_another_seed_of_hints_asks_anew(run) -> None:
@@ -341,4 +341,4 @@ def test_a_shortlist_run_tells_how_many_known_choices_from_the_whole_list_it_hol
     chosen = {one.sample: one.predicted for one in full.predictions if one.decided_by == "choice"}
     inside = sum(chosen[one.sample] in one.shortlist for one in told.predictions if one.shortlist)
     assert (told.record.shortlist_recall.known, told.record.shortlist_recall.inside) == (6, inside)
-    assert read_run(told.folder).record == told.record
+    assert load_run(told.folder).record == told.record

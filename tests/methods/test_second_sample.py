@@ -15,7 +15,7 @@ from tlac.config.prompts import load_prompts
 from tlac.errors import UnknownNameError, UsageError
 from tlac.evaluation.rescore import Rescoring, rescore
 from tlac.evaluation.runner import Runner
-from tlac.results.folder import read_run
+from tlac.results.folder import load_run
 from tlac.results.record import Run
 from tlac.scoring.confidence import confidences
 from tlac.scoring.matching import find_rule
@@ -87,7 +87,7 @@ def test_a_second_sample_without_an_answer_says_nothing(run) -> None:
 
 def test_the_run_folder_keeps_it_and_scoring_again_gives_the_same_bytes(run, store: Store, tmp_path: Path) -> None:
     first, _ = run("tlac:second=name", "a big old thing")
-    assert read_run(first.folder).predictions == first.predictions
+    assert load_run(first.folder).predictions == first.predictions
     assert len({one.second for one in first.predictions}) == 3
     again = rescore(first.folder, store, Rescoring(), tmp_path)
     assert (again.folder / "predictions.jsonl").read_bytes() == (first.folder / "predictions.jsonl").read_bytes()

@@ -13,7 +13,7 @@ from tests.support.made_runs import made_run, written
 from tests.support.reported_runs import some_run, write_reported_run
 from tlac.errors import InputError
 from tlac.report.run_page import find_originals, write_report
-from tlac.results.folder import find_runs, find_thumbnails, inherited_files, read_run
+from tlac.results.folder import find_runs, find_thumbnails, inherited_files, load_run
 from tlac.scoring.metrics import measure
 
 FILES = ("run.json", "predictions.jsonl", "calls.jsonl")
@@ -30,7 +30,7 @@ def test_a_link_is_not_followed(folder: Path, tmp_path: Path, name: str) -> None
     (folder / name).rename(elsewhere)
     (folder / name).symlink_to(elsewhere)
     with pytest.raises(InputError, match=f"{name}: is a link"):
-        read_run(folder).calls()
+        load_run(folder).calls()
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -38,7 +38,7 @@ def test_a_pipe_does_not_hang(folder: Path, name: str) -> None:
     (folder / name).unlink()
     os.mkfifo(folder / name)
     with pytest.raises(InputError, match="a pipe"):
-        read_run(folder).calls()
+        load_run(folder).calls()
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -46,7 +46,7 @@ def test_fifty_gigabytes_of_nothing_are_refused(folder: Path, name: str) -> None
     with (folder / name).open("wb") as file:
         file.truncate(50 * 2**30)
     with pytest.raises(InputError, match=r"holds more than|longer than"):
-        read_run(folder).calls()
+        load_run(folder).calls()
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -54,7 +54,7 @@ def test_fifty_gigabytes_of_nothing_are_refused(folder: Path, name: str) -> None
 def test_deep_nesting_is_one_line(folder: Path, name: str, nested: str) -> None:
     (folder / name).write_text(nested + "\n")
     with pytest.raises(InputError) as raised:
-        read_run(folder).calls()
+        load_run(folder).calls()
     assert name in str(raised.value)
     assert len(str(raised.value)) < 500
 
@@ -64,18 +64,18 @@ def test_numbers_that_no_run_has_are_refused(folder: Path, number: str) -> None:
     document = (folder / "run.json").read_text()
     (folder / "run.json").write_text(document.replace('"answers_cost_usd": 0.25', f'"answers_cost_usd": {number}'))
     with pytest.raises(InputError, match=r"run\.json"):
-        read_run(folder)
+        load_run(folder)
     (folder / "run.json").write_text(document)
     lines = (folder / "predictions.jsonl").read_text()
     if number != "-1":
         (folder / "predictions.jsonl").write_text(lines.replace('"score":0.9,', f'"score":{number},'))
         with pytest.raises(InputError, match=r"predictions\.jsonl: line 1"):
-            read_run(folder)
+            load_run(folder)
         (folder / "predictions.jsonl").write_text(lines)
     calls = (folder / "calls.jsonl").read_text()
     (folder / "calls.jsonl").write_text(calls.replace('"cost_usd":0.001,', f'"cost_usd":{number},'))
     with pytest.raises(InputError, match=r"calls\.jsonl: line 1"):
-        read_run(folder).calls()
+        load_run(folder).calls()
 
 
 def test_a_thumbnail_that_is_a_link_or_no_picture_reaches_no_page_and_no_other_run(
@@ -90,7 +90,7 @@ def test_a_thumbnail_that_is_a_link_or_no_picture_reaches_no_page_and_no_other_r
     shown[2].unlink()
     os.mkfifo(shown[2])
     assert shown[0].stem not in find_thumbnails(folder)
-    page = write_report(read_run(folder)).read_text()
+    page = write_report(load_run(folder)).read_text()
     # base64 of it
     assert "UFJJVkFURSBLRV" not in page
     taken = {name: content for name, content in inherited_files(folder).items() if isinstance(content, bytes)}

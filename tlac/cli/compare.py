@@ -36,9 +36,9 @@ def compare(runs: tuple[Path, ...], as_json: bool) -> None:
       tlac compare runs/*-dtd-* --json
     """
     from tlac.analysis.compare import compare as compare_runs
-    from tlac.results.folder import list_runs, read_run
+    from tlac.results.folder import list_runs, load_run
 
-    read = [read_run(folder) for folder in list_runs(runs)]
+    read = [load_run(folder) for folder in list_runs(runs)]
     tests = compare_runs(read)
     if as_json:
         print_json({"runs": [_run_document(run) for run in read], "pairs": [_document(test, read) for test in tests]})

@@ -39,12 +39,12 @@ def report(runs: tuple[Path, ...], output: Path | None, figures: Path | None) ->
       tlac report runs -o comparison.html
       tlac report runs --figures figures
     """
-    from tlac.results.folder import list_runs, read_run
+    from tlac.results.folder import list_runs, load_run
 
     if output is not None:
         refuse_input(output, *runs)
     folders = [folder.resolve() for folder in list_runs(runs)]
-    read = [read_run(folder) for folder in folders]
+    read = [load_run(folder) for folder in folders]
     if output is not None or figures is None:
         path = output or (folders[0] / "report.html" if len(folders) == 1 else Path("comparison.html"))
         _write_page(read, path, folders[0] if len(folders) == 1 else None)
@@ -75,7 +75,7 @@ def export(runs: tuple[Path, ...], output: Path) -> None:
       tlac export runs/20300101-120000-caltech101-gemini-tlac -o caltech101.csv
       tlac export runs -o all.parquet
     """
-    from tlac.results.folder import list_runs, read_run
+    from tlac.results.folder import list_runs, load_run
     from tlac.results.record import SAMPLE_COLUMNS
     from tlac.results.table_files import write_table
 
@@ -83,7 +83,7 @@ def export(runs: tuple[Path, ...], output: Path) -> None:
     # read one after the other: the rows of many runs need no more memory than those of one
     rows = (
         {name: getattr(run.record, name) for name in _RUN_COLUMNS} | dict(row)
-        for run in map(read_run, list_runs(runs))
+        for run in map(load_run, list_runs(runs))
         for row in run.rows()
     )
     write_table(rows, {**dict.fromkeys(_RUN_COLUMNS, str), **SAMPLE_COLUMNS}, output)

@@ -83,11 +83,11 @@ def _show_open_world(runs: tuple[Path, ...], encoders: tuple[str, ...], store: P
     from tlac.config.registry import open_encoder
     from tlac.config.schemas import load_encoder_config
     from tlac.encoders.cached import keep_embeddings
-    from tlac.results.folder import read_run
+    from tlac.results.folder import load_run
 
     rows = []
     with open_store(store) as opened:
-        for run in map(read_run, runs):
+        for run in map(load_run, runs):
             if not run.record.prompts:
                 raise UsageError(f"{run.folder}: asked no LMM, and holds no answers")
             for name in encoders or (run.record.encoder,):
@@ -138,7 +138,7 @@ def calibrate(runs: tuple[Path, ...], output: Path, as_json: bool) -> None:
 
     from tlac.analysis.review import calibrate as learn
     from tlac.analysis.review import calibrate_corrections
-    from tlac.results.folder import read_run
+    from tlac.results.folder import load_run
     from tlac.scoring.confidence import write_calibration
 
     refuse_input(output, *runs)
@@ -147,7 +147,7 @@ def calibrate(runs: tuple[Path, ...], output: Path, as_json: bool) -> None:
             raise UsageError("a file of corrections is learnt from by itself: give no other file or run with it")
         found = calibrate_corrections(runs[0])
     else:
-        found = learn([read_run(run) for run in runs])
+        found = learn([load_run(run) for run in runs])
     write_calibration(output, found)
     if as_json:
         print_json({"output": str(output), **asdict(found)})

@@ -11,7 +11,7 @@ import numpy as np
 from tlac.errors import InputError
 from tlac.evaluation.run_config import RunConfig
 from tlac.images import identify
-from tlac.results.folder import read_record, read_run
+from tlac.results.folder import load_run, read_record
 from tlac.results.record import Run, RunRecord
 from tlac.scoring.predictions import OUTCOMES, Predictions, digest_texts
 from tlac.types import Outcome
@@ -38,7 +38,7 @@ class Finished:
         for folder, record in self._records:
             if record.digests == digests and _is_same(record, spec):
                 try:
-                    run = read_run(folder)
+                    run = load_run(folder)
                 except InputError:
                     continue
                 outcomes = {OUTCOMES[code] for code in np.unique(run.predictions.outcome)}

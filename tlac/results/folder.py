@@ -57,23 +57,21 @@ def read_record(folder: Path) -> RunRecord:
     return record
 
 
-def read_run(folder: Path) -> Run:
-    """A whole run folder, measured anew from its predictions. Raises InputError."""
+def load_run(folder: str | Path) -> Run:
+    """A finished run, by its folder, measured anew: `.record`, `.metrics`, `.predictions` and `.to_pandas()`.
+
+    >>> run = tlac.load_run("runs/20300101-120000-caltech101-gemini-tlac")  # doctest: +SKIP
+    >>> run.metrics.accuracy, run.to_pandas().query("is_correct == False")  # doctest: +SKIP
+
+    Raises InputError.
+    """
+    folder = Path(folder)
     record = read_record(folder)
     predictions = read_predictions(folder / PREDICTIONS)
     count = len(record.classes)
     if (sample := _outside(predictions, count)) is not None:
         raise InputError(f"{folder}: {sample}: a class outside the {count} that run.json lists")
     return Run(folder, record, predictions, measure(predictions, hinted_classes(record.classes, record.hints)))
-
-
-def load_run(folder: str | Path) -> Run:
-    """A finished run, by its folder: `.record`, `.metrics`, `.predictions` and `.to_pandas()`. Raises InputError.
-
-    >>> run = tlac.load_run("runs/20300101-120000-caltech101-gemini-tlac")  # doctest: +SKIP
-    >>> run.metrics.accuracy, run.to_pandas().query("is_correct == False")  # doctest: +SKIP
-    """
-    return read_run(Path(folder))
 
 
 def read_runs(places: Iterable[Path], on_problem: Callable[[str], None]) -> list[Run]:
@@ -84,7 +82,7 @@ def read_runs(places: Iterable[Path], on_problem: Callable[[str], None]) -> list
     runs: list[Run] = []
     for folder in dict.fromkeys(folder for place in places for folder in find_runs(place)):
         try:
-            runs.append(read_run(folder))
+            runs.append(load_run(folder))
         except InputError as error:
             on_problem(f"passed over: {error}")
     return runs
