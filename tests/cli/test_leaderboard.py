@@ -120,9 +120,13 @@ def test_what_was_a_command_of_its_own_still_works_and_says_its_new_name(tlac_co
         )
 
 
-def test_a_recommendation_needs_a_budget_and_a_number_of_images(tlac_command, runs: Path) -> None:
-    shown = tlac_command("leaderboard", runs, "--recommend", "--budget", "10")
-    assert (shown.code, shown.err) == (2, "tlac: --recommend needs --budget USD and --images NUMBER\n")
+def test_a_recommendation_needs_a_budget_and_takes_it_for_a_thousand_images(tlac_command, runs: Path) -> None:
+    shown = tlac_command("leaderboard", runs, "--recommend")
+    assert (shown.code, shown.err.count("--recommend needs --budget USD")) == (2, 1)
+    told = tlac_command("leaderboard", runs, "--recommend", "--budget", "1000")
+    assert told.out == tlac_command("leaderboard", runs, "--recommend", "--budget", "1000", "--images", "1000").out
+    assert " for 1,000 images: the most accurate of " in told.out
+    assert "It ran with prompts default, encoder letters, matching ladder, template '{}'." in told.out
     assert tlac_command("leaderboard", runs, "--frontier", "--format", "csv").code == 2
 
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from tests.support.reported_runs import HOSTILE, RECORD, hostile_run, some_predictions, some_run
+from tlac.config.prompts import load_prompts
 from tlac.report.comparison import render_comparison
 from tlac.report.page import embed_json
-from tlac.report.run_page import render_run
+from tlac.report.run_page import describe_prompts, render_run
 from tlac.types import Outcome
 
 
@@ -99,3 +100,19 @@ def test_the_page_tells_how_well_confidence_is_calibrated() -> None:
     html = render_run(run, "images")[0]
     assert run.metrics.confidence is not None
     assert f"expected calibration error {run.metrics.confidence.calibration_error:.3f}" in html
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "unasked"),
+    [
+        ("default:hints=2", "some of the classes, one a line:\n\nlorry\nzebra\n", "In one short sentence"),
+        ("listed", "the names of all classes, one a line:\n\nlorry\njeep\nzebra\n", "In one short sentence"),
+        ("default", "In one short sentence", "one a line:\n\nlorry"),
+    ],
+)
+def test_the_words_of_stage_1_are_those_that_were_asked(name: str, asked: str, unasked: str) -> None:
+    prompts = load_prompts(name)
+    classes = ("lorry", "jeep", "zebra")
+    record = replace(RECORD, prompts=name, classes=classes, digests={**RECORD.digests, "prompts": prompts.digest})
+    (words,) = [text for title, text in describe_prompts(record).items() if title.startswith("stage 1")]
+    assert (asked in words, unasked in words) == (True, False)

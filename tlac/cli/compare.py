@@ -147,7 +147,7 @@ _SETTINGS = ("protocol", "matching", "encoder", *_DETAILS)
 @click.option("--frontier", is_flag=True, help="Show accuracy against cost, and which runs another beats on both.")
 @click.option("--recommend", is_flag=True, help="Pick what to run within --budget on --images.")
 @click.option("--budget", type=Number(min=0), help="USD to spend.")
-@click.option("--images", type=click.IntRange(min=1), help="Number of images to classify.")
+@click.option("--images", type=click.IntRange(min=1), help="Number of images to classify.  [default: 1000]")
 @click.option("--dataset", help="Take only the runs on this dataset.")
 def leaderboard(  # noqa: PLR0913, PLR0917 - one parameter per option
     places: tuple[Path, ...],
@@ -172,6 +172,7 @@ def leaderboard(  # noqa: PLR0913, PLR0917 - one parameter per option
       tlac leaderboard runs
       tlac leaderboard runs --format markdown > RESULTS.md
       tlac leaderboard runs/*-dtd-* --frontier
+      tlac leaderboard runs --recommend --budget 2
       tlac leaderboard runs --recommend --budget 10 --images 5000
     """
     from tlac.analysis.leaderboard import rank_runs
@@ -240,8 +241,9 @@ def _frontier_document(point: Point) -> dict[str, Any]:
 def _recommend(runs: Sequence[Run], budget: float | None, images: int | None, form: str) -> None:
     from tlac.analysis.leaderboard import find_frontiers, recommend
 
-    if budget is None or images is None:
-        raise UsageError("--recommend needs --budget USD and --images NUMBER")
+    if budget is None:
+        raise UsageError("--recommend needs --budget USD: that for 1,000 images, or for --images NUMBER")
+    images = 1000 if images is None else images
     frontiers = find_frontiers(runs)
     if len(frontiers) != 1:
         names = ", ".join(sorted({points[0].run.record.dataset for points in frontiers})) or "none"
@@ -273,6 +275,10 @@ def _recommend(runs: Sequence[Run], budget: float | None, images: int | None, fo
 
     known = f"{len(frontiers[0]) - len(unpriced)} runs{' with a known cost' if unpriced else ''}"
     echo(f"{describe(chosen)}: the most accurate of {known} within ${budget:,.2f}.")
+    record = chosen.run.record
+    settings = {"prompts": record.prompts, "encoder": record.encoder, "matching": record.matching}
+    told = ", ".join(f"{name} {value}" for name, value in settings.items() if value)
+    echo(f"It ran with {told}, template {record.template!r}.")
     for point in cheaper:
         echo(f"{describe(point)}: cheaper, and not significantly less accurate on these images.")
     if next_better:

@@ -122,13 +122,15 @@ def describe_prompts(record: RunRecord) -> dict[str, str]:
     """The words of the prompts, where a prompt set of that name is here and still the one that the run used."""
     try:
         prompts = load_prompts(record.prompts)
+        hints = prompts.draw_hints(record.classes)
     except TlacError:
         return {}
     if prompts.digest != record.digests.get("prompts"):
         return {}
     name = record.prompt if record.prompt in prompts.stage1 else "default"
     words = prompts.spec.stage2
-    found = {f"stage 1 ({name})": prompts.stage1[name]}
+    before, after = prompts.stage1_words(name, hints)
+    found = {f"stage 1 ({name})": f"{before}\n{after}" if before else after}
     if _has_stage2(record):
         found["stage 2"] = f"{words.prefix}\n{words.question}"
         found["stage 2, by index"] = f"{words.prefix_by_index}\n{words.question_by_index}"
