@@ -16,7 +16,7 @@ from tlac.errors import EncoderUnavailableError, MissingAnswersError, PermanentE
 from tlac.evaluation.run_config import choose_samples
 from tlac.evaluation.runner import Runner
 from tlac.lmms.middleware.stack import CallPolicy
-from tlac.results.record import summary, unread_choices
+from tlac.results.record import summary
 from tlac.types import Encoding, LMMRequest, LMMResponse, Outcome, Sample
 
 
@@ -215,7 +215,7 @@ def test_choices_that_name_no_class_are_counted_and_said(bench, tmp_path: Path) 
     run = runner.run(SPEC, tmp_path / "runs")
     assert run.metrics.unread_choices == run.metrics.n > 0
     assert summary(run)["unread_choices"] == run.metrics.n
-    assert unread_choices(replace(run, record=replace(run.record, matching="paper"))) == 0
+    assert replace(run, record=replace(run.record, matching="paper")).unread_choices == 0
 
 
 def test_aliases_that_name_no_class_are_told_once_and_recorded(bench, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from tlac.analysis.suite_table import Cell, describe_part, harmonics_of, series_of
 from tlac.config.schemas import Published, Suite, load_gains, load_published
-from tlac.results.record import OrderTrials, Run, RunRecord, unread_choices
+from tlac.results.record import OrderTrials, Run, RunRecord
 from tlac.runtime.formatting import dollars, interval, percent, printable
 
 # what a row of runs may differ in beside dataset, backend and method
@@ -84,7 +84,7 @@ def _print_notes_of(run: Run, console: Console) -> None:
         _print_note(console, _describe_hints(run), "dim")
     if note := _truncation(record):
         _print_note(console, note, "yellow")
-    if count := unread_choices(run):
+    if count := run.unread_choices:
         text = f"{record.dataset}, {record.backend}, {record.method}: {count} stage-2 answers named no class of the "
         _print_note(console, f"{text}list; similarity decided", "yellow")
 

@@ -22,7 +22,7 @@ from tlac.report.page import (
 )
 from tlac.report.samples import make_thumbnails, place_images, to_columns
 from tlac.results.folder import THUMBNAILS, find_thumbnails
-from tlac.results.record import Run, RunRecord, unread_choices
+from tlac.results.record import Run, RunRecord
 from tlac.results.usage import StageCalls
 from tlac.runtime.formatting import dollars, duration, percent
 from tlac.runtime.safe_files import naming_failure, read_json
@@ -184,7 +184,7 @@ def _matched(run: Run) -> dict[str, str]:
             f"{percent(run.metrics.accuracy_unhinted)}\N{NO-BREAK SPACE}% on the {run.metrics.unhinted:,} images whose "
             "class stage 1 was not shown"
         )
-    if unread := unread_choices(run):
+    if unread := run.unread_choices:
         found["unread choices"] = f"{unread:,} stage-2 answers named no class of the list; similarity decided"
     if record.aliases:
         found["aliases"] = f"{sum(map(len, record.aliases.values())):,} further names"

@@ -80,6 +80,27 @@ class RunRecord:
     format: int = RUN_FORMAT
 
 
+SAMPLE_COLUMNS: Columns = {
+    "sample": str,
+    "true_class": str,
+    "predicted_class": str,
+    "is_correct": bool,
+    "confidence": float,
+    "candidates": list,
+    "answer": str,
+    "choice": str,
+    "outcome": str,
+    "decided_by": str,
+    "score": float,
+    "margin": float,
+    "reason": str,
+    "cost_usd": float,
+    "latency_s": float,
+    "image_sha256": str,
+}
+"""The columns of `Run.rows`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """A finished run: its record, predictions and metrics, and the folder where they lie."""
@@ -94,8 +115,46 @@ class Run:
         return read_calls(self.folder)
 
     def rows(self) -> Iterator[Row]:
-        """What was found of each sample, with the names of classes: see `sample_rows`. Raises InputError."""
-        return sample_rows(self.predictions, self.record.classes, self.calls())
+        """What was found of each sample, in order; cells are None where nothing is known. Raises InputError.
+
+        `is_correct` is None without a label. `candidates` are (class name, score), best first. `cost_usd` is what those
+        of its answers cost that no row before has needed, so that the column's sum is what all answers cost;
+        `latency_s` sums up the calls that gave its answers, whenever they were made.
+        """
+        predictions, classes, calls = self.predictions, self.record.classes, self.calls()
+        decisions = predictions.decisions
+        stored = decisions.confidence
+        sure = np.where(np.isnan(stored), confidences(decisions), stored)[predictions.decision].tolist()
+        # an older run may have none, and those of another run would be others
+        is_known = [one.sample for one in calls] == list(predictions.samples)
+        found = (one.calls for one in calls) if is_known else iter(((),) * len(predictions))
+        counted: set[str] = set()
+        for prediction, confidence, turns in zip(predictions, sure, found, strict=True):
+            label, predicted = prediction.label, prediction.predicted
+            yield {
+                "sample": prediction.sample,
+                "true_class": None if label is None else classes[label],
+                "predicted_class": None if predicted is None else classes[predicted],
+                "is_correct": None if label is None else predicted == label,
+                "confidence": None if np.isnan(confidence) else confidence,
+                "candidates": [(classes[index], score) for index, score in prediction.top5],
+                "answer": prediction.answer,
+                "choice": prediction.choice,
+                "outcome": str(prediction.outcome),
+                "decided_by": prediction.decided_by,
+                "score": prediction.score,
+                "margin": prediction.margin,
+                "reason": prediction.reason or None,
+                "cost_usd": _new_cost(turns, counted),
+                "latency_s": sum(one.latency_s for one in turns) if turns else None,
+                "image_sha256": prediction.image_sha256,
+            }
+
+    @property
+    def unread_choices(self) -> int:
+        """The samples whose stage-2 answer named no class, so that similarity decided. The paper's rule scores the
+        words of every choice, and leaves none unread."""
+        return self.metrics.unread_choices if self.record.matching != "paper" else 0
 
     def to_pandas(self) -> Any:
         """The same as a pandas DataFrame: a row for each sample, in order. Raises InputError."""
@@ -105,12 +164,6 @@ class Run:
         types: dict[type, str] = {str: "string", bool: "boolean", float: "float64", list: "object"}
         frame = pandas.DataFrame(self.rows(), columns=list(SAMPLE_COLUMNS), dtype="object")
         return frame.astype({name: types[kind] for name, kind in SAMPLE_COLUMNS.items()})
-
-
-def unread_choices(run: Run) -> int:
-    """The samples whose stage-2 answer named no class, so that similarity decided. The paper's rule scores the words
-    of every choice, and leaves none unread."""
-    return run.metrics.unread_choices if run.record.matching != "paper" else 0
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -129,7 +182,7 @@ def summary(run: Run) -> dict[str, Any]:
         **{name: getattr(metrics, name) for name in ("top5", "mean_per_class", "macro_f1")},
         "calibration_error": metrics.confidence.calibration_error if metrics.confidence else None,
         "shortlist": asdict(metrics.shortlist) if metrics.shortlist else None,
-        "unread_choices": unread_choices(run),
+        "unread_choices": run.unread_choices,
         "shortlist_recall": asdict(record.shortlist_recall) if record.shortlist_recall else None,
         "by_decision": {decided_by: asdict(values) for decided_by, values in metrics.by_decision.items()},
         "calls": asdict(record.calls),
@@ -167,63 +220,6 @@ class OrderTrials:
     changed: int
     change_rate: float | None
     accuracies: tuple[float | None, ...]
-
-
-SAMPLE_COLUMNS: Columns = {
-    "sample": str,
-    "true_class": str,
-    "predicted_class": str,
-    "is_correct": bool,
-    "confidence": float,
-    "candidates": list,
-    "answer": str,
-    "choice": str,
-    "outcome": str,
-    "decided_by": str,
-    "score": float,
-    "margin": float,
-    "reason": str,
-    "cost_usd": float,
-    "latency_s": float,
-    "image_sha256": str,
-}
-"""The columns of `sample_rows`."""
-
-
-def sample_rows(predictions: Predictions, classes: Sequence[str], calls: Sequence[SampleCalls] = ()) -> Iterator[Row]:
-    """One row for each sample, in order; cells are None where nothing is known.
-
-    `is_correct` is None without a label. `candidates` are (class name, score), best first. `cost_usd` is what those of
-    its answers cost that no row before has needed, so that the column's sum is what all answers cost; `latency_s` sums
-    up the calls that gave its answers, whenever they were made. Both come from `calls`, those of a run's folder.
-    """
-    decisions = predictions.decisions
-    stored = decisions.confidence
-    sure = np.where(np.isnan(stored), confidences(decisions), stored)[predictions.decision].tolist()
-    # an older run may have none, and those of another run would be others
-    is_known = [one.sample for one in calls] == list(predictions.samples)
-    found = (one.calls for one in calls) if is_known else iter(((),) * len(predictions))
-    counted: set[str] = set()
-    for prediction, confidence, turns in zip(predictions, sure, found, strict=True):
-        label, predicted = prediction.label, prediction.predicted
-        yield {
-            "sample": prediction.sample,
-            "true_class": None if label is None else classes[label],
-            "predicted_class": None if predicted is None else classes[predicted],
-            "is_correct": None if label is None else predicted == label,
-            "confidence": None if np.isnan(confidence) else confidence,
-            "candidates": [(classes[index], score) for index, score in prediction.top5],
-            "answer": prediction.answer,
-            "choice": prediction.choice,
-            "outcome": str(prediction.outcome),
-            "decided_by": prediction.decided_by,
-            "score": prediction.score,
-            "margin": prediction.margin,
-            "reason": prediction.reason or None,
-            "cost_usd": _new_cost(turns, counted),
-            "latency_s": sum(one.latency_s for one in turns) if turns else None,
-            "image_sha256": prediction.image_sha256,
-        }
 
 
 def _new_cost(turns: Sequence[CallFacts], counted: set[str]) -> float | None:
