@@ -9,9 +9,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from tlac.config.schemas import EncoderConfig, EncoderSpec
+from tlac.config.schemas import EncoderConfig, EncoderSpec, check_options
 from tlac.encoders.weights import (
-    check_options,
     check_sha256,
     file_sha256,
     folder_sha256,

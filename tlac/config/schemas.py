@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_type_hints
@@ -262,6 +262,16 @@ def parse(schema: type[SchemaT], content: dict[str, Any], source: str) -> Schema
         return msgspec.convert(content, schema, strict=True)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {_complaint(schema, str(error))}") from error
+
+
+def check_options(config: Backend | EncoderConfig, known: Mapping[str, type]) -> None:
+    """Raise ConfigError naming file and key for an adapter's own option that is unknown or of another type."""
+    for key, value in config.spec.options.items():
+        if key not in known:
+            names = ", ".join(sorted(known)) or "none"
+            raise ConfigError(f"{config.source}: unknown key {key!r} in 'options': known: {names}")
+        if type(value) is not known[key]:
+            raise ConfigError(f"{config.source}: option {key!r} must be of type {known[key].__name__}, not {value!r}")
 
 
 def _load(kind: Kind, schema: type[SchemaT], name: str) -> Config[SchemaT]:

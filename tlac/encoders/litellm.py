@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from tlac.config.schemas import EncoderConfig
+from tlac.config.schemas import EncoderConfig, check_options
 from tlac.encoders.batching import normalise, unique_texts
-from tlac.encoders.weights import check_options, describe, one_line
+from tlac.encoders.weights import describe, one_line
 from tlac.errors import ConfigError, PermanentError, TransientError
 from tlac.runtime.litellm_setup import litellm_call, load_litellm
 from tlac.runtime.redaction import remember_secret

@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from tlac.config.schemas import EncoderConfig
+from tlac.config.schemas import EncoderConfig, check_options
 from tlac.encoders.batching import Batch, cut_to_window, run_batches, unique_texts
 from tlac.encoders.weights import (
     REMEDY,
-    check_options,
     check_sha256,
     describe,
     file_sha256,

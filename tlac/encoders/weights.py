@@ -12,13 +12,13 @@ import pickle
 import threading
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tlac.config.schemas import EncoderConfig
-from tlac.errors import ConfigError, EncoderUnavailableError
+from tlac.errors import EncoderUnavailableError
 from tlac.hashing import canonical_json
 from tlac.runtime.libraries import check_hub, http_errors, library_settings, offline_hub, restored_environment
 from tlac.runtime.redaction import redact
@@ -120,16 +120,6 @@ def _no_progress_bars() -> Iterator[None]:
             # switches the hub's on as well
             transformers_bars.enable_progress_bar()
         restore_hub()
-
-
-def check_options(config: EncoderConfig, known: Mapping[str, type]) -> None:
-    """Raises ConfigError naming file and key for an option that is unknown or of another type."""
-    for key, value in config.spec.options.items():
-        if key not in known:
-            names = ", ".join(sorted(known)) or "none"
-            raise ConfigError(f"{config.source}: unknown key {key!r} in 'options': known: {names}")
-        if type(value) is not known[key]:
-            raise ConfigError(f"{config.source}: option {key!r} must be of type {known[key].__name__}, not {value!r}")
 
 
 def describe(config: EncoderConfig, *parts: str) -> str:

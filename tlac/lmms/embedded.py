@@ -19,7 +19,7 @@ import numpy as np
 import PIL.Image
 
 from tlac.config.registry import open_encoder
-from tlac.config.schemas import Backend, load_dataset_config
+from tlac.config.schemas import Backend, check_options, load_dataset_config
 from tlac.errors import ConfigError, InputError, PermanentError, SampleError
 from tlac.images import name_of, open_image
 from tlac.interfaces import TextEncoder
@@ -43,11 +43,7 @@ class EmbeddedTagger:
     """
 
     def __init__(self, backend: Backend) -> None:
-        unknown = sorted(set(backend.spec.options) - set(_OPTIONS))
-        if unknown:
-            raise ConfigError(
-                f"{backend.source}: unknown key {unknown[0]!r} in 'options': known: {', '.join(_OPTIONS)}"
-            )
+        check_options(backend, dict.fromkeys(_OPTIONS, str))
         self._backend = backend
         self._options: dict[str, str] = {**_OPTIONS, **backend.spec.options}
         self._encoded: dict[tuple[str, ...], Float32Array] = {}

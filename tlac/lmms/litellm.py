@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec.structs import replace
 
-from tlac.config.schemas import Backend, Schema, parse
+from tlac.config.schemas import Backend, check_options
 from tlac.errors import ConfigError, TransientError
 from tlac.lmms.http import MAX_RESPONSE_BYTES, open_session, post
 from tlac.lmms.litellm_errors import ErrorFacts, facts_of, parse_json, refusal_of, translate, unasked_error
@@ -59,12 +59,6 @@ _OK = 200
 _log = logging.getLogger(__name__)
 
 
-class LiteLLMOptions(Schema, frozen=True):
-    """This adapter's own options in a backend file. `key_optional`: a server that may run without a key."""
-
-    key_optional: bool = False
-
-
 class LiteLLM:
     """An LMM behind litellm, as a backend file describes it.
 
@@ -74,7 +68,8 @@ class LiteLLM:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         spec = backend.spec
-        options = parse(LiteLLMOptions, spec.options, f"{backend.source}: options")
+        # of a server that may run without a key
+        check_options(backend, {"key_optional": bool})
         for section in ("params", "stage1_params", "stage2_params"):
             if reserved := sorted(_RESERVED & set(getattr(spec, section))):
                 raise ConfigError(f"{backend.source}: {section}.{reserved[0]} can't be set there: tlac sets it itself")
@@ -82,7 +77,7 @@ class LiteLLM:
         if "@" in urlsplit(self._api_base or "").netloc:
             place = spec.api_base_env if os.environ.get(spec.api_base_env or "") else f"{backend.source}: api_base"
             raise ConfigError(f"{place}: the address holds a user and a password: leave them out, and use api_key_env")
-        self._api_key = _read_key(backend, options.key_optional, self._api_base)
+        self._api_key = _read_key(backend, spec.options.get("key_optional", False), self._api_base)
         self._checked: set[bytes] = set()
         self._has_warned = False
         self._on_headers: Callable[[Mapping[str, str]], None] = lambda _headers: None
