@@ -169,7 +169,7 @@ def test_on_a_terminal_it_asks_before_it_spends(label, lmm: FakeLMM, monkeypatch
 def test_an_unknown_price_is_said_and_not_paid_unasked(label, lmm: FakeLMM) -> None:
     Path("own.yaml").write_text("{adapter: litellm, model: openai/nobody-knows, limits: {concurrency: 2}}")
     shown = label("--backend", "own.yaml", "--method", "vote")
-    assert "cost: unknown: of slac and tlac alone it can be estimated" in shown.err
+    assert "cost: unknown: it can be estimated of slac, tlac, tlac-shortlist, tlac-cascade" in shown.err
     assert (shown.code, lmm.asked) == (2, [])
     assert "this costs an unknown amount" in shown.err
     assert label("--backend", "own.yaml", "--method", "vote", "--yes").code == 3

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -8,15 +9,18 @@ from tests.support.cars import Cars, answer
 from tests.support.fakes import FakeLMM
 from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
+from tlac.config.registry import open_method
 from tlac.config.schemas import Backend, BackendSpec, Limits, Prices, load_backend, load_encoder_config
 from tlac.errors import UsageError
 from tlac.evaluation.collect import collect
 from tlac.evaluation.estimate import Estimate, estimate
-from tlac.evaluation.run_config import RunConfig
+from tlac.evaluation.run_config import RunConfig, plan_questions
+from tlac.images import identify
 from tlac.lmms.middleware.cache import StoredLMM
 from tlac.methods.base import BoundLMM, TwoStagePrompter
 from tlac.methods.tlac import TLAC
 from tlac.scoring.matching import find_rule
+from tlac.types import NearestClasses
 
 BACKEND = Backend(
     "fake", "fake.yaml", BackendSpec(adapter="fake", model="m", prices=Prices(prompt=1.0, completion=10.0))
@@ -92,3 +96,47 @@ def test_a_backend_without_batches_can_not_be_estimated_so(store: Store) -> None
     dataset = Cars(size=1)
     with pytest.raises(UsageError, match="no batch interface"):
         estimate(inquiry(), list(dataset), store, 1, is_batch=True)
+
+
+class AllClasses:
+    """Finds the classes in their order."""
+
+    async def nearest(self, answer: str, count: int) -> NearestClasses:
+        return NearestClasses((0, 1, 2), (0.9, 0.5, 0.1))
+
+
+def cascade(size: int = 9, method: str = "tlac-cascade") -> RunConfig:
+    return replace(inquiry(method, size=size), prompts=load_prompts("default:hints=2"))
+
+
+def test_a_cascade_is_taken_to_describe_every_image_as_long_as_nothing_is_known(store: Store) -> None:
+    found = reckon(store, cascade())
+    assert (found.stage1.calls, found.stage2.calls) == (18, 9)
+    assert reckon(store, cascade(method="tlac-cascade:second=name")).stage1.calls == 27
+
+
+def test_of_a_cascade_the_named_images_tell_how_many_of_the_others_are_described(store: Store) -> None:
+    """One in three first answers is a class name; of six images none is described yet."""
+    config = cascade()
+    lmm = FakeLMM(lambda request: answer(request) if request.images else "lorry")
+    bound = BoundLMM(BACKEND, StoredLMM(lmm, store, "fake"))
+    prompter = plan_questions(config, lambda _: bound, AllClasses())
+    for sample in Cars(size=6):
+        asyncio.run(prompter.ask_stage1(identify(sample.source, sample.id)))
+    found = reckon(store, config)
+    # three first answers, four descriptions, and two of three other images
+    assert (found.stage1.calls, found.stage1.stored) == (3 + 4 + 2, 6)
+    assert found.stage2.calls == 4 + 2
+    asyncio.run(collect(Cars(size=6), prompter, open_method("tlac-cascade"), 1))
+    found = reckon(store, config)
+    assert (found.stage1.calls, found.stage2.calls) == (3 + 2, 2)
+
+
+def test_a_shortlist_is_reckoned_by_its_own_length(store: Store) -> None:
+    many = replace(Cars(), classes=tuple(f"class number {n}" for n in range(1000)))
+    tokens = [
+        reckon(store, replace(inquiry(method), dataset=many)).stage2.prompt_tokens
+        for method in ("tlac", "tlac-shortlist", "tlac-shortlist:k=50")
+    ]
+    assert tokens[0] > 10 * tokens[1]
+    assert tokens[1] < tokens[2] < 2 * tokens[1]

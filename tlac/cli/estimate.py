@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @options.prompts_option
 @options.hints_option
 @options.matching_option
+@options.encoder_option
 @options.concurrency_option
 @options.batch_option
 @options.store_option
@@ -36,6 +37,7 @@ def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per secti
     prompts: str,
     hints: int,
     matching: str,
+    encoder: str,
     concurrency: int | None,
     batch: bool,
     store: Path | None,
@@ -43,8 +45,9 @@ def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per secti
 ) -> None:
     """Tell calls, tokens, cost and time of a run before it is started. Asks no LMM, needs no key.
 
-    It takes what `tlac bench` takes, for the methods slac and tlac (clip asks nobody). The more answers of that backend
-    on that dataset are stored, the better it knows: run `tlac bench` with --limit 20 first.
+    It takes what `tlac bench` takes, for the methods slac, tlac, tlac-shortlist and tlac-cascade (clip asks nobody).
+    The more answers of that backend on that dataset are stored, the better it knows: run `tlac bench` with --limit 20
+    first.
 
     With RUN folders, or folders of them, instead: what their answers would cost at today's prices, beside what they
     did cost. Today's prices are those of live calls, also for answers that came in batches. They come from the
@@ -69,7 +72,7 @@ def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per secti
     from tlac.config.prompts import with_hints
     from tlac.evaluation.estimate import estimate as estimate_run
 
-    configs = _plan(what, with_hints(prompts, hints), matching, store)
+    configs = _plan(what, (with_hints(prompts, hints), matching, encoder), store)
     with open_store(store) as opened:
         found = [estimate_run(one, list(one.samples), opened, _in_flight(one, concurrency), batch) for one in configs]
     pairs = list(zip(configs, found, strict=True))
@@ -87,24 +90,26 @@ def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per secti
         click.echo(f"all {len(pairs)} runs: {total_usd}; a first stage that runs share is counted once")
 
 
-def _plan(what: options.RunSelection, prompts: str, matching: str, store: Path | None) -> list[RunConfig]:
+def _plan(what: options.RunSelection, scoring: tuple[str, str, str], store: Path | None) -> list[RunConfig]:
     from tlac.cli.bench import plan_runs
     from tlac.config.prompts import load_prompts
     from tlac.config.registry import base_name, open_dataset
     from tlac.config.schemas import load_dataset_config, load_encoder_config, load_suite
+    from tlac.evaluation.estimate import ESTIMATED
     from tlac.evaluation.run_config import RunConfig
     from tlac.scoring.matching import find_rule
+
+    prompts, matching, encoder = scoring
 
     plan = plan_runs(what, [load_suite(name) for name in what.suites], store, asks_servers=False)
     if not plan.parts or not plan.backends:
         raise UsageError("name a --backend, and a --dataset or a --suite; or the folders of finished RUNs")
     asking = {method for _, _, _, methods in plan.parts for method in methods} - plan.without_lmm
-    if unknown := sorted(method for method in asking if base_name(method) not in ("slac", "tlac")):
+    if unknown := sorted(method for method in asking if base_name(method) not in ESTIMATED):
         raise UsageError(
-            f"an estimate knows what slac and tlac ask, not {unknown[0]}: name one of the two with --method"
+            f"an estimate knows what {', '.join(ESTIMATED)} ask, not {unknown[0]}: name one of these with --method"
         )
-    # the encoder stands idle: what is asked does not hang on it
-    words = (load_encoder_config("clip-vit-b-16"), load_prompts(prompts), find_rule(matching))
+    words = (load_encoder_config(encoder), load_prompts(prompts), find_rule(matching))
     parts = list(dict.fromkeys((name, split, methods) for _, name, split, methods in plan.parts))
     opened = {
         (name, split): open_dataset(load_dataset_config(name, what.root, split, what.subset))

@@ -202,11 +202,11 @@ def _agree(config: RunConfig, store: Store, calls: options.CallOptions, is_agree
     """Tell what it will take, and ask before more than a dollar is spent. Raises UsageError without consent."""
     from tlac.cli.estimate import print_estimate
     from tlac.config.registry import base_name
-    from tlac.evaluation.estimate import PART, estimate_by_part
+    from tlac.evaluation.estimate import ESTIMATED, PART, estimate_by_part
     from tlac.lmms.prices import is_free
 
     concurrency, found = calls.concurrency or config.asked[0].spec.limits.concurrency, None
-    if base_name(config.method) in ("slac", "tlac"):
+    if base_name(config.method) in ESTIMATED:
         found = estimate_by_part(config, store, concurrency, calls.batch)
         of = f", reckoned from {PART} of them" if len(config.samples) > PART else ""
         say(f"{len(config.samples):,} images{of}")
@@ -215,7 +215,7 @@ def _agree(config: RunConfig, store: Store, calls: options.CallOptions, is_agree
         say(f"{len(config.samples):,} images; cost: $0")
         return
     else:
-        say(f"{len(config.samples):,} images; cost: unknown: of slac and tlac alone it can be estimated")
+        say(f"{len(config.samples):,} images; cost: unknown: it can be estimated of {', '.join(ESTIMATED)}")
     amount = _amount_to_ask_about(found)
     if amount is None or is_agreed or calls.max_cost is not None:
         return

@@ -25,10 +25,10 @@ from tlac.errors import MissingAnswersError, UsageError
 from tlac.evaluation.dry_run import dry_run
 from tlac.evaluation.run_config import RunConfig
 from tlac.lmms.prices import cost_usd, prices_of
-from tlac.methods.base import prompts_of
+from tlac.methods.base import prompts_of, second_sample_of
 from tlac.results.folder import read_record
 from tlac.results.predictions import PREDICTIONS, read_predictions
-from tlac.types import ChoiceTask, LMMResponse, Outcome, Sample, Stage, TextPart, Transcript, Turn, Usage
+from tlac.types import SECOND_SAMPLE, ChoiceTask, LMMResponse, Outcome, Sample, Stage, TextPart, Transcript, Turn, Usage
 
 # rules of thumb: English text has about four characters a token; providers count an image of some 500 to 1,500
 # pixels as 250 to 1,600 tokens
@@ -39,6 +39,8 @@ _LATENCY_S = 2.0
 # the time in which every provider's batch interface promises to be done
 _BATCH_S = 86_400.0
 PART = 200
+ESTIMATED = ("slac", "tlac", "tlac-shortlist", "tlac-cascade")
+"""The methods whose calls can be reckoned before they are made."""
 _TYPICAL_ANSWER = "a typical first answer of some twelve words, give or take a few"
 
 
@@ -77,7 +79,7 @@ def estimate(
     is_batch: bool = False,
 ) -> Estimate:
     """What asking about these samples would take, beyond what is stored; with `is_batch`, through the providers' batch
-    interfaces. Reads each image once.
+    interfaces. Reads each image once; a method of `ESTIMATED`.
 
     Raises StoreError, InputError, UsageError where a backend has no batch interface.
     """
@@ -87,9 +89,14 @@ def estimate(
     stage2 = [transcript.stage2 for transcript in transcripts if transcript.stage2]
     # nobody is asked about an image that can't be read
     readable = len(samples) - sum(one.failure is not None and one.failure.kind == "sample" for one in transcripts)
-    asked1 = readable * (1 + len(prompts_of(config.opened_method)))
-    first = _stage(config, "stage1", asked1 - len(stage1), stage1, _first_prompt_tokens(config))
-    calls2 = 0 if base_name(config.method) == "slac" else _second_calls(transcripts, readable)
+    if getattr(config.opened_method, "is_sequential", False):
+        calls1, calls2 = _sequential_calls(transcripts, readable)
+        seconds = sum(turn.member == SECOND_SAMPLE for turn in stage1)
+        calls1 += readable - seconds if second_sample_of(config.opened_method) else 0
+    else:
+        calls1 = readable * (1 + len(prompts_of(config.opened_method))) - len(stage1)
+        calls2 = 0 if base_name(config.method) == "slac" else _second_calls(transcripts, readable)
+    first = _stage(config, "stage1", calls1, stage1, _first_prompt_tokens(config))
     second = _stage(config, "stage2", calls2, stage2, _second_prompt_tokens(config))
     first, second = (_discounted(stage, saved) for stage, saved in zip((first, second), discounts, strict=True))
     costs = (first.cost_usd, second.cost_usd)
@@ -172,6 +179,22 @@ def _second_calls(transcripts: Sequence[Transcript], samples: int) -> int:
     return len(lacking) + round(share * (samples - len(known)))
 
 
+def _sequential_calls(transcripts: Sequence[Transcript], samples: int) -> tuple[int, int]:
+    """Stage-1 and stage-2 calls still to be made by a method that describes what its first answer does not name: of the
+    images whose first answer is known, those that lack more; of the rest, in the same proportion, or all."""
+    known = [one for one in transcripts if one.turns]
+    unnamed = [one for one in known if any(turn.member > 0 for turn in one.further)]
+    undescribed = sum(one.stage1 is None for one in unnamed)
+    lacking = {
+        one.stage1.response.text
+        for one in unnamed
+        if one.stage1 and one.stage2 is None and one.failure is not None and one.failure.kind == "missing"
+    }
+    rest = samples - len(known)
+    further = undescribed + round(rest * len(unnamed) / len(known) if known else rest)
+    return rest + further, len(lacking) + further
+
+
 def _first_prompt_tokens(config: RunConfig) -> int:
     """Of one call, on the mean of the prompt sets."""
     sets = (config.prompts, *map(load_prompts, prompts_of(config.opened_method)))
@@ -180,7 +203,10 @@ def _first_prompt_tokens(config: RunConfig) -> int:
 
 
 def _second_prompt_tokens(config: RunConfig) -> int:
-    task = ChoiceTask(_TYPICAL_ANSWER, config.dataset.classes, config.asked[1].spec.choice_by_index)
+    classes, k = config.dataset.classes, getattr(config.opened_method, "k", 0)
+    # names from the whole list stand for those of a shortlist, which hang on the answer
+    listed = tuple(place * len(classes) // k for place in range(k)) if 0 < 2 * k < len(classes) else None
+    task = ChoiceTask(_TYPICAL_ANSWER, classes, config.asked[1].spec.choice_by_index, listed)
     (message,) = config.prompts.stage2_messages(task)
     return sum(len(part.text) for part in message.parts if isinstance(part, TextPart)) // _CHARACTERS_PER_TOKEN
 
