@@ -16,6 +16,7 @@ from tlac.datasets.base import (
     require_printable,
     split_of,
     take_part,
+    visible_folders,
 )
 from tlac.errors import ConfigError, InputError, UnknownNameError
 
@@ -181,6 +182,16 @@ def test_images_come_in_the_order_of_their_paths_without_those_of_our_own_folder
     found = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path, tmp_path, skipped)]
     assert found == ["B.png", "a.png", "b/10.png", "b/2.png", "c/d/e.png", "half/1.png"]
     assert skipped == ["half/run.json", "labels", "runs"]
+
+
+def test_folders_of_classes_are_those_that_are_neither_hidden_nor_left_behind(tmp_path: Path) -> None:
+    for name in ("owl", "Cat", ".git", "@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "train"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "readme.md").write_text("")
+    (tmp_path / ".hidden").write_text("")
+    assert visible_folders(tmp_path) == ["Cat", "owl", "train"]
+    with pytest.raises(InputError, match="gone: can't be read: No such file or directory"):
+        visible_folders(tmp_path / "gone")
 
 
 def test_a_dataset_file_may_not_lead_out_of_the_data_root(tmp_path: Path) -> None:

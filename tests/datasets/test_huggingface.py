@@ -255,6 +255,17 @@ def test_a_repository_of_the_hub_is_read_and_no_other_split_of_it_is_fetched(tmp
     assert "is not on this machine" in other.stdout
 
 
+def test_a_shard_that_lies_cut_short_on_the_hub_is_named_once_it_is_fetched(tmp_path: Path) -> None:
+    path = write_shard(tmp_path / "shard.tar")
+    with tarfile.open(path) as opened:
+        border = opened.getmembers()[4].offset
+    files = {"test/0.tar": path.read_bytes()[:border], "classnames.txt": "\n".join(NAMES).encode()}
+    with running_file_server() as server:
+        FakeHub(server).publish("ours/pets", "0123456789abcdef0123456789abcdef01234567", files)
+        shown = verify_from_hub("hf:ours/pets@main:test", server.base, tmp_path / "home")
+    assert "0.tar: is cut short or damaged (it has no end mark)" in shown.stdout + shown.stderr
+
+
 def test_a_repository_that_can_t_be_had_is_one_line_at_once(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tlac", "bench", "--backend", "embedded", "--encoder", "minilm"]
     asked = subprocess.run(

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tlac.datasets.text_files import NamedClasses, parse_csv, read_classes, read_lines, read_names
+from tlac.datasets.coop import read_split_file
+from tlac.datasets.text_files import NamedClasses, parse_csv, read_classes, read_lines, read_names, read_text
 from tlac.errors import InputError
 
 
@@ -113,3 +114,21 @@ def test_a_list_of_classes_that_is_a_link_out_of_its_folder_is_refused_by_name(t
     (tmp_path / "clone" / "real").write_text("cat:\n")
     (tmp_path / "clone" / "linked.yaml").symlink_to("real")
     assert read_classes(str(tmp_path / "clone" / "linked.yaml")).names == ("cat",)
+
+
+def test_a_list_of_over_256_mib_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    for name, read in (("names.txt", read_text), ("split.json", read_split_file)):
+        with (tmp_path / name).open("wb") as file:
+            # a hole, which takes no room on the disk
+            file.truncate(2**28 + 1)
+        with pytest.raises(InputError, match=rf"{name}: holds more than 268,435,456 bytes, the most that is read"):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_text_is_read_without_its_mark_in_the_encoding_that_the_mark_names(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "names.txt").write_bytes("caf\u00e9, \u732b\n".encode(encoding))
+    assert read_text(tmp_path / "names.txt") == "caf\u00e9, \u732b\n"
+    (tmp_path / "names.txt").write_bytes("caf\u00e9".encode("latin-1"))
+    with pytest.raises(InputError, match=r"names\.txt: can't be read as UTF-8 text: .*: save it as UTF-8"):
+        read_text(tmp_path / "names.txt")
