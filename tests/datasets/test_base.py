@@ -192,6 +192,8 @@ def test_folders_of_classes_are_those_that_are_neither_hidden_nor_left_behind(tm
     assert visible_folders(tmp_path) == ["Cat", "owl", "train"]
     with pytest.raises(InputError, match="gone: can't be read: No such file or directory"):
         visible_folders(tmp_path / "gone")
+    with pytest.raises(InputError, match="gone: can't be read: No such file or directory"):
+        list(find_images(tmp_path / "gone", tmp_path, []))
 
 
 def test_a_dataset_file_may_not_lead_out_of_the_data_root(tmp_path: Path) -> None:
