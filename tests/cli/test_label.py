@@ -178,7 +178,7 @@ def test_an_unknown_price_is_said_and_not_paid_unasked(label, lmm: FakeLMM) -> N
 def test_what_is_known_to_be_free_needs_no_consent_in_any_method(label, lmm: FakeLMM) -> None:
     own = "{adapter: litellm, model: openai/nobody-knows, prices: {prompt: 0, completion: 0}, limits: {concurrency: 2}}"
     Path("own.yaml").write_text(own)
-    for arguments in (("--method", "tlac-shortlist"), ("--method", "vote", "--backend", "embedded")):
+    for arguments in (("--method", "slac-fused"), ("--method", "vote", "--backend", "embedded")):
         shown = label(*arguments, "--backend", "own.yaml", backends=())
         assert shown.code == 3, shown.err
         assert "tlac: 4 images; cost: $0" in shown.err
