@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import warnings
@@ -177,3 +178,12 @@ def test_no_thread_but_the_main_one_catches_warnings(monkeypatch: pytest.MonkeyP
     assert "worker" not in entered
     work()
     assert "MainThread" in entered
+
+
+def test_the_first_texts_that_a_process_encodes_leave_its_environment_alone() -> None:
+    """In a process of its own, since what a library sets when it is imported it sets once."""
+    script = (
+        "import os; from tlac.config.registry import open_encoder; before = dict(os.environ); "
+        "open_encoder('minilm').encode(['a cat']); assert dict(os.environ) == before, set(os.environ) - set(before)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

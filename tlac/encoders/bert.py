@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tlac.encoders.batching import run_batches
 from tlac.errors import InputError
+from tlac.runtime.libraries import restored_environment
 from tlac.runtime.safe_files import read_file, read_json
 from tlac.types import Float32Array
 
@@ -84,8 +85,9 @@ class BertModel:
 
     def embed(self, texts: Sequence[str]) -> Float32Array:
         """Texts, at least one, as (n, d) float32 of length 1."""
-        from threadpoolctl import threadpool_limits
-
+        # it sets a variable when it is imported, which other libraries would heed
+        with restored_environment(["KMP_DUPLICATE_LIB_OK"]):
+            from threadpoolctl import threadpool_limits
         encoded = (found.ids for found in self._tokenizer.encode_batch(list(texts)))
         # what is cut are a text's own tokens, not the last, which ends it
         tokens = [ids if len(ids) <= self.window else [*ids[: self.window - 1], ids[-1]] for ids in encoded]
