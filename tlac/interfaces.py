@@ -176,9 +176,10 @@ class Method(Protocol):
     """A way of asking. `ask` yields each turn as it is had, so that none is lost when a later one fails.
 
     A method may also have `combine`: how scoring makes one prediction of several members ("first", "fuse", "average" or
-    "vote"); `further_prompts`: names of prompt sets that it asks in beside the run's own; `image`: whether scoring also
-    compares the image's own vector with the class names; and `is_sequential`: whether what stage 1 said decides how it
-    is asked again. No question may hang on what stage 2 says: workers of a cluster put it off.
+    "vote"); `further_prompts`: names of prompt sets that it asks in beside the run's own, and `second` among them: that
+    of a second sample, whose turn is numbered SECOND_SAMPLE; `image`: whether scoring also compares the image's own
+    vector with the class names; and `is_sequential`: whether what stage 1 said decides how it is asked again. No
+    question may hang on what stage 2 says: workers of a cluster put it off.
     """
 
     @property

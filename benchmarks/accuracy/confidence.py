@@ -38,7 +38,7 @@ from tlac.report.charts import reliability
 from tlac.report.paper import draw_reliability
 from tlac.scoring.confidence import confidences, risk_coverage
 from tlac.scoring.matching import DEFAULT_TEMPLATE, ClassIndex, find_rule
-from tlac.scoring.predictions import Decisions, Predictions
+from tlac.scoring.predictions import DECISIONS, Decisions, Predictions
 from tlac.scoring.scorer import Scorer
 from tlac.types import (
     SECOND_SAMPLE,
@@ -86,6 +86,45 @@ MEASURES: dict[str, Callable[[Decisions], Float64Array]] = {
     "score": lambda decisions: decisions.score,
     "margin": lambda decisions: decisions.margin,
     "confidence": confidences,
+}
+
+
+def _chose_nearest(decisions: Decisions) -> Float64Array:
+    """Whether stage 2 chose the class that is nearest to the first answer; silent where it chose nothing."""
+    return np.where(
+        decisions.decided_by == DECISIONS.index("similarity"), 0.0, np.where(decisions.margin >= 0, 1.0, -1.0)
+    )
+
+
+def _is_short(decisions: Decisions) -> Float64Array:
+    """1 for an answer without a word, -1 from thirty words on."""
+    return np.array([1 - min(len((answer or "").split()), 30) / 15 for answer in decisions.answer])
+
+
+def _leads_words(decisions: Decisions) -> Float64Array:
+    """The lead of the class nearest to the first answer, as a share of its lead over the fifth, whatever was chosen."""
+    scores = -np.sort(-decisions.top_scores, axis=1)
+    spread = np.maximum(scores[:, 0] - scores[:, -1], 1e-6)
+    lead: Float64Array = 2 * (scores[:, 0] - scores[:, 1]) / spread - 1
+    return lead
+
+
+def _with(piece: Callable[[Decisions], Float64Array]) -> Callable[[Decisions], Float64Array]:
+    """Confidence with one more piece of evidence, in [-1, 1]."""
+
+    def measure(decisions: Decisions) -> Float64Array:
+        sure = confidences(decisions)
+        found: Float64Array = np.log(sure / (1 - sure)) + piece(decisions)
+        return found
+
+    return measure
+
+
+LEFT_OUT: dict[str, Callable[[Decisions], Float64Array]] = {
+    "nearest": _with(_chose_nearest),
+    "short": _with(_is_short),
+    "own lead": _with(_leads_words),
+    "score": _with(lambda decisions: 2 * decisions.score - 1),
 }
 
 
@@ -350,6 +389,22 @@ def print_sets(found: Sequence[Answered], weights: dict[str, Float64Array]) -> N
                 say(f"{f'{one.images}: {one.method}, {one.asked}':<48} {len(one.predictions):>4} {wrong:>5} {values}")
 
 
+def print_left_out(found: Sequence[Answered], weights: dict[str, Float64Array]) -> None:
+    """Print by how much one more piece of evidence would change the AUROC of confidence, on every set with an error."""
+    say(
+        f"\n{'one more piece: change of AUROC':<48} {'n':>4} {'wrong':>5} "
+        + " ".join(f"{name:>10}" for name in LEFT_OUT)
+    )
+    first = {images: rows[:1] for images, rows in weights.items()}
+    for one in found:
+        if wrong := _wrong(one):
+            without = rank_errors([one], confidences, first)[0][0]
+            changes = (rank_errors([one], measure, first)[0][0] - without for measure in LEFT_OUT.values())
+            # + 0 turns -0.000 into 0.000
+            values = " ".join(f"{round(change, 3) + 0:>+10.3f}" for change in changes)
+            say(f"{f'{one.images}: {one.method}, {one.asked}':<48} {len(one.predictions):>4} {wrong:>5} {values}")
+
+
 def _wrong(one: Answered) -> int:
     return int((~one.predictions.is_correct).sum())
 
@@ -412,6 +467,7 @@ def main(folder: Path, figure: Path | None = None) -> int:
     weights, pooled = weigh(found), pool(found, seconds)
     holds = print_ranks(found, weights)
     print_sets(found, weights)
+    print_left_out(found, weights)
     print_seconds(seconds, weights)
     print_reliability(pooled)
     if figure is not None:

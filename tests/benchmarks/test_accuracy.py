@@ -109,6 +109,7 @@ def test_confidence_ranks_the_errors_of_recorded_answers_as_printed(
     pooled = confidence.pool(found, seconds)
     capsys.readouterr()
     confidence.print_sets(found, confidence.weigh(found))
+    confidence.print_left_out(found, confidence.weigh(found))
     confidence.print_seconds(seconds, confidence.weigh(found))
     confidence.print_reliability(pooled)
     values = [_numbers(line) for line in capsys.readouterr().out.splitlines()]

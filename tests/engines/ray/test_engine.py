@@ -135,13 +135,17 @@ def test_images_in_tables_of_an_object_store_are_asked_about_as_by_the_local_eng
         Store(tmp_path / "far") as far,
         Store(tmp_path / "near") as near,
     ):
-        spec = spec_of(emulated_backend(emulator), dataset, "tlac:second=name")
+        backend = emulated_backend(emulator)
+        asking = msgspec.structs.replace(backend.spec, params={**backend.spec.params, "logprobs": True})
+        spec = spec_of(replace(backend, spec=asking), dataset, "tlac:second=name")
         benches = bench_on(far), bench_on(near, is_local=True)
         apart, local = (bench.run(spec, tmp_path / "runs") for bench in benches)
     assert written(apart) == written(local)
     # the second sample is asked by the workers too
     assert apart.record.calls.stage1.asked == 2 * len(dataset) == 8
     assert None not in {one.second for one in apart.predictions}
+    assert all((one.logprob is None) == (one.decided_by == "similarity") for one in apart.predictions)
+    assert any(one.logprob is not None for one in apart.predictions)
 
 
 @pytest.mark.slow
