@@ -64,7 +64,7 @@ def dataset_state(config: DatasetConfig) -> str:
 @datasets.command("show")
 @click.argument("name", shell_complete=complete("dataset"))
 @options.root_option
-@click.option("--split", default="all", show_default=True, help="Classes: all, base or novel.")
+@options.split_option
 @options.subset_option
 @options.json_option
 def show_dataset(name: str, root: Path | None, split: str, subset: str, as_json: bool) -> None:
@@ -236,7 +236,7 @@ def _print(found: Verification, is_prepared: bool) -> None:
 @click.argument("name", shell_complete=complete("dataset"))
 @click.argument("folder", type=PATH)
 @options.root_option
-@click.option("--split", default="all", show_default=True, help="Classes: all, base or novel.")
+@options.split_option
 @options.subset_option
 def export_dataset(name: str, folder: Path, root: Path | None, split: str, subset: str) -> None:
     """Copy a dataset's images into a new folder without their labels, and its class names into classes.txt there.

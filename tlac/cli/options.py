@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import click
 
@@ -43,23 +43,27 @@ _RUN_FILES = ("run.json", "predictions.jsonl", "metrics.json", "calls.jsonl")
 SHARE = Number(0, 1)
 
 
-def complete(kind: Kind) -> Callable[..., list[str]]:
+def complete(kind: Kind | Literal["method"]) -> Callable[..., list[str]]:
     """What the shell offers for an option that takes a name of that kind."""
 
     def names(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-        from tlac.config.files import list_names
+        if kind == "method":
+            from tlac.config.registry import list_plugins
 
-        return [name for name in list_names(kind) if name.startswith(incomplete)]
+            known = list_plugins("tlac.methods")
+        else:
+            from tlac.config.files import list_names
+
+            known = list_names(kind)
+        return [name for name in known if name.startswith(incomplete)]
 
     return names
 
 
-def _complete_method(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    from tlac.config.registry import list_plugins
-
-    return [name for name in list_plugins("tlac.methods") if name.startswith(incomplete)]
-
-
+_METHODS = (
+    "slac, tlac, tlac-shortlist, tlac-relook, tlac-cascade, slac-fused, wdys, vote or clip, with options as in "
+    "tlac-shortlist:k=40"
+)
 store_option = click.option(
     "--store",
     type=PATH,
@@ -110,6 +114,7 @@ stage2_backend_option = click.option(
     help="LMM of the second stage.  [default: that of the first]",
 )
 root_option = click.option("--data", "root", type=PATH, help="Folder that holds the datasets' folders.")
+split_option = click.option("--split", default="all", show_default=True, help="Classes: all, base or novel.")
 subset_option = click.option(
     "--subset", type=click.Choice(["test", "val", "train"]), default="test", show_default=True, help="Images."
 )
@@ -181,9 +186,8 @@ class LabelSelection:
             "--method",
             default="tlac",
             show_default=True,
-            shell_complete=_complete_method,
-            help="slac, tlac, tlac-shortlist, tlac-relook, tlac-cascade, slac-fused, wdys, vote or clip, with options "
-            "as in tlac-shortlist:k=40.",
+            shell_complete=complete("method"),
+            help=f"{_METHODS}.",
         ),
     ]
     anywhere: Annotated[
@@ -225,9 +229,8 @@ class RunSelection:
             "--method",
             "methods",
             multiple=True,
-            shell_complete=_complete_method,
-            help="slac, tlac, tlac-shortlist, tlac-relook, tlac-cascade, slac-fused, wdys, vote or clip, with options "
-            "as in tlac-shortlist:k=40; may be repeated.  [default: tlac, or the suite's]",
+            shell_complete=complete("method"),
+            help=f"{_METHODS}; may be repeated.  [default: tlac, or the suite's]",
         ),
     ]
     root: Annotated[Path | None, root_option]
@@ -389,7 +392,7 @@ class StoredQuestion:
     method: Annotated[
         str,
         click.option(
-            "--method", default="tlac", show_default=True, shell_complete=_complete_method, help="A method that asks."
+            "--method", default="tlac", show_default=True, shell_complete=complete("method"), help="A method that asks."
         ),
     ]
     prompts: Annotated[str, prompts_option]
