@@ -46,3 +46,18 @@ def test_unique_texts_keep_their_first_order_and_lead_back_to_all_texts():
     unique, inverse = unique_texts(texts)
     assert unique == ["b", "a", "c"]
     assert [unique[place] for place in inverse] == texts
+
+
+def test_a_gpu_gets_batches_by_tokens() -> None:
+    lengths = [77] * 300 + [4] * 1100 + [2000] * 40 + [0] * 40
+    planned = [(batch.length, len(batch.rows), batch.count) for batch in plan_batches(lengths, is_on_gpu=True)]
+    assert planned == [
+        (0, 32, 32),
+        (0, 32, 8),
+        (4, 1024, 1024),
+        (4, 1024, 76),
+        (77, 212, 212),
+        (77, 212, 88),
+        (2000, 32, 32),
+        (2000, 32, 8),
+    ]

@@ -179,3 +179,18 @@ def test_a_description_without_weights_is_refused():
 def test_a_tag_with_an_activation_of_ones_own_is_refused():
     with pytest.raises(ConfigError, match="the tag knows its own"):
         encoder("openai", "ViT-B-16", quick_gelu=False)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_bfloat16_moves_no_cosine_by_two_hundredths_and_has_a_fingerprint_of_its_own(weights, model):
+    exact, rough = (encoder(weights / f"{model}.pt", model, **options) for options in ({}, {"dtype": "bfloat16"}))
+    assert exact.fingerprint != rough.fingerprint
+    ours, theirs = (one.encode(TEXTS).vectors for one in (exact, rough))
+    assert theirs.dtype == np.float32
+    np.testing.assert_allclose(theirs @ theirs.T, ours @ ours.T, rtol=0, atol=0.02)
+    assert not np.array_equal(theirs, ours)
+
+
+def test_an_unknown_type_of_numbers_is_refused(weights):
+    with pytest.raises(ConfigError, match="option 'dtype' is 'float16'; known: float32, bfloat16"):
+        encoder(weights / "tlac-tiny.pt", dtype="float16")

@@ -19,7 +19,11 @@ from numpy.typing import NDArray
 from tlac.types import Float32Array
 
 ROWS = 32
-"""Rows of every batch, full or not."""
+"""Rows of every batch, full or not; on a GPU, of the smallest."""
+
+# what keeps a GPU busy: 16,384 tokens of a CLIP or BERT of 768 numbers each are some hundred megabytes
+_GPU_TOKENS = 16_384
+_GPU_MAX_ROWS = 1024
 
 _CHARACTERS_PER_TOKEN = 16
 # WordPiece takes a word of more than 100 characters for one unknown token, and any other for no more tokens than that
@@ -28,37 +32,42 @@ _LONGEST_WORD = 128
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`rows` index the texts, exactly ROWS of them, all `length` tokens long; the first `count` are wanted."""
+    """`rows` index the texts, as many in every batch of that length, all `length` tokens long; the first `count` are
+    wanted."""
 
     length: int
     rows: tuple[int, ...]
     count: int
 
 
-def plan_batches(lengths: Sequence[int]) -> list[Batch]:
+def plan_batches(lengths: Sequence[int], is_on_gpu: bool = False) -> list[Batch]:
     """Batches that cover every text once, shortest texts first; the last row of a batch fills what is left of it.
 
-    `lengths` holds the number of tokens of each text as the model sees it.
+    `lengths` holds the number of tokens of each text as the model sees it. A batch has ROWS rows; on a GPU, as many as
+    a number of tokens allows.
     """
     buckets: dict[int, list[int]] = {}
     for index, length in enumerate(lengths):
         buckets.setdefault(length, []).append(index)
     batches = []
     for length, members in sorted(buckets.items()):
-        for start in range(0, len(members), ROWS):
-            wanted = members[start : start + ROWS]
-            filled = wanted + wanted[-1:] * (ROWS - len(wanted))
+        size = max(ROWS, min(_GPU_TOKENS // length, _GPU_MAX_ROWS)) if is_on_gpu and length else ROWS
+        for start in range(0, len(members), size):
+            wanted = members[start : start + size]
+            filled = wanted + wanted[-1:] * (size - len(wanted))
             batches.append(Batch(length, tuple(filled), len(wanted)))
     return batches
 
 
-def run_batches(lengths: Sequence[int], forward: Callable[[Batch], NDArray[Any]], threads: int = 1) -> Float32Array:
+def run_batches(
+    lengths: Sequence[int], forward: Callable[[Batch], NDArray[Any]], threads: int = 1, is_on_gpu: bool = False
+) -> Float32Array:
     """(n, d) float32, rows of length 1: what `forward` gives for each batch, in the order of the texts.
 
-    It gives (ROWS, d), or the first `count` of these rows. More than one of the `threads` is for a `forward` that uses
-    a single one itself. Expects at least one text.
+    It gives a row for each of a batch's, or for the first `count` of them. More than one of the `threads` is for a
+    `forward` that uses a single one itself. Expects at least one text.
     """
-    batches = plan_batches(lengths)
+    batches = plan_batches(lengths, is_on_gpu)
     with ThreadPoolExecutor(threads) as pool:
         found = map(forward, batches) if threads == 1 else pool.map(forward, batches)
         parts = [np.asarray(part, np.float32)[: batch.count] for batch, part in zip(batches, found, strict=True)]

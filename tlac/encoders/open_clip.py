@@ -17,6 +17,7 @@ import numpy as np
 
 from tlac.config.schemas import EncoderConfig, check_options
 from tlac.encoders.batching import Batch, cut_to_window, run_batches, unique_texts
+from tlac.encoders.devices import check_dtype, device_of, exact, place
 from tlac.encoders.weights import (
     REMEDY,
     check_sha256,
@@ -31,18 +32,19 @@ from tlac.types import Encoding, Float32Array
 
 
 class OpenClipEncoder:
-    """A text tower of open_clip, float32, on the CPU. `model` is open_clip's name for the architecture, `weights`
-    a pretrained tag or a local weights file. The option `quick_gelu` says for a local file which activation it was
-    trained with; a tag knows its own.
+    """A text tower of open_clip, on a GPU where there is one. `model` is open_clip's name for the architecture,
+    `weights` a pretrained tag or a local weights file. The option `quick_gelu` says for a local file which activation
+    it was trained with; a tag knows its own. The option `dtype` is float32 unless it says bfloat16.
 
     Weights are loaded at the first encode. Raises ConfigError for options that are not known.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
-        check_options(config, {"quick_gelu": bool})
+        check_options(config, {"quick_gelu": bool, "dtype": str})
+        check_dtype(config)
         if config.spec.weights is None:
             raise ConfigError(f"{config.source}: 'weights' is missing: a pretrained tag such as openai, or a file")
-        if config.spec.options and local_file(config.spec.weights) is None:
+        if "quick_gelu" in config.spec.options and local_file(config.spec.weights) is None:
             raise ConfigError(f"{config.source}: 'quick_gelu' is for local weights files; the tag knows its own")
         self.name = config.name
         self._config = config
@@ -85,13 +87,14 @@ def _encode(model: Any, tokens: Any) -> Float32Array:
     tower = getattr(model, "text", model)
     ends = _ends(model, tower, tokens)
     lengths = [tokens.shape[1]] * len(tokens) if ends is None else ends.tolist()
+    device = device_of(model)
 
     def forward(batch: Batch) -> Any:
-        rows = tokens[list(batch.rows), : batch.length]
+        rows = tokens[list(batch.rows), : batch.length].to(device)
         with torch.inference_mode():
-            return (model.encode_text(rows) if ends is None else _forward_causal(tower, rows)).numpy()
+            return (model.encode_text(rows) if ends is None else _forward_causal(tower, rows)).float().cpu().numpy()
 
-    return run_batches(lengths, forward)
+    return run_batches(lengths, forward, is_on_gpu=device.type != "cpu")
 
 
 def _ends(model: Any, tower: Any, tokens: Any) -> Any:
@@ -222,7 +225,7 @@ def _build(config: EncoderConfig, path: Path, is_quick_gelu: bool) -> Any:
         model = open_clip.create_model(
             config.spec.model, pretrained=str(path), device="cpu", quick_gelu=is_quick_gelu, weights_only=True
         )
-    return model.float().eval().requires_grad_(False)
+    return place(model, config)
 
 
 def _published_archives() -> set[str]:
@@ -246,7 +249,7 @@ def _unknown(config: EncoderConfig, what: str, name: str, known: Iterable[str]) 
 
 
 class OpenClipImageEncoder:
-    """An image tower of open_clip, float32, on the CPU, with the preparation that its weights were trained with.
+    """An image tower of open_clip, with the preparation that its weights were trained with.
 
     Takes the same description as the text encoder. Weights are loaded at the first encode.
     """
@@ -270,11 +273,12 @@ class OpenClipImageEncoder:
         import torch
 
         tower, prepare = self._loaded
+        weight = next(iter(tower.parameters()))
         pixels = torch.stack([prepare(image) for image in images])
 
         def forward(batch: Batch) -> Any:
-            with torch.inference_mode():
-                return tower(pixels[list(batch.rows)]).numpy()
+            with torch.inference_mode(), exact(weight.device):
+                return tower(pixels[list(batch.rows)].to(weight)).float().cpu().numpy()
 
         return run_batches([0] * len(images), forward)
 

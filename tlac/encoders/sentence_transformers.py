@@ -18,6 +18,7 @@ import numpy as np
 from tlac.config.schemas import EncoderConfig, check_options
 from tlac.encoders.batching import Batch, cut_to_window, run_batches, unique_texts
 from tlac.encoders.bert import open_plain
+from tlac.encoders.devices import check_dtype, place
 from tlac.encoders.weights import (
     check_sha256,
     describe,
@@ -35,7 +36,7 @@ _TOKENISED_AT_ONCE = 1024
 
 
 class SentenceEncoder:
-    """A sentence-transformers model, float32, on the CPU.
+    """A sentence-transformers model, float32 unless the option `dtype` says bfloat16, on a GPU where there is one.
 
     `model` is a folder, a name on the hub, or package:NAME for weights that an installed package holds in its
     folder `model`. `weights_sha256` is compared with a folder's model.safetensors (or pytorch_model.bin); the
@@ -44,7 +45,8 @@ class SentenceEncoder:
     """
 
     def __init__(self, config: EncoderConfig) -> None:
-        check_options(config, {"revision": str})
+        check_options(config, {"revision": str, "dtype": str})
+        self._is_float32 = check_dtype(config) == "float32"
         self.name = config.name
         self._config = config
         self._is_local = config.spec.model.startswith(_PACKAGE) or _is_folder(config.spec.model)
@@ -88,7 +90,8 @@ class SentenceEncoder:
             (folder / name for name in _WEIGHT_FILES if (folder / name).is_file()), folder / _WEIGHT_FILES[0]
         )
         check_sha256(self._config, weights)
-        return open_plain(folder) or load_from_disk(self._config, str(folder), lambda: self._open(str(folder)))
+        plain = open_plain(folder) if self._is_float32 else None
+        return plain or load_from_disk(self._config, str(folder), lambda: self._open(str(folder)))
 
     def _open(self, source: str) -> _LibraryModel:
         from sentence_transformers import SentenceTransformer
@@ -96,7 +99,7 @@ class SentenceEncoder:
         revision = self._config.spec.options.get("revision")
         _check_modules(source, revision)
         model = SentenceTransformer(source, device="cpu", revision=revision, trust_remote_code=False)
-        return _LibraryModel(model.float().eval().requires_grad_(False))
+        return _LibraryModel(place(model, self._config))
 
     def _folder(self) -> Path:
         if self._config.spec.model.startswith(_PACKAGE):
@@ -195,13 +198,17 @@ class _LibraryModel:
     def embed(self, texts: Sequence[str]) -> Float32Array:
         import torch
 
+        device = torch.device(self._model.device)
+
         def forward(batch: Batch) -> Any:
+            features = self._features([texts[row] for row in batch.rows])
+            placed = {name: value.to(device) if hasattr(value, "to") else value for name, value in features.items()}
             with torch.inference_mode():
-                return self._model(self._features([texts[row] for row in batch.rows]))["sentence_embedding"].numpy()
+                return self._model(placed)["sentence_embedding"].float().cpu().numpy()
 
         starts = range(0, len(texts), _TOKENISED_AT_ONCE)
         lengths = [length for start in starts for length in self._lengths(texts[start : start + _TOKENISED_AT_ONCE])]
-        return run_batches(lengths, forward)
+        return run_batches(lengths, forward, is_on_gpu=device.type != "cpu")
 
     def _lengths(self, texts: Sequence[str]) -> list[int]:
         """How many tokens of each text the model sees; 0 where no row sees another."""
