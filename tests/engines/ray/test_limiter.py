@@ -22,7 +22,7 @@ from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
 from tlac.config.schemas import Backend, BackendSpec, Limits, Prices
 from tlac.engines.ray.job import SerializedError, serialize_error
-from tlac.engines.ray.limiter import Limiter, Progress, Told, WorkerClient
+from tlac.engines.ray.limiter import Block, Limiter, Progress, Told, WorkerClient
 from tlac.engines.ray.logs import (
     AnswerLog,
     KeySet,
@@ -302,6 +302,32 @@ def test_many_calls_share_a_message_and_none_waits_long_for_its_place() -> None:
     # 40 rounds of a second, and the last calls
     assert took_s < 1.04 * 40 + 1
     assert trades < 4000 / 2.4
+
+
+def test_after_two_answers_in_one_moment_a_worker_still_listens() -> None:
+    class Slow(Limiter):
+        """Says nothing to the first two blocks until both are there, and lets all calls through at the third."""
+
+        def __init__(self) -> None:
+            super().__init__({}, CallPolicy(clock=virtual_clock()))
+            self.blocks: list[Block] = []
+            self.are_two = asyncio.Event()
+
+        async def trade(self, _worker: str, block: bytes) -> list[Told]:
+            self.blocks.append(msgspec.msgpack.decode(block, type=Block))
+            if len(self.blocks) <= 2:
+                self.are_two.set() if len(self.blocks) == 2 else None
+                await self.are_two.wait()
+                return []
+            return [(number, None) for block in self.blocks for number, *_ in block.wanted]
+
+    async def scenario() -> int:
+        client = await client_of(Slow(), "one")
+        first = asyncio.ensure_future(client.admit("any", question(0)))
+        await asyncio.sleep(1)
+        return len(await asyncio.gather(first, client.admit("any", question(1))))
+
+    assert run_virtual(scenario()) == 2
 
 
 def test_where_the_limiter_is_gone_nobody_waits_for_it() -> None:

@@ -307,7 +307,7 @@ class WorkerClient:
         self._latency_s = 0.0
         self._broken: Exception | None = None
         self._waiting: dict[str, asyncio.Future[LMMResponse | None]] = {}
-        self._lock = asyncio.Lock()
+        self._finding: asyncio.Task[None] | None = None
 
     async def register(self) -> None:
         """Say that this worker begins, perhaps again."""
@@ -386,27 +386,28 @@ class WorkerClient:
     async def find(self, key: str) -> LMMResponse | None:
         """The stored response under a key that need not be asked for, None where there is none.
 
-        Keys that come while the reader is being asked wait, and are asked about together.
+        Keys that come while a block is gathered, or the reader is being asked, are asked about together.
         """
-        future = self._waiting.get(key)
-        if future is None:
-            future = self._waiting[key] = asyncio.get_running_loop().create_future()
-            async with self._lock:
-                await self._find_waiting()
-        return await future
+        if key not in self._waiting:
+            self._waiting[key] = asyncio.get_running_loop().create_future()
+        future = self._waiting[key]
+        if self._finding is None:
+            self._finding = asyncio.ensure_future(self._find_waiting())
+        return await asyncio.shield(future)
 
     async def _find_waiting(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        if not waiting:
-            return
-        try:
-            found: Mapping[str, LMMResponse] = await self._reader.find.remote(list(waiting))
-        except BaseException as error:
-            for future in waiting.values():
-                future.cancel(str(error))
-            raise
-        for key, future in waiting.items():
-            future.set_result(found.get(key))
+        while self._waiting:
+            await asyncio.sleep(self._block_s)
+            waiting, self._waiting = self._waiting, {}
+            try:
+                found: Mapping[str, LMMResponse] = await self._reader.find.remote(list(waiting))
+            except Exception as error:  # noqa: BLE001 - whatever Ray raises; each who waits is told
+                for future in waiting.values():
+                    future.set_exception(error)
+                continue
+            for key, future in waiting.items():
+                future.set_result(found.get(key))
+        self._finding = None
 
     async def _hear(self, number: int) -> SerializedError | None:
         if self._broken is not None:
@@ -421,17 +422,19 @@ class WorkerClient:
 
     def _send_soon(self) -> None:
         if self._due is None:
-            wait_s = min(_LONGEST_BLOCK_S, self._latency_s * _BLOCK_SHARE)
-            self._due = asyncio.get_running_loop().call_later(wait_s, self._send)
+            self._due = asyncio.get_running_loop().call_later(self._block_s, self._send)
+
+    @property
+    def _block_s(self) -> float:
+        """How long a block is gathered."""
+        return min(_LONGEST_BLOCK_S, self._latency_s * _BLOCK_SHARE)
 
     def _send(self) -> None:
         if self._due is not None:
             self._due.cancel()
             self._due = None
         block, self._block = self._block, Block()
-        trade = asyncio.ensure_future(self._trade(block))
-        self._trades.add(trade)
-        trade.add_done_callback(self._trades.discard)
+        self._trades.add(asyncio.ensure_future(self._trade(block)))
 
     async def _trade(self, block: Block) -> None:
         try:
@@ -442,11 +445,14 @@ class WorkerClient:
                 if not future.done():
                     future.set_exception(error)
             return
+        finally:
+            # here, not when the task is over: its end is noticed a moment later
+            self._trades -= {asyncio.current_task()}
         for number, decided in told:
             waits = self._untold.get(number)
             if waits is not None and not waits.done():
                 waits.set_result(decided)
-        if len(self._trades) > 1 or self._due is not None or not (self._untold or self._made_at):
+        if self._trades or self._due is not None or not (self._untold or self._made_at):
             return
         if len(self._made_at) * _BLOCK_SHARE < 1:
             self._send()
