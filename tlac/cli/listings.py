@@ -183,5 +183,8 @@ def _describe_method(name: str) -> dict[str, Any]:
     from tlac.config.registry import load_plugin, method_options
 
     made = load_plugin("tlac.methods", name)
-    text = " ".join((inspect.getdoc(made) or "").split())
+    # what methods have in common is said by the class that they share
+    text = " ".join(
+        word for owner in inspect.getmro(made) if owner is not object for word in (owner.__doc__ or "").split()
+    )
     return {"name": name, "description": text, "options": method_options(made)}

@@ -13,10 +13,10 @@ from tlac.types import SECOND_SAMPLE, Image, Turn
 
 @dataclass(frozen=True, slots=True)
 class WithSecondSample:
-    """A method with the option `second`, the prompt set of a second sample; empty for none.
+    """With `second`, the name of a prompt set, stage 1 is asked once more, in its words: a witness for confidence.
 
-    What one answer names clearly and wrongly, it can't show; another answer may. Cost: one more call with the image per
-    sample.
+    It changes no class. What one answer names clearly and wrongly, it can't show; another answer may. Cost: one more
+    call with the image per sample.
     """
 
     second: str = field(default="", kw_only=True)
