@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from msgspec import structs
 
-from tlac.scoring.decisions import combine_votes, fuse, members_of
+from tlac.scoring.decisions import combine_votes, decide_all, fuse, members_of
 from tlac.scoring.matching import ClassIndex, find_rule
 from tlac.scoring.predictions import Predictions
 from tlac.types import LMMResponse, Outcome, Prediction, Stage, Transcript, Turn
@@ -15,7 +16,7 @@ LADDER = find_rule("ladder")
 
 
 def turn(text: str, member: int = 0, stage: Stage = "stage1", outcome: Outcome = Outcome.ANSWERED) -> Turn:
-    return Turn(stage, f"key {member} {stage}", LMMResponse(outcome, text), member)
+    return Turn(stage, f"{member:064x}", LMMResponse(outcome, text), member)
 
 
 def views(*turns: Turn) -> Transcript:
@@ -45,6 +46,18 @@ def test_a_view_that_names_a_class_decides_unless_another_names_another() -> Non
     assert (verdict.index, verdict.decided_by) == (2, "exact")
     assert verdict.texts == ("It is a car", "lorry")
     assert fuse(views(turn("red car"), turn("lorry", 1)), LADDER, INDEX).index is None
+
+
+def test_an_average_leaves_nothing_to_a_name_that_all_views_say() -> None:
+    said = turn("lorry")
+    sure = structs.replace(said, response=structs.replace(said.response, logprob=-0.5))
+    decided = {
+        combine: decide_all([views(sure, turn("lorry", 1))], LADDER, INDEX, combine).decisions[0]
+        for combine in ("fuse", "average")
+    }
+    assert (decided["fuse"].index, decided["fuse"].decided_by, decided["fuse"].logprob) == (2, "exact", -0.5)
+    assert (decided["average"].index, decided["average"].decided_by) == (None, "similarity")
+    assert (decided["average"].texts, decided["average"].logprob) == (("lorry", "lorry"), None)
 
 
 def test_a_view_without_an_answer_is_left_out_and_none_at_all_is_no_answer() -> None:

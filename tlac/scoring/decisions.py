@@ -98,8 +98,9 @@ def _decide(transcript: Transcript, rule: MatchingRule, index: ClassIndex, combi
     if combine in ("fuse", "average"):
         fused = fuse(transcript, rule, index)
         # an average leaves nothing to names
-        is_named = fused.index is not None
-        return replace(fused, index=None, decided_by="similarity") if is_named and combine == "average" else fused
+        if combine == "average" and fused.index is not None:
+            return structs.replace(fused, index=None, decided_by="similarity", logprob=None)
+        return fused
     choice = transcript.stage2.response if transcript.stage2 else None
     return _judge(rule, transcript.stage1.response, choice, index)
 
