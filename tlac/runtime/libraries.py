@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
@@ -30,6 +31,12 @@ _PROBE_TIMEOUT_S = 5.0
 
 def installed_versions() -> dict[str, str]:
     """The versions of Python, the platform, tlac and what it stands on, where installed. Imports none of it."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
+    # read once: each is a file that is searched for, and a suite writes it into every run
     found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
     for package in _PACKAGES:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -85,6 +85,19 @@ def _without_joints(word: str) -> str:
     return word[:start] + _JOINT.sub(" ", inner) + word[start + len(inner) :]
 
 
+@lru_cache(maxsize=16)
+def _read_names(classes: tuple[str, ...]) -> tuple[Mapping[str, int], Mapping[str, Collection[int]]]:
+    """The lower class of each verbatim name, and the classes of each normalised one. Many parts of a run ask for it."""
+    verbatim: dict[str, int] = {}
+    for index, name in enumerate(classes):
+        if name.strip():
+            verbatim.setdefault(_verbatim(name), index)
+    shared: dict[str, set[int]] = {}
+    for name, index in verbatim.items():
+        shared.setdefault(normalise(name), set()).add(index)
+    return verbatim, shared
+
+
 class ClassIndex:
     """A class list that can be asked which class a text names. A name that stands twice means its lower index.
 
@@ -95,20 +108,16 @@ class ClassIndex:
 
     def __init__(self, classes: Sequence[str], aliases: Mapping[str, Sequence[str]] | None = None) -> None:
         self.classes = tuple(classes)
-        self._verbatim: dict[str, int] = {}
-        for index, name in enumerate(self.classes):
-            if name.strip():
-                self._verbatim.setdefault(_verbatim(name), index)
-        shared: dict[str, set[int]] = {}
-        for name, index in self._verbatim.items():
-            shared.setdefault(normalise(name), set()).add(index)
+        self._verbatim, shared = _read_names(self.classes)
         self._by_name = {key: min(owners) for key, owners in shared.items() if key and len(owners) == 1}
         kept = self._distinct_aliases(aliases or {}, shared)
-        self.names = tuple(
-            (index, name)
-            for index, own in enumerate(self.classes)
-            for name in (own, *kept.get(self._verbatim.get(_verbatim(own), -1), {}).values())
-        )
+        self.names = tuple(enumerate(self.classes))
+        if kept:
+            self.names = tuple(
+                (index, name)
+                for index, own in enumerate(self.classes)
+                for name in (own, *kept.get(self._verbatim.get(_verbatim(own), -1), {}).values())
+            )
         for index, found in kept.items():
             self._by_name.update(dict.fromkeys(found, index))
         # first word -> words of the longest name that it starts
@@ -118,7 +127,7 @@ class ClassIndex:
             self._longest[first] = max(self._longest.get(first, 0), 1 + len(others))
 
     def _distinct_aliases(
-        self, aliases: Mapping[str, Sequence[str]], shared: Mapping[str, set[int]]
+        self, aliases: Mapping[str, Sequence[str]], shared: Mapping[str, Collection[int]]
     ) -> dict[int, dict[str, str]]:
         """Class -> normalised alias -> the alias as it was written."""
         owners: dict[str, dict[int, str]] = {}
