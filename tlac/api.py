@@ -408,20 +408,16 @@ def match(
         raise UsageError(f"choices: {len(choices)} given for {len(answers)} answers; give one each, or None")
     opened = open_encoder(encoder) if isinstance(encoder, str) else encoder
     scorer = Scorer(names, opened, find_rule(matching), template)
-    transcripts = [
-        _as_transcript(position, answer, choices[position] if choices else None)
-        for position, answer in enumerate(answers)
-    ]
+    said = choices or [None] * len(answers)
+    transcripts = [_as_transcript(*given) for given in zip(range(len(answers)), answers, said, strict=True)]
     return [
-        Match(
-            prediction.predicted,
-            names[prediction.predicted] if prediction.predicted is not None else None,
-            prediction.score,
-            prediction.margin,
-            prediction.decided_by,
-        )
-        for prediction in scorer.score(transcripts).predictions
+        Match(one.predicted, _name_of(names, one.predicted), one.score, one.margin, one.decided_by)
+        for one in scorer.score(transcripts).predictions
     ]
+
+
+def _name_of(names: Sequence[str], index: int | None) -> str | None:
+    return None if index is None else names[index]
 
 
 def _as_transcript(position: int, answer: str, choice: str | None) -> Transcript:

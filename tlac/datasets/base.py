@@ -30,20 +30,11 @@ SUBSETS = ("test", "val", "train")
 _OUTSIDE = "refused, since images are uploaded"
 _MOST_NAMED = 5
 # what archivers, file servers, notebooks and file systems leave behind; hidden ones are skipped anyway
-_JUNK_FOLDERS = frozenset(
-    [
-        "__macosx",
-        "@eadir",
-        "@tmp",
-        "#recycle",
-        "@recycle",
-        "$recycle.bin",
-        "lost+found",
-        "system volume information",
-        "__pycache__",
-    ]
-)
-_JUNK_FILES = frozenset(["thumbs.db", "desktop.ini"])
+_JUNK_FOLDERS = {
+    *("__macosx", "@eadir", "@tmp", "#recycle", "@recycle", "$recycle.bin", "lost+found", "system volume information"),
+    "__pycache__",
+}
+_JUNK_FILES = {"thumbs.db", "desktop.ini"}
 OWN_FOLDER_MARK = ".tlac-labels"
 """A file in the folders that `tlac label` makes: their links and thumbnails are no further images."""
 # what stands in a folder that tlac writes: one of labels, or one of a run

@@ -34,24 +34,10 @@ _DONE = "unpacked"  # lies in the staging folder once all is unpacked there
 Fetch: TypeAlias = Callable[[RemoteFile, OnBytes | None], None]
 _UNPACKED = tuple(suffix for _, suffixes, _ in shutil.get_unpack_formats() for suffix in suffixes)
 # by name from a dataset file, which may come from a stranger: no other class of torchvision's is called
-_READERS = frozenset(
-    [
-        "CIFAR10",
-        "CIFAR100",
-        "Caltech101",
-        "Country211",
-        "DTD",
-        "EuroSAT",
-        "FGVCAircraft",
-        "Flowers102",
-        "Food101",
-        "GTSRB",
-        "OxfordIIITPet",
-        "RenderedSST2",
-        "SUN397",
-        "StanfordCars",
-    ]
-)
+_READERS = {
+    *("CIFAR10", "CIFAR100", "Caltech101", "Country211", "DTD", "EuroSAT", "FGVCAircraft", "Flowers102", "Food101"),
+    *("GTSRB", "OxfordIIITPet", "RenderedSST2", "SUN397", "StanfordCars"),
+}
 MIRRORS = "mirrors"
 _MIRRORED = re.compile(r"classnames\.txt|test/[^/\\]+\.tar")
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError)
