@@ -14,6 +14,7 @@ from tlac.config.schemas import Backend
 from tlac.errors import UsageError
 from tlac.evaluation.run_config import plan_questions
 from tlac.methods.base import BoundLMM
+from tlac.types import Image
 
 
 def test_stage_2_lists_the_classes_in_the_order_that_is_shown() -> None:
@@ -65,3 +66,17 @@ def test_a_set_in_free_text_asks_for_no_number_though_the_backend_could_be_held_
         prompter = plan_questions(replace(config, prompts=load_prompts(prompts)), lambda own: BoundLMM(own, lmm))
         asyncio.run(prompter.ask_stage2("a big truck"))
         assert lmm.asked[-1].choice.by_index is expected
+
+
+def test_every_view_of_an_image_is_asked_about_ones_own_domain() -> None:
+    told = load_prompts("default").about("parts on a conveyor")
+    config = replace(SPEC, method="slac-fused", prompts=told)
+    lmm = FakeLMM(lambda request: "lorry")
+    prompter = plan_questions(config, lambda own: BoundLMM(own, lmm))
+    for prompts in (None, "name"):
+        asyncio.run(prompter.ask_stage1(Image("0" * 64, b""), prompts=prompts))
+    words = [request.texts[-1].text for request in lmm.asked]
+    assert [text.startswith("This image is one of a set: parts on a conveyor. ") for text in words] == [True, True]
+    assert words[0] != words[1]
+    plain = replace(config, prompts=load_prompts("default"))
+    assert config.digests("e")["prompts name"] != plain.digests("e")["prompts name"]

@@ -66,13 +66,14 @@ class PromptSetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @dataclass(frozen=True, slots=True)
 class PromptSet:
     """A prompt set: its name, the file it came from and what that file says. `descriptions` say what class names
-    mean, and stand behind their list in stage 2."""
+    mean, and stand behind their list in stage 2; `domain` says what the images are, which stage 1 begins with."""
 
     name: str
     source: str
     spec: PromptSetSpec
     stage1: Mapping[str, str]
     descriptions: Mapping[str, str] = field(default_factory=dict)
+    domain: str = ""
 
     @property
     def digest(self) -> str:
@@ -94,7 +95,8 @@ class PromptSet:
         told, spec = f"This image is one of a set: {domain.strip().rstrip('.')}. ", self.spec
         if (hinted := spec.hinted) is not None:
             spec = msgspec.structs.replace(spec, hinted=HintedPrompt(hinted.prefix, told + hinted.question))
-        return replace(self, spec=spec, stage1={name: told + words for name, words in self.stage1.items()})
+        stage1 = {name: told + words for name, words in self.stage1.items()}
+        return replace(self, spec=spec, stage1=stage1, domain=domain)
 
     def draw_hints(self, classes: Sequence[str]) -> tuple[str, ...]:
         """The class names that stage 1 shows of this list, whatever its order, or all in order; none without hints.

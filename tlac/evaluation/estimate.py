@@ -18,7 +18,6 @@ from typing import Any
 
 from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
-from tlac.config.prompts import load_prompts
 from tlac.config.registry import base_name, batch_discount
 from tlac.config.schemas import BackendSpec, Prices, load_backend
 from tlac.errors import MissingAnswersError, UsageError
@@ -197,7 +196,7 @@ def _sequential_calls(transcripts: Sequence[Transcript], samples: int) -> tuple[
 
 def _first_prompt_tokens(config: RunConfig) -> int:
     """Of one call, on the mean of the prompt sets."""
-    sets = (config.prompts, *map(load_prompts, prompts_of(config.opened_method)))
+    sets = (config.prompts, *config.further_prompts.values())
     asked = [one.stage1_words(config.dataset.prompt, one.draw_hints(config.dataset.classes)) for one in sets]
     return _IMAGE_TOKENS + round(fmean(sum(map(len, words)) for words in asked)) // _CHARACTERS_PER_TOKEN
 

@@ -137,6 +137,13 @@ class RunConfig:
         name = getattr(self.opened_method, "templates", "paper")
         return find_templates(name, self.dataset.prompt, self.template)
 
+    @property
+    def further_prompts(self) -> dict[str, PromptSet]:
+        """The prompt sets that the method asks in beside the run's own, by name, about the same domain."""
+        domain = self.prompts.domain
+        found = {name: load_prompts(name) for name in prompts_of(self.opened_method)}
+        return {name: prompts.about(domain) if domain else prompts for name, prompts in found.items()}
+
     @cached_property
     def hints(self) -> tuple[str, ...]:
         """The class names that stage 1 shows of many; none where it shows all. Raises UsageError where they are not
@@ -185,11 +192,10 @@ class RunConfig:
 
     def _check_further_prompts(self, method: Method | ImageMethod) -> None:
         """Raise as `load_prompts` and `draw_hints` do, and UsageError for a second sample in the same words."""
-        second = second_sample_of(method)
+        second, further = second_sample_of(method), self.further_prompts
         own = [self._stage1_words(self.prompts)] if self.backend is not None else []
         for name in prompts_of(method):
-            prompts = load_prompts(name)
-            words = self._stage1_words(prompts)
+            words = self._stage1_words(further[name])
             if name == second and words in own:
                 raise UsageError(
                     f"the method {self.method}: its second sample would ask in the same words as the first: name "
@@ -218,7 +224,7 @@ class RunConfig:
         # "panel" is what an ensemble was called when the first runs were written
         found |= {f"panel {backend.name}": backend.digest for backend in self.ensemble}
         found |= {"aliases": sha256_of(dict(self.aliases))} if self.aliases else {}
-        return found | {f"prompts {name}": load_prompts(name).digest for name in prompts_of(self.opened_method)}
+        return found | {f"prompts {name}": prompts.digest for name, prompts in self.further_prompts.items()}
 
     def record(self, fingerprint: str, started_at: datetime) -> RunRecord:
         """The record of a run that begins: what is asked for, by a text encoder with that fingerprint, and nothing of
@@ -305,7 +311,6 @@ def plan_questions(
     """
     places = config.class_order if order is None else order
     classes = [config.dataset.classes[place] for place in places]
-    prompts = {name: load_prompts(name) for name in prompts_of(config.opened_method)}
 
     def ask(stage1: Backend, stage2: Backend, ensemble: tuple[TwoStagePrompter, ...] = ()) -> TwoStagePrompter:
         return TwoStagePrompter(
@@ -316,7 +321,7 @@ def plan_questions(
             config.dataset.prompt,
             config.rule.skips_stage2_on_exact,
             finder,
-            prompts,
+            config.further_prompts,
             ensemble,
             config.aliases,
         )

@@ -304,6 +304,13 @@ def test_a_second_sample_is_asked_for_with_the_first_answer(openai_party: Party)
     assert openai_party.submitted == [18, 2]
 
 
+def test_what_a_cascade_asks_by_an_answer_waits_for_it_whatever_else_is_asked(openai_party: Party) -> None:
+    spec = run_spec(openai_party.backend, method="tlac-cascade:view=name,second=default:hints=1")
+    assert predictions(openai_party.batched(spec)) == predictions(openai_party.live(spec))
+    # nine names; six descriptions and three second samples; two choices by descriptions; the other second samples
+    assert openai_party.submitted == [9, 9, 2, 6]
+
+
 @pytest.mark.parametrize("name", ["embedded", "ollama", "vllm", "openai-compatible"])
 def test_a_backend_without_a_batch_interface_is_told_at_once(openai_party: Party, name: str) -> None:
     with Store(openai_party.folder / "store") as store, pytest.raises(UsageError, match="no batch interface") as told:
