@@ -72,7 +72,7 @@ def _own_cost(group: str, cpu_ms: dict[str, list[float]]) -> Figure:
     # pairwise: both were taken one after the other
     own = [ours - plain for ours, plain in zip(cpu_ms["tlac"], cpu_ms["bodies"], strict=True)]
     name = "tlac's CPU on top of the transformations"
-    return Figure(group, name, "ms/call", statistics.median(own), tuple(own), None, "<= 0.5 ms")
+    return Figure(group, name, "ms/call", statistics.median(own), tuple(own), None, "<= 0.4 ms")
 
 
 def _ask(kind: str, address: str, folder: str, setting: Setting, peer: Path | None) -> float:
