@@ -226,7 +226,10 @@ class Transcript(msgspec.Struct, frozen=True, gc=False):
     @property
     def turns(self) -> tuple[Turn, ...]:
         """Every turn, the first member's before the others'."""
-        return (*(turn for turn in (self.stage1, self.stage2) if turn is not None), *self.further)
+        # no generator: a run asks each of a million transcripts several times
+        first = () if self.stage1 is None else (self.stage1,)
+        second = () if self.stage2 is None else (self.stage2,)
+        return first + second + self.further
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ def decide_all(
             (stage1.key if stage1 else None, stage2.key if stage2 else None),
             (stage2.candidates or ()) if stage2 else (),
             stage2 is not None and stage2.has_image,
-            tuple((turn.member, turn.stage, turn.key) for turn in transcript.further),
+            tuple([(turn.member, turn.stage, turn.key) for turn in transcript.further]),
         )
     decided.groups = list(groups)
     return decided
