@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 
+import msgspec
 import pytest
 from filelock import FileLock
 
 from tests.support.batch_scene import OVER, SINCE, WORKING, Scene
 from tlac.config.schemas import load_backend
 from tlac.engines.batch.journal import BatchRecord
-from tlac.errors import PermanentError
+from tlac.errors import PermanentError, StoreError
 from tlac.interfaces import BatchStatus, UndecidedError, UnknownBatchError
 from tlac.lmms.middleware.clock import Clock
 
@@ -153,3 +156,57 @@ def test_while_another_process_holds_the_batches_it_is_said_once_and_tried_every
     assert scene.waits_s == [5, 5, 5]
     assert len(scene.said) == 1
     assert scene.said[0].startswith("another tlac")
+
+
+@pytest.mark.parametrize(
+    ("past_expiry", "is_overdue"),
+    [
+        (None, False),
+        (timedelta(hours=-24), False),
+        (timedelta(0), False),
+        # providers close a batch some time after its expiry
+        (timedelta(minutes=59), False),
+        (timedelta(minutes=61), True),
+        (timedelta(days=3), True),
+    ],
+)
+def test_a_batch_is_overdue_an_hour_after_it_was_to_be_done(
+    scene: Scene, past_expiry: timedelta | None, is_overdue: bool
+) -> None:
+    expires_at = None if past_expiry is None else datetime.now(timezone.utc) - past_expiry
+    scene.provider.state = replace(WORKING, expires_at=expires_at)
+    state = asyncio.run(scene.manager.ask(scene.write("ours", "submitted", "job-1")))
+    until = f"{expires_at:%Y-%m-%d %H:%M} UTC" if expires_at else ""
+    said = f"the batch is in_progress, though the provider was to be done by {until}"
+    assert state.reason == (said if is_overdue else "")
+
+
+def test_of_a_batch_that_is_over_nothing_is_overdue(scene: Scene) -> None:
+    scene.provider.state = replace(OVER, expires_at=SINCE)
+    assert asyncio.run(scene.manager.ask(scene.write("ours", "submitted", "job-1"))).reason == ""
+
+
+@pytest.mark.parametrize(("status", "said"), [("collected", "collected already"), ("dropped", "dropped already")])
+def test_a_closed_batch_can_not_be_forgotten(scene: Scene, status: str, said: str) -> None:
+    record = scene.write("ours", status)
+    assert asyncio.run(scene.manager.forget(record)) == said
+    assert scene.journal.find("ours") == record
+
+
+def test_what_is_forgotten_says_what_it_may_have_cost_and_what_is_stored(scene: Scene) -> None:
+    record = msgspec.structs.replace(scene.write("ours", "submitted", "job-1"), highest_cost_usd=1.25)
+    scene.journal.write(record)
+    said = scene.held(lambda: scene.manager.forget(record))
+    assert said == (
+        "forgotten; the provider may have billed its 2 requests, at most 1.2500 USD; 0 have an answer in the store, "
+        "and the same tlac bench asks the others anew"
+    )
+    assert scene.journal.find("ours").status == "dropped"
+
+
+def test_a_record_under_another_batchs_name_is_none_of_ours(scene: Scene) -> None:
+    scene.write("ours")
+    path = scene.journal.folder / "ours.json"
+    path.rename(scene.journal.folder / "theirs.json")
+    with pytest.raises(StoreError, match=r"theirs\.json: not a record of a batch: it is of the batch 'ours'; move it"):
+        scene.journal.records()
