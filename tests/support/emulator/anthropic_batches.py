@@ -56,7 +56,9 @@ class AnthropicBatches:
         after = request.query.get("after_id")
         if after:
             batches = batches[[batch.id for batch in batches].index(after) + 1 :]
-        page = batches[: int(request.query.get("limit", 20))]
+        limit = int(request.query.get("limit", 20))
+        require(1 <= limit <= 1000, "limit: between 1 and 1000")
+        page = batches[:limit]
         for batch in page:
             batch.poll()
         return {

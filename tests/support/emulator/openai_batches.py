@@ -81,7 +81,9 @@ class OpenAIBatches:
         after = request.query.get("after")
         if after:
             batches = batches[[batch.id for batch in batches].index(after) + 1 :]
-        page = batches[: int(request.query.get("limit", 20))]
+        limit = int(request.query.get("limit", 20))
+        require(1 <= limit <= 100, "limit: between 1 and 100")
+        page = batches[:limit]
         return {
             "object": "list",
             "data": [self._document(batch) for batch in page],
