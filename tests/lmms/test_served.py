@@ -24,11 +24,11 @@ from tlac.evaluation.run_config import RunConfig
 from tlac.evaluation.runner import Runner
 from tlac.hashing import response_key
 from tlac.lmms.middleware.cache import StoredLMM
-from tlac.lmms.served import with_served_revision
+from tlac.lmms.served import is_of_served, request_before, with_served_revision
 from tlac.results.record import Run
 from tlac.runtime import aio
 from tlac.scoring.matching import find_rule
-from tlac.types import LMMResponse, Outcome
+from tlac.types import LMMRequest, LMMResponse, Outcome
 
 
 @dataclass
@@ -179,3 +179,32 @@ def test_an_older_answer_replays_for_the_model_that_it_names(store: Store, versi
     kept = store.get_response(response_key(now))
     assert kept is not None
     assert kept.text == response.text == ("asked anew" if calls else "a red car")
+
+
+@pytest.mark.parametrize(
+    ("model", "revision", "version", "is_of"),
+    [
+        # Ollama's answers name the model, and nobody had asked for its digest
+        ("ollama_chat/llava:7b", "served:a2af", "llava:7b", True),
+        ("ollama/llava:7b", "served:a2af", "llava:7b", True),
+        ("ollama_chat/llava:7b", "served:a2af", "llava:13b", False),
+        ("ollama_chat/llava:7b", "served:llava:13b", "llava:13b", False),
+        ("openai/default", "served:qwen", "qwen", True),
+        ("openai/default", "served:qwen /models/qwen", "qwen", True),
+        ("openai/default", "served:qwen2", "qwen", False),
+        ("openai/default", "served:qwen", "qwen2", False),
+        ("openai/default", "served:qwen", "", False),
+    ],
+)
+def test_an_older_answer_is_of_the_model_that_it_names(model: str, revision: str, version: str, is_of: bool) -> None:
+    request = LMMRequest("stage1", model, (), revision=revision)
+    # as it is read from a store: another string of the same letters
+    response = LMMResponse(Outcome.ANSWERED, "a car", model_version="".join(list(version)))
+    assert is_of_served(response, request) is is_of
+
+
+def test_what_was_asked_before_is_asked_without_what_is_served_and_nothing_else_changes() -> None:
+    request = LMMRequest("stage1", "openai/m", (), {"seed": 1}, revision="served:qwen")
+    assert request_before(request) == replace(request, revision=None)
+    assert request_before(replace(request, revision="of march")) is None
+    assert request_before(replace(request, revision=None)) is None
