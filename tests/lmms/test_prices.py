@@ -49,9 +49,9 @@ def test_cached_tokens_cost_their_own_price() -> None:
 
 def test_what_is_written_to_a_cache_costs_a_quarter_more_or_its_own_price() -> None:
     usage = Usage(prompt=1_000_000, cache_write=400_000, cached=100_000)
-    assert cost_usd(usage, Prices(prompt=1.0, completion=0.0)) == pytest.approx(0.5 + 0.5 + 0.1)
-    dear = Prices(prompt=1.0, completion=0.0, cached=0.0, cache_write=3.0)
-    assert cost_usd(usage, dear) == pytest.approx(0.5 + 1.2)
+    assert cost_usd(usage, Prices(prompt=2.0, completion=0.0)) == pytest.approx(1.0 + 1.0 + 0.2)
+    dear = Prices(prompt=2.0, completion=0.0, cached=0.0, cache_write=3.0)
+    assert cost_usd(usage, dear) == pytest.approx(1.0 + 1.2)
     # more cached than there are in all
     assert cost_usd(Usage(prompt=5, cached=9), Prices(prompt=1e6, completion=0.0, cached=2e6)) == pytest.approx(18)
 
