@@ -82,7 +82,7 @@ def test_listed_images_that_are_missing_are_counted_and_named(tmp_path: Path) ->
     [
         ("path,label\n1.jpg,cat\n2.jpg,dog\n1.jpg,dog\n", "'1.jpg' stands in lines 2 and 4: leave one of them"),
         ("path,label\n1.jpg,cat\n2.jpg,a\x1b[31m\n", "the class name 'a\\x1b[31m' is empty, not UTF-8 or has control"),
-        ("path,label\n1.jpg,cat\n2.jpg,a\0b\n", "control characters: rename it"),
+        ("path,label\n1.jpg,cat\n2.jpg,a\x01b\n", "control characters: rename it"),
     ],
 )
 def test_an_image_that_stands_twice_and_a_name_that_cannot_be_printed_are_refused(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import UNSET
 
 from tlac.cli import options
 from tlac.cli.options import check_template, load_served, open_policy, open_store, print_json
@@ -16,7 +17,6 @@ from tlac.runtime.formatting import dollars, interval, percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from tlac.analysis.ablation import Effect
     from tlac.cli.progress import LiveView
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from tlac.results.record import Run
 
 # what a backend file says of stage 2: a number held by a schema, a name in words, or a name held by a schema
-_CHOICES = {
-    "index": {"choice_by_index": True, "names_in_schema": False},
-    "name": {"choice_by_index": False, "names_in_schema": False},
+_CHOICES: dict[str, dict[str, Any]] = {
+    "index": {"choice_by_index": True, "names_in_schema": UNSET},
+    "name": {"choice_by_index": False, "names_in_schema": UNSET},
     "schema": {"choice_by_index": True, "names_in_schema": True},
 }
 

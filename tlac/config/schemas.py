@@ -81,7 +81,8 @@ class BackendSpec(Schema, frozen=True):
     stage1_params: dict[str, Any] = {}
     stage2_params: dict[str, Any] = {}
     choice_by_index: bool = False
-    names_in_schema: bool = False
+    # left out of the digest where it is not given, as it was of runs before it
+    names_in_schema: bool | msgspec.UnsetType = msgspec.UNSET
     image: Preparation = Preparation()
     limits: Limits = Limits()
     prices: Prices | None = None

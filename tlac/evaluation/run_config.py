@@ -245,7 +245,7 @@ class RunConfig:
             prompts=self.prompts.name if backend else "",
             hints=self.hints,
             choice_by_index=stage2.spec.choice_by_index and not self.prompts.spec.free_text if stage2 else None,
-            names_in_schema=stage2 is not None and stage2.spec.names_in_schema,
+            names_in_schema=stage2 is not None and stage2.spec.names_in_schema is True,
             prompt=self.dataset.prompt if backend else "",
             dataset=self.dataset.name,
             split=self.dataset.split,

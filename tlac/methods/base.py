@@ -126,7 +126,7 @@ class TwoStagePrompter:
             return self._chosen[answer, listed]
         by_index = backend.spec.choice_by_index and not self.prompts.spec.free_text
         task = ChoiceTask(answer, self._index.classes, by_index, listed)
-        if by_index and backend.spec.names_in_schema and backend.spec.schema_holds(task.names):
+        if by_index and backend.spec.names_in_schema is True and backend.spec.schema_holds(task.names):
             task = replace(task, by_index=False, by_schema=True)
         turn = await self.stage2.answer(
             LMMRequest(
