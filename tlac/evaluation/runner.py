@@ -38,7 +38,7 @@ from tlac.scoring.confidence import abstain
 from tlac.scoring.metrics import hinted_classes, measure
 from tlac.scoring.predictions import Predictions
 from tlac.scoring.scorer import Scored, Scorer
-from tlac.types import Outcome, Sample, Transcript
+from tlac.types import Combination, Outcome, Sample, Transcript
 
 _IMAGES_AT_ONCE = 256
 _WITH_IMAGE_SIDE = "or give a file with --encoder open_clip:MODEL/FILE"
@@ -58,8 +58,8 @@ class _Result:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What it takes to ask about samples of one class list, and to score what was said. `images` are there for a method
-    that scores the image too."""
+    """What it takes to ask about samples of one class list, and to score what was said. `encoding` ends when the class
+    names are encoded, and is None offline; `images` are there for a method that scores the image too."""
 
     config: RunConfig
     method: Method
@@ -67,7 +67,9 @@ class Prepared:
     finder: NearestClassFinder
     scorer: Scorer
     concurrency: int
-    images: ImageVectors | None = None
+    combine: Combination
+    encoding: Future[Any] | None
+    images: ImageVectors | None
 
 
 class Runner:
@@ -191,17 +193,16 @@ class Runner:
             if (said := f"{config.dataset.name}: {note}") not in self._said:
                 self._said.add(said)
                 self._policy.on_message(said)
-        images = self._image_vectors(config) if sees_image(method) else None
+        combine, images = combination_of(method), self._image_vectors(config) if sees_image(method) else None
         scorer = Scorer(config.dataset.classes, encoder, config.rule, config.template, config.aliases)
         concurrency = self._policy.concurrency or backend.spec.limits.concurrency
         finder = class_finder(config, encoder)
         prompter = plan_questions(config, self.bound_lmm, finder)
-        if not self.is_offline:
-            encoding = scorer.encode_classes()
-            if self._engine is not None:
-                # an engine is asked about all samples at once, and paid for them
-                encoding.result()
-        return Prepared(config, method, prompter, finder, scorer, concurrency, images)
+        encoding = None if self.is_offline else scorer.encode_classes()
+        if encoding is not None and self._engine is not None:
+            # an engine is asked about all samples at once, and paid for them
+            encoding.result()
+        return Prepared(config, method, prompter, finder, scorer, concurrency, combine, encoding, images)
 
     def _ask(self, prepared: Prepared, progress: CollectProgress | None) -> _Result:
         """Have an LMM asked about every sample, and score its words."""
@@ -254,8 +255,9 @@ class Runner:
 
         async def collecting(keep: Callable[[Transcript], None]) -> str | None:
             how = (prepared.method, prepared.concurrency, progress, digests.identify, self._engine is None)
-            asked = samples if self.is_offline else _while_sound(samples, prepared.scorer.encode_classes())
-            return await collect_into(keep, asked, prepared.prompter, *how) or fetched
+            return (
+                await collect_into(keep, _while_sound(samples, prepared.encoding), prepared.prompter, *how) or fetched
+            )
 
         try:
             yield collecting
@@ -306,10 +308,10 @@ class Runner:
         return ImageVectors(encoder, self._store, self.is_offline)
 
 
-def _while_sound(samples: Iterable[Sample], encoding: Future[Any]) -> Iterator[Sample]:
+def _while_sound(samples: Iterable[Sample], encoding: Future[Any] | None) -> Iterator[Sample]:
     """The samples, until the encoder turns out not to be had: raises that, and no further sample is asked about."""
     for sample in samples:
-        if encoding.done():
+        if encoding is not None and encoding.done():
             encoding.result()
         yield sample
 
@@ -321,4 +323,4 @@ def _score(prepared: Prepared, transcripts: Iterable[Transcript], samples: Itera
         found = prepared.images.find(transcripts, samples)
         transcripts, vectors = found.mark(transcripts), found.by_sha256
     restored = restore_choices(transcripts, prepared.config.class_order)
-    return prepared.scorer.score(restored, combination_of(prepared.method), vectors)
+    return prepared.scorer.score(restored, prepared.combine, vectors)
