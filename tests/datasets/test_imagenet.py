@@ -6,7 +6,7 @@ import pytest
 
 from tlac.config.registry import open_dataset
 from tlac.config.schemas import load_dataset_config
-from tlac.datasets.imagenet import read_classnames
+from tlac.datasets.folder import read_classnames
 from tlac.errors import InputError
 
 

@@ -37,6 +37,7 @@ from tlac.errors import ConfigError, InputError, UnknownNameError
 from tlac.runtime.safe_files import read_json
 
 _MAX_BYTES = 2**28
+_AIRCRAFT_ARCHIVE = "fgvc-aircraft-2013b"
 Row: TypeAlias = tuple[str, int, str]
 """A row of a split file: path, label, class name."""
 Rows: TypeAlias = list[tuple[str, int]]
@@ -84,6 +85,35 @@ def open_coop(config: DatasetConfig) -> ListedDataset:
     if official is None:
         raise not_there(config, split_file)
     return take_part(config, _by_official_split(config, official, found[0]))
+
+
+def open_aircraft(config: DatasetConfig) -> ListedDataset:
+    """Open the images of one subset of FGVC-Aircraft by its own text files, which CoOp uses as they are: variants.txt,
+    images_variant_{train,val,test}.txt and images/. Labels are the order of the variants.
+
+    Source: Maji et al., arXiv:1306.5151.
+
+    The files may lie in the dataset's folder, in data/ below it, or in the archive's own folder. Raises
+    InputError where they are missing or name an unknown variant.
+    """
+    folder = dataset_folder(config, read_options(RootedOptions, config))
+    places = (folder, folder / "data", parent_inside(config, folder) / _AIRCRAFT_ARCHIVE / "data")
+    place = next((place for place in places if (place / "variants.txt").is_file()), None)
+    if place is None:
+        raise not_there(config, folder / "variants.txt")
+    classes = tuple(line for _, line in read_lines(place / "variants.txt"))
+    positions = {name: label for label, name in enumerate(classes)}
+    listing = place / f"images_variant_{config.subset}.txt"
+    if not listing.is_file():
+        raise not_there(config, listing)
+    images, labels = [], []
+    for number, line in read_lines(listing):
+        image, _, variant = line.partition(" ")
+        if variant not in positions:
+            raise InputError(f"{listing}, line {number}: unknown variant {variant!r}: fetch the archive again")
+        images.append(f"{image}.jpg")
+        labels.append(positions[variant])
+    return take_part(config, list_files(classes, images, labels, place / "images", listing))
 
 
 def read_split_file(path: Path) -> dict[str, list[Row]]:
