@@ -72,6 +72,7 @@ ROWS = (
     Row("caltech101-novel", ("caltech101-novel-hints",), "slac", "default:hints=12"),
     Row("caltech101-novel", ("caltech101-novel-hints", "caltech101-novel-tlac"), "tlac-cascade", "default:hints=12"),
     Row("imagenet100", ("imagenet100-hints",), "slac", "default:hints=30"),
+    Row("imagenet100", ("imagenet100-hints",), "tlac-cascade", "default:hints=30"),
 )
 
 

@@ -212,7 +212,7 @@ def write_missing(
     with open_store(store) as opened:
         found = dry_run(asked, asked.samples, opened)
     with naming_failure(output, kind=InputError):
-        count = write_questions(output, found.missing, question.backend or "")
+        count = write_questions(output, found.missing, asked.asked[0].name)
     failed = sum(one.failure is not None and one.failure.kind == "sample" for one in found.transcripts)
     echo(f"{count:,} questions: {output}" + (f"; {failed:,} images can't be read" if failed else ""))
 
