@@ -254,6 +254,17 @@ def test_a_batch_of_an_earlier_command_counts_against_the_budget(openai_party: P
     assert run.record.stopped is not None
 
 
+def test_a_closed_batch_says_what_its_answers_cost(openai_party: Party) -> None:
+    party = priced(openai_party)
+    run = party.batched(run_spec(party.backend, 3, "slac"))
+    with Store(party.folder / "store") as store:
+        (record,) = Journal(store.path).records()
+        costs = [entry.response.cost_usd or 0.0 for entry in store.entries()]
+    assert (record.status, record.answered, record.failed) == ("collected", 3, {})
+    assert min(costs) > 0
+    assert record.cost_usd == pytest.approx(sum(costs)) == pytest.approx(run.record.cost_usd)
+
+
 class Interrupted(BaseException):
     """Stands for a process that ends here."""
 
