@@ -50,7 +50,8 @@ audit: $(VENV)/.ready
 # Small faults that no test notices: `make mutants MODULE=tlac/cache`, or all core rooms, which takes hours.
 mutants: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mutants]'
-	$(BIN)/python -m tests.support.mutants --sample $(or $(SAMPLE),40) --seed $(or $(SEED),0) $(MODULE)
+	$(BIN)/python -m tests.support.mutants $(MODULE) --sample $(or $(SAMPLE),40) --seed $(or $(SEED),0) \
+		$(if $(ONLY),--only $(ONLY))
 
 # the table of docs/results.md, scored from the packs in cassettes/packs
 results: $(VENV)/.ready

@@ -125,6 +125,14 @@ def test_an_amount_is_between_nothing_and_a_billion_or_not_known(amount: float, 
     assert (kept.cost_usd, kept.latency_s) == ((amount, amount) if is_kept else (None, 0.0))
 
 
+@pytest.mark.parametrize(
+    ("logprob", "is_kept"), [(0.0, True), (-0.5, True), (-1e9, True), (-1.0000001e9, False), (0.5, False), (None, True)]
+)
+def test_a_log_probability_is_at_most_zero_or_not_known(logprob: float | None, is_kept: bool) -> None:
+    said = LMMResponse(Outcome.ANSWERED, "a cat", logprob=logprob)
+    assert storable(said).logprob == (logprob if is_kept else None)
+
+
 def test_an_answer_of_just_the_longest_length_is_not_cut() -> None:
     assert storable(LMMResponse(Outcome.ANSWERED, "x" * 2_500_000)).outcome is Outcome.ANSWERED
     cut = storable(LMMResponse(Outcome.ANSWERED, "x" * 2_500_003, "stop"))
