@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     "--method",
     default="tlac",
     show_default=True,
-    help="slac, tlac, tlac-shortlist, tlac-relook, tlac-cascade or slac-fused.",
+    help="slac, tlac, tlac-shortlist, tlac-relook, tlac-cascade, slac-fused or wdys.",
 )
 @options.encoder_option
 @options.prompts_option
