@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.fakes import FakeLMM, LetterEncoder, make_png
 from tlac import Classifier, Match, match
+from tlac.cache.store import Store
 from tlac.config.schemas import Prices
 from tlac.errors import CallError, InputError, PermanentError, UsageError
 from tlac.runtime import aio
@@ -163,9 +164,10 @@ def test_a_classifier_is_closed_by_with_and_says_so_afterwards(classifier) -> No
 
 def test_one_that_nobody_closes_says_nothing_when_python_ends(classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     complaints: list[object] = []
-    closed: list[object] = []
+    closed: list[Store] = []
+    really_close = Store.close
 
-    def close(store: object) -> None:
+    def close(store: Store) -> None:
         closed.append(store)
         # as a pool says when Python has begun to end
         raise RuntimeError("cannot schedule new futures after shutdown")
@@ -183,6 +185,7 @@ def test_one_that_nobody_closes_says_nothing_when_python_ends(classifier, monkey
     monkeypatch.setattr("tlac.api.Store.close", close)
     classifier(lambda request: "old car")
     aio.run(wait_for_close())
+    really_close(closed[0])
     assert complaints == []
 
 
