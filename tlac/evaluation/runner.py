@@ -304,8 +304,8 @@ class Runner:
         return ImageScorer(encoder, self._image_vectors(config), config.dataset.classes, config.templates)
 
     def _image_vectors(self, config: RunConfig) -> ImageVectors:
-        encoder = open_image_encoder(replace(config.encoder, is_offline=self.is_offline), config.method)
-        return ImageVectors(encoder, self._store, self.is_offline)
+        opened = replace(config.encoder, is_offline=self.is_offline)
+        return ImageVectors(open_image_encoder(opened, config.method), self._store, self.is_offline)
 
 
 def _while_sound(samples: Iterable[Sample], encoding: Future[Any] | None) -> Iterator[Sample]:
