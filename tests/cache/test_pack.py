@@ -312,6 +312,7 @@ def test_a_zip_bomb_is_refused_without_holding_it(tmp_path: Path) -> None:
 
 def test_a_pack_of_too_many_bytes_in_all_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "pack.jsonl.zst", entries(50))
+    assert tlac.cache.pack.MAX_PACK_BYTES == 8_589_934_592
     monkeypatch.setattr(tlac.cache.pack, "MAX_PACK_BYTES", 5000)
     with pytest.raises(InputError, match="holds more than 5,000 bytes"):
         list(read_pack(path))

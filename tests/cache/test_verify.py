@@ -138,6 +138,16 @@ def test_a_database_that_is_damaged_or_gone_is_reported(folder: Path) -> None:
     assert problems[-1].problem == "there is no database"
 
 
+def test_pages_that_sqlite_has_lost_are_reported_in_its_words(folder: Path) -> None:
+    with (folder / "responses" / "cache.db").open("r+b") as file:
+        # how many pages are free, in the database's head
+        file.seek(36)
+        file.write((3).to_bytes(4, "big"))
+    (problem,) = verify_store(folder).problems
+    assert problem.database == "responses"
+    assert "freelist" in problem.problem.lower()
+
+
 def test_a_folder_without_a_store_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="there is no store here"):
         verify_store(tmp_path)
