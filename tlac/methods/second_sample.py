@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from tlac.types import SECOND_SAMPLE, Image, Turn
 
 
 @dataclass(frozen=True, slots=True)
-class WithSecondSample:
+class WithSecondSample(ABC):
     """With `second`, the name of a prompt set, stage 1 is asked once more, in its words: a witness for confidence.
 
     It changes no class. What one answer names clearly and wrongly, it can't show; another answer may. Cost: one more
@@ -33,6 +34,7 @@ class WithSecondSample:
         if self.second:
             yield replace(await prompter.ask_stage1(image, prompts=self.second), member=SECOND_SAMPLE)
 
+    @abstractmethod
     def ask_own(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
         """The turns that decide, as `Method.ask` yields them."""
-        raise NotImplementedError
+        ...
