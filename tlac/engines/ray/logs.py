@@ -12,6 +12,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import time
 from collections import deque
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -205,6 +206,7 @@ _UNSORTED = 50_000
 _FOLDER = "cluster"
 _LOCK = "driver.lock"
 _BATCH = 1000
+_ORPHANS_S = 15.0
 
 
 class RunFolder:
@@ -255,10 +257,26 @@ def merge_left_behind(store: Store, retry: Collection[Outcome] = ()) -> int:
             if not _try_lock(lock.fileno()):
                 continue
             folder = RunFolder(lock_path.parent)
+            _wait_for_orphans(folder)
             count += len(merge_logs(store, folder, retry)[0])
             if not logs_in(folder.logs):
                 shutil.rmtree(folder.path, ignore_errors=True)
     return count
+
+
+def _wait_for_orphans(folder: RunFolder) -> None:
+    """Wait for workers that outlive their driver, some seconds at most: what they log after this is asked again."""
+    over = time.monotonic() + _ORPHANS_S
+    quiet = 0
+    while quiet < 3 and time.monotonic() < over and logs_in(folder.logs):
+        quiet = 0 if any(map(_is_written, logs_in(folder.logs))) else quiet + 1
+        time.sleep(0.2)
+
+
+def _is_written(log: Path) -> bool:
+    with suppress(FileNotFoundError), log.open("rb") as file:
+        return not _try_lock(file.fileno())
+    return False
 
 
 def merge_logs(
