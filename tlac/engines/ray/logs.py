@@ -268,12 +268,13 @@ def _wait_for_orphans(folder: RunFolder) -> None:
     """Wait for workers that outlive their driver, some seconds at most: what they log after this is asked again."""
     over = time.monotonic() + _ORPHANS_S
     quiet = 0
-    while quiet < 3 and time.monotonic() < over and logs_in(folder.logs):
-        quiet = 0 if any(map(_is_written, logs_in(folder.logs))) else quiet + 1
+    while quiet < 3 and time.monotonic() < over and (logs := logs_in(folder.logs)):
+        quiet = 0 if any(map(_is_written, logs)) else quiet + 1
         time.sleep(0.2)
 
 
 def _is_written(log: Path) -> bool:
+    """Whether a worker still has the log open."""
     with suppress(FileNotFoundError), log.open("rb") as file:
         return not _try_lock(file.fileno())
     return False
@@ -290,9 +291,7 @@ def merge_logs(
     keys = KeySet()
     failures: dict[str, SerializedError] = {}
     for path in logs_in(folder.logs):
-        is_finished = False
-        with suppress(FileNotFoundError), path.open("rb") as file:
-            is_finished = _try_lock(file.fileno())
+        is_finished = not _is_written(path)
         answers: list[StoredAnswer] = []
         for kept in read_log(path):
             if isinstance(kept, tuple):
