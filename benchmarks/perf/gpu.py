@@ -1,9 +1,10 @@
-"""Prints how many texts and images a second a CLIP encodes, through our encoder and bare, on every device here.
+"""Prints how many texts and images a second a CLIP encodes, and texts a BERT, ours and bare, on every device here.
 
     python -m benchmarks.perf.gpu [--model ViT-B-16] [--texts 20000] [--images 256]
 
-Weights are random: what they are changes no speed. The bare model takes texts padded to its window, 256 at a time, and
-images 32 at a time, as our encoder does. `cosine` is the largest difference of a cosine from float32's on the CPU.
+Weights are random: what they are changes no speed. The bare CLIP takes texts padded to its window, 256 at a time, and
+images 32 at a time, as our encoder does; the bare BERT, of MiniLM's size, is sentence-transformers' own call. `cosine`
+is the largest difference of a cosine from float32's on the CPU.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -25,10 +27,13 @@ from benchmarks.perf.figures import Figure, table
 from benchmarks.perf.workload import class_names, distinct_answers
 from tlac.config.schemas import EncoderConfig, EncoderSpec
 from tlac.encoders.open_clip import OpenClipEncoder, OpenClipImageEncoder, load_image_tower
+from tlac.encoders.sentence_transformers import SentenceEncoder
 from tlac.types import Float32Array
 
 _BATCH = 256
 _CHECKED = 200
+# a CPU's speed shows in fewer
+_CPU_TEXTS, _CPU_IMAGES = 1000, 64
 
 
 def devices() -> list[str]:
@@ -42,8 +47,10 @@ def measure_model(name: str, folder: Path, texts: Sequence[str], images: Sequenc
     torch.manual_seed(0)
     path = folder / f"{name}.pt"
     torch.save(open_clip.create_model(name).state_dict(), path)
-    expected = None
+    expected, all_texts, all_images = None, texts, images
     for device in devices():
+        is_cpu = device == "cpu"
+        texts, images = (all_texts[:_CPU_TEXTS], all_images[:_CPU_IMAGES]) if is_cpu else (all_texts, all_images)
         for dtype in ("float32", "bfloat16"):
             options = {} if dtype == "float32" else {"dtype": dtype}
             config = EncoderConfig(
@@ -53,8 +60,8 @@ def measure_model(name: str, folder: Path, texts: Sequence[str], images: Sequenc
                 encoder, tower = OpenClipEncoder(config), OpenClipImageEncoder(config)
                 checked = encoder.encode(texts[:_CHECKED]).vectors
                 tower.encode(images[:1])
-                seconds = _timed(device, lambda: encoder.encode(texts))  # noqa: B023 - called before the next round
-                looking = _timed(device, lambda: tower.encode(images))  # noqa: B023
+                seconds = _timed(device, partial(encoder.encode, texts))
+                looking = _timed(device, partial(tower.encode, images))
                 bare_text, bare_image = _bare(config, texts, images, device, dtype)
             cosines = checked @ checked.T
             expected = cosines if expected is None else expected
@@ -62,6 +69,53 @@ def measure_model(name: str, folder: Path, texts: Sequence[str], images: Sequenc
             group = f"{device}, {dtype}"
             yield Figure(group, f"{name}, texts", "texts/s", len(texts) / seconds, (), len(texts) / bare_text, "", note)
             yield Figure(group, f"{name}, images", "images/s", len(images) / looking, (), len(images) / bare_image)
+
+
+def make_bert(folder: Path, texts: Sequence[str]) -> None:
+    """Write a sentence-transformers folder of MiniLM's size: random weights, and a vocabulary of these texts' words."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Pooling, Transformer
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    words = sorted({word for text in texts for word in text.lower().split()})
+    bare = folder / "bare"
+    bare.mkdir(parents=True)
+    (bare / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]) + "\n", "utf-8")
+    torch.manual_seed(0)
+    size = BertConfig(
+        vocab_size=len(words) + 5, hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
+    )
+    BertModel(size).save_pretrained(bare)
+    BertTokenizer(str(bare / "vocab.txt")).save_pretrained(bare)
+    model = SentenceTransformer(modules=[Transformer(str(bare), max_seq_length=256), Pooling(384)], device="cpu")
+    model.save(str(folder))
+
+
+def measure_bert(folder: Path, texts: Sequence[str]) -> Iterator[Figure]:
+    """The lines of a BERT of MiniLM's size."""
+    from sentence_transformers import SentenceTransformer
+
+    make_bert(folder, texts)
+    expected = None
+    for device in devices():
+        given = texts[:_CPU_TEXTS] if device == "cpu" else texts
+        for dtype in ("float32", "bfloat16"):
+            options = {} if dtype == "float32" else {"dtype": dtype}
+            spec = EncoderSpec(adapter="sentence_transformers", model=str(folder), options=options)
+            with patch("tlac.encoders.devices.pick_device", lambda device=device: device):
+                encoder = SentenceEncoder(EncoderConfig("bert", "", spec))
+                # so many that a GPU is taken
+                encoder.encode(given)
+                checked = encoder.encode(given).vectors[:_CHECKED]
+                seconds = _timed(device, partial(encoder.encode, given))
+            bare = SentenceTransformer(str(folder), device=device).to(dtype=getattr(torch, dtype))
+            bare.encode(texts[:_CHECKED], show_progress_bar=False)
+            bare_s = _timed(device, partial(bare.encode, list(given), batch_size=_BATCH, show_progress_bar=False))
+            cosines = checked @ checked.T
+            expected = cosines if expected is None else expected
+            note = f"cosine {np.abs(cosines - expected).max():.1e}"
+            group = f"{device}, {dtype}"
+            yield Figure(group, "BERT, texts", "texts/s", len(given) / seconds, (), len(given) / bare_s, "", note)
 
 
 def _bare(
@@ -107,7 +161,11 @@ def main() -> None:
     given = parser.parse_args()
     texts = distinct_answers(given.texts, class_names(1000))
     with tempfile.TemporaryDirectory() as folder:
-        figures = list(measure_model(given.model, Path(folder), texts, _pictures(given.images)))
+        place = Path(folder)
+        figures = [
+            *measure_model(given.model, place, texts, _pictures(given.images)),
+            *measure_bert(place / "bert", texts),
+        ]
     sys.stdout.write(f"torch {torch.__version__}\n{table(figures)}\n")
 
 

@@ -251,3 +251,56 @@ def test_broken_files_are_left_to_the_library_which_says_what_is_wrong(folder, n
     path = folder / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert open_plain(folder) is None
+
+
+def as_since_version_6(folder):
+    """Write a folder's files anew, as the library writes them since."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(folder), device="cpu")
+    shutil.rmtree(folder)
+    model.save(str(folder))
+
+
+WINDOWS = {
+    "of the module": ({"max_seq_length": 12}, {"model_max_length": 512}),
+    "of the module, the shorter one": ({"max_seq_length": 24}, {"model_max_length": 12}),
+    "of the tokeniser": ({"max_seq_length": None}, {"model_max_length": 12}),
+    "of the positions": ({"max_seq_length": None}, {"model_max_length": 10**30}),
+}
+
+
+@pytest.mark.parametrize(("module", "tokenizer"), WINDOWS.values(), ids=WINDOWS)
+@pytest.mark.parametrize("is_new", [False, True], ids=["before version 6", "since"])
+def test_the_window_is_where_the_library_has_it(folder, module, tokenizer, is_new):
+    from sentence_transformers import SentenceTransformer
+
+    change(folder, "sentence_bert_config.json", **module)
+    change(folder, "tokenizer_config.json", **tokenizer)
+    if is_new:
+        as_since_version_6(folder)
+    encoder, texts = SentenceEncoder(config(str(folder))), [*TEXTS, "cat dog " * 300, "cat dog " * 5]
+    assert isinstance(encoder._model, BertModel)
+    library = SentenceTransformer(str(folder), device="cpu")
+    np.testing.assert_allclose(encoder.encode(texts).vectors, library.encode(texts), atol=1e-6)
+    assert encoder._model.window == library.max_seq_length
+
+
+def test_a_task_of_another_kind_is_left_to_the_library(folder):
+    as_since_version_6(folder)
+    assert open_plain(folder) is not None
+    change(folder, "sentence_bert_config.json", transformer_task="fill-mask")
+    assert open_plain(folder) is None
+
+
+@pytest.mark.parametrize(("device", "count", "is_numpy"), [("cpu", 3, True), ("cuda", 2, True), ("cuda", 3, False)])
+def test_many_texts_take_a_gpu_where_there_is_one(folder, monkeypatch, device, count, is_numpy):
+    placed = []
+    monkeypatch.setattr("tlac.encoders.sentence_transformers._GPU_FROM", 3)
+    monkeypatch.setattr("tlac.encoders.devices.pick_device", lambda: device)
+    monkeypatch.setattr("tlac.encoders.sentence_transformers.place", lambda model, _: placed.append(model) or model)
+    encoder = SentenceEncoder(config(str(folder)))
+    vectors = [encoder.encode(TEXTS[:count]).vectors for _ in range(2)]
+    assert len(placed) == (0 if is_numpy else 1)
+    few = np.concatenate([encoder.encode([text]).vectors for text in TEXTS[:count]])
+    np.testing.assert_allclose(vectors, [few, few], atol=1e-6)

@@ -93,6 +93,14 @@ def cut_to_window(text: str, window: int, count_tokens: Callable[[str], int]) ->
     return text
 
 
+def fits_window(text: str, window: int) -> bool:
+    """Whether a text is so short that it fills no window of so many tokens; False where its tokens are to be counted.
+
+    No tokeniser makes more than one token of an ASCII character, and few stand around a text.
+    """
+    return len(text) + 3 <= window and text.isascii()
+
+
 def normalise(vectors: NDArray[Any]) -> Float32Array:
     """Rows scaled to length 1, (n, d) float32; the lengths are taken in float64. A zero row stays as it is."""
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)

@@ -168,7 +168,7 @@ def open_plain(folder: Path) -> BertModel | None:
     pooling = _read_pooling(folder)
     config = _read(folder / "config.json", _BertConfig)
     settings = _read(folder / "sentence_bert_config.json", dict[str, Any])
-    if pooling is None or config is None or settings is None or settings.get("do_lower_case"):
+    if pooling is None or config is None or settings is None or not _is_plain(settings):
         return None
     from safetensors import safe_open
     from tokenizers import Tokenizer
@@ -177,14 +177,28 @@ def open_plain(folder: Path) -> BertModel | None:
         tokenizer = Tokenizer.from_str(read_file(folder / "tokenizer.json", _MAX_TOKENIZER_BYTES).decode())
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        limit = settings.get("max_seq_length") or config.max_position_embeddings
+        told = _read(folder / "tokenizer_config.json", dict[str, Any]) or {}
+        limit = settings.get("max_seq_length") or told.get("model_max_length") or config.max_position_embeddings
+        window = int(min(limit, config.max_position_embeddings))
         weights = safe_open(folder / "model.safetensors", framework="np")
-        model = BertModel(config, weights, tokenizer, min(limit, config.max_position_embeddings), pooling == "cls")
+        model = BertModel(config, weights, tokenizer, window, pooling == "cls")
         # around a text stand a first and a last token; tables that are missing, or of another type or shape, show here
         return model if model.count_tokens("") == 2 and model.is_float32 and len(model.embed(["a"])) == 1 else None
     # tokenizers raises bare exceptions
     except Exception:  # noqa: BLE001
         return None
+
+
+def _is_plain(settings: dict[str, Any]) -> bool:
+    """Whether sentence_bert_config.json asks for a transformer's last states, as written before version 6 or since."""
+    forward = {"method": "forward", "method_output_name": "last_hidden_state"}
+    expected = {
+        "do_lower_case": False,
+        "transformer_task": "feature-extraction",
+        "modality_config": {"text": forward},
+        "module_output_name": "token_embeddings",
+    }
+    return all(settings.get(name, value) == value for name, value in expected.items())
 
 
 def _read_pooling(folder: Path) -> str | None:
@@ -197,8 +211,10 @@ def _read_pooling(folder: Path) -> str | None:
     pooling = _read(folder / modules[1].path / "config.json", dict[str, Any])
     if pooling is None or prompts.get("default_prompt_name") is not None:
         return None
+    # one name since version 6, a switch for each before
     chosen = {key.removeprefix("pooling_mode_") for key, value in pooling.items() if "pooling_mode_" in key and value}
-    return {("mean_tokens",): "mean", ("cls_token",): "cls"}.get(tuple(chosen))
+    modes = {("mean_tokens",): "mean", ("cls_token",): "cls", ("mean",): "mean", ("cls",): "cls"}
+    return modes.get((str(pooling["pooling_mode"]),) if "pooling_mode" in pooling else tuple(chosen))
 
 
 def _read(path: Path, schema: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tlac.config.schemas import EncoderConfig, check_options
-from tlac.encoders.batching import Batch, cut_to_window, run_batches, unique_texts
+from tlac.encoders.batching import Batch, cut_to_window, fits_window, run_batches, unique_texts
 from tlac.encoders.devices import check_dtype, device_of, exact, place
 from tlac.encoders.weights import (
     REMEDY,
@@ -71,7 +71,9 @@ class OpenClipEncoder:
         window = tokenizer.context_length
         unique = [cut_to_window(text, window, lambda beginning: _count_tokens(tokenizer, beginning)) for text in unique]
         tokens = tokenizer(unique)
-        is_truncated = np.array([_count_tokens(tokenizer, text) > window for text in unique])
+        is_truncated = np.array(
+            [not fits_window(text, window) and _count_tokens(tokenizer, text) > window for text in unique]
+        )
         vectors = _encode(model, tokens)
         return Encoding(vectors[inverse], is_truncated[inverse])
 

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from tlac.config.schemas import EncoderConfig, check_options
-from tlac.encoders.batching import Batch, cut_to_window, run_batches, unique_texts
+from tlac.encoders import devices
+from tlac.encoders.batching import Batch, cut_to_window, fits_window, run_batches, unique_texts
 from tlac.encoders.bert import open_plain
 from tlac.encoders.devices import check_dtype, place
 from tlac.encoders.weights import (
@@ -34,9 +35,13 @@ from tlac.types import Encoding, Float32Array
 _PACKAGE = "package:"
 _TOKENISED_AT_ONCE = 1024
 
+# so many texts are worth the seconds in which the library is imported, where there is a GPU for it
+_GPU_FROM = 10_000
+
 
 class SentenceEncoder:
-    """A sentence-transformers model, float32 unless the option `dtype` says bfloat16, on a GPU where there is one.
+    """A sentence-transformers model, float32 unless the option `dtype` says bfloat16, on a GPU where there is one (a
+    small BERT for 10,000 texts and more; fewer take numpy).
 
     `model` is a folder, a name on the hub, or package:NAME for weights that an installed package holds in its
     folder `model`. `weights_sha256` is compared with a folder's model.safetensors (or pytorch_model.bin); the
@@ -73,12 +78,26 @@ class SentenceEncoder:
         unique, inverse = unique_texts(texts)
         if not unique:
             return Encoding(np.zeros((0, 0), np.float32), np.zeros(0, np.bool_))
-        model = self._model
-        window = model.window
+        model = self._pick(len(unique))
+        window, is_truncated = model.window, np.zeros(len(unique), np.bool_)
         if window is not None:
             unique = [cut_to_window(text, window, model.count_tokens) for text in unique]
-        is_truncated = np.array([window is not None and model.count_tokens(text) > window for text in unique])
+            is_truncated = np.array(
+                [not fits_window(text, window) and model.count_tokens(text) > window for text in unique]
+            )
         return Encoding(model.embed(unique)[inverse], is_truncated[inverse])
+
+    def _pick(self, count: int) -> _SentenceModel:
+        """The model for so many texts."""
+        # asked in this order: torch takes two seconds to import
+        if count < _GPU_FROM or isinstance(self._model, _LibraryModel) or devices.pick_device() == "cpu":
+            return self._model
+        return self._on_gpu
+
+    @cached_property
+    def _on_gpu(self) -> _SentenceModel:
+        folder = str(self._folder())
+        return load_from_disk(self._config, folder, lambda: self._open(folder))
 
     @cached_property
     def _model(self) -> _SentenceModel:
