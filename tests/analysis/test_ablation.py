@@ -93,10 +93,10 @@ def test_the_command_pays_once_for_what_cells_share(tlac_command, tmp_path: Path
     assert "mean top-1" in again.out
     records = [json.loads((folder / "run.json").read_text()) for folder in (tmp_path / "here" / "runs").iterdir()]
     assert sum(record["calls"]["stage1"]["asked"] for record in records) == 3
-    levels = tlac_command(*given, "--levels", "hints=0,4", "--levels", "choice=index,name,schema", "--json")
+    levels = tlac_command(*given, "--levels", "hints=0,4,4:spread", "--levels", "choice=index,name,schema", "--json")
     factors = [(one["factor"], one["level"]) for one in json.loads(levels.out)["effects"]]
     assert factors == [
-        *(("prompts", name) for name in ("default", "default:hints=4")),
+        *(("prompts", name) for name in ("default", "default:hints=4", "default:hints=4,spread=true")),
         *(("choice", form) for form in ("index", "name", "schema")),
     ]
     for wrong_levels, complaint in (("hnts=1", "did you mean 'hints'"), ("choice=both", "such as hints=0,10,30 or")):

@@ -39,6 +39,8 @@ def test_hints_are_a_longer_question_of_the_first_stage(tlac_command) -> None:
     hinted = json.loads(tlac_command(*asked, "--hints", "300").out)["stage1"]
     assert hinted["calls"] == plain["calls"] == 20
     assert hinted["prompt_tokens"] > plain["prompt_tokens"] + 20 * 300
+    spread = json.loads(tlac_command(*asked, "--hints", "300:spread", "--encoder", "minilm").out)["stage1"]
+    assert spread["prompt_tokens"] == pytest.approx(hinted["prompt_tokens"], rel=0.02)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tlac.config.prompts import load_prompts
+from tlac.config.prompts import Hints, load_prompts, with_hints
 from tlac.errors import ConfigError, TlacError, UsageError
 from tlac.types import ChoiceTask, Image, TextPart
 
@@ -65,8 +65,10 @@ def test_hints_stand_before_the_image_and_the_datasets_words_are_left_out() -> N
 
 
 def test_the_digest_tells_hints_and_seeds_apart_and_is_the_old_one_without() -> None:
-    names = ("default", "default:hints=5", "default:hints=6", "default:hints=5,seed=1")
-    assert len({load_prompts(name).digest for name in names}) == 4
+    names = ("default", "default:hints=5", "default:hints=6", "default:hints=5,seed=1", "default:hints=5,spread=true")
+    assert len({load_prompts(name).digest for name in names}) == 5
+    assert load_prompts("default:hints=5,spread=false").digest == load_prompts("default:hints=5").digest
+    assert load_prompts("default:hints=5").digest == "c32e7cb7e800dd7f8409e45b3d52b0085ab5978bf04585ffc099e4003a253449"
     assert load_prompts("default").digest == "fb345c8004d20742610a78bdab910248b21ff3466147cb813fc944343d860c8f"
 
 
@@ -76,6 +78,7 @@ def test_the_digest_tells_hints_and_seeds_apart_and_is_the_old_one_without() -> 
         ("default:hints=0", "0 class names can't be shown"),
         ("default:hints=ten", "hints and seed are whole numbers"),
         ("default:seed=1", "hints and seed are whole numbers"),
+        ("default:hints=3,spread=yes", "spread is true or false, not 'yes'"),
         ("default:hnts=3", "unknown option of a prompt set 'hnts': did you mean 'hints'"),
         ("paper:hints=3", "hints need 'hinted'"),
     ],
@@ -83,6 +86,30 @@ def test_the_digest_tells_hints_and_seeds_apart_and_is_the_old_one_without() -> 
 def test_wrong_hints_are_refused(name: str, complaint: str) -> None:
     with pytest.raises(TlacError, match=complaint):
         load_prompts(name)
+
+
+def test_hints_that_are_spread_are_shown_once_a_run_has_drawn_them() -> None:
+    prompts = load_prompts("default:hints=2,spread=true")
+    with pytest.raises(UsageError, match="hints are drawn by a run, with its text encoder"):
+        prompts.draw_hints(["auk", "owl", "crane"])
+    drawn = replace(prompts, drawn={Hints(2, spread=True): ("owl", "auk"), Hints(2, 1, spread=True): ("crane", "auk")})
+    assert drawn.draw_hints(["auk", "owl", "crane"]) == ("owl", "auk")
+
+
+def test_a_set_that_shows_all_names_has_none_to_spread(tmp_path: Path) -> None:
+    hinted = "hinted: {prefix: '{classes}', question: Which?}\nhints: {count: all, spread: true}\n"
+    with pytest.raises(ConfigError, match="all class names are shown, so that none can be drawn"):
+        load_prompts(own_set(tmp_path, SET + hinted))
+
+
+def test_a_number_of_hints_becomes_an_option_of_the_set() -> None:
+    names = [with_hints("name", hints) for hints in ("0", "30", "30:spread")]
+    assert names == ["name", "name:hints=30", "name:hints=30,spread=true"]
+    for wrong in ("-3", "many", "30:", "30:random", "", "3.5"):
+        with pytest.raises(UsageError, match="such as 30, or 30:spread"):
+            with_hints("name", wrong)
+    with pytest.raises(UsageError, match="has options already"):
+        with_hints("name:hints=3", "30")
 
 
 def test_no_more_hints_are_shown_than_there_are_other_classes() -> None:

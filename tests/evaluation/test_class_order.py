@@ -4,6 +4,7 @@ import asyncio
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,14 @@ from tests.support.made_runs import made_prediction
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, BackendSpec
 from tlac.errors import SampleError, UsageError
-from tlac.evaluation.class_order import choose_again, class_order, compare_orders, restore_choices, rotations
+from tlac.evaluation.class_order import (
+    choose_again,
+    class_order,
+    compare_orders,
+    draw_spread,
+    restore_choices,
+    rotations,
+)
 from tlac.methods.base import BoundLMM, TwoStagePrompter
 from tlac.results.record import OrderTrials
 from tlac.scoring.predictions import Predictions
@@ -121,3 +129,42 @@ def test_a_sample_with_a_failed_trial_is_left_out_of_the_rate() -> None:
 def test_without_labels_there_is_no_accuracy() -> None:
     own = [made_prediction("a", None, 0)]
     assert compare(own, own).accuracies == (None,)
+
+
+KINDS = ("ape", "boat", "cap", "den", "elm")
+
+
+def kinds(noise: float = 0.0) -> tuple[list[str], np.ndarray]:
+    """Forty names, eight of each of five kinds, and vectors of length 1 that lie near their kind's."""
+    names = [f"{kind} {number}" for kind in KINDS for number in range(8)]
+    rng = np.random.default_rng(5)
+    vectors = np.repeat(np.eye(5, 12), 8, axis=0) + 0.1 * rng.normal(size=(40, 12))
+    vectors += noise * np.random.default_rng(6).normal(size=vectors.shape)
+    return names, (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_one_name_is_drawn_of_each_kind_and_another_by_another_seed() -> None:
+    names, vectors = kinds()
+    draws = [draw_spread(names, vectors, 5, seed) for seed in range(20)]
+    assert {tuple(sorted(name.split()[0] for name in drawn)) for drawn in draws} == {KINDS}
+    assert len({frozenset(drawn) for drawn in draws}) > 10
+    # at random, twenty draws of one from each of five kinds would have a chance of (8 ** 5 / 658008) ** 20
+    assert len({drawn[0].split()[0] for drawn in draws}) > 1
+
+
+def test_what_is_drawn_hangs_neither_on_the_order_of_the_names_nor_on_float_noise() -> None:
+    names, vectors = kinds()
+    drawn = draw_spread(names, vectors, 7, 3)
+    assert len(set(drawn)) == 7
+    assert draw_spread(names[::-1], vectors[::-1], 7, 3) == drawn
+    assert draw_spread(names, kinds(noise=1e-7)[1], 7, 3) == drawn
+
+
+@given(st.integers(2, 30).flatmap(lambda count: st.tuples(st.just(count), st.integers(1, count))), st.booleans())
+def test_as_many_as_are_asked_for_are_drawn_though_all_vectors_are_equal(case: tuple[int, int], equal: bool) -> None:
+    count, wanted = case
+    names = [f"{number}" for number in range(count)]
+    vectors = np.ones((count, 3), np.float32) if equal else np.eye(count, dtype=np.float32)
+    drawn = draw_spread(names, vectors, wanted, 0)
+    assert len(drawn) == len(set(drawn)) == wanted
+    assert set(drawn) <= set(names)

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from dataclasses import replace
 from datetime import datetime, timezone
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from tests.support.cars import BACKEND, SPEC
-from tests.support.fakes import FakeLMM
+from tests.support.fakes import FakeLMM, LetterEncoder
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend
-from tlac.errors import UsageError
-from tlac.evaluation.run_config import plan_questions
+from tlac.errors import EncoderUnavailableError, UsageError
+from tlac.evaluation.run_config import ClassList, plan_questions
 from tlac.methods.base import BoundLMM
 from tlac.types import Image
 
@@ -80,3 +82,62 @@ def test_every_view_of_an_image_is_asked_about_ones_own_domain() -> None:
     assert words[0] != words[1]
     plain = replace(config, prompts=load_prompts("default"))
     assert config.digests("e")["prompts name"] != plain.digests("e")["prompts name"]
+
+
+SPREAD = replace(
+    SPEC,
+    dataset=ClassList(("cart", "bus", "van", "barge", "boat", "barque")),
+    method="slac",
+    prompts=load_prompts("default:hints=3,spread=true"),
+)
+
+
+def test_hints_that_are_spread_are_drawn_once_and_workers_need_no_encoder(tmp_path: Path) -> None:
+    encoder, own = LetterEncoder(), tmp_path / "own.yaml"
+    own.write_text(
+        "description: ours\nstage1: name\nhinted: {prefix: '{classes}', question: What?}\n"
+        "hints: {count: 2, seed: 1, spread: true}\nstage2: {prefix: '{classes}', question: '{answer}', "
+        "prefix_by_index: '{classes}', question_by_index: '{answer}'}\n",
+        encoding="utf-8",
+    )
+    config = replace(SPREAD, method=f"slac:second={own}").with_spread_hints(encoder)
+    assert sorted(encoder.encoded) == [f"a photo of a {name}" for name in sorted(SPREAD.dataset.classes)]
+    assert config.with_spread_hints(encoder) is config
+    assert config.record("e", datetime.now(timezone.utc)).hints == config.hints
+    lmm = FakeLMM(lambda request: "lorry")
+    prompter = plan_questions(pickle.loads(pickle.dumps(config)), lambda own: BoundLMM(own, lmm))
+    for prompts in (None, str(own)):
+        asyncio.run(prompter.ask_stage1(Image("0" * 64, b""), prompts=prompts))
+    shown = [request.texts[0].text for request in lmm.asked]
+    assert "\n".join(config.hints) in shown[0]
+    assert set(shown[1].split("\n")) < set(SPREAD.dataset.classes)
+    assert len(shown[1].split("\n")) == 2
+
+
+def test_a_run_is_told_from_one_whose_hints_another_encoder_has_spread() -> None:
+    config = SPREAD.with_spread_hints(LetterEncoder())
+    moved = {hints: tuple(reversed(names)) for hints, names in config.prompts.drawn.items()}
+    assert replace(config, prompts=replace(config.prompts, drawn=moved)).digests("e") != config.digests("e")
+    assert "spread hints" not in SPEC.digests("e")
+
+
+def test_each_half_of_a_dataset_is_hinted_by_its_own_names() -> None:
+    for half in (("cart", "bus", "van", "tram"), ("barge", "boat", "barque", "ship")):
+        config = replace(SPREAD, dataset=ClassList(half), method="slac").with_spread_hints(LetterEncoder())
+        assert set(config.hints) < set(half)
+
+
+def test_without_an_encoder_hints_that_are_spread_are_refused_and_others_are_not() -> None:
+    class Missing(LetterEncoder):
+        def encode(self, texts):
+            raise EncoderUnavailableError("no weights of letters here")
+
+    with pytest.raises(UsageError, match="drawn with the text encoder letters, which can't be had: no weights"):
+        SPREAD.with_spread_hints(Missing())
+    assert SPEC.with_spread_hints(Missing()) is SPEC
+
+
+def test_no_more_spread_hints_are_shown_than_there_are_other_classes() -> None:
+    config = replace(SPREAD, dataset=ClassList(("cart", "bus", "van"))).with_spread_hints(LetterEncoder())
+    with pytest.raises(UsageError, match="3 of 3 class names would be shown; show fewer than all"):
+        config.check()

@@ -40,7 +40,7 @@ _CHOICES: dict[str, dict[str, Any]] = {
     "--levels",
     multiple=True,
     metavar="FACTOR=LEVEL,...",
-    help="Levels of a further factor: hints=0,10,30, names in stage 1; choice=index,name,schema, that of stage 2.",
+    help="Levels of a further factor: hints=0,30,30:spread, names in stage 1; choice=index,name,schema, of stage 2.",
 )
 @click.option("--encoder", "encoders", multiple=True, default=("clip-vit-b-16",), show_default=True, help="The same.")
 @click.option(
@@ -126,7 +126,7 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
         )
         # what needs new answers varies slowest
         for prompt_set in dict.fromkeys(prompts)
-        for hints in further.get("hints", (0,))
+        for hints in further.get("hints", ("0",))
         for choice in further.get("choice", (None,))
         for method in dict.fromkeys(methods)
         for order in dict.fromkeys((None, *orders))
@@ -134,12 +134,12 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
         for template in dict.fromkeys(map(check_template, templates))
         for matching in dict.fromkeys(matchings)
     ]
-    for one in configs:
-        # a level that can't be had is known before those beside it are paid
-        one.check()
     with open_store(store) as answers:
         policy = open_policy(max_cost, has_view=not as_json)
         runner = Runner(answers, offline, policy)
+        for one in configs:
+            # a level that can't be had is known before those beside it are paid
+            one.with_spread_hints(runner.encoder(one.encoder)).check()
         with nullcontext() if as_json else show_runs(len(configs), max_cost, policy.activity) as view:
             runs = [_run(runner, one, out, view) for one in configs]
     found = effects(runs)
@@ -152,7 +152,7 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 def _read_levels(levels: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
     """Class names that stage 1 shows, as numbers, and the form in which stage 2 chooses, by factor."""
-    readers: dict[str, Callable[[str], Any]] = {"hints": int, "choice": _read_choice}
+    readers: dict[str, Callable[[str], Any]] = {"hints": str, "choice": _read_choice}
     found = {}
     for given in levels:
         factor, _, names = given.partition("=")

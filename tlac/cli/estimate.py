@@ -35,7 +35,7 @@ def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per secti
     runs: tuple[Path, ...],
     what: options.RunSelection,
     prompts: str,
-    hints: int,
+    hints: str,
     matching: str,
     encoder: str,
     concurrency: int | None,

@@ -91,10 +91,10 @@ prompts_option = click.option(
 )
 hints_option = click.option(
     "--hints",
-    type=click.IntRange(min=0),
-    default=0,
-    metavar="N",
-    help="Show N of the class names in stage 1, drawn at random, so that it answers in their words.",
+    default="0",
+    metavar="N[:spread]",
+    help="Show N of the class names in stage 1, drawn at random or spread over the list, so that it answers in their "
+    "words.",
 )
 classes_option = click.option(
     "--classes",
@@ -253,7 +253,7 @@ class MatchingOptions:
     """The words of prompts and classes, and how an answer becomes a class."""
 
     prompts: Annotated[str, prompts_option]
-    hints: Annotated[int, hints_option]
+    hints: Annotated[str, hints_option]
     shuffle_classes: Annotated[
         int | None,
         click.option("--shuffle-classes", type=int, metavar="SEED", help="Class names in stage 2 in a shuffled order."),

@@ -1,6 +1,7 @@
 """Prompt sets: the words in which the two stages are asked, as messages about a class list and an answer.
 
-A set is named with its options: `default:hints=30` shows 30 of the class names in stage 1.
+A set is named with its options: `default:hints=30` shows 30 of the class names in stage 1, and
+`default:hints=30,spread=true` thirty that are spread over the list.
 """
 
 from __future__ import annotations
@@ -37,10 +38,12 @@ class HintedPrompt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Hints(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many class names stage 1 shows, and the seed with which they are drawn; `all` shows the whole list."""
+    """How many class names stage 1 shows, and the seed with which they are drawn; `all` shows the whole list. With
+    `spread` one is drawn from each of as many clusters of the class names' embeddings."""
 
     count: int | Literal["all"]
     seed: int = 0
+    spread: bool = False
 
 
 class PromptSetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,7 +69,8 @@ class PromptSetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @dataclass(frozen=True, slots=True)
 class PromptSet:
     """A prompt set: its name, the file it came from and what that file says. `descriptions` say what class names
-    mean, and stand behind their list in stage 2; `domain` says what the images are, which stage 1 begins with."""
+    mean, and stand behind their list in stage 2; `domain` says what the images are, which stage 1 begins with; `drawn`
+    are the class names of hints that are spread, which a run draws with its text encoder before anybody is asked."""
 
     name: str
     source: str
@@ -74,6 +78,7 @@ class PromptSet:
     stage1: Mapping[str, str]
     descriptions: Mapping[str, str] = field(default_factory=dict)
     domain: str = ""
+    drawn: Mapping[Hints, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -81,7 +86,11 @@ class PromptSet:
         sections = (self.spec.stage2, self.spec.relook, self.spec.shortlist)
         asked = [msgspec.to_builtins(section) for section in sections if section is not None]
         if self.spec.hints is not None:
-            asked += [msgspec.to_builtins(section) for section in (self.spec.hinted, self.spec.hints)]
+            hints = msgspec.to_builtins(self.spec.hints)
+            if not self.spec.hints.spread:
+                # the digest of runs before there was such an option
+                del hints["spread"]
+            asked += [msgspec.to_builtins(self.spec.hinted), hints]
         further = [*(["free text"] if self.spec.free_text else []), *([self.descriptions] if self.descriptions else [])]
         return sha256_of([dict(self.stage1), *asked, *further])
 
@@ -101,7 +110,8 @@ class PromptSet:
     def draw_hints(self, classes: Sequence[str]) -> tuple[str, ...]:
         """The class names that stage 1 shows of this list, whatever its order, or all in order; none without hints.
 
-        Raises UsageError where the list has no more names than are to be shown.
+        Raises UsageError where the list has no more names than are to be shown, and for hints that are spread before
+        they are `drawn`.
         """
         hints, names = self.spec.hints, sorted(set(classes))
         if hints is None:
@@ -110,6 +120,10 @@ class PromptSet:
             return tuple(dict.fromkeys(classes))
         if hints.count >= len(names):
             raise UsageError(f"hints: {hints.count} of {len(names)} class names would be shown; show fewer than all")
+        if hints.spread:
+            if hints not in self.drawn:
+                raise UsageError(f"--prompts {self.name}: its hints are drawn by a run, with its text encoder")
+            return self.drawn[hints]
         return tuple(random.Random(hints.seed).sample(names, hints.count))  # noqa: S311 - a sample, not a secret
 
     def stage1_words(self, prompt: str, hints: Sequence[str] = ()) -> tuple[str, str]:
@@ -187,24 +201,30 @@ def load_prompts(name: str) -> PromptSet:
     return PromptSet(label, found.source, spec, stage1)
 
 
-def with_hints(name: str, count: int, seed: int = 0) -> str:
-    """The prompt set's name with hints as its option; as it is for a count of 0.
+def with_hints(name: str, hints: str) -> str:
+    """The prompt set's name with hints as its option: "30", or "30:spread"; as it is for "0".
 
-    Raises UsageError where it has options of its own.
+    Raises UsageError where it has options of its own, and for what is no number of hints.
     """
-    if count == 0:
+    count, _, form = hints.partition(":")
+    if not count.isdecimal() or hints not in (count, f"{count}:spread"):
+        raise UsageError(f"hints {hints!r}: is no number of class names, such as 30, or 30:spread for some spread out")
+    if int(count) == 0:
         return name
     if "=" in name.rpartition(":")[2]:
         raise UsageError(f"--prompts {name} has options already: leave --hints out, or the options")
-    return f"{name}:hints={count}" + (f",seed={seed}" if seed else "")
+    return f"{name}:hints={int(count)}" + (",spread=true" if form else "")
 
 
 def _read_hints(name: str, options: str) -> Hints:
     given = dict(part.strip().partition("=")[::2] for part in options.split(","))
-    if unknown := given.keys() - {"hints", "seed"}:
-        raise UnknownNameError("option of a prompt set", min(unknown), ["hints", "seed"])
+    if unknown := given.keys() - {"hints", "seed", "spread"}:
+        raise UnknownNameError("option of a prompt set", min(unknown), ["hints", "seed", "spread"])
+    spread = given.get("spread", "false")
+    if spread not in ("true", "false"):
+        raise UsageError(f"--prompts {name}: spread is true or false, not {spread!r}")
     try:
-        return Hints(int(given["hints"]), int(given.get("seed", 0)))
+        return Hints(int(given["hints"]), int(given.get("seed", 0)), spread == "true")
     except (KeyError, ValueError) as error:
         raise UsageError(f"--prompts {name}: hints and seed are whole numbers, such as default:hints=30") from error
 
@@ -214,6 +234,8 @@ def _check_hints(source: str, spec: PromptSetSpec) -> None:
         return
     if spec.hints.count != "all" and spec.hints.count < 1:
         raise UsageError(f"{source}: hints: {spec.hints.count} class names can't be shown; show one or more")
+    if spec.hints.count == "all" and spec.hints.spread:
+        raise ConfigError(f"{source}: hints: all class names are shown, so that none can be drawn: leave spread out")
     if spec.hinted is None or "{classes}" not in spec.hinted.prefix:
         raise ConfigError(
             f"{source}: hints need 'hinted', stage 1 with some class names, whose prefix holds {{classes}}; "

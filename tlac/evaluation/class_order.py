@@ -1,4 +1,5 @@
-"""The order in which stage 2 is shown the class names, and how much its choices hang on it.
+"""The order in which stage 2 is shown the class names, and how much its choices hang on it; and which names are spread
+over a class list.
 
 Predictions always index the dataset's own order.
 """
@@ -18,7 +19,12 @@ from tlac.interfaces import Prompter
 from tlac.results.record import OrderTrials
 from tlac.scoring.matching import ClassIndex
 from tlac.scoring.predictions import OUTCOMES, Predictions
-from tlac.types import Failure, Outcome, Transcript, Turn
+from tlac.types import Failure, Float32Array, Float64Array, Outcome, Transcript, Turn
+
+# of cosines: noise of a text encoder lies well below; what is equal so far goes by the names
+_PLACES = 4
+# of the power method, which in so many comes near enough to the direction; a fixed number, so that noise stays noise
+_STEPS = 8
 
 
 def class_order(count: int, seed: int | None) -> tuple[int, ...]:
@@ -59,6 +65,49 @@ def _restore(transcript: Transcript, order: Sequence[int], index: ClassIndex) ->
         text = json.dumps({"class_index": str(order[shown])})
         turn = replace(turn, response=replace(turn.response, text=text))
     return replace(transcript, stage2=turn)
+
+
+def draw_spread(names: Sequence[str], vectors: Float32Array, count: int, seed: int) -> tuple[str, ...]:
+    """Draw one of distinct names from each of `count` clusters of nearly equal size, with `seed`, in no order.
+
+    `vectors` (n, d) are their embeddings, of length 1. Each cluster is cut in two along the direction in which it is
+    longest, and so on (principal direction divisive partitioning: Boley, Data Mining and Knowledge Discovery 2, 1998).
+    The order of the names does not matter, nor do vectors that differ by less than some 1e-5, unless a place between
+    two roundings lies there.
+    """
+    order = sorted(range(len(names)), key=names.__getitem__)
+    chosen = random.Random(seed)  # noqa: S311 - a sample, not a secret
+    clusters = _cut_clusters(vectors[order].astype(np.float64), list(range(len(names))), count)
+    drawn = [names[order[chosen.choice(cluster)]] for cluster in clusters]
+    chosen.shuffle(drawn)
+    return tuple(drawn)
+
+
+def _cut_clusters(vectors: Float64Array, members: list[int], count: int) -> list[list[int]]:
+    """`count` clusters of the members, which are rows; in each of them by rising row."""
+    if count == 1:
+        return [sorted(members)]
+    places = dict(zip(members, _along_longest(vectors[members]).tolist(), strict=True))
+    ordered, half = sorted(members, key=lambda row: (places[row], row)), count // 2
+    size = len(members) * half // count
+    first, second = sorted(ordered[:size]), sorted(ordered[size:])
+    return [*_cut_clusters(vectors, first, half), *_cut_clusters(vectors, second, count - half)]
+
+
+def _along_longest(vectors: Float64Array) -> Float64Array:
+    """Where (n, d) vectors lie along the direction in which they are spread most, rounded."""
+    centred = vectors - vectors.mean(axis=0)
+    # from the farthest one to what is farthest from it: a start that has the direction's sign
+    pole = int(np.argmin(np.round(vectors @ vectors.mean(axis=0), _PLACES)))
+    direction = vectors[int(np.argmin(np.round(vectors @ vectors[pole], _PLACES)))] - vectors[pole]
+    for _ in range(_STEPS):
+        found = centred.T @ (centred @ direction)
+        length = float(np.linalg.norm(found))
+        if length < 10**-_PLACES:
+            break
+        direction = found / length
+    along: Float64Array = np.round(centred @ direction, _PLACES)
+    return along
 
 
 async def choose_again(

@@ -21,7 +21,7 @@ from tlac.cache.store import Store
 from tlac.config.registry import base_name, batch_discount
 from tlac.config.schemas import BackendSpec, Prices, load_backend
 from tlac.errors import MissingAnswersError, UsageError
-from tlac.evaluation.dry_run import dry_run
+from tlac.evaluation.dry_run import dry_run, with_spread_hints
 from tlac.evaluation.run_config import RunConfig
 from tlac.lmms.prices import cost_usd, prices_of
 from tlac.methods.base import prompts_of, second_sample_of
@@ -83,6 +83,7 @@ def estimate(
     Raises StoreError, InputError, UsageError where a backend has no batch interface.
     """
     discounts = [batch_discount(backend) if is_batch else 0.0 for backend in config.asked]
+    config = with_spread_hints(config, store)
     transcripts = dry_run(config, samples, store).transcripts
     stage1 = [turn for transcript in transcripts for turn in transcript.turns if turn.stage == "stage1"]
     stage2 = [transcript.stage2 for transcript in transcripts if transcript.stage2]

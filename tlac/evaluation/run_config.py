@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import TypeAlias
 
-from tlac.config.prompts import PromptSet, load_prompts
+from tlac.config.prompts import Hints, PromptSet, load_prompts
 from tlac.config.registry import base_name, open_method
 from tlac.config.schemas import Backend, EncoderConfig
-from tlac.errors import UsageError
-from tlac.evaluation.class_order import class_order
+from tlac.errors import EncoderUnavailableError, MissingAnswersError, UsageError
+from tlac.evaluation.class_order import class_order, draw_spread
 from tlac.hashing import dataset_digest, sha256_of
 from tlac.interfaces import (
     ClassFinder,
@@ -43,7 +43,7 @@ from tlac.results.usage import Calls, Tokens
 from tlac.runtime.libraries import installed_versions
 from tlac.scoring.clip_zero_shot import find_templates
 from tlac.scoring.confidence import Calibration, require_encoder
-from tlac.scoring.matching import DEFAULT_TEMPLATE, note_unused_aliases
+from tlac.scoring.matching import DEFAULT_TEMPLATE, apply_template, note_unused_aliases
 from tlac.scoring.scorer import Scorer
 from tlac.scoring.similarity import MIN_CLASSES
 from tlac.types import Sample
@@ -140,8 +140,8 @@ class RunConfig:
     @property
     def further_prompts(self) -> dict[str, PromptSet]:
         """The prompt sets that the method asks in beside the run's own, by name, about the same domain."""
-        domain = self.prompts.domain
-        found = {name: load_prompts(name) for name in prompts_of(self.opened_method)}
+        domain, drawn = self.prompts.domain, self.prompts.drawn
+        found = {name: replace(load_prompts(name), drawn=drawn) for name in prompts_of(self.opened_method)}
         return {name: prompts.about(domain) if domain else prompts for name, prompts in found.items()}
 
     @cached_property
@@ -152,6 +152,37 @@ class RunConfig:
         if shown is not None and shown.count == "all":
             return ()
         return self.prompts.draw_hints(self.dataset.classes) if self.backend is not None else ()
+
+    @property
+    def spread_hints(self) -> frozenset[Hints]:
+        """The hints of all prompt sets of the run that are spread over the class list."""
+        sets = (self.prompts, *self.further_prompts.values()) if self.backend is not None else ()
+        return frozenset(one.spec.hints for one in sets if one.spec.hints is not None and one.spec.hints.spread)
+
+    def with_spread_hints(self, encoder: TextEncoder) -> RunConfig:
+        """This config with the hints that are spread drawn, once for the whole run, by the embeddings of the class
+        names, which stand in the template of the paper whatever the run's own; itself where there are none to draw.
+
+        Raises UsageError where they can't be drawn.
+        """
+        wanted, names = self.spread_hints, sorted(set(self.dataset.classes))
+        if wanted <= self.prompts.drawn.keys():
+            return self
+        try:
+            texts = [apply_template(DEFAULT_TEMPLATE, self.rule.class_text(name)) for name in names]
+            vectors = encoder.encode(texts).vectors
+        except (EncoderUnavailableError, MissingAnswersError) as error:
+            raise UsageError(
+                f"hints that are spread are drawn with the text encoder {self.encoder.name}, which can't be had: "
+                f"{error}; or leave spread out"
+            ) from error
+        # as many as there are, or more, are refused where they are shown
+        drawn = {
+            hints: draw_spread(names, vectors, hints.count, hints.seed)
+            for hints in wanted
+            if hints.count != "all" and hints.count < len(names)
+        }
+        return replace(self, prompts=replace(self.prompts, drawn=drawn))
 
     @cached_property
     def alias_notes(self) -> tuple[str, ...]:
@@ -224,6 +255,9 @@ class RunConfig:
         # "panel" is what an ensemble was called when the first runs were written
         found |= {f"panel {backend.name}": backend.digest for backend in self.ensemble}
         found |= {"aliases": sha256_of(dict(self.aliases))} if self.aliases else {}
+        if self.spread_hints:
+            # they hang on the encoder that drew them, which is not always the one that scores
+            found["spread hints"] = sha256_of(sorted(self.prompts.drawn.values()))
         return found | {f"prompts {name}": prompts.digest for name, prompts in self.further_prompts.items()}
 
     def record(self, fingerprint: str, started_at: datetime) -> RunRecord:

@@ -145,6 +145,7 @@ class Runner:
         """
         started, started_at = time.monotonic(), datetime.now(timezone.utc)
         method, encoder = config.opened_method, self.encoder(config.encoder)
+        config = config.with_spread_hints(encoder)
         if isinstance(method, ImageMethod):
             try:
                 result = self._look(config, method, encoder, progress)
@@ -178,7 +179,8 @@ class Runner:
 
     def digests(self, config: RunConfig) -> dict[str, str]:
         """What tells the results of this config from all others'."""
-        return config.digests(self.encoder(config.encoder).fingerprint)
+        encoder = self.encoder(config.encoder)
+        return config.with_spread_hints(encoder).digests(encoder.fingerprint)
 
     def prepare(self, config: RunConfig) -> Prepared:
         """Open all that asking and scoring takes; nobody is asked. The text encoder is loaded meanwhile and beyond.
@@ -188,6 +190,7 @@ class Runner:
         """
         method, (backend, _) = config.asking_method, config.asked
         encoder = self.encoder(config.encoder)
+        config = config.with_spread_hints(encoder)
         config.check(encoder)
         for note in config.alias_notes:
             if (said := f"{config.dataset.name}: {note}") not in self._said:

@@ -122,7 +122,7 @@ def describe_prompts(record: RunRecord) -> dict[str, str]:
     """The words of the prompts, where a prompt set of that name is here and still the one that the run used."""
     try:
         prompts = load_prompts(record.prompts)
-        hints = prompts.draw_hints(record.classes)
+        hints = record.hints or prompts.draw_hints(record.classes)
     except TlacError:
         return {}
     if prompts.digest != record.digests.get("prompts"):
