@@ -5,8 +5,7 @@ It holds nothing that differs between two runs of equal answers, so equal answer
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -14,7 +13,7 @@ import msgspec
 
 from tlac.errors import InputError
 from tlac.runtime.safe_files import numbered_lines, open_regular
-from tlac.scoring.predictions import DECISIONS, OUTCOMES, Decisions, Predictions, digest_texts
+from tlac.scoring.predictions import DECISIONS, OUTCOMES, Decisions, Int32Array, Predictions, digest_texts
 from tlac.types import Float64Array, Outcome, Prediction, Stage
 
 PREDICTIONS = "predictions.jsonl"
@@ -77,54 +76,64 @@ _ENCODER = msgspec.json.Encoder()
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write all predictions, a line each. Raises OSError."""
     with path.open("wb") as file:
-        lines = encode_predictions(predictions)
-        while block := list(islice(lines, _BLOCK)):
-            file.writelines(block)
+        file.writelines(encode_predictions(predictions))
 
 
 def encode_predictions(predictions: Predictions) -> Iterator[bytes]:
-    """The lines of predictions.jsonl with their line breaks."""
-    encode, shared = _ENCODER.encode, _decided_parts(predictions.decisions)
-    columns = zip(
-        predictions.samples,
-        digest_texts(predictions.image_sha256),
-        predictions.label.tolist(),
-        predictions.decision.tolist(),
-        digest_texts(predictions.stage1_key),
-        digest_texts(predictions.stage2_key),
-        predictions.shortlist.tolist(),
-        predictions.stage2_with_image.tolist(),
-        predictions.further.tolist(),
-        strict=True,
-    )
-    for sample, image, label, decision, stage1, stage2, shortlist, with_image, further in columns:
-        first, words, reason, last = shared[decision]
-        asked = (predictions.shortlists[shortlist], with_image, predictions.furthers[further])
-        known = None if label < 0 else label
-        fields = (sample, image, known, *first, stage1, stage2, words, reason, *asked, *last)
-        yield encode(PredictionLine(*fields)) + b"\n"
+    """The content of predictions.jsonl, some thousand lines at a time."""
+    first, between, last = _decided_columns(predictions.decisions)
+    for start in range(0, len(predictions), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        decision = predictions.decision[part].tolist()
+
+        def spread(
+            columns: Iterable[Sequence[Any]], rows: Sequence[int] = decision
+        ) -> Iterator[Iterator[Any]]:
+            return (map(column.__getitem__, rows) for column in columns)
+
+        # columns all the way: a tuple of fields for each line would take as long as to encode it
+        lines = map(
+            PredictionLine,
+            predictions.samples[part],
+            digest_texts(predictions.image_sha256[part]),
+            _indices(predictions.label[part]),
+            *spread(first),
+            digest_texts(predictions.stage1_key[part]),
+            digest_texts(predictions.stage2_key[part]),
+            *spread(between),
+            *spread([predictions.shortlists], predictions.shortlist[part].tolist()),
+            predictions.stage2_with_image[part].tolist(),
+            *spread([predictions.furthers], predictions.further[part].tolist()),
+            *spread(last),
+        )
+        yield _ENCODER.encode_lines(list(lines))
 
 
-def _decided_parts(decisions: Decisions) -> list[tuple[Any, ...]]:
-    """What lines of equal decisions share: outcome to top5, words, reason, and votes to the last."""
+def _decided_columns(decisions: Decisions) -> tuple[list[Sequence[Any]], ...]:
+    """What lines of equal decisions share, as columns: outcome to top5; words and reason; votes to the last."""
     # lists of Python's own numbers: to take one number out of an array takes as long as to encode it
+    ranked = (decisions.top_classes, decisions.top_scores, (decisions.top_classes >= 0).sum(axis=1))
     top5 = [
-        tuple(pair for pair in zip(classes, scores, strict=True) if pair[0] >= 0)
-        for classes, scores in zip(decisions.top_classes.tolist(), decisions.top_scores.tolist(), strict=True)
+        tuple(zip(classes[:count], scores))  # noqa: B905 - a row that names fewer classes is filled up with zeros
+        for classes, scores, count in zip(*(column.tolist() for column in ranked), strict=True)
     ]
-    first = zip(
+    first = [
         [OUTCOMES[code] for code in decisions.outcome.tolist()],
         decisions.answer,
         decisions.choice,
         [DECISIONS[code] if code >= 0 else None for code in decisions.decided_by.tolist()],
-        [None if index < 0 else index for index in decisions.predicted.tolist()],
-        *(_numbers(column) for column in (decisions.score, decisions.margin)),
+        _indices(decisions.predicted),
+        _numbers(decisions.score),
+        _numbers(decisions.margin),
         top5,
-        strict=True,
-    )
-    columns = (decisions.confidence, decisions.second, decisions.logprob)
-    last = zip(decisions.votes, *map(_numbers, columns), strict=True)
-    return list(zip(first, decisions.words, decisions.reason, last, strict=True))
+    ]
+    last = [decisions.votes, *map(_numbers, (decisions.confidence, decisions.second, decisions.logprob))]
+    return first, [decisions.words, decisions.reason], last
+
+
+def _indices(column: Int32Array) -> list[int | None]:
+    """The values of a column, None for -1."""
+    return [None if value < 0 else value for value in column.tolist()]
 
 
 def _numbers(column: Float64Array) -> list[float | None]:
