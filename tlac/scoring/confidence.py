@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from tlac.errors import InputError, UsageError
 from tlac.runtime.safe_files import naming_failure
@@ -260,14 +261,16 @@ def measure_confidence(rows: Iterable[Prediction]) -> ConfidenceMetrics | None:
     is_calibrated = not np.isnan(own).any()
     sure = own if is_calibrated else confidences(predictions.decisions)[rows_known]
     right = predictions.is_correct[known].astype(np.float64)
-    curve = risk_coverage(sure, right)
+    coverage, risk, threshold = _risk_curve(sure, right)
+    # a run of distinct answers has a point for each of them
+    shown = _spread(len(risk))
     return ConfidenceMetrics(
         is_calibrated,
         len(right),
         calibration_error(sure, right),
         round(float(np.mean((sure - right) ** 2)), 6),
-        round(_area(curve), 6),
-        _thin(curve),
+        round(float(np.diff(coverage, prepend=0.0) @ risk), 6),
+        _points(coverage[shown], risk[shown], threshold[shown]),
         auroc(sure, right),
     )
 
@@ -293,28 +296,26 @@ def auroc(sure: Float64Array, right: Float64Array) -> float | None:
 
 def risk_coverage(sure: Float64Array, right: Float64Array) -> tuple[RiskPoint, ...]:
     """The risk-coverage curve of (n,) confidences and (n,) hits, by rising coverage; equal confidences go together."""
+    return _points(*_risk_curve(sure, right))
+
+
+def _risk_curve(sure: Float64Array, right: Float64Array) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Coverage, risk and threshold of each of the k points of the curve, (k,) each."""
     order = np.argsort(-sure, kind="stable")
     ordered, wrong = sure[order], np.cumsum(1 - right[order])
     ends = np.flatnonzero(np.diff(ordered, append=-1.0))
-    return tuple(
-        RiskPoint(round((end + 1) / len(sure), 6), round(float(wrong[end]) / (end + 1), 6), float(ordered[end]))
-        for end in ends.tolist()
-    )
+    return (ends + 1) / len(sure), wrong[ends] / (ends + 1), ordered[ends]
 
 
-def _area(curve: Sequence[RiskPoint]) -> float:
-    area, covered = 0.0, 0.0
-    for point in curve:
-        area += (point.coverage - covered) * point.risk
-        covered = point.coverage
-    return area
+def _points(coverage: Float64Array, risk: Float64Array, threshold: Float64Array) -> tuple[RiskPoint, ...]:
+    columns = (coverage.tolist(), risk.tolist(), threshold.tolist())
+    return tuple(RiskPoint(round(share, 6), round(wrong, 6), least) for share, wrong, least in zip(*columns, strict=True))
 
 
-def _thin(curve: tuple[RiskPoint, ...], count: int = 100) -> tuple[RiskPoint, ...]:
-    """At most `count` points of a curve, evenly spread, the last among them."""
-    if len(curve) <= count:
-        return curve
-    return tuple(curve[(place + 1) * len(curve) // count - 1] for place in range(count))
+def _spread(points: int, most: int = 100) -> NDArray[np.int64]:
+    """At most so many places among the points of a curve, evenly spread, the last among them."""
+    count = min(points, most)
+    return (np.arange(count) + 1) * points // count - 1
 
 
 def require_encoder(calibration: Calibration, fingerprint: str) -> None:
