@@ -6,7 +6,6 @@ Every non-answer counts as wrong.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -186,12 +185,14 @@ def _measure_shortlists(predictions: Predictions) -> ShortlistMetrics | None:
 
 def _most_confused(label: Counts, predicted: Counts, counts: Counts, most: int = 10) -> tuple[Confusion, ...]:
     """The pairs (label, predicted) that occur most often, then by label and prediction."""
-    wrong: Counter[tuple[int, int]] = Counter()
     is_wrong = (predicted >= 0) & (predicted != label)
-    for own, other, n in zip(*(one[is_wrong].tolist() for one in (label, predicted, counts)), strict=True):
-        wrong[own, other] += n
-    found = [Confusion(own, other, n) for (own, other), n in wrong.items()]
-    return tuple(sorted(found, key=lambda pair: (-pair.n, pair.label, pair.predicted))[:most])
+    size = int(predicted.max(initial=-1)) + 1
+    pairs, group = np.unique(label[is_wrong] * size + predicted[is_wrong], return_inverse=True)
+    times = np.bincount(group, counts[is_wrong])
+    # a stable order: of pairs that occur equally often the lower one comes first
+    chosen = np.argsort(-times, kind="stable")[:most]
+    found = zip(*divmod(pairs[chosen], max(size, 1)), times[chosen], strict=True)
+    return tuple(Confusion(int(own), int(other), int(n)) for own, other, n in found)
 
 
 def _per_class(label: Counts, predicted: Counts, counts: Counts) -> tuple[ClassMetrics, ...]:
