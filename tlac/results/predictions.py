@@ -86,9 +86,7 @@ def encode_predictions(predictions: Predictions) -> Iterator[bytes]:
         part = slice(start, start + _BLOCK)
         decision = predictions.decision[part].tolist()
 
-        def spread(
-            columns: Iterable[Sequence[Any]], rows: Sequence[int] = decision
-        ) -> Iterator[Iterator[Any]]:
+        def spread(columns: Iterable[Sequence[Any]], rows: Sequence[int] = decision) -> Iterator[Iterator[Any]]:
             return (map(column.__getitem__, rows) for column in columns)
 
         # columns all the way: a tuple of fields for each line would take as long as to encode it

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -309,7 +309,9 @@ def _risk_curve(sure: Float64Array, right: Float64Array) -> tuple[Float64Array, 
 
 def _points(coverage: Float64Array, risk: Float64Array, threshold: Float64Array) -> tuple[RiskPoint, ...]:
     columns = (coverage.tolist(), risk.tolist(), threshold.tolist())
-    return tuple(RiskPoint(round(share, 6), round(wrong, 6), least) for share, wrong, least in zip(*columns, strict=True))
+    return tuple(
+        RiskPoint(round(share, 6), round(wrong, 6), least) for share, wrong, least in zip(*columns, strict=True)
+    )
 
 
 def _spread(points: int, most: int = 100) -> NDArray[np.int64]:
