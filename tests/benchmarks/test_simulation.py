@@ -92,7 +92,7 @@ def test_bytes_an_answer_are_those_of_real_files(tmp_path: Path) -> None:
     answers = [_answer(number) for number in range(3000)]
     log = AnswerLog(tmp_path / "a.jsonl")
     asyncio.run(log.keep(answers[0]))
-    log.close()
+    asyncio.run(log.close())
     with Store(tmp_path / "store") as store:
         store.put_entries(answers)
     store_bytes = sum(path.stat().st_size for path in (tmp_path / "store" / "responses").iterdir())

@@ -83,7 +83,7 @@ def test_any_responses_are_kept_on_every_road_as_the_caller_is_told_them(
         async def ask_and_log(path: Path) -> list[LMMResponse]:
             log = AnswerLog(path)
             await asyncio.gather(*map(log.keep, answers))
-            log.close()
+            await log.close()
             return await asyncio.gather(*(lmm.ask(asked[answer.key]) for answer in answers))
 
         with new_run_folder(ray.path) as run:

@@ -96,6 +96,9 @@ def describe_cut(cut: int, answers: int, responses: Iterable[LMMResponse]) -> st
 
 
 async def _identify(source: Source, name: str) -> Image:
+    if isinstance(source, bytes):
+        # a digest takes less than a change of thread
+        return images.identify(source, name)
     return await asyncio.to_thread(images.identify, source, name)
 
 

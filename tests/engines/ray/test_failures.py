@@ -59,7 +59,7 @@ async def _log(path: Path, numbers: tuple[int, ...]) -> None:
     log = AnswerLog(path)
     for number in numbers:
         await log.keep(answer(number))
-    log.close()
+    await log.close()
 
 
 def test_three_deaths_without_a_new_answer_end_the_attempts_at_a_batch(tmp_path: Path) -> None:

@@ -368,7 +368,7 @@ def write_log(path: Path, *answers: StoredAnswer) -> None:
         log = AnswerLog(path)
         await asyncio.gather(*(log.keep(one) for one in answers))
         await log.keep_failure("f" * 64, serialize_error(SampleError("no such image")))
-        log.close()
+        await log.close()
 
     asyncio.run(write())
 
@@ -447,7 +447,7 @@ def test_a_log_that_is_still_written_to_is_read_and_stays(tmp_path: Path) -> Non
         asyncio.run(log.keep(answer(1)))
         assert are_keys(merge_logs(store, folder)[0], answer(1).key)
         assert logs_in(folder.logs)
-        log.close()
+        asyncio.run(log.close())
         merge_logs(store, folder)
         assert not logs_in(folder.logs)
 

@@ -276,13 +276,18 @@ class Limiter:
             here.tell(number, serialize_error(known))
 
 
+def seek_garbage_less_often() -> None:
+    """For a process of ours with thousands of open calls: these are so many objects that looking through them took
+    half of its time."""
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 100)
+
+
 class LimiterActor(Limiter):
-    """A limiter in a process of its own. There garbage is sought less often: thousands of open calls are so many
-    objects that looking through them took half of its time."""
+    """A limiter in a process of its own."""
 
     def __init__(self, backends: Mapping[str, Backend], policy: CallPolicy) -> None:
-        gc.freeze()
-        gc.set_threshold(50_000, 50, 100)
+        seek_garbage_less_often()
         super().__init__(backends, policy)
 
 
@@ -306,7 +311,7 @@ class WorkerClient:
         self._due: asyncio.TimerHandle | None = None
         self._latency_s = 0.0
         self._broken: Exception | None = None
-        self._waiting: dict[str, asyncio.Future[LMMResponse | None]] = {}
+        self._sought: list[tuple[str, asyncio.Future[LMMResponse | None]]] = []
         self._finding: asyncio.Task[None] | None = None
 
     async def register(self) -> None:
@@ -388,25 +393,26 @@ class WorkerClient:
 
         Keys that come while a block is gathered, or the reader is being asked, are asked about together.
         """
-        if key not in self._waiting:
-            self._waiting[key] = asyncio.get_running_loop().create_future()
-        future = self._waiting[key]
+        found: asyncio.Future[LMMResponse | None] = asyncio.get_running_loop().create_future()
+        self._sought.append((key, found))
         if self._finding is None:
-            self._finding = asyncio.ensure_future(self._find_waiting())
-        return await asyncio.shield(future)
+            self._finding = asyncio.ensure_future(self._find_sought())
+        return await found
 
-    async def _find_waiting(self) -> None:
-        while self._waiting:
+    async def _find_sought(self) -> None:
+        while self._sought:
             await asyncio.sleep(self._block_s)
-            waiting, self._waiting = self._waiting, {}
+            sought, self._sought = self._sought, []
             try:
-                found: Mapping[str, LMMResponse] = await self._reader.find.remote(list(waiting))
+                stored: Mapping[str, LMMResponse] = await self._reader.find.remote([key for key, _ in sought])
             except Exception as error:  # noqa: BLE001 - whatever Ray raises; each who waits is told
-                for future in waiting.values():
-                    future.set_exception(error)
+                for _, found in sought:
+                    if not found.done():
+                        found.set_exception(error)
                 continue
-            for key, future in waiting.items():
-                future.set_result(found.get(key))
+            for key, found in sought:
+                if not found.done():
+                    found.set_result(stored.get(key))
         self._finding = None
 
     async def _hear(self, number: int) -> SerializedError | None:

@@ -13,9 +13,7 @@ import os
 import secrets
 import shutil
 import time
-from collections import deque
 from collections.abc import Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -66,50 +64,63 @@ class AnswerLog:
         if not _try_lock(self._file.fileno()):
             raise StoreError(f"{path}: can't be locked; choose a --store on another file system")
         self._path = path
-        self._unwritten: deque[bytes] = deque()
+        self._unwritten: list[tuple[bytes, asyncio.Future[None]]] = []
         self._texts: set[str] = set()
         self._broken: StoreError | None = None
-        # waiting for the disk leaves the event loop; lines that came together wait once
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tlac-log")
+        self._writing: asyncio.Task[None] | None = None
 
     async def keep(self, answer: StoredAnswer) -> None:
         """Write an answer down; it is on disk when this returns. Raises StoreError where the disk is full."""
         request, texts = fold(answer.request)
-        for key in texts.keys() - self._texts:
-            self._texts.add(key)
-            self._unwritten.append(texts[key].encode("utf-8") + b"\n")
-        await self._append(answer_text(replace(answer, request=request), has_key=True))
+        new = texts.keys() - self._texts
+        self._texts |= new
+        lines = [*(texts[key] for key in new), answer_text(replace(answer, request=request), has_key=True)]
+        await self._append("\n".join(lines))
 
     async def keep_failure(self, failed: str, error: SerializedError) -> None:
         """Write down that a request, by its key, got no response, or that an image, by its path, can't be used."""
         await self._append(canonical_json({"failed": failed, "fault": msgspec.structs.asdict(error)}))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the file; one without a line is removed."""
-        self._writer.shutdown()
+        if self._writing is not None:
+            await self._writing
         is_empty = self._file.tell() == 0
         self._file.close()
         if is_empty:
             self._path.unlink(missing_ok=True)
 
-    async def _append(self, line: str) -> None:
-        self._unwritten.append(line.encode("utf-8") + b"\n")
-        await asyncio.get_running_loop().run_in_executor(self._writer, self._write_all)
+    async def _append(self, lines: str) -> None:
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._unwritten.append((lines.encode("utf-8") + b"\n", written))
+        if self._writing is None:
+            self._writing = asyncio.ensure_future(self._write_all())
+        await written
 
-    def _write_all(self) -> None:
-        lines = [self._unwritten.popleft() for _ in range(len(self._unwritten))]
+    async def _write_all(self) -> None:
+        """Write until nothing is left: what comes while the disk is waited for is written next, all at once."""
+        while self._unwritten:
+            block, self._unwritten = self._unwritten, []
+            # off the event loop
+            await asyncio.to_thread(self._write, b"".join(lines for lines, _ in block))
+            for _, written in block:
+                if written.cancelled():
+                    continue
+                if self._broken is None:
+                    written.set_result(None)
+                else:
+                    written.set_exception(self._broken)
+        self._writing = None
+
+    def _write(self, block: bytes) -> None:
         if self._broken is not None:
-            # lines of this turn may have been among those that were lost
-            raise self._broken
-        if not lines:
             return
         try:
-            self._file.write(b"".join(lines))
+            self._file.write(block)
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
             self._broken = StoreError(f"{self._path}: answers can't be written: {error.strerror or error}")
-            raise self._broken from error
 
 
 def read_log(path: Path) -> Iterator[StoredAnswer | Failure]:

@@ -17,7 +17,7 @@ from tlac.cache.serialization import StoredAnswer, is_stored
 from tlac.config.registry import open_encoder, open_lmm
 from tlac.config.schemas import Backend, EncoderConfig
 from tlac.engines.ray.job import MOST_DEATHS, SHARD, RayJob, SerializedError, at_address, serialize_error
-from tlac.engines.ray.limiter import AdmittedLMM, WorkerClient, keeping
+from tlac.engines.ray.limiter import AdmittedLMM, WorkerClient, keeping, seek_garbage_less_often
 from tlac.engines.ray.logs import AnswerLog, logs_in, read_log
 from tlac.engines.ray.tables import Choice, fill_choices, read_choices, read_samples, turns_table
 from tlac.errors import CallError, PermanentError, SampleError, TlacError
@@ -86,18 +86,28 @@ class LoggedLMM:
         self._known = attempt.known
         self._refusal = attempt.refusal
         self._put_off = put_off
-        self._in_flight: dict[str, asyncio.Task[LMMResponse]] = {}
+        self._in_flight: dict[str, asyncio.Future[LMMResponse]] = {}
 
     async def ask(self, request: LMMRequest) -> LMMResponse:
         """The known response, or a fresh one, which is on disk before this returns. Raises CallError."""
         key = response_key(request)
         if key in self._known:
             return self._known[key]
-        task = self._in_flight.get(key)
-        if task is None:
-            task = asyncio.ensure_future(self._find_or_ask(key, request))
-            self._in_flight[key] = task
-        return await asyncio.shield(task)
+        if key in self._in_flight:
+            return await asyncio.shield(self._in_flight[key])
+        answered = self._in_flight[key] = asyncio.get_running_loop().create_future()
+        try:
+            response = await self._find_or_ask(key, request)
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                answered.cancel()
+            else:
+                answered.set_exception(error)
+                # it is nobody's fault where no other waits
+                answered.exception()
+            raise
+        answered.set_result(response)
+        return response
 
     async def _find_or_ask(self, key: str, request: LMMRequest) -> LMMResponse:
         stored = await self._client.find(key)
@@ -115,8 +125,7 @@ class LoggedLMM:
                 await self._log.keep(answer)
                 kept.append(answer.response)
 
-        # this task is the call's own
-        keeping.set(keep)
+        token = keeping.set(keep)
         try:
             if self._refusal:
                 raise SampleError(self._refusal)
@@ -124,6 +133,8 @@ class LoggedLMM:
         except CallError as error:
             await self._log.keep_failure(key, serialize_error(error))
             raise
+        finally:
+            keeping.reset(token)
         return kept[-1] if kept else response
 
 
@@ -151,6 +162,7 @@ class _Worker:
     def __init__(self, job: RayJob, limiter: Any, reader: Any) -> None:
         import ray
 
+        seek_garbage_less_often()
         self._job = job
         self._client = WorkerClient(limiter, reader, ray.get_runtime_context().get_actor_id())
         self._lmms: dict[str, LMM] = {}
@@ -176,7 +188,7 @@ class _Worker:
             try:
                 return await work(self._prompter(log, attempt, put_off), log, attempt)
             finally:
-                log.close()
+                await log.close()
 
         async def told() -> FoundT | None:
             await self._client.take_shard()
