@@ -159,7 +159,8 @@ class Prompter(ClassFinder, Protocol):
     async def ask_stage2(
         self, answer: str, candidates: Sequence[int] | None = None, image: Image | None = None
     ) -> Turn:
-        """Which class did that answer mean? No image is shown, unless one is given.
+        """Which class did that answer mean? No image is shown, unless one is given; then an empty answer is left out of
+        the question.
 
         `candidates` are the indices of the classes to choose from, in the order in which they are listed, None for
         all. Raises CallError.
@@ -170,6 +171,10 @@ class Prompter(ClassFinder, Protocol):
         """Whether stage 2 has anything left to decide about this answer."""
         ...
 
+    def read_choice(self, text: str) -> int | None:
+        """The class that a stage-2 answer names, by name or by index, or None."""
+        ...
+
 
 @runtime_checkable
 class Method(Protocol):
@@ -178,8 +183,8 @@ class Method(Protocol):
     A method may also have `combine`: how scoring makes one prediction of several members ("first", "fuse", "average" or
     "vote"); `further_prompts`: names of prompt sets that it asks in beside the run's own, and `second` among them: that
     of a second sample, whose turn is numbered SECOND_SAMPLE; `image`: whether scoring also compares the image's own
-    vector with the class names; and `is_sequential`: whether what stage 1 said decides how it is asked again. No
-    question may hang on what stage 2 says: workers of a cluster put it off.
+    vector with the class names; `is_sequential`: whether what stage 1 said decides how it is asked again; and `relook`:
+    whether a question hangs on what stage 2 said. Workers of a cluster put stage 2 off, and refuse such a method.
     """
 
     @property

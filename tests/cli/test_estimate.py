@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -67,3 +68,50 @@ def test_batches_are_told_with_their_price(tlac_command) -> None:
     costs = [json.loads(tlac_command(*asked, "--json", *more).out)["cost_usd"] for more in ((), ("--batch",))]
     assert costs[1] == costs[0] / 2
     assert "a day for each stage" in tlac_command(*asked, "--batch").out
+
+
+BUDGET = ("--dataset", "imagenet-samples", "--method", "tlac-cascade", "--budget-per-image")
+
+
+def test_a_budget_for_each_image_chooses_the_settings_and_says_which(tlac_command) -> None:
+    asked = ("estimate", "--backend", "gpt-4o", "--hints", "30", *BUDGET)
+    shown = tlac_command(*asked, "1", "--json")
+    assert shown.code == 0, shown.err
+    assert json.loads(shown.out)["method"] == "tlac-cascade:relook=true,k=25"
+    (line,) = shown.err.splitlines()
+    assert line.startswith(
+        "tlac: gpt-4o on imagenet-samples: tlac-cascade:relook=true,k=25; an image costs up to about $"
+    )
+    assert [part.split()[0] for part in line[line.index("(") + 1 :].split(", ")] == [
+        "name",
+        "describe",
+        "choose",
+        "look",
+    ]
+    small = tlac_command(*asked, "0.0001")
+    assert (small.code, small.err.count("\n")) == (2, 1)
+    assert "raise it, or ask once, with --method slac" in small.err
+    unpriced = tlac_command("estimate", "--backend", "openai-compatible", *BUDGET, "1")
+    assert (unpriced.code, unpriced.err.count("\n")) == (2, 1)
+    assert "no price is known" in unpriced.err
+
+
+def test_a_run_under_a_budget_says_so_in_its_record(tlac_command, tmp_path: Path) -> None:
+    bench = ("bench", "--backend", "embedded", "--encoder", "minilm", "--hints", "4", "--limit", "1", *BUDGET, "0")
+    shown = tlac_command(*bench, "--json")
+    assert shown.code == 0, shown.err
+    (run,) = json.loads(shown.out)["runs"]
+    record = json.loads((tmp_path / "here" / run["run"] / "run.json").read_text())
+    assert record["method"] == "tlac-cascade:relook=true,k=25"
+    assert record["budget_per_image"] == {"budget": 0, "name": 0, "describe": 0, "choose": 0, "look": 0}
+    other = tlac_command(*bench, "--method", "tlac")
+    assert (other.code, "chooses k and relook of tlac-cascade, and not those of tlac" in other.err) == (2, True)
+
+
+def test_workers_that_put_stage_2_off_ask_nothing_that_hangs_on_it(tlac_command) -> None:
+    asked = ("bench", "--backend", "embedded", "--encoder", "minilm", "--dataset", "imagenet-samples", "--limit", "1")
+    shown = tlac_command(*asked, "--engine", "ray", "--method", "tlac-cascade:relook=true")
+    assert shown.code == 2
+    assert (
+        "--engine ray puts stage 2 off, and tlac-cascade:relook=true goes by what it says" in shown.err.splitlines()[-1]
+    )

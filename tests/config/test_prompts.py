@@ -165,3 +165,30 @@ def test_ones_own_domain_stands_before_every_stage_1_prompt(tmp_path: Path) -> N
         "cars": "This image is one of a set: parts on a conveyor. Which car is it?",
     }
     assert told.digest != prompts.digest
+
+
+RELOOK = """
+relook:
+  prefix: "Left:\\n{classes}"
+  question: "Seen: {answer}\\n\\nWhich?"
+  prefix_by_index: "Left:\\n{classes}"
+  question_by_index: "Seen: {answer}\\n\\nNumber?"
+"""
+
+
+def test_an_image_is_shown_again_with_the_first_words_or_without(tmp_path: Path) -> None:
+    image, prompts = Image("00", b""), load_prompts(own_set(tmp_path, SET + RELOOK))
+    for answer, by_index, question in (
+        ("a car", False, "Seen: a car\n\nWhich?"),
+        ("", False, "Which?"),
+        ("", True, "Number?"),
+    ):
+        (message,) = prompts.relook_messages(image, ChoiceTask(answer, ("a", "b"), by_index, (1,)))
+        assert message.parts[0] == image
+        assert message.parts[2] == TextPart(question)
+    with pytest.raises(ConfigError, match="needs 'relook'"):
+        load_prompts(own_set(tmp_path)).relook_words(has_answer=True)
+    joined = load_prompts(own_set(tmp_path, SET + RELOOK.replace("\\n\\nWhich", " Which")))
+    with pytest.raises(ConfigError, match=r"needs \{answer\} in a paragraph of its own"):
+        joined.relook_words(has_answer=False)
+    assert joined.relook_words(has_answer=True).question == "Seen: {answer} Which?"

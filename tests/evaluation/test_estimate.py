@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import datetime, timezone
 
 import pytest
 
@@ -13,7 +14,7 @@ from tlac.config.registry import open_method
 from tlac.config.schemas import Backend, BackendSpec, Limits, Prices, load_backend, load_encoder_config
 from tlac.errors import UsageError
 from tlac.evaluation.collect import collect
-from tlac.evaluation.estimate import Estimate, estimate
+from tlac.evaluation.estimate import Estimate, estimate, fit_budget
 from tlac.evaluation.run_config import RunConfig, plan_questions
 from tlac.images import identify
 from tlac.lmms.middleware.cache import StoredLMM
@@ -25,6 +26,9 @@ from tlac.types import NearestClasses
 BACKEND = Backend(
     "fake", "fake.yaml", BackendSpec(adapter="fake", model="m", prices=Prices(prompt=1.0, completion=10.0))
 )
+
+
+UNPRICED = Backend("u", "u.yaml", BackendSpec(adapter="fake", model="m"))
 
 
 def inquiry(method: str = "tlac", backend: Backend = BACKEND, size: int = 9) -> RunConfig:
@@ -140,3 +144,85 @@ def test_a_shortlist_is_reckoned_by_its_own_length(store: Store) -> None:
     ]
     assert tokens[0] > 10 * tokens[1]
     assert tokens[1] < tokens[2] < 2 * tokens[1]
+
+
+def test_a_second_look_of_every_image_that_is_described_is_the_most_that_there_may_be(store: Store) -> None:
+    plain, config = reckon(store, cascade()), cascade(method="tlac-cascade:relook=true")
+    found = reckon(store, config)
+    assert (found.stage1, found.stage2.calls) == (plain.stage1, 9 + 9)
+    # an image each
+    assert found.stage2.prompt_tokens > plain.stage2.prompt_tokens + 9 * 1000
+    assert found.cost_usd > plain.cost_usd  # type: ignore[operator]
+    # of three images two are described and chosen for; one choice is the nearest class, of the other a look is missing
+    lmm = FakeLMM(
+        lambda request: (
+            answer(request) if request.images else "red car" if "truck" in request.choice.answer else "lorry"
+        )
+    )
+    bound = BoundLMM(BACKEND, StoredLMM(lmm, store, "fake"))
+    asyncio.run(
+        collect(Cars(size=3), plan_questions(cascade(), lambda _: bound, AllClasses()), open_method("tlac-cascade"), 1)
+    )
+    left = reckon(store, config)
+    assert (left.stage1.calls, left.stage1.stored) == (6 + 4, 5)
+    assert (left.stage2.calls, left.stage2.stored) == (4 + 4 + 2, 2)
+
+
+PRICED = replace(cascade(), dataset=replace(Cars(), classes=tuple(f"class number {n}" for n in range(1000))))
+
+
+def test_a_budget_takes_the_most_that_an_image_can_be_asked_for_it(store: Store) -> None:
+    full = fit_budget(PRICED, 1.0, store)
+    assert full.method == "tlac-cascade:relook=true,k=25"
+    steps = {step: usd for step, usd in full.budget_per_image.items() if step != "budget"}
+    assert list(steps) == ["name", "describe", "choose", "look"]
+    # a dollar a million prompt tokens and ten a million of the answer, of forty tokens
+    assert steps["describe"] == pytest.approx((1000 + len(load_prompts("default").stage1["default"]) // 4 + 400) / 1e6)
+    assert fit_budget(PRICED, sum(steps.values()), store).method == full.method
+    plain = fit_budget(PRICED, sum(steps.values()) - 1e-6, store)
+    assert plain.method == "tlac-cascade:relook=false,k=25"
+    assert "look" not in plain.budget_per_image
+    short = fit_budget(
+        PRICED, sum(usd for step, usd in plain.budget_per_image.items() if step != "budget") - 2e-5, store
+    )
+    assert short.method == "tlac-cascade:relook=false,k=20"
+    assert short.budget_per_image["choose"] < plain.budget_per_image["choose"] - 2e-5
+    assert short.record("e", datetime.now(timezone.utc)).budget_per_image == short.budget_per_image
+
+
+def test_what_is_not_asked_again_costs_nothing_and_a_second_sample_does(store: Store) -> None:
+    """Without hints the description is asked for in the very words that have named the image."""
+    bare = replace(PRICED, prompts=load_prompts("default"))
+    assert list(fit_budget(bare, 1.0, store).budget_per_image) == ["budget", "name", "choose", "look"]
+    with_second = fit_budget(replace(PRICED, method="tlac-cascade:second=name"), 1.0, store)
+    assert with_second.method == "tlac-cascade:second=name,relook=true,k=25"
+    assert list(with_second.budget_per_image) == ["budget", "name", "describe", "second sample", "choose", "look"]
+
+
+@pytest.mark.parametrize(
+    ("config", "budget_usd", "complaint"),
+    [
+        (PRICED, 0.001, r"costs up to about \$0\.0\d+ \(name \$0\.0\d+, describe .*raise it, or ask once"),
+        (replace(PRICED, method="tlac"), 1.0, "chooses k and relook of tlac-cascade, and not those of tlac:"),
+        (replace(PRICED, method="tlac-cascade:k=9"), 1.0, "name that method without them"),
+        (
+            replace(PRICED, backend=UNPRICED, stage2_backend=UNPRICED),
+            1.0,
+            "no price is known for m: state `prices` in u.yaml",
+        ),
+    ],
+)
+def test_a_budget_that_can_not_be_kept_is_one_clear_line(
+    store: Store, config: RunConfig, budget_usd: float, complaint: str
+) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        fit_budget(config, budget_usd, store)
+
+
+def test_batches_stretch_a_budget(store: Store) -> None:
+    asked = load_backend("gpt-4o")
+    config = replace(PRICED, backend=asked, stage2_backend=asked)
+    live, batch = (fit_budget(config, 1.0, store, is_batch).budget_per_image for is_batch in (False, True))
+    assert {step: usd / 2 for step, usd in live.items() if step != "budget"} == pytest.approx(
+        {step: usd for step, usd in batch.items() if step != "budget"}
+    )

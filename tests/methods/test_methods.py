@@ -14,7 +14,7 @@ from tests.support.fakes import FakeLMM, LetterEncoder, make_png
 from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, BackendSpec
-from tlac.errors import SampleError, UsageError
+from tlac.errors import ConfigError, SampleError, UsageError
 from tlac.evaluation.rescore import Rescoring, rescore
 from tlac.evaluation.runner import Runner
 from tlac.results.folder import load_run
@@ -49,6 +49,7 @@ def run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 METHODS = (
     *("tlac-shortlist:k=3", "tlac-relook:k=3", "tlac-cascade:k=3", "slac-fused", "vote"),
     *("tlac:second=name", "slac-fused:second=default:hints=2", "tlac-cascade:k=3,second=name"),
+    "tlac-cascade:k=3,relook=true",
 )
 
 
@@ -91,7 +92,9 @@ def test_what_fails_leaves_the_run_incomplete_and_the_same_command_finishes_it(r
 
 
 def answer_is_about_a_truck(request: LMMRequest) -> bool:
-    return "truck" in (request.choice.answer if request.stage == "stage2" else answer(request))
+    # a second look has no words
+    said = request.choice.answer if request.choice else ""
+    return "truck" in (said or answer(replace(request, stage="stage1")))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -236,6 +239,81 @@ def test_a_cascade_goes_by_the_name_where_the_description_is_refused(run) -> Non
     assert [one.answer for one in found.predictions[:3]] == ["Red car.", "an ancient vehicle", "vehicle"]
     assert [one.outcome for one in found.predictions[:3]] == [Outcome.ANSWERED] * 3
     assert [len(one.further) for one in found.predictions[:3]] == [0, 1, 2]
+
+
+def nearest_by_letters(text: str, count: int) -> list[str]:
+    """The classes nearest to a text, worked out apart from the method."""
+    found = LetterEncoder().encode([f"a photo of a {name}" for name in (text, *Many().classes)]).vectors
+    cosines = dict(zip(Many().classes, found[1:] @ found[0], strict=True))
+    return sorted(cosines, key=lambda name: -cosines[name])[:count]
+
+
+def choosing(choice: str | LMMResponse, look: str | LMMResponse) -> Reply:
+    """Stage 2 gives this choice of words, and this one of an image."""
+
+    def reply(request: LMMRequest) -> str | LMMResponse:
+        if request.stage == "stage1":
+            return name_or_describe(request)
+        return look if request.images else choice
+
+    return reply
+
+
+def test_a_choice_that_is_not_the_nearest_class_is_looked_at_again_without_the_first_words(
+    run, store: Store, tmp_path: Path
+) -> None:
+    near = nearest_by_letters("a big truck", 3)
+    assert near == nearest_by_letters("a big truck", 7)[:3]
+    assert "hymn" not in near
+    found, lmm = run("tlac-cascade:k=3,relook=true", choosing("hymn", "lorry"), prompts=HINTED)
+    looks = [request for request in lmm.asked if request.stage == "stage2" and request.images]
+    assert len(looks) == 6
+    assert all("ancient" not in text and "truck" not in text for request in looks for text in map(str, request.texts))
+    assert "first look: " not in looks[0].texts[-1].text
+    left = {tuple(request.choice.names) for request in looks}
+    assert tuple(name for name in Many().classes if name in {*near, "hymn"}) in left
+    assert [one.predicted for one in found.predictions] == [0, 2, 2] * 3
+    assert [one.stage2_with_image for one in found.predictions[:3]] == [False, True, True]
+    assert [[member for member, _, _ in one.further] for one in found.predictions[:3]] == [[], [1, 3], [1, 3]]
+    assert found.metrics.shortlist.stage2_with_image == 6
+    assert found.record.cost_usd == pytest.approx(0.001 * len(lmm.asked))
+    assert rescore(found.folder, store, Rescoring(), tmp_path).predictions == found.predictions
+    assert run("tlac-cascade:k=3,relook=true", prompts=HINTED)[1].asked == []
+
+
+def test_a_cascade_looks_again_by_option_alone(run) -> None:
+    _, lmm = run("tlac-cascade:k=3", choosing("hymn", "lorry"), prompts=HINTED)
+    assert not [request for request in lmm.asked if request.stage == "stage2" and request.images]
+
+
+@pytest.mark.parametrize(("logprob", "looks"), [(None, 0), (-0.69, 0), (-0.70, 6)])
+def test_the_nearest_class_is_looked_at_again_where_the_choice_was_less_likely_than_all_else(
+    run, logprob: float | None, looks: int
+) -> None:
+    """The probability of half a choice is exp(-0.6931)."""
+    best = nearest_by_letters("a big truck", 1)[0]
+
+    def reply(request: LMMRequest) -> str | LMMResponse:
+        if request.stage == "stage1":
+            return "a big truck" if name_or_describe(request) == "an ancient vehicle" else name_or_describe(request)
+        return LMMResponse(Outcome.ANSWERED, best, cost_usd=0.001, logprob=logprob)
+
+    asked = Backend("fake", "fake.yaml", BackendSpec(adapter="fake", model="m", params={"logprobs": True}))
+    _, lmm = run("tlac-cascade:k=3,relook=true", reply, prompts=HINTED, backend=asked, stage2_backend=asked)
+    assert sum(request.stage == "stage2" and bool(request.images) for request in lmm.asked) == looks
+
+
+@pytest.mark.parametrize("look", ["none of these", LMMResponse(Outcome.REFUSED, "", reason="policy")])
+def test_the_choice_stands_where_a_second_look_names_no_class(run, look: str | LMMResponse) -> None:
+    found, _ = run("tlac-cascade:k=3,relook=true", choosing("hymn", look), prompts=HINTED)
+    assert [one.predicted for one in found.predictions[:3]] == [0, 6, 6]
+    assert [one.stage2_with_image for one in found.predictions[:3]] == [False] * 3
+    assert [[member for member, _, _ in one.further] for one in found.predictions[:3]] == [[], [1, 3], [1, 3]]
+
+
+def test_a_second_look_needs_words_for_it_before_anybody_is_asked(run) -> None:
+    with pytest.raises(ConfigError, match="needs 'relook', the words that show the image again"):
+        run("tlac-cascade:relook=true", prompts=load_prompts("listed"))
 
 
 @pytest.mark.parametrize(("k", "listed"), [(3, 3), (4, None)])

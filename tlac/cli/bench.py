@@ -18,6 +18,7 @@ from tlac.errors import UsageError
 
 if TYPE_CHECKING:
     from tlac.analysis.suite_table import Cell
+    from tlac.cache.store import Store
     from tlac.config.schemas import Backend, Suite
     from tlac.evaluation.run_config import RunConfig
     from tlac.evaluation.suite_runner import Plan
@@ -84,7 +85,7 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
         matrix = Matrix(
             runner=calls.open_runner(opened, policy, bool(scoring.order_trials)),
             plan=plan,
-            make_spec=_config_maker(what, scoring),
+            make_spec=_config_maker(what, scoring, calls, opened),
             encoder=load_encoder_config(scoring.encoder),
             out=out,
             finished=Finished(out) if suites else None,
@@ -173,14 +174,14 @@ def plan_runs(
 
 
 def _config_maker(
-    what: options.RunSelection, scoring: options.ScoringOptions
+    what: options.RunSelection, scoring: options.ScoringOptions, calls: options.CallOptions, store: Store
 ) -> Callable[[Backend | None, Backend | None, Dataset, str], RunConfig]:
     """What makes the config of one cell."""
 
     make = scoring.config_maker(what.limit, what.seed)
 
     def make_config(backend: Backend | None, stage2: Backend | None, dataset: Dataset, method: str) -> RunConfig:
-        config = make(backend, stage2, dataset, method)
+        config = options.fit_budget(make(backend, stage2, dataset, method), calls.budget_per_image, store, calls.batch)
         # what asks no LMM shows it no list
         return replace(config, order_trials=scoring.order_trials) if backend else replace(config, shuffle_classes=None)
 

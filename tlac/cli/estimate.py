@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @options.matching_option
 @options.encoder_option
 @options.concurrency_option
+@options.budget_option
 @options.batch_option
 @options.store_option
 @options.json_option
@@ -39,6 +40,7 @@ def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per secti
     matching: str,
     encoder: str,
     concurrency: int | None,
+    budget_per_image: float | None,
     batch: bool,
     store: Path | None,
     as_json: bool,
@@ -74,6 +76,7 @@ def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per secti
 
     configs = _plan(what, (with_hints(prompts, hints), matching, encoder), store)
     with open_store(store) as opened:
+        configs = [options.fit_budget(config, budget_per_image, opened, batch) for config in configs]
         found = [estimate_run(one, list(one.samples), opened, _in_flight(one, concurrency), batch) for one in configs]
     pairs = list(zip(configs, found, strict=True))
     if as_json:

@@ -95,6 +95,7 @@ def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
     refuse_input(out, *inputs, what.classes, corrections)
     with open_store(store) as opened:
         config = _make_config(inputs, what, scoring, calls.offline, store)
+        config = options.fit_budget(config, calls.budget_per_image, opened, calls.batch)
         # a file that can't be used is known before anybody is asked
         images = frozenset(sample.id for sample in config.samples)
         decided = read_corrections(corrections, config.dataset.classes, images) if corrections else {}

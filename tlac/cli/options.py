@@ -124,6 +124,12 @@ concurrency_option = click.option(
     "--concurrency", type=click.IntRange(min=1), help="Calls in flight.  [default: the backend's own]"
 )
 max_cost_option = click.option("--max-cost", type=Number(min=0), help="Hard cap in USD on what this command spends.")
+budget_option = click.option(
+    "--budget-per-image",
+    type=Number(min=0),
+    metavar="USD",
+    help="The most that an image may cost, as far as can be reckoned: chooses k and relook of tlac-cascade.",
+)
 batch_option = click.option(
     "--batch", is_flag=True, help="Ask through the provider's batch interface: half the price, answers within a day."
 )
@@ -319,6 +325,7 @@ class CallOptions:
 
     concurrency: Annotated[int | None, concurrency_option]
     max_cost: Annotated[float | None, max_cost_option]
+    budget_per_image: Annotated[float | None, budget_option]
     retry: Annotated[
         tuple[str, ...],
         click.option(
@@ -423,6 +430,20 @@ matching_options = section("Prompts and scoring", MatchingOptions, "scoring")
 scoring_options = section("Prompts and scoring", ScoringOptions, "scoring")
 call_options = section("Calls and cost", CallOptions, "calls")
 question_options = section("What is asked", StoredQuestion, "question")
+
+
+def fit_budget(config: RunConfig, budget_usd: float | None, store: Store, is_batch: bool) -> RunConfig:
+    """As `tlac.evaluation.estimate.fit_budget`, and say on stderr what was chosen; the same config without a budget."""
+    if budget_usd is None:
+        return config
+    from tlac.evaluation.estimate import describe_steps, fit_budget
+
+    fitted = fit_budget(config, budget_usd, store, is_batch)
+    steps = {step: usd for step, usd in fitted.budget_per_image.items() if step != "budget"}
+    say(
+        f"{fitted.backend_name} on {fitted.dataset.name}: {fitted.method}; an image costs up to {describe_steps(steps)}"
+    )
+    return fitted
 
 
 def check_template(template: str) -> str:

@@ -144,11 +144,27 @@ class PromptSet:
         words = self.spec.stage2 if task.candidates is None else self.spec.shortlist or self.spec.stage2
         return (Message("user", self._choice_parts(words, task)),)
 
-    def relook_messages(self, image: Image, task: ChoiceTask) -> tuple[Message, ...]:
-        """Show the image again and ask which of the candidates it is. Raises ConfigError for a set without."""
+    def relook_words(self, has_answer: bool) -> Stage2Prompts:
+        """The words that show the image again; without an answer, without the paragraph that has a place for it.
+
+        Raises ConfigError for a set without such words.
+        """
         if self.spec.relook is None:
             raise ConfigError(f"{self.source}: needs 'relook', the words that show the image again in stage 2")
-        return (Message("user", (image, *self._choice_parts(self.spec.relook, task))),)
+        if has_answer:
+            return self.spec.relook
+        question, by_index = (
+            "\n\n".join(part for part in words.split("\n\n") if "{answer}" not in part)
+            for words in (self.spec.relook.question, self.spec.relook.question_by_index)
+        )
+        if not question or (self.spec.relook.question_by_index and not by_index):
+            raise ConfigError(f"{self.source}: relook: the question needs {{answer}} in a paragraph of its own")
+        return msgspec.structs.replace(self.spec.relook, question=question, question_by_index=by_index)
+
+    def relook_messages(self, image: Image, task: ChoiceTask) -> tuple[Message, ...]:
+        """Show the image again and ask which of the candidates it is. Raises ConfigError for a set without."""
+        words = self.relook_words(has_answer=bool(task.answer))
+        return (Message("user", (image, *self._choice_parts(words, task))),)
 
     def _choice_parts(self, words: Stage2Prompts, task: ChoiceTask) -> tuple[TextPart, TextPart]:
         answer = task.answer

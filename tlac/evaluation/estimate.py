@@ -9,7 +9,7 @@ And what the answers of a finished run would cost at today's prices, beside what
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,16 +18,31 @@ from typing import Any
 
 from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
-from tlac.config.registry import base_name, batch_discount
-from tlac.config.schemas import BackendSpec, Prices, load_backend
+from tlac.config.prompts import PromptSet
+from tlac.config.registry import base_name, batch_discount, load_plugin, method_options, with_option
+from tlac.config.schemas import Backend, BackendSpec, Prices, load_backend
 from tlac.errors import MissingAnswersError, UsageError
 from tlac.evaluation.dry_run import dry_run, with_spread_hints
 from tlac.evaluation.run_config import RunConfig
 from tlac.lmms.prices import cost_usd, prices_of
-from tlac.methods.base import prompts_of, second_sample_of
+from tlac.methods.base import LOOK_CLASSES, looks_again, prompts_of, second_sample_of
 from tlac.results.folder import read_record
 from tlac.results.predictions import PREDICTIONS, read_predictions
-from tlac.types import SECOND_SAMPLE, ChoiceTask, LMMResponse, Outcome, Sample, Stage, TextPart, Transcript, Turn, Usage
+from tlac.runtime.formatting import dollars
+from tlac.types import (
+    SECOND_SAMPLE,
+    ChoiceTask,
+    Image,
+    LMMResponse,
+    Message,
+    Outcome,
+    Sample,
+    Stage,
+    TextPart,
+    Transcript,
+    Turn,
+    Usage,
+)
 
 # rules of thumb: English text has about four characters a token; providers count an image of some 500 to 1,500
 # pixels as 250 to 1,600 tokens
@@ -86,18 +101,23 @@ def estimate(
     config = with_spread_hints(config, store)
     transcripts = dry_run(config, samples, store).transcripts
     stage1 = [turn for transcript in transcripts for turn in transcript.turns if turn.stage == "stage1"]
-    stage2 = [transcript.stage2 for transcript in transcripts if transcript.stage2]
+    stage2 = [turn for transcript in transcripts for turn in transcript.turns if turn.stage == "stage2"]
     # nobody is asked about an image that can't be read
     readable = len(samples) - sum(one.failure is not None and one.failure.kind == "sample" for one in transcripts)
+    looks = 0
     if getattr(config.opened_method, "is_sequential", False):
-        calls1, calls2 = _sequential_calls(transcripts, readable)
+        calls1, calls2, looks = _sequential_calls(transcripts, readable)
         seconds = sum(turn.member == SECOND_SAMPLE for turn in stage1)
         calls1 += readable - seconds if second_sample_of(config.opened_method) else 0
     else:
         calls1 = readable * (1 + len(prompts_of(config.opened_method))) - len(stage1)
         calls2 = 0 if base_name(config.method) == "slac" else _second_calls(transcripts, readable)
     first = _stage(config, "stage1", calls1, stage1, _first_prompt_tokens(config))
-    second = _stage(config, "stage2", calls2, stage2, _second_prompt_tokens(config))
+    chosen = [turn for turn in stage2 if not turn.has_image]
+    second = _stage(config, "stage2", calls2, chosen, _second_prompt_tokens(config))
+    if looks_again(config.opened_method):
+        looked = [turn for turn in stage2 if turn.has_image]
+        second = _added(second, _stage(config, "stage2", looks, looked, _look_prompt_tokens(config)))
     first, second = (_discounted(stage, saved) for stage, saved in zip((first, second), discounts, strict=True))
     costs = (first.cost_usd, second.cost_usd)
     known = [cost for cost in costs if cost is not None]
@@ -132,6 +152,18 @@ def _scaled(stage: StageEstimate, factor: float) -> StageEstimate:
         prompt_tokens=round(stage.prompt_tokens * factor),
         completion_tokens=round(stage.completion_tokens * factor),
         cost_usd=None if stage.cost_usd is None else stage.cost_usd * factor,
+    )
+
+
+def _added(one: StageEstimate, other: StageEstimate) -> StageEstimate:
+    is_priced = one.cost_usd is not None and other.cost_usd is not None
+    return StageEstimate(
+        one.calls + other.calls,
+        one.stored + other.stored,
+        one.prompt_tokens + other.prompt_tokens,
+        one.completion_tokens + other.completion_tokens,
+        (one.cost_usd or 0.0) + (other.cost_usd or 0.0) if is_priced else None,
+        one.learned_from + other.learned_from,
     )
 
 
@@ -179,9 +211,10 @@ def _second_calls(transcripts: Sequence[Transcript], samples: int) -> int:
     return len(lacking) + round(share * (samples - len(known)))
 
 
-def _sequential_calls(transcripts: Sequence[Transcript], samples: int) -> tuple[int, int]:
-    """Stage-1 and stage-2 calls still to be made by a method that describes what its first answer does not name: of the
-    images whose first answer is known, those that lack more; of the rest, in the same proportion, or all."""
+def _sequential_calls(transcripts: Sequence[Transcript], samples: int) -> tuple[int, int, int]:
+    """Stage-1 and stage-2 calls still to be made by a method that describes what its first answer does not name, and
+    second looks, at most: of the images whose first answer is known, those that lack more; of the rest, in the same
+    proportion, or all."""
     known = [one for one in transcripts if one.turns]
     unnamed = [one for one in known if any(turn.member > 0 for turn in one.further)]
     undescribed = sum(one.stage1 is None for one in unnamed)
@@ -191,24 +224,101 @@ def _sequential_calls(transcripts: Sequence[Transcript], samples: int) -> tuple[
         if one.stage1 and one.stage2 is None and one.failure is not None and one.failure.kind == "missing"
     }
     rest = samples - len(known)
-    further = undescribed + round(rest * len(unnamed) / len(known) if known else rest)
-    return rest + further, len(lacking) + further
+    left = round(rest * len(unnamed) / len(known) if known else rest)
+    # whatever an image still lacks, a second look may follow
+    looks = sum(one.failure is not None and one.failure.kind == "missing" for one in unnamed)
+    return rest + undescribed + left, len(lacking) + undescribed + left, looks + left
 
 
 def _first_prompt_tokens(config: RunConfig) -> int:
     """Of one call, on the mean of the prompt sets."""
-    sets = (config.prompts, *config.further_prompts.values())
-    asked = [one.stage1_words(config.dataset.prompt, one.draw_hints(config.dataset.classes)) for one in sets]
-    return _IMAGE_TOKENS + round(fmean(sum(map(len, words)) for words in asked)) // _CHARACTERS_PER_TOKEN
+    return round(fmean(_prompt_tokens(config, one) for one in (config.prompts, *config.further_prompts.values())))
+
+
+def _prompt_tokens(config: RunConfig, prompts: PromptSet) -> int:
+    return _IMAGE_TOKENS + sum(map(len, config.stage1_words(prompts))) // _CHARACTERS_PER_TOKEN
 
 
 def _second_prompt_tokens(config: RunConfig) -> int:
-    classes, k = config.dataset.classes, getattr(config.opened_method, "k", 0)
-    # names from the whole list stand for those of a shortlist, which hang on the answer
-    listed = tuple(place * len(classes) // k for place in range(k)) if 0 < 2 * k < len(classes) else None
-    task = ChoiceTask(_TYPICAL_ANSWER, classes, config.asked[1].spec.choice_by_index, listed)
-    (message,) = config.prompts.stage2_messages(task)
-    return sum(len(part.text) for part in message.parts if isinstance(part, TextPart)) // _CHARACTERS_PER_TOKEN
+    k = getattr(config.opened_method, "k", 0)
+    listed = _typical_list(config, k) if 0 < 2 * k < len(config.dataset.classes) else None
+    by_index = config.asked[1].spec.choice_by_index
+    return _tokens(
+        config.prompts.stage2_messages(ChoiceTask(_TYPICAL_ANSWER, config.dataset.classes, by_index, listed))
+    )
+
+
+def _look_prompt_tokens(config: RunConfig) -> int:
+    listed = _typical_list(config, min(LOOK_CLASSES + 1, len(config.dataset.classes)))
+    task = ChoiceTask("", config.dataset.classes, config.asked[1].spec.choice_by_index, listed)
+    return _IMAGE_TOKENS + _tokens(config.prompts.relook_messages(Image("", b""), task))
+
+
+def _typical_list(config: RunConfig, count: int) -> tuple[int, ...]:
+    """Names from the whole list stand for those of a shortlist, which hang on the answer."""
+    return tuple(place * len(config.dataset.classes) // count for place in range(count))
+
+
+def _tokens(messages: Sequence[Message]) -> int:
+    texts = [part.text for message in messages for part in message.parts if isinstance(part, TextPart)]
+    return sum(map(len, texts)) // _CHARACTERS_PER_TOKEN
+
+
+def fit_budget(config: RunConfig, budget_usd: float, store: Store, is_batch: bool = False) -> RunConfig:
+    """The run with the settings of tlac-cascade under which no image costs more, whatever it is asked: with a second
+    look, else without, else with fewer candidates, two at least; and with what each step costs.
+
+    By rule of thumb, with one call for each step, and the same for all images. Raises UsageError for another method,
+    one that sets these itself, a model without a known price, and a budget that is too small.
+    """
+    name, _, given = config.method.partition(":")
+    if name != "tlac-cascade" or {part.partition("=")[0].strip() for part in given.split(",")} & {"k", "relook"}:
+        raise UsageError(
+            f"--budget-per-image chooses k and relook of tlac-cascade, and not those of {config.method}: name that "
+            "method without them, or leave the budget out"
+        )
+    config = with_spread_hints(config, store)
+    most: int = method_options(load_plugin("tlac.methods", name))["k"]
+    for look, k in ((True, most), *((False, fewer) for fewer in range(most, 1, -1))):
+        method = with_option(with_option(config.method, "relook", "true" if look else "false"), "k", k)
+        fitted = replace(config, method=method)
+        steps = _step_costs(fitted, is_batch)
+        if sum(steps.values()) <= budget_usd:
+            return replace(fitted, budget_per_image={"budget": budget_usd, **steps})
+    raise UsageError(
+        f"--budget-per-image {budget_usd:g}: one image costs up to {describe_steps(steps)} with the least that "
+        f"{name} asks: raise it, or ask once, with --method slac"
+    )
+
+
+def describe_steps(steps: Mapping[str, float]) -> str:
+    """What an image costs at most, and each step, in words."""
+    listed = ", ".join(f"{step} {dollars(usd)}" for step, usd in steps.items())
+    return f"about {dollars(sum(steps.values()))} ({listed}; by rule of thumb)"
+
+
+def _step_costs(config: RunConfig, is_batch: bool) -> dict[str, float]:
+    """USD of each call about an image, those of all that may be made."""
+    method, second_sample = config.opened_method, second_sample_of(config.opened_method)
+    tokens: dict[str, tuple[int, int]] = {"name": (0, _prompt_tokens(config, config.prompts))}
+    for name, prompts in config.further_prompts.items():
+        # an image is not described in the words that have named it
+        if config.stage1_words(prompts) != config.stage1_words(config.prompts):
+            step = "second sample" if name == second_sample else "describe"
+            tokens[step] = 0, _prompt_tokens(config, prompts)
+    tokens["choose"] = 1, _second_prompt_tokens(config)
+    if looks_again(method):
+        tokens["look"] = 1, _look_prompt_tokens(config)
+    return {step: _call_cost(config.asked[stage], prompt, is_batch) for step, (stage, prompt) in tokens.items()}
+
+
+def _call_cost(backend: Backend, prompt_tokens: int, is_batch: bool) -> float:
+    if (prices := prices_of(backend.spec)) is None:
+        raise UsageError(
+            f"--budget-per-image: no price is known for {backend.spec.model}: state `prices` in {backend.source}"
+        )
+    saved = batch_discount(backend) if is_batch else 0.0
+    return cost_usd(Usage(prompt_tokens, _ANSWER_TOKENS), prices) * (1 - saved)
 
 
 def _time_s(

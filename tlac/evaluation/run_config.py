@@ -32,6 +32,7 @@ from tlac.methods.base import (
     NearestClassFinder,
     TwoStagePrompter,
     combination_of,
+    looks_again,
     prompts_of,
     scale_of,
     second_sample_of,
@@ -75,7 +76,7 @@ class RunConfig:
     `aliases` further names of classes. A prediction less sure than `abstain_below` has no class; `calibration` says how
     sure it is, None for confidence that needs no labels (see `tlac.scoring.confidence`). `shuffle_classes` is the seed
     of the order in which stage 2 is shown the class names, None for the dataset's own; `order_trials` asks it that many
-    more times, with rotated lists.
+    more times, with rotated lists. `budget_per_image` is what `tlac.evaluation.estimate.fit_budget` goes by.
     """
 
     backend: Backend | None
@@ -94,6 +95,7 @@ class RunConfig:
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     abstain_below: float | None = None
     calibration: Calibration | None = None
+    budget_per_image: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def opened_method(self) -> Method | ImageMethod:
@@ -209,6 +211,9 @@ class RunConfig:
         # drawn here, so that a number that can't be had is known before anybody is asked
         self.hints  # noqa: B018 - draws them
         self._check_further_prompts(method)
+        if looks_again(method):
+            # known before the first answers are paid for
+            self.prompts.relook_words(has_answer=False)
         is_vote = combination_of(method) == "vote"
         if is_vote and not self.ensemble:
             raise UsageError(f"the method {self.method} asks several backends: give --backend more than once")
@@ -224,9 +229,9 @@ class RunConfig:
     def _check_further_prompts(self, method: Method | ImageMethod) -> None:
         """Raise as `load_prompts` and `draw_hints` do, and UsageError for a second sample in the same words."""
         second, further = second_sample_of(method), self.further_prompts
-        own = [self._stage1_words(self.prompts)] if self.backend is not None else []
+        own = [self.stage1_words(self.prompts)] if self.backend is not None else []
         for name in prompts_of(method):
-            words = self._stage1_words(further[name])
+            words = self.stage1_words(further[name])
             if name == second and words in own:
                 raise UsageError(
                     f"the method {self.method}: its second sample would ask in the same words as the first: name "
@@ -234,7 +239,8 @@ class RunConfig:
                 )
             own.append(words)
 
-    def _stage1_words(self, prompts: PromptSet) -> tuple[str, str]:
+    def stage1_words(self, prompts: PromptSet) -> tuple[str, str]:
+        """As `PromptSet.stage1_words`, about this dataset."""
         return prompts.stage1_words(self.dataset.prompt, prompts.draw_hints(self.dataset.classes))
 
     def scale(self, fingerprint: str) -> str:
@@ -308,6 +314,7 @@ class RunConfig:
             aliases=dict(self.aliases),
             abstain_below=self.abstain_below,
             calibration=self.calibration,
+            budget_per_image=dict(self.budget_per_image),
             dataset_notes=(*notes_of(self.dataset), *self.alias_notes),
             dataset_details=details_of(self.dataset),
             sources=self.sources,

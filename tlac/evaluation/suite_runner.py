@@ -177,7 +177,11 @@ class Matrix:
         key = (cell.dataset, cell.split, cell.backend, cell.method)
         if key not in self._done:
             stage2 = None if backend is None else self.plan.stage2_backend or backend
-            spec = self.make_spec(backend, stage2, dataset, cell.method)
+            try:
+                spec = self.make_spec(backend, stage2, dataset, cell.method)
+            except TlacError as error:
+                # a budget that is too small for this backend, perhaps
+                return replace(cell, error=error)
             # what a dataset's file says of its names holds for that dataset; --aliases goes on top
             aliases = {**self._aliases.get(cell.dataset, {}), **spec.aliases}
             ensemble = self.plan.backends[1:] if cell.method in self.plan.together else ()

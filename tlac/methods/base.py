@@ -21,6 +21,8 @@ from tlac.types import ChoiceTask, Combination, Image, LMMRequest, NearestClasse
 
 # marks the fingerprint of an encoder whose image side took part
 IMAGES = "+images"
+LOOK_CLASSES = 5
+"""So many of the nearest classes are left for a second look, and the one that was chosen."""
 
 
 class NearestClassFinder:
@@ -156,6 +158,10 @@ class TwoStagePrompter:
         """See `Prompter`."""
         return not (self.accepts_exact and self._index.find(answer) is not None)
 
+    def read_choice(self, text: str) -> int | None:
+        """See `Prompter`."""
+        return self._index.read_choice(text)
+
 
 def combination_of(method: Any) -> Combination:
     """How scoring makes one prediction of a method's members."""
@@ -179,6 +185,11 @@ def scale_of(method: Any, fingerprint: str) -> str:
 def second_sample_of(method: Any) -> str:
     """The prompt set of a method's second sample, empty for none."""
     return str(getattr(method, "second", ""))
+
+
+def looks_again(method: Any) -> bool:
+    """Whether the method may show the image again after stage 2: a question that hangs on its choice."""
+    return bool(getattr(method, "relook", False))
 
 
 def prompts_of(method: Any) -> tuple[str, ...]:

@@ -5,15 +5,21 @@ Matching then makes a class of the answers: see `tlac.scoring`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 from msgspec.structs import replace
 
+from tlac.errors import TlacError
 from tlac.interfaces import Prompter
+from tlac.methods.base import LOOK_CLASSES
 from tlac.methods.second_sample import WithSecondSample
 from tlac.types import Image, Outcome, Turn
+
+LOOK_BELOW = 0.5
+"""A choice that the model itself gave no more than this probability leaves a doubt: all else was likelier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +96,14 @@ class TLACCascade(WithSecondSample):
     Best with hints, with which most first answers are class names. One that is none leaves out what tells classes
     apart ("sailboat" of a ketch and of a schooner), and no later step on the same word brings it back. Cost: one call
     with the image per sample; one more, and a text-only call, for each whose first answer is no class name.
+
+    With `relook`, where the choice leaves a doubt, the image is shown again with the few classes that are left, and
+    without the first words. Doubtful is a choice that is not the nearest class, or whose probability is below
+    `LOOK_BELOW`, where that is known. Cost: one more call with the image for each doubt.
     """
 
     k: int = 25
+    relook: bool = False
     view: str = "default"
     name: str = "tlac-cascade"
     is_sequential: ClassVar[bool] = True
@@ -103,7 +114,8 @@ class TLACCascade(WithSecondSample):
         return (self.view, *((self.second,) if self.second else ()))
 
     async def ask_own(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
-        """See `WithSecondSample`. Where the image was described, the first answer is the second member's."""
+        """See `WithSecondSample`. Where the image was described, the first answer is the second member's. Of a choice
+        and a second look the one that does not decide is the fourth member's."""
         named = await prompter.ask_stage1(image)
         if not needs_stage2(named, prompter):
             yield named
@@ -114,7 +126,34 @@ class TLACCascade(WithSecondSample):
             yield replace(described, member=2)
             described = named
         async for turn in _choose(described, image, prompter, self.k):
-            yield turn
+            if not self.relook or turn.stage == "stage1":
+                yield turn
+                continue
+            async for one in _look_in_doubt(turn, described.response.text, image, prompter, self.k):
+                yield one
+
+
+async def _look_in_doubt(choice: Turn, answer: str, image: Image, prompter: Prompter, k: int) -> AsyncIterator[Turn]:
+    """The choice, and the second look that decides in its place where it leaves a doubt and the look names a class."""
+    near = (await prompter.nearest(answer, k)).indices
+    chosen, logprob = _read(choice, prompter), choice.response.logprob
+    if chosen == near[0] and (logprob is None or logprob >= math.log(LOOK_BELOW)):
+        yield choice
+        return
+    few = {*near[:LOOK_CLASSES], *(() if chosen is None else (chosen,))}
+    try:
+        looked = await prompter.ask_stage2("", sorted(few), image)
+    except TlacError:
+        yield choice
+        raise
+    is_read = _read(looked, prompter) is not None
+    yield replace(choice, member=3) if is_read else choice
+    yield looked if is_read else replace(looked, member=3)
+
+
+def _read(choice: Turn, prompter: Prompter) -> int | None:
+    response = choice.response
+    return prompter.read_choice(response.text) if response.outcome is Outcome.ANSWERED else None
 
 
 async def _choose(

@@ -30,7 +30,8 @@ class RunRecord:
     `choice_by_index` says how stage 2 was asked to choose, None where it was not or in older runs; `names_in_schema`:
     by a name, where a schema holds all that are listed (each stored request says which it was). `dataset_notes` say
     what the dataset's loader skipped or missed, `dataset_details` what it chose, such as the columns of a table.
-    `sources` are the files that describe backends, encoder, prompts and dataset.
+    `sources` are the files that describe backends, encoder, prompts and dataset. `budget_per_image` is the budget in
+    USD by which the method's settings were chosen, and what each of its steps was reckoned to cost; empty without one.
     """
 
     run: str
@@ -77,6 +78,7 @@ class RunRecord:
     hints: tuple[str, ...] = ()
     choice_by_index: bool | None = None
     names_in_schema: bool = False
+    budget_per_image: dict[str, float] = field(default_factory=dict)
     format: int = RUN_FORMAT
 
 

@@ -322,6 +322,15 @@ def test_what_a_cascade_asks_by_an_answer_waits_for_it_whatever_else_is_asked(op
     assert openai_party.submitted == [9, 9, 2, 6]
 
 
+def test_a_second_look_waits_for_the_choice_that_it_hangs_on(openai_party: Party) -> None:
+    spec = run_spec(openai_party.backend, method="tlac-cascade:view=name,relook=true")
+    found = openai_party.batched(spec)
+    assert predictions(found) == predictions(openai_party.live(spec))
+    looks = sum(any(member == 3 for member, _, _ in one.further) for one in found.predictions)
+    assert looks > 0
+    assert openai_party.submitted == [9, 6, 2, looks]
+
+
 @pytest.mark.parametrize("name", ["embedded", "ollama", "vllm", "openai-compatible"])
 def test_a_backend_without_a_batch_interface_is_told_at_once(openai_party: Party, name: str) -> None:
     with Store(openai_party.folder / "store") as store, pytest.raises(UsageError, match="no batch interface") as told:

@@ -46,7 +46,7 @@ from tlac.engines.ray.session import (
 )
 from tlac.engines.ray.tables import write_samples
 from tlac.engines.ray.workers import Stage1Worker, Stage2Worker
-from tlac.errors import CallError, PermanentError, SampleError
+from tlac.errors import CallError, PermanentError, SampleError, UsageError
 from tlac.evaluation.run_config import RunConfig
 from tlac.hashing import response_key
 from tlac.interfaces import LMM, ClassFinder
@@ -54,6 +54,7 @@ from tlac.lmms.middleware.budget import Budget
 from tlac.lmms.middleware.cache import FetchedLMM
 from tlac.lmms.middleware.clock import Clock, say_nothing
 from tlac.lmms.middleware.stack import CallPolicy, build_shared_stack
+from tlac.methods.base import looks_again
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
 
@@ -111,6 +112,11 @@ class RayEngine:
 
         A first interrupt lets the calls in flight come to their end, a second one gives them up.
         """
+        if looks_again(config.opened_method):
+            raise UsageError(
+                f"--engine ray puts stage 2 off, and {config.method} goes by what it says: leave relook=true out, or "
+                "ask from this process"
+            )
         found = merge_left_behind(self._store, self._retry)
         if found:
             self._policy.on_message(f"Ray: {found:,} answers of a run that was cut short are stored now")
