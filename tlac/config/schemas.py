@@ -25,11 +25,21 @@ from tlac.types import Preparation
 PUBLISHED = "benchmarks/published.yaml"
 
 MAX_ENUM_VALUES = 1000
-"""OpenAI refuses a schema with more enum values; above it an index is checked when it is read."""
-# OpenAI refuses more characters in all where an enum has more than so many values
+"""OpenAI refuses a schema with more enum values (https://developers.openai.com/api/docs/guides/structured-outputs);
+above it an index is checked when it is read."""
+# there: of an enum with more than so many values it refuses more characters in all
 _MAX_ENUM_CHARS = 15_000
 _MAX_LONG_ENUM_VALUES = 250
-# other providers say no number; Gemini has been seen to refuse some two hundred names of several words
+# Google names no number, but "enums with many values" among what is refused as too complex
+# (https://docs.cloud.google.com/vertex-ai/generative-ai/docs/multimodal/control-generated-output). Reported refused are
+# some 100 class names (https://github.com/googleapis/python-genai/issues/950), and in function calls 240 values of two
+# words, though not of one (https://github.com/googleapis/python-genai/issues/2133): half of that, or less, is taken
+_MAX_GEMINI_NAMES = 50
+_MAX_GEMINI_CHARS = 1_500
+# a choice of ours: the pages of Anthropic (https://platform.claude.com/docs/en/build-with-claude/structured-outputs),
+# vLLM (https://docs.vllm.ai/en/latest/features/structured_outputs/) and Ollama
+# (https://docs.ollama.com/capabilities/structured-outputs) were not found to name one. Anthropic refuses a grammar that
+# is too large when compiled (https://github.com/anthropics/anthropic-sdk-python/issues/1185)
 _MAX_NAMES = 100
 
 
@@ -105,9 +115,12 @@ class BackendSpec(Schema, frozen=True):
         """
         if len(set(names)) < len(names) or any('"' in name or "\\" in name or not name.isprintable() for name in names):
             return False
+        characters = sum(map(len, names))
+        if "gemini" in self.model:
+            return len(names) <= _MAX_GEMINI_NAMES and characters <= _MAX_GEMINI_CHARS
         if not self.model.startswith("openai/"):
             return len(names) <= _MAX_NAMES
-        is_short = len(names) <= _MAX_LONG_ENUM_VALUES or sum(map(len, names)) <= _MAX_ENUM_CHARS
+        is_short = len(names) <= _MAX_LONG_ENUM_VALUES or characters <= _MAX_ENUM_CHARS
         return len(names) <= MAX_ENUM_VALUES and is_short
 
 
