@@ -252,7 +252,10 @@ class Store:
         Raises StoreError for a row that is not tlac's.
         """
         for row in self._readers[RESPONSES].get_many(keys):
-            yield row[0], self._parsed(row, parse_words)
+            try:
+                yield row[0], parse_words(_text(row))
+            except InputError as error:
+                raise self._row_complaint(row[0], error) from error
 
     def get_entry(self, key: str) -> StoredAnswer | None:
         """Return the whole answer under a key, or None. Raises StoreError for a row that is not tlac's."""

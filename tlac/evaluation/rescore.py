@@ -26,7 +26,7 @@ from tlac.errors import MissingAnswersError, UsageError
 from tlac.evaluation.class_order import class_order, restore_choices
 from tlac.methods.base import IMAGES, combination_of, scale_of, sees_image
 from tlac.results.folder import begin_run, inherited_files, name_run, read_record
-from tlac.results.predictions import PREDICTIONS, PredictionLine, read_lines
+from tlac.results.predictions import PREDICTIONS, AskedLine, read_asked
 from tlac.results.record import Run, RunRecord
 from tlac.results.usage import Calls, StageCalls, Tokens
 from tlac.runtime.safe_files import is_url
@@ -171,7 +171,7 @@ def _find_pack(source: str) -> Path | None:
 
 def _recall(path: Path, store: Store, order: Sequence[int], is_slac: bool, packs: _PackAnswers) -> Iterator[Transcript]:
     """The transcripts behind the predictions in a file, as they are asked for."""
-    pending = read_lines(path)
+    pending = read_asked(path)
     while batch := list(islice(pending, _BATCH)):
         keys = dict.fromkeys(key for asked in batch for key in (asked.keys[:1] if is_slac else asked.keys))
         found = dict(store.responses(list(keys)))
@@ -182,7 +182,7 @@ def _recall(path: Path, store: Store, order: Sequence[int], is_slac: bool, packs
             yield _transcript(asked, answers, order, is_slac)
 
 
-def _transcript(asked: PredictionLine, answers: _Answers, order: Sequence[int], is_slac: bool) -> Transcript:
+def _transcript(asked: AskedLine, answers: _Answers, order: Sequence[int], is_slac: bool) -> Transcript:
     # what failed in stage 2 alone has all that slac needs
     if asked.outcome is Outcome.FAILED and (not is_slac or asked.stage1_key is None):
         failure = Failure("call", asked.reason)
@@ -210,7 +210,7 @@ class _Answers:
     found: Mapping[str, LMMResponse]
     place: Path
 
-    def turn(self, stage: Stage, key: str | None, asked: PredictionLine) -> Turn | None:
+    def turn(self, stage: Stage, key: str | None, asked: AskedLine) -> Turn | None:
         if key is None:
             return None
         response = self.found.get(key)

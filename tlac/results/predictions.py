@@ -63,10 +63,25 @@ class PredictionLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, 
         if self.predicted is not None and (self.score is None or self.margin is None):
             raise ValueError("a predicted class without score and margin")
 
+
+class AskedLine(msgspec.Struct, frozen=True, gc=False, rename=RENAMED):
+    """What of a line says which answers are behind it: it is read in a third of the time of the whole."""
+
+    sample: str
+    image_sha256: _Digest | None
+    label: _Index | None
+    outcome: Outcome
+    stage1_key: _Digest | None
+    stage2_key: _Digest | None
+    reason: str
+    shortlist: tuple[_Index, ...] = ()
+    stage2_with_image: bool = False
+    further: tuple[tuple[int, Stage, _Key], ...] = ()
+
     @property
     def keys(self) -> tuple[str, ...]:
-        """The keys of all answers behind it."""
-        first = tuple(key for key in (self.stage1_key, self.stage2_key) if key is not None)
+        """The keys of all answers."""
+        first = tuple([key for key in (self.stage1_key, self.stage2_key) if key is not None])
         return (*first, *(key for _, _, key in self.further)) if self.further else first
 
 
@@ -141,12 +156,12 @@ def _numbers(column: Float64Array) -> list[float | None]:
 
 def read_predictions(path: Path) -> Predictions:
     """The predictions in a predictions.jsonl, in order. Raises InputError naming file and line."""
-    return Predictions.of(Prediction(*msgspec.structs.astuple(line)) for line in read_lines(path))
+    return Predictions.of(Prediction(*msgspec.structs.astuple(line)) for line in decode_lines(path, PredictionLine))
 
 
-def read_lines(path: Path) -> Iterator[PredictionLine]:
-    """The lines of a predictions.jsonl. Raises InputError naming file and line."""
-    return decode_lines(path, PredictionLine)
+def read_asked(path: Path) -> Iterator[AskedLine]:
+    """Which answers are behind the predictions in a predictions.jsonl. Raises InputError naming file and line."""
+    return decode_lines(path, AskedLine)
 
 
 def decode_lines(path: Path, schema: type[LineT]) -> Iterator[LineT]:
