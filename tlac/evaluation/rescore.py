@@ -6,6 +6,7 @@ Asks no LMM, by construction: it has none. Does not know the dataset's files.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -34,6 +35,7 @@ from tlac.runtime.spooled_list import spill
 from tlac.scoring.confidence import Calibration, abstain, require_encoder
 from tlac.scoring.matching import find_rule
 from tlac.scoring.metrics import hinted_classes, measure
+from tlac.scoring.predictions import Predictions
 from tlac.scoring.scorer import Scorer
 from tlac.types import Failure, LMMResponse, Outcome, Stage, Transcript, Turn
 
@@ -75,11 +77,10 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
         and not rule.skips_stage2_on_exact
         and find_rule(parent.matching).skips_stage2_on_exact
     )
-    recalled = _Recalled(rule.name if needs_choices else None)
-    recalling = recalled.check(
-        _recall(folder / PREDICTIONS, store, order, method == "slac", _PackAnswers(parent.sources))
-    )
-    transcripts: Iterable[Transcript] = restore_choices(recalling, order)
+    recalled = _recall(folder / PREDICTIONS, store, order, method == "slac", _PackAnswers(parent.sources))
+    if needs_choices:
+        recalled = _require_choices(recalled, rule.name)
+    transcripts: Iterable[Transcript] = restore_choices(recalled, order)
     stored_encoder = keep_embeddings(open_encoder(encoder), encoder, store)
     scorer = Scorer(parent.classes, stored_encoder, rule, template, parent.aliases)
     opened = open_method(method)
@@ -109,7 +110,7 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
             encoder=encoder.name,
             template=template,
             is_complete=metrics.failed == 0,
-            calls=recalled.calls,
+            calls=_count_turns(weighed),
             tokens=Tokens(),
             cost_usd=0.0,
             wall_s=round(time.monotonic() - started, 3),
@@ -173,10 +174,13 @@ def _recall(path: Path, store: Store, order: Sequence[int], is_slac: bool, packs
     """The transcripts behind the predictions in a file, as they are asked for."""
     pending = read_asked(path)
     while batch := list(islice(pending, _BATCH)):
-        keys = dict.fromkeys(key for asked in batch for key in (asked.keys[:1] if is_slac else asked.keys))
+        if is_slac:
+            keys = {asked.stage1_key for asked in batch if asked.stage1_key is not None}
+        else:
+            keys = {key for asked in batch for key in asked.keys}
         found = dict(store.responses(list(keys)))
-        if missing := [key for key in keys if key not in found]:
-            found |= packs.find(missing)
+        if len(found) < len(keys):
+            found |= packs.find(keys - found.keys())
         answers = _Answers(found, store.path)
         for asked in batch:
             yield _transcript(asked, answers, order, is_slac)
@@ -222,30 +226,23 @@ class _Answers:
         return Turn(stage, key, response)
 
 
-class _Recalled:
-    """Counts turns as transcripts go by. `rule` names a matching rule that needs a choice for every answer."""
+def _require_choices(transcripts: Iterable[Transcript], rule: str) -> Iterator[Transcript]:
+    """The transcripts; raises MissingAnswersError after the last where some lack the choice that the rule needs."""
+    lacking = 0
+    for transcript in transcripts:
+        first = transcript.stage1
+        if first is not None and first.response.outcome is Outcome.ANSWERED and transcript.stage2 is None:
+            lacking += 1
+        yield transcript
+    if lacking:
+        raise MissingAnswersError(
+            f"{lacking} samples were decided without stage 2, which matching {rule!r} needs for all; "
+            f"`tlac bench --matching {rule}` asks for them"
+        )
 
-    def __init__(self, rule: str | None) -> None:
-        self._rule = rule
-        self._turns = {"stage1": 0, "stage2": 0}
 
-    @property
-    def calls(self) -> Calls:
-        """The turns so far; all came from the store."""
-        return Calls(StageCalls(0, self._turns["stage1"]), StageCalls(0, self._turns["stage2"]))
-
-    def check(self, transcripts: Iterable[Transcript]) -> Iterator[Transcript]:
-        """The transcripts; raises MissingAnswersError after the last where some lack a choice that is needed."""
-        lacking = 0
-        for transcript in transcripts:
-            for turn in transcript.turns:
-                self._turns[turn.stage] += 1
-            first = transcript.stage1
-            if first is not None and first.response.outcome is Outcome.ANSWERED and transcript.stage2 is None:
-                lacking += 1
-            yield transcript
-        if lacking and self._rule is not None:
-            raise MissingAnswersError(
-                f"{lacking} samples were decided without stage 2, which matching {self._rule!r} needs for all; "
-                f"`tlac bench --matching {self._rule}` asks for them"
-            )
+def _count_turns(predictions: Predictions) -> Calls:
+    """The answers behind all samples; all came from the store."""
+    further = Counter(stage for turns in predictions.furthers for _, stage, _ in turns)
+    stage1, stage2 = (int(keys.any(axis=1).sum()) for keys in (predictions.stage1_key, predictions.stage2_key))
+    return Calls(StageCalls(0, stage1 + further["stage1"]), StageCalls(0, stage2 + further["stage2"]))

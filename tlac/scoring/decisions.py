@@ -23,8 +23,8 @@ class Decided:
 
     `seconds` are the decisions on second samples alone, None where there is none.
 
-    A row of `table` points at a place in `groups`, which holds the decisions of all members of that sample: one
-    where the members are not counted by themselves.
+    A row of `table` points at a decision; where members vote, at a place in `groups`, which holds the decisions of all
+    members of that sample.
     """
 
     table: PredictionTable = field(default_factory=PredictionTable)
@@ -54,28 +54,31 @@ def decide_all(
     decided = Decided()
     places: dict[tuple[object, ...], int] = {}
     groups: dict[tuple[int, ...], int] = {}
+
+    def place_of(member: Transcript) -> int:
+        said = _said(member)
+        place = places.setdefault(said, len(decided.decisions))
+        if place == len(decided.decisions):
+            answer = member.stage1.response.text if member.stage1 else None
+            decided.decisions.append(_decide(member, rule, index, combine))
+            decided.answers.append(answer)
+            decided.words.append(() if answer is None else index.find_words(answer))
+            decided.seconds.append(_decide_second(member, rule, index))
+        return place
+
     for transcript in transcripts:
-        members = members_of(transcript) if combine == "vote" else [transcript]
-        found = []
-        for member in members:
-            said = _said(member)
-            place = places.setdefault(said, len(decided.decisions))
-            if place == len(decided.decisions):
-                answer = member.stage1.response.text if member.stage1 else None
-                decided.decisions.append(_decide(member, rule, index, combine))
-                decided.answers.append(answer)
-                decided.words.append(() if answer is None else index.find_words(answer))
-                decided.seconds.append(_decide_second(member, rule, index))
-            found.append(place)
-        group = groups.setdefault(tuple(found), len(groups))
+        if combine == "vote":
+            row = groups.setdefault(tuple(map(place_of, members_of(transcript))), len(groups))
+        else:
+            row = place_of(transcript)
         stage1, stage2 = transcript.stage1, transcript.stage2
         decided.table.put(
             (transcript.sample, transcript.image_sha256, transcript.label),
-            group,
+            row,
             (stage1.key if stage1 else None, stage2.key if stage2 else None),
             (stage2.candidates or ()) if stage2 else (),
             stage2 is not None and stage2.has_image,
-            tuple([(turn.member, turn.stage, turn.key) for turn in transcript.further]),
+            tuple([(turn.member, turn.stage, turn.key) for turn in transcript.further]) if transcript.further else (),
         )
     decided.groups = list(groups)
     return decided

@@ -27,6 +27,7 @@ Int32Array: TypeAlias = NDArray[np.int32]
 Digests: TypeAlias = NDArray[np.uint8]
 """(n, 32): a sha256 in each row, all zeros where there is none."""
 
+_BLOCK = 4096
 _NO_DIGEST = bytes(32)
 _NO_DIGEST_TEXT = _NO_DIGEST.hex()
 
@@ -246,6 +247,8 @@ class PredictionTable:
         self._with_image = bytearray()
         self._shortlists: dict[tuple[int, ...], int] = {(): 0}
         self._furthers: list[tuple[tuple[int, Stage, str], ...]] = [()]
+        # digests of the last samples in hex: to make many of them bytes at once takes a third of the time
+        self._pending: tuple[list[str | None], ...] = ([], [], [])
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -261,22 +264,32 @@ class PredictionTable:
     ) -> None:
         """Add a sample: `about` is its id, the sha256 of its image and its label, `keys` those of both stages.
 
-        Raises InputError for a key or an image that is not named by a sha256.
+        Raises InputError, here or later, for a key or an image that is not named by a sha256.
         """
         sample, image, label = about
-        for digests, text in zip(self._digests, (image, *keys), strict=True):
-            digests.extend(digest_bytes(text))
+        images, stage1, stage2 = self._pending
+        images.append(image)
+        stage1.append(keys[0])
+        stage2.append(keys[1])
         self._samples.append(sample)
         self._label.append(-1 if label is None else label)
         self._decision.append(decision)
-        self._shortlist.append(self._shortlists.setdefault(shortlist, len(self._shortlists)))
+        self._shortlist.append(self._shortlists.setdefault(shortlist, len(self._shortlists)) if shortlist else 0)
         self._with_image.append(with_image)
         self._further.append(len(self._furthers) if further else 0)
         if further:
             self._furthers.append(further)
+        if len(images) == _BLOCK:
+            self._flush()
+
+    def _flush(self) -> None:
+        for digests, texts in zip(self._digests, self._pending, strict=True):
+            digests.extend(_digests_of(texts))
+            texts.clear()
 
     def finish(self, decisions: Decisions, rows: Int32Array | None = None) -> Predictions:
-        """The predictions; `rows` (n,) are other rows of `decisions` than were put."""
+        """The predictions; `rows` (n,) are other rows of `decisions` than were put. Raises InputError as `put` does."""
+        self._flush()
         images, stage1, stage2 = (np.frombuffer(column, np.uint8).reshape(-1, 32) for column in self._digests)
         return Predictions(
             self._samples,
@@ -301,7 +314,19 @@ class PredictionTable:
     @property
     def images(self) -> Digests:
         """(n, 32) the sha256 of every sample's image."""
+        self._flush()
         return np.frombuffer(self._digests[0], np.uint8).reshape(-1, 32)
+
+
+def _digests_of(texts: Sequence[str | None]) -> bytes:
+    """The bytes of many, as `digest_bytes` makes them of each."""
+    try:
+        digests = bytes.fromhex("".join([text or _NO_DIGEST_TEXT for text in texts]))
+    except ValueError:
+        digests = b""
+    if len(digests) == 32 * len(texts) and all(len(text) == 64 for text in texts if text):
+        return digests
+    return b"".join(map(digest_bytes, texts))
 
 
 def digest_bytes(text: str | None) -> bytes:
