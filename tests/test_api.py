@@ -262,6 +262,15 @@ def test_names_that_differ_in_any_sign_are_different_classes(classes: list[str])
     assert [one.class_name for one in match(classes, classes, encoder=LetterEncoder())] == classes
 
 
+def test_names_that_begin_with_their_numbers_are_taken_with_a_warning() -> None:
+    with pytest.warns(UserWarning, match=r"each name begins with its number \('0 cat'\), which is taken for a part"):
+        assert match(["0 cat"], ["0 cat", "1 dog"], encoder=LetterEncoder())[0].class_name == "0 cat"
+    with pytest.warns(UserWarning, match="each name begins with its number"):
+        match(["cat"], ["1: cat", "2: dog", "3: emu"], encoder=LetterEncoder())
+    match(["cat"], ["1 euro", "2 euro", "5 euro"], encoder=LetterEncoder())
+    match(["cat"], ["0", "1"], encoder=LetterEncoder())
+
+
 def test_a_name_that_stands_twice_is_taken_with_a_warning() -> None:
     with pytest.warns(UserWarning, match="'crane' stands more than once"):
         (found,) = match(["crane"], ["crane", "stork", "crane"], encoder=LetterEncoder())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import re
 import warnings
 import weakref
 from base64 import b64encode
@@ -159,6 +160,11 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
         warnings.warn(
             f"classes: {twins[0]!r}{more} stands more than once: only a number tells these classes apart, words mean "
             "the first",
+            stacklevel=3,
+        )
+    if any(all(re.match(rf"{number}\W", name) for number, name in enumerate(names, start)) for start in (0, 1)):
+        warnings.warn(
+            f"classes: each name begins with its number ({names[0]!r}), which is taken for a part of the name",
             stacklevel=3,
         )
     return names

@@ -1,5 +1,6 @@
 """Lists are read strictly: a line that could be read in two ways is an error with its number."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -95,10 +96,62 @@ def test_classes_are_names_in_a_line_in_a_file_or_keys_of_yaml(tmp_path: Path) -
     )
 
 
+LISTS = {
+    "a list": ("classes.yaml", "[bolt, 'nut, wing', bolt]", ("bolt", "nut, wing", "bolt")),
+    "a list of JSON": ("classes.json", '["bolt",\n "nut"]', ("bolt", "nut")),
+    "a key for each": ("classes.json", '{"bolt": null, "names": {"description": "of people"}}', ("bolt", "names")),
+    "as Ultralytics has them": ("data.yaml", "nc: 2\ntrain: t\nnames:\n  1: nut\n  0: bolt\n", ("bolt", "nut")),
+    "as it had them": ("data.yml", "names: [bolt, nut]\nnc: 2\n", ("bolt", "nut")),
+    "as transformers has them": (
+        "config.json",
+        '{"id2label": {"0": "bolt", "1": "nut", "2": "pin"}, "label2id": {"bolt": 0}, "hidden_size": 8}',
+        ("bolt", "nut", "pin"),
+    ),
+    "more than ten": (
+        "a.json",
+        json.dumps({"names": {str(n): f"c{n}" for n in range(12)}}),
+        tuple(f"c{n}" for n in range(12)),
+    ),
+    "digits that mean themselves": ("digits.yaml", "'1': {description: one}\n'0':\n", ("1", "0")),
+    "a column": ("classes.csv", "id;Name\n7;bolt\n8;nut, wing\n", ("bolt", "nut, wing")),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "names"), LISTS.values(), ids=LISTS)
+def test_classes_come_in_the_forms_that_people_have(
+    tmp_path: Path, name: str, text: str, names: tuple[str, ...]
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert read_classes(str(tmp_path / name)).names == names
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.json", '{"0": "bolt", "1": "nut"}', r"a\.json: keys are numbers: put them below `names:`"),
+        ("a.json", '{"0": ["n01440764", "tench"]}', r"a\.json: expected a list of names"),
+        ("a.json", '{"names": {"0": "bolt", "2": "nut"}}', r"a\.json: names: the classes are numbered from 0, without"),
+        ("a.yaml", "[bolt, no]", r"a\.yaml: expected a list of names.* Expected `str`, got `bool`"),
+        ("a.csv", "bolt\nnut\n", r"a\.csv: no column name: its first line must name the columns name, and is 'bolt'"),
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_no_list_of_classes(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=said):
+        read_classes(str(tmp_path / name))
+
+
+def test_json_in_another_place_is_no_list_of_names(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text('["bolt",\n "nut"]')
+    for given in (str(tmp_path / "names.txt"), '["bolt", "nut"]', '{"bolt": 1, "nut": 2}'):
+        with pytest.raises(InputError, match=r"begins as JSON does: put it into a file named \.json"):
+            read_classes(given)
+
+
 @pytest.mark.parametrize("text", ["bolt: {descripton: x}", "bolt: [screw]", "bolt: 3"])
 def test_yaml_of_another_shape_is_no_list_of_classes(tmp_path: Path, text: str) -> None:
     (tmp_path / "classes.yaml").write_text(text)
-    with pytest.raises(InputError, match=r"classes.yaml: expected `name: .* at `\$\[\.\.\.\]"):
+    with pytest.raises(InputError, match=r"classes.yaml: expected a list of names, or `name: .* at `\$\[\.\.\.\]"):
         read_classes(str(tmp_path / "classes.yaml"))
 
 

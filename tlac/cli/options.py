@@ -99,7 +99,8 @@ hints_option = click.option(
 classes_option = click.option(
     "--classes",
     required=True,
-    help='Class names, "red car, old car"; a text file with one a line; or YAML with descriptions and aliases.',
+    help='Class names, "red car, old car"; a text file with one a line; CSV with a column `name`; JSON or YAML, also '
+    "with descriptions and aliases.",
 )
 backends_option = click.option(
     "--backend",

@@ -146,6 +146,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return _parse_yaml(path, _read(path))
 
 
+def read_document(path: Path) -> Any:
+    """What a YAML or JSON file holds, in any form. Raises ConfigError naming the file, and the line where it can."""
+    return _parse(path, _read(path))
+
+
 def _read(path: Path) -> bytes:
     if not path.exists():
         raise ConfigError(f"{path}: no such file")
@@ -155,15 +160,19 @@ def _read(path: Path) -> bytes:
         raise ConfigError(str(error)) from error
 
 
-def _parse_yaml(path: Path, content: bytes) -> dict[str, Any]:
+def _parse(path: Path, content: bytes) -> Any:
     try:
         text = content.decode("utf-8")
         _check_shape(text)
-        parsed = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - derives from the safe loader
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - derives from the safe loader
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: can't be read: {error}") from error
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: {_yaml_complaint(error)}") from error
+
+
+def _parse_yaml(path: Path, content: bytes) -> dict[str, Any]:
+    parsed = _parse(path, content)
     if isinstance(parsed, dict) and (unlike := [key for key in parsed if not isinstance(key, str)]):
         raise ConfigError(f"{path}: the key {unlike[0]!r} is no text to YAML: put it into quotes")
     if not isinstance(parsed, dict):

@@ -17,10 +17,11 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from tlac.config.files import read_yaml
+from tlac.config.files import read_document
 from tlac.errors import InputError
 from tlac.runtime.safe_files import read_file
 
@@ -89,31 +90,71 @@ class NamedClasses:
 
 
 def read_classes(text: str) -> NamedClasses:
-    """Classes from "a, b, c", or from a file of that name: one name a line, or YAML with a key for each name.
+    """Classes from "a, b, c", or from a file of that name.
 
-    In YAML a name has nothing, a description, or `{description: ..., aliases: [...]}`. Raises InputError for a file
-    that can't be read, has a blank line between names, or is a link that leads outside of its folder, ConfigError for
-    broken YAML.
+    A text file has one name a line, a CSV file a column `name`. YAML and JSON hold a list of names, a key for each name
+    (with nothing, a description, or `{description: ..., aliases: [...]}`), or below `names` or `id2label` a list or a
+    name for each number from 0. Raises InputError for a file that can't be read, is of another form, has a blank line
+    between names, or is a link that leads outside of its folder, ConfigError for broken YAML.
     """
     path = Path(text)
     _refuse_link_outside(path)
-    if path.suffix.lower() in (".yaml", ".yml"):
-        try:
-            given = msgspec.convert(read_yaml(path), dict[str, _ClassEntry | str | None])
-        except msgspec.ValidationError as error:
-            raise InputError(f"{path}: expected `name: {{description: ..., aliases: [...]}}`: {error}") from error
-        entries = {
-            clean_name(name): _ClassEntry(entry or "") if isinstance(entry, (str, type(None))) else entry
-            for name, entry in given.items()
-        }
-        return NamedClasses(
-            tuple(entries),
-            {name: " ".join(entry.description.split()) for name, entry in entries.items() if entry.description},
-            {name: entry.aliases for name, entry in entries.items() if entry.aliases},
+    kind = path.suffix.lower()
+    if kind in (".yaml", ".yml", ".json"):
+        return _read_document(path)
+    if kind in (".csv", ".tsv"):
+        rows = parse_csv(read_text(path), path, ("name",))
+        return NamedClasses(tuple(clean_name(row["name"]) for _, row in rows))
+    is_file = "," not in text and (kind == ".txt" or os.path.isfile(text))  # noqa: PTH113 - is_file raises for a long name
+    listed = read_text(path) if is_file else text
+    if listed.lstrip()[:1] in ("[", "{"):
+        raise InputError(f"{path if is_file else 'classes'}: begins as JSON does: put it into a file named .json")
+    return NamedClasses(
+        read_names(listed, path) if is_file else tuple(clean_name(name) for name in text.split(",") if name.strip())
+    )
+
+
+def _read_document(path: Path) -> NamedClasses:
+    """Classes from a YAML or JSON file; see `read_classes`."""
+    given = _numbered_names(read_document(path), path)
+    expected = "expected a list of names, or `name: {description: ..., aliases: [...]}`"
+    try:
+        if isinstance(given, list):
+            return NamedClasses(tuple(clean_name(name) for name in msgspec.convert(given, list[str])))
+        found = msgspec.convert(given, dict[str, _ClassEntry | str | None])
+    except msgspec.ValidationError as error:
+        raise InputError(f"{path}: {expected}: {error}") from error
+    if any(name.isdecimal() and isinstance(entry, str) for name, entry in found.items()):
+        raise InputError(
+            f"{path}: keys are numbers: put them below `names:` where they number the classes, or write "
+            "`{description: ...}` where they are what the classes are called"
         )
-    if "," in text or not (path.suffix == ".txt" or os.path.isfile(text)):  # noqa: PTH113 - is_file raises for a long name
-        return NamedClasses(tuple(clean_name(name) for name in text.split(",") if name.strip()))
-    return NamedClasses(read_names(read_text(path), path))
+    entries = {
+        clean_name(name): _ClassEntry(entry or "") if isinstance(entry, (str, type(None))) else entry
+        for name, entry in found.items()
+    }
+    return NamedClasses(
+        tuple(entries),
+        {name: " ".join(entry.description.split()) for name, entry in entries.items() if entry.description},
+        {name: entry.aliases for name, entry in entries.items() if entry.aliases},
+    )
+
+
+def _numbered_names(given: Any, path: Path) -> Any:
+    """The list below `names` or `id2label`, or of what is numbered there, in order; all as it is where there is none.
+
+    Raises InputError for numbers with a gap.
+    """
+    for key in ("names", "id2label"):
+        below = given.get(key) if isinstance(given, dict) else None
+        if isinstance(below, list):
+            return below
+        if isinstance(below, dict) and below and all(str(number).isdecimal() for number in below):
+            by_number = {int(number): name for number, name in below.items()}
+            if sorted(by_number) != list(range(len(below))):
+                raise InputError(f"{path}: {key}: the classes are numbered from 0, without a gap: correct the numbers")
+            return [by_number[number] for number in range(len(below))]
+    return given
 
 
 def _refuse_link_outside(path: Path) -> None:
