@@ -3,16 +3,20 @@
     python -m benchmarks.accuracy.shortlists [FOLDER]
 
 FOLDER holds imagenet100.jsonl and samples40.jsonl, as for imagenet100.py; answers about Caltech101 come from
-cassettes/packs. Nobody is asked anything. All ways are printed for all sets.
+cassettes/packs. Nobody is asked anything. All ways are printed for all sets. Their settings are those of the papers
+that they come from, or were fixed before anything was printed.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -27,7 +31,7 @@ from tlac.config.registry import open_encoder
 from tlac.config.schemas import load_dataset_config, load_encoder_config
 from tlac.encoders.cached import keep_embeddings
 from tlac.interfaces import TextEncoder
-from tlac.scoring.matching import DEFAULT_TEMPLATE, find_rule
+from tlac.scoring.matching import DEFAULT_TEMPLATE, find_rule, normalise
 from tlac.scoring.metrics import wilson_interval
 from tlac.scoring.scorer import Scorer
 from tlac.types import BoolArray, Float64Array
@@ -38,6 +42,10 @@ MOST = 50
 WITHIN_SD = 3.0
 TEMPERATURE = 0.05
 MASS = 0.95
+# of hubness: Conneau et al., Word Translation Without Parallel Data (2018)
+NEIGHBOURS = 10
+# of reciprocal rank fusion: Cormack, Clarke and Buettcher, SIGIR 2009
+RANK_OFFSET = 60
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,72 @@ def by_mass(scores: Float64Array) -> BoolArray:
     return nearest(scores, np.minimum((shares < MASS).sum(axis=1) + 1, MOST).tolist())
 
 
+def by_mass_and_tokens(scores: Float64Array, lengths: Float64Array, most: float) -> BoolArray:
+    """As few as hold `MASS` of the softmax, and no more than `most` tokens; `lengths` (c,) are those of the classes."""
+    order = np.argsort(-scores, axis=1, kind="stable")
+    fits = (np.cumsum(lengths[order], axis=1) <= most).sum(axis=1)
+    weights = np.exp((np.take_along_axis(scores, order, 1) - scores.max(axis=1, keepdims=True)) / TEMPERATURE)
+    shares = np.cumsum(weights, axis=1) / weights.sum(axis=1, keepdims=True)
+    return nearest(scores, np.minimum((shares < MASS).sum(axis=1) + 1, fits).tolist())
+
+
+def without_hubs(scores: Float64Array, queries: Float64Array) -> Float64Array:
+    """CSLS: a class's cosine counts the less, the nearer the class is to its nearest of (q, c) other queries.
+
+    What is subtracted for the answer itself is the same for all classes, and left out.
+    """
+    nearness = np.sort(queries, axis=0)[-NEIGHBOURS:].mean(axis=0)
+    corrected: Float64Array = 2 * scores - nearness
+    return corrected
+
+
+def by_idf(scores: Float64Array, names: Float64Array) -> Float64Array:
+    """Cosines times the idf of the class over the lists of K classes nearest to each name, (c, c) cosines."""
+    listed = nearest(names, [K] * len(names)).sum(axis=0)
+    weighted: Float64Array = scores * np.log(len(names) / np.maximum(listed, 1))
+    return weighted
+
+
+def overlaps(asked: AnswerSet, view: str) -> Float64Array:
+    """(n, c): the idf over class names of the words that an answer and a class name share, summed up."""
+    words = [set(normalise(name).split()) for name in asked.classes]
+    counts = Counter(word for found in words for word in found)
+    idf = {word: math.log(len(words) / count) for word, count in counts.items()}
+    said = [set(normalise(text).split()) for text in asked.views[view]]
+    return np.array([[sum(idf[word] for word in found & name) for name in words] for found in said])
+
+
+def fuse_ranks(*signals: Float64Array) -> Float64Array:
+    """Reciprocal rank fusion of (n, c) signals; what a signal gives nothing has no rank in it."""
+    fused = np.zeros_like(signals[0])
+    for signal in signals:
+        places = np.argsort(np.argsort(-signal, axis=1, kind="stable"), axis=1)
+        fused += np.where(signal > 0, 1 / (RANK_OFFSET + 1 + places), 0)
+    return fused
+
+
+def further_ways(
+    asked: AnswerSet, scores: Mapping[str, Float64Array], encoder: TextEncoder, lengths: Float64Array
+) -> Iterator[tuple[str, BoolArray]]:
+    """Hubs pushed down, signals fused by rank, and a length by tokens, of the lists of K classes."""
+    # as class names are scored
+    texts = [find_rule("ladder").class_text(name) for name in asked.classes]
+    named = cosines(replace(asked, views={"names": texts}), encoder)["names"]
+    others = np.where(np.eye(len(named), dtype=bool), -1.0, named)
+    for view, found in scores.items():
+        count = [K] * len(found)
+        yield f"{view}, CSLS over names, k={K}", nearest(without_hubs(found, others), count)
+        yield f"{view}, CSLS over answers, k={K}", nearest(without_hubs(found, found), count)
+        yield f"{view}, idf over lists, k={K}", nearest(by_idf(found, named), count)
+        yield f"{view}, {100 * MASS:g} % of mass, k={K} tokens", by_mass_and_tokens(found, lengths, K * lengths.mean())
+    for view in asked.views:
+        yield (
+            f"{view}, ranks with words, k={K}",
+            nearest(fuse_ranks(scores[view], overlaps(asked, view)), [K] * len(found)),
+        )
+    yield f"both, ranks, k={K}", nearest(fuse_ranks(*(scores[view] for view in asked.views)), [K] * len(found))
+
+
 def ways(scores: Mapping[str, Float64Array]) -> Iterator[tuple[str, BoolArray]]:
     """The shortlists of one set: (n, c) true where a class is listed."""
     for view, found in scores.items():
@@ -116,9 +190,10 @@ def ways(scores: Mapping[str, Float64Array]) -> Iterator[tuple[str, BoolArray]]:
 
 def report(asked: AnswerSet, encoder: TextEncoder, count: Callable[[str], int]) -> Iterator[str]:
     """Lines for one set: the truths held, their interval, the names listed and their tokens, on average."""
-    lengths = np.array([count(f"{index}: {name}\n") for index, name in enumerate(asked.classes)])
+    lengths = np.array([count(f"{index}: {name}\n") for index, name in enumerate(asked.classes)], np.float64)
     n = len(asked.labels)
-    for way, listed in ways(cosines(asked, encoder)):
+    scores = cosines(asked, encoder)
+    for way, listed in chain(ways(scores), further_ways(asked, scores, encoder, lengths)):
         held = int(listed[np.arange(n), asked.labels].sum())
         low, high = wilson_interval(held, n)
         interval = f"{100 * low:4.1f} - {100 * high:5.1f}"
