@@ -28,17 +28,19 @@ _MEDIAN_S, _SIGMA = 1.0, 0.5
 _QUESTION = LMMRequest("stage1", "any", (Message("user", (TextPart("what is shown?"),)),))
 
 
-class _TimedLimiter(LimiterActor):
+class TimedLimiter(LimiterActor):
     """A limiter that tells the processor time of its process."""
 
     async def cpu_s(self) -> float:
+        """Seconds since it began."""
         return time.process_time()
 
 
-class _TimedReader(StoreReader):
+class TimedReader(StoreReader):
     """What reads the store, and tells the processor time of its process."""
 
     def cpu_s(self) -> float:
+        """Seconds since it began."""
         return time.process_time()
 
 
@@ -90,11 +92,11 @@ def measure(store: Path, calls: int = CALLS, workers: int = WORKERS, in_flight: 
     try:
         with quiet(ray):
             spec = BackendSpec(adapter="any", model="any", limits=Limits(concurrency=in_flight))
-            timed: Any = ray.remote(_TimedLimiter)
+            timed: Any = ray.remote(TimedLimiter)
             limiter = timed.options(max_concurrency=100_000, num_cpus=0).remote(
                 {"any": Backend("any", "any", spec)}, CallPolicy()
             )
-            reader = ray.remote(_TimedReader).options(num_cpus=0).remote(store, (), ())
+            reader = ray.remote(TimedReader).options(num_cpus=0).remote(store, (), ())
             before = ray.get([limiter.cpu_s.remote(), reader.cpu_s.remote()])
             pool = [ray.remote(_Worker).remote() for _ in range(workers)]
             # a process takes seconds to start

@@ -218,8 +218,15 @@ def _valid(text: str) -> str:
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
-def answer_text(answer: StoredAnswer, *, has_key: bool = False, has_backend: bool = True) -> str:
-    """Encode an answer as JSON text, as parse_answer takes it.
+def answer_text(
+    answer: StoredAnswer,
+    *,
+    has_key: bool = False,
+    has_backend: bool = True,
+    request: dict[str, Any] | None = None,
+) -> str:
+    """Encode an answer as JSON text, as parse_answer takes it. `request` stands in its own one's place: as `fold`
+    makes it.
 
     Raises InputError for a response that is not an answer, which is never kept, and for what could not be read back.
     """
@@ -233,7 +240,7 @@ def answer_text(answer: StoredAnswer, *, has_key: bool = False, has_backend: boo
     told["usage"] = {
         name: count for name, count in told["usage"].items() if count or name not in ("reasoning", "cache_write")
     }
-    document: dict[str, Any] = {"request": answer.request, "response": told}
+    document: dict[str, Any] = {"request": request or answer.request, "response": told}
     if has_key:
         document["key"] = answer.key
     if has_backend:

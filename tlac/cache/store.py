@@ -245,15 +245,16 @@ class Store:
         row = self._readers[RESPONSES].get(key)
         return None if row is None else self._parsed(row, parse_response)
 
-    def responses(self, keys: Sequence[str]) -> Iterator[tuple[str, LMMResponse]]:
-        """Yield keys and responses, those that there are, in any order; of each response only outcome, text and reason:
-        what matching rules look at.
+    def responses(self, keys: Sequence[str], *, is_whole: bool = False) -> Iterator[tuple[str, LMMResponse]]:
+        """Yield keys and responses, those that there are, in any order; unless `is_whole`, of each response only
+        outcome, text and reason: what matching rules look at.
 
         Raises StoreError for a row that is not tlac's.
         """
+        parse = parse_response if is_whole else parse_words
         for row in self._readers[RESPONSES].get_many(keys):
             try:
-                yield row[0], parse_words(_text(row))
+                yield row[0], parse(_text(row))
             except InputError as error:
                 raise self._row_complaint(row[0], error) from error
 
@@ -486,4 +487,4 @@ def _fold_entry(entry: StoredAnswer, texts: dict[str, str]) -> tuple[str, str]:
     """Return the row of an answer; the rows of its long texts are added to `texts`."""
     request, found = fold(entry.request)
     texts.update(found)
-    return entry.key, answer_text(replace(entry, request=request))
+    return entry.key, answer_text(entry, request=request)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -168,13 +169,11 @@ class PromptSet:
 
     def _choice_parts(self, words: Stage2Prompts, task: ChoiceTask) -> tuple[TextPart, TextPart]:
         answer = task.answer
-        names = dict.fromkeys(task.classes[index] for index in task.indices)
+        prefix, question = words.prefix, words.question
         if task.by_index:
-            listing = "\n".join(f"{index}: {task.classes[index]}" for index in task.indices)
             prefix, question = words.prefix_by_index, words.question_by_index
-        else:
-            listing = (", " if self.spec.free_text else "\n").join(names)
-            prefix, question = words.prefix, words.question
+        listing = _list_classes(task.classes, task.candidates, task.by_index, ", " if self.spec.free_text else "\n")
+        names = dict.fromkeys(task.names) if self.descriptions else ()
         if meanings := [f"{name}: {self.descriptions[name]}" for name in names if name in self.descriptions]:
             listing += "\n\n" + "\n".join(["What is meant by them:", "", *meanings])
         if self.spec.free_text:
@@ -184,6 +183,15 @@ class PromptSet:
             TextPart(prefix.replace("{classes}", listing), is_prefix=task.candidates is None),
             TextPart(question.replace("{answer}", answer)),
         )
+
+
+@lru_cache(maxsize=64)
+def _list_classes(classes: tuple[str, ...], candidates: tuple[int, ...] | None, by_index: bool, separator: str) -> str:
+    """A class list as stage 2 shows it: a run asks about the same thousand names again and again."""
+    indices = range(len(classes)) if candidates is None else candidates
+    if by_index:
+        return "\n".join([f"{index}: {classes[index]}" for index in indices])
+    return separator.join(dict.fromkeys(classes[index] for index in indices))
 
 
 def load_prompts(name: str) -> PromptSet:

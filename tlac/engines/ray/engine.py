@@ -69,15 +69,17 @@ class StoreReader:
 
     def find(self, keys: list[str]) -> dict[str, LMMResponse]:
         """The responses under these keys that need not be asked for. Raises StoreError."""
-        found = ((key, self._store.get_response(key)) for key in keys)
+        # of more at a time the store counts all that it has first: among millions that takes seconds
+        parts = [keys[start : start + _KEYS_A_QUERY] for start in range(0, len(keys), _KEYS_A_QUERY)]
         return {
             key: response
-            for key, response in found
-            if response is not None and (response.outcome not in self._retry or key in self._paid)
+            for part in parts
+            for key, response in self._store.responses(part, is_whole=True)
+            if response.outcome not in self._retry or key in self._paid
         }
 
 
-_ROWS_A_GROUP = 2000
+_ROWS_A_GROUP, _KEYS_A_QUERY = 2000, 250
 
 
 class RayEngine:

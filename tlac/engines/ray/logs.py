@@ -74,7 +74,7 @@ class AnswerLog:
         request, texts = fold(answer.request)
         new = texts.keys() - self._texts
         self._texts |= new
-        lines = [*(texts[key] for key in new), answer_text(replace(answer, request=request), has_key=True)]
+        lines = [*(texts[key] for key in new), answer_text(answer, has_key=True, request=request)]
         await self._append("\n".join(lines))
 
     async def keep_failure(self, failed: str, error: SerializedError) -> None:
