@@ -273,6 +273,7 @@ def test_a_dataset_at_the_root_itself_has_nothing_beside_the_root(tmp_path: Path
     assert {path.name for path in tmp_path.iterdir()} == {"own.yaml", "root"}
 
 
+@pytest.mark.skipif(Path("...yaml").stem != "..", reason="since Python 3.14 that name without its suffix is itself")
 def test_the_name_of_a_dataset_file_leads_nowhere_either(tmp_path: Path) -> None:
     own = tmp_path / "...yaml"  # its name without the suffix is ".."
     own.write_text(
