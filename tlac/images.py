@@ -379,3 +379,17 @@ def _encode(picture: PIL.Image.Image, preparation: Preparation) -> bytes:
         if buffer.tell() <= preparation.max_size_bytes or side == 1:
             return buffer.getvalue()
         side = max(1, int(side * _SHRINK))
+
+
+def shrink_image(source: Source, name: str, side: int) -> bytes | None:
+    """A WebP picture of at most so many pixels a side, without metadata; None for what can't be decoded."""
+    try:
+        picture = open_image(source, name, least_side_px=side)
+    except InputError:
+        return None
+    picture.thumbnail((side, side), PIL.Image.Resampling.BILINEAR)
+    picture.info.clear()
+    content = io.BytesIO()
+    # method 0: a quarter faster than 2 for a sixth more bytes, and a bench waits for it
+    picture.save(content, "WEBP", quality=60, method=0)
+    return content.getvalue()

@@ -22,7 +22,7 @@ from tlac.config.schemas import DatasetConfig, Schema, parse
 from tlac.datasets.text_files import clean_name
 from tlac.errors import ConfigError, InputError, UnknownNameError, UsageError
 from tlac.images import IMAGE_SUFFIXES, begins_like_image
-from tlac.runtime.safe_files import is_utf8
+from tlac.runtime.safe_files import OWN_FOLDER_MARK, is_utf8
 from tlac.types import Sample
 
 SPLITS = ("all", "base", "novel")
@@ -35,8 +35,6 @@ _JUNK_FOLDERS = {
     "__pycache__",
 }
 _JUNK_FILES = {"thumbs.db", "desktop.ini"}
-OWN_FOLDER_MARK = ".tlac-labels"
-"""A file in the folders that `tlac label` makes: their links and thumbnails are no further images."""
 # what stands in a folder that tlac writes: one of labels, or one of a run
 _OWN_FOLDERS = ((OWN_FOLDER_MARK,), ("run.json", "predictions.jsonl"))
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from tlac.analysis.review import Correction, ReviewPlan, draw_order, plan_review
-from tlac.datasets.base import OWN_FOLDER_MARK
+from tlac.images import shrink_image
 from tlac.report.page import PAGE_FAILURE, PageImages, is_shown_by_browser, render_page, write_whole
-from tlac.report.samples import TextTable, shrink_image
+from tlac.report.samples import TextTable
 from tlac.results.labels import COLUMNS, Label
-from tlac.runtime.safe_files import naming_failure
+from tlac.runtime.safe_files import OWN_FOLDER_MARK, naming_failure
 from tlac.scoring.confidence import DOUBTFUL_BELOW
 from tlac.scoring.predictions import OUTCOMES
 from tlac.types import Sample

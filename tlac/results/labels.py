@@ -28,11 +28,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from tlac.datasets.base import OWN_FOLDER_MARK
 from tlac.errors import InputError, UsageError
 from tlac.images import size_of
 from tlac.results.table_files import KINDS, PART, find_kind, write_table, writing_part
-from tlac.runtime.safe_files import naming_failure
+from tlac.runtime.safe_files import OWN_FOLDER_MARK, naming_failure
 from tlac.types import Outcome
 
 COLUMNS = ("path", "label", "confidence", "runner_up", "margin", "answer", "outcome", "reason", "cost_usd", "sha256")

@@ -28,6 +28,8 @@ from tlac.runtime.redaction import reason_of, redact
 MAX_DEPTH = 64
 # what is being written, by whoever holds its lock; a leading dot hides it from those who look for runs
 UNFINISHED = ".unfinished-"
+OWN_FOLDER_MARK = ".tlac-labels"
+"""A file in the folders that `tlac label` makes: their links and thumbnails are no further images."""
 _SETTLED_S = 60.0
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
