@@ -148,6 +148,26 @@ def score(row: Row, store: Store) -> tuple[tuple[str, ...], BoolArray]:
     return cells, np.array([one.predicted == one.label for one in found.predictions])
 
 
+def doubts(row: Row, store: Store) -> tuple[int, int, int]:
+    """Of a cascade: its second stages, those whose choice is not the nearest class, which `relook=true` would look at
+    again, and how many of these choices are right."""
+    found = replay(row, store)
+    finder = class_finder(
+        found.config, keep_embeddings(open_encoder(found.config.encoder), found.config.encoder, store)
+    )
+    chosen = [
+        (one.stage1.response.text, prediction)
+        for one, prediction in zip(found.transcripts, found.predictions, strict=True)
+        if one.stage1 is not None and one.stage2 is not None
+    ]
+    doubted = [
+        prediction
+        for answer, prediction in chosen
+        if asyncio.run(finder.nearest(answer, 1)).indices != (prediction.predicted,)
+    ]
+    return len(chosen), len(doubted), sum(one.predicted == one.label for one in doubted)
+
+
 def table() -> Iterator[str]:
     """The lines of the table in Markdown."""
     heads = (
