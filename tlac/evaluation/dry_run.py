@@ -14,7 +14,7 @@ from tlac.errors import MissingAnswersError
 from tlac.evaluation.collect import collect
 from tlac.evaluation.run_config import RunConfig, class_finder, plan_questions
 from tlac.images import identify
-from tlac.interfaces import ClassFinder, Dataset, Prompter, TextEncoder
+from tlac.interfaces import ClassFinder, Dataset, Prompter
 from tlac.lmms.middleware.cache import OfflineLMM, StoredLMM
 from tlac.methods.base import BoundLMM
 from tlac.results.record import ShortlistRecall
@@ -60,16 +60,15 @@ class _LazyFinder:
 
     @cached_property
     def _opened(self) -> ClassFinder:
-        return class_finder(self._config, _stored_encoder(self._config, self._store))
-
-
-def _stored_encoder(config: RunConfig, store: Store) -> TextEncoder:
-    return keep_embeddings(open_encoder(config.encoder), config.encoder, store)
+        config = self._config.encoder
+        return class_finder(self._config, keep_embeddings(open_encoder(config), config, self._store))
 
 
 def with_spread_hints(config: RunConfig, store: Store) -> RunConfig:
     """As `RunConfig.with_spread_hints`; the text encoder is opened only where there are any to draw."""
-    return config.with_spread_hints(_stored_encoder(config, store)) if config.spread_hints else config
+    if not config.spread_hints:
+        return config
+    return config.with_spread_hints(keep_embeddings(open_encoder(config.encoder), config.encoder, store))
 
 
 def concerns(dataset: Dataset) -> Callable[[StoredAnswer], bool]:

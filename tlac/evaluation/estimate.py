@@ -218,16 +218,12 @@ def _sequential_calls(transcripts: Sequence[Transcript], samples: int) -> tuple[
     known = [one for one in transcripts if one.turns]
     unnamed = [one for one in known if any(turn.member > 0 for turn in one.further)]
     undescribed = sum(one.stage1 is None for one in unnamed)
-    lacking = {
-        one.stage1.response.text
-        for one in unnamed
-        if one.stage1 and one.stage2 is None and one.failure is not None and one.failure.kind == "missing"
-    }
+    # whatever an image still lacks, a second look may follow
+    missing = [one for one in unnamed if one.failure is not None and one.failure.kind == "missing"]
+    lacking = {one.stage1.response.text for one in missing if one.stage1 and one.stage2 is None}
     rest = samples - len(known)
     left = round(rest * len(unnamed) / len(known) if known else rest)
-    # whatever an image still lacks, a second look may follow
-    looks = sum(one.failure is not None and one.failure.kind == "missing" for one in unnamed)
-    return rest + undescribed + left, len(lacking) + undescribed + left, looks + left
+    return rest + undescribed + left, len(lacking) + undescribed + left, len(missing) + left
 
 
 def _first_prompt_tokens(config: RunConfig) -> int:
@@ -299,15 +295,14 @@ def describe_steps(steps: Mapping[str, float]) -> str:
 
 def _step_costs(config: RunConfig, is_batch: bool) -> dict[str, float]:
     """USD of each call about an image, those of all that may be made."""
-    method, second_sample = config.opened_method, second_sample_of(config.opened_method)
     tokens: dict[str, tuple[int, int]] = {"name": (0, _prompt_tokens(config, config.prompts))}
     for name, prompts in config.further_prompts.items():
         # an image is not described in the words that have named it
         if config.stage1_words(prompts) != config.stage1_words(config.prompts):
-            step = "second sample" if name == second_sample else "describe"
+            step = "second sample" if name == second_sample_of(config.opened_method) else "describe"
             tokens[step] = 0, _prompt_tokens(config, prompts)
     tokens["choose"] = 1, _second_prompt_tokens(config)
-    if looks_again(method):
+    if looks_again(config.opened_method):
         tokens["look"] = 1, _look_prompt_tokens(config)
     return {step: _call_cost(config.asked[stage], prompt, is_batch) for step, (stage, prompt) in tokens.items()}
 
