@@ -203,6 +203,14 @@ class _SentenceModel(Protocol):
         ...
 
 
+def _is_padded_behind(features: dict[str, Any]) -> bool:
+    """Whether all tensors of (n, t) are padded behind their texts, as the attention mask shows."""
+    mask = features["attention_mask"]
+    return bool(mask[:, 0].all()) and all(
+        value.shape == mask.shape for value in features.values() if hasattr(value, "shape")
+    )
+
+
 class _LibraryModel:
     """A SentenceTransformer as a _SentenceModel."""
 
@@ -218,22 +226,34 @@ class _LibraryModel:
         import torch
 
         device = torch.device(self._model.device)
+        starts = range(0, len(texts), _TOKENISED_AT_ONCE)
+        blocks = [self._features(texts[start : start + _TOKENISED_AT_ONCE]) for start in starts]
+        is_masked = all("attention_mask" in block for block in blocks)
+        # 0 where no row sees another
+        lengths = [0] * len(texts)
+        if is_masked:
+            lengths = [length for block in blocks for length in block["attention_mask"].sum(dim=1).tolist()]
+        is_padded_behind = is_masked and all(_is_padded_behind(block) for block in blocks)
+
+        def features_of(batch: Batch) -> dict[str, Any]:
+            """The texts' features; what was tokenised with longer texts is cut, where that leaves out padding alone."""
+            if not is_padded_behind:
+                return self._features([texts[row] for row in batch.rows])
+            places = [divmod(row, _TOKENISED_AT_ONCE) for row in batch.rows]
+            return {
+                name: torch.stack([blocks[block][name][row, : batch.length] for block, row in places])
+                if hasattr(value, "to")
+                else value
+                for name, value in blocks[0].items()
+            }
 
         def forward(batch: Batch) -> Any:
-            features = self._features([texts[row] for row in batch.rows])
+            features = features_of(batch)
             placed = {name: value.to(device) if hasattr(value, "to") else value for name, value in features.items()}
             with torch.inference_mode():
                 return self._model(placed)["sentence_embedding"].float().cpu().numpy()
 
-        starts = range(0, len(texts), _TOKENISED_AT_ONCE)
-        lengths = [length for start in starts for length in self._lengths(texts[start : start + _TOKENISED_AT_ONCE])]
         return run_batches(lengths, forward, is_on_gpu=device.type != "cpu")
-
-    def _lengths(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens of each text the model sees; 0 where no row sees another."""
-        mask = self._features(texts).get("attention_mask")
-        lengths: list[int] = [0] * len(texts) if mask is None else mask.sum(dim=1).tolist()
-        return lengths
 
     def _features(self, texts: Sequence[str]) -> dict[str, Any]:
         name = self._model.default_prompt_name
