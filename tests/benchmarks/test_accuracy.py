@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks.accuracy import confidence, shortlists
+from benchmarks.accuracy import confidence, hints, shortlists
 from tlac.cache.store import Store
 from tlac.config.registry import open_encoder, open_method
 from tlac.config.schemas import load_encoder_config
@@ -23,6 +23,7 @@ pytestmark = pytest.mark.xdist_group("imagenet")
 PRINTED = ROOT / "benchmarks" / "accuracy" / "imagenet100.txt"
 RANKED = PRINTED.with_name("confidence.txt")
 LISTED = PRINTED.with_name("shortlists.txt")
+HINTED = PRINTED.with_name("hints.txt")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,9 @@ def script() -> Iterator[ModuleType]:
 
 
 def test_every_figure_in_the_document_was_printed_by_the_benchmark() -> None:
-    printed = [line for path in (PRINTED, RANKED, LISTED) for line in path.read_text(encoding="utf-8").splitlines()]
+    printed = [
+        line for path in (PRINTED, RANKED, LISTED, HINTED) for line in path.read_text(encoding="utf-8").splitlines()
+    ]
     blocks = re.findall(
         r"^```text\n(.*?)^```$", (ROOT / "docs" / "methods.md").read_text(encoding="utf-8"), re.M | re.S
     )
@@ -84,6 +87,17 @@ def test_the_printed_shortlists_are_still_what_the_code_gives(shared: Path, imag
     sets = shortlists.answer_sets(shared / "lmm-answers")
     lines = [line for asked in sets for line in shortlists.report(asked, encoder, count)]
     assert lines == LISTED.read_text(encoding="utf-8").splitlines()[1:]
+
+
+def test_the_printed_nearness_of_hints_is_still_what_the_code_gives(imagenet_store: Store) -> None:
+    config = replace(load_encoder_config("minilm"), is_offline=True)
+    encoder = keep_embeddings(open_encoder(config), config, imagenet_store)
+    lines = [line for name, classes in hints.lists() for line in hints.report(name, classes, encoder)]
+    printed = HINTED.read_text(encoding="utf-8").splitlines()[1:]
+    # a place between two roundings may turn one draw
+    assert list(map(_numbers, lines)) == [pytest.approx(_numbers(line), abs=0.002) for line in printed]
+    nearness = [_numbers(line)[-4] for line in printed]
+    assert all(spread > random for random, spread in zip(nearness[::2], nearness[1::2], strict=True))
 
 
 def test_no_way_to_shorten_the_default_list_holds_more_truths_than_a_sentence_and_25_classes() -> None:
