@@ -185,6 +185,8 @@ def _private_settings() -> dict[str, str]:
     return {
         # a minute, unless told: the head of a cluster may come back, that of one machine does not
         "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
+        # Ray would have workers give way to all else on the machine, unlike any command that runs here
+        "RAY_worker_niceness": "0",
         # on other systems Ray does so by itself: it listens on the loopback address alone
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         # other users of this machine reach that too
