@@ -59,6 +59,8 @@ def test_a_choice_decides_and_other_columns_stay(tlac_command, tmp_path: Path) -
     [
         ("a.txt", "", "holds no answers"),
         ("a.csv", "text\nhello\n", "no column answer"),
+        ("a.tsv", "text\twho\nhello\tme\n", "no column answer"),
+        ("a.json", '["hello"]', "give .jsonl, with an object a line"),
         ("a.csv", 'answer\n"open\n', "not valid CSV"),
         ("a.csv", "answer\na,b\n", "line 2: 2 cells"),
         ("a.jsonl", '{"answer": "x"}\n{\n', "line 2: not valid JSON"),

@@ -156,7 +156,9 @@ def read_answers(file: Path) -> list[dict[str, Any]]:
         raise InputError(f"{file}: no such file; give a .txt, .csv or .jsonl of answers, or - for stdin") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: can't be read as UTF-8 text: {error}") from error
-    if file.suffix.lower() == ".csv":
+    if file.suffix.lower() == ".json":
+        raise InputError(f"{file}: give .jsonl, with an object a line, or text with an answer a line")
+    if file.suffix.lower() in (".csv", ".tsv"):
         rows: list[dict[str, Any]] = [
             dict(row) for _, row in parse_csv(text, file, ("answer",), ("choice",), is_free_text=True)
         ]
