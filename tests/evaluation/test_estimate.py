@@ -194,6 +194,8 @@ def test_what_is_not_asked_again_costs_nothing_and_a_second_sample_does(store: S
     """Without hints the description is asked for in the very words that have named the image."""
     bare = replace(PRICED, prompts=load_prompts("default"))
     assert list(fit_budget(bare, 1.0, store).budget_per_image) == ["budget", "name", "choose", "look"]
+    listed = fit_budget(replace(PRICED, prompts=load_prompts("listed")), 1.0, store)
+    assert listed.method == "tlac-cascade:relook=false,k=25", "a set without words for a second look has none"
     with_second = fit_budget(replace(PRICED, method="tlac-cascade:second=name"), 1.0, store)
     assert with_second.method == "tlac-cascade:second=name,relook=true,k=25"
     assert list(with_second.budget_per_image) == ["budget", "name", "describe", "second sample", "choose", "look"]

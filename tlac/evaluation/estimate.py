@@ -275,7 +275,8 @@ def fit_budget(config: RunConfig, budget_usd: float, store: Store, is_batch: boo
         )
     config = with_spread_hints(config, store)
     most: int = method_options(load_plugin("tlac.methods", name))["k"]
-    for look, k in ((True, most), *((False, fewer) for fewer in range(most, 1, -1))):
+    with_look = [(True, most)] if config.prompts.spec.relook else []
+    for look, k in (*with_look, *((False, fewer) for fewer in range(most, 1, -1))):
         method = with_option(with_option(config.method, "relook", "true" if look else "false"), "k", k)
         fitted = replace(config, method=method)
         steps = _step_costs(fitted, is_batch)
