@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from tlac.cache.serialization import StoredAnswer, StoredEmbedding
+from tlac.cache.serialization import StoredAnswer, StoredEmbedding, answer_text, fold
+from tlac.cache.store import Store
 from tlac.hashing import request_document, sha256_of
 from tlac.types import ChoiceTask, Image, LMMRequest, LMMResponse, Message, Outcome, TextPart, Usage
 
@@ -81,3 +83,25 @@ def restore_format_1(folder: Path) -> None:
         (folder / name).mkdir()
         with closing(sqlite3.connect(folder / name / "cache.db")) as connection:
             connection.executescript("PRAGMA journal_mode=WAL;" + (FORMAT_1 / f"{name}.sql").read_text())
+
+
+def write_lines(path: Path, answers: list[StoredAnswer]) -> Path:
+    """A file of an attached pack, as a worker of a cluster would write it; returns it."""
+    texts: dict[str, str] = {}
+    with path.open("w", encoding="utf-8") as file:
+        for answer in answers:
+            request, found = fold(answer.request)
+            file.writelines(text + "\n" for key, text in found.items() if key not in texts)
+            texts.update(found)
+            file.write(answer_text(replace(answer, request=request), has_key=True) + "\n")
+    return path
+
+
+def attach(store: Store, *files: list[StoredAnswer], name: str = "run") -> Path:
+    """Attach answers, each list of them as a file; returns the pack's folder."""
+    folder = store.path / f"{name}-logs"
+    folder.mkdir()
+    for number, answers in enumerate(files):
+        write_lines(folder / f"{number}.jsonl", answers)
+    store.attach(folder, name)
+    return store.path / "attached" / name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import threading
 import warnings
@@ -16,6 +17,7 @@ import msgspec
 import numpy as np
 import platformdirs
 
+from tlac.cache.attached import ATTACHED_ROW, AttachedPacks
 from tlac.cache.embedding_block import MIN_ROWS, EmbeddingBlock, block_keys, read_block, write_block
 from tlac.cache.serialization import (
     TEXT_KEY_PREFIX,
@@ -40,6 +42,8 @@ from tlac.types import BoolArray, Encoding, LMMResponse
 ParsedT = TypeVar("ParsedT")
 
 FORMAT = 2
+# of a store with attached packs: a tlac that does not know them would pay for their answers again
+ATTACHED_FORMAT = 3
 FORMAT_FILE = "tlac-store.json"
 RESPONSES = "responses"
 EMBEDDINGS = "embeddings"
@@ -70,9 +74,9 @@ def prepare_folder(folder: Path) -> int:
             f"{folder}: the store can't be made or read here: {error.strerror or error};"
             " choose another --store (or TLAC_CACHE_DIR)"
         ) from error
-    if written > FORMAT:
+    if written > ATTACHED_FORMAT:
         raise StoreError(
-            f"{folder}: the store has format {written}, and this tlac knows up to {FORMAT}:"
+            f"{folder}: the store has format {written}, and this tlac knows up to {ATTACHED_FORMAT}:"
             " upgrade tlac or choose another --store"
         )
     return written
@@ -97,10 +101,10 @@ def read_format(folder: Path) -> int | None:
         raise StoreError(f"{path}: is not as tlac writes it: {error}; choose another --store") from error
 
 
-def write_format(folder: Path) -> None:
+def write_format(folder: Path, number: int = FORMAT) -> None:
     """Write down that the folder is in our format. Raises OSError."""
     with replacing(folder / FORMAT_FILE, is_private=True) as file:
-        file.write(b'{"tlac_store": %d}\n' % FORMAT)
+        file.write(b'{"tlac_store": %d}\n' % number)
 
 
 _CLAIMS = "asking.lock"
@@ -123,13 +127,14 @@ class AnswerCount:
 @dataclass(frozen=True, slots=True)
 class StoreStats:
     """What a store holds. `cost_usd` was paid once, and is saved by every run that asks for all of it again; None
-    where one answer had no known price."""
+    where one answer had no known price. `answers` counts those of attached packs too."""
 
     counts: tuple[AnswerCount, ...]
     answers: int
     embeddings: int
     size_bytes: int
     cost_usd: float | None
+    attached_packs: int = 0
 
 
 def count_answers(answers: Iterable[StoredAnswer]) -> tuple[AnswerCount, ...]:
@@ -148,7 +153,9 @@ def total_cost(costs: Iterable[float | None]) -> float | None:
 
 
 class Store:
-    """Answers and embeddings on disk, in two diskcache databases inside one folder.
+    """Answers and embeddings on disk, in two diskcache databases inside one folder, and answers in attached packs.
+
+    Packs are only read. Where the database has an answer under the same key, that one counts.
 
     Any number of threads and processes may use one folder. A store on a full or read-only disk can be read; writing to
     it raises StoreError. `warnings` holds what the user should know of what was found at opening; `on_warning` is told
@@ -177,10 +184,12 @@ class Store:
             for name in self._writers:
                 make_database(self.path / name)
                 self._readers[name] = RowReader(self.path / name)
+            self._attached = AttachedPacks(self.path)
         except BaseException:
             self.close()
             raise
         self.warnings = tuple(warning for reader in self._readers.values() for warning in reader.warnings)
+        self.warnings += tuple(self._attached.warnings)
         if written_format < FORMAT:
             self._migrate()
 
@@ -242,7 +251,7 @@ class Store:
 
     def get_response(self, key: str) -> LMMResponse | None:
         """Return the response under a key, None where there is none. Raises StoreError for a row that is not tlac's."""
-        row = self._readers[RESPONSES].get(key)
+        row = self._find(key)
         return None if row is None else self._parsed(row, parse_response)
 
     def responses(self, keys: Sequence[str], *, is_whole: bool = False) -> Iterator[tuple[str, LMMResponse]]:
@@ -252,7 +261,7 @@ class Store:
         Raises StoreError for a row that is not tlac's.
         """
         parse = parse_response if is_whole else parse_words
-        for row in self._readers[RESPONSES].get_many(keys):
+        for row in self._find_many(keys):
             try:
                 yield row[0], parse(_text(row))
             except InputError as error:
@@ -260,7 +269,7 @@ class Store:
 
     def get_entry(self, key: str) -> StoredAnswer | None:
         """Return the whole answer under a key, or None. Raises StoreError for a row that is not tlac's."""
-        row = self._readers[RESPONSES].get(key)
+        row = self._find(key)
         return None if row is None else self._parse_entry(row)
 
     def put_entries(self, entries: Iterable[StoredAnswer]) -> None:
@@ -275,13 +284,54 @@ class Store:
             self._put_batch(batch)
 
     def delete_entries(self, keys: Sequence[str]) -> int:
-        """Delete the answers under these keys; returns how many there were. Raises StoreError."""
+        """Delete the answers under these keys; returns how many there were.
+
+        Raises StoreError, also where one of them stands in an attached pack; then none is deleted.
+        """
+        attached = sum(self._attached.get(key) is not None for key in keys)
+        if attached:
+            raise StoreError(
+                f"{self.path}: {attached:,} of these {len(keys):,} answers stand in attached packs, which are only"
+                " read: run `tlac cache merge` first"
+            )
         batches = (keys[start : start + _BATCH] for start in range(0, len(keys), _BATCH))
         return sum(self._writers[RESPONSES].delete(batch) for batch in batches)
 
     def entries(self) -> Iterator[StoredAnswer]:
         """Yield all answers by key. Raises StoreError at a row that is not tlac's."""
-        return (self._parse_entry(row) for row in self._readers[RESPONSES].scan(before=TEXT_KEY_PREFIX))
+        scans = [self._readers[RESPONSES].scan(before=TEXT_KEY_PREFIX), *(rows for _, rows in self._attached.scans())]
+        last = ""
+        # of rows under one key that of the database comes first
+        for row in heapq.merge(*scans, key=lambda row: row[0]):
+            if row[0] != last:
+                yield self._parse_entry(row)
+            last = row[0]
+
+    def attach(self, files: Path, name: str) -> None:
+        """Take in a folder of answers, as tlac.cache.attached describes them, as a pack of that name, by renaming it.
+
+        Raises StoreError, InputError naming file and line for a line that can't be read.
+        """
+        try:
+            if read_format(self.path) != ATTACHED_FORMAT:
+                write_format(self.path, ATTACHED_FORMAT)
+        except OSError as error:
+            raise StoreError(f"{self.path}: the store can't be written: {error.strerror or error}") from error
+        self._attached.attach(files, name)
+
+    def merge_attached(self) -> int:
+        """Copy the answers of attached packs into the database and remove the packs; the number of these answers.
+
+        Raises StoreError.
+        """
+        count = 0
+        for name, rows in self._attached.scans():
+            while batch := list(islice(rows, _BATCH)):
+                there = {row[0] for row in self._readers[RESPONSES].get_many([row[0] for row in batch])}
+                self._put_batch([self._parse_entry(row) for row in batch if row[0] not in there])
+                count += len(batch) - len(there)
+            self._attached.remove(name)
+        return count
 
     def get_embeddings(self, keys: Sequence[str]) -> dict[str, StoredEmbedding]:
         """Return the embeddings that are there, by key. Raises StoreError for a row that is not tlac's."""
@@ -374,6 +424,7 @@ class Store:
             embeddings=self._readers[EMBEDDINGS].count(),
             size_bytes=sum(map(_size_bytes, files)),
             cost_usd=total_cost(count.cost_usd for count in counts),
+            attached_packs=len(self._attached),
         )
 
     def _put_batch(self, entries: list[StoredAnswer]) -> None:
@@ -442,15 +493,38 @@ class Store:
             yield _fold_entry(entry, texts)
         yield from texts.items()
 
+    def _find(self, key: str) -> Row | None:
+        changes = self._attached.changes
+        row = self._readers[RESPONSES].get(key) or self._attached.get(key)
+        # another process may have attached a pack, or merged one after the database was looked at
+        return self._find(key) if row is None and self._attached.refresh() != changes else row
+
+    def _find_many(self, keys: Sequence[str]) -> Iterator[Row]:
+        changes = self._attached.refresh()
+        reader = self._readers[RESPONSES]
+        if not len(self._attached):
+            yield from reader.get_many(keys)
+            return
+        left = dict.fromkeys(keys)
+        for row in reader.get_many(keys):
+            left.pop(row[0], None)
+            yield row
+        for key in tuple(left):
+            if (found := self._attached.get(key)) is not None:
+                del left[key]
+                yield found
+        if left and self._attached.refresh() != changes:
+            yield from self._find_many(tuple(left))
+
     def _parse_entry(self, row: Row) -> StoredAnswer:
         def parse(text: bytes) -> StoredAnswer:
-            entry = parse_answer(text, key=row[0])
+            entry = parse_answer(text, key=None if row[2] == ATTACHED_ROW else row[0])
             return replace(entry, request=unfold(entry.request, self._text_of))
 
         return self._parsed(row, parse)
 
     def _read_text(self, key: str) -> str:
-        row = self._readers[RESPONSES].get(key)
+        row = self._find(key)
         if row is None:
             raise InputError(f"a request whose text {key[:17]} is gone")
         return parse_text_row(key, _text(row))

@@ -5,24 +5,27 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from diskcache.core import MODE_RAW
 
+from tlac.cache.attached import ATTACHED, AttachedPack, line_complaint, list_packs, open_pack, read_lines
 from tlac.cache.embedding_block import remove_blocks
 from tlac.cache.serialization import (
     MAX_TEXT_BYTES,
     TEXT_KEY_PREFIX,
+    StoredAnswer,
     parse_answer,
     parse_embedding,
     parse_text_row,
     unfold,
 )
 from tlac.cache.sqlite import BUSY_TIMEOUT_S, DATABASE, connect_read_only, find_foreign_schema, find_settings
-from tlac.cache.store import EMBEDDINGS, FORMAT, RESPONSES, Store, read_format
+from tlac.cache.store import ATTACHED_FORMAT, EMBEDDINGS, RESPONSES, Store, read_format
 from tlac.errors import InputError, StoreError, UsageError
 
 _SELECT_ALL = f"""
@@ -54,7 +57,8 @@ class Verification:
 
 
 def verify_store(folder: Path) -> Verification:
-    """Check every row of the store in a folder; nothing in it is executed, changed or deleted.
+    """Check every row of the store in a folder, and every line of attached packs; nothing in it is executed, changed or
+    deleted.
 
     Raises StoreError where there is no store.
     """
@@ -73,6 +77,11 @@ def verify_store(folder: Path) -> Verification:
                         problems.append(problem)
         except (StoreError, sqlite3.Error) as error:
             problems.append(Problem(name, None, f"can't be read: {error}"))
+    for problem in _attached_problems(folder):
+        if problem is None:
+            counts[RESPONSES] += 1
+        else:
+            problems.append(problem)
     if problems or any(counts.values()):
         # an empty store that lacks a database was killed while it was made: the next start makes the rest
         problems += [Problem(name, None, "there is no database") for name in missing]
@@ -109,7 +118,7 @@ def _folder_problems(folder: Path) -> Iterator[Problem]:
         return
     if written is None:
         raise StoreError(f"{folder}: there is no store here; choose another --store (or TLAC_CACHE_DIR)")
-    if written > FORMAT:
+    if written > ATTACHED_FORMAT:
         yield Problem("", None, f"format {written} of a newer tlac: upgrade tlac")
 
 
@@ -174,3 +183,45 @@ def _answer_parser(connection: sqlite3.Connection) -> Callable[[str, bytes], Non
         replace(answer, request=unfold(answer.request, text_of)).checked()
 
     return parse
+
+
+def _attached_problems(folder: Path) -> Iterator[Problem | None]:
+    """Yield the problems of attached packs, and None for each sound answer that stands nowhere before."""
+    packs: list[AttachedPack] = []
+    with ExitStack() as stack:
+        connection: sqlite3.Connection | None = None
+        # a database that can't be read is a problem already
+        with suppress(StoreError):
+            connection = stack.enter_context(closing(connect_read_only(folder / RESPONSES)))
+
+        def is_known(key: str) -> bool:
+            in_database = connection is not None and connection.execute(_SELECT_TEXT, (key,)).fetchall()
+            return bool(in_database) or any(pack.locate(key) for pack in packs)
+
+        try:
+            for name in sorted(list_packs(folder / ATTACHED)):
+                pack, warning = open_pack(folder / ATTACHED / name, is_kept=False)
+                if warning:
+                    yield Problem(ATTACHED, None, warning)
+                yield from _pack_problems(pack, is_known)
+                packs.append(pack)
+        except (StoreError, InputError, sqlite3.Error) as error:
+            yield Problem(ATTACHED, None, str(error))
+
+
+def _pack_problems(pack: AttachedPack, is_known: Callable[[str], bool]) -> Iterator[Problem | None]:
+    is_counted = np.zeros(pack.answers, np.bool_)
+    for name, _, _ in pack.files:
+        path = pack.folder / name
+        try:
+            for number, kept in read_lines(path):
+                if not isinstance(kept, StoredAnswer):
+                    continue
+                found = pack.locate(kept.key)
+                if found is None:
+                    raise line_complaint(path, number, InputError("the index lacks it"))
+                if not is_counted[found[0]] and not is_known(kept.key):
+                    yield None
+                is_counted[found[0]] = True
+        except (StoreError, InputError) as error:
+            yield Problem(ATTACHED, None, str(error))

@@ -289,7 +289,8 @@ def show_stats(dataset: str | None, root: Path | None, store: Path | None, as_js
     rows = [(one.backend, one.stage, one.outcome, f"{one.answers:,}", dollars(one.cost_usd)) for one in stats.counts]
     print_table(("backend", "stage", "outcome"), ("answers", "USD"), rows)
     size_mb = stats.size_bytes / 1e6
-    echo(f"{stats.answers:,} answers, {stats.embeddings:,} text embeddings, {size_mb:.1f} MB in {path}")
+    packs = f" ({stats.attached_packs:,} attached packs)" if stats.attached_packs else ""
+    echo(f"{stats.answers:,} answers, {stats.embeddings:,} text embeddings, {size_mb:.1f} MB in {path}{packs}")
 
 
 @cache.command("verify")
@@ -298,8 +299,8 @@ def show_stats(dataset: str | None, root: Path | None, store: Path | None, as_js
 def verify(store: Path | None, as_json: bool) -> None:
     """Check every row of the store: it parses, its key is the digest of its request, the database is sound.
 
-    Nothing in the store is executed or changed. Exits with 1 when there is a problem; `tlac cache prune
-    --damaged` removes the rows that are named.
+    Attached packs are checked line by line. Nothing in the store is executed or changed. Exits with 1 when there is a
+    problem; `tlac cache prune --damaged` removes the rows that are named.
 
     \b
     Example:
@@ -341,6 +342,8 @@ def prune_answers(  # noqa: PLR0913, PLR0917 - one parameter per option
 ) -> None:
     """Forget stored answers. They are paid for: asks first.
 
+    Attached packs are only read: `tlac cache merge` first, to forget an answer of theirs.
+
     \b
     Examples:
       tlac cache prune --outcome refused --dry-run
@@ -372,3 +375,20 @@ def prune_answers(  # noqa: PLR0913, PLR0917 - one parameter per option
                 click.confirm(f"forget {what}?", abort=True)
             echo(f"forgetting {what}")
             prune_damaged(opened) if damaged else prune(opened, selection)
+
+
+@cache.command("merge")
+@options.store_option
+def merge_packs(store: Path | None) -> None:
+    """Copy the answers of attached packs into the store's database, and remove the packs.
+
+    A large run on a Ray cluster leaves its answers as an attached pack: files that the store reads where they lie. All
+    commands see them; only `tlac cache prune` needs them in the database.
+
+    \b
+    Example:
+      tlac cache merge
+    """
+    with open_store(store, makes_one=False) as opened:
+        count, path = opened.merge_attached(), opened.path
+    echo(f"{count:,} answers of attached packs copied into the database of {path}" if count else "nothing is attached")

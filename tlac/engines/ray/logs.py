@@ -2,7 +2,8 @@
 
 A log is a file of JSON lines, each on disk before its answer counts as given. A line holds what a response pack's line
 holds, and who answered; a long text that many requests share stands in a line of its own, once. A worker that is killed
-leaves a cut last line at most.
+leaves a cut last line at most. The logs of a small run are copied into the store's database, those of a large one
+become a pack that the store reads where it lies (tlac.cache.attached).
 """
 
 from __future__ import annotations
@@ -23,17 +24,11 @@ from typing import TypeAlias
 import msgspec
 import numpy as np
 
-from tlac.cache.serialization import (
-    StoredAnswer,
-    answer_text,
-    fold,
-    parse_answer,
-    text_row,
-    unfold,
-)
+from tlac.cache.attached import LINES_SUFFIX, line_complaint, read_lines
+from tlac.cache.serialization import StoredAnswer, answer_text, fold
 from tlac.cache.store import Store
 from tlac.engines.ray.job import SerializedError
-from tlac.errors import InputError, StoreError, UsageError
+from tlac.errors import InputError, StoreError
 from tlac.hashing import canonical_json
 from tlac.runtime.safe_files import parse_json
 from tlac.types import Outcome
@@ -41,15 +36,15 @@ from tlac.types import Outcome
 Failure: TypeAlias = tuple[str, SerializedError]
 """The key of a request that got no response, or the path of an image that no request could be made of; and why."""
 
-_SUFFIX = ".jsonl"
+ATTACHED_BYTES = 64 * 2**20
+"""Logs of so many bytes and more, some 70,000 answers, become an attached pack."""
 
 
-class _Line(msgspec.Struct, frozen=True):
-    """A text, or a failure; a line that is neither is an answer."""
+class _Failed(msgspec.Struct, frozen=True):
+    """A failure: the line that is neither an answer nor a text."""
 
-    text: str | None = None
-    failed: str | None = None
-    fault: SerializedError | None = None
+    failed: str
+    fault: SerializedError
 
 
 class AnswerLog:
@@ -128,35 +123,21 @@ def read_log(path: Path) -> Iterator[StoredAnswer | Failure]:
 
     Raises InputError naming file and line for anything else that a worker would not have written.
     """
-    texts: dict[str, str] = {}
-
-    def text_of(key: str) -> str:
-        if key not in texts:
-            raise InputError("a text that stands nowhere above")
-        return texts[key]
-
-    # another process may have merged it since it was listed
-    with suppress(FileNotFoundError), path.open("rb") as file:
-        for number, content in enumerate(file, start=1):
-            if not content.endswith(b"\n"):
-                return
-            try:
-                line: _Line = parse_json(content, _Line)
-                if line.text is not None:
-                    texts[text_row(line.text)[0]] = line.text
-                elif line.failed is not None and line.fault is not None:
-                    yield line.failed, line.fault
-                else:
-                    answer = parse_answer(content)
-                    yield replace(answer, request=unfold(answer.request, text_of)).checked()
-            except UsageError as error:
-                raise InputError(f"{path}: line {number}: {error}; move the file away to go on without it") from error
+    for number, kept in read_lines(path):
+        if isinstance(kept, StoredAnswer):
+            yield kept
+            continue
+        try:
+            line: _Failed = parse_json(kept, _Failed)
+        except InputError as error:
+            raise line_complaint(path, number, error) from error
+        yield line.failed, line.fault
 
 
 def logs_in(folder: Path, batch: str = "") -> list[Path]:
     """The logs in a folder, or those of one batch, in the order of their names."""
     with suppress(FileNotFoundError):
-        return sorted(path for path in folder.iterdir() if path.name.startswith(batch) and path.suffix == _SUFFIX)
+        return sorted(path for path in folder.iterdir() if path.name.startswith(batch) and path.suffix == LINES_SUFFIX)
     return []
 
 
@@ -294,13 +275,15 @@ def _is_written(log: Path) -> bool:
 def merge_logs(
     store: Store, folder: RunFolder, retry: Collection[Outcome] = ()
 ) -> tuple[KeySet, dict[str, SerializedError]]:
-    """Put the answers of a run's logs into the store; a log that nobody writes to any more is removed.
+    """Put the answers of a run's logs into the store; a log that nobody writes to any more is removed, or, where there
+    are many answers, attached.
 
     What the store has already stays, unless it is older, or its outcome is in `retry`. Returns the keys of the answers,
     and why other requests got none. Raises StoreError, InputError.
     """
     keys = KeySet()
     failures: dict[str, SerializedError] = {}
+    is_attached = _is_attached(store, folder)
     for path in logs_in(folder.logs):
         is_finished = not _is_written(path)
         answers: list[StoredAnswer] = []
@@ -308,18 +291,53 @@ def merge_logs(
             if isinstance(kept, tuple):
                 failures.update([kept])
                 continue
-            if kept.key not in keys and _is_news(store, kept, retry):
+            if kept.key not in keys:
                 answers.append(kept)
             keys.add(kept.key)
             if len(answers) == _BATCH:
-                store.put_entries(answers)
+                store.put_entries(_news(store, answers, retry, is_attached))
                 answers = []
-        store.put_entries(answers)
-        if is_finished:
+        store.put_entries(_news(store, answers, retry, is_attached))
+        if is_finished and not is_attached:
             path.unlink(missing_ok=True)
+    if is_attached:
+        store.attach(folder.logs, folder.path.name)
     return keys, {key: error for key, error in failures.items() if key not in keys}
 
 
-def _is_news(store: Store, answer: StoredAnswer, retry: Collection[Outcome]) -> bool:
-    ours = store.get_response(answer.key)
-    return ours is None or ours.outcome in retry or ours.created_at < answer.response.created_at
+def _is_attached(store: Store, folder: RunFolder) -> bool:
+    """Whether the logs become a pack: there is much in them, nobody writes to them, and they can be renamed into the
+    store."""
+    logs = logs_in(folder.logs)
+    if sum(map(_size_bytes, logs)) < ATTACHED_BYTES or folder.logs.stat().st_dev != store.path.stat().st_dev:
+        return False
+    if any(map(_is_written, logs)):
+        _wait_for_orphans(folder)
+    return not any(map(_is_written, logs_in(folder.logs)))
+
+
+def _size_bytes(log: Path) -> int:
+    # an empty one is removed by its worker
+    with suppress(FileNotFoundError):
+        return log.stat().st_size
+    return 0
+
+
+def _news(
+    store: Store, answers: list[StoredAnswer], retry: Collection[Outcome], is_attached: bool
+) -> Iterator[StoredAnswer]:
+    """What of a log's answers has to be written into the database.
+
+    Of those that are attached, none that is new. Where the store has another answer under the key, the one that counts:
+    so it does not matter which of two packs comes first.
+    """
+    known = {key for key, _ in store.responses([answer.key for answer in answers])}
+    for answer in answers:
+        ours = store.get_entry(answer.key) if answer.key in known else None
+        if ours is None:
+            if not is_attached:
+                yield answer
+        elif ours.response.outcome in retry or ours.response.created_at < answer.response.created_at:
+            yield answer
+        elif is_attached:
+            yield ours
