@@ -18,7 +18,7 @@ EXACT_SHARE, PHRASES_A_CLASS = 0.54, 2
 # tokens as counted in benchmarks/perf/RESULTS.md: (224,467 for 100 + 46 calls, 454,813 for 100 + 100)
 STAGE1_TOKENS, STAGE2_TOKENS, ANSWER_TOKENS = 282, 4266, 8
 # measured by tests/benchmarks/test_simulation.py, which holds these figures against a real log, store and results file
-LOG_BYTES, STORE_BYTES, RESULT_BYTES = 910, 1120, 213
+LOG_BYTES, INDEX_BYTES, DATABASE_BYTES, RESULT_BYTES = 910, 16, 1120, 213
 PROMPT_USD, COMPLETION_USD = 0.30, 2.50
 _SIMULATED_CALLS = 40_000
 _SECONDS_A_DAY = 86_400.0
@@ -116,11 +116,13 @@ def time_table(scenarios: Sequence[Scenario] = SCENARIOS) -> str:
 
 def storage_table() -> str:
     """What lies on disk after all images, as Markdown."""
-    sizes = (("answer logs", LOG_BYTES, "until the run ends"), ("store", STORE_BYTES, "kept"))
-    rows = [
-        (name, f"{size:,}", f"{size * IMAGES / 1e9:,.0f} GB", until)
-        for name, size, until in (*sizes, ("results as parquet", RESULT_BYTES, "kept"))
-    ]
+    sizes = (
+        ("answer logs, attached", LOG_BYTES, "kept: they are the store"),
+        ("their index", INDEX_BYTES, "kept"),
+        ("results as parquet", RESULT_BYTES, "kept"),
+        ("the store's database", DATABASE_BYTES, "in place of the logs, after `tlac cache merge`"),
+    )
+    rows = [(name, f"{size:,}", f"{size * IMAGES / 1e9:,.0f} GB", until) for name, size, until in sizes]
     return _markdown(("what", "bytes an answer", "100 M answers", ""), rows)
 
 

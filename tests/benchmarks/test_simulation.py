@@ -12,7 +12,8 @@ import pytest
 
 from benchmarks.simulation.check import TOLERANCE, compare
 from benchmarks.simulation.model import Cluster, Service, bounds, simulate
-from benchmarks.simulation.scale import LOG_BYTES, RESULT_BYTES, STORE_BYTES, TABLES, distinct_choices
+from benchmarks.simulation.scale import DATABASE_BYTES, INDEX_BYTES, LOG_BYTES, RESULT_BYTES, TABLES, distinct_choices
+from tests.support.fake_answers import attach
 from tests.support.virtual_time import now_s, run_virtual, virtual_clock
 from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
@@ -95,7 +96,9 @@ def test_bytes_an_answer_are_those_of_real_files(tmp_path: Path) -> None:
     asyncio.run(log.close())
     with Store(tmp_path / "store") as store:
         store.put_entries(answers)
-    store_bytes = sum(path.stat().st_size for path in (tmp_path / "store" / "responses").iterdir())
+    database_bytes = sum(path.stat().st_size for path in (tmp_path / "store" / "responses").iterdir())
+    with Store(tmp_path / "other") as store:
+        pack = attach(store, answers)
     transcripts = [
         Transcript(f"{n:08d}.jpg", _digest(n), n % 1000, Turn("stage1", answer.key, answer.response))
         for n, answer in enumerate(answers)
@@ -103,7 +106,9 @@ def test_bytes_an_answer_are_those_of_real_files(tmp_path: Path) -> None:
     table = turns_table(range(len(answers)), transcripts, {})
     pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
     assert (tmp_path / "a.jsonl").stat().st_size == pytest.approx(LOG_BYTES, rel=0.1)
-    assert store_bytes / len(answers) == pytest.approx(STORE_BYTES, rel=0.1)
+    assert database_bytes / len(answers) == pytest.approx(DATABASE_BYTES, rel=0.1)
+    assert (pack / "0.jsonl").stat().st_size / len(answers) == pytest.approx(LOG_BYTES, rel=0.1)
+    assert (pack / "index").stat().st_size / len(answers) == pytest.approx(INDEX_BYTES, rel=0.1)
     assert (tmp_path / "t.parquet").stat().st_size / len(answers) == pytest.approx(RESULT_BYTES, rel=0.1)
 
 

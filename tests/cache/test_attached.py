@@ -301,8 +301,8 @@ def test_keys_that_begin_alike_are_told_apart(tmp_path: Path) -> None:
     line = json.loads(write_lines(tmp_path / "0.jsonl", MIXED[:1]).read_text())
     keys = [f"{'a' * 16}{number:016x}{'b' * 32}" for number in (3, 1, 2)]
     (tmp_path / "0.jsonl").write_text("".join(json.dumps(line | {"key": key}) + "\n" for key in [*keys, keys[1]]))
-    pack, warning = open_pack(tmp_path)
-    assert (pack.answers, warning) == (3, "")
+    pack = open_pack(tmp_path)
+    assert (pack.answers, pack.warning) == (3, "")
     assert [key for key, _, _ in pack.scan()] == sorted(keys)
     assert [pack.locate(key)[1][0] for key in keys] == keys
     assert pack.locate("a" * 64) is None

@@ -63,7 +63,8 @@ class AttachedPack:
     """One attached pack of n answers and m shared texts.
 
     `numbers` and `places` are (n + m,), those of the answers first. A number is made of the first 8 bytes of a key,
-    in ascending order; a place says where the line begins: file << 40 | offset.
+    in ascending order; a place says where the line begins: file << 40 | offset. `warning` says that it holds fewer
+    answers than when it was attached.
     """
 
     folder: Path
@@ -71,6 +72,7 @@ class AttachedPack:
     answers: int
     numbers: _Numbers
     places: _Numbers
+    warning: str = ""
 
     def locate(self, key: str) -> tuple[int, Row] | None:
         """Where a key stands in the index, and its row; None where it does not, or the pack is gone.
@@ -163,36 +165,26 @@ def line_complaint(path: Path, number: int, error: UsageError) -> InputError:
     return InputError(f"{path}: line {number}: {error}; move the file away to go on without it")
 
 
-def open_pack(folder: Path, is_kept: bool = True) -> tuple[AttachedPack, str]:
-    """Open the pack in a folder, and make its index where it has none that fits its files; `is_kept` writes that down,
-    where the disk can be written.
+def open_pack(folder: Path, is_kept: bool = True) -> AttachedPack:
+    """Open the pack in a folder. Where it has no index that fits its files, one is made, and written down if `is_kept`.
 
-    Returns also a warning where it holds fewer answers than when it was attached, else "". Raises StoreError for a
-    link, InputError naming file and line for a line that can't be read.
+    Raises StoreError for a link, InputError naming file and line for a line that can't be read.
     """
-    files = _list_files(folder)
-    path = folder / _INDEX
-    told: tuple[_Files, int, int] | None = None
+    files, path, known = _list_files(folder), folder / _INDEX, 0
     with suppress(InputError, ValueError, OSError):
-        told = _read_header(path)
-        if told[0] == files:
-            return _read_index(path, *told), ""
-    answers, texts = _find_places(folder, files)
-    count = len(answers[0])
-    if is_kept:
-        # a full or read-only disk, or a file whose name is no text
-        with suppress(OSError, ValueError):
-            _write_index(path, files, answers, texts)
+        told, known, texts = _read_header(path)
+        if told == files:
+            return _map_index(path, files, known, texts)
+    numbers, places, count = _find_places(folder, files)
+    lost = f"{folder}: was changed since it was attached: it holds {count:,} answers of {known:,}"
+    made = AttachedPack(folder, files, count, numbers, places, lost if count < known else "")
+    # not on a full or read-only disk, nor with a file whose name is no text
+    with suppress(OSError, ValueError):
+        if is_kept:
+            _write_index(path, made)
             # mapped, in place of what fills the memory
-            return open_pack(folder, is_kept=False)[0], _warning(folder, told, count)
-    numbers, places = (np.concatenate(pair) for pair in zip(answers, texts, strict=True))
-    return AttachedPack(folder, files, count, numbers, places), _warning(folder, told, count)
-
-
-def _warning(folder: Path, told: tuple[_Files, int, int] | None, count: int) -> str:
-    if told is None or told[1] <= count:
-        return ""
-    return f"{folder}: was changed since it was attached: it holds {count:,} answers of {told[1]:,}"
+            return replace(open_pack(folder, is_kept=False), warning=made.warning)
+    return made
 
 
 def _list_files(folder: Path) -> _Files:
@@ -213,13 +205,12 @@ def _list_files(folder: Path) -> _Files:
     return sorted(files)
 
 
-def _find_places(folder: Path, files: _Files) -> tuple[tuple[_Numbers, _Numbers], tuple[_Numbers, _Numbers]]:
-    """Go through the files: numbers and places of the answers, and of the texts; of equal keys the first."""
+def _find_places(folder: Path, files: _Files) -> tuple[_Numbers, _Numbers, int]:
+    """Go through the files: numbers and places, as a pack has them, and how many are those of answers."""
     # first and second half of the first 16 bytes of the key, and the place
     answers, texts = ([array("Q"), array("Q"), array("Q")] for _ in range(2))
     for file_number, (name, _, _) in enumerate(files):
-        path = folder / name
-        place = file_number << _OFFSET_BITS
+        path, place = folder / name, file_number << _OFFSET_BITS
         with open_regular(path) as file:
             for line_number, line in numbered_lines(file, path, MAX_TEXT_BYTES):
                 if not line.endswith(b"\n"):
@@ -235,7 +226,8 @@ def _find_places(folder: Path, files: _Files) -> tuple[tuple[_Numbers, _Numbers]
                     columns[1].append(int(digest[16:32], 16))
                     columns[2].append(place)
                 place += len(line)
-    return _in_order(answers), _in_order(texts)
+    (numbers, places), (text_numbers, text_places) = _in_order(answers), _in_order(texts)
+    return np.concatenate([numbers, text_numbers]), np.concatenate([places, text_places]), len(numbers)
 
 
 def _in_order(columns: list[array[int]]) -> tuple[_Numbers, _Numbers]:
@@ -243,42 +235,40 @@ def _in_order(columns: list[array[int]]) -> tuple[_Numbers, _Numbers]:
     columns.clear()
     # stable: of equal keys the first in the files stays the first
     order = np.lexsort((rest, numbers))
-    numbers, places = numbers[order], places[order]
+    # one after the other: each frees what it came from
+    numbers = numbers[order]
+    places = places[order]
     same = np.flatnonzero(numbers[1:] == numbers[:-1])
     again = same[rest[order[same]] == rest[order[same + 1]]] + 1
     return (np.delete(numbers, again), np.delete(places, again)) if len(again) else (numbers, places)
 
 
-def _write_index(
-    path: Path, files: _Files, answers: tuple[_Numbers, _Numbers], texts: tuple[_Numbers, _Numbers]
-) -> None:
-    header = msgspec.json.encode((_VERSION, files, len(answers[0]), len(texts[0])))
-    size = -(-(len(header) + 1) // _ALIGNED) * _ALIGNED
+def _write_index(path: Path, pack: AttachedPack) -> None:
+    header = msgspec.json.encode((_VERSION, pack.files, pack.answers, len(pack.numbers) - pack.answers))
     with replacing(path, is_synced=True, is_private=True) as file:
-        file.write(header.ljust(size - 1) + b"\n")
-        for column in (answers[0], texts[0], answers[1], texts[1]):
+        # numbers that are not aligned would be copied for each look-up
+        file.write(header.ljust(-(-(len(header) + 1) // _ALIGNED) * _ALIGNED - 1) + b"\n")
+        for column in (pack.numbers, pack.places):
             column.astype("<u8", copy=False).tofile(file)
 
 
 def _read_header(path: Path) -> tuple[_Files, int, int]:
     with open_regular(path, within=path.parent) as file:
-        line = file.readline(_MAX_HEADER_BYTES)
-    version, files, answers, texts = parse_json(line, tuple[int, _Files, Count, Count])
+        version, files, answers, texts = parse_json(file.readline(_MAX_HEADER_BYTES), tuple[int, _Files, Count, Count])
     if version != _VERSION:
         raise InputError("an index of another version")
     return files, answers, texts
 
 
-def _read_index(path: Path, files: _Files, answers: int, texts: int) -> AttachedPack:
-    """Map the index. Raises InputError, ValueError where it is not as long as its header says."""
+def _map_index(path: Path, files: _Files, answers: int, texts: int) -> AttachedPack:
+    """Map the index. Raises InputError where it is not as long as its header says."""
     count = answers + texts
     with open_regular(path, within=path.parent) as file:
         start = len(file.readline(_MAX_HEADER_BYTES))
         if os.fstat(file.fileno()).st_size != start + 16 * count:
             raise InputError("an index that is cut short")
         columns = np.memmap(file, "<u8", "r", start, (2, count)) if count else np.empty((2, 0), np.uint64)
-    numbers, places = np.asarray(columns[0]), np.asarray(columns[1])
-    return AttachedPack(path.parent, files, answers, numbers, places)
+    return AttachedPack(path.parent, files, answers, np.asarray(columns[0]), np.asarray(columns[1]))
 
 
 def list_packs(folder: Path) -> set[str]:
@@ -301,7 +291,7 @@ def list_packs(folder: Path) -> set[str]:
 class AttachedPacks:
     """The attached packs of a store; any thread may use them.
 
-    `warnings` holds what the user should know of them; `changes` counts how often others came or went.
+    `changes` counts how often some came or went.
     """
 
     def __init__(self, store: Path) -> None:
@@ -309,12 +299,16 @@ class AttachedPacks:
         self._folder = store / ATTACHED
         self._lock = threading.Lock()
         self._packs: dict[str, AttachedPack] = {}
-        self.warnings: list[str] = []
         self.changes = 0
         self.refresh()
 
     def __len__(self) -> int:
         return len(self._packs)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know of them."""
+        return tuple(pack.warning for pack in self._packs.values() if pack.warning)
 
     def refresh(self) -> int:
         """Look for packs that another process has attached or merged; returns `changes`."""
@@ -330,14 +324,12 @@ class AttachedPacks:
 
     def _open(self, name: str) -> AttachedPack | None:
         try:
-            pack, warning = open_pack(self._folder / name)
+            return open_pack(self._folder / name)
         except (StoreError, InputError) as error:
             if (self._folder / name).exists():
                 raise StoreError(str(error)) from error
             # merged by another process since it was listed
             return None
-        self.warnings += [warning] if warning else []
-        return pack
 
     def get(self, key: str) -> Row | None:
         """The row under a key, in the first pack that has one. Raises StoreError."""

@@ -189,7 +189,7 @@ class Store:
             self.close()
             raise
         self.warnings = tuple(warning for reader in self._readers.values() for warning in reader.warnings)
-        self.warnings += tuple(self._attached.warnings)
+        self.warnings += self._attached.warnings
         if written_format < FORMAT:
             self._migrate()
 

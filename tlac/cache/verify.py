@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -188,25 +188,24 @@ def _answer_parser(connection: sqlite3.Connection) -> Callable[[str, bytes], Non
 def _attached_problems(folder: Path) -> Iterator[Problem | None]:
     """Yield the problems of attached packs, and None for each sound answer that stands nowhere before."""
     packs: list[AttachedPack] = []
-    with ExitStack() as stack:
-        connection: sqlite3.Connection | None = None
-        # a database that can't be read is a problem already
-        with suppress(StoreError):
-            connection = stack.enter_context(closing(connect_read_only(folder / RESPONSES)))
+    try:
+        names = sorted(list_packs(folder / ATTACHED))
+        if not names:
+            return
+        with closing(connect_read_only(folder / RESPONSES)) as connection:
 
-        def is_known(key: str) -> bool:
-            in_database = connection is not None and connection.execute(_SELECT_TEXT, (key,)).fetchall()
-            return bool(in_database) or any(pack.locate(key) for pack in packs)
+            def is_known(key: str) -> bool:
+                in_database = connection.execute(_SELECT_TEXT, (key,)).fetchall()
+                return bool(in_database) or any(pack.locate(key) for pack in packs)
 
-        try:
-            for name in sorted(list_packs(folder / ATTACHED)):
-                pack, warning = open_pack(folder / ATTACHED / name, is_kept=False)
-                if warning:
-                    yield Problem(ATTACHED, None, warning)
+            for name in names:
+                pack = open_pack(folder / ATTACHED / name, is_kept=False)
+                if pack.warning:
+                    yield Problem(ATTACHED, None, pack.warning)
                 yield from _pack_problems(pack, is_known)
                 packs.append(pack)
-        except (StoreError, InputError, sqlite3.Error) as error:
-            yield Problem(ATTACHED, None, str(error))
+    except (StoreError, InputError, sqlite3.Error) as error:
+        yield Problem(ATTACHED, None, str(error))
 
 
 def _pack_problems(pack: AttachedPack, is_known: Callable[[str], bool]) -> Iterator[Problem | None]:

@@ -110,7 +110,7 @@ def test_while_a_worker_writes_nothing_is_attached(tmp_path: Path, monkeypatch: 
         assert [path.name for path in logs_in(folder.logs)] == ["b.jsonl"]
         assert len(list(store.entries())) == 3
         asyncio.run(log.keep(answers[3]))
-        log.close()
+        asyncio.run(log.close())
         merge_logs(store, folder)
         assert not folder.logs.exists()
     assert len(stored(tmp_path / "store")) == 4
