@@ -192,7 +192,7 @@ def _list_files(folder: Path) -> _Files:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if not entry.name.endswith(LINES_SUFFIX) or entry.name.startswith(UNFINISHED):
+                if not entry.name.endswith(LINES_SUFFIX):
                     continue
                 if not entry.is_file(follow_symlinks=False):
                     raise StoreError(f"{entry.path}: is no regular file; move it away")

@@ -16,7 +16,6 @@ import shutil
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeAlias
@@ -331,13 +330,13 @@ def _news(
     Of those that are attached, none that is new. Where the store has another answer under the key, the one that counts:
     so it does not matter which of two packs comes first.
     """
-    known = {key for key, _ in store.responses([answer.key for answer in answers])}
+    stored = dict(store.responses([answer.key for answer in answers], is_whole=True))
     for answer in answers:
-        ours = store.get_entry(answer.key) if answer.key in known else None
+        ours = stored.get(answer.key)
         if ours is None:
             if not is_attached:
                 yield answer
-        elif ours.response.outcome in retry or ours.response.created_at < answer.response.created_at:
+        elif ours.outcome in retry or ours.created_at < answer.response.created_at:
             yield answer
-        elif is_attached:
-            yield ours
+        elif is_attached and (entry := store.get_entry(answer.key)) is not None:
+            yield entry
