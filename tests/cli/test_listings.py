@@ -38,7 +38,9 @@ def test_a_methods_options_are_shown_as_they_are_typed(tlac_command) -> None:
     assert "\n  --method tlac-relook:relook_below=0.5\n" in tlac_command("methods", "show", "tlac-relook").out
     assert "\n  --method clip:templates=paper\n" in tlac_command("methods", "show", "clip").out
     # what methods share is told with each
-    assert "With `second`, the name of a prompt set," in tlac_command("methods", "show", "slac-fused").out
+    fused = tlac_command("methods", "show", "slac-fused").out
+    assert "With `second`, the name of a prompt set," in fused
+    assert "inheritance" not in fused, "what Python says of a base class of its own"
     assert len(tlac_command("methods", "list").out.splitlines()) == len(list_plugins("tlac.methods"))
 
 

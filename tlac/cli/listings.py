@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+from abc import ABC
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -185,6 +186,6 @@ def _describe_method(name: str) -> dict[str, Any]:
     made = load_plugin("tlac.methods", name)
     # what methods have in common is said by the class that they share
     text = " ".join(
-        word for owner in inspect.getmro(made) if owner is not object for word in (owner.__doc__ or "").split()
+        word for owner in inspect.getmro(made) if owner not in (ABC, object) for word in (owner.__doc__ or "").split()
     )
     return {"name": name, "description": text, "options": method_options(made)}

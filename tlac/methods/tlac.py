@@ -99,7 +99,7 @@ class TLACCascade(WithSecondSample):
 
     With `relook`, where the choice leaves a doubt, the image is shown again with the few classes that are left, and
     without the first words. Doubtful is a choice that is not the nearest class, or whose probability is below
-    `LOOK_BELOW`, where that is known. Cost: one more call with the image for each doubt.
+    0.5, where that is known. Cost: one more call with the image for each doubt.
     """
 
     k: int = 25
