@@ -23,12 +23,14 @@ from tlac.types import LMMResponse, MatchDecision, Outcome
 DEFAULT_TEMPLATE = "a photo of a {}"
 # an article counts as one where a space follows it: "a cat", not "A-10"
 _ARTICLES = re.compile(r"^(?:(?:a|an|the) )+")
+_BEGINNINGS = ("a ", "an ", "the ")
 # what may stand between the words of one name without telling it from another
 _JOINTS = "-/\u2010\u2011\u2012\u2013\u2014\u2015"
 _JOINT = re.compile(f"[{_JOINTS}]")
 _EMPHASIS = re.compile(r"(\*{1,3}|`{1,3})(?=\S)(.+?)(?<=\S)\1")
 _KEPT_PUNCTUATION = frozenset("#%&@*\u00a7\u00b7")
 _WRAPPED = re.compile(r"(\*{1,3}|`{1,3}|_{1,2})(.+)\1", re.DOTALL)
+_WRAPPERS = ("*", "`", "_")
 _ARTICLE_JOINT = re.compile(f"(?:a|an|the)[{_JOINTS}]")
 # an answer may repeat a line of the class list, or say what it gives: "2: Maine Coon", "Class: Maine Coon"
 _NUMBERED = re.compile(r"(\d{1,9})\s*(?:[:.)]\s*(.+))?", re.DOTALL)
@@ -66,7 +68,9 @@ def normalise(text: str) -> str:
     folded = unicodedata.normalize("NFKC", text).casefold()
     if "*" in folded or "`" in folded:
         folded = _EMPHASIS.sub(r"\2", folded)
-    bare = _ARTICLES.sub("", " ".join(folded.translate(_SPACED).split()), count=1)
+    bare = " ".join(folded.translate(_SPACED).split())
+    if bare.startswith(_BEGINNINGS):
+        bare = _ARTICLES.sub("", bare, count=1)
     if not _JOINT.search(bare):
         return unicodedata.normalize("NFC", bare.strip())
     first, *others = bare.split()
@@ -240,7 +244,7 @@ def _listed(names: Sequence[str]) -> str:
 def _unwrap(text: str) -> str:
     """The text without quotes, emphasis and a full stop around it."""
     bare = text.strip(_QUOTES).rstrip(".").strip(_QUOTES)
-    wrapped = _WRAPPED.fullmatch(bare)
+    wrapped = _WRAPPED.fullmatch(bare) if bare.endswith(_WRAPPERS) else None
     return _unwrap(wrapped[2]) if wrapped else bare
 
 
