@@ -107,6 +107,8 @@ def _listener(has_report: bool, names: tuple[str, ...]) -> Callable[[Run, RunCon
     """What is done with each finished run. Raises UnknownNameError, and ConfigError where a tracker isn't installed."""
     from tlac.config.registry import load_plugin
 
+    # the thumbnails of the last run: a dataset's runs follow each other
+    thumbnails: dict[tuple[str, int], bytes] = {}
     loggers = {name: load_plugin("tlac.loggers", name)() for name in dict.fromkeys(names)}
 
     def hear(run: Run, config: RunConfig) -> None:
@@ -114,7 +116,7 @@ def _listener(has_report: bool, names: tuple[str, ...]) -> Callable[[Run, RunCon
 
         if has_report:
             # the dataset is read once more, for its thumbnails
-            write_report(run, config.samples)
+            write_report(run, config.samples, thumbnails)
         for name, log in loggers.items():
             _log(name, log, run)
 

@@ -22,12 +22,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tlac.datasets.prepare.download import OnBytes
 from tlac.evaluation.collect import describe_cut
 from tlac.runtime.formatting import printable
 from tlac.types import LMMResponse, Outcome, Transcript
 
 if TYPE_CHECKING:
+    # it loads an HTTP client
+    from tlac.datasets.prepare.download import OnBytes
     from tlac.lmms.middleware.clock import CallActivity
 
 _PLAIN_EVERY_S = 10.0

@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any, Literal, TypeAlias
 
 from tlac.config.destinations import check_destination
@@ -49,7 +49,13 @@ _NOUNS: dict[Group, str] = {
 
 @cache
 def _entry_points(group: Group) -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=group)}
+    return {point.name: point for point in _entry_point_finder()(group=group)}
+
+
+@cache
+def _entry_point_finder() -> Callable[..., EntryPoints]:
+    # a file of each package that is installed: read once, not for each group
+    return entry_points().select
 
 
 def list_plugins(group: Group) -> list[str]:

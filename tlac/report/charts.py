@@ -115,7 +115,7 @@ def risk_curve(predictions: Predictions, by: str) -> RiskCurve | None:
     answered = len(measured) / int(np.sum(predictions.label >= 0))
     steps = np.diff([0.0, *(point.coverage for point in points)])
     area = float(np.sum(steps * [point.risk for point in points]))
-    kept = np.unique(np.linspace(0, len(points) - 1, min(_MOST_POINTS, len(points))).round().astype(int))
+    kept = np.linspace(0, len(points) - 1, min(_MOST_POINTS, len(points))).round().astype(int)
     drawn = [points[place] for place in kept.tolist()]
     coverage = tuple(round(point.coverage * answered, 6) for point in drawn)
     return RiskCurve(by, coverage, tuple(point.risk for point in drawn), area)

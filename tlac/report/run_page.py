@@ -34,16 +34,19 @@ _ORIGINALS = "originals.json"
 _SCRIPTS = ("core.js", "tables.js", "charts.js", "confusion.js", "cards.js", "gallery.js", "run.js")
 
 
-def write_report(run: Run, samples: Iterable[Sample] | None = None) -> Path:
+def write_report(
+    run: Run, samples: Iterable[Sample] | None = None, known: dict[tuple[str, int], bytes] | None = None
+) -> Path:
     """Make the report.html of a finished run in its folder, and give its path.
 
     `samples` are the run's own, in order: their thumbnails are made and kept beside the page. Without them, those
-    that the folder holds are shown. Raises InputError, and TlacError where the folder can't be written.
+    that the folder holds are shown. `known` is given to several runs of one dataset, so that each thumbnail is made
+    once (see `make_thumbnails`). Raises InputError, and TlacError where the folder can't be written.
     """
     path, folder, originals = run.folder / REPORT_NAME, run.folder / THUMBNAILS, None
     if samples is not None:
         with naming_failure(path, *PAGE_FAILURE):
-            made, files = make_thumbnails(samples, run.predictions)
+            made, files = make_thumbnails(samples, run.predictions, known)
             folder.mkdir(exist_ok=True)
             for sha256, content in made.items():
                 write_whole(folder / f"{sha256}.webp", content)

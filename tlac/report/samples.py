@@ -25,12 +25,15 @@ _THREADS = 2
 _INLINE_BYTES = 7_000_000
 
 
-def make_thumbnails(samples: Iterable[Sample], predictions: Predictions) -> tuple[dict[str, bytes], dict[str, Path]]:
+def make_thumbnails(
+    samples: Iterable[Sample], predictions: Predictions, known: dict[tuple[str, int], bytes] | None = None
+) -> tuple[dict[str, bytes], dict[str, Path]]:
     """WebP pictures by the sha256 of their image, and the files that they are of where these are files.
 
     `samples` are those of the predictions, in order. The `MOST` samples that are most worth looking at have one:
     those without an answer come first, then wrong ones, then correct ones by rising margin. An image that can't be
-    decoded has none.
+    decoded has none. `known` are pictures of an earlier run by sha256 and side, which are not made again; this run's
+    take their place.
     """
     digests = digest_texts(predictions.image_sha256)
     wanted = {digests[place] for place in _by_interest(predictions)[:MOST]} - {None}
@@ -40,9 +43,14 @@ def make_thumbnails(samples: Iterable[Sample], predictions: Predictions) -> tupl
     for sample, sha256 in zip(samples, digests, strict=True):
         if sha256 is not None and sha256 in wanted:
             sources.setdefault(sha256, (sample.source, sample.id))
+    known = {} if known is None else known
+    pictures = {sha256: known[sha256, side] for sha256 in sources if (sha256, side) in known}
+    new = {sha256: given for sha256, given in sources.items() if sha256 not in pictures}
     with ThreadPoolExecutor(_THREADS) as pool:
-        made = pool.map(lambda given: shrink_image(given[0], given[1], side), sources.values())
-        pictures = {sha256: content for sha256, content in zip(sources, made, strict=True) if content is not None}
+        made = pool.map(lambda given: shrink_image(given[0], given[1], side), new.values())
+        pictures |= {sha256: content for sha256, content in zip(new, made, strict=True) if content is not None}
+    known.clear()
+    known.update(((sha256, side), content) for sha256, content in pictures.items())
     return pictures, {sha256: source for sha256, (source, _) in sources.items() if isinstance(source, Path)}
 
 

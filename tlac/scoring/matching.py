@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -102,6 +102,23 @@ def _read_names(classes: tuple[str, ...]) -> tuple[Mapping[str, int], Mapping[st
     return verbatim, shared
 
 
+@lru_cache(maxsize=16)
+def _single_names(classes: tuple[str, ...]) -> tuple[Mapping[str, int], Mapping[str, int]]:
+    """The class of each normalised name that means one alone, and what `_longest_names` says of these names."""
+    _, shared = _read_names(classes)
+    by_name = {key: min(owners) for key, owners in shared.items() if key and len(owners) == 1}
+    return by_name, _longest_names(by_name)
+
+
+def _longest_names(names: Iterable[str]) -> Mapping[str, int]:
+    """By the first word of normalised names: the words of the longest name that it starts."""
+    longest: dict[str, int] = {}
+    for name in names:
+        first, *others = name.split(" ")
+        longest[first] = max(longest.get(first, 0), 1 + len(others))
+    return longest
+
+
 class ClassIndex:
     """A class list that can be asked which class a text names. A name that stands twice means its lower index.
 
@@ -113,7 +130,7 @@ class ClassIndex:
     def __init__(self, classes: Sequence[str], aliases: Mapping[str, Sequence[str]] | None = None) -> None:
         self.classes = tuple(classes)
         self._verbatim, shared = _read_names(self.classes)
-        self._by_name = {key: min(owners) for key, owners in shared.items() if key and len(owners) == 1}
+        self._by_name, self._longest = _single_names(self.classes)
         kept = self._distinct_aliases(aliases or {}, shared)
         self.names = tuple(enumerate(self.classes))
         if kept:
@@ -122,13 +139,8 @@ class ClassIndex:
                 for index, own in enumerate(self.classes)
                 for name in (own, *kept.get(self._verbatim.get(_verbatim(own), -1), {}).values())
             )
-        for index, found in kept.items():
-            self._by_name.update(dict.fromkeys(found, index))
-        # first word -> words of the longest name that it starts
-        self._longest: dict[str, int] = {}
-        for key in self._by_name:
-            first, *others = key.split(" ")
-            self._longest[first] = max(self._longest.get(first, 0), 1 + len(others))
+            self._by_name = {**self._by_name, **{name: index for index, found in kept.items() for name in found}}
+            self._longest = _longest_names(self._by_name)
 
     def _distinct_aliases(
         self, aliases: Mapping[str, Sequence[str]], shared: Mapping[str, Collection[int]]
