@@ -164,8 +164,7 @@ class PromptSet:
 
     def relook_messages(self, image: Image, task: ChoiceTask) -> tuple[Message, ...]:
         """Show the image again and ask which of the candidates it is. Raises ConfigError for a set without."""
-        words = self.relook_words(has_answer=bool(task.answer))
-        return (Message("user", (image, *self._choice_parts(words, task))),)
+        return (Message("user", (image, *self._choice_parts(self.relook_words(bool(task.answer)), task))),)
 
     def _choice_parts(self, words: Stage2Prompts, task: ChoiceTask) -> tuple[TextPart, TextPart]:
         answer = task.answer

@@ -180,7 +180,6 @@ class Matrix:
             try:
                 spec = self.make_spec(backend, stage2, dataset, cell.method)
             except TlacError as error:
-                # a budget that is too small for this backend, perhaps
                 return replace(cell, error=error)
             # what a dataset's file says of its names holds for that dataset; --aliases goes on top
             aliases = {**self._aliases.get(cell.dataset, {}), **spec.aliases}

@@ -152,8 +152,7 @@ async def _look_in_doubt(choice: Turn, answer: str, image: Image, prompter: Prom
 
 
 def _read(choice: Turn, prompter: Prompter) -> int | None:
-    response = choice.response
-    return prompter.read_choice(response.text) if response.outcome is Outcome.ANSWERED else None
+    return prompter.read_choice(choice.response.text) if choice.response.outcome is Outcome.ANSWERED else None
 
 
 async def _choose(
