@@ -229,3 +229,18 @@ def test_aliases_that_name_no_class_are_told_once_and_recorded(bench, tmp_path: 
     )
     assert [run.record.dataset_notes[-2:] for run in runs] == [notes, notes]
     assert [line for line in said if "aliases" in line] == [f"cars: {note}" for note in notes]
+
+
+def test_an_image_that_stands_twice_is_told_once_and_recorded_and_so_are_its_two_labels(bench, tmp_path: Path) -> None:
+    said: list[str] = []
+    runner, _ = bench(policy=CallPolicy(on_message=said.append))
+
+    class Twins(Cars):
+        def __iter__(self) -> Iterator[Sample]:
+            first, second, *rest = super().__iter__()
+            yield from (first, replace(second, source=first.source), *rest)
+
+    runs = [runner.run(replace(SPEC, dataset=Twins(), method=method), tmp_path) for method in ("tlac", "slac")]
+    note = "1 sample has the image of another, byte for byte; 1 image has several labels, such as 0.png and 1.png"
+    assert [run.record.dataset_notes for run in runs] == [(note,), (note,)]
+    assert [line for line in said if "byte" in line] == [f"cars: {note}"]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlac.errors import InputError
-from tlac.scoring.predictions import DECISIONS, OUTCOMES, Predictions, digest_bytes, digest_texts
+from tlac.scoring.predictions import DECISIONS, OUTCOMES, Predictions, describe_twins, digest_bytes, digest_texts
 from tlac.types import Outcome, Prediction
 
 KEYS = st.none() | st.sampled_from(["0" * 63 + "1", "ab" * 32, "f" * 64])
@@ -108,3 +108,31 @@ def test_of_more_than_five_classes_the_first_five_are_kept() -> None:
     top = tuple((index, 1 - index / 10) for index in range(6))
     (found,) = Predictions.of([replace(ONE, top5=top)])
     assert found.top5 == top[:5]
+
+
+def _told(*rows: tuple[str, str | None, int | None]) -> str | None:
+    """What is said of samples by name, first letter of their image's sha256, and label."""
+    return describe_twins(
+        Predictions.of(
+            Prediction(
+                name, letter and letter * 64, label, Outcome.ANSWERED, "x", None, None, None, None, None, (), None, None
+            )
+            for name, letter, label in rows
+        )
+    )
+
+
+def test_samples_with_the_same_image_are_told_and_so_are_labels_that_contradict_each_other() -> None:
+    assert _told(("one", "a", 0), ("two", "b", 1), ("none", None, 1), ("no file", None, 0)) is None
+    assert (
+        _told(("one", "a", 0), ("two", "b", 1), ("three", "a", 0)) == "1 sample has the image of another, byte for byte"
+    )
+    assert _told(("one", "a", None), ("two", "a", None), ("three", "a", None)) == (
+        "2 samples have the image of another, byte for byte"
+    )
+    told = _told(
+        ("zero", "c", 3), ("one", "b", 0), ("two", "a", 1), ("three", "a", 1), ("four", "a", 2), ("five", "b", 1)
+    )
+    assert told == (
+        "3 samples have the image of another, byte for byte; 2 images have several labels, such as two and four"
+    )

@@ -36,7 +36,7 @@ from tlac.runtime import aio
 from tlac.scoring.clip_zero_shot import ImageScorer
 from tlac.scoring.confidence import abstain
 from tlac.scoring.metrics import hinted_classes, measure
-from tlac.scoring.predictions import Predictions
+from tlac.scoring.predictions import Predictions, describe_twins
 from tlac.scoring.scorer import Scored, Scorer
 from tlac.types import Combination, Outcome, Sample, Transcript
 
@@ -159,8 +159,12 @@ class Runner:
         with begin_run(out) as run:
             metrics = measure(predictions, hinted_classes(config.dataset.classes, config.hints))
             spent, transcripts = result.buffer.ledger, result.buffer.transcripts
+            record = config.record(encoder.fingerprint, started_at)
+            twins = describe_twins(predictions)
+            self._tell(config, [twins] if twins else ())
             record = replace(
-                config.record(encoder.fingerprint, started_at),
+                record,
+                dataset_notes=(*record.dataset_notes, twins) if twins else record.dataset_notes,
                 is_complete=metrics.failed == 0 and (result.order is None or result.order.failed == 0),
                 stopped=result.stopped,
                 calls=spent.calls,
@@ -182,6 +186,13 @@ class Runner:
         encoder = self.encoder(config.encoder)
         return config.with_spread_hints(encoder).digests(encoder.fingerprint)
 
+    def _tell(self, config: RunConfig, notes: Sequence[str]) -> None:
+        """Say each note of a dataset once."""
+        for said in (f"{config.dataset.name}: {note}" for note in notes):
+            if said not in self._said:
+                self._said.add(said)
+                self._policy.on_message(said)
+
     def prepare(self, config: RunConfig) -> Prepared:
         """Open all that asking and scoring takes; nobody is asked. The text encoder is loaded meanwhile and beyond.
 
@@ -192,10 +203,7 @@ class Runner:
         encoder = self.encoder(config.encoder)
         config = config.with_spread_hints(encoder)
         config.check(encoder)
-        for note in config.alias_notes:
-            if (said := f"{config.dataset.name}: {note}") not in self._said:
-                self._said.add(said)
-                self._policy.on_message(said)
+        self._tell(config, config.alias_notes)
         combine, images = combination_of(method), self._image_vectors(config) if sees_image(method) else None
         scorer = Scorer(config.dataset.classes, encoder, config.rule, config.template, config.aliases)
         concurrency = self._policy.concurrency or backend.spec.limits.concurrency

@@ -237,6 +237,29 @@ class Predictions(Sequence[Prediction]):
         )
 
 
+def describe_twins(predictions: Predictions) -> str | None:
+    """What there is to say of samples with equal images (byte for byte), None where there are none.
+
+    Such an image is asked about once and counted as often as it stands; where its labels differ, one at most is right.
+    """
+    has_image = np.flatnonzero(predictions.image_sha256.any(axis=1))
+    digests = np.ascontiguousarray(predictions.image_sha256[has_image]).view(np.dtype("V32")).ravel()
+    _, first, group = np.unique(digests, return_index=True, return_inverse=True)
+    extra = len(group) - len(first)
+    if not extra:
+        return None
+    labels = predictions.label[has_image]
+    odd = np.flatnonzero(labels != labels[first[group]])
+    told = f"{extra:,} sample{'s have' if extra > 1 else ' has'} the image of another, byte for byte"
+    if not len(odd):
+        return told
+    pair = [predictions.samples[has_image[place]] for place in (first[group[odd[0]]], odd[0])]
+    several = len(np.unique(group[odd]))
+    return (
+        f"{told}; {several:,} image{'s have' if several > 1 else ' has'} several labels, such as {' and '.join(pair)}"
+    )
+
+
 class PredictionTable:
     """Takes samples one by one, each with the row of its decision, and gives their `Predictions`."""
 
