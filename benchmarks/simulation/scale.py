@@ -18,7 +18,7 @@ EXACT_SHARE, PHRASES_A_CLASS = 0.54, 2
 # tokens as counted in benchmarks/perf/RESULTS.md: (224,467 for 100 + 46 calls, 454,813 for 100 + 100)
 STAGE1_TOKENS, STAGE2_TOKENS, ANSWER_TOKENS = 282, 4266, 8
 # measured by tests/benchmarks/test_simulation.py, which holds these figures against a real log, store and results file
-LOG_BYTES, INDEX_BYTES, DATABASE_BYTES, RESULT_BYTES = 910, 16, 1120, 213
+LOG_BYTES, INDEX_BYTES, DATABASE_BYTES, RESULT_BYTES = 910, 16, 1120, 146
 PROMPT_USD, COMPLETION_USD = 0.30, 2.50
 _SIMULATED_CALLS = 40_000
 _SECONDS_A_DAY = 86_400.0

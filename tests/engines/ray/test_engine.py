@@ -189,12 +189,15 @@ def assert_results_say_what_predictions_say(store: Path, run: Run) -> None:
 
     (folder,) = (store / "cluster").glob("*/results")
     rows = {row["sample"]: row for row in pyarrow.parquet.read_table(folder).to_pylist()}
+    choices = pyarrow.parquet.read_table(folder.with_name("choices")).to_pylist()
+    chosen = {row["stage2_key"]: row["choice"] for row in choices}
+    assert len(chosen) == len(choices) == run.record.calls.stage2.asked
     assert len(rows) == len(run.predictions)
     for prediction in run.predictions:
         row = rows[prediction.sample]
         assert (row["stage1_key"], row["stage2_key"]) == (prediction.stage1_key, prediction.stage2_key)
         assert (row["answer"], row["label"]) == (prediction.answer, prediction.label)
-        assert (row["choice"] is None) == (prediction.stage2_key is None)
+        assert (row["stage2_key"] in chosen) == (prediction.stage2_key is not None)
 
 
 @pytest.mark.slow

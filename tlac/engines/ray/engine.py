@@ -1,7 +1,7 @@
 """The engine behind `tlac bench --engine ray`: has a run's answers asked for by the workers of a Ray cluster.
 
-First every sample's stage 1, with stage 2 put off; then, grouped by their keys, each distinct stage 2 once. The answers
-are put into the store, where the run finds them.
+First every sample's stage 1, with stage 2 put off; then each distinct stage 2 once. The answers are put into the store,
+where the run finds them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from tlac.cache.store import Store
 from tlac.config.registry import open_lmm
 from tlac.config.schemas import Backend
 from tlac.engines.ray.job import (
-    GROUP,
     SHARD,
     RayJob,
     SerializedError,
@@ -44,7 +43,7 @@ from tlac.engines.ray.session import (
     quiet,
     translated,
 )
-from tlac.engines.ray.tables import write_samples
+from tlac.engines.ray.tables import write_choices, write_samples
 from tlac.engines.ray.workers import Stage1Worker, Stage2Worker
 from tlac.errors import CallError, PermanentError, SampleError, UsageError
 from tlac.evaluation.run_config import RunConfig
@@ -79,7 +78,7 @@ class StoreReader:
         }
 
 
-_ROWS_A_GROUP, _KEYS_A_QUERY = 2000, 250
+_KEYS_A_QUERY = 250
 
 
 class RayEngine:
@@ -182,17 +181,17 @@ class RayEngine:
         def ask(actors: tuple[Any, Any]) -> None:
             pool = _pool(ray, workers, any(is_in_process(backend) for backend in backends.values()))
             arguments = {"fn_constructor_args": (job, *actors), "batch_format": "pyarrow", "batch_size": None, **pool}
-            shards = write_samples(samples, folder.samples, len(samples), workers)
-            # a block for each: Ray's own reader would put small files into one block, and all work on one worker
-            listed = ray.data.from_items([{SHARD: str(path)} for path in shards], override_num_blocks=len(shards))
-            listed.map_batches(Stage1Worker, **arguments).write_parquet(str(folder.turns))
-            put_off = _count_put_off(folder)
-            if put_off:
-                parts = max(2 * workers, -(-put_off // _ROWS_A_GROUP))
-                turns = ray.data.read_parquet(str(folder.turns)).repartition(parts, keys=[GROUP])
-                turns.map_batches(Stage2Worker, **arguments).write_parquet(str(folder.results))
-            elif folder.turns.exists():
-                # where nobody could be asked, nothing is written
+
+            def work(kind: type, files: list[Path], results: Path) -> None:
+                # a block for each: Ray's own reader would put small files into one block, and all work on one worker
+                listed = ray.data.from_items([{SHARD: str(path)} for path in files], override_num_blocks=len(files))
+                listed.map_batches(kind, **arguments).write_parquet(str(results))
+
+            work(Stage1Worker, write_samples(samples, folder.samples, len(samples), workers), folder.turns)
+            if put_off := write_choices(folder.turns, folder.put_off, workers):
+                work(Stage2Worker, put_off, folder.choices)
+            # where nobody could be asked, nothing is written
+            if folder.turns.exists():
                 folder.turns.replace(folder.results)
 
         with last_words(), translated(ray), self._actors(ray, backends) as actors:
@@ -242,12 +241,3 @@ def _pool(ray: Any, workers: int, is_local_model: bool) -> dict[str, Any]:
         "num_cpus": WORKER_CPUS,
         **({"num_gpus": gpus} if gpus else {}),
     }
-
-
-def _count_put_off(folder: RunFolder) -> int:
-    import pyarrow.dataset
-
-    if not any(folder.turns.glob("*.parquet")):
-        return 0
-    turns = pyarrow.dataset.dataset(folder.turns, format="parquet")
-    return int(turns.count_rows(filter=pyarrow.dataset.field("chooser").is_valid()))

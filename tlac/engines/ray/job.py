@@ -18,10 +18,7 @@ from tlac.lmms.middleware.retry import RetryPolicy
 from tlac.runtime.redaction import redact
 
 SHARD = "shard"
-"""The column with the files of samples: a worker is given one file at a time."""
-
-GROUP = "group"
-"""The column by which rows come together for stage 2: rows with one key lie in one batch."""
+"""The column with files of samples, or of choices: a worker is given one file at a time."""
 
 MOST_DEATHS = 3
 """So many deaths of a worker without anything gained are no accident."""

@@ -1,7 +1,7 @@
-"""The tables that go through the cluster: samples in, turns out.
+"""The tables that go through the cluster: samples in, turns out; choices that were put off in, what was chosen out.
 
-A turn's row is of one sample and member; `group`, `about`, `offered` and `chooser` hold a choice that is put off. The
-schemas name the columns. Samples lie in files, which a table of shards lists.
+A turn's row is of one sample and member; `about`, `offered` and `chooser` hold a choice that is put off. The schemas
+name the columns. What goes in lies in files, which a table of shards lists.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlac.engines.ray.job import GROUP
+from tlac.engines.ray.logs import KeySet
 from tlac.errors import InputError
 from tlac.types import Outcome, Sample, Transcript, Turn
 
@@ -48,12 +48,15 @@ def _turn_schema() -> Any:
             ("label", pa.int32()),
             ("member", pa.int32()),
             *((name, pa.string()) for name in texts),
-            (GROUP, pa.string()),
-            ("about", pa.string()),
-            ("offered", pa.list_(pa.int32())),
-            ("chooser", pa.string()),
+            *_choice_fields(),
         ]
     )
+
+
+def _choice_fields() -> list[tuple[str, Any]]:
+    import pyarrow as pa
+
+    return [("about", pa.string()), ("offered", pa.list_(pa.int32())), ("chooser", pa.string())]
 
 
 def write_samples(samples: Iterable[Sample], folder: Path, count: int, workers: int) -> list[Path]:
@@ -61,16 +64,23 @@ def write_samples(samples: Iterable[Sample], folder: Path, count: int, workers: 
 
     Images that are files stay where they are: their paths are written.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    return _write_shards(_sample_rows(samples), _sample_schema(), folder, _length(count, workers))
 
-    longest = max(1, min(_LONGEST_SHARD, -(-count // (4 * workers))))
-    files: list[Path] = []
-    folder.mkdir(parents=True)
-    for rows in _shards(samples, longest):
-        files.append(folder / f"{len(files):06d}.parquet")
-        pq.write_table(pa.Table.from_pylist(rows, schema=_sample_schema()), files[-1])
-    return files
+
+def write_choices(turns: Path, folder: Path, workers: int) -> list[Path]:
+    """Write the choices that a folder of turns lacks, each distinct one once, as write_samples does samples."""
+    import pyarrow as pa
+    import pyarrow.dataset
+
+    # where nobody could be asked, nothing was written
+    if not any(turns.glob("*.parquet")):
+        return []
+    dataset, lacking = pyarrow.dataset.dataset(turns, format="parquet"), pyarrow.dataset.field("chooser").is_valid()
+    schema = pa.schema([("stage2_key", pa.string()), *_choice_fields()])
+    batches = dataset.to_batches(columns=schema.names, filter=lacking)
+    rows = _distinct(row for batch in batches for row in batch.to_pylist())
+    length = _length(dataset.count_rows(filter=lacking), workers)
+    return _write_shards(((row, len(row["about"])) for row in rows), schema, folder, length)
 
 
 def read_samples(files: Iterable[str]) -> tuple[list[int], list[Sample]]:
@@ -97,46 +107,73 @@ def turns_table(positions: Sequence[int], transcripts: Sequence[Transcript], put
     return pa.Table.from_pylist(rows, schema=_turn_schema())
 
 
-def read_choices(table: Any) -> dict[str, Choice]:
-    """The choices that a table of turns lacks, by their keys."""
-    columns = table.select(["stage2_key", "choice_outcome", "about", "offered", "chooser"]).to_pylist()
+def read_choices(files: Iterable[str]) -> dict[str, Choice]:
+    """The choices in such files, by their keys."""
+    import pyarrow.parquet as pq
+
+    rows = (row for file in files for row in pq.read_table(file).to_pylist())
     return {
         row["stage2_key"]: Choice(
             row["about"], None if row["offered"] is None else tuple(row["offered"]), row["chooser"]
         )
-        for row in columns
-        if row["chooser"] is not None and row["choice_outcome"] is None
+        for row in rows
     }
 
 
-def fill_choices(table: Any, chosen: Mapping[str, Turn]) -> Any:
-    """A table of turns with the choices filled in, those that there are."""
+def chosen_table(chosen: Mapping[str, Turn]) -> Any:
+    """What was chosen, by the keys of the choices, as a table."""
     import pyarrow as pa
 
-    rows = table.to_pylist()
-    for row in rows:
-        turn = chosen.get(row["stage2_key"])
-        if turn is not None and row["choice_outcome"] is None:
-            row["choice_outcome"], row["choice"] = turn.response.outcome.value, turn.response.text
-    return pa.Table.from_pylist(rows, schema=_turn_schema())
+    responses = [turn.response for turn in chosen.values()]
+    columns = [list(chosen), [one.outcome.value for one in responses], [one.text for one in responses]]
+    return pa.table(columns, pa.schema([(name, pa.string()) for name in ("stage2_key", "choice_outcome", "choice")]))
 
 
-def _shards(samples: Iterable[Sample], longest: int) -> Iterator[list[dict[str, Any]]]:
-    rows: list[dict[str, Any]] = []
+def _length(count: int, workers: int) -> int:
+    """How many rows a file holds: several files for each worker, and none that a worker has in hand for long."""
+    return max(1, min(_LONGEST_SHARD, -(-count // (4 * workers))))
+
+
+def _write_shards(rows: Iterable[tuple[dict[str, Any], int]], schema: Any, folder: Path, length: int) -> list[Path]:
+    """Write rows, each with its size in bytes, to files in a new folder; returns these."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files: list[Path] = []
+    shard: list[dict[str, Any]] = []
     size_bytes = 0
+    folder.mkdir(parents=True)
+
+    def write() -> None:
+        files.append(folder / f"{len(files):06d}.parquet")
+        pq.write_table(pa.Table.from_pylist(shard, schema=schema), files[-1])
+
+    for row, row_bytes in rows:
+        shard.append(row)
+        size_bytes += row_bytes
+        if len(shard) == length or size_bytes > _SHARD_BYTES:
+            write()
+            shard, size_bytes = [], 0
+    if shard:
+        write()
+    return files
+
+
+def _distinct(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    seen = KeySet()
+    for row in rows:
+        if row["stage2_key"] not in seen:
+            seen.add(row["stage2_key"])
+            yield row
+
+
+def _sample_rows(samples: Iterable[Sample]) -> Iterator[tuple[dict[str, Any], int]]:
     for position, sample in enumerate(samples):
         content = None if isinstance(sample.source, Path) else _content(sample.source)
         # a worker has another working directory; links are not followed
         path = os.path.abspath(sample.source) if isinstance(sample.source, Path) else None  # noqa: PTH100
-        rows.append(
-            {"position": position, "sample": sample.id, "path": path, "content": content, "label": sample.label}
-        )
-        size_bytes += len(content or b"")
-        if len(rows) == longest or size_bytes > _SHARD_BYTES:
-            yield rows
-            rows, size_bytes = [], 0
-    if rows:
-        yield rows
+        row = {"position": position, "sample": sample.id, "path": path, "content": content, "label": sample.label}
+        yield row, len(content or b"")
 
 
 def _content(source: bytes | Callable[[], bytes]) -> bytes:
@@ -165,7 +202,6 @@ def _turn_rows(position: int, transcript: Transcript, put_off: Mapping[str, Choi
             "choice_outcome": second.response.outcome.value if second and not waits else None,
             "choice": second.response.text if second and not waits else None,
             "failure": transcript.failure.reason if transcript.failure else None,
-            GROUP: second.key if second else first.key if first else transcript.sample,
             "about": waits.answer if waits else None,
             "offered": list(waits.candidates) if waits and waits.candidates is not None else None,
             "chooser": waits.backend if waits else None,

@@ -19,7 +19,7 @@ from tlac.config.schemas import Backend, EncoderConfig
 from tlac.engines.ray.job import MOST_DEATHS, SHARD, RayJob, SerializedError, at_address, serialize_error
 from tlac.engines.ray.limiter import AdmittedLMM, WorkerClient, keeping, seek_garbage_less_often
 from tlac.engines.ray.logs import AnswerLog, logs_in, read_log
-from tlac.engines.ray.tables import Choice, fill_choices, read_choices, read_samples, turns_table
+from tlac.engines.ray.tables import Choice, chosen_table, read_choices, read_samples, turns_table
 from tlac.errors import CallError, PermanentError, SampleError, TlacError
 from tlac.evaluation.collect import collect_into
 from tlac.evaluation.run_config import class_finder, plan_questions
@@ -256,16 +256,16 @@ class Stage1Worker(_Worker):
 
 
 class Stage2Worker(_Worker):
-    """Asks the choices that a table of turns still lacks, each distinct one once, and fills them in."""
+    """Asks the choices in the files that a table lists."""
 
     def __call__(self, table: Any) -> Any:
-        """The table with choices, those that could be had."""
-        wanted = read_choices(table)
+        """The table of what was chosen, where there is an answer."""
+        files = table[SHARD].to_pylist()
 
         async def ask(prompter: TwoStagePrompter, _log: AnswerLog, attempt: Attempt) -> Mapping[str, Turn]:
             prompters = {one.stage2.backend.digest: one for one in (*prompter.ensemble, prompter)}
             chosen: dict[str, Turn] = {}
-            pending = iter(attempt.ordered(list(wanted.items())))
+            pending = iter(attempt.ordered(list(read_choices(files).items())))
 
             async def work() -> None:
                 for key, choice in pending:
@@ -278,8 +278,7 @@ class Stage2Worker(_Worker):
             await asyncio.gather(*(work() for _ in range(attempt.concurrency)))
             return chosen
 
-        chosen = self._run_batch(_name_batch("b", sorted(wanted)), ask) if wanted else {}
-        return fill_choices(table, chosen or {})
+        return chosen_table((self._run_batch(_name_batch("b", files), ask) if files else None) or {})
 
 
 def _name_batch(kind: str, members: Iterable[object]) -> str:
