@@ -73,6 +73,18 @@ def test_a_block_grows_by_what_many_texts_add(store: Store, folder: Path) -> Non
     assert np.array_equal(grown.vectors, np.concatenate([VECTORS, VECTORS]))
 
 
+def test_a_large_block_is_not_written_anew_for_a_few_more(store: Store, folder: Path) -> None:
+    more = embedding_keys("some", (f"more {number}" for number in range(17 * MIN_ROWS)))
+    store.put_embeddings(StoredEmbedding(key, VECTORS[0], False) for key in more)
+    store.load_embeddings(more[: 16 * MIN_ROWS], "some")
+    assert loaded(store, more[16 * MIN_ROWS :] + KEYS) == [(VECTORS[0].tolist(), False)] * MIN_ROWS + expected(
+        list(range(COUNT))
+    )
+    block = read_block(folder, "some")
+    assert block is not None
+    assert len(block.keys) == COUNT + 16 * MIN_ROWS
+
+
 def test_an_embedding_that_is_stored_stays(store: Store, folder: Path) -> None:
     store.put_embeddings([StoredEmbedding(KEYS[0], -VECTORS[0], False)])
     assert store.get_embeddings(KEYS[:1])[KEYS[0]].vector.tolist() == VECTORS[0].tolist()

@@ -368,7 +368,8 @@ class Store:
         if block is not None and not len(left):
             return block.take(rows), np.ones(len(keys), np.bool_)
         found, is_there = self._read_embeddings([keys[row] for row in left.tolist()])
-        if is_there.sum() >= MIN_ROWS:
+        count = int(is_there.sum())
+        if count >= MIN_ROWS if block is None else block.is_worth_adding(count):
             added = EmbeddingBlock(wanted[left[is_there]], found.vectors[is_there], found.is_truncated[is_there])
             write_block(folder, encoder, added if block is None else block.joined(added))
         if block is None:

@@ -6,6 +6,7 @@ Predictions always index the dataset's own order.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -121,9 +122,6 @@ async def choose_again(
         for transcript in transcripts
         if transcript.stage1 is not None and transcript.stage2 is not None
     ]
-    # here, not above: scoring a run again asks nobody
-    import asyncio
-
     answers = dict.fromkeys(answer for _, answer in had)
     places = asyncio.Semaphore(max(1, concurrency))
 

@@ -367,6 +367,8 @@ def digest_bytes(text: str | None) -> bytes:
 
 def digest_texts(digests: Digests) -> list[str | None]:
     """Rows of 32 bytes in hex, None for zeros."""
+    if not digests.any():
+        return [None] * len(digests)
     text = digests.tobytes().hex()
     pieces = [text[start : start + 64] for start in range(0, len(text), 64)]
     return [None if piece == _NO_DIGEST_TEXT else piece for piece in pieces]
