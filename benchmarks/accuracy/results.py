@@ -72,6 +72,7 @@ ROWS = (
     Row("caltech101-novel", ("caltech101-novel-hints",), "slac", "default:hints=12"),
     Row("caltech101-novel", ("caltech101-novel-hints", "caltech101-novel-tlac"), "tlac-cascade", "default:hints=12"),
     Row("imagenet100", ("imagenet100-hints",), "slac", "default:hints=30"),
+    Row("imagenet100", ("imagenet100-spread",), "slac", "default:hints=30,spread=true"),
     Row("imagenet100", ("imagenet100-hints",), "tlac-cascade", "default:hints=30"),
 )
 
@@ -113,8 +114,9 @@ def replay(row: Row, store: Store) -> Replayed:
     encoder = replace(load_encoder_config("minilm"), is_offline=True)
     prompts, rule = load_prompts(row.prompts), find_rule("ladder")
     dataset = ClassList(images.classes, images.prompt)
-    config = RunConfig(backends[0], backends[0], dataset, row.method, encoder, prompts, rule)
     stored = keep_embeddings(open_encoder(encoder), encoder, store)
+    asked = RunConfig(backends[0], backends[0], dataset, row.method, encoder, prompts, rule)
+    config = asked.with_spread_hints(stored)
     scorer = Scorer(images.classes, stored, rule, DEFAULT_TEMPLATE)
     lmm = Packs(backends)
     prompter = plan_questions(config, lambda asked: BoundLMM(asked, lmm), class_finder(config, stored))
