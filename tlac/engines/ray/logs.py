@@ -79,6 +79,8 @@ class AnswerLog:
         """Close the file; one without a line is removed."""
         if self._writing is not None:
             await self._writing
+        # who is given up in its midst may still come
+        self._broken = self._broken or StoreError(f"{self._path}: the log is closed")
         is_empty = self._file.tell() == 0
         self._file.close()
         if is_empty:
