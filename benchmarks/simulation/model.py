@@ -31,7 +31,7 @@ class Cluster:
     """
 
     workers: int
-    cpu_s: float = 0.0034
+    cpu_s: float = 0.0012
     limiter_s: float = 0.0001
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
+import os
 import pickle
 import random
 from contextlib import suppress
@@ -33,7 +35,7 @@ from tlac.engines.ray.logs import (
     new_run_folder,
     read_log,
 )
-from tlac.errors import InputError, PermanentError, RateLimitError, SampleError, TlacError, TransientError
+from tlac.errors import InputError, PermanentError, RateLimitError, SampleError, StoreError, TlacError, TransientError
 from tlac.lmms.middleware.budget import Budget, highest_cost_usd
 from tlac.lmms.middleware.retry import RetryPolicy
 from tlac.lmms.middleware.stack import CallPolicy
@@ -439,6 +441,39 @@ def test_logs_of_a_dead_driver_are_merged_and_those_of_a_live_one_are_left(tmp_p
         assert failures["f" * 64].text == "no such image"
         assert merge_left_behind(store) == 0
         assert not list((store.path / "cluster").iterdir())
+
+
+def test_a_caller_that_is_cancelled_takes_no_line_from_the_others(tmp_path: Path) -> None:
+    async def keep_two() -> None:
+        log = AnswerLog(tmp_path / "a.jsonl")
+        first, second = (asyncio.ensure_future(log.keep(answer(number))) for number in (1, 2))
+        await asyncio.sleep(0)
+        first.cancel()
+        await second
+        await log.close()
+
+    asyncio.run(keep_two())
+    kept = [one for one in read_log(tmp_path / "a.jsonl") if isinstance(one, StoredAnswer)]
+    assert answer(2).key in {one.key for one in kept}
+
+
+def test_a_full_disk_is_told_to_each_who_waits_for_it_or_comes_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tlac.engines.ray.logs.os", SimpleNamespace(fsync=fail))
+
+    async def keep_all() -> list[BaseException | None]:
+        log = AnswerLog(tmp_path / "a.jsonl")
+        found = await asyncio.gather(*(log.keep(answer(number)) for number in range(3)), return_exceptions=True)
+        await log.close()
+        return [*found, *await asyncio.gather(log.keep(answer(4)), return_exceptions=True)]
+
+    errors = asyncio.run(keep_all())
+    assert [type(error) for error in errors] == [StoreError] * 4
+    assert {"No space left on device" in str(error) for error in errors} == {True}
 
 
 def test_a_log_that_is_still_written_to_is_read_and_stays(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,10 +19,11 @@ from tlac.engines.ray.limiter import Block
 from tlac.engines.ray.logs import logs_in, read_log
 from tlac.engines.ray.tables import write_samples
 from tlac.engines.ray.workers import Stage1Worker
-from tlac.types import LMMRequest, LMMResponse, Outcome, Usage
+from tlac.types import LMMRequest, LMMResponse, Outcome, Sample, Usage
 
 # a worker is given its images as bytes; these are more than the answers after which asking stops
 CONFIG = replace(SPEC, method="slac", dataset=Cars(size=20))
+SAMPLES = list(CONFIG.samples)
 
 
 def remote(**answers: Any) -> Any:
@@ -33,7 +34,7 @@ def remote(**answers: Any) -> Any:
 class Scene:
     """A worker over one shard; `stopped` and `said` are what it told the limiter."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, samples: Sequence[Sample] = SAMPLES, concurrency: int = 1) -> None:
         pyarrow = pytest.importorskip("pyarrow", reason="it comes with the extra: pip install 'tlac[ray]'")
         self.logs = folder / "logs"
         self.logs.mkdir()
@@ -56,8 +57,8 @@ class Scene:
             return {}
 
         limiter = remote(register=register, trade=trade)
-        job = RayJob(without_samples(CONFIG), self.logs, 1)
-        (self.shard,) = write_samples(CONFIG.samples, folder / "samples", 4 * len(CONFIG.dataset), 1)
+        job = RayJob(without_samples(CONFIG), self.logs, concurrency)
+        (self.shard,) = write_samples(samples, folder / "samples", 4 * len(samples), 1)
         self.table = pyarrow.table({SHARD: [str(self.shard)]})
         self.worker = Stage1Worker(job, limiter, remote(find=find))
 
@@ -67,9 +68,9 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable
     ray = pytest.importorskip("ray", reason="Ray comes with the extra: pip install 'tlac[ray]'")
     monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_actor_id=lambda: "w"))
 
-    def make(reply: Callable[[LMMRequest], Any]) -> Scene:
+    def make(reply: Callable[[LMMRequest], Any], *given: Any) -> Scene:
         monkeypatch.setattr("tlac.engines.ray.workers.open_lmm", lambda _: FakeLMM(reply))
-        return Scene(tmp_path)
+        return Scene(tmp_path, *given)
 
     return make
 
@@ -77,11 +78,23 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable
 def test_a_shard_is_asked_about_logged_and_given_back_in_its_order(scene: Any) -> None:
     made = scene(lambda _: "a red car")
     rows = made.worker(made.table).to_pylist()
-    assert [row["sample"] for row in rows] == [sample.id for sample in CONFIG.samples]
+    assert [row["sample"] for row in rows] == [sample.id for sample in SAMPLES]
     assert {row["answer"] for row in rows} == {"a red car"}
     (log,) = logs_in(made.logs)
     assert len([kept for kept in read_log(log) if isinstance(kept, StoredAnswer)]) == len(rows) == 20
     assert (made.shards, made.samples, made.stopped, made.said) == (1, 20, [], [])
+
+
+def test_images_that_are_the_same_are_asked_about_once_also_at_the_same_time(scene: Any) -> None:
+    asked: list[LMMRequest] = []
+
+    def reply(request: LMMRequest) -> str:
+        asked.append(request)
+        return "a red car"
+
+    made = scene(reply, 2 * SAMPLES[:3], 8)
+    assert [row["answer"] for row in made.worker(made.table).to_pylist()] == ["a red car"] * 6
+    assert len(asked) == 3
 
 
 def test_answers_that_are_all_cut_stop_the_whole_run(scene: Any) -> None:
