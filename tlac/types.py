@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 Float32Array: TypeAlias = NDArray[np.float32]
 Float64Array: TypeAlias = NDArray[np.float64]
+Int64Array: TypeAlias = NDArray[np.int64]
 BoolArray: TypeAlias = NDArray[np.bool_]
 Stage: TypeAlias = Literal["stage1", "stage2"]
 Combination: TypeAlias = Literal["first", "fuse", "average", "vote"]

@@ -106,13 +106,14 @@ def dry_run(config: RunConfig, samples: Iterable[Sample], store: Store) -> DryRu
 def recall_shortlists(transcripts: Iterable[Transcript], config: RunConfig, store: Store) -> ShortlistRecall | None:
     """Compare shortlists with stored choices from the whole list; None where no sample was shown a shortlist."""
     prompter = plan_questions(config, lambda asked: BoundLMM(asked, StoredLMM(OfflineLMM(), store, asked.name)))
-    index = ClassIndex([config.dataset.classes[place] for place in config.class_order])
-    return aio.run(_recall_shortlists(transcripts, prompter, index))
+    return aio.run(count_recalled(transcripts, config, prompter))
 
 
-async def _recall_shortlists(
-    transcripts: Iterable[Transcript], prompter: Prompter, index: ClassIndex
+async def count_recalled(
+    transcripts: Iterable[Transcript], config: RunConfig, prompter: Prompter
 ) -> ShortlistRecall | None:
+    """As `recall_shortlists`; `prompter` raises MissingAnswersError for what is not stored."""
+    index = ClassIndex([config.dataset.classes[place] for place in config.class_order])
     choices: dict[str, int | None] = {}
     shown = known = inside = 0
     for transcript in transcripts:

@@ -6,9 +6,11 @@ import itertools
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,7 +18,7 @@ import msgspec
 import numpy as np
 
 from tlac.errors import InputError
-from tlac.results.predictions import PREDICTIONS, read_predictions, write_predictions
+from tlac.results.predictions import PREDICTIONS, SHARDS, name_shard, read_predictions, write_predictions
 from tlac.results.record import Run, RunRecord
 from tlac.results.usage import CALLS
 from tlac.runtime.safe_files import naming_failure, open_regular, read_file, read_json, unfinished_folder
@@ -147,14 +149,25 @@ class UnfinishedRun:
         self._scratch = scratch
 
     def finish(
-        self, record: RunRecord, predictions: Predictions, metrics: Metrics, attachments: Mapping[str, Attachment]
+        self,
+        record: RunRecord,
+        predictions: Predictions | Sequence[Path],
+        metrics: Metrics,
+        attachments: Mapping[str, Attachment],
     ) -> Run:
         """Write the run and give the folder its name: the record's, with a number where another run has it.
 
-        `attachments` are further files by their path in the folder, such as calls.jsonl. Raises TlacError.
+        `predictions` may be the files of shards that were written elsewhere, in order: they are moved. `attachments`
+        are further files by their path in the folder, such as calls.jsonl. Raises TlacError.
         """
         with naming_failure(self._out, *_RUN_FAILURE):
-            write_predictions(self._scratch / PREDICTIONS, predictions)
+            if isinstance(predictions, Predictions):
+                write_predictions(self._scratch / PREDICTIONS, predictions)
+            else:
+                (self._scratch / SHARDS).mkdir()
+                for place, shard in enumerate(predictions):
+                    # by its bytes alone where it comes from another disk
+                    shutil.move(shard, self._scratch / SHARDS / name_shard(place, len(predictions)), shutil.copyfile)
             _write_json(self._scratch / "metrics.json", asdict(metrics))
             for name, content in attachments.items():
                 path = self._scratch / name
@@ -164,7 +177,9 @@ class UnfinishedRun:
             record = replace(record, run=_free_name(self._out, record.run))
             _write_json(self._scratch / "run.json", asdict(record))
             folder = self._scratch.rename(self._out / record.run)
-        return Run(folder, record, predictions, metrics)
+        if isinstance(predictions, Predictions):
+            return Run(folder, record, predictions, metrics)
+        return Run(folder, record, partial(read_predictions, folder / PREDICTIONS), metrics)
 
 
 @contextmanager

@@ -1,26 +1,34 @@
-"""predictions.jsonl: one line for each prediction, in the order of the samples.
+"""predictions.jsonl: one line for each prediction, in the order of the samples; or the same as parquet shards.
 
-It holds nothing that differs between two runs of equal answers, so equal answers give equal bytes.
+It holds nothing that differs between two runs of equal answers, so equal answers give equal bytes. A run that a cluster
+has scored holds shards in its place, predictions/00000-of-00002.parquet and so on: a row holds what a line does.
 """
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import IO, Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from tlac.errors import InputError
+from tlac.errors import ConfigError, InputError
 from tlac.runtime.safe_files import numbered_lines, open_regular
 from tlac.scoring.predictions import DECISIONS, OUTCOMES, Decisions, Int32Array, Predictions, digest_texts
 from tlac.types import Float64Array, Outcome, Prediction, Stage
 
 PREDICTIONS = "predictions.jsonl"
+SHARDS = "predictions"
+"""The folder that stands in place of predictions.jsonl."""
+
 _BLOCK = 4096
 # an answer has at most 16 MiB
 _MOST_LINE_BYTES = 2**26
 LineT = TypeVar("LineT")
+_RowT = TypeVar("_RowT", bound=msgspec.Struct)
 
 # two fields have had other names in files since the first version
 RENAMED = {"decided_by": "rung", "stage2_with_image": "looked_again"}
@@ -96,6 +104,11 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 
 def encode_predictions(predictions: Predictions) -> Iterator[bytes]:
     """The content of predictions.jsonl, some thousand lines at a time."""
+    return map(_ENCODER.encode_lines, _line_blocks(predictions))
+
+
+def _line_blocks(predictions: Predictions) -> Iterator[list[PredictionLine]]:
+    """What the lines of predictions.jsonl hold, some thousand at a time."""
     first, between, last = _decided_columns(predictions.decisions)
     for start in range(0, len(predictions), _BLOCK):
         part = slice(start, start + _BLOCK)
@@ -119,7 +132,7 @@ def encode_predictions(predictions: Predictions) -> Iterator[bytes]:
             *spread([predictions.furthers], predictions.further[part].tolist()),
             *spread(last),
         )
-        yield _ENCODER.encode_lines(list(lines))
+        yield list(lines)
 
 
 def _decided_columns(decisions: Decisions) -> tuple[list[Sequence[Any]], ...]:
@@ -155,13 +168,25 @@ def _numbers(column: Float64Array) -> list[float | None]:
 
 
 def read_predictions(path: Path) -> Predictions:
-    """The predictions in a predictions.jsonl, in order. Raises InputError naming file and line."""
-    return Predictions.of(Prediction(*msgspec.structs.astuple(line)) for line in decode_lines(path, PredictionLine))
+    """The predictions in a predictions.jsonl, in order, or in the shards that a run has in its place.
+
+    Raises InputError naming file and line, or shard and row; ConfigError for shards without the package pyarrow.
+    """
+    return Predictions.of(Prediction(*msgspec.structs.astuple(line)) for line in _read(path, PredictionLine))
 
 
 def read_asked(path: Path) -> Iterator[AskedLine]:
-    """Which answers are behind the predictions in a predictions.jsonl. Raises InputError naming file and line."""
-    return decode_lines(path, AskedLine)
+    """Which answers are behind these predictions. Raises as `read_predictions` does."""
+    return _read(path, AskedLine)
+
+
+def _read(path: Path, schema: type[_RowT]) -> Iterator[_RowT]:
+    shards = path.with_suffix("")
+    if not os.path.lexists(shards):
+        return decode_lines(path, schema)
+    if os.path.lexists(path):
+        raise InputError(f"{path}: stands beside the folder {shards.name}: remove the one that is not this run's")
+    return (line for shard in list_shards(shards) for line in _read_shard(shard, schema))
 
 
 def decode_lines(path: Path, schema: type[LineT]) -> Iterator[LineT]:
@@ -176,3 +201,164 @@ def decode_lines(path: Path, schema: type[LineT]) -> Iterator[LineT]:
                 yield decoder.decode(line)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 raise InputError(f"{path}: line {number}: {error}") from error
+
+
+_SHARD = re.compile(r"([0-9]{5,9})-of-([0-9]{5,9})\.parquet")
+# rows that are read at once, and bytes of them where answers are long
+_GROUP_ROWS, _GROUP_BYTES = 1024, 2**26
+_MOST_GROUP_BYTES, _MOST_FOOTER_BYTES = 2**29, 2**26
+# in a line of predictions.jsonl these are pairs and triples
+_PARTS = {"top5": ("class", "score"), "further": ("member", "stage", "key")}
+_OMITTED = frozenset(one.encode_name for one in msgspec.structs.fields(PredictionLine) if not one.required)
+_REMEDY = "have the run made or copied again"
+
+
+def name_shard(place: int, count: int) -> str:
+    """The name of one shard of so many, by its place from 0."""
+    return f"{place:05d}-of-{count:05d}.parquet"
+
+
+def write_shard(file: IO[bytes], predictions: Predictions) -> None:
+    """Write predictions as parquet. Raises OSError."""
+    pyarrow = _open_pyarrow("a shard of predictions")
+    # no dictionaries: then what a file says of its size bounds what reading it takes
+    options = {"use_dictionary": False, "compression": "zstd", "store_schema": False, "write_statistics": False}
+    schema = _shard_schema(pyarrow)
+    with pyarrow.parquet.ParquetWriter(file, schema, **options) as writer:
+        for group in _groups(chain.from_iterable(_line_blocks(predictions))):
+            writer.write_table(pyarrow.Table.from_pylist(group, schema))
+
+
+def _groups(lines: Iterable[PredictionLine]) -> Iterator[list[dict[str, Any]]]:
+    rows: list[dict[str, Any]] = []
+    size_bytes = 0
+    for line in lines:
+        row = msgspec.to_builtins(line)
+        for name, parts in _PARTS.items():
+            row[name] = [dict(zip(parts, one, strict=True)) for one in row.get(name, ())]
+        rows.append(row)
+        size_bytes += sum(len(text) for text in (line.answer, line.choice, line.reason) if text)
+        if len(rows) == _GROUP_ROWS or size_bytes > _GROUP_BYTES:
+            yield rows
+            rows, size_bytes = [], 0
+    if rows:
+        yield rows
+
+
+def _shard_schema(pyarrow: Any) -> Any:
+    text, number, index = pyarrow.string(), pyarrow.float64(), pyarrow.int32()
+    pairs = {
+        "top5": pyarrow.struct([("class", index), ("score", number)]),
+        "further": pyarrow.struct([("member", index), ("stage", text), ("key", text)]),
+    }
+    lists = {name: pyarrow.list_(kind) for name, kind in (pairs | dict.fromkeys(_INDEX_LISTS, index)).items()}
+    types = lists | dict.fromkeys(_NUMBERS, number) | {"label": index, "predicted": index}
+    types |= {"looked_again": pyarrow.bool_()}
+    names = [one.encode_name for one in msgspec.structs.fields(PredictionLine)]
+    return pyarrow.schema([(name, types.get(name, text)) for name in names])
+
+
+_INDEX_LISTS = ("words", "shortlist", "votes")
+_NUMBERS = ("score", "margin", "confidence", "second", "logprob")
+
+
+def list_shards(folder: Path) -> list[Path]:
+    """The shards in a run's folder of predictions, in order. Raises InputError where one is missing, or for what is
+    none."""
+    if folder.is_symlink() or not folder.is_dir():
+        raise InputError(f"{folder}: is no folder of predictions, or a link, which is not followed; {_REMEDY}")
+    names = sorted(path.name for path in folder.iterdir())
+    if wrong := [name for name in names if not _SHARD.fullmatch(name)]:
+        raise InputError(f"{folder}: {wrong[0]!r} is no shard of predictions: move it away")
+    counts = {int(match[2]) for match in map(_SHARD.fullmatch, names) if match}
+    # a run without its last shards would look whole
+    count = max(counts, default=1)
+    for place, name in enumerate(map(name_shard, range(count), [count] * count)):
+        if names[place : place + 1] != [name]:
+            raise InputError(f"{folder / name}: is missing; {_REMEDY}")
+    if len(names) > count:
+        raise InputError(f"{folder}: {names[count]!r} is of another run: move it away")
+    return [folder / name for name in names]
+
+
+def _read_shard(path: Path, schema: type[_RowT]) -> Iterator[_RowT]:
+    """What a schema knows of the rows of a shard, which somebody else may have made.
+
+    Raises InputError naming file and row.
+    """
+    pyarrow = _open_pyarrow(path)
+    names = [one.encode_name for one in msgspec.structs.fields(schema)]
+    number = 0
+    with open_regular(path, within=path.parent.parent) as file:
+        try:
+            _refuse_types(file)
+            opened = pyarrow.parquet.ParquetFile(file)
+            _refuse_schema(opened.schema_arrow, _shard_schema(pyarrow))
+            for place in range(opened.num_row_groups):
+                _refuse_group(opened.metadata.row_group(place))
+                group = opened.read_row_group(place, names)
+                columns = [_cells(group.column(name), _PARTS.get(name)) for name in group.column_names]
+                for row in zip(*columns, strict=True):
+                    number += 1
+                    cells = zip(group.column_names, row, strict=True)
+                    said = {name: cell for name, cell in cells if cell is not None or name not in _OMITTED}
+                    yield msgspec.convert(said, schema)
+        except (pyarrow.ArrowException, OSError, ValueError, TypeError, InputError, msgspec.MsgspecError) as error:
+            where = f"row {number}: " if isinstance(error, msgspec.MsgspecError) else ""
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(f"{path}: {where}not as a run writes it: {reason}; {_REMEDY}") from error
+
+
+def _cells(column: Any, parts: Sequence[str] | None) -> list[Any]:
+    """The cells of a column; those of one with `parts` as tuples of tuples."""
+    if parts is None:
+        cells: list[Any] = column.to_pylist()
+        return cells
+    # ten times as fast as a dict for each
+    lists = column.combine_chunks()
+    values = lists.flatten()
+    if lists.null_count or values.null_count:
+        raise InputError("a null among tuples")
+    items = zip(*(values.field(part).to_pylist() for part in parts), strict=True)
+    return [tuple(islice(items, length)) for length in lists.value_lengths().to_pylist()]
+
+
+def _refuse_types(file: IO[bytes]) -> None:
+    """Refuse a file that brings types of its own: a package that knows them may run what they hold as it opens it."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 8))
+    end = file.read(8)
+    length = int.from_bytes(end[:4], "little")
+    if end[4:] != b"PAR1" or not 0 < length <= min(size - 12, _MOST_FOOTER_BYTES):
+        raise InputError("it is no parquet file")
+    file.seek(size - 8 - length)
+    if b"ARROW:schema" in file.read(length):
+        raise InputError("it holds a schema of its own (ARROW:schema)")
+    file.seek(0)
+
+
+def _refuse_schema(found: Any, ours: Any) -> None:
+    types = {name: str(kind) for name, kind in zip(found.names, found.types, strict=True)}
+    for name, kind in zip(ours.names, ours.types, strict=True):
+        if name not in types:
+            raise InputError(f"the column {name} is missing")
+        if not found.field(name).type.equals(kind):
+            raise InputError(f"the column {name} holds {types[name]}, and not {kind}")
+    if more := [name for name in found.names if name not in ours.names]:
+        raise InputError(f"the column {more[0]!r} is none of a run's")
+
+
+def _refuse_group(group: Any) -> None:
+    columns = [group.column(place) for place in range(group.num_columns)]
+    if not 0 <= group.total_byte_size <= _MOST_GROUP_BYTES or max(one.num_values for one in columns) > _GROUP_BYTES:
+        raise InputError(f"a row group holds more than {_MOST_GROUP_BYTES:,} bytes, the most that is read")
+    if any("DICTIONARY" in encoding for one in columns for encoding in one.encodings):
+        raise InputError("a column is encoded by a dictionary")
+
+
+def _open_pyarrow(what: object) -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ConfigError(f"{what}: parquet needs the package pyarrow: pip install 'tlac[ray]'") from error
+    return pyarrow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,14 +103,34 @@ SAMPLE_COLUMNS: Columns = {
 """The columns of `Run.rows`."""
 
 
-@dataclass(frozen=True, slots=True)
+class _OnDemand:
+    """A run's predictions: given, or made by the function that was given when they are first asked for.
+
+    A run of a hundred million samples is measured and written without ever being in memory.
+    """
+
+    def __get__(self, run: Run | None, _owner: type[Run]) -> Predictions:
+        if run is None:
+            # what a dataclass asks for a default
+            raise AttributeError
+        held: Predictions | Callable[[], Predictions] = run.__dict__["predictions"]
+        if callable(held):
+            held = run.__dict__["predictions"] = held()
+        return held
+
+    def __set__(self, run: Run, value: Predictions | Callable[[], Predictions]) -> None:
+        run.__dict__["predictions"] = value
+
+
+@dataclass(frozen=True)
 class Run:
     """A finished run: its record, predictions and metrics, and the folder where they lie."""
 
     folder: Path
     record: RunRecord
-    predictions: Predictions
-    metrics: Metrics
+    predictions: _OnDemand = _OnDemand()
+    # mypy takes a descriptor for a default
+    metrics: Metrics  # type: ignore[misc]
 
     def calls(self) -> tuple[SampleCalls, ...]:
         """What each sample's answers took; empty where an older run does not tell. Raises InputError."""

@@ -82,6 +82,16 @@ class UsageLedger:
                 self._tokens.update(prompt=usage.prompt, completion=usage.completion, cached=usage.cached)
         return _cost(self._costs[first:])
 
+    def join(self, other: UsageLedger) -> None:
+        """Take in what another has counted, of answers that this one has not; keeps its sums alone."""
+        self._turns += other._turns
+        self._asked += other._asked
+        self._tokens += other._tokens
+        for is_paid in (False, True):
+            costs = zip(other._costs, other._is_paid, strict=True)
+            self._costs.append(math.fsum(cost for cost, own in costs if bool(own) == is_paid))
+            self._is_paid.append(is_paid)
+
     @property
     def calls(self) -> Calls:
         """Calls that were made, and answers that needed none, by stage."""
@@ -108,7 +118,8 @@ class UsageLedger:
 
 
 def _cost(costs: Iterable[float]) -> float | None:
-    total = round(sum(costs, 0.0), 9)
+    # exact, so that no order and no parts change it
+    total = round(math.fsum(costs), 9)
     return None if math.isnan(total) else total
 
 

@@ -68,7 +68,7 @@ class ImageScorer:
             rows = np.where(is_answered, np.cumsum(is_answered) - 1, -1)
             found = np.concatenate([indices for indices, _ in nearest]), np.concatenate([one for _, one in nearest])
             decisions = place_classes(decisions, rows, np.full(count, -1, np.int64), found, np.zeros(count))
-        return Scored(table.finish(decisions), 0, truncated)
+        return Scored(table.finish(decisions), (), truncated)
 
     @cached_property
     def _encoded_classes(self) -> tuple[Float32Array, int]:

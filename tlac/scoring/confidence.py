@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tlac.errors import InputError, UsageError
 from tlac.runtime.safe_files import naming_failure
 from tlac.scoring.predictions import DECISIONS, OUTCOMES, Decisions, Predictions
-from tlac.types import Float64Array, Outcome, Prediction
+from tlac.types import Float64Array, Int64Array, Outcome, Prediction
 
 BINS = 10
 DOUBTFUL_BELOW = 0.5
@@ -249,62 +249,104 @@ def abstain(rows: Iterable[Prediction], below: float | None, calibration: Calibr
     return replace(predictions, decisions=decisions)
 
 
+@dataclass(frozen=True, slots=True)
+class ConfidenceCounts:
+    """How many labelled predictions with a class have which confidence: `sure` (k,) in [0, 1], whether the class is
+    `right` (k,), and `n` (k,) of them. `is_calibrated` says that all have a confidence of their own."""
+
+    sure: Float64Array
+    right: Float64Array
+    n: Int64Array
+    is_calibrated: bool = True
+
+    @classmethod
+    def of(cls, predictions: Predictions) -> ConfidenceCounts:
+        """Count predictions: their own confidences where all have one, else those without a calibration."""
+        known = (predictions.label >= 0) & (predictions.predicted >= 0)
+        decision = predictions.decision[known]
+        own = predictions.decisions.confidence
+        is_calibrated = not np.isnan(own[decision]).any()
+        sure = (own if is_calibrated else confidences(predictions.decisions))[decision]
+        return cls(sure, predictions.is_correct[known].astype(np.float64), np.ones(len(sure), np.int64), is_calibrated)
+
+    @classmethod
+    def join(cls, parts: Sequence[ConfidenceCounts]) -> ConfidenceCounts:
+        """Sum up counts, in an order that hangs on what was counted alone."""
+        sure, right, n = (
+            np.concatenate(columns) for columns in zip(*((one.sure, one.right, one.n) for one in parts), strict=True)
+        )
+        # as one number each, which sort ten times as fast as pairs
+        distinct, place = np.unique(sure + 1j * right, return_inverse=True)
+        counts = np.bincount(place, n, len(distinct)).astype(np.int64)
+        return cls(distinct.real, distinct.imag, counts, all(one.is_calibrated for one in parts if len(one.n)))
+
+
 def measure_confidence(rows: Iterable[Prediction]) -> ConfidenceMetrics | None:
     """What the confidences of labelled predictions with a class are worth: their own where all have one, else
     those without a calibration. None where there are none."""
-    predictions = Predictions.of(rows)
-    known = (predictions.label >= 0) & (predictions.predicted >= 0)
-    if not known.any():
+    return weigh_confidences(ConfidenceCounts.of(Predictions.of(rows)))
+
+
+def weigh_confidences(counts: ConfidenceCounts) -> ConfidenceMetrics | None:
+    """What confidences that were counted are worth; None where there are none."""
+    if not len(counts.n):
         return None
-    rows_known = predictions.decision[known]
-    own = predictions.decisions.confidence[rows_known]
-    is_calibrated = not np.isnan(own).any()
-    sure = own if is_calibrated else confidences(predictions.decisions)[rows_known]
-    right = predictions.is_correct[known].astype(np.float64)
-    coverage, risk, threshold = _risk_curve(sure, right)
+    counts = ConfidenceCounts.join([counts])
+    sure, right, n = counts.sure, counts.right, counts.n
+    total = int(n.sum())
+    coverage, risk, threshold = _risk_curve(sure, right, n)
     # a run of distinct answers has a point for each of them
     shown = _spread(len(risk))
     return ConfidenceMetrics(
-        is_calibrated,
-        len(right),
-        calibration_error(sure, right),
-        round(float(np.mean((sure - right) ** 2)), 6),
+        counts.is_calibrated,
+        total,
+        calibration_error(sure, right, n=n),
+        round(float(np.sum(n * (sure - right) ** 2)) / total, 6),
         round(float(np.diff(coverage, prepend=0.0) @ risk), 6),
         _points(coverage[shown], risk[shown], threshold[shown]),
-        auroc(sure, right),
+        auroc(sure, right, n),
     )
 
 
-def calibration_error(sure: Float64Array, right: Float64Array, bins: int = BINS) -> float:
-    """The expected calibration error of (n,) confidences in [0, 1] and (n,) hits: in [0, 1]; n >= 1."""
+def calibration_error(sure: Float64Array, right: Float64Array, bins: int = BINS, n: Int64Array | None = None) -> float:
+    """The expected calibration error of (k,) confidences in [0, 1] and (k,) hits, k >= 1: in [0, 1].
+
+    Each stands for `n` (k,) samples, by default one.
+    """
+    counts = np.ones(len(sure), np.int64) if n is None else n
     places = np.minimum((sure * bins).astype(int), bins - 1)
-    gaps = [abs(float(np.sum(sure[places == place] - right[places == place]))) for place in range(bins)]
-    return round(sum(gaps) / len(sure), 6)
+    gaps = [abs(float(np.sum((counts * (sure - right))[places == place]))) for place in range(bins)]
+    return round(sum(gaps) / int(counts.sum()), 6)
 
 
-def auroc(sure: Float64Array, right: Float64Array) -> float | None:
-    """The area under the ROC curve of (n,) confidences that tell hits from misses, ties counted half; None where (n,)
-    `right` are all 1 or all 0."""
-    hits, n = float(right.sum()), len(right)
-    if hits in (0.0, float(n)):
+def auroc(sure: Float64Array, right: Float64Array, n: Int64Array | None = None) -> float | None:
+    """The area under the ROC curve of (k,) confidences that tell hits from misses, ties counted half; None where (k,)
+    `right` are all 1 or all 0. Each stands for `n` (k,) samples, by default one."""
+    weights = np.ones(len(sure), np.int64) if n is None else n
+    hits, total = float((right * weights).sum()), int(weights.sum())
+    if hits in (0.0, float(total)):
         return None
-    _, group, counts = np.unique(sure, return_inverse=True, return_counts=True)
+    _, group = np.unique(sure, return_inverse=True)
+    counts = np.bincount(group, weights)
     # Mann and Whitney's: the mean rank of equal confidences is that of the middle one
     ranks = np.cumsum(counts) - (counts - 1) / 2
-    return round(float((ranks[group] @ right - hits * (hits + 1) / 2) / (hits * (n - hits))), 6)
+    summed = np.bincount(group, weights * right) @ ranks
+    return round(float((summed - hits * (hits + 1) / 2) / (hits * (total - hits))), 6)
 
 
 def risk_coverage(sure: Float64Array, right: Float64Array) -> tuple[RiskPoint, ...]:
     """The risk-coverage curve of (n,) confidences and (n,) hits, by rising coverage; equal confidences go together."""
-    return _points(*_risk_curve(sure, right))
+    return _points(*_risk_curve(sure, right, np.ones(len(sure), np.int64)))
 
 
-def _risk_curve(sure: Float64Array, right: Float64Array) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Coverage, risk and threshold of each of the k points of the curve, (k,) each."""
+def _risk_curve(
+    sure: Float64Array, right: Float64Array, n: Int64Array
+) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Coverage, risk and threshold of each of the k points of the curve, (k,) each; `n` as in `auroc`."""
     order = np.argsort(-sure, kind="stable")
-    ordered, wrong = sure[order], np.cumsum(1 - right[order])
+    ordered, seen, wrong = sure[order], np.cumsum(n[order]), np.cumsum((n * (1 - right))[order])
     ends = np.flatnonzero(np.diff(ordered, append=-1.0))
-    return (ends + 1) / len(sure), wrong[ends] / (ends + 1), ordered[ends]
+    return seen[ends] / n.sum(), wrong[ends] / seen[ends], ordered[ends]
 
 
 def _points(coverage: Float64Array, risk: Float64Array, threshold: Float64Array) -> tuple[RiskPoint, ...]:

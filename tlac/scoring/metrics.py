@@ -8,18 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tlac.scoring.confidence import ConfidenceMetrics, measure_confidence
+from tlac.scoring.confidence import ConfidenceCounts, ConfidenceMetrics, weigh_confidences
 from tlac.scoring.predictions import DECISIONS, OUTCOMES, Predictions
-from tlac.types import BoolArray, Outcome, Prediction
+from tlac.types import BoolArray, Int64Array, Outcome, Prediction
 
 # the 97.5 % point of the normal distribution; importing scipy.stats for it would double a warm run's time
 Z95 = 1.959963984540054
-Counts: TypeAlias = NDArray[np.signedinteger]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,24 +114,69 @@ def _share(part: float, whole: int) -> float | None:
     return part / whole if whole else None
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What metrics are made of, as counts: those of parts of a run sum up to those of the whole.
+
+    `table` (k, 6) has the columns of `_COLUMNS`, label and predicted class -1 for none; `n` (k,) are the samples that
+    are like that. `shortlists` (5,) sums up samples with a shortlist, its classes, those that saw the image again,
+    labelled ones, and those whose class stood in it.
+    """
+
+    table: Int64Array
+    n: Int64Array
+    shortlists: Int64Array
+    confidence: ConfidenceCounts
+
+    @classmethod
+    def of(cls, predictions: Predictions) -> Counts:
+        """Count predictions."""
+        decisions, size = predictions.decisions, max(len(predictions.decisions), 1)
+        # equal pairs of label and decision are counted once
+        pairs, n = np.unique(predictions.label.astype(np.int64) * size + predictions.decision, return_counts=True)
+        label, decision = np.divmod(pairs, size)
+        has_choice = np.array([choice is not None for choice in decisions.choice], np.bool_)
+        is_unread = has_choice & (decisions.decided_by == DECISIONS.index("similarity"))
+        is_in_top = (decisions.top_classes[decision] == label[:, None]).any(axis=1) & (label >= 0)
+        columns = (
+            *(label, decisions.predicted[decision], decisions.outcome[decision], decisions.decided_by[decision]),
+            *(is_unread[decision], is_in_top),
+        )
+        return cls(
+            np.stack([column.astype(np.int64) for column in columns], axis=1),
+            n,
+            _count_shortlists(predictions),
+            ConfidenceCounts.of(predictions),
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence[Counts]) -> Counts:
+        """Sum up the counts of one part or more."""
+        table, place = np.unique(np.concatenate([one.table for one in parts]), axis=0, return_inverse=True)
+        n = np.bincount(place.ravel(), np.concatenate([one.n for one in parts]), len(table)).astype(np.int64)
+        shortlists = np.sum([one.shortlists for one in parts], axis=0)
+        return cls(table, n, shortlists, ConfidenceCounts.join([one.confidence for one in parts]))
+
+
+_COLUMNS = ("label", "predicted", "outcome", "decided_by", "is_unread", "is_in_top")
+
+
 def measure(rows: Iterable[Prediction], hinted: Collection[int] = ()) -> Metrics:
     """The metrics of predictions, labelled or not; `hinted` are the classes that stage 1 named."""
-    predictions = Predictions.of(rows)
-    decisions = predictions.decisions
-    total = len(predictions)
-    outcomes = dict(zip(OUTCOMES, np.bincount(predictions.outcome, minlength=len(OUTCOMES)).tolist(), strict=True))
-    # equal pairs of label and decision are counted once
-    pairs = predictions.label.astype(np.int64) * max(len(decisions), 1) + predictions.decision
+    return measure_counts(Counts.of(Predictions.of(rows)), hinted)
+
+
+def measure_counts(counted: Counts, hinted: Collection[int] = ()) -> Metrics:
+    """As `measure`, of predictions that were counted."""
+    every, total = dict(zip(_COLUMNS, counted.table.T, strict=True)), int(counted.n.sum())
+    tallies = np.bincount(every["outcome"], counted.n, minlength=len(OUTCOMES)).astype(np.int64).tolist()
+    outcomes = dict(zip(OUTCOMES, tallies, strict=True))
     # where every call failed nothing was measured: no answer, no number, not an accuracy of 0
-    is_measured = (predictions.label >= 0) & (outcomes[Outcome.FAILED] < total)
-    distinct, counts = np.unique(pairs[is_measured], return_counts=True)
-    label, decision = np.divmod(distinct, max(len(decisions), 1))
-    predicted = decisions.predicted[decision]
-    is_answered = decisions.outcome[decision] == OUTCOMES.index(Outcome.ANSWERED)
+    is_measured = (every["label"] >= 0) & (outcomes[Outcome.FAILED] < total)
+    label, predicted, outcome, decided_by, _, is_in_top = counted.table[is_measured].T
+    counts = counted.n[is_measured]
+    is_answered = outcome == OUTCOMES.index(Outcome.ANSWERED)
     is_correct = predicted == label
-    is_unread = np.array([choice is not None for choice in decisions.choice], np.bool_) & (
-        decisions.decided_by == DECISIONS.index("similarity")
-    )
     n, correct = int(counts.sum()), int(counts[is_correct].sum())
     is_unhinted = ~np.isin(label, list(hinted))
     unhinted = int(counts[is_unhinted].sum()) if hinted else None
@@ -153,37 +195,39 @@ def measure(rows: Iterable[Prediction], hinted: Collection[int] = ()) -> Metrics
         accuracy=_share(correct, n),
         accuracy_ci95=wilson_interval(correct, n) if n else None,
         accuracy_answered=_share(correct, int(counts[is_answered].sum())),
-        top5=_share(int(counts[(decisions.top_classes[decision] == label[:, None]).any(axis=1)].sum()), n),
+        top5=_share(int(counts[is_in_top > 0].sum()), n),
         mean_per_class=_share(math.fsum(recalls), len(recalls)),
         macro_f1=_share(math.fsum(scores), len(scores)),
-        by_decision=_by_decision(decisions.decided_by[decision], counts, is_correct, predicted >= 0),
+        by_decision=_by_decision(decided_by, counts, is_correct, predicted >= 0),
         per_class=per_class,
         confused=_most_confused(label, predicted, counts),
         abstained=outcomes[Outcome.ABSTAINED],
-        shortlist=_measure_shortlists(predictions),
-        confidence=measure_confidence(predictions),
-        unread_choices=int(is_unread[predictions.decision].sum()),
+        shortlist=_measure_shortlists(*counted.shortlists.tolist()),
+        confidence=weigh_confidences(counted.confidence),
+        unread_choices=int(counted.n[every["is_unread"] > 0].sum()),
         unhinted=unhinted,
         accuracy_unhinted=_share(int(counts[is_unhinted & is_correct].sum()), unhinted) if unhinted else None,
     )
 
 
-def _measure_shortlists(predictions: Predictions) -> ShortlistMetrics | None:
+def _count_shortlists(predictions: Predictions) -> Int64Array:
     has_list = predictions.shortlist > 0
-    n = int(has_list.sum())
-    if not n:
-        return None
     lists, labels = predictions.shortlist[has_list].tolist(), predictions.label[has_list].tolist()
     labelled = [(label, predictions.shortlists[one]) for label, one in zip(labels, lists, strict=True) if label >= 0]
-    return ShortlistMetrics(
-        n,
-        sum(len(predictions.shortlists[one]) for one in lists) / n,
-        int(predictions.stage2_with_image[has_list].sum()),
-        _share(sum(label in shortlist for label, shortlist in labelled), len(labelled)),
+    size = sum(len(predictions.shortlists[one]) for one in lists)
+    again = int(predictions.stage2_with_image[has_list].sum())
+    return np.array(
+        [len(lists), size, again, len(labelled), sum(label in shown for label, shown in labelled)], np.int64
     )
 
 
-def _most_confused(label: Counts, predicted: Counts, counts: Counts, most: int = 10) -> tuple[Confusion, ...]:
+def _measure_shortlists(n: int, size: int, again: int, labelled: int, holding: int) -> ShortlistMetrics | None:
+    return ShortlistMetrics(n, size / n, again, _share(holding, labelled)) if n else None
+
+
+def _most_confused(
+    label: Int64Array, predicted: Int64Array, counts: Int64Array, most: int = 10
+) -> tuple[Confusion, ...]:
     """The pairs (label, predicted) that occur most often, then by label and prediction."""
     is_wrong = (predicted >= 0) & (predicted != label)
     size = int(predicted.max(initial=-1)) + 1
@@ -195,10 +239,10 @@ def _most_confused(label: Counts, predicted: Counts, counts: Counts, most: int =
     return tuple(Confusion(int(own), int(other), int(n)) for own, other, n in found)
 
 
-def _per_class(label: Counts, predicted: Counts, counts: Counts) -> tuple[ClassMetrics, ...]:
+def _per_class(label: Int64Array, predicted: Int64Array, counts: Int64Array) -> tuple[ClassMetrics, ...]:
     size = int(max(label.max(initial=-1), predicted.max(initial=-1))) + 1
 
-    def count(classes: Counts, chosen: BoolArray) -> list[int]:
+    def count(classes: Int64Array, chosen: BoolArray) -> list[int]:
         return [round(n) for n in np.bincount(classes[chosen], counts[chosen], minlength=size).tolist()]
 
     support = count(label, label >= 0)
@@ -209,7 +253,7 @@ def _per_class(label: Counts, predicted: Counts, counts: Counts) -> tuple[ClassM
 
 
 def _by_decision(
-    decided_by: Counts, counts: Counts, is_correct: BoolArray, has_class: BoolArray
+    decided_by: Int64Array, counts: Int64Array, is_correct: BoolArray, has_class: BoolArray
 ) -> dict[str, DecisionMetrics]:
     found = {}
     for code, name in enumerate(DECISIONS):

@@ -40,12 +40,17 @@ _Unit: TypeAlias = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Predictions, one per transcript in their order, and how many distinct texts and class names were longer than the
-    encoder's window."""
+    """Predictions, one per transcript in their order; the distinct texts, and the number of class names, that were
+    longer than the encoder's window."""
 
     predictions: Predictions
-    truncated_texts: int
+    cut_texts: Sequence[str]
     truncated_classes: int
+
+    @property
+    def truncated_texts(self) -> int:
+        """How many distinct texts were longer than the encoder's window."""
+        return len(self.cut_texts)
 
 
 def place_classes(
@@ -144,12 +149,12 @@ class Scorer:
         the images' own (see `tlac.scoring.similarity.fuse_scores`); to "average", vectors of texts and images are.
         """
         decided = decide_all(transcripts, self.rule, self.index, combine)
-        decisions, truncated, truncated_classes = decided.unscored(), 0, 0
+        decisions, cut_texts, truncated_classes = decided.unscored(), list[str](), 0
         rows = decided.table.rows
         judged = [*decided.decisions, *(second for second in decided.seconds if second)]
         units = sorted({decision.texts for decision in judged if decision.texts})
         if units:
-            vectors, truncated = self._encode_units(units)
+            vectors, cut_texts = self._encode_units(units)
             classes, truncated_classes = self._encoded_classes
             places = {unit: row for row, unit in enumerate(units)}
             row = np.array([places.get(decision.texts, -1) for decision in decided.decisions], np.int64)
@@ -173,7 +178,7 @@ class Scorer:
                 decisions = _hear_seconds(decisions, said, seconds, (classes, vectors))
         if combine == "vote":
             decisions = combine_votes(decisions, decided.groups)
-        return Scored(decided.table.finish(decisions, rows), truncated, truncated_classes)
+        return Scored(decided.table.finish(decisions, rows), cut_texts, truncated_classes)
 
     def nearest(self, answers: Sequence[str], count: int) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
         """The `count` nearest classes of each answer and their cosines, best first; none where it has no words."""
@@ -196,17 +201,18 @@ class Scorer:
         cut: BoolArray = np.any([one.is_truncated for one in encoded], axis=0)
         return mean_vectors([one.vectors for one in encoded]), cut
 
-    def _encode_units(self, units: Sequence[_Unit]) -> tuple[Float32Array, int]:
-        """One vector for each unit of texts, (n, d), and how many distinct texts were cut."""
+    def _encode_units(self, units: Sequence[_Unit]) -> tuple[Float32Array, list[str]]:
+        """One vector for each unit of texts, (n, d), and the distinct texts that were cut."""
         texts = sorted({text for unit in units for text in unit})
-        encoded, cut = self._encode(texts)
+        encoded, is_cut = self._encode(texts)
+        cut_texts = [texts[row] for row in np.flatnonzero(is_cut).tolist()]
         places = {text: row for row, text in enumerate(texts)}
         longest = max(map(len, units))
         if longest == 1:
             # both are in sorted order
-            return encoded, int(cut.sum())
+            return encoded, cut_texts
         rows = [mean_vectors([encoded[[places[text]]] for text in unit])[0] for unit in units]
-        return np.stack(rows), int(cut.sum())
+        return np.stack(rows), cut_texts
 
     def _average(
         self, units: Sequence[_Unit], images: Sequence[Float32Array | None]
