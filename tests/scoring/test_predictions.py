@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlac.errors import InputError
-from tlac.scoring.predictions import DECISIONS, OUTCOMES, Predictions, describe_twins, digest_bytes, digest_texts
+from tlac.scoring.predictions import (
+    DECISIONS,
+    OUTCOMES,
+    Predictions,
+    describe_twins,
+    digest_bytes,
+    digest_texts,
+    find_twins,
+)
 from tlac.types import Outcome, Prediction
 
 KEYS = st.none() | st.sampled_from(["0" * 63 + "1", "ab" * 32, "f" * 64])
@@ -112,14 +120,13 @@ def test_of_more_than_five_classes_the_first_five_are_kept() -> None:
 
 def _told(*rows: tuple[str, str | None, int | None]) -> str | None:
     """What is said of samples by name, first letter of their image's sha256, and label."""
-    return describe_twins(
-        Predictions.of(
-            Prediction(
-                name, letter and letter * 64, label, Outcome.ANSWERED, "x", None, None, None, None, None, (), None, None
-            )
-            for name, letter, label in rows
+    found = Predictions.of(
+        Prediction(
+            name, letter and letter * 64, label, Outcome.ANSWERED, "x", None, None, None, None, None, (), None, None
         )
+        for name, letter, label in rows
     )
+    return describe_twins(*find_twins(found.samples, found.image_sha256, found.label))
 
 
 def test_samples_with_the_same_image_are_told_and_so_are_labels_that_contradict_each_other() -> None:

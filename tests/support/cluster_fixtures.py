@@ -17,6 +17,8 @@ from tests.support.fakes import make_png
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, load_encoder_config
 from tlac.evaluation.run_config import RunConfig
+from tlac.results.predictions import PREDICTIONS, read_lines
+from tlac.results.record import Run
 from tlac.scoring.matching import find_rule
 from tlac.types import Sample
 
@@ -56,6 +58,14 @@ class ImageFolder:
     def __iter__(self) -> Iterator[Sample]:
         for number, path in enumerate(self._paths):
             yield Sample(path.name, path, number % len(self.classes))
+
+
+def written(run: Run) -> bytes:
+    """The predictions of a run as JSON Lines, whether its folder holds these or shards."""
+    path = run.folder / PREDICTIONS
+    return (
+        path.read_bytes() if path.exists() else b"".join(msgspec.json.encode(line) + b"\n" for line in read_lines(path))
+    )
 
 
 def wait_for(is_met: Callable[[], object], timeout_s: float = 90.0) -> None:

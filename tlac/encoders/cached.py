@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from msgspec.structs import replace
@@ -21,13 +21,25 @@ from tlac.errors import InputError, MissingAnswersError
 from tlac.hashing import embedding_key, embedding_keys
 from tlac.images import identify, open_image
 from tlac.interfaces import ImageEncoder, TextEncoder
-from tlac.types import Encoding, Failure, Float32Array, Image, Outcome, Sample, Transcript
+from tlac.types import BoolArray, Encoding, Failure, Float32Array, Image, Outcome, Sample, Transcript
+
+
+class EmbeddingStore(Protocol):
+    """What keeps embeddings: a `Store`, or who speaks for one."""
+
+    def load_embeddings(self, keys: Sequence[str], encoder: str) -> tuple[Encoding, BoolArray]:
+        """See `Store.load_embeddings`."""
+        ...
+
+    def put_embeddings(self, items: Iterable[StoredEmbedding]) -> None:
+        """See `Store.put_embeddings`."""
+        ...
 
 
 class StoredEncoder:
     """Wraps a TextEncoder; is one."""
 
-    def __init__(self, encoder: TextEncoder, store: Store) -> None:
+    def __init__(self, encoder: TextEncoder, store: EmbeddingStore) -> None:
         self._encoder = encoder
         self._store = store
         self._lock = threading.Lock()

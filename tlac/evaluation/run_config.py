@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
-from typing import TypeAlias
+from pathlib import Path
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from tlac.config.prompts import Hints, PromptSet, load_prompts
 from tlac.config.registry import base_name, open_method
@@ -39,12 +41,13 @@ from tlac.methods.base import (
     sees_image,
 )
 from tlac.results.folder import name_run
-from tlac.results.record import RunRecord
-from tlac.results.usage import Calls, Tokens
+from tlac.results.record import RunRecord, ShortlistRecall
+from tlac.results.usage import Calls, Tokens, UsageLedger
 from tlac.runtime.libraries import installed_versions
 from tlac.scoring.clip_zero_shot import find_templates
 from tlac.scoring.confidence import Calibration, require_encoder
 from tlac.scoring.matching import DEFAULT_TEMPLATE, apply_template, note_unused_aliases
+from tlac.scoring.metrics import Counts
 from tlac.scoring.scorer import Scorer
 from tlac.scoring.similarity import MIN_CLASSES
 from tlac.types import Sample
@@ -322,6 +325,37 @@ class RunConfig:
 
 
 RunEngine: TypeAlias = Engine[RunConfig, Backend]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredShards:
+    """What an engine has scored: the files of predictions and of lines of calls.jsonl, in order, and what they sum up
+    to. `twins` is what there is to say of samples with equal images. `is_interrupted` says that somebody wished for an
+    end meanwhile."""
+
+    predictions: Sequence[Path]
+    calls: Sequence[Path]
+    counts: Counts
+    ledger: UsageLedger
+    truncated_texts: int
+    truncated_classes: int
+    twins: str | None
+    shortlist_recall: ShortlistRecall | None
+    is_interrupted: bool = False
+
+
+@runtime_checkable
+class ScoringEngine(Protocol):
+    """An engine that also scores what it has fetched."""
+
+    def fetching(self, config: RunConfig, finder: ClassFinder) -> AbstractContextManager[str | None]:
+        """As `Engine.fetch`; what `score` needs and makes is there until the block ends."""
+        ...
+
+    def score(self, config: RunConfig, fingerprint: str) -> ScoredShards | None:
+        """Score the samples of the run that was fetched, with the text encoder of that fingerprint, as the `Runner`
+        does; None, after a message, where it is left to that. Raises KeyboardInterrupt where it is given up."""
+        ...
 
 
 def choose_samples(dataset: Dataset, limit: int | None, seed: int) -> Sequence[Sample] | Dataset:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from itertools import islice
@@ -24,19 +24,19 @@ from tlac.errors import EncoderUnavailableError
 from tlac.evaluation.class_order import choose_again, compare_orders, restore_choices, rotations
 from tlac.evaluation.collect import INTERRUPTED, CollectProgress, TranscriptBuffer, collect_into
 from tlac.evaluation.dry_run import recall_shortlists
-from tlac.evaluation.run_config import RunConfig, RunEngine, class_finder, plan_questions
+from tlac.evaluation.run_config import RunConfig, RunEngine, ScoringEngine, class_finder, plan_questions
 from tlac.interfaces import LMM, Dataset, ImageMethod, Method
 from tlac.lmms.middleware.cache import OfflineLMM, StoredLMM
 from tlac.lmms.middleware.stack import CallPolicy, build_stack
 from tlac.methods.base import BoundLMM, NearestClassFinder, TwoStagePrompter, combination_of, sees_image
 from tlac.results.folder import Attachment, begin_run
 from tlac.results.record import OrderTrials, Run, ShortlistRecall
-from tlac.results.usage import CALLS, encode_calls, facts_of
+from tlac.results.usage import CALLS, UsageLedger, encode_calls, facts_of
 from tlac.runtime import aio
 from tlac.scoring.clip_zero_shot import ImageScorer
 from tlac.scoring.confidence import abstain
-from tlac.scoring.metrics import hinted_classes, measure
-from tlac.scoring.predictions import Predictions, describe_twins
+from tlac.scoring.metrics import Metrics, hinted_classes, measure, measure_counts
+from tlac.scoring.predictions import Predictions, describe_twins, find_twins
 from tlac.scoring.scorer import Scored, Scorer
 from tlac.types import Combination, Outcome, Sample, Transcript
 
@@ -46,10 +46,16 @@ _WITH_IMAGE_SIDE = "or give a file with --encoder open_clip:MODEL/FILE"
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """What a method made of the samples. `buffer` is empty where nobody was asked; its ledger counts further trials."""
+    """What a method made of the samples: predictions, or the files of shards that hold them. `calls` is the content of
+    calls.jsonl, None where nobody was asked."""
 
-    scored: Scored
-    buffer: TranscriptBuffer = field(default_factory=TranscriptBuffer)
+    predictions: Predictions | Sequence[Path]
+    metrics: Metrics
+    truncated_texts: int
+    truncated_classes: int
+    twins: str | None
+    ledger: UsageLedger = field(default_factory=UsageLedger)
+    calls: Attachment | None = None
     stopped: str | None = None
     order: OrderTrials | None = None
     concurrency: int = 1
@@ -146,26 +152,25 @@ class Runner:
         started, started_at = time.monotonic(), datetime.now(timezone.utc)
         method, encoder = config.opened_method, self.encoder(config.encoder)
         config = config.with_spread_hints(encoder)
-        if isinstance(method, ImageMethod):
-            try:
-                result = self._look(config, method, encoder, progress)
-            except EncoderUnavailableError as error:
-                # the alternative for texts has no image side
-                raise EncoderUnavailableError(error.message, _WITH_IMAGE_SIDE) from error
-        else:
-            prepared = self.prepare(config)
-            result = self._ask(prepared, progress)
-        predictions = abstain(result.scored.predictions, config.abstain_below, config.calibration)
-        with begin_run(out) as run:
-            metrics = measure(predictions, hinted_classes(config.dataset.classes, config.hints))
-            spent, transcripts = result.buffer.ledger, result.buffer.transcripts
+        with ExitStack() as stack:
+            if isinstance(method, ImageMethod):
+                try:
+                    result = self._look(config, method, encoder, progress)
+                except EncoderUnavailableError as error:
+                    # the alternative for texts has no image side
+                    raise EncoderUnavailableError(error.message, _WITH_IMAGE_SIDE) from error
+            else:
+                prepared = self.prepare(config)
+                fetched = stack.enter_context(self._fetching(prepared))
+                result = self._score_apart(prepared, fetched) or self._ask(prepared, fetched, progress)
+            run = stack.enter_context(begin_run(out))
+            spent, notes = result.ledger, [result.twins] if result.twins else []
             record = config.record(encoder.fingerprint, started_at)
-            twins = describe_twins(predictions)
-            self._tell(config, [twins] if twins else ())
+            self._tell(config, notes)
             record = replace(
                 record,
-                dataset_notes=(*record.dataset_notes, twins) if twins else record.dataset_notes,
-                is_complete=metrics.failed == 0 and (result.order is None or result.order.failed == 0),
+                dataset_notes=(*record.dataset_notes, *notes),
+                is_complete=result.metrics.failed == 0 and (result.order is None or result.order.failed == 0),
                 stopped=result.stopped,
                 calls=spent.calls,
                 tokens=spent.tokens,
@@ -173,13 +178,13 @@ class Runner:
                 answers_cost_usd=spent.answers_cost_usd,
                 wall_s=round(time.monotonic() - started, 3),
                 concurrency=result.concurrency,
-                truncated_texts=result.scored.truncated_texts,
-                truncated_classes=result.scored.truncated_classes,
+                truncated_texts=result.truncated_texts,
+                truncated_classes=result.truncated_classes,
                 order_trials=result.order,
                 shortlist_recall=result.shortlist_recall,
             )
-            attachments: dict[str, Attachment] = {CALLS: encode_calls(facts_of(transcripts))} if transcripts else {}
-            return run.finish(record, predictions, metrics, attachments)
+            attachments = {} if result.calls is None else {CALLS: result.calls}
+            return run.finish(record, result.predictions, result.metrics, attachments)
 
     def digests(self, config: RunConfig) -> dict[str, str]:
         """What tells the results of this config from all others'."""
@@ -215,17 +220,60 @@ class Runner:
             encoding.result()
         return Prepared(config, method, prompter, finder, scorer, concurrency, combine, encoding, images)
 
-    def _ask(self, prepared: Prepared, progress: CollectProgress | None) -> _Result:
+    @contextmanager
+    def _fetching(self, prepared: Prepared) -> Iterator[str | None]:
+        """Have the engine, where there is one, fetch answers, and tell why it stopped; what it scores lies there until
+        the block ends."""
+        engine, asked = self._engine, (prepared.config, prepared.finder)
+        if engine is None or self.is_offline:
+            yield None
+            return
+        fetching = engine.fetching(*asked) if isinstance(engine, ScoringEngine) else nullcontext(engine.fetch(*asked))
+        with fetching as fetched:
+            self._is_interrupted |= fetched == INTERRUPTED
+            yield fetched
+
+    def _score_apart(self, prepared: Prepared, fetched: str | None) -> _Result | None:
+        """Have the engine score what it has fetched, where it does."""
+        config, engine = prepared.config, self._engine
+        if self.is_offline or not isinstance(engine, ScoringEngine):
+            return None
+        shards = engine.score(config, self.encoder(config.encoder).fingerprint)
+        if shards is None:
+            return None
+        return _Result(
+            shards.predictions,
+            measure_counts(shards.counts, hinted_classes(config.dataset.classes, config.hints)),
+            shards.truncated_texts,
+            shards.truncated_classes,
+            shards.twins,
+            shards.ledger,
+            (path.read_bytes() for path in shards.calls),
+            INTERRUPTED if shards.is_interrupted else fetched,
+            concurrency=prepared.concurrency,
+            shortlist_recall=shards.shortlist_recall,
+        )
+
+    def _ask(self, prepared: Prepared, fetched: str | None, progress: CollectProgress | None) -> _Result:
         """Have an LMM asked about every sample, and score its words."""
         config, buffer = prepared.config, TranscriptBuffer()
         rotated = rotations(config.class_order, config.order_trials)
-        with self._collecting(prepared, config.samples, progress) as collecting:
+        with self._collecting(prepared, config.samples, fetched, progress) as collecting:
             stopped = aio.run(collecting(buffer.put), self._note_interrupt)
         buffer.require_answers()
         scored = _score(prepared, buffer.transcripts, config.samples)
         trials = self._try_orders(prepared, rotated, buffer, scored) if rotated and stopped is None else None
         recall = recall_shortlists(buffer.transcripts, config, self._store)
-        return _Result(scored, buffer, stopped, trials, prepared.concurrency, recall)
+        calls = encode_calls(facts_of(buffer.transcripts)) if buffer.transcripts else None
+        return replace(
+            _measured(config, scored),
+            ledger=buffer.ledger,
+            calls=calls,
+            stopped=stopped,
+            order=trials,
+            concurrency=prepared.concurrency,
+            shortlist_recall=recall,
+        )
 
     def stream(
         self, prepared: Prepared, samples: Sequence[Sample] | Dataset, progress: CollectProgress | None = None
@@ -238,7 +286,10 @@ class Runner:
         stopped: list[str | None] = []
         # only images that are scored themselves are looked at again
         order = iter(samples if prepared.images is not None else ())
-        with self._collecting(prepared, samples, progress) as collecting:
+        with (
+            self._fetching(prepared) as fetched,
+            self._collecting(prepared, samples, fetched, progress) as collecting,
+        ):
 
             async def collect_all(keep: Callable[[Transcript], None]) -> None:
                 stopped.append(await collecting(keep))
@@ -255,14 +306,17 @@ class Runner:
 
     @contextmanager
     def _collecting(
-        self, prepared: Prepared, samples: Sequence[Sample] | Dataset, progress: CollectProgress | None
+        self,
+        prepared: Prepared,
+        samples: Sequence[Sample] | Dataset,
+        fetched: str | None,
+        progress: CollectProgress | None,
     ) -> Iterator[Callable[[Callable[[Transcript], None]], Coroutine[Any, Any, str | None]]]:
-        """Give what asks about samples, once told who keeps the transcripts; keep the files' digests afterwards."""
-        config, fetched = prepared.config, None
-        if self._engine is not None and not self.is_offline:
-            fetched = self._engine.fetch(config, prepared.finder)
-            self._is_interrupted |= fetched == INTERRUPTED
-        digests = ImageDigests(self._store.path, config.dataset.name)
+        """Give what asks about samples, once told who keeps the transcripts; keep the files' digests afterwards.
+
+        `fetched` is why an engine has stopped, if it did.
+        """
+        digests = ImageDigests(self._store.path, prepared.config.dataset.name)
 
         async def collecting(keep: Callable[[Transcript], None]) -> str | None:
             how = (prepared.method, prepared.concurrency, progress, digests.identify, self._engine is None)
@@ -296,7 +350,8 @@ class Runner:
     ) -> _Result:
         """Have the images themselves compared with the class names; nobody is asked."""
         scorer = self._image_scorer(config, encoder)
-        return _Result(method.look(config.samples, scorer, progress.advance if progress else lambda _: None))
+        on_seen = progress.advance if progress else lambda _: None
+        return _measured(config, method.look(config.samples, scorer, on_seen))
 
     def look(
         self, config: RunConfig, method: ImageMethod, progress: CollectProgress | None = None
@@ -317,6 +372,14 @@ class Runner:
     def _image_vectors(self, config: RunConfig) -> ImageVectors:
         opened = replace(config.encoder, is_offline=self.is_offline)
         return ImageVectors(open_image_encoder(opened, config.method), self._store, self.is_offline)
+
+
+def _measured(config: RunConfig, scored: Scored) -> _Result:
+    """What was scored here, measured."""
+    predictions = abstain(scored.predictions, config.abstain_below, config.calibration)
+    metrics = measure(predictions, hinted_classes(config.dataset.classes, config.hints))
+    twins = describe_twins(*find_twins(predictions.samples, predictions.image_sha256, predictions.label))
+    return _Result(predictions, metrics, scored.truncated_texts, scored.truncated_classes, twins)
 
 
 def _while_sound(samples: Iterable[Sample], encoding: Future[Any] | None) -> Iterator[Sample]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -237,27 +237,35 @@ class Predictions(Sequence[Prediction]):
         )
 
 
-def describe_twins(predictions: Predictions) -> str | None:
-    """What there is to say of samples with equal images (byte for byte), None where there are none.
+def find_twins(
+    samples: Sequence[str], images: Digests, labels: NDArray[np.integer[Any]]
+) -> tuple[int, int, tuple[int, str, str] | None]:
+    """Of (n,) samples with their images (n, 32) and labels (n,), how many have the image of an earlier one (byte for
+    byte), and how many of these images have several labels: the first sample that shows it, by its place, behind the
+    one that it differs from, and itself."""
+    has_image = np.flatnonzero(images.any(axis=1))
+    digests = np.ascontiguousarray(images[has_image]).view(np.dtype("V32")).ravel()
+    _, first, group = np.unique(digests, return_index=True, return_inverse=True)
+    odd = np.flatnonzero(labels[has_image] != labels[has_image][first[group]])
+    if not len(odd):
+        return len(group) - len(first), 0, None
+    place = int(has_image[odd[0]])
+    example = (place, samples[has_image[first[group[odd[0]]]]], samples[place])
+    return len(group) - len(first), len(np.unique(group[odd])), example
+
+
+def describe_twins(extra: int, several: int, example: tuple[int, str, str] | None) -> str | None:
+    """What there is to say of samples with equal images, as `find_twins` has found them; None where there are none.
 
     Such an image is asked about once and counted as often as it stands; where its labels differ, one at most is right.
     """
-    has_image = np.flatnonzero(predictions.image_sha256.any(axis=1))
-    digests = np.ascontiguousarray(predictions.image_sha256[has_image]).view(np.dtype("V32")).ravel()
-    _, first, group = np.unique(digests, return_index=True, return_inverse=True)
-    extra = len(group) - len(first)
     if not extra:
         return None
-    labels = predictions.label[has_image]
-    odd = np.flatnonzero(labels != labels[first[group]])
     told = f"{extra:,} sample{'s have' if extra > 1 else ' has'} the image of another, byte for byte"
-    if not len(odd):
+    if example is None:
         return told
-    pair = [predictions.samples[has_image[place]] for place in (first[group[odd[0]]], odd[0])]
-    several = len(np.unique(group[odd]))
-    return (
-        f"{told}; {several:,} image{'s have' if several > 1 else ' has'} several labels, such as {' and '.join(pair)}"
-    )
+    images = f"{several:,} image{'s have' if several > 1 else ' has'}"
+    return f"{told}; {images} several labels, such as {example[1]} and {example[2]}"
 
 
 class PredictionTable:

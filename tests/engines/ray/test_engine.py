@@ -25,6 +25,7 @@ from tests.support.cluster_fixtures import (
     spec_of,
     wait_for,
     workers_below,
+    written,
 )
 from tests.support.emulated import plant_keys
 from tests.support.emulator import Asked, Emulator, Reply, running_emulator
@@ -39,6 +40,7 @@ from tlac.errors import ConfigError
 from tlac.evaluation.runner import Runner
 from tlac.lmms.middleware.budget import Budget
 from tlac.lmms.middleware.stack import CallPolicy
+from tlac.results.folder import load_run
 from tlac.results.record import Run
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -74,10 +76,6 @@ def acknowledged_images(store: Path) -> set[str]:
     return found
 
 
-def written(run: Run) -> bytes:
-    return (run.folder / "predictions.jsonl").read_bytes()
-
-
 @pytest.fixture
 def bench_on(tmp_path: Path, ray_cluster: Any) -> Callable[..., Runner]:
     def make(store: Store, policy: CallPolicy | None = None, workers: int = 2, is_local: bool = False) -> Runner:
@@ -100,8 +98,7 @@ def test_the_command_in_the_documentation_predicts_what_the_local_engine_does(
         assert shown.code == 0, shown.err
         runs[engine] = json.loads(shown.out)["runs"]
     for apart, near in zip(runs["ray"], runs["local"], strict=True):
-        files = [Path(run["run"]) / "predictions.jsonl" for run in (apart, near)]
-        assert files[0].read_bytes() == files[1].read_bytes()
+        assert written(load_run(apart["run"])) == written(load_run(near["run"]))
         assert (apart["is_complete"], apart["calls"], apart["tokens"]) == (True, near["calls"], near["tokens"])
     assert len(runs["ray"]) == 2
 

@@ -5,8 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from tlac.engines.ray.tables import Choice, read_choices, read_samples, turns_table, write_choices, write_samples
+from tlac.engines.ray.tables import (
+    Choice,
+    read_choices,
+    read_names,
+    read_samples,
+    turns_table,
+    write_choices,
+    write_samples,
+)
 from tlac.errors import InputError
+from tlac.images import identify
 from tlac.types import LMMResponse, Outcome, Sample, Transcript, Turn
 
 
@@ -18,13 +27,16 @@ def test_samples_go_to_workers_as_paths_or_as_bytes_also_those_that_are_fetched(
         Sample("a", Path("a.png"), 1),
         Sample("b", b"bytes"),
         Sample("c", lambda: b"fetched"),
-        # it fails by name where the driver looks at it
         Sample("d", fail),
     ]
     files = write_samples(samples, tmp_path / "samples", len(samples), 1)
     positions, found = read_samples(map(str, files))
     assert positions == [0, 1, 2, 3]
-    assert [sample.source for sample in found] == [Path("a.png").absolute(), b"bytes", b"fetched", b""]
+    assert [sample.source for sample in found[:3]] == [Path("a.png").absolute(), b"bytes", b"fetched"]
+    # it fails in the words of its dataset, and others under the names that this gave them
+    with pytest.raises(InputError, match=r"^s3://bucket/gone\.png: can't be read: not found$"):
+        identify(found[3].source, "d")
+    assert read_names(files[0]) == ["a.png", "b", "c", "d"]
     assert [sample.label for sample in found] == [1, None, None, None]
 
 

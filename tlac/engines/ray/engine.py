@@ -31,6 +31,7 @@ from tlac.engines.ray.job import (
 )
 from tlac.engines.ray.limiter import LimiterActor
 from tlac.engines.ray.logs import KeySet, RunFolder, merge_left_behind, merge_logs, new_run_folder
+from tlac.engines.ray.scoring import EncoderActor, Missing, ScoringReader, score_shards, why_not
 from tlac.engines.ray.session import (
     WORKER_CPUS,
     Watch,
@@ -45,8 +46,8 @@ from tlac.engines.ray.session import (
 )
 from tlac.engines.ray.tables import write_choices, write_samples
 from tlac.engines.ray.workers import Stage1Worker, Stage2Worker
-from tlac.errors import CallError, PermanentError, SampleError, UsageError
-from tlac.evaluation.run_config import RunConfig
+from tlac.errors import PermanentError, TlacError, UsageError
+from tlac.evaluation.run_config import RunConfig, ScoredShards
 from tlac.hashing import response_key
 from tlac.interfaces import LMM, ClassFinder
 from tlac.lmms.middleware.budget import Budget
@@ -106,6 +107,7 @@ class RayEngine:
         self._fetched = KeySet()
         # why samples of a shard that no worker bears were not even looked at
         self._lost: str | None = None
+        self._folder: RunFolder | None = None
         self.paid = KeySet()
 
     def fetch(self, config: RunConfig, finder: ClassFinder) -> str | None:
@@ -113,6 +115,12 @@ class RayEngine:
 
         A first interrupt lets the calls in flight come to their end, a second one gives them up.
         """
+        with self.fetching(config, finder) as stopped:
+            return stopped
+
+    @contextmanager
+    def fetching(self, config: RunConfig, finder: ClassFinder) -> Iterator[str | None]:
+        """See `ScoringEngine`. Raises as `fetch` does."""
         if looks_again(config.opened_method):
             raise UsageError(
                 f"--engine ray puts stage 2 off, and {config.method} goes by what it says: leave relook=true out, or "
@@ -134,13 +142,45 @@ class RayEngine:
                 self._fetched.update(keys)
                 lost = (error.text for path, error in self._failures.items() if path.startswith(str(folder.samples)))
                 self._lost = next(lost, None)
-        # after a permanent error the run is written all the same, incomplete, as a local run is
-        if self._stopped is not None and not isinstance(self._stopped.to_error(), PermanentError):
-            text = f"in a worker of the cluster: {self._stopped.text}"
-            raise msgspec.structs.replace(self._stopped, text=text).to_error()
-        if folder.results.exists():
-            self._policy.on_message(f"Ray: the responses are in {folder.results} as parquet too")
-        return self._stopped.text if self._stopped else None
+            # after a permanent error the run is written all the same, incomplete, as a local run is
+            if self._stopped is not None and not isinstance(self._stopped.to_error(), PermanentError):
+                text = f"in a worker of the cluster: {self._stopped.text}"
+                raise msgspec.structs.replace(self._stopped, text=text).to_error()
+            if folder.results.exists():
+                self._policy.on_message(f"Ray: the responses are in {folder.results} as parquet too")
+            self._folder = folder
+            try:
+                yield self._stopped.text if self._stopped else None
+            finally:
+                self._folder = None
+
+    def score(self, config: RunConfig, fingerprint: str) -> ScoredShards | None:
+        """See `ScoringEngine`. A first interrupt lets it come to its end, a second one gives it up."""
+        folder, reason = self._folder, why_not(config)
+        if folder is None or reason is not None:
+            self._policy.on_message(f"Ray: scored by this process: {reason or 'nothing was fetched'}")
+            return None
+        ray = connect(self._address, self._parallelism)
+        found: list[ScoredShards] = []
+        interrupts: list[None] = []
+
+        def on_interrupt() -> None:
+            interrupts.append(None)
+            self._policy.on_message("stopping when all is scored (Ctrl-C again gives it up; answers are kept)")
+
+        def score(actors: tuple[Any, Any]) -> None:
+            files = sorted(folder.samples.glob("*.parquet"))
+            pool = _pool(ray, count_workers(ray, self._parallelism), False)
+            found.append(score_shards(ray, (config, fingerprint, folder.scored), files, pool, actors))
+
+        try:
+            with quiet(ray), last_words(), translated(ray), self._scoring_actors(ray, config, fingerprint) as actors:
+                interruptible(partial(score, actors), on_interrupt, partial(end_workers, ray))
+        except TlacError as error:
+            # which goes over all samples once more, and tells which of them is at fault
+            self._policy.on_message(f"Ray: scored by this process, since the cluster could not: {error}")
+            return None
+        return replace(found[0], is_interrupted=bool(interrupts))
 
     def rest(self, backend: Backend) -> LMM:
         """See `Engine`. A pack's answers are read from the pack. Raises ConfigError, also for a key that is
@@ -158,17 +198,11 @@ class RayEngine:
         response = self._store.get_response(key) if key in self._fetched else None
         if response is not None:
             return response
-        if key in self._failures:
-            raise self._failures[key].to_error()
-        for path in paths:
-            if path in self._failures:
-                raise SampleError(
-                    f"{self._failures[path].text} (on a worker of the cluster: images have to lie under the same paths "
-                    "there, or run the same command with --engine local)"
-                )
-        if self._stopped is not None:
-            raise CallError(f"not asked: {self._stopped.text}")
-        raise SampleError(f"{self._lost or 'not asked by the cluster'}: run the same command with --engine local")
+        raise self._missing.explain(key, paths)
+
+    @property
+    def _missing(self) -> Missing:
+        return Missing(self._failures, self._stopped, self._lost)
 
     def _run(self, ray: Any, config: RunConfig, folder: RunFolder) -> None:
         workers = count_workers(ray, self._parallelism)
@@ -212,16 +246,13 @@ class RayEngine:
     @contextmanager
     def _actors(self, ray: Any, backends: dict[str, Backend]) -> Iterator[tuple[Any, Any]]:
         """The limiter and the store's reader, on the driver's machine."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
         budget = None
         if self._policy.budget is not None:
             # a copy without those who wait for ours, who can't travel
             budget = Budget(self._policy.budget.cap_usd)
             budget.spent_usd = self._policy.budget.spent_usd
         policy = replace(self._policy, budget=budget, on_message=say_nothing, clock=Clock())
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        settings = {"num_cpus": 0, "scheduling_strategy": here}
+        settings = _beside_driver(ray)
         limiter = ray.remote(LimiterActor).options(max_concurrency=100_000, **settings).remote(backends, policy)
         paid = self._fetched if self._retry else ()
         reader = ray.remote(StoreReader).options(**settings).remote(self._store.path, self._retry, paid)
@@ -230,6 +261,31 @@ class RayEngine:
         finally:
             ray.kill(limiter)
             ray.kill(reader)
+
+    @contextmanager
+    def _scoring_actors(self, ray: Any, config: RunConfig, fingerprint: str) -> Iterator[tuple[Any, list[Any]]]:
+        """The store's reader for scoring, on the driver's machine, and text encoders, one for each GPU or worker."""
+        workers, gpus = count_workers(ray, self._parallelism), int(ray.cluster_resources().get("GPU", 0))
+        # an encoder behind an endpoint is asked by one process, as it is by the local engine
+        count = 1 if config.encoder.spec.adapter == "litellm" else min(gpus, workers) or workers
+        found = (self._store.path, self.paid, self._fetched, self._retry, self._missing)
+        reader = ray.remote(ScoringReader).options(**_beside_driver(ray)).remote(*found)
+        spread = {"num_cpus": 0, "num_gpus": min(gpus, 1), "scheduling_strategy": "SPREAD", "max_restarts": 3}
+        encoder = ray.remote(EncoderActor).options(**spread, max_task_retries=3)
+        encoders = [encoder.remote(config.encoder, fingerprint, reader) for _ in range(count)]
+        try:
+            yield reader, encoders
+        finally:
+            for actor in (reader, *encoders):
+                ray.kill(actor)
+
+
+def _beside_driver(ray: Any) -> dict[str, Any]:
+    """How an actor is started on the driver's machine."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return {"num_cpus": 0, "scheduling_strategy": here}
 
 
 def _pool(ray: Any, workers: int, is_local_model: bool) -> dict[str, Any]:

@@ -204,7 +204,7 @@ _ORPHANS_S = 15.0
 
 class RunFolder:
     """Where the files of one run lie: `logs`, and as parquet `samples`, the `turns` of stage 1, which become `results`,
-    the choices that they have `put_off`, and what was chosen: `choices`.
+    the choices that they have `put_off`, and what was chosen: `choices`; what is `scored` until the run has it.
 
     Driver and workers share it.
     """
@@ -213,7 +213,7 @@ class RunFolder:
         self.path = path
         self.logs, self.samples = path / "logs", path / "samples"
         self.turns, self.results = path / "turns", path / "results"
-        self.put_off, self.choices = path / "put-off", path / "choices"
+        self.put_off, self.choices, self.scored = path / "put-off", path / "choices", path / "scored"
 
 
 @contextmanager
@@ -235,7 +235,7 @@ def new_run_folder(store: Path) -> Iterator[RunFolder]:
         _try_lock(lock.fileno())
         yield folder
     half_done = () if folder.results.exists() else (folder.choices,)
-    for path in (folder.samples, folder.turns, folder.put_off, *half_done):
+    for path in (folder.samples, folder.turns, folder.put_off, folder.scored, *half_done):
         shutil.rmtree(path, ignore_errors=True)
     (folder.path / _LOCK).unlink(missing_ok=True)
     for path in (folder.logs, folder.path):

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tlac.engines.ray.logs import KeySet
 from tlac.errors import InputError
-from tlac.types import Outcome, Sample, Transcript, Turn
+from tlac.types import Outcome, Sample, Source, Transcript, Turn
 
 _SHARD_BYTES = 16 * 2**20
 _LONGEST_SHARD = 2000
@@ -34,7 +35,9 @@ def _sample_schema() -> Any:
 
     # an image is the path of a file, or the file's bytes
     image = [("path", pa.string()), ("content", pa.binary())]
-    return pa.schema([("position", pa.int64()), ("sample", pa.string()), *image, ("label", pa.int32())])
+    # what complaints call it, and what its dataset complains of where it can't be read
+    said = [("name", pa.string()), ("complaint", pa.string())]
+    return pa.schema([("position", pa.int64()), ("sample", pa.string()), *image, ("label", pa.int32()), *said])
 
 
 def _turn_schema() -> Any:
@@ -88,11 +91,25 @@ def read_samples(files: Iterable[str]) -> tuple[list[int], list[Sample]]:
     import pyarrow.parquet as pq
 
     rows = [row for file in files for row in pq.read_table(file).to_pylist()]
-    samples = [
-        Sample(row["sample"], Path(row["path"]) if row["path"] is not None else row["content"], row["label"])
-        for row in rows
-    ]
-    return [row["position"] for row in rows], samples
+    return [row["position"] for row in rows], [Sample(row["sample"], _source(row), row["label"]) for row in rows]
+
+
+def read_names(file: Path) -> list[str]:
+    """What complaints call the samples of such a file: their images' paths as the dataset gave them."""
+    import pyarrow.parquet as pq
+
+    names: list[str] = pq.read_table(file, columns=["name"])["name"].to_pylist()
+    return names
+
+
+def _source(row: Mapping[str, Any]) -> Source:
+    if row["complaint"] is not None:
+        return partial(_complain, row["complaint"])
+    return Path(row["path"]) if row["path"] is not None else row["content"]
+
+
+def _complain(complaint: str) -> bytes:
+    raise InputError(complaint)
 
 
 def turns_table(positions: Sequence[int], transcripts: Sequence[Transcript], put_off: Mapping[str, Choice]) -> Any:
@@ -169,19 +186,26 @@ def _distinct(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def _sample_rows(samples: Iterable[Sample]) -> Iterator[tuple[dict[str, Any], int]]:
     for position, sample in enumerate(samples):
-        content = None if isinstance(sample.source, Path) else _content(sample.source)
+        content, complaint = (None, None) if isinstance(sample.source, Path) else _content(sample.source)
         # a worker has another working directory; links are not followed
         path = os.path.abspath(sample.source) if isinstance(sample.source, Path) else None  # noqa: PTH100
-        row = {"position": position, "sample": sample.id, "path": path, "content": content, "label": sample.label}
+        row = {
+            "position": position,
+            "sample": sample.id,
+            "path": path,
+            "content": content,
+            "label": sample.label,
+            "name": sample.source_name,
+            "complaint": complaint,
+        }
         yield row, len(content or b"")
 
 
-def _content(source: bytes | Callable[[], bytes]) -> bytes:
+def _content(source: bytes | Callable[[], bytes]) -> tuple[bytes | None, str | None]:
     try:
-        return source if isinstance(source, bytes) else source()
-    except InputError:
-        # it fails by name where the driver looks at it
-        return b""
+        return source if isinstance(source, bytes) else source(), None
+    except InputError as error:
+        return None, str(error)
 
 
 def _turn_rows(position: int, transcript: Transcript, put_off: Mapping[str, Choice]) -> Iterator[dict[str, Any]]:
