@@ -27,9 +27,8 @@ from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, BackendSpec, Limits, load_encoder_config
 from tlac.engines.ray.engine import RayEngine
-from tlac.evaluation.run_config import RunConfig
+from tlac.evaluation.run_config import RunConfig, ScoredShards
 from tlac.evaluation.runner import Runner
-from tlac.interfaces import ClassFinder
 from tlac.lmms.middleware.stack import CallPolicy
 from tlac.scoring.matching import find_rule
 from tlac.types import LMMRequest, LMMResponse, Outcome, Sample, Usage
@@ -97,10 +96,9 @@ class _Watched(RayEngine):
     fetched_at = 0.0
     fetched_rss = 0
 
-    def fetch(self, config: RunConfig, finder: ClassFinder) -> str | None:
-        stopped = super().fetch(config, finder)
+    def score(self, config: RunConfig, fingerprint: str) -> ScoredShards | None:
         self.fetched_at, self.fetched_rss = time.perf_counter(), _peak_bytes()
-        return stopped
+        return super().score(config, fingerprint)
 
 
 def _peak_bytes() -> int:

@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.fuzzing import JSON, damage, fuzzed, one_line
-from tests.support.reported_runs import some_run, write_reported_run
+from tests.support.reported_runs import some_run, with_shards, write_reported_run
 from tlac.analysis.compare import compare
 from tlac.analysis.leaderboard import rank_runs
 from tlac.errors import TlacError
 from tlac.report.run_page import write_report
 from tlac.results.folder import load_run
+from tlac.results.predictions import PREDICTIONS, name_shard, read_asked
 
 pytestmark = pytest.mark.fuzz
 
@@ -70,3 +71,32 @@ def test_a_changed_run_folder(whole: Path, tmp_path: Path, data: st.DataObject) 
             write_report(run)
     except TlacError as error:
         one_line(error)
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return with_shards(write_reported_run(tmp_path_factory.mktemp("shards"), some_run()), 2)
+
+
+@fuzzed
+@given(st.data())
+def test_a_changed_shard(sharded: Path, tmp_path: Path, data: st.DataObject) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = tmp_path / "run"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(sharded, folder)
+    shard = folder / "predictions" / name_shard(data.draw(st.integers(0, 1)), 2)
+    if data.draw(st.booleans()):
+        shard.write_bytes(data.draw(damage(shard.read_bytes())))
+    else:
+        rows = with_another_value(pq.read_table(shard).to_pylist(), data)
+        with suppress(pa.ArrowException, OverflowError, TypeError, ValueError, AttributeError, LookupError):
+            table = pa.Table.from_pylist(rows, pq.read_schema(shard) if data.draw(st.booleans()) else None)
+            pq.write_table(table, shard, use_dictionary=False, store_schema=False)
+    for read in (load_run, lambda one: list(read_asked(one / PREDICTIONS))):
+        try:
+            read(folder)
+        except TlacError as error:
+            one_line(error)

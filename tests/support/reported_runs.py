@@ -10,6 +10,7 @@ from tests.support import made_runs
 from tests.support.fakes import digest, make_png
 from tests.support.made_runs import write_run
 from tlac.report.run_page import write_report
+from tlac.results.predictions import PREDICTIONS, SHARDS, name_shard, read_predictions, write_shard
 from tlac.results.record import Run
 from tlac.results.usage import CallFacts, Calls, SampleCalls, StageCalls, Tokens, encode_calls
 from tlac.scoring.metrics import measure
@@ -158,3 +159,15 @@ def hostile_pair() -> list[MadeRun]:
     )
     record = replace(one.record, run="right", method="<script>window.ran = 9</script>", answers_cost_usd=1.0)
     return [one, replace(one, record=record, predictions=right, metrics=measure(right))]
+
+
+def with_shards(folder: Path, count: int) -> Path:
+    """The run in a folder, with so many shards in place of predictions.jsonl."""
+    rows = list(read_predictions(folder / PREDICTIONS))
+    (folder / PREDICTIONS).unlink()
+    (folder / SHARDS).mkdir()
+    for place in range(count):
+        part = rows[place * len(rows) // count : (place + 1) * len(rows) // count]
+        with (folder / SHARDS / name_shard(place, count)).open("wb") as file:
+            write_shard(file, Predictions.of(part))
+    return folder

@@ -39,7 +39,7 @@ class Number(click.FloatRange):
         return number
 
 
-_RUN_FILES = ("run.json", "predictions.jsonl", "metrics.json", "calls.jsonl")
+_RUN_FILES = ("run.json", "predictions.jsonl", "predictions", "metrics.json", "calls.jsonl")
 SHARE = Number(0, 1)
 
 
@@ -463,7 +463,8 @@ def refuse_input(out: Path, *inputs: str | Path | None) -> None:
         raise UsageError(f"-o {out}: is a folder of yours: name a file, or a new folder, in it")
     if os.path.realpath(out) in {os.path.realpath(one) for one in inputs if one is not None}:
         raise UsageError(f"{out}: is an input, and would be overwritten: choose another -o")
-    if out.name in _RUN_FILES and (out.parent / "run.json").is_file():
+    is_shard = out.parent.name == "predictions" and (out.parents[1] / "run.json").is_file()
+    if is_shard or (out.name in _RUN_FILES and (out.parent / "run.json").is_file()):
         raise UsageError(f"{out}: belongs to the run in that folder: choose another -o")
     if out.suffix.lower() in IMAGE_SUFFIXES:
         raise UsageError(f"{out}: is the name of an image: choose another -o")

@@ -36,7 +36,7 @@ _JUNK_FOLDERS = {
 }
 _JUNK_FILES = {"thumbs.db", "desktop.ini"}
 # what stands in a folder that tlac writes: one of labels, or one of a run
-_OWN_FOLDERS = ((OWN_FOLDER_MARK,), ("run.json", "predictions.jsonl"))
+_OWN_FOLDERS = ((OWN_FOLDER_MARK,), ("run.json", "predictions.jsonl"), ("run.json", "predictions"))
 
 OptionsT = TypeVar("OptionsT", bound=msgspec.Struct)
 
