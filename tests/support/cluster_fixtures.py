@@ -17,7 +17,7 @@ from tests.support.fakes import make_png
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, load_encoder_config
 from tlac.evaluation.run_config import RunConfig
-from tlac.results.predictions import PREDICTIONS, read_lines
+from tlac.results.predictions import PREDICTIONS, encode_predictions, read_predictions
 from tlac.results.record import Run
 from tlac.scoring.matching import find_rule
 from tlac.types import Sample
@@ -63,9 +63,7 @@ class ImageFolder:
 def written(run: Run) -> bytes:
     """The predictions of a run as JSON Lines, whether its folder holds these or shards."""
     path = run.folder / PREDICTIONS
-    return (
-        path.read_bytes() if path.exists() else b"".join(msgspec.json.encode(line) + b"\n" for line in read_lines(path))
-    )
+    return path.read_bytes() if path.exists() else b"".join(encode_predictions(read_predictions(path)))
 
 
 def wait_for(is_met: Callable[[], object], timeout_s: float = 90.0) -> None:
