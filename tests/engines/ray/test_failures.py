@@ -38,7 +38,7 @@ from tlac.engines.ray.workers import Attempt
 from tlac.errors import ConfigError, SampleError, TlacError
 from tlac.evaluation.runner import Runner
 from tlac.lmms.middleware.stack import CallPolicy
-from tlac.types import Outcome, Sample
+from tlac.types import Outcome
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -198,34 +198,36 @@ def test_an_address_with_a_password_is_not_sent(monkeypatch: pytest.MonkeyPatch)
     assert "secret-word" not in str(told.value)
 
 
-class Pictures(ImageFolder):
-    """Images under a path that leads elsewhere in each process."""
+class LateImages(RayEngine):
+    """An engine whose workers see no images while they ask: another machine's folder is mounted later."""
 
-    def __init__(self, folder: Path, size: int) -> None:
-        super().__init__(folder, size)
-        for path in self._paths:
-            path.write_bytes(path.read_bytes() + b"unlike those of another folder")
+    images: Path
 
-    def __iter__(self) -> Any:
-        for number, path in enumerate(self._paths):
-            yield Sample(path.name, Path("/proc/self/cwd") / path.name, number % len(self.classes))
+    def score(self, config: Any, fingerprint: str) -> Any:
+        self.images.with_suffix(".later").rename(self.images)
+        return super().score(config, fingerprint)
 
 
 @pytest.mark.slow
-def test_an_address_that_the_driver_alone_knows_is_used_and_an_image_that_it_alone_sees_is_named(
+def test_an_address_that_the_driver_alone_knows_is_used_and_an_image_that_no_worker_saw_is_named(
     ray_cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant_keys(monkeypatch)
-    unseen = Pictures(tmp_path / "unseen", 2)
-    seen = ImageFolder(tmp_path / "seen", 3)
+    seen, unseen = ImageFolder(tmp_path / "seen", 3), ImageFolder(tmp_path / "unseen", 2)
     with running_emulator(say_by_digest) as emulator, Store(tmp_path / "store") as store:
         monkeypatch.setenv("OPENAI_API_BASE", emulator.base("openai"))
         policy = CallPolicy()
         runner = Runner(store, policy=policy, engine=RayEngine(store, policy, None, 1))
         assert runner.run(spec_of(load_backend("gpt-4o"), seen, "slac"), tmp_path / "runs").record.is_complete
         assert len(emulator.asked) == 3
-        monkeypatch.chdir(tmp_path / "unseen")
-        run = runner.run(spec_of(load_backend("gpt-4o"), unseen, "slac"), tmp_path / "runs")
+        for path in (tmp_path / "unseen").iterdir():
+            path.write_bytes(path.read_bytes() + b"unlike those of another folder")
+        engine = LateImages(store, policy, None, 1)
+        engine.images = tmp_path / "unseen"
+        engine.images.rename(engine.images.with_suffix(".later"))
+        run = Runner(store, policy=policy, engine=engine).run(
+            spec_of(load_backend("gpt-4o"), unseen, "slac"), tmp_path / "runs"
+        )
     reasons = {prediction.reason for prediction in run.predictions}
     assert len(reasons) == 2
     assert all("No such file" in reason and "on a worker of the cluster" in reason for reason in reasons), reasons
