@@ -73,17 +73,19 @@ def write_samples(samples: Iterable[Sample], folder: Path, count: int, workers: 
 def write_choices(turns: Path, folder: Path, workers: int) -> list[Path]:
     """Write the choices that a folder of turns lacks, each distinct one once, as write_samples does samples."""
     import pyarrow as pa
-    import pyarrow.dataset
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
 
-    # where nobody could be asked, nothing was written
-    if not any(turns.glob("*.parquet")):
-        return []
-    dataset, lacking = pyarrow.dataset.dataset(turns, format="parquet"), pyarrow.dataset.field("chooser").is_valid()
     schema = pa.schema([("stage2_key", pa.string()), *_choice_fields()])
-    batches = dataset.to_batches(columns=schema.names, filter=lacking)
-    rows = _distinct(row for batch in batches for row in batch.to_pylist())
-    length = _length(dataset.count_rows(filter=lacking), workers)
-    return _write_shards(((row, len(row["about"])) for row in rows), schema, folder, length)
+
+    def tables(columns: list[str]) -> Iterator[Any]:
+        # one by one: as a data set they are read ahead, hundreds of megabytes of a million
+        for file in sorted(turns.glob("*.parquet")):
+            yield pq.read_table(file, columns=columns, filters=pc.field("chooser").is_valid())
+
+    count = sum(table.num_rows for table in tables(["chooser"]))
+    rows = _distinct(row for table in tables(schema.names) for row in table.to_pylist())
+    return _write_shards(((row, len(row["about"])) for row in rows), schema, folder, _length(count, workers))
 
 
 def read_samples(files: Iterable[str]) -> tuple[list[int], list[Sample]]:
