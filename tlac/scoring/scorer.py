@@ -151,13 +151,13 @@ class Scorer:
         decided = decide_all(transcripts, self.rule, self.index, combine)
         decisions, cut_texts, truncated_classes = decided.unscored(), list[str](), 0
         rows = decided.table.rows
-        judged = [*decided.decisions, *(second for second in decided.seconds if second)]
-        units = sorted({decision.texts for decision in judged if decision.texts})
+        asked = [decision.texts for decision in decided.decisions]
+        units = sorted({*asked, *(second.texts for second in decided.seconds if second)} - {()})
         if units:
             vectors, cut_texts = self._encode_units(units)
             classes, truncated_classes = self._encoded_classes
             places = {unit: row for row, unit in enumerate(units)}
-            row = np.array([places.get(decision.texts, -1) for decision in decided.decisions], np.int64)
+            row = np.array([places.get(unit, -1) for unit in asked], np.int64)
             index = np.array([-1 if one.index is None else one.index for one in decided.decisions], np.int64)
             seconds = decided.seconds
             if images is None:
@@ -166,8 +166,7 @@ class Scorer:
                 # what is decided about a sample hangs on its image too: each has a decision of its own
                 seen = [images.get(sha256 or "") for sha256 in digest_texts(decided.table.images)]
                 if combine == "average":
-                    asked = [decided.decisions[place].texts for place in rows.tolist()]
-                    row, averaged = self._average(asked, seen)
+                    row, averaged = self._average([asked[place] for place in rows.tolist()], seen)
                     decisions = _place_texts(decisions.take(rows), row, np.full(len(row), -1), (classes, averaged))
                 else:
                     decisions = _place_fused(decisions.take(rows), row[rows], index[rows], (classes, vectors), seen)
@@ -202,15 +201,15 @@ class Scorer:
         return mean_vectors([one.vectors for one in encoded]), cut
 
     def _encode_units(self, units: Sequence[_Unit]) -> tuple[Float32Array, list[str]]:
-        """One vector for each unit of texts, (n, d), and the distinct texts that were cut."""
-        texts = sorted({text for unit in units for text in unit})
+        """One vector for each of sorted units of texts, (n, d), and the distinct texts that were cut."""
+        has_single_texts = max(map(len, units)) == 1
+        # these are in sorted order already
+        texts = [unit[0] for unit in units] if has_single_texts else sorted({text for unit in units for text in unit})
         encoded, is_cut = self._encode(texts)
         cut_texts = [texts[row] for row in np.flatnonzero(is_cut).tolist()]
-        places = {text: row for row, text in enumerate(texts)}
-        longest = max(map(len, units))
-        if longest == 1:
-            # both are in sorted order
+        if has_single_texts:
             return encoded, cut_texts
+        places = {text: row for row, text in enumerate(texts)}
         rows = [mean_vectors([encoded[[places[text]]] for text in unit])[0] for unit in units]
         return np.stack(rows), cut_texts
 
