@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias, overload
+from typing import Any, TypeAlias, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from tlac.errors import InputError
 from tlac.types import BoolArray, Float64Array, Outcome, Prediction, Stage
 
 TOP = 5
+NameT = TypeVar("NameT")
 OUTCOMES = tuple(Outcome)
 DECISIONS = ("exact", "choice", "similarity")
 _OUTCOME_CODE = {outcome: code for code, outcome in enumerate(OUTCOMES)}
@@ -238,8 +239,8 @@ class Predictions(Sequence[Prediction]):
 
 
 def find_twins(
-    samples: Sequence[str], images: Digests, labels: NDArray[np.integer[Any]]
-) -> tuple[int, int, tuple[int, str, str] | None]:
+    samples: Sequence[NameT], images: Digests, labels: NDArray[np.integer[Any]]
+) -> tuple[int, int, tuple[int, NameT, NameT] | None]:
     """Of (n,) samples with their images (n, 32) and labels (n,), how many have the image of an earlier one (byte for
     byte), and how many of these images have several labels: the first sample that shows it, by its place, behind the
     one that it differs from, and itself."""

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.engines.ray.test_engine import say_by_digest
 from tests.support.cluster_fixtures import ImageFolder, emulated_backend, spec_of, written
 from tests.support.emulated import plant_keys
-from tests.support.emulator import Asked, Reply, running_emulator
+from tests.support.emulator import running_emulator
+from tests.support.fakes import digest
 from tlac.cache.store import Store
 from tlac.engines.ray.engine import RayEngine
+from tlac.engines.ray.scoring import _usage_rows, sum_usage
+from tlac.evaluation.rescore import Rescoring, rescore
 from tlac.evaluation.runner import Runner
 from tlac.lmms.middleware.stack import CallPolicy
-from tlac.types import Outcome
+from tlac.report.run_page import render_run
+from tlac.results.folder import load_run
+from tlac.results.usage import UsageLedger
+from tlac.types import LMMResponse, Outcome, Stage, Transcript, Turn, Usage
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -29,12 +37,6 @@ class Pictures(ImageFolder):
         super().__init__(folder, size)
         self._paths[1].unlink()
         self._paths[2].write_bytes(self._paths[3].read_bytes())
-
-
-def refuse_some(asked: Asked) -> Reply:
-    if asked.images and asked.images[0][-20] % 7 == 0:
-        return Reply("I can't help with that.", finish="content_filter")
-    return say_by_digest(asked)
 
 
 @pytest.mark.parametrize("method", ["tlac:second=name", "tlac-shortlist"])
@@ -63,4 +65,45 @@ def test_a_run_is_scored_in_the_cluster_to_the_bytes_of_the_local_engine(
     changing = {"run", "created_at", "wall_s"}
     assert {key: ours[key] for key in ours.keys() - changing} == {key: theirs[key] for key in theirs.keys() - changing}
     assert first.metrics == apart.metrics
+    # who reads runs makes the same of both
+    assert list(load_run(apart.folder).rows()) == list(near.rows())
+    pages = [render_run(one, "images")[0] for one in (replace(apart, record=near.record), near)]
+    assert pages[0] == pages[1]
+    change = Rescoring(template="a drawing of {}", abstain_below=0.0)
+    with Store(tmp_path / "store") as store:
+        again = [rescore(run.folder, store, change, tmp_path / "again") for run in (apart, near)]
+    assert written(again[0]) == written(again[1])
     assert {one.outcome for one in apart.predictions} == {Outcome.ANSWERED, Outcome.FAILED, Outcome.ABSTAINED}
+
+
+def test_what_answers_took_is_the_same_in_whatever_parts_it_is_summed_up(tmp_path: Path) -> None:
+    drawn = random.Random(3)
+    ledger, cut, images = UsageLedger(), set[str](), set[int]()
+    (tmp_path / "usage").mkdir()
+    for shard in range(4):
+        transcripts = []
+        for _ in range(50):
+            numbers = drawn.randrange(60), drawn.randrange(9)
+            turns = [_turn(stage, number) for stage, number in zip(("stage1", "stage2"), numbers, strict=True)]
+            transcripts.append(Transcript("x", digest(f"image {numbers[0]}"), 1, *turns))
+            ledger.add(turns)
+            images.add(numbers[0])
+        texts = [f"text {drawn.randrange(8)}" for _ in range(3)]
+        cut.update(texts)
+        positions = range(50 * shard, 50 * shard + 50)
+        np.save(tmp_path / "usage" / str(shard), _usage_rows(positions, transcripts, texts))
+    for parts in (1, 2, 7):
+        found, texts_cut, extra, several = UsageLedger(), 0, 0, 0
+        for part in range(parts):
+            summed, count, twins = sum_usage(tmp_path / "usage", part, parts)
+            found.join(summed)
+            texts_cut, extra, several = texts_cut + count, extra + twins[0], several + twins[1]
+        assert (found.calls, found.tokens) == (ledger.calls, ledger.tokens)
+        assert (found.cost_usd, found.answers_cost_usd) == (ledger.cost_usd, ledger.answers_cost_usd)
+        assert (texts_cut, extra, several) == (len(cut), 200 - len(images), 0)
+
+
+def _turn(stage: Stage, number: int) -> Turn:
+    usage = Usage(number, 2 * number, number // 2)
+    response = LMMResponse(Outcome.ANSWERED, "", usage=usage, cost_usd=number / 7, from_store=number % 2 == 0)
+    return Turn(stage, digest(f"{stage} {number}"), response)

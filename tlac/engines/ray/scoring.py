@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from tlac.cache.serialization import StoredEmbedding
 from tlac.cache.store import Store
@@ -27,7 +28,7 @@ from tlac.config.schemas import EncoderConfig
 from tlac.encoders.cached import StoredEncoder
 from tlac.engines.ray.job import MOST_DEATHS, SHARD, SerializedError, backends_of, serialize_error, without_samples
 from tlac.engines.ray.session import WORKER_CPUS
-from tlac.engines.ray.tables import read_names, read_samples
+from tlac.engines.ray.tables import read_names, read_samples, sample_at
 from tlac.errors import CallError, ConfigError, InputError, MissingAnswersError, SampleError, StoreError, TlacError
 from tlac.evaluation.class_order import restore_choices
 from tlac.evaluation.collect import collect_into
@@ -55,6 +56,7 @@ from tlac.types import (
     Outcome,
     Sample,
     Source,
+    Stage,
     Transcript,
     Turn,
     Usage,
@@ -62,9 +64,18 @@ from tlac.types import (
 
 # samples that a worker has in hand: their keys are looked up together
 _AT_ONCE = 256
-# rows of usage that are summed up at once
-_USAGE_ROWS = 200_000
+# what has to be counted once in a run: a turn, a text that was cut, an image; by the first 64 bits of its digest
+_USAGE = np.dtype(
+    [
+        *(("key", np.uint64), ("kind", np.uint8), ("is_paid", np.bool_), ("cost_usd", np.float64)),
+        *((name, np.int64) for name in ("prompt", "completion", "cached", "position", "label")),
+    ]
+)
+_STAGES: tuple[Stage, ...] = ("stage1", "stage2")
+_TEXT, _IMAGE = 2, 3
+_KEYS, _ROWS_A_PART = 2**64, 2_000_000
 _KEYS_A_QUERY = 250
+Twins: TypeAlias = "tuple[int, int, tuple[int, int, int] | None]"
 _PARTS = ("predictions", "calls", "usage")
 # a byte for each attempt at a shard: Ray starts workers again without end
 _TRIED = "tried"
@@ -318,8 +329,8 @@ class ScoreWorker:
                 write_shard(shard, predictions)
             with replacing(places[1]) as calls:
                 calls.writelines(encode_calls(facts_of(transcripts)))
-            with replacing(places[2].with_suffix(".parquet")) as usage:
-                _write_usage(usage, positions, transcripts, scored.cut_texts)
+            with replacing(places[2]) as usage:
+                np.save(usage, _usage_rows(positions, transcripts, scored.cut_texts))
         except OSError as error:
             raise StoreError(f"{self._folder}: can't be written: {error.strerror or error}") from error
         recall = aio.run(count_recalled(transcripts, config, self._stored_prompter))
@@ -358,65 +369,51 @@ def _under_its_name(transcript: Transcript, sample: Sample, name: str) -> Transc
     return msgspec.structs.replace(transcript, failure=failure)
 
 
-def _write_usage(
-    file: Any, positions: Sequence[int], transcripts: Sequence[Transcript], cut_texts: Iterable[str]
-) -> None:
-    """Write a row for each turn; without a stage, for each distinct text that was cut; and with a position, for each
-    image."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    kinds = [("key", pa.string()), ("stage", pa.string()), ("from_store", pa.bool_()), ("cost_usd", pa.float64())]
-    numbers = dict.fromkeys(("prompt", "completion", "cached", "position", "label"), pa.int64())
-    schema = pa.schema([*kinds, *numbers.items(), ("sample", pa.string())])
-    rows: list[dict[str, Any]] = [
-        {
-            "key": turn.key,
-            "stage": turn.stage,
-            "from_store": turn.response.from_store,
-            "cost_usd": turn.response.cost_usd,
-            "prompt": turn.response.usage.prompt,
-            "completion": turn.response.usage.completion,
-            "cached": turn.response.usage.cached,
-        }
+def _usage_rows(
+    positions: Sequence[int], transcripts: Sequence[Transcript], cut_texts: Iterable[str]
+) -> NDArray[np.void]:
+    """A row for each turn, each distinct text that was cut, and each image, by rising keys."""
+    turns = [
+        (
+            *(int(turn.key[:16], 16), _STAGES.index(turn.stage), not turn.response.from_store),
+            math.nan if turn.response.cost_usd is None else turn.response.cost_usd,
+            *(turn.response.usage.prompt, turn.response.usage.completion, turn.response.usage.cached, 0, 0),
+        )
         for transcript in transcripts
         for turn in transcript.turns
     ]
-    rows += ({"key": hashlib.sha256(text.encode()).hexdigest()} for text in cut_texts)
-    rows += (
-        {"key": one.image_sha256, "position": position, "label": one.label, "sample": one.sample}
-        for position, one in zip(positions, transcripts, strict=True)
+    keys = [int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) for text in cut_texts]
+    texts = [(key, _TEXT, False, 0.0, 0, 0, 0, 0, 0) for key in keys]
+    images = [
+        (int(one.image_sha256[:16], 16), _IMAGE, False, 0.0, 0, 0, 0, at, -1 if one.label is None else one.label)
+        for at, one in zip(positions, transcripts, strict=True)
         if one.image_sha256 is not None
-    )
-    pq.write_table(pa.Table.from_pylist(rows, schema), file)
+    ]
+    return np.sort(np.array(turns + texts + images, _USAGE), order="key")
 
 
-def sum_usage(table: Any) -> dict[str, list[Any]]:
-    """Sum up rows of usage, all those of a key: a `UsageLedger`, how many distinct texts were cut, and what
-    `find_twins` finds, by positions in the run."""
-    ledger, summed, cut = UsageLedger(), UsageLedger(), set[str]()
-    images: list[dict[str, Any]] = []
-    for row in table.to_pylist():
-        if row["position"] is not None:
-            images.append(row)
-            continue
-        if row["stage"] is None:
-            cut.add(row["key"])
-            continue
-        usage = Usage(row["prompt"], row["completion"], row["cached"])
-        response = LMMResponse(
-            Outcome.ANSWERED, "", usage=usage, cost_usd=row["cost_usd"], from_store=row["from_store"]
-        )
-        ledger.add([Turn(row["stage"], row["key"], response)])
+def sum_usage(folder: Path, part: int, parts: int) -> tuple[UsageLedger, int, Twins]:
+    """Sum up the rows in the files of a folder, those of one of so many equal parts of all keys: what answers took, how
+    many distinct texts were cut, and what `find_twins` finds, with places in the run for names."""
+    found = [np.empty(0, _USAGE)]
+    for path in sorted(folder.iterdir()):
+        rows = np.load(path, mmap_mode="r")
+        starts = np.searchsorted(rows["key"], np.array([at * _KEYS // parts for at in range(parts)], np.uint64))
+        found.append(np.array(rows[slice(*np.append(starts, len(rows))[part : part + 2])]))
+    rows = np.concatenate(found)
+    ledger, summed = UsageLedger(), UsageLedger()
+    for key, kind, is_paid, cost_usd, *tokens, _, _ in rows[rows["kind"] < _TEXT].tolist():
+        known = None if math.isnan(cost_usd) else cost_usd
+        response = LMMResponse(Outcome.ANSWERED, "", usage=Usage(*tokens), cost_usd=known, from_store=not is_paid)
+        ledger.add([Turn(_STAGES[kind], f"{key:x}", response)])
     # without the keys
     summed.join(ledger)
-    images.sort(key=itemgetter("position"))
-    digests = np.frombuffer(bytes.fromhex("".join(row["key"] for row in images)), np.uint8).reshape(-1, 32)
-    labels = np.array([-1 if row["label"] is None else row["label"] for row in images], np.int64)
-    extra, several, example = find_twins([row["sample"] for row in images], digests, labels)
-    if example is not None:
-        example = (images[example[0]]["position"], *example[1:])
-    return {"ledger": [summed], "cut": [len(cut)], "twins": [(extra, several, example)]}
+    images = np.sort(rows[rows["kind"] == _IMAGE], order="position")
+    digests = np.zeros((len(images), 4), np.uint64)
+    digests[:, 0] = images["key"]
+    extra, several, example = find_twins(images["position"].tolist(), digests.view(np.uint8), images["label"])
+    cut = len(np.unique(rows["key"][rows["kind"] == _TEXT]))
+    return summed, cut, (extra, several, example and (example[2], example[1], example[2]))
 
 
 def score_shards(
@@ -448,7 +445,7 @@ def score_shards(
             counts = [Counts.join(counts)]
         recalled += [score.shortlist_recall] if score.shortlist_recall else []
         truncated_classes = max(truncated_classes, score.truncated_classes)
-    ledger, truncated_texts, twins = _sum_all_usage(ray, folder / "usage", int(sum(one.n.sum() for one in counts)))
+    ledger, truncated_texts, twins = _sum_all_usage(ray, folder / "usage", files)
     return ScoredShards(
         [folder / "predictions" / path.stem for path in files],
         [folder / "calls" / path.stem for path in files],
@@ -461,15 +458,21 @@ def score_shards(
     )
 
 
-def _sum_all_usage(ray: Any, folder: Path, samples: int) -> tuple[UsageLedger, int, str | None]:
-    rows = ray.data.read_parquet(str(folder)).repartition(-(-3 * samples // _USAGE_ROWS), keys=["key"])
-    ledger, cut, extra, several, examples = UsageLedger(), 0, 0, 0, list[tuple[int, str, str]]()
-    for row in rows.map_batches(sum_usage, batch_format="pyarrow", batch_size=None, num_cpus=WORKER_CPUS).iter_rows():
-        ledger.join(row["ledger"])
-        cut += row["cut"]
-        extra, several, example = (extra + row["twins"][0], several + row["twins"][1], row["twins"][2])
-        examples += [tuple(example)] if example else []
-    return ledger, cut, describe_twins(extra, several, min(examples, default=None))
+def _sum_all_usage(ray: Any, folder: Path, files: Sequence[Path]) -> tuple[UsageLedger, int, str | None]:
+    rows = sum(path.stat().st_size for path in folder.iterdir()) // _USAGE.itemsize
+    parts = 1 + rows // _ROWS_A_PART
+    task = ray.remote(num_cpus=WORKER_CPUS)(sum_usage)
+    ledger, cut, extra, several, examples = UsageLedger(), 0, 0, 0, list[tuple[int, int, int]]()
+    for wanted in [task.remote(folder, part, parts) for part in range(parts)]:
+        summed, cut_here, (extra_here, several_here, example) = ray.get(wanted)
+        ledger.join(summed)
+        cut, extra, several = cut + cut_here, extra + extra_here, several + several_here
+        examples += [example] if example else []
+    if not examples:
+        return ledger, cut, describe_twins(extra, several, None)
+    place, *pair = min(examples)
+    named = [sample_at(files, position) for position in pair]
+    return ledger, cut, describe_twins(extra, several, (place, named[0], named[1]))
 
 
 def _get(wanted: Any) -> Any:

@@ -104,6 +104,18 @@ def read_names(file: Path) -> list[str]:
     return names
 
 
+def sample_at(files: Sequence[Path], position: int) -> str:
+    """The id of the sample at a position of the run, whose samples are in these files, in order."""
+    import pyarrow.parquet as pq
+
+    for path in files:
+        ids = pq.ParquetFile(path)
+        if position < ids.metadata.num_rows:
+            return str(ids.read(columns=["sample"])["sample"][position])
+        position -= ids.metadata.num_rows
+    raise IndexError(position)
+
+
 def _source(row: Mapping[str, Any]) -> Source:
     if row["complaint"] is not None:
         return partial(_complain, row["complaint"])
