@@ -36,9 +36,12 @@ def pinned(command: Sequence[str], core: int) -> list[str]:
 def measure(command: Sequence[str], environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> Measured:
     """Run the command to its end. Raises RuntimeError with its stderr where it fails."""
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as complaints:
+        given = {**os.environ, **(environment or {})}
+        # else each process compiles every module anew, which an installed program does not
+        given.pop("PYTHONDONTWRITEBYTECODE", None)
         started = time.perf_counter()
         process = subprocess.Popen(  # noqa: S603 - commands of this harness
-            list(command), stdout=output, stderr=complaints, env={**os.environ, **(environment or {})}, cwd=cwd
+            list(command), stdout=output, stderr=complaints, env=given, cwd=cwd
         )
         # wait4 and not RUSAGE_CHILDREN, which holds the largest of all processes so far
         _, status, usage = os.wait4(process.pid, 0)
