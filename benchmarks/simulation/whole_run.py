@@ -173,7 +173,7 @@ def run(samples: int, workers: int, folder: Path) -> None:
         f"driver's memory: {before / 1e6:,.0f} MB before, {engine.fetched_rss / 1e6:,.0f} MB at most until all was "
         f"stored, {_peak_bytes() / 1e6:,.0f} MB at most to the end"
     )
-    for part in ("store/responses", "store/cluster", "runs"):
+    for part in ("store/responses", "store/attached", "store/cluster", "runs"):
         size = _size_bytes(folder / part)
         _say(f"{part}: {size / 1e6:,.1f} MB ({size / samples:,.0f} bytes a sample)")
 

@@ -140,6 +140,8 @@ def test_a_store_that_is_open_sees_what_another_one_attaches_and_merges(tmp_path
         attach(other, MIXED[:10], name="one")
         assert store.get_response(MIXED[0].key) == MIXED[0].response
         attach(other, MIXED[10:], name="two")
+        with pytest.raises(StoreError, match="1 of these 1 answers"):
+            store.delete_entries([MIXED[10].key])
         assert len(dict(store.responses([one.key for one in MIXED]))) == 23
         half = store.entries()
         next(half)

@@ -279,7 +279,7 @@ def list_packs(folder: Path) -> set[str]:
             for entry in entries:
                 if not entry.name.startswith("."):
                     names.add(entry.name)
-                    if not entry.is_dir(follow_symlinks=False) or folder.is_symlink():
+                    if folder.is_symlink() or not entry.is_dir(follow_symlinks=False):
                         raise StoreError(f"{entry.path}: is no folder of an attached pack, or a link; move it away")
     except FileNotFoundError:
         pass
@@ -346,6 +346,12 @@ class AttachedPacks:
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             files.rename(self._folder / name)
+            # whoever wrote the files forgets them after this
+            folder = os.open(self._folder, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
         except OSError as error:
             raise StoreError(f"{files}: can't be attached: {error.strerror or error}") from error
         self.refresh()

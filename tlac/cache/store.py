@@ -288,6 +288,7 @@ class Store:
 
         Raises StoreError, also where one of them stands in an attached pack; then none is deleted.
         """
+        self._attached.refresh()
         attached = sum(self._attached.get(key) is not None for key in keys)
         if attached:
             raise StoreError(
