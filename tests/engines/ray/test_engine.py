@@ -34,6 +34,7 @@ from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
 from tlac.config.registry import open_dataset
 from tlac.config.schemas import load_dataset_config
+from tlac.engines.ray import logs
 from tlac.engines.ray.engine import RayEngine
 from tlac.engines.ray.logs import logs_in, read_log
 from tlac.errors import ConfigError
@@ -123,6 +124,8 @@ def test_images_in_tables_of_an_object_store_are_asked_about_as_by_the_local_eng
     import fsspec
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "tables")
+    # what few answers are otherwise spared
+    monkeypatch.setattr(logs, "ATTACHED_BYTES", 1)
     plant_keys(monkeypatch)
     table = write_parquet(tmp_path / "set")
     fsspec.filesystem("memory").pipe("/images/test.parquet", table.read_bytes())
@@ -137,7 +140,10 @@ def test_images_in_tables_of_an_object_store_are_asked_about_as_by_the_local_eng
         spec = spec_of(replace(backend, spec=asking), dataset, "tlac:second=name")
         benches = bench_on(far), bench_on(near, is_local=True)
         apart, local = (bench.run(spec, tmp_path / "runs") for bench in benches)
-    assert written(apart) == written(local)
+        calls = len(emulator.asked)
+        again = bench_on(far, is_local=True).run(spec, tmp_path / "runs")
+        assert (len(emulator.asked), far.stats().attached_packs) == (calls, 1)
+    assert written(apart) == written(local) == written(again)
     # the second sample is asked by the workers too
     assert apart.record.calls.stage1.asked == 2 * len(dataset) == 8
     assert None not in {one.second for one in apart.predictions}
