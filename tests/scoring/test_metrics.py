@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -8,7 +11,8 @@ from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 from statsmodels.stats.proportion import proportion_confint
 
-from tlac.scoring.metrics import measure, wilson_interval
+from tlac.scoring.metrics import Counts, measure, measure_counts, wilson_interval
+from tlac.scoring.predictions import Predictions
 from tlac.types import Outcome, Prediction
 
 
@@ -135,3 +139,23 @@ def test_a_run_in_which_every_call_failed_has_no_number() -> None:
     assert (metrics.mean_per_class, metrics.macro_f1, metrics.per_class) == (None, None, ())
     # a refusal is an outcome that was measured
     assert measure([prediction(0, None, Outcome.REFUSED), prediction(1, None, Outcome.FAILED)]).accuracy == 0.0
+
+
+@given(st.lists(st.tuples(st.integers(0, 4) | st.none(), st.integers(0, 4) | st.none()), max_size=60), st.data())
+def test_the_counts_of_parts_sum_up_to_the_metrics_of_the_whole(
+    pairs: list[tuple[int | None, int | None]], data: st.DataObject
+) -> None:
+    rows = [
+        replace(
+            prediction(label, guess, Outcome.ANSWERED if guess is not None else data.draw(st.sampled_from(NONE))),
+            confidence=data.draw(st.sampled_from([0.25, 0.5, 0.875])),
+            shortlist=data.draw(st.sampled_from([(), (0, 1), (2,)])),
+        )
+        for label, guess in pairs
+    ]
+    ends = sorted([0, len(rows), *data.draw(st.lists(st.integers(0, len(rows)), max_size=3))])
+    parts = [Counts.of(Predictions.of(rows[start:end])) for start, end in pairwise(ends)]
+    assert measure_counts(Counts.join(parts), (1,)) == measure(rows, (1,))
+
+
+NONE = (Outcome.FAILED, Outcome.REFUSED)

@@ -6,6 +6,7 @@ import json
 import random
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,17 @@ from tests.support.emulated import plant_keys
 from tests.support.emulator import running_emulator
 from tests.support.fakes import digest
 from tlac.cache.store import Store
+from tlac.config.schemas import load_encoder_config
 from tlac.engines.ray.engine import RayEngine
-from tlac.engines.ray.scoring import _usage_rows, sum_usage
+from tlac.engines.ray.scoring import ScoreWorker, _ExpectedEncoder, _usage_rows, sum_usage, why_not
+from tlac.errors import ConfigError, InputError, TlacError
 from tlac.evaluation.rescore import Rescoring, rescore
 from tlac.evaluation.runner import Runner
 from tlac.lmms.middleware.stack import CallPolicy
 from tlac.report.run_page import render_run
 from tlac.results.folder import load_run
 from tlac.results.usage import UsageLedger
+from tlac.runtime import aio
 from tlac.types import LMMResponse, Outcome, Stage, Transcript, Turn, Usage
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -107,3 +111,59 @@ def _turn(stage: Stage, number: int) -> Turn:
     usage = Usage(number, 2 * number, number // 2)
     response = LMMResponse(Outcome.ANSWERED, "", usage=usage, cost_usd=number / 7, from_store=number % 2 == 0)
     return Turn(stage, digest(f"{stage} {number}"), response)
+
+
+def test_a_shard_at_which_a_worker_has_died_three_times_is_not_tried_again(tmp_path: Path) -> None:
+    worker = object.__new__(ScoreWorker)
+    worker._folder = tmp_path
+    (tmp_path / "tried").mkdir()
+    (tmp_path / "tried" / "000007").write_bytes(b"...")
+    error = worker._score(tmp_path / "000007.parquet").error
+    assert error is not None
+    assert error.text == "a worker died 3 times at 000007.parquet; is its memory too small?"
+
+
+def test_an_image_that_the_drivers_machine_alone_sees_is_known_by_its_digest(tmp_path: Path) -> None:
+    async def identify(path: str) -> str | None:
+        return digest("seen") if path.endswith("seen.png") else None
+
+    worker = object.__new__(ScoreWorker)
+    worker._reader = SimpleNamespace(identify=SimpleNamespace(remote=identify))
+    found = aio.run(worker._identify(tmp_path / "seen.png", "seen.png"))
+    assert found.sha256 == digest("seen")
+    with pytest.raises(InputError, match=r"gone\.png: can't be read"):
+        aio.run(worker._identify(tmp_path / "gone.png", "gone.png"))
+
+
+def test_another_text_encoder_on_a_worker_is_refused() -> None:
+    with pytest.raises(ConfigError, match="the text encoder minilm is another one on a worker of the cluster"):
+        _ExpectedEncoder(load_encoder_config("minilm"), "other").encode(["x"])
+
+
+@pytest.mark.slow
+def test_what_the_cluster_fails_to_score_is_scored_by_the_driver(
+    ray_cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_keys(monkeypatch)
+    said: list[str] = []
+
+    def fail(*_: object) -> None:
+        raise TlacError("no room")
+
+    monkeypatch.setattr("tlac.engines.ray.engine.score_shards", fail)
+    with running_emulator(say_by_digest) as emulator, Store(tmp_path / "store") as store:
+        spec = spec_of(emulated_backend(emulator), ImageFolder(tmp_path / "pictures", 5), "slac")
+        policy = CallPolicy(on_message=said.append)
+        apart = Runner(store, policy=policy, engine=RayEngine(store, policy, None, 1)).run(spec, tmp_path / "runs")
+        near = Runner(store, policy=policy).run(spec, tmp_path / "runs")
+    assert said[-1] == "Ray: scored by this process, since the cluster could not: no room"
+    assert (apart.folder / "predictions.jsonl").read_bytes() == (near.folder / "predictions.jsonl").read_bytes()
+    assert not (apart.folder / "predictions").exists()
+
+
+def test_what_needs_the_whole_run_or_its_images_is_not_scored_by_shards(tmp_path: Path) -> None:
+    with running_emulator(say_by_digest) as emulator:
+        spec = spec_of(emulated_backend(emulator), ImageFolder(tmp_path / "pictures", 1), "tlac")
+    assert why_not(spec) is None
+    assert why_not(replace(spec, order_trials=1)) == "--order-trials asks again"
+    assert why_not(replace(spec, method="slac-fused:image=true")) == "slac-fused:image=true scores the images too"

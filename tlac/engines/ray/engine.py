@@ -7,6 +7,7 @@ where the run finds them.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -33,6 +34,7 @@ from tlac.engines.ray.limiter import LimiterActor
 from tlac.engines.ray.logs import KeySet, RunFolder, merge_left_behind, merge_logs, new_run_folder
 from tlac.engines.ray.scoring import EncoderActor, Missing, ScoringReader, score_shards, why_not
 from tlac.engines.ray.session import (
+    TELL_EVERY_S,
     WORKER_CPUS,
     Watch,
     connect,
@@ -163,6 +165,12 @@ class RayEngine:
         ray = connect(self._address, self._parallelism)
         found: list[ScoredShards] = []
         interrupts: list[None] = []
+        told_at = [time.monotonic()]
+
+        def on_scored(done: int) -> None:
+            if time.monotonic() - told_at[0] >= TELL_EVERY_S:
+                told_at[0] = time.monotonic()
+                self._policy.on_message(f"Ray: {done:,} of {len(config.samples):,} samples scored")
 
         def on_interrupt() -> None:
             interrupts.append(None)
@@ -171,7 +179,7 @@ class RayEngine:
         def score(actors: tuple[Any, Any]) -> None:
             files = sorted(folder.samples.glob("*.parquet"))
             pool = _pool(ray, count_workers(ray, self._parallelism), False)
-            found.append(score_shards(ray, (config, fingerprint, folder.scored), files, pool, actors))
+            found.append(score_shards((config, fingerprint, folder.scored), files, pool, actors, on_scored))
 
         try:
             with quiet(ray), last_words(), translated(ray), self._scoring_actors(ray, config, fingerprint) as actors:

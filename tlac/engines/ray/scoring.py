@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -417,15 +417,20 @@ def sum_usage(folder: Path, part: int, parts: int) -> tuple[UsageLedger, int, Tw
 
 
 def score_shards(
-    ray: Any, work: tuple[RunConfig, str, Path], files: Sequence[Path], pool: Mapping[str, Any], actors: tuple[Any, Any]
+    work: tuple[RunConfig, str, Path],
+    files: Sequence[Path],
+    pool: Mapping[str, Any],
+    actors: tuple[Any, Any],
+    on_scored: Callable[[int], None],
 ) -> ScoredShards:
     """Score files of samples; the driver holds nothing of a single sample.
 
     `work` are the config, the fingerprint of the text encoder, and the folder to write to; `actors` the reader of the
-    store and the encoders.
-
-    Raises TlacError where a shard can't be scored, and what Ray raises.
+    store and the encoders. `on_scored` is told how many samples are done. Raises TlacError where a shard can't be
+    scored, and what Ray raises.
     """
+    import ray
+
     config, fingerprint, folder = work
     for part in (*_PARTS, _TRIED):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -434,18 +439,21 @@ def score_shards(
     options = {"fn_constructor_args": arguments, "batch_format": "pyarrow", "batch_size": None, **pool}
     counts: list[Counts] = []
     recalled: list[ShortlistRecall] = []
-    truncated_classes = 0
+    truncated_classes = done = 0
     for row in listed.map_batches(ScoreWorker, **options).iter_rows():
         score: ShardScore = row["score"]
         if score.error is not None:
             raise score.error.to_error()
-        counts += [score.counts] if score.counts else []
+        if score.counts is not None:
+            counts.append(score.counts)
+            done += int(score.counts.n.sum())
+            on_scored(done)
         # few distinct rows are left of many
         if len(counts) > 64:
             counts = [Counts.join(counts)]
         recalled += [score.shortlist_recall] if score.shortlist_recall else []
         truncated_classes = max(truncated_classes, score.truncated_classes)
-    ledger, truncated_texts, twins = _sum_all_usage(ray, folder / "usage", files)
+    ledger, truncated_texts, twins = _sum_all_usage(folder / "usage", files)
     return ScoredShards(
         [folder / "predictions" / path.stem for path in files],
         [folder / "calls" / path.stem for path in files],
@@ -458,7 +466,9 @@ def score_shards(
     )
 
 
-def _sum_all_usage(ray: Any, folder: Path, files: Sequence[Path]) -> tuple[UsageLedger, int, str | None]:
+def _sum_all_usage(folder: Path, files: Sequence[Path]) -> tuple[UsageLedger, int, str | None]:
+    import ray
+
     rows = sum(path.stat().st_size for path in folder.iterdir()) // _USAGE.itemsize
     parts = 1 + rows // _ROWS_A_PART
     task = ray.remote(num_cpus=WORKER_CPUS)(sum_usage)

@@ -280,7 +280,7 @@ _LOOK_EVERY_S = 1.0
 _GET_TIMEOUT_S = 10.0
 # workers that have to import litellm begin after some ten seconds
 _START_TIMEOUT_S, _SAY_AGAIN_S = 20.0, 60.0
-_TELL_EVERY_S = 10.0
+TELL_EVERY_S = 10.0
 # a worker that is started in vain is started again within a second or two
 _GIVE_UP_AFTER_S = 20.0
 
@@ -332,7 +332,7 @@ class Watch:
                     asked = workers * WORKER_CPUS
                     self._on_message(f"Ray: no worker has started: {asked:g} CPUs asked, {free:g} free")
                     say_at_s += _SAY_AGAIN_S
-                if now - told_at >= _TELL_EVERY_S and found.gains != told.gains:
+                if now - told_at >= TELL_EVERY_S and found.gains != told.gains:
                     # a worker that was killed has told of some samples that it asks about again
                     done = min(found.samples, total)
                     self._on_message(f"Ray: {done:,} of {total:,} samples, {found.calls:,} calls")
