@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from tests.support.emulator import running_emulator
 from tests.support.fakes import digest
 from tlac.cache.store import Store
 from tlac.config.schemas import load_encoder_config
+from tlac.engines.ray import session
 from tlac.engines.ray.engine import RayEngine
 from tlac.engines.ray.scoring import ScoreWorker, _ExpectedEncoder, _usage_rows, sum_usage, why_not
 from tlac.errors import ConfigError, InputError, TlacError
@@ -167,3 +169,29 @@ def test_what_needs_the_whole_run_or_its_images_is_not_scored_by_shards(tmp_path
     assert why_not(spec) is None
     assert why_not(replace(spec, order_trials=1)) == "--order-trials asks again"
     assert why_not(replace(spec, method="slac-fused:image=true")) == "slac-fused:image=true scores the images too"
+
+
+@pytest.mark.slow
+def test_an_interrupt_while_it_is_scored_lets_the_run_be_written_and_is_told(
+    ray_cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_keys(monkeypatch)
+    said: list[str] = []
+
+    def interrupted(work: Callable[[], None], on_interrupt: Callable[[], None], _give_up: object) -> None:
+        on_interrupt()
+        work()
+
+    ways = iter([session.interruptible, interrupted])
+
+    def in_turn(*given: Any) -> None:
+        next(ways)(*given)
+
+    monkeypatch.setattr("tlac.engines.ray.engine.interruptible", in_turn)
+    with running_emulator(say_by_digest) as emulator, Store(tmp_path / "store") as store:
+        spec = spec_of(emulated_backend(emulator), ImageFolder(tmp_path / "pictures", 5), "slac")
+        policy = CallPolicy(on_message=said.append)
+        run = Runner(store, policy=policy, engine=RayEngine(store, policy, None, 1)).run(spec, tmp_path / "runs")
+    assert (run.record.stopped, run.record.is_complete, run.metrics.answered) == ("interrupted", True, 5)
+    assert said[-1] == "stopping when all is scored (Ctrl-C again gives it up; answers are kept)"
+    assert load_run(run.folder).metrics == run.metrics
