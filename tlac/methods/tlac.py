@@ -16,7 +16,7 @@ from tlac.errors import TlacError
 from tlac.interfaces import Prompter
 from tlac.methods.base import LOOK_CLASSES
 from tlac.methods.second_sample import WithSecondSample
-from tlac.types import Image, Outcome, Turn
+from tlac.types import Combination, Image, Outcome, Turn
 
 LOOK_BELOW = 0.5
 """A choice that the model itself gave no more than this probability leaves a doubt: all else was likelier."""
@@ -176,3 +176,18 @@ def needs_stage2(described: Turn, prompter: Prompter) -> bool:
     """Whether a first answer leaves stage 2 something to decide."""
     response = described.response
     return response.outcome is Outcome.ANSWERED and prompter.needs_choice(response.text)
+
+
+class Vote:
+    """Several backends are asked as TLAC asks, and the class that most of them name is taken. Cost: TLAC with each."""
+
+    name = "vote"
+    combine: Combination = "vote"
+
+    async def ask(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
+        """See `Method`."""
+        for member, asked in enumerate((prompter, *prompter.ensemble)):
+            described = await asked.ask_stage1(image)
+            yield replace(described, member=member)
+            if needs_stage2(described, asked):
+                yield replace(await asked.ask_stage2(described.response.text), member=member)
