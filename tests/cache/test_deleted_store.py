@@ -56,6 +56,20 @@ def test_a_store_that_is_deleted_in_use_is_noticed_and_loses_nothing(tmp_path: P
     assert verify_store(folder).problems == ()
 
 
+def test_a_store_that_is_just_being_deleted_is_put_back_too(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    with told(folder) as (store, said):
+        store.put_entries(MANY[:5])
+        # files go one by one, and its format's may be the first
+        for name in ("tlac-store.json", "responses/cache.db"):
+            (folder / name).unlink()
+        store.put_entries(MANY[5:7])
+        assert len(said) == 1
+    with Store(folder) as again:
+        assert list(again.entries()) == MANY[:7]
+    assert verify_store(folder).problems == ()
+
+
 def test_an_embedding_is_never_replaced_and_an_answer_is_also_in_a_store_that_was_put_back(tmp_path: Path) -> None:
     folder, other = tmp_path / "store", structs.replace(MANY[0].response, text="another")
     with told(folder) as (store, _):

@@ -7,6 +7,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import islice
@@ -458,6 +459,10 @@ class Store:
         if opened.is_in_place():
             return
         try:
+            with suppress(OSError):
+                if self.path.is_dir() and not (self.path / FORMAT_FILE).exists():
+                    # it is being deleted just now, file by file
+                    write_format(self.path)
             prepare_folder(self.path)
             make_database(folder)
             self._writers[name].close()
