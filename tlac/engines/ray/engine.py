@@ -32,7 +32,7 @@ from tlac.engines.ray.job import (
 )
 from tlac.engines.ray.limiter import LimiterActor
 from tlac.engines.ray.logs import KeySet, RunFolder, merge_left_behind, merge_logs, new_run_folder
-from tlac.engines.ray.scoring import EncoderActor, Missing, ScoringReader, score_shards, why_not
+from tlac.engines.ray.scoring import EncoderActor, Missing, ScoringReader, score_shards, stored_responses, why_not
 from tlac.engines.ray.session import (
     TELL_EVERY_S,
     WORKER_CPUS,
@@ -71,17 +71,11 @@ class StoreReader:
 
     def find(self, keys: list[str]) -> dict[str, LMMResponse]:
         """The responses under these keys that need not be asked for. Raises StoreError."""
-        # of more at a time the store counts all that it has first: among millions that takes seconds
-        parts = [keys[start : start + _KEYS_A_QUERY] for start in range(0, len(keys), _KEYS_A_QUERY)]
         return {
             key: response
-            for part in parts
-            for key, response in self._store.responses(part, is_whole=True)
+            for key, response in stored_responses(self._store, keys)
             if response.outcome not in self._retry or key in self._paid
         }
-
-
-_KEYS_A_QUERY = 250
 
 
 class RayEngine:

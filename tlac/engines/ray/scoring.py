@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -115,6 +115,13 @@ class Missing:
         return SampleError(f"{self.lost or 'not asked by the cluster'}: run the same command with --engine local")
 
 
+def stored_responses(store: Store, keys: Sequence[str]) -> Iterator[tuple[str, LMMResponse]]:
+    """Yield the answers that a store has under these keys, each with its key. Raises StoreError."""
+    # of more at a time the store counts all that it has first: among millions that takes seconds
+    for start in range(0, len(keys), _KEYS_A_QUERY):
+        yield from store.responses(keys[start : start + _KEYS_A_QUERY], is_whole=True)
+
+
 class ScoringReader:
     """Speaks for the store: gives the answers of a run, and takes and gives embeddings.
 
@@ -131,10 +138,7 @@ class ScoringReader:
 
     def recall(self, asked: list[tuple[str, list[str]]]) -> list[LMMResponse | SerializedError]:
         """The answer to each request, by its key and its images' paths, or why there is none."""
-        keys = list(dict.fromkeys(key for key, _ in asked))
-        # of more at a time the store counts all that it has first
-        parts = (keys[start : start + _KEYS_A_QUERY] for start in range(0, len(keys), _KEYS_A_QUERY))
-        stored = {key: one for part in parts for key, one in self._store.responses(part, is_whole=True)}
+        stored = dict(stored_responses(self._store, list(dict.fromkeys(key for key, _ in asked))))
         return [self._answer(stored.get(key), key, paths) for key, paths in asked]
 
     def _answer(self, stored: LMMResponse | None, key: str, paths: list[str]) -> LMMResponse | SerializedError:
