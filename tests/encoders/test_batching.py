@@ -5,7 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tlac.encoders.batching import ROWS, Batch, normalise, plan_batches, run_batches, unique_texts
+from tlac.encoders.batching import ROWS, Batch, encode_distinct, normalise, plan_batches, run_batches
+from tlac.types import Encoding
 
 LENGTHS = [5, 3, 5, 4] * 20 + [7]
 
@@ -41,11 +42,21 @@ def test_normalised_rows_have_length_one_and_a_zero_row_stays_zero():
     assert rows.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0.0, 0.0], [1.0, 0.0]]
 
 
-def test_unique_texts_keep_their_first_order_and_lead_back_to_all_texts():
-    texts = ["b", "a", "b", "c", "a"]
-    unique, inverse = unique_texts(texts)
-    assert unique == ["b", "a", "c"]
-    assert [unique[place] for place in inverse] == texts
+def test_distinct_texts_are_encoded_once_in_their_first_order_and_lead_back_to_all_texts():
+    asked = []
+
+    def encode(texts: list[str]) -> Encoding:
+        asked.append(texts)
+        return Encoding(
+            np.array([[ord(text)] for text in texts], np.float32), np.array([text == "b" for text in texts])
+        )
+
+    found = encode_distinct(["b", "a", "b", "c", "a"], encode)
+    assert asked == [["b", "a", "c"]]
+    assert found.vectors.tolist() == [[98.0], [97.0], [98.0], [99.0], [97.0]]
+    assert found.is_truncated.tolist() == [True, False, True, False, False]
+    assert encode_distinct([], encode).vectors.shape == (0, 0)
+    assert len(asked) == 1
 
 
 def test_a_gpu_gets_batches_by_tokens() -> None:

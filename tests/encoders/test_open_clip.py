@@ -122,7 +122,7 @@ def test_an_archive_as_openai_published_them_is_run_with_quick_gelu(weights, mon
 )
 def test_a_text_far_beyond_the_window_has_the_row_that_it_would_have_uncut(weights, text, monkeypatch):
     cut = encoder(weights / "tlac-tiny.pt").encode([text, "a cat"])
-    monkeypatch.setattr("tlac.encoders.open_clip.cut_to_window", lambda text, *_: text)
+    monkeypatch.setattr("tlac.encoders.batching.cut_to_window", lambda text, *_: text)
     whole = encoder(weights / "tlac-tiny.pt").encode([text, "a cat"])
     assert cut.vectors.tobytes() == whole.vectors.tobytes()
     assert cut.is_truncated.tolist() == whole.is_truncated.tolist()

@@ -132,7 +132,7 @@ LONG = {
 @pytest.mark.parametrize("text", LONG.values(), ids=LONG)
 def test_a_text_far_beyond_the_window_has_the_row_that_it_would_have_uncut(minilm, text, monkeypatch):
     cut = minilm.encode([text, "a cat"])
-    monkeypatch.setattr("tlac.encoders.sentence_transformers.cut_to_window", lambda text, *_: text)
+    monkeypatch.setattr("tlac.encoders.batching.cut_to_window", lambda text, *_: text)
     whole = minilm.encode([text, "a cat"])
     assert cut.vectors.tobytes() == whole.vectors.tobytes()
     assert cut.is_truncated.tolist() == whole.is_truncated.tolist()

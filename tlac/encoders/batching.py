@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlac.types import Float32Array
+from tlac.types import BoolArray, Encoding, Float32Array
 
 ROWS = 32
 """Rows of every batch, full or not; on a GPU, of the smallest."""
@@ -77,6 +77,17 @@ def run_batches(
     return normalise(vectors)
 
 
+def fit_window(texts: Sequence[str], window: int, count_tokens: Callable[[str], int]) -> tuple[list[str], BoolArray]:
+    """The texts, cut where less of them fills a model's window of so many tokens in the same way, and which of them
+    have more tokens than that."""
+    cut = [cut_to_window(text, window, count_tokens) for text in texts]
+    # no tokeniser makes more than one token of an ASCII character, and few stand around a text
+    is_counted = [len(text) + 3 > window or not text.isascii() for text in cut]
+    return cut, np.array(
+        [counted and count_tokens(text) > window for text, counted in zip(cut, is_counted, strict=True)]
+    )
+
+
 def cut_to_window(text: str, window: int, count_tokens: Callable[[str], int]) -> str:
     """The text, or a beginning of it that fills a model's window of so many tokens in the same way.
 
@@ -93,14 +104,6 @@ def cut_to_window(text: str, window: int, count_tokens: Callable[[str], int]) ->
     return text
 
 
-def fits_window(text: str, window: int) -> bool:
-    """Whether a text is so short that it fills no window of so many tokens; False where its tokens are to be counted.
-
-    No tokeniser makes more than one token of an ASCII character, and few stand around a text.
-    """
-    return len(text) + 3 <= window and text.isascii()
-
-
 def normalise(vectors: NDArray[Any]) -> Float32Array:
     """Rows scaled to length 1, (n, d) float32; the lengths are taken in float64. A zero row stays as it is."""
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
@@ -108,8 +111,16 @@ def normalise(vectors: NDArray[Any]) -> Float32Array:
     return scaled
 
 
-def unique_texts(texts: Sequence[str]) -> tuple[list[str], NDArray[np.intp]]:
-    """The distinct texts in the order of their first appearance, and for each text its place among them."""
+def encode_distinct(texts: Sequence[str], encode: Callable[[list[str]], Encoding]) -> Encoding:
+    """A row for each text, where `encode` is given each distinct one once, in the order of their first appearance.
+
+    No texts give (0, 0), and `encode` is not called.
+    """
     places: dict[str, int] = {}
     inverse = [places.setdefault(text, len(places)) for text in texts]
-    return list(places), np.array(inverse, dtype=np.intp)
+    if not places:
+        return Encoding(np.zeros((0, 0), np.float32), np.zeros(0, np.bool_))
+    found = encode(list(places))
+    if len(places) == len(texts):
+        return found
+    return Encoding(found.vectors[inverse], found.is_truncated[inverse])

@@ -44,13 +44,6 @@ class _BertConfig(msgspec.Struct, frozen=True):
     is_decoder: Literal[False] = False
 
 
-class _Module(msgspec.Struct, frozen=True):
-    """One line of modules.json."""
-
-    path: str
-    type: str
-
-
 class BertModel:
     """A BERT whose vector of a text is the mean of its tokens' vectors, or the first's, in float32.
 
@@ -203,12 +196,13 @@ def _is_plain(settings: dict[str, Any]) -> bool:
 
 def _read_pooling(folder: Path) -> str | None:
     """How the token vectors become one, "mean" or "cls"; None where a model does something else or something more."""
-    modules = _read(folder / "modules.json", list[_Module]) or []
-    kinds = [module.type.rpartition(".")[2] for module in modules]
-    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) or modules[0].path:
+    modules = _read(folder / "modules.json", list[dict[str, Any]]) or []
+    kinds = [str(module.get("type")).rpartition(".")[2] for module in modules]
+    paths = [str(module.get("path")) for module in modules]
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) or paths[0]:
         return None
     prompts = _read(folder / "config_sentence_transformers.json", dict[str, Any]) or {}
-    pooling = _read(folder / modules[1].path / "config.json", dict[str, Any])
+    pooling = _read(folder / paths[1] / "config.json", dict[str, Any])
     if pooling is None or prompts.get("default_prompt_name") is not None:
         return None
     # one name since version 6, a switch for each before

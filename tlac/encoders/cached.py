@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from tlac.cache.serialization import StoredEmbedding
 from tlac.cache.store import Store
 from tlac.config.schemas import EncoderConfig
+from tlac.encoders.batching import encode_distinct
 from tlac.errors import InputError, MissingAnswersError
 from tlac.hashing import embedding_key, embedding_keys
 from tlac.images import identify, open_image
@@ -51,31 +52,24 @@ class StoredEncoder:
 
     def encode(self, texts: Sequence[str]) -> Encoding:
         """As TextEncoder.encode; vectors are read from the store where it has them."""
-        rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
-        if not rows:
-            return Encoding(np.zeros((0, 0), np.float32), np.zeros(0, np.bool_))
-        keys = embedding_keys(self.fingerprint, rows)
-        found, is_there = self._store.load_embeddings(keys, self.fingerprint)
-        if not is_there.all():
-            missing = {text: keys[row] for text, row in rows.items() if not is_there[row]}
-            found = self._encode_missing(found, rows, dict(sorted(missing.items())))
-        if len(rows) == len(texts):
-            return found
-        places = [rows[text] for text in texts]
-        return Encoding(found.vectors[places], found.is_truncated[places])
+        return encode_distinct(texts, self._find)
 
-    def _encode_missing(self, found: Encoding, rows: Mapping[str, int], missing: Mapping[str, str]) -> Encoding:
-        """Encode texts, whose keys are given, for their rows in `found`; they are in the store before this returns."""
+    def _find(self, texts: list[str]) -> Encoding:
+        """The vectors of distinct texts; those that had to be made are in the store before this returns."""
+        keys = embedding_keys(self.fingerprint, texts)
+        found, is_there = self._store.load_embeddings(keys, self.fingerprint)
+        missing = sorted(np.flatnonzero(~is_there).tolist(), key=texts.__getitem__)
+        if not missing:
+            return found
         # class names are encoded while the first answers come in: a model is loaded once
         with self._lock:
-            fresh = self._encoder.encode(list(missing))
+            fresh = self._encoder.encode([texts[row] for row in missing])
         self._store.put_embeddings(
-            StoredEmbedding(key, vector, bool(is_truncated))
-            for key, vector, is_truncated in zip(missing.values(), fresh.vectors, fresh.is_truncated, strict=True)
+            StoredEmbedding(keys[row], vector, bool(is_truncated))
+            for row, vector, is_truncated in zip(missing, fresh.vectors, fresh.is_truncated, strict=True)
         )
-        places = [rows[text] for text in missing]
-        vectors = found.vectors if found.vectors.size else np.zeros((len(rows), fresh.vectors.shape[1]), np.float32)
-        vectors[places], found.is_truncated[places] = fresh.vectors, fresh.is_truncated
+        vectors = found.vectors if found.vectors.size else np.zeros((len(texts), fresh.vectors.shape[1]), np.float32)
+        vectors[missing], found.is_truncated[missing] = fresh.vectors, fresh.is_truncated
         return Encoding(vectors, found.is_truncated)
 
 

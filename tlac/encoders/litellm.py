@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tlac.config.schemas import EncoderConfig, check_options
-from tlac.encoders.batching import normalise, unique_texts
+from tlac.encoders.batching import encode_distinct, normalise
 from tlac.encoders.weights import describe, one_line
 from tlac.errors import ConfigError, PermanentError, TransientError
 from tlac.runtime.litellm_setup import litellm_call, load_litellm
@@ -52,14 +52,14 @@ class EndpointEncoder:
         Raises ConfigError where the key's variable is not set, TransientError or PermanentError where the
         endpoint gives no vectors.
         """
-        unique, inverse = unique_texts(texts)
-        if not unique:
-            return Encoding(np.zeros((0, 0), np.float32), np.zeros(0, np.bool_))
+        return encode_distinct(texts, self._encode)
+
+    def _encode(self, texts: list[str]) -> Encoding:
         key = self._api_key()
-        parts = [self._request(unique[start : start + BATCH_SIZE], key) for start in range(0, len(unique), BATCH_SIZE)]
+        parts = [self._request(texts[start : start + BATCH_SIZE], key) for start in range(0, len(texts), BATCH_SIZE)]
         if len({part.shape[1] for part in parts}) > 1:
             raise PermanentError(f"encoder {self.name!r}: the endpoint changed the length of its vectors between calls")
-        return Encoding(np.concatenate(parts)[inverse], np.zeros(len(texts), np.bool_))
+        return Encoding(np.concatenate(parts), np.zeros(len(texts), np.bool_))
 
     def _api_key(self) -> str | None:
         variable = self._config.spec.api_key_env

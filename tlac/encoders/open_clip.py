@@ -11,14 +11,14 @@ import os
 import zipfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tlac.config.schemas import EncoderConfig, check_options
-from tlac.encoders.batching import Batch, cut_to_window, fits_window, run_batches, unique_texts
+from tlac.encoders.batching import Batch, encode_distinct, fit_window, run_batches
 from tlac.encoders.devices import check_dtype, device_of, exact, place
 from tlac.encoders.weights import (
     REMEDY,
@@ -68,25 +68,19 @@ class OpenClipEncoder:
 
         Raises EncoderUnavailableError where the weights can't be had.
         """
-        unique, inverse = unique_texts(texts)
-        if not unique:
-            return Encoding(np.zeros((0, 0), np.float32), np.zeros(0, np.bool_))
+        return encode_distinct(texts, self._encode)
+
+    def _encode(self, texts: list[str]) -> Encoding:
         model, tokenizer = self._loaded
-        window = tokenizer.context_length
-        unique = [cut_to_window(text, window, lambda beginning: _count_tokens(tokenizer, beginning)) for text in unique]
-        tokens = tokenizer(unique)
-        is_truncated = np.array(
-            [not fits_window(text, window) and _count_tokens(tokenizer, text) > window for text in unique]
-        )
-        vectors = _encode(model, tokens)
-        return Encoding(vectors[inverse], is_truncated[inverse])
+        texts, is_truncated = fit_window(texts, tokenizer.context_length, partial(_count_tokens, tokenizer))
+        return Encoding(_embed(model, tokenizer(texts)), is_truncated)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
         return load_text_model(self._config)
 
 
-def _encode(model: Any, tokens: Any) -> Float32Array:
+def _embed(model: Any, tokens: Any) -> Float32Array:
     """Vectors of padded token rows (n, window): cut and causal where the tower is, else padded as they are."""
     import torch
 

@@ -11,14 +11,14 @@ import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from tlac.config.schemas import EncoderConfig, check_options
 from tlac.encoders import devices
-from tlac.encoders.batching import Batch, cut_to_window, fits_window, run_batches, unique_texts
-from tlac.encoders.bert import open_plain
+from tlac.encoders.batching import Batch, encode_distinct, fit_window, run_batches
+from tlac.encoders.bert import BertModel, open_plain
 from tlac.encoders.devices import check_dtype, place
 from tlac.encoders.weights import (
     check_sha256,
@@ -75,19 +75,15 @@ class SentenceEncoder:
 
         Raises EncoderUnavailableError where the model can't be had.
         """
-        unique, inverse = unique_texts(texts)
-        if not unique:
-            return Encoding(np.zeros((0, 0), np.float32), np.zeros(0, np.bool_))
-        model = self._pick(len(unique))
-        window, is_truncated = model.window, np.zeros(len(unique), np.bool_)
-        if window is not None:
-            unique = [cut_to_window(text, window, model.count_tokens) for text in unique]
-            is_truncated = np.array(
-                [not fits_window(text, window) and model.count_tokens(text) > window for text in unique]
-            )
-        return Encoding(model.embed(unique)[inverse], is_truncated[inverse])
+        return encode_distinct(texts, self._encode)
 
-    def _pick(self, count: int) -> _SentenceModel:
+    def _encode(self, texts: list[str]) -> Encoding:
+        model, is_truncated = self._pick(len(texts)), np.zeros(len(texts), np.bool_)
+        if model.window is not None:
+            texts, is_truncated = fit_window(texts, model.window, model.count_tokens)
+        return Encoding(model.embed(texts), is_truncated)
+
+    def _pick(self, count: int) -> BertModel | _LibraryModel:
         """The model for so many texts."""
         # asked in this order: torch takes two seconds to import
         if count < _GPU_FROM or isinstance(self._model, _LibraryModel) or devices.pick_device() == "cpu":
@@ -95,12 +91,12 @@ class SentenceEncoder:
         return self._on_gpu
 
     @cached_property
-    def _on_gpu(self) -> _SentenceModel:
+    def _on_gpu(self) -> _LibraryModel:
         folder = str(self._folder())
         return load_from_disk(self._config, folder, lambda: self._open(folder))
 
     @cached_property
-    def _model(self) -> _SentenceModel:
+    def _model(self) -> BertModel | _LibraryModel:
         if not self._is_local:
             name = self._config.spec.model
             return load_from_hub(self._config, f"the hub model {name!r}", lambda: self._open(name))
@@ -188,21 +184,6 @@ def _package_folder(encoder: str, package: str) -> Path:
     return Path(next(iter(places))) / "model"
 
 
-class _SentenceModel(Protocol):
-    """What encoding asks of a model. `window` is the most tokens that it sees of a text, None where not limited."""
-
-    @property
-    def window(self) -> int | None: ...
-
-    def count_tokens(self, text: str) -> int:
-        """All tokens of a text, however many the model sees."""
-        ...
-
-    def embed(self, texts: Sequence[str]) -> Float32Array:
-        """Texts, at least one, as (n, d) of length 1."""
-        ...
-
-
 def _is_padded_behind(features: dict[str, Any]) -> bool:
     """Whether all tensors of (n, t) are padded behind their texts, as the attention mask shows."""
     mask = features["attention_mask"]
@@ -212,7 +193,7 @@ def _is_padded_behind(features: dict[str, Any]) -> bool:
 
 
 class _LibraryModel:
-    """A SentenceTransformer as a _SentenceModel."""
+    """A SentenceTransformer in the form of a BertModel; its `window` is None where it sees all tokens of a text."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
