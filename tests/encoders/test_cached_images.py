@@ -22,8 +22,8 @@ def transcripts(outcome: Outcome = Outcome.ANSWERED) -> list[Transcript]:
 
 def test_what_the_store_lacks_is_made_once_from_the_samples(store: Store) -> None:
     encoder = MeanEncoder(LetterEncoder())
-    fresh = ImageVectors(encoder, store).find(transcripts(), SAMPLES).by_sha256
-    stored = ImageVectors(encoder, store, is_offline=True).find(transcripts()).by_sha256
+    fresh, _ = ImageVectors(encoder, store).find(transcripts(), SAMPLES)
+    stored, _ = ImageVectors(encoder, store, is_offline=True).find(transcripts())
     assert encoder.seen == len(fresh) == len(SAMPLES)
     for sha256, vector in fresh.items():
         np.testing.assert_array_equal(vector, stored[sha256])
@@ -31,7 +31,8 @@ def test_what_the_store_lacks_is_made_once_from_the_samples(store: Store) -> Non
 
 def test_an_image_without_an_answer_is_not_encoded(store: Store) -> None:
     encoder = MeanEncoder(LetterEncoder())
-    assert ImageVectors(encoder, store).find(transcripts(Outcome.REFUSED), SAMPLES).by_sha256 == {}
+    found, _ = ImageVectors(encoder, store).find(transcripts(Outcome.REFUSED), SAMPLES)
+    assert found == {}
     assert encoder.seen == 0
 
 
@@ -48,17 +49,17 @@ def test_an_image_that_can_no_more_be_read_fails_alone(store: Store) -> None:
         *transcripts(),
         replace(transcripts()[0], sample="broken.png", image_sha256=identify(broken.source, "").sha256),
     ]
-    found = ImageVectors(MeanEncoder(LetterEncoder()), store).find(buffer, [*SAMPLES, broken])
-    marked = list(found.mark(buffer))
+    found, failed = ImageVectors(MeanEncoder(LetterEncoder()), store).find(buffer, [*SAMPLES, broken])
+    marked = list(failed)
     assert [one.failure is None for one in marked] == [True] * 5 + [False]
     assert "broken.png" in marked[-1].failure.reason
-    assert len(found.by_sha256) == 5
+    assert len(found) == 5
 
 
 def test_large_images_are_encoded_in_smaller_batches_with_the_same_vectors(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together = ImageVectors(MeanEncoder(LetterEncoder()), store).find(transcripts(), SAMPLES).by_sha256
+    together, _ = ImageVectors(MeanEncoder(LetterEncoder()), store).find(transcripts(), SAMPLES)
     sizes: list[int] = []
     encode = MeanEncoder.encode
     monkeypatch.setattr(
@@ -66,6 +67,6 @@ def test_large_images_are_encoded_in_smaller_batches_with_the_same_vectors(
     )
     monkeypatch.setattr("tlac.encoders.cached._MAX_PIXELS", 100)
     with Store(tmp_path / "other") as other:
-        apart = ImageVectors(MeanEncoder(LetterEncoder()), other).find(transcripts(), SAMPLES).by_sha256
+        apart, _ = ImageVectors(MeanEncoder(LetterEncoder()), other).find(transcripts(), SAMPLES)
     assert (max(sizes), sum(sizes)) == (2, len(SAMPLES))
     assert all((apart[sha256] == vector).all() for sha256, vector in together.items())

@@ -16,8 +16,8 @@ from tlac.encoders.weights import (
     folder_sha256,
     load_from_disk,
     load_from_hub,
-    one_line,
     quiet,
+    short_reason,
 )
 from tlac.errors import ConfigError, EncoderUnavailableError
 
@@ -119,9 +119,9 @@ def test_a_folders_digest_depends_on_its_model_files_and_not_on_its_place_or_rea
 
 
 def test_an_error_is_told_on_one_line_of_bounded_length():
-    assert one_line(ValueError("a\n  b")) == "a b"
-    assert one_line(KeyError()) == "KeyError"
-    assert len(one_line(ValueError("x" * 999))) == 200
+    assert short_reason(ValueError("a\n  b")) == "a b"
+    assert short_reason(KeyError()) == "KeyError"
+    assert len(short_reason(ValueError("x" * 999))) == 200
 
 
 def test_the_module_loads_no_model_library():

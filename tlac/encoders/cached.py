@@ -110,22 +110,6 @@ class SeenImage:
     complaint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FoundVectors:
-    """Vectors (d,) by the sha256 of their image, and what there is to say of those that can't be read."""
-
-    by_sha256: Mapping[str, Float32Array]
-    complaints: Mapping[str | None, str]
-
-    def mark(self, transcripts: Iterable[Transcript]) -> Iterator[Transcript]:
-        """The transcripts, failed where the image can't be read."""
-        for transcript in transcripts:
-            if transcript.failure is None and transcript.image_sha256 in self.complaints:
-                yield replace(transcript, failure=Failure("sample", self.complaints[transcript.image_sha256]))
-            else:
-                yield transcript
-
-
 class ImageVectors:
     """The vectors that one encoder gives to images; what is not in the store yet is encoded and put there."""
 
@@ -134,8 +118,11 @@ class ImageVectors:
         self._store = store
         self._is_offline = is_offline
 
-    def find(self, transcripts: Iterable[Transcript], samples: Iterable[Sample] = ()) -> FoundVectors:
-        """The vectors of all images that have an answer; what the store lacks is made from `samples`.
+    def find(
+        self, transcripts: Iterable[Transcript], samples: Iterable[Sample] = ()
+    ) -> tuple[Mapping[str, Float32Array], Iterator[Transcript]]:
+        """The vectors (d,) of all images that have an answer, by the sha256 of the image, and the transcripts, failed
+        where the image can't be read; what the store lacks is made from `samples`.
 
         Raises MissingAnswersError for what is in neither, and as `look` does.
         """
@@ -143,11 +130,9 @@ class ImageVectors:
         for transcript in transcripts:
             if transcript.image_sha256 is not None and _has_answer(transcript):
                 wanted.setdefault(transcript.image_sha256, transcript.sample)
-        keys = {sha256: embedding_key(self._encoder.fingerprint, sha256) for sha256 in wanted}
-        known = self._store.get_embeddings(list(keys.values()))
-        vectors = {sha256: known[key].vector for sha256, key in keys.items() if key in known}
+        _, vectors = self._load(wanted)
         lacking = {sample for sha256, sample in wanted.items() if sha256 not in vectors}
-        complaints: dict[str | None, str] = {}
+        complaints: dict[str, str] = {}
         pending = (sample for sample in samples if sample.id in lacking)
         while batch := list(islice(pending, BATCH)):
             for seen in self.look(batch):
@@ -161,7 +146,7 @@ class ImageVectors:
                 f"{len(missing)} of {len(wanted)} images, {missing[0]} first, have no vector of this encoder in the "
                 "store: `tlac bench` with the same method, encoder and dataset makes them"
             )
-        return FoundVectors(vectors, complaints)
+        return vectors, (_failed(transcript, complaints) for transcript in transcripts)
 
     def look(self, samples: Sequence[Sample]) -> Iterator[SeenImage]:
         """The samples with their images' vectors, in their order.
@@ -169,13 +154,7 @@ class ImageVectors:
         Raises EncoderUnavailableError, and MissingAnswersError offline for an image that was never encoded.
         """
         found = [_identify(sample) for sample in samples]
-        keys = {
-            seen.image.sha256: embedding_key(self._encoder.fingerprint, seen.image.sha256)
-            for seen in found
-            if seen.image is not None
-        }
-        known = self._store.get_embeddings(list(keys.values()))
-        vectors = {sha256: known[key].vector for sha256, key in keys.items() if key in known}
+        keys, vectors = self._load(seen.image.sha256 for seen in found if seen.image is not None)
         complaints: dict[str, str] = {}
         opened: dict[str, Any] = {}
         for seen in found:
@@ -197,6 +176,12 @@ class ImageVectors:
             sha256 = seen.image.sha256 if seen.image else ""
             yield SeenImage(seen.sample, seen.image, vectors.get(sha256), complaints.get(sha256, seen.complaint))
 
+    def _load(self, images: Iterable[str]) -> tuple[dict[str, str], dict[str, Float32Array]]:
+        """The keys of images, and the vectors that the store has of them, each by the image's sha256."""
+        keys = {sha256: embedding_key(self._encoder.fingerprint, sha256) for sha256 in images}
+        known = self._store.get_embeddings(list(keys.values()))
+        return keys, {sha256: known[key].vector for sha256, key in keys.items() if key in known}
+
     def _encode(self, opened: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Float32Array]:
         """The vectors of decoded images by sha256; kept in the store before this returns."""
         if not opened:
@@ -204,6 +189,13 @@ class ImageVectors:
         fresh = dict(zip(opened, self._encoder.encode(list(opened.values())), strict=True))
         self._store.put_embeddings(StoredEmbedding(keys[sha256], row, False) for sha256, row in fresh.items())
         return fresh
+
+
+def _failed(transcript: Transcript, complaints: Mapping[str, str]) -> Transcript:
+    complaint = complaints.get(transcript.image_sha256 or "")
+    if complaint is None or transcript.failure is not None:
+        return transcript
+    return replace(transcript, failure=Failure("sample", complaint))
 
 
 def _has_answer(transcript: Transcript) -> bool:

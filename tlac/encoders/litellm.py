@@ -15,7 +15,7 @@ import numpy as np
 
 from tlac.config.schemas import EncoderConfig, check_options
 from tlac.encoders.batching import encode_distinct, normalise
-from tlac.encoders.weights import describe, one_line
+from tlac.encoders.weights import describe, short_reason
 from tlac.errors import ConfigError, PermanentError, TransientError
 from tlac.runtime.litellm_setup import litellm_call, load_litellm
 from tlac.runtime.redaction import remember_secret
@@ -109,7 +109,7 @@ class EndpointEncoder:
                 f"encoder {self.name!r}: its address sends calls on to another, which would be told the key "
                 f"(HTTP {status}); check api_base in {self._config.source}"
             )
-        text = one_line(error)
+        text = short_reason(error)
         status = getattr(error, "status_code", None) or 0
         if isinstance(error, openai.APIConnectionError) or status in (408, 429) or status >= 500:
             return TransientError(f"encoder {self.name!r}: the endpoint did not answer: {text}; try again later")

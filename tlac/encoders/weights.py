@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tlac.config.schemas import EncoderConfig
-from tlac.errors import EncoderUnavailableError
+from tlac.errors import EncoderUnavailableError, one_line
 from tlac.hashing import canonical_json
 from tlac.runtime.libraries import check_hub, http_errors, library_settings, offline_hub, restored_environment
 from tlac.runtime.redaction import redact
@@ -71,7 +71,7 @@ def load_from_disk(config: EncoderConfig, wanted: str, load: Callable[[], T]) ->
             return load()
         except load_errors() as error:
             raise EncoderUnavailableError(
-                f"encoder {config.name!r} wants {wanted}, which can't be loaded: {one_line(error)}; "
+                f"encoder {config.name!r} wants {wanted}, which can't be loaded: {short_reason(error)}; "
                 f"check the name or file",
                 REMEDY,
             ) from error
@@ -167,10 +167,10 @@ def folder_sha256(config: EncoderConfig, folder: Path) -> str:
     return hashlib.sha256(canonical_json(listing).encode()).hexdigest()
 
 
-def one_line(error: BaseException, limit: int = 200) -> str:
-    """An error's text on one line of at most `limit` characters, without secrets, or its kind where it has none."""
-    text = " ".join(redact(str(error)).split()) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+def short_reason(error: BaseException) -> str:
+    """What an error says, as one line of at most 200 characters without secrets."""
+    text = redact(one_line(error))
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def is_path_like(text: Any) -> bool:

@@ -87,7 +87,7 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
     images = None
     if sees_image(opened):
         transcripts = spill(transcripts, Transcript)
-        images = ImageVectors(open_image_encoder(encoder, method), store, is_offline=True).find(transcripts).by_sha256
+        images, _ = ImageVectors(open_image_encoder(encoder, method), store, is_offline=True).find(transcripts)
     scored = scorer.score(transcripts, combination_of(opened), images)
     scale = scale_of(opened, stored_encoder.fingerprint)
     if change.calibration is not None:

@@ -394,7 +394,6 @@ def _score(prepared: Prepared, transcripts: Iterable[Transcript], samples: Itera
     """Make predictions of transcripts; `samples` are theirs, for the images that the store has no vector of."""
     vectors = None
     if prepared.images is not None:
-        found = prepared.images.find(transcripts, samples)
-        transcripts, vectors = found.mark(transcripts), found.by_sha256
+        vectors, transcripts = prepared.images.find(transcripts, samples)
     restored = restore_choices(transcripts, prepared.config.class_order)
     return prepared.scorer.score(restored, prepared.combine, vectors)
