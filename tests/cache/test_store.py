@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
+import diskcache
 import numpy as np
 import pytest
 from msgspec import structs
 
 from tests.support.fake_answers import choice_request, embedding, entries, entry_for, image_request, insert_row, run_sql
-from tlac.cache.sqlite import TextDisk
 from tlac.cache.store import AnswerCount, Store
 from tlac.cache.verify import verify_store
 from tlac.errors import StoreError, UsageError
@@ -97,7 +97,7 @@ def test_a_store_whose_making_was_killed_is_made_by_the_next(tmp_path: Path, mon
     entry = entry_for(image_request(1))
     with monkeypatch.context() as patched:
         # diskcache makes its table of settings, the folders of values, then the other tables
-        patched.setattr(TextDisk, "__init__", Mock(side_effect=KeyboardInterrupt))
+        patched.setattr(diskcache.Disk, "__init__", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             Store(tmp_path)
     with Store(tmp_path) as store:

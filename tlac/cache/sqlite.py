@@ -1,24 +1,22 @@
-"""One database of the store: looked at before diskcache opens it, then read and written, text under text keys.
+"""One database of the store: made by diskcache, looked at, then read and written in plain SQL, text under text keys.
 
-A trigger or a view in the file would run whatever class reads the rows, and diskcache turns each row of its Settings
-table into an attribute or a PRAGMA: a database that tlac did not write is not opened. Reading is plain SQL over a
-read-only connection, so it goes on when the disk is full or read-only; writing goes through diskcache.
+A trigger or a view in the file would run whatever class reads the rows: a database that tlac did not write is not
+opened. diskcache itself never opens one that it did not make just now: it turns each row of its Settings table into an
+attribute or a PRAGMA, and unpickles what it reads. Reading goes over a read-only connection, and so goes on when the
+disk is full or read-only.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
-
-import diskcache
-from diskcache.core import MODE_RAW, UNKNOWN
+from typing import Any, TypeAlias
 
 from tlac.cache.serialization import MAX_TEXT_BYTES
 from tlac.errors import StoreError
@@ -26,6 +24,8 @@ from tlac.runtime.safe_files import sweep_unfinished, unfinished_folder
 
 DATABASE = "cache.db"
 BUSY_TIMEOUT_S = 60.0
+MODE_RAW = 1
+"""diskcache's mode of a value that is in the row as it is: no pickle, no file."""
 
 
 def connect_read_only(folder: Path) -> sqlite3.Connection:
@@ -198,49 +198,9 @@ def _readable(value: Any) -> Any:
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
 
-class TextDisk(diskcache.Disk):  # type: ignore[misc]
-    """Stores str under str, inline; refuses every other row, and neither reads, writes nor removes files."""
-
-    def put(self, key: Any) -> tuple[str, bool]:
-        """The database's key for a str. Raises StoreError for another type."""
-        return _text(key, "key"), True
-
-    def get(self, key: Any, raw: Any) -> str:
-        """The str of a database key. Raises StoreError for a key that is not raw text."""
-        if not raw:
-            _refuse("a key that would have to be unpickled")
-        return _text(key, "key")
-
-    def store(self, value: Any, read: bool, key: Any = UNKNOWN) -> tuple[int, int, None, str]:
-        """Size of the file (none), mode, file name (none) and value of a row. Raises StoreError for non-str."""
-        if read:
-            _refuse("a file as a value")
-        return 0, MODE_RAW, None, _text(value, "value")
-
-    def fetch(self, mode: Any, filename: Any, value: Any, read: bool) -> str:
-        """The str of a row. Raises StoreError for a row of another mode, type, or with a file name."""
-        if mode != MODE_RAW or read:
-            _refuse(f"a value of mode {mode!r}")
-        if filename is not None:
-            _refuse("a value in a file")
-        return _text(value, "value")
-
-    def remove(self, file_path: Any) -> None:
-        """Remove nothing: the store has no files, so a row that names one is not ours."""
-
-
-def _text(value: Any, what: str) -> str:
-    if type(value) is not str:
-        _refuse(f"a {what} of type {type(value).__name__}")
-    return str(value)
-
-
-def _refuse(what: str) -> NoReturn:
-    raise StoreError(f"a row of the store holds {what}, which tlac never writes: see `tlac cache verify`")
-
-
 _LOCK = ".making.lock"
 _CHUNK = 500
+_ROOM_BYTES = 2**18
 _SCAN_BYTES = 8 * 2**20
 _LAST = "\U0010ffff"
 # a row that tlac can't have written has no text here, and a value over the bound is never fetched
@@ -276,7 +236,8 @@ def make_database(folder: Path) -> None:
     if (folder / DATABASE).exists():
         sweep_unfinished(folder)
         return
-    # here, not above: it takes 40 ms, once for each store
+    # here, not above: they take 50 ms, once for each store
+    import diskcache
     from filelock import FileLock, Timeout
 
     try:
@@ -285,18 +246,15 @@ def make_database(folder: Path) -> None:
             if not (folder / DATABASE).exists():
                 # what sqlite makes beside the database later has the rights of the database
                 os.close(os.open(apart / DATABASE, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-                _make_tables(apart)
+                # waiting for the disk at each of its forty statements takes half a second: here once, at the end, does
+                cache = diskcache.Cache(str(apart), timeout=BUSY_TIMEOUT_S, **SETTINGS | {"sqlite_synchronous": 0})
+                with closing(cache):
+                    cache.reset("sqlite_synchronous", SETTINGS["sqlite_synchronous"])
+                with (apart / DATABASE).open("rb") as file:
+                    os.fsync(file.fileno())
                 (apart / DATABASE).replace(folder / DATABASE)
     except (sqlite3.Error, OSError, Timeout) as error:
         raise _write_complaint(folder, error) from error
-
-
-def _make_tables(folder: Path) -> None:
-    # diskcache waits for the disk at each of forty statements, half a second in all: here once is enough, at the end
-    with closing(_Cache(folder, sqlite_synchronous=0)) as cache:
-        cache.reset("sqlite_synchronous", SETTINGS["sqlite_synchronous"])
-    with (folder / DATABASE).open("rb") as file:
-        os.fsync(file.fileno())
 
 
 class RowReader:
@@ -390,7 +348,7 @@ def _identity(database: str) -> tuple[int, int] | None:
 
 
 class RowWriter:
-    """Writes the rows of one database through diskcache, on one thread of its own; any thread may call it.
+    """Writes the rows of one database; any thread may use it.
 
     The database is opened at the first write. A write is committed when the call returns. With `keeps_first`, a row
     that is there already stays as it is.
@@ -399,92 +357,62 @@ class RowWriter:
     def __init__(self, folder: Path, keeps_first: bool = False) -> None:
         self._folder = folder
         self._statement = _INSERT + ("NOTHING" if keeps_first else _UPDATE)
-        self._cache: diskcache.Cache | None = None
-        # diskcache keeps a connection per thread, and only that thread can close it
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tlac-store")
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
 
-    def open(self) -> None:
-        """Open the database for writing now. Raises StoreError."""
-        self._thread.submit(self._opened).result()
+    def check(self) -> None:
+        """Raise StoreError where no answer can be written, or only a few."""
+        with self._transaction() as connection, tempfile.TemporaryFile(dir=self._folder) as file:
+            connection.execute("UPDATE Settings SET value = value WHERE key = 'cull_limit'")
+            file.write(bytes(_ROOM_BYTES))
+            file.flush()
 
     def write(self, rows: Iterable[tuple[str, str]]) -> None:
         """Write (key, text) rows, all or none. Raises StoreError, and then none is written.
 
         No other process writes from before the first row is taken from `rows` until all are committed.
         """
-        self._thread.submit(self._write, rows).result()
+        with self._transaction() as connection:
+            now = time.time()
+            connection.executemany(self._statement, ((key, now, now, text) for key, text in rows))
 
     def delete(self, keys: Sequence[str]) -> int:
         """Delete the rows under these keys, all or none; returns how many there were. Raises StoreError."""
-        return self._thread.submit(self._delete, keys).result()
+        with self._transaction() as connection:
+            return connection.executemany(
+                "DELETE FROM Cache WHERE key = ? AND raw = 1", [(key,) for key in keys]
+            ).rowcount
 
     def close(self) -> None:
         """Finish what is being written and close the database."""
-        self._thread.submit(self._close).result()
-        self._thread.shutdown()
-
-    def _opened(self) -> diskcache.Cache:
-        if self._cache is None:
-            self._cache = _open_cache(self._folder)
-        return self._cache
-
-    def _write(self, rows: Iterable[tuple[str, str]]) -> None:
-        with self._transaction() as cache:
-            now = time.time()
-            # one statement for all: Cache.set looks for each row first, and takes five times as long
-            cache._con.executemany(self._statement, ((key, now, now, text) for key, text in rows))
-
-    def _delete(self, keys: Sequence[str]) -> int:
-        with self._transaction() as cache:
-            return sum(bool(cache.delete(key)) for key in keys)
+        with self._lock:
+            self._close()
 
     @contextmanager
-    def _transaction(self) -> Iterator[diskcache.Cache]:
-        cache = self._opened()
-        try:
-            # retry=True would try for ever where BEGIN fails for another reason than a lock, as on a read-only disk
-            with cache.transact(retry=False):
-                yield cache
-        except (diskcache.Timeout, sqlite3.Error, UnicodeEncodeError) as error:
-            # diskcache does not roll back after a failed COMMIT, and sqlite does not always; closing does
-            self._close()
-            raise _write_complaint(self._folder, error) from error
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                if self._connection is None:
+                    self._connection = _connect(f"{(self._folder / DATABASE).absolute().as_uri()}?mode=rw")
+                    self._connection.execute(f"PRAGMA synchronous={SETTINGS['sqlite_synchronous']}")
+                self._connection.execute("BEGIN IMMEDIATE")
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException as error:
+                # sqlite does not always roll back after a failed COMMIT; closing does
+                self._close()
+                if isinstance(error, (sqlite3.Error, OSError, UnicodeEncodeError)):
+                    raise _write_complaint(self._folder, error) from error
+                raise
 
     def _close(self) -> None:
-        if self._cache is not None:
-            self._cache.close()
-            self._cache = None
-
-
-class _Cache(diskcache.Cache):  # type: ignore[misc]
-    """diskcache's Cache, but one that can't be opened leaves no connection open."""
-
-    def __init__(self, folder: Path, **changed: Any) -> None:
-        try:
-            super().__init__(str(folder), timeout=BUSY_TIMEOUT_S, disk=TextDisk, **(SETTINGS | changed))
-        except BaseException:
-            self.close()
-            raise
-
-
-def _open_cache(folder: Path) -> diskcache.Cache:
-    give_up_at = time.monotonic() + BUSY_TIMEOUT_S
-    while True:
-        try:
-            return _Cache(folder)
-        except (sqlite3.Error, OSError) as error:
-            # diskcache opens without a time-out and retries only some of its statements
-            if "locked" not in str(error) or time.monotonic() > give_up_at:
-                raise _write_complaint(folder, error) from error
-            time.sleep(0.005)
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 def _write_complaint(folder: Path, error: Exception) -> StoreError:
-    # diskcache raises Timeout whatever BEGIN failed for, and a failed ROLLBACK hides the failure before it
-    cause: BaseException = error
-    while cause.__context__ is not None:
-        cause = cause.__context__
     return StoreError(
-        f"{folder.parent}: the store can't be written: {cause}; what was stored before is safe;"
+        f"{folder.parent}: the store can't be written: {error}; what was stored before is safe;"
         " free space or rights, or choose another --store (or TLAC_CACHE_DIR)"
     )

@@ -61,7 +61,7 @@ def prepare_folder(folder: Path) -> int:
 
     Raises StoreError where it can't be made, is something else's, or a newer tlac wrote it.
     """
-    # diskcache would expand variables and open another folder than the one that was looked at
+    # diskcache would expand variables and make another folder than the one that is looked at
     if os.path.expandvars(str(folder)) != str(folder):
         raise StoreError(f"{folder}: a store's path can't hold a variable; choose another --store (or TLAC_CACHE_DIR)")
     try:
@@ -248,7 +248,7 @@ class Store:
         with self._lock:
             for name in self._writers:
                 self._put_back_deleted(name)
-                self._writers[name].open()
+                self._writers[name].check()
 
     def get_response(self, key: str) -> LMMResponse | None:
         """Return the response under a key, None where there is none. Raises StoreError for a row that is not tlac's."""
@@ -444,7 +444,7 @@ class Store:
 
     def _write(self, name: str, rows: list[tuple[str, str]]) -> None:
         with self._lock:
-            # before, since diskcache would make a folder of its own; and after, for what was deleted meanwhile
+            # before, and after, for what was deleted meanwhile
             self._put_back_deleted(name)
             self._writers[name].write(rows)
             self._has_written.add(name)

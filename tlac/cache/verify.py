@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from diskcache.core import MODE_RAW
 
 from tlac.cache.attached import ATTACHED, AttachedPack, line_complaint, list_packs, open_pack, read_lines
 from tlac.cache.embedding_block import remove_blocks
@@ -24,7 +23,14 @@ from tlac.cache.serialization import (
     parse_text_row,
     unfold,
 )
-from tlac.cache.sqlite import BUSY_TIMEOUT_S, DATABASE, connect_read_only, find_foreign_schema, find_settings
+from tlac.cache.sqlite import (
+    BUSY_TIMEOUT_S,
+    DATABASE,
+    MODE_RAW,
+    connect_read_only,
+    find_foreign_schema,
+    find_settings,
+)
 from tlac.cache.store import ATTACHED_FORMAT, EMBEDDINGS, RESPONSES, Store, read_format
 from tlac.errors import InputError, StoreError, UsageError
 
