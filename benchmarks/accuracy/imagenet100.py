@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tlac.analysis.compare import holm, mcnemar, pair, paired_difference
+from tlac.analysis.compare import holm, mcnemar, paired_difference
 from tlac.cache.pack import read_pack
 from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
@@ -244,8 +244,8 @@ def print_rows(rows: Sequence[Row]) -> None:
     """
     known = {row.name: row for row in rows}
     compared = [row for row in rows if row.against]
-    pairs = [pair(row.right, known[row.against or ""].right) for row in compared]
-    alone = [mcnemar(one) for one in pairs]
+    pairs = [(row.right, known[row.against or ""].right) for row in compared]
+    alone = [mcnemar(*one) for one in pairs]
     say(f"{'method':<30} {'top-1':>6}  {'95 % CI':<12} {'calls':>5} {'tokens':>7}")
     for row in {row.name: row for row in rows}.values():
         n, correct = len(row.right), int(row.right.sum())
@@ -254,7 +254,7 @@ def print_rows(rows: Sequence[Row]) -> None:
         say(f"{row.name:<30} {100 * correct / n:>6.1f}  {100 * low:4.1f} - {100 * high:5.1f} {spent}")
     say(f"\n{'less the simpler method':<59} {'points':>6} {'95 % CI':>14} {'p':>6} {'Holm':>6}")
     for row, one, p, corrected in zip(compared, pairs, alone, holm(alone), strict=True):
-        gap = paired_difference(one)
+        gap = paired_difference(*one)
         verdict = "better" if gap.low > 0 else "worse" if gap.high < 0 else "unproven"
         interval = f"{100 * gap.low:+.1f}, {100 * gap.high:+.1f}"
         say(

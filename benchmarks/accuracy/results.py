@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from tlac.analysis.compare import pair, paired_difference
+from tlac.analysis.compare import paired_difference
 from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.registry import open_encoder, open_lmm
@@ -186,7 +186,7 @@ def table() -> Iterator[str]:
             if row.method == "tlac":
                 reference[row.images] = hits
             elif row.images in reference:
-                found = paired_difference(pair(hits, reference[row.images]))
+                found = paired_difference(hits, reference[row.images])
                 difference = f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
             yield f"| {' | '.join((*cells, difference))} |"
 

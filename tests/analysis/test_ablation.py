@@ -9,7 +9,7 @@ import pytest
 from tests.support.cars import SPEC, Cars, answer
 from tests.support.fakes import FakeLMM, LetterEncoder
 from tlac.analysis.ablation import effects
-from tlac.analysis.compare import pair, paired_difference
+from tlac.analysis.compare import paired_difference
 from tlac.cache.store import Store
 from tlac.errors import UsageError
 from tlac.evaluation.runner import Runner
@@ -50,7 +50,7 @@ def test_the_interval_is_near_newcombes_where_one_pair_of_cells_is_compared(run)
     first, second = run(dataset=many, method="slac"), run(dataset=many, method="tlac")
     (_, effect) = effects([first, second])
     hits = [np.array([one.predicted == one.label for one in found.predictions]) for found in (second, first)]
-    expected = paired_difference(pair(*hits))
+    expected = paired_difference(*hits)
     assert effect.difference is not None
     assert effect.difference.value == expected.value
     assert effect.difference.low == pytest.approx(expected.low, abs=0.12)

@@ -58,7 +58,7 @@ def test_a_short_run_takes_no_images_from_the_pairs_of_the_others() -> None:
     runs = [graded(38, backend="good"), graded(20, backend="bad")]
     (alone,) = compare_columns(arrange(runs))[0]
     found = compare_columns(arrange([*runs, graded(5, n=5, backend="short")]))[0]
-    assert [(test.first, test.second, test.counts.n) for test in found] == [(0, 1, 40), (0, 2, 5), (1, 2, 5)]
+    assert [(test.first, test.second, test.n) for test in found] == [(0, 1, 40), (0, 2, 5), (1, 2, 5)]
     assert found[0].p == alone.p
 
 

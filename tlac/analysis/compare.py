@@ -7,10 +7,10 @@ statsmodels does what it has, and is imported when it is asked for.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,23 +18,10 @@ from numpy.typing import NDArray
 from tlac.errors import InputError, UsageError
 from tlac.results.record import Run
 from tlac.scoring.metrics import wilson_interval
-from tlac.scoring.predictions import OUTCOMES, Int32Array, Predictions, digest_texts
+from tlac.scoring.predictions import OUTCOMES, Predictions, digest_texts
 from tlac.types import BoolArray, Outcome
 
-
-@dataclass(frozen=True, slots=True)
-class Paired:
-    """Two classifiers on the same samples: how many both, only the first, only the second, or neither got right."""
-
-    both: int
-    only_first: int
-    only_second: int
-    neither: int
-
-    @property
-    def n(self) -> int:
-        """The samples."""
-        return self.both + self.only_first + self.only_second + self.neither
+_SampleKey: TypeAlias = tuple[str, str | None, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,56 +33,43 @@ class PairedDifference:
     high: float
 
 
-def pair(first: BoolArray, second: BoolArray) -> Paired:
-    """The four counts of two (n,) flags, true where a sample is right."""
-    return Paired(
-        int(np.sum(first & second)),
-        int(np.sum(first & ~second)),
-        int(np.sum(~first & second)),
-        int(np.sum(~first & ~second)),
-    )
-
-
-def paired_difference(paired: Paired) -> PairedDifference:
-    """The difference of two accuracies on the same samples, with Newcombe's interval; n >= 1.
+def paired_difference(first: BoolArray, second: BoolArray) -> PairedDifference:
+    """The difference of two accuracies on the same n >= 1 samples, with Newcombe's interval; (n,) flags say what is
+    right.
 
     Method 10 of Newcombe, Statistics in Medicine 17 (1998) 2635: Wilson's intervals of both accuracies,
     combined with their correlation. Unlike Wald's it keeps its coverage where few samples differ, and it has a
     width where none does. No library here has an interval for paired proportions.
     """
-    n, a, b, c = paired.n, paired.both, paired.only_first, paired.only_second
-    first, second = (a + b) / n, (a + c) / n
+    (a, b), (c, d) = _table(first, second)
+    n = a + b + c + d
     (low1, high1), (low2, high2) = wilson_interval(a + b, n), wilson_interval(a + c, n)
-    phi = _correlation(paired)
-    below = _combine(first - low1, high2 - second, phi)
-    above = _combine(high1 - first, second - low2, phi)
+    share1, share2 = (a + b) / n, (a + c) / n
+    margins, product = (a + b) * (c + d) * (a + c) * (b + d), float(a * d - b * c)
+    if product > 0:
+        # Newcombe's continuity correction
+        product = max(0.0, product - n / 2)
+    phi = product / math.sqrt(margins) if margins else 0.0
+
+    def width(one: float, other: float) -> float:
+        # rounding can leave a tiny negative number where both are equal and fully correlated
+        return math.sqrt(max(0.0, one**2 - 2 * phi * one * other + other**2))
+
     value = (b - c) / n
+    below, above = width(share1 - low1, high2 - share2), width(high1 - share1, share2 - low2)
     return PairedDifference(value, max(-1.0, value - below), min(1.0, value + above))
 
 
-def _combine(one: float, other: float, phi: float) -> float:
-    # rounding can leave a tiny negative number where both are equal and fully correlated
-    return math.sqrt(max(0.0, one**2 - 2 * phi * one * other + other**2))
-
-
-def _correlation(paired: Paired) -> float:
-    """The phi coefficient with Newcombe's continuity correction; 0 where one margin is empty."""
-    a, b, c, d, n = paired.both, paired.only_first, paired.only_second, paired.neither, paired.n
-    margins = (a + b) * (c + d) * (a + c) * (b + d)
-    if not margins:
-        return 0.0
-    product = float(a * d - b * c)
-    if product > 0:
-        product = max(0.0, product - n / 2)
-    return product / math.sqrt(margins)
-
-
-def mcnemar(paired: Paired) -> float:
-    """The two-sided p-value of McNemar's exact test; 1 where the two differ on no sample."""
+def mcnemar(first: BoolArray, second: BoolArray) -> float:
+    """The two-sided p-value of McNemar's exact test on (n,) flags; 1 where the two differ on no sample."""
     from statsmodels.stats.contingency_tables import mcnemar as exact_test
 
-    table = [[paired.both, paired.only_first], [paired.only_second, paired.neither]]
-    return min(1.0, float(exact_test(table, exact=True).pvalue))
+    return min(1.0, float(exact_test(_table(first, second), exact=True).pvalue))
+
+
+def _table(first: BoolArray, second: BoolArray) -> list[list[int]]:
+    """The contingency table: a row for the first and a column for the second, right before wrong."""
+    return [[int(np.sum(one & other)) for other in (second, ~second)] for one in (first, ~first)]
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -123,24 +97,31 @@ def kappa(first: NDArray[np.signedinteger[Any]], second: NDArray[np.signedintege
 
 @dataclass(frozen=True, slots=True)
 class PairTest:
-    """Two runs, by their places, on the `counts.n` labelled samples that these two share: first less second.
+    """Two runs, by their places, on the n labelled samples that these two share: first less second.
 
     `p` is McNemar's exact p-value, `p_holm` the same corrected for all pairs; `kappa` the agreement of what they
-    predicted, None where it is not defined. `only_first` and `only_second` are the samples that one alone got right.
-    `left_out` samples stand in one of the two only, `failed` ones have a failed call in at least one.
+    predicted, None where it is not defined. `both` and `neither` count the samples that both, or none, got right,
+    `only_first` and `only_second` are those that one alone did. `left_out` samples stand in one of the two only,
+    `failed` ones have a failed call in at least one.
     """
 
     first: int
     second: int
-    counts: Paired
     difference: PairedDifference
     p: float
     p_holm: float
     kappa: float | None
+    both: int
+    neither: int
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
     left_out: int
     failed: int
+
+    @property
+    def n(self) -> int:
+        """The samples."""
+        return self.both + self.neither + len(self.only_first) + len(self.only_second)
 
 
 def compare(runs: Sequence[Run]) -> list[PairTest]:
@@ -164,13 +145,10 @@ def pair_tests(runs: Sequence[Run]) -> list[PairTest]:
     Samples whose call failed in one of the two are left out: asking again may still give their answer. A non-answer,
     such as a refusal, counts as wrong.
     """
-    columns = [_columns(run) for run in runs]
-    found = [
-        test
-        for first, second in combinations(range(len(runs)), 2)
-        if (test := _test_pair(first, columns[first], second, columns[second])) is not None
-    ]
-    return correct(found)
+    # the place of each labelled sample by its key
+    places = [{key: at for at, key in enumerate(sample_keys(run.predictions)) if key[2] >= 0} for run in runs]
+    pairs = (_test_pair(*pair, runs, places) for pair in combinations(range(len(runs)), 2))
+    return correct([test for test in pairs if test is not None])
 
 
 def correct(tests: Sequence[PairTest]) -> list[PairTest]:
@@ -179,48 +157,39 @@ def correct(tests: Sequence[PairTest]) -> list[PairTest]:
     return [replace(test, p_holm=p_holm) for test, p_holm in zip(tests, corrected, strict=True)]
 
 
-def sample_keys(predictions: Predictions) -> list[tuple[str, str | None, int]]:
+def sample_keys(predictions: Predictions) -> list[_SampleKey]:
     """What tells a sample from all others: id, sha256 of its image, label (-1 for none)."""
     return list(
         zip(predictions.samples, digest_texts(predictions.image_sha256), predictions.label.tolist(), strict=True)
     )
 
 
-# the place of each sample by its key, and by place: the prediction (-1 for none), is it correct, has its call failed
-_Columns = tuple[dict[tuple[str, str | None, int], int], Int32Array, BoolArray, BoolArray]
-
-
-def _columns(run: Run) -> _Columns:
-    predictions = run.predictions
-    places = {key: place for place, key in enumerate(sample_keys(predictions)) if key[2] >= 0}
-    has_failed = predictions.outcome == OUTCOMES.index(Outcome.FAILED)
-    # no answer is a choice of its own
-    return places, predictions.predicted, predictions.is_correct, has_failed
-
-
-def _test_pair(first: int, ours: _Columns, second: int, theirs: _Columns) -> PairTest | None:
-    shared = [key for key in ours[0] if key in theirs[0]]
-    left = np.array([ours[0][key] for key in shared], np.int64)
-    right = np.array([theirs[0][key] for key in shared], np.int64)
-    has_failed = ours[3][left] | theirs[3][right]
+def _test_pair(
+    first: int, second: int, runs: Sequence[Run], places: Sequence[Mapping[_SampleKey, int]]
+) -> PairTest | None:
+    one, other = runs[first].predictions, runs[second].predictions
+    shared = [key for key in places[first] if key in places[second]]
+    left, right = (np.array([places[run][key] for key in shared], np.int64) for run in (first, second))
+    failed = OUTCOMES.index(Outcome.FAILED)
+    has_failed = (one.outcome[left] == failed) | (other.outcome[right] == failed)
     left, right = left[~has_failed], right[~has_failed]
     if not len(left):
         return None
-    samples = [key[0] for key, flag in zip(shared, has_failed.tolist(), strict=True) if not flag]
-    is_first, is_second = ours[2][left], theirs[2][right]
-    counts = pair(is_first, is_second)
-    p_value = mcnemar(counts)
+    is_first, is_second = one.is_correct[left], other.is_correct[right]
+    p_value = mcnemar(is_first, is_second)
     return PairTest(
         first=first,
         second=second,
-        counts=counts,
-        difference=paired_difference(counts),
+        difference=paired_difference(is_first, is_second),
         p=p_value,
         p_holm=p_value,
-        kappa=kappa(ours[1][left], theirs[1][right]),
-        only_first=tuple(samples[place] for place in np.flatnonzero(is_first & ~is_second)),
-        only_second=tuple(samples[place] for place in np.flatnonzero(is_second & ~is_first)),
-        left_out=len(ours[0]) + len(theirs[0]) - 2 * len(shared),
+        # no answer is a choice of its own
+        kappa=kappa(one.predicted[left], other.predicted[right]),
+        both=int(np.sum(is_first & is_second)),
+        neither=int(np.sum(~is_first & ~is_second)),
+        only_first=tuple(one.samples[at] for at in left[is_first & ~is_second].tolist()),
+        only_second=tuple(one.samples[at] for at in left[is_second & ~is_first].tolist()),
+        left_out=len(places[first]) + len(places[second]) - 2 * len(shared),
         failed=int(has_failed.sum()),
     )
 

@@ -57,7 +57,7 @@ def _document(test: PairTest, runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "first": str(runs[test.first].folder),
         "second": str(runs[test.second].folder),
-        "n": test.counts.n,
+        "n": test.n,
         "left_out": test.left_out,
         "failed": test.failed,
         "difference": test.difference.value,
@@ -65,8 +65,8 @@ def _document(test: PairTest, runs: Sequence[Run]) -> dict[str, Any]:
         "p": test.p,
         "p_holm": test.p_holm,
         "kappa": test.kappa,
-        "both": test.counts.both,
-        "neither": test.counts.neither,
+        "both": test.both,
+        "neither": test.neither,
         "only_first": test.only_first,
         "only_second": test.only_second,
     }
@@ -100,16 +100,16 @@ def _run_row(place: int, run: Run) -> tuple[str, ...]:
 
 
 def _pair_row(test: PairTest) -> tuple[str, ...]:
-    difference, counts = test.difference, test.counts
+    difference = test.difference
     return (
         _pair(test.first, test.second),
-        f"{counts.n}",
+        f"{test.n}",
         f"{100 * difference.value:+.1f}",
         f"{100 * difference.low:+.1f} {100 * difference.high:+.1f}",
         _p(test.p),
         _p(test.p_holm),
         "-" if test.kappa is None else f"{test.kappa:.3f}",
-        *(str(count) for count in (counts.both, counts.only_first, counts.only_second, counts.neither)),
+        *(str(count) for count in (test.both, len(test.only_first), len(test.only_second), test.neither)),
     )
 
 

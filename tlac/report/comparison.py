@@ -243,7 +243,7 @@ def _describe_test(column: int, test: PairTest) -> dict[str, object]:
         "dataset": column,
         "first": test.first,
         "second": test.second,
-        "n": test.counts.n,
+        "n": test.n,
         "difference": test.difference.value,
         "low": test.difference.low,
         "high": test.difference.high,

@@ -355,7 +355,7 @@ def comparison_tables(runs: Sequence[Run]) -> tuple[PaperTable, ...]:
     tested = tuple(
         (
             grid.titles[column], grid.configurations[test.first], grid.configurations[test.second],
-            f"{test.counts.n}", f"{100 * test.difference.value:+.1f}",
+            f"{test.n}", f"{100 * test.difference.value:+.1f}",
             f"{100 * test.difference.low:+.1f} to {100 * test.difference.high:+.1f}", f"{test.p_holm:.3g}",
             "–" if test.kappa is None else f"{test.kappa:.2f}",
         )
