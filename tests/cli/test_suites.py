@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.fakes import FakeLMM, LetterEncoder, Shown, make_png
 from tests.support.table_files import write_parquet, write_shard
-from tlac.config.files import fingerprint_file, trust
+from tlac.config.files import trust
 from tlac.errors import ConfigError, SampleError
 from tlac.types import LMMRequest
 
@@ -49,7 +49,7 @@ class BatchManager:
         """Write the project's own descriptions, and trust them: they may take the place of shipped ones."""
         path = self.folder / "tlac.yaml"
         path.write_text(project)
-        trust(path, fingerprint_file(path))
+        trust(path)
 
     def write(self, name: str, seeds: range) -> None:
         (self.folder / name).mkdir()

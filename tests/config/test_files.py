@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tlac.config.files import find, fingerprint_file, list_names, read_yaml, trust
+from tlac.config.files import find, list_names, read_yaml, trust
 from tlac.errors import ConfigError, UnknownNameError
 
 
@@ -28,7 +28,7 @@ def test_a_trusted_working_directory_comes_before_the_users_folder_and_that_befo
     found = find("backend", "gemini")
     assert (found.spec["model"], found.source) == ("mine", str(mine))
     write(tmp_path / "tlac.yaml", "backends:\n  gemini:\n    adapter: litellm\n    model: project\n")
-    trust(Path("tlac.yaml"), fingerprint_file(Path("tlac.yaml")))
+    trust(Path("tlac.yaml"))
     found = find("backend", "gemini")
     assert (found.spec["model"], found.source) == ("project", "tlac.yaml:backends.gemini")
 

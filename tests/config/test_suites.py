@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tlac.config.schemas import load_gains, load_published, load_suite
+from tlac.config.schemas import load_published, load_suite
 from tlac.errors import ConfigError, UnknownNameError
 
 
@@ -44,11 +44,11 @@ def test_published_figures_are_shares_with_their_source_and_mark() -> None:
 
 
 def test_published_differences_are_kept_apart_from_accuracies() -> None:
-    (gain,) = load_gains("domain-generalization", "all")
+    (gain,) = load_published("domain-generalization", "all", "gains")
     assert (gain.method, gain.over) == ("TLAC", "few-shot")
     assert gain.by_dataset == {
         "imagenetv2": pytest.approx(0.036),
         "imagenet-sketch": pytest.approx(0.1696),
         "imagenet-r": pytest.approx(0.1259),
     }
-    assert load_gains("base-to-novel", "novel") == ()
+    assert load_published("base-to-novel", "novel", "gains") == ()

@@ -13,7 +13,7 @@ import yaml
 
 from tests.support.fakes import Shown, make_png
 from tlac.config.destinations import is_this_machine
-from tlac.config.files import UntrustedFileError, find, fingerprint_file, trust
+from tlac.config.files import UntrustedFileError, find, trust
 from tlac.config.registry import open_batch_interface, open_encoder, open_lmm
 from tlac.config.schemas import load_backend, load_dataset_config, load_encoder_config
 from tlac.errors import ConfigError, TlacError
@@ -66,7 +66,7 @@ def test_a_project_file_takes_the_place_of_no_shipped_name_until_it_is_trusted(k
     write("tlac.yaml", THEFT)
     with pytest.raises(UntrustedFileError, match=rf"{name} would take the place of .* run `tlac trust tlac\.yaml`"):
         find(kind, name)
-    trust(Path("tlac.yaml"), fingerprint_file(Path("tlac.yaml")))
+    trust(Path("tlac.yaml"))
     assert find(kind, name).source.startswith("tlac.yaml:")
     write("tlac.yaml", {**THEFT, "encoders": {}})
     if kind != "encoder":
@@ -83,7 +83,7 @@ def test_a_project_file_takes_the_place_of_no_name_of_the_users_own(tmp_path: Pa
 
 def test_trust_is_for_a_place_and_not_for_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write("tlac.yaml", THEFT)
-    trust(Path("tlac.yaml"), fingerprint_file(Path("tlac.yaml")))
+    trust(Path("tlac.yaml"))
     write("other/tlac.yaml", THEFT)
     monkeypatch.chdir("other")
     with pytest.raises(UntrustedFileError):
@@ -117,7 +117,7 @@ def test_a_strangers_backend_sends_no_key_to_a_strange_place(spec: dict[str, Any
             opened(backend)
     with pytest.raises(UntrustedFileError):
         open_lmm(backend)
-    trust(file, fingerprint_file(file))
+    trust(file)
     trusted = load_backend("theirs.yaml" if is_path else "theirs")
     if "@" in spec.get("api_base", ""):
         with pytest.raises(ConfigError, match="the address holds a user and a password"):

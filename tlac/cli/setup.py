@@ -191,7 +191,7 @@ def init(name: str, model: str, images: str) -> None:
     """
     import json
 
-    from tlac.config.files import PROJECT_FILE, fingerprint_file, trust
+    from tlac.config.files import PROJECT_FILE, trust
 
     path = Path(PROJECT_FILE)
     provider = model.partition("/")[0]
@@ -206,7 +206,7 @@ def init(name: str, model: str, images: str) -> None:
         raise ConfigError(f"{path} is there already: edit it, or move it away first") from error
     except OSError as error:
         raise ConfigError(f"{path}: can't be written: {error.strerror}") from error
-    trust(path, fingerprint_file(path))
+    trust(path)
     click.echo(f"{path} is written. Then, with {key} set:")
     click.echo(f"  tlac backends check {name}")
     click.echo(f"  tlac bench --backend {name} --dataset my-images --limit 20")
@@ -244,10 +244,9 @@ def trust(file: Path) -> None:
       tlac trust
       tlac trust my-server.yaml
     """
-    from tlac.config.files import fingerprint_file
     from tlac.config.files import trust as remember
 
-    remember(file, fingerprint_file(file))
+    remember(file)
     click.echo(f"trusted: {file.resolve()}")
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tlac.analysis.suite_table import Cell, describe_part, harmonics_of, series_of
-from tlac.config.schemas import Published, Suite, load_gains, load_published
+from tlac.config.schemas import Published, Suite, load_published
 from tlac.results.record import OrderTrials, Run, RunRecord
 from tlac.runtime.formatting import dollars, interval, percent, printable
 
@@ -181,7 +181,7 @@ def suite_document(suite: Suite, cells: Sequence[Cell]) -> dict[str, Any]:
         "published_gains": [
             {"split": split, **{name: getattr(gain, name) for name in ("method", "over", "source", "by_dataset")}}
             for split in splits
-            for gain in load_gains(suite.name, split)
+            for gain in load_published(suite.name, split, "gains")
         ],
     }
 
@@ -211,7 +211,7 @@ def print_suite(suite: Suite, cells: Sequence[Cell]) -> None:
         for figure in figures:
             if figure.is_digitised:
                 _print_note(console, _describe_error(figure), "dim")
-        for gain in load_gains(suite.name, split):
+        for gain in load_published(suite.name, split, "gains"):
             _print_note(console, _describe_gain(gain), "dim")
     if found := harmonics_of(series):
         _print_rows(

@@ -30,7 +30,7 @@ from tlac.runtime.safe_files import naming_failure, read_file, read_json, replac
 SpecT = TypeVar("SpecT")
 Kind: TypeAlias = Literal["backend", "encoder", "prompts", "dataset", "suite"]
 
-# folder under the repository root (and under tlac/data in a wheel), and section of tlac.yaml
+# folder under the repository root (and under tlac/data in a wheel); the last part is its section of tlac.yaml, too
 FOLDERS: dict[Kind, str] = {
     "backend": "backends",
     "encoder": "backends/encoders",
@@ -38,13 +38,7 @@ FOLDERS: dict[Kind, str] = {
     "dataset": "benchmarks/datasets",
     "suite": "benchmarks/suites",
 }
-SECTIONS: dict[Kind, str] = {
-    "backend": "backends",
-    "encoder": "encoders",
-    "prompts": "prompts",
-    "dataset": "datasets",
-    "suite": "suites",
-}
+SECTIONS: dict[Kind, str] = {kind: folder.rpartition("/")[2] for kind, folder in FOLDERS.items()}
 PROJECT_FILE = "tlac.yaml"
 _TEXT_TAG = "tag:yaml.org,2002:str"
 _NUMBER_TAG = "tag:yaml.org,2002:float"
@@ -96,13 +90,15 @@ def user_config_folder() -> Path:
     return Path(override) if override else Path(platformdirs.user_config_dir("tlac"))
 
 
-def is_trusted(path: Path, sha256: str) -> bool:
-    """Whether a file with this content was trusted at this place."""
-    return _read_trusted().get(str(path.resolve())) == sha256
+def trust(path: Path, sha256: str | None = None) -> None:
+    """Remember a YAML file with the content of this digest (hex), else as it is now, as the user's own.
 
-
-def trust(path: Path, sha256: str) -> None:
-    """Remember a file with this content as the user's own. Raises ConfigError where that can't be written."""
+    Raises ConfigError for what is no such file, and where that can't be written.
+    """
+    if sha256 is None:
+        content = _read(path)
+        _parse_yaml(path, content)
+        sha256 = hashlib.sha256(content).hexdigest()
     trusted = {**_read_trusted(), str(path.resolve()): sha256}
     target = _trusted_file()
     with naming_failure(target, kind=ConfigError):
@@ -251,16 +247,9 @@ def _project_section(kind: Kind) -> tuple[dict[str, Any], tuple[Path, str] | Non
     return section, _stranger(path, content)
 
 
-def fingerprint_file(path: Path) -> str:
-    """The sha256 (hex) of a YAML file's content. Raises ConfigError for what is no such file."""
-    content = _read(path)
-    _parse_yaml(path, content)
-    return hashlib.sha256(content).hexdigest()
-
-
 def _stranger(path: Path, content: bytes) -> tuple[Path, str] | None:
     sha256 = hashlib.sha256(content).hexdigest()
-    return None if is_trusted(path, sha256) else (path, sha256)
+    return None if _read_trusted().get(str(path.resolve())) == sha256 else (path, sha256)
 
 
 def _search_folders(kind: Kind) -> list[Path]:

@@ -398,17 +398,11 @@ def load_suite(name: str) -> Suite:
     return suite
 
 
-def load_published(suite: str, split: str) -> tuple[Published, ...]:
-    """What was published for a suite and split, in the file's order. Raises ConfigError for a broken file."""
-    return _published("figures", suite, split)
+def load_published(suite: str, split: str, section: Literal["figures", "gains"] = "figures") -> tuple[Published, ...]:
+    """What was published for a suite and split, in the file's order; "gains" are differences.
 
-
-def load_gains(suite: str, split: str) -> tuple[Published, ...]:
-    """The differences that were published for a suite and split. Raises ConfigError for a broken file."""
-    return _published("gains", suite, split)
-
-
-def _published(section: Literal["figures", "gains"], suite: str, split: str) -> tuple[Published, ...]:
+    Raises ConfigError for a broken file.
+    """
     path = shipped_root() / PUBLISHED
     file = read_yaml(path)
     listed = [parse(Published, entry, str(path)) for entry in file[section]]
