@@ -58,8 +58,8 @@ class RootedOptions(Schema, frozen=True):
 class ListedDataset:
     """A dataset that was listed before any image is opened: what every loader of ours gives.
 
-    `labels` index into `classes`, one per image; `read` gives the id and the source of the image in a row of the
-    list, and `rows` are those rows that belong to the split, None for all. `source` is the list file or folder.
+    `labels` index into `classes`, one per image; `read` gives the id and the source of the image with that label, by
+    its place. `source` is the list file or folder.
     `notes` say in one line each what was skipped, is missing or can't be told apart; `details` name what was chosen,
     such as the columns of a table; `described_in` is the dataset file. A loader leaves out name, split, prompt and
     dataset file, and the protocol where it is the dataset file's own: `take_part` fills them in.
@@ -72,7 +72,6 @@ class ListedDataset:
     protocol: str = ""
     notes: tuple[str, ...] = ()
     details: Mapping[str, str] = field(default_factory=dict)
-    rows: Sequence[int] | None = field(default=None, repr=False)
     name: str = ""
     described_in: str = ""
     split: str = "all"
@@ -82,14 +81,8 @@ class ListedDataset:
         return len(self.labels)
 
     def __iter__(self) -> Iterator[Sample]:
-        for row, label in zip(self.all_rows, self.labels, strict=True):
-            identifier, source = self.read(row)
-            yield Sample(identifier, source, label)
-
-    @property
-    def all_rows(self) -> Sequence[int]:
-        """The row of each label."""
-        return range(len(self.labels)) if self.rows is None else self.rows
+        for row, label in enumerate(self.labels):
+            yield Sample(*self.read(row), label)
 
 
 def read_options(schema: type[OptionsT], config: DatasetConfig) -> OptionsT:
@@ -121,10 +114,10 @@ def take_part(config: DatasetConfig, whole: ListedDataset) -> ListedDataset:
         raise InputError(
             f"{config.name}: {len(kept)} {noun} in split {split!r}: at least two are needed to choose from"
         )
-    rows, labels = whole.rows, whole.labels
+    labels, read = whole.labels, whole.read
     if split != "all":
-        pairs = [(row, label) for row, label in zip(whole.all_rows, labels, strict=True) if label in kept]
-        rows, labels = [row for row, _ in pairs], [label - kept[0] for _, label in pairs]
+        rows = [row for row, label in enumerate(whole.labels) if label in kept]
+        labels, read = [whole.labels[row] - kept[0] for row in rows], lambda row: whole.read(rows[row])
     if not labels:
         raise InputError(f"{config.name}: no image in split {split!r} of {config.subset!r}: choose another")
     classes = tuple(clean_name(whole.classes[label]) for label in kept)
@@ -144,7 +137,7 @@ def take_part(config: DatasetConfig, whole: ListedDataset) -> ListedDataset:
         classes=classes,
         notes=notes,
         labels=labels,
-        rows=rows,
+        read=read,
     )
 
 

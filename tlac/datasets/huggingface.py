@@ -68,7 +68,8 @@ def open_hub(config: DatasetConfig) -> ListedDataset:
     rows = [row for row, label in enumerate(found) if label is not None]
     keys, root = _keys(table), _root(location)
 
-    def read(number: int) -> tuple[str, Path | bytes]:
+    def read(place: int) -> tuple[str, Path | bytes]:
+        number = rows[place]
         content = _image(table[number][image_column], root, f"{config.name}, row {number}")
         return keys[number] if keys else f"{number:06d}", content
 
@@ -81,7 +82,6 @@ def open_hub(config: DatasetConfig) -> ListedDataset:
         protocol=f"{config.spec.protocol}, split {split}{at}",
         notes=notes,
         details={"image column": image_column, "label column": label_column, "table split": split},
-        rows=rows,
     )
     return take_part(config, whole)
 
