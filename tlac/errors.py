@@ -31,6 +31,14 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def nearest_of(name: str, known: Iterable[str]) -> str:
+    """What to say of a name that is not known: the nearest that is, else what there is."""
+    names = sorted(known)
+    if nearest := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
+        return f"did you mean {nearest[0]!r}?"
+    return f"known: {', '.join(names[:_MOST_LISTED]) or 'none'}" + (", ..." if len(names) > _MOST_LISTED else "")
+
+
 class TlacError(Exception):
     """Base of every error that tlac raises on purpose; its text is one line for a person."""
 
@@ -56,10 +64,7 @@ class UnknownNameError(UsageError):
     """A name that nothing answers to; the text offers the nearest known one."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], remedy: str = "") -> None:
-        names = sorted(known)
-        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        listed = ", ".join(names[:_MOST_LISTED]) + (", ..." if len(names) > _MOST_LISTED else "")
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {listed or 'none'}"
+        hint = nearest_of(name, known)
         super().__init__(f"unknown {kind} {name!r}: {hint}" + (f" ({remedy})" if remedy else ""))
 
 

@@ -5,7 +5,6 @@ Does not know where files lie (tlac.config.files) nor the adapters that the file
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ import msgspec
 from tlac.cache.pack import read_manifest
 from tlac.cache.remote_pack import fetch_pack
 from tlac.config.files import Config, Kind, find, read_yaml, shipped_root
-from tlac.errors import ConfigError, InputError, UnknownNameError
+from tlac.errors import ConfigError, InputError, UnknownNameError, nearest_of
 from tlac.runtime.safe_files import is_url
 from tlac.types import Preparation
 
@@ -302,9 +301,7 @@ def _complaint(schema: type[msgspec.Struct], message: str) -> str:
     for part in place.split(".") if place else ():
         nested = _struct_of(nested, part.partition("[")[0]) if nested else None
     known = nested.__struct_fields__ if nested else ()
-    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
-    return f"unknown key {key!r}{f' in {place!r}' if place else ''}: {hint}"
+    return f"unknown key {key!r}{f' in {place!r}' if place else ''}: {nearest_of(key, known)}"
 
 
 def _struct_of(schema: type[msgspec.Struct], field: str) -> type[msgspec.Struct] | None:

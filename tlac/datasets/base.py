@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -242,6 +242,15 @@ def require_folder(path: Path, remedy: str) -> Path:
     if not os.access(path, os.R_OK | os.X_OK):
         raise InputError(f"{path}: can't be read: check its permissions")
     return path
+
+
+def torchvision_datasets(what: str) -> Any:
+    """The module torchvision.datasets. Raises ConfigError naming what needs it where it is not installed."""
+    try:
+        from torchvision import datasets
+    except ImportError as error:
+        raise ConfigError(f"{what} needs torchvision: pip install torchvision") from error
+    return datasets
 
 
 def visible_folders(path: Path) -> list[str]:

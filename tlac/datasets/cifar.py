@@ -26,6 +26,7 @@ from tlac.datasets.base import (
     prepare_command,
     read_options,
     take_part,
+    torchvision_datasets,
 )
 from tlac.errors import ConfigError, InputError
 
@@ -71,10 +72,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _read(config: DatasetConfig, reader: str, places: list[Path]) -> Any:
-    try:
-        from torchvision import datasets
-    except ImportError as error:
-        raise ConfigError(f"{config.name}: needs torchvision: pip install torchvision") from error
+    datasets = torchvision_datasets(f"{config.name}:")
     if reader not in ("CIFAR10", "CIFAR100"):
         raise ConfigError(f"{config.source}: options.reader must be CIFAR10 or CIFAR100, not {reader!r}")
     opener = getattr(datasets, reader)

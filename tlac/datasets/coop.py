@@ -31,9 +31,10 @@ from tlac.datasets.base import (
     prepare_command,
     read_options,
     take_part,
+    torchvision_datasets,
 )
 from tlac.datasets.text_files import read_lines
-from tlac.errors import ConfigError, InputError, UnknownNameError
+from tlac.errors import InputError, UnknownNameError
 from tlac.runtime.safe_files import read_json
 
 _MAX_BYTES = 2**28
@@ -228,10 +229,7 @@ def read_official(reader: str, folder: Path, config: DatasetConfig) -> tuple[tup
 def _read_with_torchvision(reader: _Reader, folder: Path, config: DatasetConfig) -> tuple[tuple[str, ...], Rows]:
     if config.subset not in (reader.subsets or ("test",)):
         raise no_subset(config, "the official split")
-    try:
-        from torchvision import datasets
-    except ImportError as error:
-        raise ConfigError(f"{config.name}: its official split needs torchvision: pip install torchvision") from error
+    datasets = torchvision_datasets(f"{config.name}: its official split")
     inner = folder / "dtd" if reader.link == "dtd/dtd" and (folder / "dtd").is_dir() else folder
     with tempfile.TemporaryDirectory() as temporary:
         link = Path(temporary) / reader.link

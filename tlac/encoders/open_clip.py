@@ -6,7 +6,6 @@ cut there instead of being padded to 77 tokens: ten times as fast, and within 1.
 
 from __future__ import annotations
 
-import difflib
 import os
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -29,7 +28,7 @@ from tlac.encoders.weights import (
     load_from_disk,
     load_from_hub,
 )
-from tlac.errors import ConfigError, EncoderUnavailableError
+from tlac.errors import ConfigError, EncoderUnavailableError, nearest_of
 from tlac.types import Encoding, Float32Array
 
 _PREPARING = min(8, os.cpu_count() or 1)
@@ -243,9 +242,9 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _unknown(config: EncoderConfig, what: str, name: str, known: Iterable[str]) -> EncoderUnavailableError:
-    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known) or 'none, give a local file'}"
-    return EncoderUnavailableError(f"encoder {config.name!r}: open_clip knows no {what}: {hint}", REMEDY)
+    return EncoderUnavailableError(
+        f"encoder {config.name!r}: open_clip knows no {what}: {nearest_of(name, known)}", REMEDY
+    )
 
 
 class OpenClipImageEncoder:

@@ -17,13 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 import yaml
 
 from tlac.config.schemas import DatasetConfig, Mirror, load_dataset_config
-from tlac.datasets.base import parent_inside, path_inside
+from tlac.datasets.base import parent_inside, path_inside, torchvision_datasets
 from tlac.datasets.prepare.download import OnBytes, RemoteFile, fetch_file
 from tlac.errors import ConfigError, TlacError, UnknownNameError, UsageError, one_line
 from tlac.runtime.libraries import http_errors
@@ -183,12 +183,7 @@ def _kept_inside() -> Iterator[None]:
 
 
 def _read_with_torchvision(reader: str, folder: Path) -> None:
-    try:
-        from torchvision import datasets
-    except ImportError as error:
-        raise ConfigError("downloading needs torchvision: pip install torchvision") from error
-    opener: Any = getattr(datasets, reader)
-    opener(folder, download=True)
+    getattr(torchvision_datasets("downloading"), reader)(folder, download=True)
 
 
 def fetch_mirror(config: DatasetConfig, on_bytes: OnBytes | None = None, fetch: Fetch = fetch_file) -> Prepared:
