@@ -176,10 +176,10 @@ def test_embeddings_are_found_in_blocks_however_many_are_asked_for(store: Store,
     items = [embedding(f"text {number}", 0.1 * number, -1e-30, is_truncated=number % 3 == 0) for number in range(1100)]
     store.put_embeddings(items)
     keys = [item.key for item in items[:wanted]]
-    found = {}
-    for names, block in store.find_embeddings([*keys, "missing"]):
-        found.update(zip(names, zip(block.vectors.tolist(), block.is_truncated.tolist(), strict=True), strict=True))
-    assert found == {item.key: (item.vector.tolist(), item.is_truncated) for item in items[:wanted]}
+    found, is_there = store.load_embeddings([*keys, "f" * 64], "any")
+    assert is_there.tolist() == [True] * wanted + [False]
+    assert found.vectors[:wanted].tolist() == [item.vector.tolist() for item in items[:wanted]]
+    assert found.is_truncated[:wanted].tolist() == [item.is_truncated for item in items[:wanted]]
 
 
 @pytest.mark.parametrize("place", [-(2**63), -(10**6), 0, 2**62])
@@ -199,11 +199,10 @@ def test_vectors_have_one_dimension_at_least_and_65536_at_most(store: Store, dim
     row = f'{{"is_truncated":false,"vector":"{vector}"}}'
     run_sql(store.path / "embeddings", "UPDATE Cache SET value = ?", parameters=(row,))
     if is_found:
-        ((_, block),) = store.find_embeddings([item.key])
-        assert block.vectors.tolist() == [[1.0] * dimensions]
+        assert store.load_embeddings([item.key], "any")[0].vectors.tolist() == [[1.0] * dimensions]
         return
     with pytest.raises(StoreError, match=f"a vector of {4 * dimensions} bytes: expected 4 for each of 1 to 65536 dim"):
-        list(store.find_embeddings([item.key]))
+        store.load_embeddings([item.key], "any")
 
 
 @pytest.mark.parametrize("wanted", [20, 700])
@@ -221,7 +220,19 @@ def test_one_bad_embedding_among_many_is_named(store: Store, wanted: int) -> Non
     ):
         run_sql(store.path / "embeddings", statement, parameters=(value, bad))
         with pytest.raises(StoreError, match=complaint):
-            list(store.find_embeddings([item.key for item in items[:wanted]]))
+            store.load_embeddings([item.key for item in items[:wanted]], "any")
+
+
+@pytest.mark.parametrize("has_block", [False, True])
+def test_embeddings_of_another_number_of_dimensions_stand_for_no_others(store: Store, has_block: bool) -> None:
+    items = [embedding(f"text {number}", 0.1, 0.2) for number in range(700)]
+    store.put_embeddings(items)
+    if has_block:
+        store.load_embeddings([item.key for item in items], "any")
+    others = [embedding(f"other {number}", 0.5) for number in range(700)]
+    store.put_embeddings(others)
+    with pytest.raises(StoreError, match="another number of dimensions than the encoder's 2"):
+        store.load_embeddings([item.key for item in [*items[:512], *others]], "any")
 
 
 @pytest.mark.parametrize("change", ["key = CAST(key AS BLOB)", "key = 17", "mode = 4", "raw = 0"])

@@ -268,23 +268,9 @@ def parse_answer(text: bytes, key: str | None = None, backend: str | None = None
 
 def parse_response(text: bytes) -> LMMResponse:
     """Parse the response alone from an answer's JSON text; skips the request, which may hold a long class list."""
-    return _response(_parse_line(text).response)
-
-
-def parse_words(text: bytes) -> LMMResponse:
-    """Parse only what scoring reads of the response in an answer's JSON text, in half of the time: outcome, text,
-    reason and log-probability.
-
-    Parsing is as strict as for the whole.
-    """
-    found = _parse_line(text).response
-    return LMMResponse(_OUTCOMES[found.outcome], found.text, found.reason, from_store=True, logprob=found.logprob)
-
-
-def _parse_line(text: bytes) -> _AnswerLine:
-    """As parse_json, without a look at how deep the request is nested, which takes as long again: it is passed over."""
     try:
-        return _ANSWER_LINE.decode(text)
+        # no look at how deep the request is nested, which takes as long again: it is passed over
+        return _response(_ANSWER_LINE.decode(text).response)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InputError(f"not as expected: {error}") from error
 

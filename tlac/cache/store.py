@@ -32,7 +32,6 @@ from tlac.cache.serialization import (
     parse_embeddings,
     parse_response,
     parse_text_row,
-    parse_words,
     unfold,
 )
 from tlac.cache.sqlite import Row, RowReader, RowWriter, make_database
@@ -158,9 +157,9 @@ class Store:
 
     Packs are only read. Where the database has an answer under the same key, that one counts.
 
-    Any number of threads and processes may use one folder. A store on a full or read-only disk can be read; writing to
-    it raises StoreError. `warnings` holds what the user should know of what was found at opening; `on_warning` is told
-    what happens later.
+    Any number of threads and processes may use one folder. A store on a full or read-only disk can be read. All that
+    reads raises StoreError at a row that is not tlac's, all that writes where the disk is full or read-only. `warnings`
+    holds what the user should know of what was found at opening; `on_warning` is told what happens later.
     """
 
     def __init__(self, path: Path, on_warning: Callable[[str], None] = warnings.warn) -> None:
@@ -251,25 +250,16 @@ class Store:
                 self._writers[name].check()
 
     def get_response(self, key: str) -> LMMResponse | None:
-        """Return the response under a key, None where there is none. Raises StoreError for a row that is not tlac's."""
+        """Return the response under a key, None where there is none."""
         row = self._find(key)
         return None if row is None else self._parsed(row, parse_response)
 
-    def responses(self, keys: Sequence[str], *, is_whole: bool = False) -> Iterator[tuple[str, LMMResponse]]:
-        """Yield keys and responses, those that there are, in any order; unless `is_whole`, of each response only
-        outcome, text and reason: what matching rules look at.
-
-        Raises StoreError for a row that is not tlac's.
-        """
-        parse = parse_response if is_whole else parse_words
-        for row in self._find_many(keys):
-            try:
-                yield row[0], parse(_text(row))
-            except InputError as error:
-                raise self._row_complaint(row[0], error) from error
+    def responses(self, keys: Sequence[str]) -> Iterator[tuple[str, LMMResponse]]:
+        """Yield keys and responses, those that there are, in any order."""
+        return ((row[0], self._parsed(row, parse_response)) for row in self._find_many(keys))
 
     def get_entry(self, key: str) -> StoredAnswer | None:
-        """Return the whole answer under a key, or None. Raises StoreError for a row that is not tlac's."""
+        """Return the whole answer under a key, or None."""
         row = self._find(key)
         return None if row is None else self._parse_entry(row)
 
@@ -277,8 +267,8 @@ class Store:
         """Store answers; they are on disk when this returns. Up to a thousand share a transaction, and a commit blocks:
         call it off the event loop.
 
-        Raises StoreError for a response that is not an answer, for a request that its key is not the digest of, and
-        where the disk is full or read-only; UsageError for text that is not valid Unicode.
+        Raises StoreError also for a response that is not an answer, and for a request that its key is not the digest
+        of; UsageError for text that is not valid Unicode.
         """
         remaining = iter(entries)
         while batch := list(islice(remaining, _BATCH)):
@@ -300,7 +290,7 @@ class Store:
         return sum(self._writers[RESPONSES].delete(batch) for batch in batches)
 
     def entries(self) -> Iterator[StoredAnswer]:
-        """Yield all answers by key. Raises StoreError at a row that is not tlac's."""
+        """Yield all answers by key."""
         scans = [self._readers[RESPONSES].scan(before=TEXT_KEY_PREFIX), *(rows for _, rows in self._attached.scans())]
         last = ""
         # of rows under one key that of the database comes first
@@ -322,10 +312,7 @@ class Store:
         self._attached.attach(files, name)
 
     def merge_attached(self) -> int:
-        """Copy the answers of attached packs into the database and remove the packs; the number of these answers.
-
-        Raises StoreError.
-        """
+        """Copy the answers of attached packs into the database and remove the packs; the number of these answers."""
         count = 0
         for name, rows in self._attached.scans():
             while batch := list(islice(rows, _BATCH)):
@@ -336,30 +323,14 @@ class Store:
         return count
 
     def get_embeddings(self, keys: Sequence[str]) -> dict[str, StoredEmbedding]:
-        """Return the embeddings that are there, by key. Raises StoreError for a row that is not tlac's."""
-        found = map(self._parse_embedding, self._readers[EMBEDDINGS].get_many(keys))
-        return {one.key: one for one in found}
-
-    def find_embeddings(self, keys: Sequence[str]) -> Iterator[tuple[list[str], Encoding]]:
-        """Yield what get_embeddings returns in any order, some hundred at a time with their keys.
-
-        Raises StoreError also where they are not all of as many dimensions.
-        """
-        rows = self._readers[EMBEDDINGS].get_many(keys)
-        while block := list(islice(rows, _EMBEDDINGS)):
-            try:
-                yield [row[0] for row in block], parse_embeddings([_text(row) for row in block])
-            except InputError as error:
-                # which of them it is, is told by looking at each
-                for row in block:
-                    self._parse_embedding(row)
-                raise self._row_complaint(block[0][0], error) from error
+        """Return the embeddings that are there, by key."""
+        return {row[0]: self._parse_embedding(row) for row in self._readers[EMBEDDINGS].get_many(keys)}
 
     def load_embeddings(self, keys: Sequence[str], encoder: str) -> tuple[Encoding, BoolArray]:
         """Return the embeddings under these keys in their order, and which of them there are; a row that is not there
         holds nothing. `encoder` is the fingerprint of the encoder whose they are: it names the block for many of them.
 
-        Raises StoreError as find_embeddings does.
+        Raises StoreError also where they are not all of as many dimensions.
         """
         if len(keys) < MIN_ROWS:
             return self._read_embeddings(keys)
@@ -369,7 +340,8 @@ class Store:
         left = np.flatnonzero(rows < 0)
         if block is not None and not len(left):
             return block.take(rows), np.ones(len(keys), np.bool_)
-        found, is_there = self._read_embeddings([keys[row] for row in left.tolist()])
+        dimensions = 0 if block is None else block.vectors.shape[1]
+        found, is_there = self._read_embeddings([keys[row] for row in left.tolist()], dimensions)
         count = int(is_there.sum())
         if count >= MIN_ROWS if block is None else block.is_worth_adding(count):
             added = EmbeddingBlock(wanted[left[is_there]], found.vectors[is_there], found.is_truncated[is_there])
@@ -384,23 +356,34 @@ class Store:
         is_known[left] = is_there
         return known, is_known
 
-    def _read_embeddings(self, keys: Sequence[str]) -> tuple[Encoding, BoolArray]:
-        """As load_embeddings, from the database alone."""
-        places = {key: row for row, key in enumerate(keys)}
+    def _read_embeddings(self, keys: Sequence[str], dimensions: int = 0) -> tuple[Encoding, BoolArray]:
+        """As load_embeddings, from the database alone; `dimensions` are those of the encoder where they are known."""
+        places = {key: place for place, key in enumerate(keys)}
         is_truncated, is_there = np.zeros(len(keys), np.bool_), np.zeros(len(keys), np.bool_)
-        vectors = np.zeros((len(keys), 0), np.float32)
-        for found_keys, found in self.find_embeddings(keys):
-            if not vectors.size:
+        vectors = np.zeros((len(keys), dimensions), np.float32)
+        rows = self._readers[EMBEDDINGS].get_many(keys)
+        while block := list(islice(rows, _EMBEDDINGS)):
+            try:
+                found = parse_embeddings([_text(row) for row in block])
+                if dimensions and found.vectors.shape[1] != dimensions:
+                    raise InputError(f"a vector of another number of dimensions than the encoder's {dimensions}")
+            except InputError as error:
+                # which of them it is, is told by looking at each
+                for row in block:
+                    self._parse_embedding(row)
+                raise self._row_complaint(block[0][0], error) from error
+            if not dimensions:
                 # one array from the start: an array for each block, and one of them all, would take twice the memory
-                vectors = np.zeros((len(keys), found.vectors.shape[1]), np.float32)
-            rows = [places[key] for key in found_keys]
-            vectors[rows], is_truncated[rows], is_there[rows] = found.vectors, found.is_truncated, True
+                dimensions = found.vectors.shape[1]
+                vectors = np.zeros((len(keys), dimensions), np.float32)
+            at = [places[row[0]] for row in block]
+            vectors[at], is_truncated[at], is_there[at] = found.vectors, found.is_truncated, True
         return Encoding(vectors, is_truncated), is_there
 
     def put_embeddings(self, items: Iterable[StoredEmbedding]) -> None:
         """Store embeddings, up to a thousand in a transaction; one that is there already stays.
 
-        Raises StoreError for a vector that is not finite, and where the disk is full or read-only.
+        Raises StoreError also for a vector that is not finite.
         """
         remaining = iter(items)
         while batch := list(islice(remaining, _BATCH)):
@@ -411,14 +394,11 @@ class Store:
             self._write(EMBEDDINGS, rows)
 
     def embeddings(self) -> Iterator[StoredEmbedding]:
-        """Yield all embeddings by key. Raises StoreError at a row that is not tlac's."""
+        """Yield all embeddings by key."""
         return (self._parse_embedding(row) for row in self._readers[EMBEDDINGS].scan())
 
     def stats(self, about: Callable[[StoredAnswer], bool] | None = None) -> StoreStats:
-        """Count what the store holds, or those answers that `about` holds of; reads every answer.
-
-        Raises StoreError at a row that is not tlac's.
-        """
+        """Count what the store holds, or those answers that `about` holds of; reads every answer."""
         counts = count_answers(self.entries() if about is None else filter(about, self.entries()))
         files = (Path(place, name) for place, _, names in os.walk(self.path) for name in names)
         return StoreStats(

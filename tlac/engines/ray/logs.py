@@ -335,7 +335,7 @@ def _news(
     Of those that are attached, none that is new. Where the store has another answer under the key, the one that counts:
     so it does not matter which of two packs comes first.
     """
-    stored = dict(store.responses([answer.key for answer in answers], is_whole=True))
+    stored = dict(store.responses([answer.key for answer in answers]))
     for answer in answers:
         ours = stored.get(answer.key)
         if ours is None:

@@ -119,7 +119,7 @@ def stored_responses(store: Store, keys: Sequence[str]) -> Iterator[tuple[str, L
     """Yield the answers that a store has under these keys, each with its key. Raises StoreError."""
     # of more at a time the store counts all that it has first: among millions that takes seconds
     for start in range(0, len(keys), _KEYS_A_QUERY):
-        yield from store.responses(keys[start : start + _KEYS_A_QUERY], is_whole=True)
+        yield from store.responses(keys[start : start + _KEYS_A_QUERY])
 
 
 class ScoringReader:
