@@ -281,8 +281,9 @@ class Classifier:
     async def aclassify_many(self, images: Iterable[ImageLike], *, raise_errors: bool = False) -> Classifications:
         """As classify_many, in async code."""
         prepared, samples = self._prepared, self._samples(images)
-        gathered = await collect(samples, prepared.prompter, prepared.method, prepared.concurrency)
-        scored = prepared.scorer.score(gathered.transcripts, combination_of(prepared.method))
+        method = prepared.config.asking_method
+        gathered = await collect(samples, prepared.prompter, method, prepared.concurrency)
+        scored = prepared.scorer.score(gathered.transcripts, combination_of(method))
         return _gathered(
             _present(gathered.transcripts, scored.predictions, prepared.config, UsageLedger()), raise_errors
         )

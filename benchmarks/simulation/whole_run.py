@@ -27,7 +27,7 @@ from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, BackendSpec, Limits, load_encoder_config
 from tlac.engines.ray.engine import RayEngine
-from tlac.evaluation.run_config import RunConfig, ScoredShards
+from tlac.evaluation.run_config import RunConfig, RunResult
 from tlac.evaluation.runner import Runner
 from tlac.lmms.middleware.stack import CallPolicy
 from tlac.scoring.matching import find_rule
@@ -96,9 +96,9 @@ class _Watched(RayEngine):
     fetched_at = 0.0
     fetched_rss = 0
 
-    def score(self, config: RunConfig, fingerprint: str) -> ScoredShards | None:
+    def score(self, config: RunConfig) -> RunResult | None:
         self.fetched_at, self.fetched_rss = time.perf_counter(), _peak_bytes()
-        return super().score(config, fingerprint)
+        return super().score(config)
 
 
 def _peak_bytes() -> int:

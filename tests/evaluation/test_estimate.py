@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import datetime, timezone
 
 import pytest
 
 from tests.support.cars import Cars, answer
 from tests.support.fakes import FakeLMM
+from tests.support.made_runs import record_of
 from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.registry import open_method
@@ -187,7 +187,7 @@ def test_a_budget_takes_the_most_that_an_image_can_be_asked_for_it(store: Store)
     )
     assert short.method == "tlac-cascade:relook=false,k=20"
     assert short.budget_per_image["choose"] < plain.budget_per_image["choose"] - 2e-5
-    assert short.record("e", datetime.now(timezone.utc)).budget_per_image == short.budget_per_image
+    assert record_of(short).budget_per_image == short.budget_per_image
 
 
 def test_what_is_not_asked_again_costs_nothing_and_a_second_sample_does(store: Store) -> None:

@@ -28,7 +28,7 @@ def bench(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Runner
 def test_the_latest_complete_run_of_the_same_spec_is_found(bench, tmp_path: Path) -> None:
     runner = bench()
     runs = [runner.run(SPEC, tmp_path) for _ in range(2)]
-    found = Finished(tmp_path).find(SPEC, runner.digests(SPEC))
+    found = Finished(tmp_path).find(runner.resolve(SPEC))
     assert found is not None
     assert found.folder == runs[1].folder
     assert (found.predictions, found.metrics, found.record) == (runs[1].predictions, runs[1].metrics, runs[1].record)
@@ -42,14 +42,14 @@ def test_a_run_of_another_spec_is_not(bench, tmp_path: Path, change: dict[str, o
     runner = bench()
     runner.run(SPEC, tmp_path)
     other = replace(SPEC, **change)
-    assert Finished(tmp_path).find(other, runner.digests(other)) is None
+    assert Finished(tmp_path).find(runner.resolve(other)) is None
 
 
 def test_without_a_limit_the_seed_changes_nothing(bench, tmp_path: Path) -> None:
     runner = bench()
     runner.run(SPEC, tmp_path)
     other = replace(SPEC, seed=5)
-    assert Finished(tmp_path).find(other, runner.digests(other)) is not None
+    assert Finished(tmp_path).find(runner.resolve(other)) is not None
 
 
 def test_an_incomplete_run_is_not_reused(bench, tmp_path: Path) -> None:
@@ -58,23 +58,23 @@ def test_an_incomplete_run_is_not_reused(bench, tmp_path: Path) -> None:
 
     runner = bench(flaky)
     assert not runner.run(SPEC, tmp_path).record.is_complete
-    assert Finished(tmp_path).find(SPEC, runner.digests(SPEC)) is None
+    assert Finished(tmp_path).find(runner.resolve(SPEC)) is None
 
 
 def test_another_dataset_under_the_same_name_is_not_the_same(bench, tmp_path: Path) -> None:
     runner = bench()
     runner.run(SPEC, tmp_path)
     other = replace(SPEC, dataset=Cars(size=8))
-    assert Finished(tmp_path).find(other, runner.digests(other)) is None
+    assert Finished(tmp_path).find(runner.resolve(other)) is None
 
 
 def test_outcomes_that_are_to_be_asked_again_are_not_reused(bench, tmp_path: Path) -> None:
     runner = bench(lambda request: LMMResponse(Outcome.REFUSED, "no"))
     runner.run(SPEC, tmp_path)
-    finished, digests = Finished(tmp_path), runner.digests(SPEC)
-    assert finished.find(SPEC, digests) is not None
-    assert finished.find(SPEC, digests, [Outcome.EMPTY]) is not None
-    assert finished.find(SPEC, digests, [Outcome.REFUSED]) is None
+    finished, spec = Finished(tmp_path), runner.resolve(SPEC)
+    assert finished.find(spec) is not None
+    assert finished.find(spec, [Outcome.EMPTY]) is not None
+    assert finished.find(spec, [Outcome.REFUSED]) is None
 
 
 def test_a_broken_run_folder_is_passed_over(bench, tmp_path: Path) -> None:
@@ -83,6 +83,6 @@ def test_a_broken_run_folder_is_passed_over(bench, tmp_path: Path) -> None:
     (second.folder / "predictions.jsonl").write_text("{")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "run.json").write_text("{}")
-    found = Finished(tmp_path).find(SPEC, runner.digests(SPEC))
+    found = Finished(tmp_path).find(runner.resolve(SPEC))
     assert found is not None
     assert found.folder == first.folder

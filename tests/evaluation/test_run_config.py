@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import pickle
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 
 import msgspec
@@ -11,6 +10,7 @@ import pytest
 
 from tests.support.cars import BACKEND, SPEC
 from tests.support.fakes import FakeLMM, LetterEncoder
+from tests.support.made_runs import record_of
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend
 from tlac.errors import EncoderUnavailableError, UsageError
@@ -57,7 +57,7 @@ def test_names_are_held_by_a_schema_where_each_means_one_class_else_numbers_are(
     assert (request.choice.by_schema, request.choice.by_index) == (form == "name", form == "index")
     text = request.messages[0].parts[0].text
     assert ("\nlorry\n" in text, "\n0: lorry\n" in text) == (form == "name", form == "index")
-    assert config.record("e", datetime.now(timezone.utc)).names_in_schema
+    assert record_of(config).names_in_schema
 
 
 def test_a_set_in_free_text_asks_for_no_number_though_the_backend_could_be_held_to_one() -> None:
@@ -81,7 +81,7 @@ def test_every_view_of_an_image_is_asked_about_ones_own_domain() -> None:
     assert [text.startswith("This image is one of a set: parts on a conveyor. ") for text in words] == [True, True]
     assert words[0] != words[1]
     plain = replace(config, prompts=load_prompts("default"))
-    assert config.digests("e")["prompts name"] != plain.digests("e")["prompts name"]
+    assert config.digests["prompts name"] != plain.digests["prompts name"]
 
 
 SPREAD = replace(
@@ -100,10 +100,9 @@ def test_hints_that_are_spread_are_drawn_once_and_workers_need_no_encoder(tmp_pa
         "prefix_by_index: '{classes}', question_by_index: '{answer}'}\n",
         encoding="utf-8",
     )
-    config = replace(SPREAD, method=f"slac:second={own}").with_spread_hints(encoder)
+    config = replace(SPREAD, method=f"slac:second={own}").resolve(encoder)
     assert sorted(encoder.encoded) == [f"a photo of a {name}" for name in sorted(SPREAD.dataset.classes)]
-    assert config.with_spread_hints(encoder) is config
-    assert config.record("e", datetime.now(timezone.utc)).hints == config.hints
+    assert config.resolve(encoder) is config.with_spread_hints(encoder) is config
     lmm = FakeLMM(lambda request: "lorry")
     prompter = plan_questions(pickle.loads(pickle.dumps(config)), lambda own: BoundLMM(own, lmm))
     for prompts in (None, str(own)):
@@ -117,8 +116,8 @@ def test_hints_that_are_spread_are_drawn_once_and_workers_need_no_encoder(tmp_pa
 def test_a_run_is_told_from_one_whose_hints_another_encoder_has_spread() -> None:
     config = SPREAD.with_spread_hints(LetterEncoder())
     moved = {hints: tuple(reversed(names)) for hints, names in config.prompts.drawn.items()}
-    assert replace(config, prompts=replace(config.prompts, drawn=moved)).digests("e") != config.digests("e")
-    assert "spread hints" not in SPEC.digests("e")
+    assert replace(config, prompts=replace(config.prompts, drawn=moved)).digests != config.digests
+    assert "spread hints" not in SPEC.digests
 
 
 def test_each_half_of_a_dataset_is_hinted_by_its_own_names() -> None:

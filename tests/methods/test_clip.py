@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tlac.images import open_image
+from tlac.scoring.confidence import Calibration, write_calibration
 
 
 @pytest.fixture
@@ -76,6 +77,14 @@ def test_an_encoder_of_texts_alone_is_refused(tlac_command, pets: Path) -> None:
     shown = tlac_command("bench", "--method", "clip", "--encoder", "minilm", "--dataset", f"folder:{pets}")
     assert (shown.code, shown.err.count("\n")) == (2, 1)
     assert "encodes texts alone" in shown.err
+
+
+def test_what_another_encoder_has_taught_is_refused(clip, tlac_command, weights: Path, pets: Path) -> None:
+    write_calibration(Path("learnt.json"), Calibration({"similarity": 0.5}, 1.0, 0.1, 9, "another"))
+    how = ("--method", "clip", "--encoder", f"open_clip:tlac-tiny/{weights}", "--calibration", "learnt.json")
+    for shown in (clip("--calibration", "learnt.json"), tlac_command("label", pets, "--classes", "cat,dog", *how)):
+        assert (shown.code, shown.out) == (2, "")
+        assert "learnt with another text encoder" in shown.err
 
 
 def test_weights_that_are_not_there_are_not_answered_with_an_encoder_without_an_image_side(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 from tests.support.fakes import digest
+from tlac.evaluation.run_config import RunConfig, RunResult
 from tlac.results.folder import Attachment, begin_run
 from tlac.results.record import Run, RunRecord
 from tlac.results.usage import Calls, StageCalls, Tokens
-from tlac.scoring.metrics import Metrics, measure
+from tlac.scoring.metrics import Counts, Metrics, measure
 from tlac.scoring.predictions import Predictions
 from tlac.types import Outcome, Prediction
 
@@ -78,3 +80,9 @@ def made_run(pairs: Sequence[tuple[int | None, int | None]], **changes: object) 
 def written(run: Run, out: Path) -> Path:
     """The run as a folder in `out`."""
     return write_run(out, run.record, run.predictions, run.metrics, {})
+
+
+def record_of(config: RunConfig) -> RunRecord:
+    """The record of a run of that config which came to nothing."""
+    result = RunResult(Predictions.of(()), Counts.of(Predictions.of(())), 0, 0)
+    return config.record(result, measure(()), datetime.now(timezone.utc), 0.0)

@@ -137,9 +137,8 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
     with open_store(store) as answers:
         policy = open_policy(max_cost, has_view=not as_json)
         runner = Runner(answers, offline, policy)
-        for one in configs:
-            # a level that can't be had is known before those beside it are paid
-            one.with_spread_hints(runner.encoder(one.encoder)).check()
+        # a level that can't be had is known before those beside it are paid
+        configs = list(map(runner.resolve, configs))
         with nullcontext() if as_json else show_runs(len(configs), max_cost, policy.activity) as view:
             runs = [_run(runner, one, out, view) for one in configs]
     found = effects(runs)

@@ -42,6 +42,7 @@ class Labelling:
 
     def __post_init__(self) -> None:
         """Open all that is needed, so that what can't be had is known before anybody is asked. Raises as `prepare`."""
+        self.config = self.runner.resolve(self.config)
         method = self.config.opened_method
         if isinstance(method, ImageMethod):
             self._open = partial(self.runner.look, self.config, method)

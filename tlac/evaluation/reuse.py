@@ -30,13 +30,13 @@ class Finished:
             if record.is_complete:
                 self._records.append((path.parent, record))
 
-    def find(self, spec: RunConfig, digests: dict[str, str], retry: Collection[Outcome] = ()) -> Run | None:
-        """The latest run of the same spec, on images that still have the bytes it saw.
+    def find(self, spec: RunConfig, retry: Collection[Outcome] = ()) -> Run | None:
+        """The latest run of the same resolved spec, on images that still have the bytes it saw.
 
-        `digests` are those of the spec. A run with an outcome in `retry` does not fit: it is to be asked again.
+        A run with an outcome in `retry` does not fit: it is to be asked again.
         """
         for folder, record in self._records:
-            if record.digests == digests and _is_same(record, spec):
+            if record.digests == spec.digests and _is_same(record, spec):
                 try:
                     run = load_run(folder)
                 except InputError:

@@ -40,14 +40,15 @@ from tlac.methods.base import (
     second_sample_of,
     sees_image,
 )
-from tlac.results.folder import name_run
-from tlac.results.record import RunRecord, ShortlistRecall
-from tlac.results.usage import Calls, Tokens, UsageLedger
+from tlac.results.folder import Attachment, name_run
+from tlac.results.record import OrderTrials, RunRecord, ShortlistRecall
+from tlac.results.usage import UsageLedger
 from tlac.runtime.libraries import installed_versions
 from tlac.scoring.clip_zero_shot import find_templates
 from tlac.scoring.confidence import Calibration, require_encoder
 from tlac.scoring.matching import DEFAULT_TEMPLATE, apply_template, note_unused_aliases
-from tlac.scoring.metrics import Counts
+from tlac.scoring.metrics import Counts, Metrics
+from tlac.scoring.predictions import Predictions
 from tlac.scoring.scorer import Scorer
 from tlac.scoring.similarity import MIN_CLASSES
 from tlac.types import Sample
@@ -80,6 +81,7 @@ class RunConfig:
     sure it is, None for confidence that needs no labels (see `tlac.scoring.confidence`). `shuffle_classes` is the seed
     of the order in which stage 2 is shown the class names, None for the dataset's own; `order_trials` asks it that many
     more times, with rotated lists. `budget_per_image` is what `tlac.evaluation.estimate.fit_budget` goes by.
+    `fingerprint` is the text encoder's, once `resolve` has seen it.
     """
 
     backend: Backend | None
@@ -99,6 +101,7 @@ class RunConfig:
     abstain_below: float | None = None
     calibration: Calibration | None = None
     budget_per_image: Mapping[str, float] = field(default_factory=dict)
+    fingerprint: str = ""
 
     @cached_property
     def opened_method(self) -> Method | ImageMethod:
@@ -204,19 +207,21 @@ class RunConfig:
         """The samples that are asked about."""
         return choose_samples(self.dataset, self.limit, self.seed)
 
-    def check(self, encoder: TextEncoder | None = None) -> None:
-        """Raise UsageError for what does not go together: with the method, hints with the class list, and, once that
-        is open, the calibration with the text encoder."""
-        if self.calibration is not None and encoder is not None:
-            scale = self.scale(encoder.fingerprint)
-            require_encoder(self.calibration, scale)
+    def resolve(self, encoder: TextEncoder) -> RunConfig:
+        """This config as it is run with its text encoder: what hangs on that is drawn, and all of it goes together.
+
+        Itself where it is resolved already. Raises UsageError.
+        """
+        if self.fingerprint:
+            return self
+        resolved = replace(self.with_spread_hints(encoder), fingerprint=encoder.fingerprint)
+        resolved.check()
+        return resolved
+
+    def check(self) -> None:
+        """Raise UsageError for what does not go together: with the method, the calibration with the text encoder,
+        and hints with the class list."""
         method = self.opened_method
-        # drawn here, so that a number that can't be had is known before anybody is asked
-        self.hints  # noqa: B018 - draws them
-        self._check_further_prompts(method)
-        if looks_again(method):
-            # known before the first answers are paid for
-            self.prompts.relook_words(has_answer=False)
         is_vote = combination_of(method) == "vote"
         if is_vote and not self.ensemble:
             raise UsageError(f"the method {self.method} asks several backends: give --backend more than once")
@@ -228,9 +233,14 @@ class RunConfig:
             raise UsageError(
                 f"the method {self.method} needs {MIN_CLASSES} classes or more: leave its image option out"
             )
+        if self.calibration is not None:
+            require_encoder(self.calibration, self.scale)
+        self._check_prompts(method)
 
-    def _check_further_prompts(self, method: Method | ImageMethod) -> None:
-        """Raise as `load_prompts` and `draw_hints` do, and UsageError for a second sample in the same words."""
+    def _check_prompts(self, method: Method | ImageMethod) -> None:
+        """Raise as `load_prompts`, `draw_hints` and `relook_words` do, and UsageError for a second sample in the same
+        words: all of it is known before anybody is asked."""
+        self.hints  # noqa: B018 - draws them
         second, further = second_sample_of(method), self.further_prompts
         own = [self.stage1_words(self.prompts)] if self.backend is not None else []
         for name in prompts_of(method):
@@ -241,19 +251,23 @@ class RunConfig:
                     "another prompt set, such as second=name or second=default:hints=30"
                 )
             own.append(words)
+        if looks_again(method):
+            self.prompts.relook_words(has_answer=False)
 
     def stage1_words(self, prompts: PromptSet) -> tuple[str, str]:
         """As `PromptSet.stage1_words`, about this dataset."""
         return prompts.stage1_words(self.dataset.prompt, prompts.draw_hints(self.dataset.classes))
 
-    def scale(self, fingerprint: str) -> str:
+    @property
+    def scale(self) -> str:
         """The text encoder's fingerprint, marked where scores and margins have the scale of words and image."""
-        return scale_of(self.opened_method, fingerprint)
+        return scale_of(self.opened_method, self.fingerprint)
 
-    def digests(self, fingerprint: str) -> dict[str, str]:
-        """What tells the results of this run from all others': digests (sha256, hex) of all that goes into it, and
-        the text encoder's fingerprint with its scale."""
-        found = {"dataset": dataset_digest(self.dataset), "encoder": self.scale(fingerprint)}
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """What tells the results of this run, once it is resolved, from all others': digests (sha256, hex) of all that
+        goes into it, and the text encoder's fingerprint with its scale."""
+        found = {"dataset": dataset_digest(self.dataset), "encoder": self.scale}
         if self.backend is None or self.stage2_backend is None:
             return {**found, "templates": sha256_of(self.templates)}
         found |= {
@@ -269,10 +283,9 @@ class RunConfig:
             found["spread hints"] = sha256_of(sorted(self.prompts.drawn.values()))
         return found | {f"prompts {name}": prompts.digest for name, prompts in self.further_prompts.items()}
 
-    def record(self, fingerprint: str, started_at: datetime) -> RunRecord:
-        """The record of a run that begins: what is asked for, by a text encoder with that fingerprint, and nothing of
-        what it comes to."""
-        backend, stage2 = self.backend, self.stage2_backend
+    def record(self, result: RunResult, metrics: Metrics, started_at: datetime, wall_s: float) -> RunRecord:
+        """The record of a run of this config, once it is resolved, that has come to this."""
+        backend, stage2, spent = self.backend, self.stage2_backend, result.ledger
         templates = self.templates if backend is None else (self.template,)
         asked = [one for one in (backend, stage2, *self.ensemble) if one is not None]
         return RunRecord(
@@ -295,30 +308,32 @@ class RunConfig:
             protocol=self.dataset.protocol,
             method=self.method,
             encoder=self.encoder.name,
-            is_complete=False,
-            stopped=None,
-            calls=Calls(),
-            tokens=Tokens(),
-            cost_usd=None,
-            answers_cost_usd=None,
-            wall_s=0.0,
-            concurrency=1,
+            is_complete=metrics.failed == 0 and (result.order is None or result.order.failed == 0),
+            stopped=result.stopped,
+            calls=spent.calls,
+            tokens=spent.tokens,
+            cost_usd=spent.cost_usd,
+            answers_cost_usd=spent.answers_cost_usd,
+            wall_s=round(wall_s, 3),
+            concurrency=result.concurrency,
             limit=self.limit,
             seed=self.seed,
-            truncated_texts=0,
-            truncated_classes=0,
-            digests=self.digests(fingerprint),
+            truncated_texts=result.truncated_texts,
+            truncated_classes=result.truncated_classes,
+            digests=self.digests,
             # with what servers of one's own served
             versions=installed_versions()
             | {f"served by {one.name}": served for one in asked if (served := served_version(one))},
             classes=self.dataset.classes,
             shuffle_classes=self.shuffle_classes,
+            order_trials=result.order,
+            shortlist_recall=result.shortlist_recall,
             ensemble=tuple(one.name for one in self.ensemble),
             aliases=dict(self.aliases),
             abstain_below=self.abstain_below,
             calibration=self.calibration,
             budget_per_image=dict(self.budget_per_image),
-            dataset_notes=(*notes_of(self.dataset), *self.alias_notes),
+            dataset_notes=(*notes_of(self.dataset), *self.alias_notes, *result.notes),
             dataset_details=details_of(self.dataset),
             sources=self.sources,
         )
@@ -328,20 +343,24 @@ RunEngine: TypeAlias = Engine[RunConfig, Backend]
 
 
 @dataclass(frozen=True, slots=True)
-class ScoredShards:
-    """What an engine has scored: the files of predictions and of lines of calls.jsonl, in order, and what they sum up
-    to. `twins` is what there is to say of samples with equal images. `is_interrupted` says that somebody wished for an
-    end meanwhile."""
+class RunResult:
+    """What a run has come to: predictions, or the files of shards that hold them, in order, and what they sum up to.
 
-    predictions: Sequence[Path]
-    calls: Sequence[Path]
+    `notes` are what there is to say of the samples, `calls` is the content of calls.jsonl, None where nobody was asked.
+    `stopped` says why asking ended early.
+    """
+
+    predictions: Predictions | Sequence[Path]
     counts: Counts
-    ledger: UsageLedger
     truncated_texts: int
     truncated_classes: int
-    twins: str | None
-    shortlist_recall: ShortlistRecall | None
-    is_interrupted: bool = False
+    notes: tuple[str, ...] = ()
+    ledger: UsageLedger = field(default_factory=UsageLedger)
+    calls: Attachment | None = None
+    stopped: str | None = None
+    order: OrderTrials | None = None
+    shortlist_recall: ShortlistRecall | None = None
+    concurrency: int = 1
 
 
 @runtime_checkable
@@ -352,9 +371,9 @@ class ScoringEngine(Protocol):
         """As `Engine.fetch`; what `score` needs and makes is there until the block ends."""
         ...
 
-    def score(self, config: RunConfig, fingerprint: str) -> ScoredShards | None:
-        """Score the samples of the run that was fetched, with the text encoder of that fingerprint, as the `Runner`
-        does; None, after a message, where it is left to that. Raises KeyboardInterrupt where it is given up."""
+    def score(self, config: RunConfig) -> RunResult | None:
+        """Score the samples of the run that was fetched as the `Runner` does; None, after a message, where it is left
+        to that. Raises KeyboardInterrupt where it is given up."""
         ...
 
 
@@ -366,10 +385,9 @@ def choose_samples(dataset: Dataset, limit: int | None, seed: int) -> Sequence[S
     return [sample for position, sample in enumerate(dataset) if position in chosen]
 
 
-def class_finder(config: RunConfig, encoder: TextEncoder, order: Sequence[int] | None = None) -> NearestClassFinder:
-    """Who finds the classes nearest to an answer, as places in the class list as it is shown: in the run's own order,
-    or in another."""
-    shown = [config.dataset.classes[place] for place in (config.class_order if order is None else order)]
+def class_finder(config: RunConfig, encoder: TextEncoder) -> NearestClassFinder:
+    """Who finds the classes nearest to an answer, as places in the class list as it is shown."""
+    shown = [config.dataset.classes[place] for place in config.class_order]
     return NearestClassFinder(Scorer(shown, encoder, config.rule, config.template, config.aliases))
 
 

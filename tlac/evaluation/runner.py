@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import islice
 from pathlib import Path
@@ -24,42 +24,24 @@ from tlac.errors import EncoderUnavailableError
 from tlac.evaluation.class_order import choose_again, compare_orders, restore_choices, rotations
 from tlac.evaluation.collect import INTERRUPTED, CollectProgress, TranscriptBuffer, collect_into
 from tlac.evaluation.dry_run import recall_shortlists
-from tlac.evaluation.run_config import RunConfig, RunEngine, ScoringEngine, class_finder, plan_questions
-from tlac.interfaces import LMM, Dataset, ImageMethod, Method
+from tlac.evaluation.run_config import RunConfig, RunEngine, RunResult, ScoringEngine, class_finder, plan_questions
+from tlac.interfaces import LMM, Dataset, ImageMethod
 from tlac.lmms.middleware.cache import OfflineLMM, StoredLMM
 from tlac.lmms.middleware.stack import CallPolicy, build_stack
 from tlac.methods.base import BoundLMM, NearestClassFinder, TwoStagePrompter, combination_of, sees_image
-from tlac.results.folder import Attachment, begin_run
-from tlac.results.record import OrderTrials, Run, ShortlistRecall
-from tlac.results.usage import CALLS, UsageLedger, encode_calls, facts_of
+from tlac.results.folder import begin_run
+from tlac.results.record import OrderTrials, Run
+from tlac.results.usage import CALLS, encode_calls, facts_of
 from tlac.runtime import aio
 from tlac.scoring.clip_zero_shot import ImageScorer
 from tlac.scoring.confidence import abstain
-from tlac.scoring.metrics import Metrics, hinted_classes, measure, measure_counts
+from tlac.scoring.metrics import Counts, hinted_classes, measure_counts
 from tlac.scoring.predictions import Predictions, describe_twins, find_twins
 from tlac.scoring.scorer import Scored, Scorer
-from tlac.types import Combination, Outcome, Sample, Transcript
+from tlac.types import Outcome, Sample, Transcript
 
 _IMAGES_AT_ONCE = 256
 _WITH_IMAGE_SIDE = "or give a file with --encoder open_clip:MODEL/FILE"
-
-
-@dataclass(frozen=True, slots=True)
-class _Result:
-    """What a method made of the samples: predictions, or the files of shards that hold them. `calls` is the content of
-    calls.jsonl, None where nobody was asked."""
-
-    predictions: Predictions | Sequence[Path]
-    metrics: Metrics
-    truncated_texts: int
-    truncated_classes: int
-    twins: str | None
-    ledger: UsageLedger = field(default_factory=UsageLedger)
-    calls: Attachment | None = None
-    stopped: str | None = None
-    order: OrderTrials | None = None
-    concurrency: int = 1
-    shortlist_recall: ShortlistRecall | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +50,10 @@ class Prepared:
     names are encoded, and is None offline; `images` are there for a method that scores the image too."""
 
     config: RunConfig
-    method: Method
     prompter: TwoStagePrompter
     finder: NearestClassFinder
     scorer: Scorer
     concurrency: int
-    combine: Combination
     encoding: Future[Any] | None
     images: ImageVectors | None
 
@@ -150,46 +130,24 @@ class Runner:
         answers, EncoderUnavailableError while the first calls are in flight, StoreError.
         """
         started, started_at = time.monotonic(), datetime.now(timezone.utc)
-        method, encoder = config.opened_method, self.encoder(config.encoder)
-        config = config.with_spread_hints(encoder)
+        config = self.resolve(config)
         with ExitStack() as stack:
-            if isinstance(method, ImageMethod):
-                try:
-                    result = self._look(config, method, encoder, progress)
-                except EncoderUnavailableError as error:
-                    # the alternative for texts has no image side
-                    raise EncoderUnavailableError(error.message, _WITH_IMAGE_SIDE) from error
+            if isinstance(config.opened_method, ImageMethod):
+                result = self._look(config, config.opened_method, progress)
             else:
                 prepared = self.prepare(config)
                 fetched = stack.enter_context(self._fetching(prepared))
                 result = self._score_apart(prepared, fetched) or self._ask(prepared, fetched, progress)
             run = stack.enter_context(begin_run(out))
-            spent, notes = result.ledger, [result.twins] if result.twins else []
-            record = config.record(encoder.fingerprint, started_at)
-            self._tell(config, notes)
-            record = replace(
-                record,
-                dataset_notes=(*record.dataset_notes, *notes),
-                is_complete=result.metrics.failed == 0 and (result.order is None or result.order.failed == 0),
-                stopped=result.stopped,
-                calls=spent.calls,
-                tokens=spent.tokens,
-                cost_usd=spent.cost_usd,
-                answers_cost_usd=spent.answers_cost_usd,
-                wall_s=round(time.monotonic() - started, 3),
-                concurrency=result.concurrency,
-                truncated_texts=result.truncated_texts,
-                truncated_classes=result.truncated_classes,
-                order_trials=result.order,
-                shortlist_recall=result.shortlist_recall,
-            )
+            self._tell(config, result.notes)
+            metrics = measure_counts(result.counts, hinted_classes(config.dataset.classes, config.hints))
+            record = config.record(result, metrics, started_at, time.monotonic() - started)
             attachments = {} if result.calls is None else {CALLS: result.calls}
-            return run.finish(record, result.predictions, result.metrics, attachments)
+            return run.finish(record, result.predictions, metrics, attachments)
 
-    def digests(self, config: RunConfig) -> dict[str, str]:
-        """What tells the results of this config from all others'."""
-        encoder = self.encoder(config.encoder)
-        return config.with_spread_hints(encoder).digests(encoder.fingerprint)
+    def resolve(self, config: RunConfig) -> RunConfig:
+        """The config as it is run (see `RunConfig.resolve`). Raises UsageError for what does not go together."""
+        return config.resolve(self.encoder(config.encoder))
 
     def _tell(self, config: RunConfig, notes: Sequence[str]) -> None:
         """Say each note of a dataset once."""
@@ -205,11 +163,9 @@ class Runner:
         comes from asking or scoring, or from here where an engine asks.
         """
         method, (backend, _) = config.asking_method, config.asked
-        encoder = self.encoder(config.encoder)
-        config = config.with_spread_hints(encoder)
-        config.check(encoder)
+        config, encoder = self.resolve(config), self.encoder(config.encoder)
         self._tell(config, config.alias_notes)
-        combine, images = combination_of(method), self._image_vectors(config) if sees_image(method) else None
+        images = self._image_vectors(config) if sees_image(method) else None
         scorer = Scorer(config.dataset.classes, encoder, config.rule, config.template, config.aliases)
         concurrency = self._policy.concurrency or backend.spec.limits.concurrency
         finder = class_finder(config, encoder)
@@ -218,7 +174,7 @@ class Runner:
         if encoding is not None and self._engine is not None:
             # an engine is asked about all samples at once, and paid for them
             encoding.result()
-        return Prepared(config, method, prompter, finder, scorer, concurrency, combine, encoding, images)
+        return Prepared(config, prompter, finder, scorer, concurrency, encoding, images)
 
     @contextmanager
     def _fetching(self, prepared: Prepared) -> Iterator[str | None]:
@@ -233,28 +189,16 @@ class Runner:
             self._is_interrupted |= fetched == INTERRUPTED
             yield fetched
 
-    def _score_apart(self, prepared: Prepared, fetched: str | None) -> _Result | None:
+    def _score_apart(self, prepared: Prepared, fetched: str | None) -> RunResult | None:
         """Have the engine score what it has fetched, where it does."""
-        config, engine = prepared.config, self._engine
-        if self.is_offline or not isinstance(engine, ScoringEngine):
+        if self.is_offline or not isinstance(self._engine, ScoringEngine):
             return None
-        shards = engine.score(config, self.encoder(config.encoder).fingerprint)
-        if shards is None:
+        result = self._engine.score(prepared.config)
+        if result is None:
             return None
-        return _Result(
-            shards.predictions,
-            measure_counts(shards.counts, hinted_classes(config.dataset.classes, config.hints)),
-            shards.truncated_texts,
-            shards.truncated_classes,
-            shards.twins,
-            shards.ledger,
-            (path.read_bytes() for path in shards.calls),
-            INTERRUPTED if shards.is_interrupted else fetched,
-            concurrency=prepared.concurrency,
-            shortlist_recall=shards.shortlist_recall,
-        )
+        return replace(result, stopped=result.stopped or fetched, concurrency=prepared.concurrency)
 
-    def _ask(self, prepared: Prepared, fetched: str | None, progress: CollectProgress | None) -> _Result:
+    def _ask(self, prepared: Prepared, fetched: str | None, progress: CollectProgress | None) -> RunResult:
         """Have an LMM asked about every sample, and score its words."""
         config, buffer = prepared.config, TranscriptBuffer()
         rotated = rotations(config.class_order, config.order_trials)
@@ -266,7 +210,7 @@ class Runner:
         recall = recall_shortlists(buffer.transcripts, config, self._store)
         calls = encode_calls(facts_of(buffer.transcripts)) if buffer.transcripts else None
         return replace(
-            _measured(config, scored),
+            _result(config, scored),
             ledger=buffer.ledger,
             calls=calls,
             stopped=stopped,
@@ -317,12 +261,11 @@ class Runner:
         `fetched` is why an engine has stopped, if it did.
         """
         digests = ImageDigests(self._store.path, prepared.config.dataset.name)
+        asked, method = _while_sound(samples, prepared.encoding), prepared.config.asking_method
 
         async def collecting(keep: Callable[[Transcript], None]) -> str | None:
-            how = (prepared.method, prepared.concurrency, progress, digests.identify, self._engine is None)
-            return (
-                await collect_into(keep, _while_sound(samples, prepared.encoding), prepared.prompter, *how) or fetched
-            )
+            how = (method, prepared.concurrency, progress, digests.identify, self._engine is None)
+            return await collect_into(keep, asked, prepared.prompter, *how) or fetched
 
         try:
             yield collecting
@@ -333,10 +276,9 @@ class Runner:
         self, prepared: Prepared, orders: Sequence[Sequence[int]], buffer: TranscriptBuffer, scored: Scored
     ) -> OrderTrials | None:
         """Ask stage 2 again in these orders; None where nobody was asked."""
-        config, trials = prepared.config, []
+        trials = []
         for order in orders:
-            finder = class_finder(config, self.encoder(config.encoder), order)
-            prompter = plan_questions(config, self.bound_lmm, finder, order)
+            prompter = plan_questions(prepared.config, self.bound_lmm, order=order)
             choosing = choose_again(buffer.transcripts, prompter, prepared.concurrency)
             again = aio.run(choosing)
             trials.append(prepared.scorer.score(restore_choices(again, order)).predictions)
@@ -345,19 +287,22 @@ class Runner:
                 buffer.ledger.add(structs.replace(transcript, stage1=None).turns)
         return compare_orders(scored.predictions, trials) if trials[0] else None
 
-    def _look(
-        self, config: RunConfig, method: ImageMethod, encoder: StoredEncoder, progress: CollectProgress | None
-    ) -> _Result:
+    def _look(self, config: RunConfig, method: ImageMethod, progress: CollectProgress | None) -> RunResult:
         """Have the images themselves compared with the class names; nobody is asked."""
-        scorer = self._image_scorer(config, encoder)
         on_seen = progress.advance if progress else lambda _: None
-        return _measured(config, method.look(config.samples, scorer, on_seen))
+        try:
+            scorer = self._image_scorer(config)
+            scored = method.look(config.samples, scorer, on_seen)
+        except EncoderUnavailableError as error:
+            # the alternative for texts has no image side
+            raise EncoderUnavailableError(error.message, _WITH_IMAGE_SIDE) from error
+        return _result(config, scored)
 
     def look(
         self, config: RunConfig, method: ImageMethod, progress: CollectProgress | None = None
     ) -> Iterator[tuple[list[Transcript], Predictions]]:
         """As `stream`, by a method that asks no LMM."""
-        scorer, pending = self._image_scorer(config, self.encoder(config.encoder)), iter(config.samples)
+        scorer, pending = self._image_scorer(config), iter(config.samples)
         while block := list(islice(pending, _IMAGES_AT_ONCE)):
             seen: list[Transcript] = []
             predictions = method.look(block, scorer, seen.append).predictions
@@ -366,20 +311,21 @@ class Runner:
                     progress.advance(transcript)
             yield seen, predictions
 
-    def _image_scorer(self, config: RunConfig, encoder: StoredEncoder) -> ImageScorer:
-        return ImageScorer(encoder, self._image_vectors(config), config.dataset.classes, config.templates)
+    def _image_scorer(self, config: RunConfig) -> ImageScorer:
+        encoder, images = self.encoder(config.encoder), self._image_vectors(config)
+        return ImageScorer(encoder, images, config.dataset.classes, config.templates)
 
     def _image_vectors(self, config: RunConfig) -> ImageVectors:
         opened = replace(config.encoder, is_offline=self.is_offline)
         return ImageVectors(open_image_encoder(opened, config.method), self._store, self.is_offline)
 
 
-def _measured(config: RunConfig, scored: Scored) -> _Result:
-    """What was scored here, measured."""
+def _result(config: RunConfig, scored: Scored) -> RunResult:
+    """What was scored here, counted."""
     predictions = abstain(scored.predictions, config.abstain_below, config.calibration)
-    metrics = measure(predictions, hinted_classes(config.dataset.classes, config.hints))
     twins = describe_twins(*find_twins(predictions.samples, predictions.image_sha256, predictions.label))
-    return _Result(predictions, metrics, scored.truncated_texts, scored.truncated_classes, twins)
+    notes = (twins,) if twins else ()
+    return RunResult(predictions, Counts.of(predictions), scored.truncated_texts, scored.truncated_classes, notes)
 
 
 def _while_sound(samples: Iterable[Sample], encoding: Future[Any] | None) -> Iterator[Sample]:
@@ -396,4 +342,4 @@ def _score(prepared: Prepared, transcripts: Iterable[Transcript], samples: Itera
     if prepared.images is not None:
         vectors, transcripts = prepared.images.find(transcripts, samples)
     restored = restore_choices(transcripts, prepared.config.class_order)
-    return prepared.scorer.score(restored, prepared.combine, vectors)
+    return prepared.scorer.score(restored, combination_of(prepared.config.opened_method), vectors)

@@ -190,10 +190,9 @@ class Matrix:
     def _run(self, cell: Cell, spec: RunConfig, view: RunsView | None) -> Cell:
         total = min(len(spec.dataset), spec.limit or len(spec.dataset))
         try:
-            found = None
-            if self.finished is not None and cell.suite is not None:
-                found = self.finished.find(spec, self.runner.digests(spec), self.retry)
-            if found is not None:
+            spec = self.runner.resolve(spec)
+            in_suite = self.finished if cell.suite is not None else None
+            if in_suite is not None and (found := in_suite.find(spec, self.retry)) is not None:
                 return replace(cell, run=_as_free(found), is_reused=True)
             with view.cell(cell.title, total) if view is not None else nullcontext() as progress:
                 run = self.runner.run(spec, self.out, progress)

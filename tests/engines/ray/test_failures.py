@@ -203,9 +203,9 @@ class LateImages(RayEngine):
 
     images: Path
 
-    def score(self, config: Any, fingerprint: str) -> Any:
+    def score(self, config: Any) -> Any:
         self.images.with_suffix(".later").rename(self.images)
-        return super().score(config, fingerprint)
+        return super().score(config)
 
 
 @pytest.mark.slow

@@ -49,7 +49,8 @@ from tlac.engines.ray.session import (
 from tlac.engines.ray.tables import write_choices, write_samples
 from tlac.engines.ray.workers import Stage1Worker, Stage2Worker
 from tlac.errors import PermanentError, TlacError, UsageError
-from tlac.evaluation.run_config import RunConfig, ScoredShards
+from tlac.evaluation.collect import INTERRUPTED
+from tlac.evaluation.run_config import RunConfig, RunResult
 from tlac.hashing import response_key
 from tlac.interfaces import LMM, ClassFinder
 from tlac.lmms.middleware.budget import Budget
@@ -150,14 +151,14 @@ class RayEngine:
             finally:
                 self._folder = None
 
-    def score(self, config: RunConfig, fingerprint: str) -> ScoredShards | None:
+    def score(self, config: RunConfig) -> RunResult | None:
         """See `ScoringEngine`. A first interrupt lets it come to its end, a second one gives it up."""
         folder, reason = self._folder, why_not(config)
         if folder is None or reason is not None:
             self._policy.on_message(f"Ray: scored by this process: {reason or 'nothing was fetched'}")
             return None
         ray = connect(self._address, self._parallelism)
-        found: list[ScoredShards] = []
+        found: list[RunResult] = []
         interrupts: list[None] = []
         told_at = [time.monotonic()]
 
@@ -173,16 +174,16 @@ class RayEngine:
         def score(actors: tuple[Any, Any]) -> None:
             files = sorted(folder.samples.glob("*.parquet"))
             pool = _pool(ray, count_workers(ray, self._parallelism), False)
-            found.append(score_shards((config, fingerprint, folder.scored), files, pool, actors, on_scored))
+            found.append(score_shards(config, folder.scored, files, pool, actors, on_scored))
 
         try:
-            with quiet(ray), last_words(), translated(ray), self._scoring_actors(ray, config, fingerprint) as actors:
+            with quiet(ray), last_words(), translated(ray), self._scoring_actors(ray, config) as actors:
                 interruptible(partial(score, actors), on_interrupt, partial(end_workers, ray))
         except TlacError as error:
             # which goes over all samples once more, and tells which of them is at fault
             self._policy.on_message(f"Ray: scored by this process, since the cluster could not: {error}")
             return None
-        return replace(found[0], is_interrupted=bool(interrupts))
+        return replace(found[0], stopped=INTERRUPTED if interrupts else None)
 
     def rest(self, backend: Backend) -> LMM:
         """See `Engine`. A pack's answers are read from the pack. Raises ConfigError, also for a key that is
@@ -265,7 +266,7 @@ class RayEngine:
             ray.kill(reader)
 
     @contextmanager
-    def _scoring_actors(self, ray: Any, config: RunConfig, fingerprint: str) -> Iterator[tuple[Any, list[Any]]]:
+    def _scoring_actors(self, ray: Any, config: RunConfig) -> Iterator[tuple[Any, list[Any]]]:
         """The store's reader for scoring, on the driver's machine, and text encoders, one for each GPU or worker."""
         workers, gpus = count_workers(ray, self._parallelism), int(ray.cluster_resources().get("GPU", 0))
         # an encoder behind an endpoint is asked by one process, as it is by the local engine
@@ -274,7 +275,7 @@ class RayEngine:
         reader = ray.remote(ScoringReader).options(**_beside_driver(ray)).remote(*found)
         spread = {"num_cpus": 0, "num_gpus": min(gpus, 1), "scheduling_strategy": "SPREAD", "max_restarts": 3}
         encoder = ray.remote(EncoderActor).options(**spread, max_task_retries=3)
-        encoders = [encoder.remote(config.encoder, fingerprint, reader) for _ in range(count)]
+        encoders = [encoder.remote(config.encoder, config.fingerprint, reader) for _ in range(count)]
         try:
             yield reader, encoders
         finally:

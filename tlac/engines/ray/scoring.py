@@ -33,7 +33,7 @@ from tlac.errors import CallError, ConfigError, InputError, MissingAnswersError,
 from tlac.evaluation.class_order import restore_choices
 from tlac.evaluation.collect import collect_into
 from tlac.evaluation.dry_run import count_recalled
-from tlac.evaluation.run_config import RunConfig, ScoredShards, class_finder, plan_questions
+from tlac.evaluation.run_config import RunConfig, RunResult, class_finder, plan_questions
 from tlac.hashing import embedding_keys, response_key
 from tlac.images import identify
 from tlac.interfaces import TextEncoder
@@ -298,9 +298,9 @@ class ScoreWorker:
     """Scores the samples in the files that a table lists: for each file, writes predictions as parquet, lines of
     calls.jsonl, and what was used, into the folders of `_PARTS`."""
 
-    def __init__(self, config: RunConfig, fingerprint: str, folder: Path, reader: Any, encoders: Sequence[Any]) -> None:
+    def __init__(self, config: RunConfig, folder: Path, reader: Any, encoders: Sequence[Any]) -> None:
         self._config, self._folder, self._reader = config, folder, reader
-        encoder = ClusterEncoder(fingerprint, encoders)
+        encoder = ClusterEncoder(config.fingerprint, encoders)
         self._scorer = Scorer(config.dataset.classes, encoder, config.rule, config.template, config.aliases)
         lmm, stored = _RecallingLMM(reader), _RecallingLMM(reader, is_stored=True)
         self._prompter = plan_questions(config, partial(_bind, lmm), class_finder(config, encoder))
@@ -421,25 +421,24 @@ def sum_usage(folder: Path, part: int, parts: int) -> tuple[UsageLedger, int, Tw
 
 
 def score_shards(
-    work: tuple[RunConfig, str, Path],
+    config: RunConfig,
+    folder: Path,
     files: Sequence[Path],
     pool: Mapping[str, Any],
     actors: tuple[Any, Any],
     on_scored: Callable[[int], None],
-) -> ScoredShards:
-    """Score files of samples; the driver holds nothing of a single sample.
+) -> RunResult:
+    """Score files of samples, into a folder; the driver holds nothing of a single sample.
 
-    `work` are the config, the fingerprint of the text encoder, and the folder to write to; `actors` the reader of the
-    store and the encoders. `on_scored` is told how many samples are done. Raises TlacError where a shard can't be
-    scored, and what Ray raises.
+    `actors` are the reader of the store and the encoders. `on_scored` is told how many samples are done. Raises
+    TlacError where a shard can't be scored, and what Ray raises.
     """
     import ray
 
-    config, fingerprint, folder = work
     for part in (*_PARTS, _TRIED):
         (folder / part).mkdir(parents=True, exist_ok=True)
     listed = ray.data.from_items([{SHARD: str(path)} for path in files], override_num_blocks=len(files))
-    arguments = (without_samples(config), fingerprint, folder, *actors)
+    arguments = (without_samples(config), folder, *actors)
     options = {"fn_constructor_args": arguments, "batch_format": "pyarrow", "batch_size": None, **pool}
     counts: list[Counts] = []
     recalled: list[ShortlistRecall] = []
@@ -458,15 +457,16 @@ def score_shards(
         recalled += [score.shortlist_recall] if score.shortlist_recall else []
         truncated_classes = max(truncated_classes, score.truncated_classes)
     ledger, truncated_texts, twins = _sum_all_usage(folder / "usage", files)
-    return ScoredShards(
+    known, inside = sum(one.known for one in recalled), sum(one.inside for one in recalled)
+    return RunResult(
         [folder / "predictions" / path.stem for path in files],
-        [folder / "calls" / path.stem for path in files],
         Counts.join(counts),
-        ledger,
         truncated_texts,
         truncated_classes,
-        twins,
-        ShortlistRecall(sum(one.known for one in recalled), sum(one.inside for one in recalled)) if recalled else None,
+        (twins,) if twins else (),
+        ledger,
+        ((folder / "calls" / path.stem).read_bytes() for path in files),
+        shortlist_recall=ShortlistRecall(known, inside) if recalled else None,
     )
 
 
