@@ -1,4 +1,4 @@
-"""The commands of docs/methods.md and docs/results.md: all are what the command line takes, and whole ones work."""
+"""The commands of the pages about methods and results: all are what the command line takes, and whole ones work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from tests.support.documents import ROOT
 from tlac.cli import cli
 
-PAGES = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("methods.md", "results.md")]
+NAMES = ("methods.md", "confidence.md", "ablations.md", "results.md")
+PAGES = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in NAMES]
 WHOLE = [
     found.replace("\\\n", " ")
     for page in PAGES
