@@ -257,6 +257,9 @@ class MatchDecision(msgspec.Struct, frozen=True, gc=False):
     `text` is what is scored against the class names (no template applied), None where there is nothing to score;
     `also` are the texts of further views, scored with it as one mean vector. `index` is the class where a name or a
     stage-2 choice decided, None where similarity is to decide. `logprob` is that of the answer which named or chose it.
+
+    No rule gives the rest, which `tlac.scoring.decisions` adds: the first `answer` as it was given, the classes whose
+    whole name stands in its `words`, and what a `second` sample alone comes to.
     """
 
     outcome: Outcome
@@ -267,6 +270,9 @@ class MatchDecision(msgspec.Struct, frozen=True, gc=False):
     reason: str = ""
     also: tuple[str, ...] = ()
     logprob: float | None = None
+    answer: str | None = None
+    words: tuple[int, ...] = ()
+    second: MatchDecision | None = None
 
     @property
     def texts(self) -> tuple[str, ...]:

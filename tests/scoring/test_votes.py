@@ -52,7 +52,7 @@ def test_an_average_leaves_nothing_to_a_name_that_all_views_say() -> None:
     said = turn("lorry")
     sure = structs.replace(said, response=structs.replace(said.response, logprob=-0.5))
     decided = {
-        combine: decide_all([views(sure, turn("lorry", 1))], LADDER, INDEX, combine).decisions[0]
+        combine: decide_all([views(sure, turn("lorry", 1))], LADDER, INDEX, combine)[1][0]
         for combine in ("fuse", "average")
     }
     assert (decided["fuse"].index, decided["fuse"].decided_by, decided["fuse"].logprob) == (2, "exact", -0.5)

@@ -19,7 +19,7 @@ from tlac.scoring.matching import apply_template
 from tlac.scoring.predictions import TOP, Decisions, PredictionTable
 from tlac.scoring.scorer import Scored, place_classes
 from tlac.scoring.similarity import rank, similarities
-from tlac.types import Failure, Float32Array, Float64Array, Outcome, Sample, Transcript
+from tlac.types import Failure, Float32Array, Float64Array, MatchDecision, Outcome, Sample, Transcript
 
 _TEXTS = 8192
 
@@ -46,7 +46,7 @@ class ImageScorer:
         for an image that was never encoded.
         """
         classes, truncated = self._encoded_classes
-        table, outcomes, reasons = PredictionTable(), list[Outcome](), list[str]()
+        table, decided = PredictionTable(), list[MatchDecision]()
         width = min(TOP, len(self._classes))
         nearest: list[tuple[NDArray[np.int64], Float64Array]] = []
         pending = iter(samples)
@@ -54,17 +54,16 @@ class ImageScorer:
             for seen in self._vectors.look(batch):
                 sha256 = seen.image.sha256 if seen.image else None
                 table.put((seen.sample.id, sha256, seen.sample.label), len(table))
-                outcomes.append(Outcome.FAILED if seen.vector is None else Outcome.ANSWERED)
-                reasons.append(seen.complaint)
-                if seen.vector is not None:
+                if seen.vector is None:
+                    decided.append(MatchDecision(Outcome.FAILED, reason=seen.complaint))
+                else:
+                    decided.append(MatchDecision(Outcome.ANSWERED, decided_by="similarity"))
                     nearest.append(rank(similarities(seen.vector[None], classes), width))
                 failure = Failure("sample", seen.complaint) if seen.complaint else None
                 advance(Transcript(seen.sample.id, sha256, seen.sample.label, failure=failure))
-        is_answered = np.array([outcome is Outcome.ANSWERED for outcome in outcomes], np.bool_)
-        count = len(outcomes)
-        decided_by = ["similarity" if answered else None for answered in is_answered]
-        decisions = Decisions.unscored(outcomes, decided_by, [None] * count, [None] * count, reasons, [()] * count)
+        decisions, count = Decisions.unscored(decided), len(decided)
         if nearest:
+            is_answered = np.array([one.outcome is Outcome.ANSWERED for one in decided], np.bool_)
             rows = np.where(is_answered, np.cumsum(is_answered) - 1, -1)
             found = np.concatenate([indices for indices, _ in nearest]), np.concatenate([one for _, one in nearest])
             decisions = place_classes(decisions, rows, np.full(count, -1, np.int64), found, np.zeros(count))

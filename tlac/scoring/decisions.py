@@ -7,63 +7,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
 
 from msgspec import structs
 
 from tlac.interfaces import MatchingRule
 from tlac.scoring.matching import ClassIndex
-from tlac.scoring.predictions import Decisions, PredictionTable, column
+from tlac.scoring.predictions import Decisions, PredictionTable
 from tlac.types import SECOND_SAMPLE, Combination, LMMResponse, MatchDecision, Outcome, Transcript
-
-
-@dataclass(slots=True)
-class Decided:
-    """The distinct decisions, what was answered in each, and a row in `table` for each sample.
-
-    `seconds` are the decisions on second samples alone, None where there is none.
-
-    A row of `table` points at a decision; where members vote, at a place in `groups`, which holds the decisions of all
-    members of that sample.
-    """
-
-    table: PredictionTable = field(default_factory=PredictionTable)
-    decisions: list[MatchDecision] = field(default_factory=list)
-    answers: list[str | None] = field(default_factory=list)
-    words: list[tuple[int, ...]] = field(default_factory=list)
-    seconds: list[MatchDecision | None] = field(default_factory=list)
-    groups: list[tuple[int, ...]] = field(default_factory=list)
-
-    def unscored(self) -> Decisions:
-        """The columns of the decisions, without classes and scores."""
-        unscored = Decisions.unscored(
-            [decision.outcome for decision in self.decisions],
-            [decision.decided_by for decision in self.decisions],
-            self.answers,
-            [decision.choice for decision in self.decisions],
-            [decision.reason for decision in self.decisions],
-            self.words,
-        )
-        return replace(unscored, logprob=column(decision.logprob for decision in self.decisions))
 
 
 def decide_all(
     transcripts: Iterable[Transcript], rule: MatchingRule, index: ClassIndex, combine: Combination
-) -> Decided:
-    """Decide transcripts, each read once; `combine` says what becomes of several members."""
-    decided = Decided()
+) -> tuple[PredictionTable, list[MatchDecision], list[tuple[int, ...]]]:
+    """Decide transcripts, each read once; `combine` says what becomes of several members.
+
+    Gives a table with a row for each sample, the distinct decisions that these point at, and the groups that they
+    point at where members vote: the decisions of all members of a sample.
+    """
+    table, decisions = PredictionTable(), list[MatchDecision]()
     places: dict[tuple[object, ...], int] = {}
     groups: dict[tuple[int, ...], int] = {}
 
     def place_of(member: Transcript) -> int:
-        said = _said(member)
-        place = places.setdefault(said, len(decided.decisions))
-        if place == len(decided.decisions):
-            answer = member.stage1.response.text if member.stage1 else None
-            decided.decisions.append(_decide(member, rule, index, combine))
-            decided.answers.append(answer)
-            decided.words.append(() if answer is None else index.find_words(answer))
-            decided.seconds.append(_decide_second(member, rule, index))
+        place = places.setdefault(_said(member), len(decisions))
+        if place == len(decisions):
+            decisions.append(_decide_fully(member, rule, index, combine))
         return place
 
     for transcript in transcripts:
@@ -72,7 +40,7 @@ def decide_all(
         else:
             row = place_of(transcript)
         stage1, stage2 = transcript.stage1, transcript.stage2
-        decided.table.put(
+        table.put(
             (transcript.sample, transcript.image_sha256, transcript.label),
             row,
             (stage1.key if stage1 else None, stage2.key if stage2 else None),
@@ -80,8 +48,7 @@ def decide_all(
             stage2 is not None and stage2.has_image,
             tuple([(turn.member, turn.stage, turn.key) for turn in transcript.further]) if transcript.further else (),
         )
-    decided.groups = list(groups)
-    return decided
+    return table, decisions, list(groups)
 
 
 def _said(transcript: Transcript) -> tuple[object, ...]:
@@ -91,6 +58,18 @@ def _said(transcript: Transcript) -> tuple[object, ...]:
         response = turn.response
         said += (turn.member, turn.stage, response.outcome, response.text, response.reason, response.logprob)
     return tuple(said)
+
+
+def _decide_fully(transcript: Transcript, rule: MatchingRule, index: ClassIndex, combine: Combination) -> MatchDecision:
+    decision = _decide(transcript, rule, index, combine)
+    second = next((turn.response for turn in transcript.further if turn.member == SECOND_SAMPLE), None)
+    answer = transcript.stage1.response.text if transcript.stage1 else None
+    return structs.replace(
+        decision,
+        answer=answer,
+        words=() if answer is None else index.find_words(answer),
+        second=rule.judge(second, None, index) if second else None,
+    )
 
 
 def _decide(transcript: Transcript, rule: MatchingRule, index: ClassIndex, combine: Combination) -> MatchDecision:
@@ -113,11 +92,6 @@ def _judge(rule: MatchingRule, answer: LMMResponse, choice: LMMResponse | None, 
     decision = rule.judge(answer, choice, index)
     deciding = {"exact": answer, "choice": choice}.get(decision.decided_by or "")
     return decision if deciding is None else structs.replace(decision, logprob=deciding.logprob)
-
-
-def _decide_second(transcript: Transcript, rule: MatchingRule, index: ClassIndex) -> MatchDecision | None:
-    second = next((turn for turn in transcript.further if turn.member == SECOND_SAMPLE), None)
-    return rule.judge(second.response, None, index) if second else None
 
 
 def members_of(transcript: Transcript) -> list[Transcript]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlac.errors import InputError
-from tlac.types import BoolArray, Float64Array, Outcome, Prediction, Stage
+from tlac.types import BoolArray, Float64Array, MatchDecision, Outcome, Prediction, Stage
 
 TOP = 5
 NameT = TypeVar("NameT")
@@ -62,56 +62,39 @@ class Decisions:
         return len(self.outcome)
 
     @classmethod
-    def unscored(
-        cls,
-        outcomes: Sequence[Outcome],
-        decided_by: Sequence[str | None],
-        answer: Sequence[str | None],
-        choice: Sequence[str | None],
-        reason: Sequence[str],
-        words: Sequence[tuple[int, ...]],
-    ) -> Decisions:
+    def unscored(cls, decided: Sequence[MatchDecision] | Sequence[Prediction]) -> Decisions:
         """Decisions that have no class and no score yet."""
-        count = len(outcomes)
+        count = len(decided)
         return cls(
-            np.array([_OUTCOME_CODE[outcome] for outcome in outcomes], np.int8),
-            np.array([_DECISION_CODE[name] for name in decided_by], np.int8),
-            np.full(count, -1, np.int32),
-            np.full(count, np.nan),
-            np.full(count, np.nan),
-            np.full(count, np.nan),
-            np.full((count, TOP), -1, np.int32),
-            np.zeros((count, TOP)),
-            answer,
-            choice,
-            reason,
-            words,
-            ((),) * count,
-            np.full(count, np.nan),
-            np.full(count, np.nan),
+            outcome=np.array([_OUTCOME_CODE[one.outcome] for one in decided], np.int8),
+            decided_by=np.array([_DECISION_CODE[one.decided_by] for one in decided], np.int8),
+            predicted=np.full(count, -1, np.int32),
+            score=np.full(count, np.nan),
+            margin=np.full(count, np.nan),
+            confidence=np.full(count, np.nan),
+            top_classes=np.full((count, TOP), -1, np.int32),
+            top_scores=np.zeros((count, TOP)),
+            answer=[one.answer for one in decided],
+            choice=[one.choice for one in decided],
+            reason=[one.reason for one in decided],
+            words=[one.words for one in decided],
+            votes=((),) * count,
+            second=np.full(count, np.nan),
+            logprob=_column(one.logprob for one in decided),
         )
 
     def take(self, rows: Sequence[int] | Int32Array, votes: Sequence[tuple[int | None, ...]] = ()) -> Decisions:
         """These decisions in this order, with other votes where they are given."""
         places = np.asarray(rows, np.int64)
         listed = places.tolist()
-        return Decisions(
-            self.outcome[places],
-            self.decided_by[places],
-            self.predicted[places],
-            self.score[places],
-            self.margin[places],
-            self.confidence[places],
-            self.top_classes[places],
-            self.top_scores[places],
-            [self.answer[row] for row in listed],
-            [self.choice[row] for row in listed],
-            [self.reason[row] for row in listed],
-            [self.words[row] for row in listed],
-            votes or [self.votes[row] for row in listed],
-            self.second[places],
-            self.logprob[places],
-        )
+        columns: dict[str, Any] = {column.name: getattr(self, column.name) for column in fields(self)}
+        taken: dict[str, Any] = {
+            name: column[places] if isinstance(column, np.ndarray) else [column[row] for row in listed]
+            for name, column in columns.items()
+        }
+        if votes:
+            taken["votes"] = votes
+        return Decisions(**taken)
 
     def top(self, row: int) -> tuple[tuple[int, float], ...]:
         """The nearest classes of a decision and their scores, best first."""
@@ -391,33 +374,22 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def column(values: Iterable[float | None]) -> Float64Array:
+def _column(values: Iterable[float | None]) -> Float64Array:
     """(n,) values, NaN for None."""
     return np.array([np.nan if value is None else value for value in values], np.float64)
 
 
 def _decisions_of(rows: Sequence[Prediction]) -> Decisions:
-    top_classes, top_scores = np.full((len(rows), TOP), -1, np.int32), np.zeros((len(rows), TOP))
+    decisions = Decisions.unscored(rows)
     for place, row in enumerate(rows):
         for rank, (index, score) in enumerate(row.top5[:TOP]):
-            top_classes[place, rank], top_scores[place, rank] = index, score
-    unscored = Decisions.unscored(
-        [row.outcome for row in rows],
-        [row.decided_by for row in rows],
-        [row.answer for row in rows],
-        [row.choice for row in rows],
-        [row.reason for row in rows],
-        [row.words for row in rows],
-    )
+            decisions.top_classes[place, rank], decisions.top_scores[place, rank] = index, score
     return replace(
-        unscored,
+        decisions,
         predicted=np.array([-1 if row.predicted is None else row.predicted for row in rows], np.int32),
-        score=column(row.score for row in rows),
-        margin=column(row.margin for row in rows),
-        confidence=column(row.confidence for row in rows),
-        second=column(row.second for row in rows),
-        logprob=column(row.logprob for row in rows),
-        top_classes=top_classes,
-        top_scores=top_scores,
+        score=_column(row.score for row in rows),
+        margin=_column(row.margin for row in rows),
+        confidence=_column(row.confidence for row in rows),
+        second=_column(row.second for row in rows),
         votes=[row.votes for row in rows],
     )

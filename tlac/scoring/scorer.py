@@ -148,25 +148,23 @@ class Scorer:
         With `images`, vectors (d,) in the encoder's space by the sha256 of each answered image, scores are fused with
         the images' own (see `tlac.scoring.similarity.fuse_scores`); to "average", vectors of texts and images are.
         """
-        decided = decide_all(transcripts, self.rule, self.index, combine)
-        decisions, cut_texts, truncated_classes = decided.unscored(), list[str](), 0
-        rows = decided.table.rows
-        asked = [decision.texts for decision in decided.decisions]
-        units = sorted({*asked, *(second.texts for second in decided.seconds if second)} - {()})
+        table, decided, groups = decide_all(transcripts, self.rule, self.index, combine)
+        decisions, cut_texts, truncated_classes = Decisions.unscored(decided), list[str](), 0
+        rows, seconds = table.rows, [one.second for one in decided]
+        units = sorted({one.texts for one in (*decided, *seconds) if one} - {()})
         if units:
             vectors, cut_texts = self._encode_units(units)
             classes, truncated_classes = self._encoded_classes
             places = {unit: row for row, unit in enumerate(units)}
-            row = np.array([places.get(unit, -1) for unit in asked], np.int64)
-            index = np.array([-1 if one.index is None else one.index for one in decided.decisions], np.int64)
-            seconds = decided.seconds
+            row = np.array([places.get(one.texts, -1) for one in decided], np.int64)
+            index = np.array([-1 if one.index is None else one.index for one in decided], np.int64)
             if images is None:
                 decisions = _place_texts(decisions, row, index, (classes, vectors))
             else:
                 # what is decided about a sample hangs on its image too: each has a decision of its own
-                seen = [images.get(sha256 or "") for sha256 in digest_texts(decided.table.images)]
+                seen = [images.get(sha256 or "") for sha256 in digest_texts(table.images)]
                 if combine == "average":
-                    row, averaged = self._average([asked[place] for place in rows.tolist()], seen)
+                    row, averaged = self._average([decided[place].texts for place in rows.tolist()], seen)
                     decisions = _place_texts(decisions.take(rows), row, np.full(len(row), -1), (classes, averaged))
                 else:
                     decisions = _place_fused(decisions.take(rows), row[rows], index[rows], (classes, vectors), seen)
@@ -176,8 +174,8 @@ class Scorer:
                 said = np.array([places.get(second.texts, -1) if second else -1 for second in seconds], np.int64)
                 decisions = _hear_seconds(decisions, said, seconds, (classes, vectors))
         if combine == "vote":
-            decisions = combine_votes(decisions, decided.groups)
-        return Scored(decided.table.finish(decisions, rows), cut_texts, truncated_classes)
+            decisions = combine_votes(decisions, groups)
+        return Scored(table.finish(decisions, rows), cut_texts, truncated_classes)
 
     def nearest(self, answers: Sequence[str], count: int) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
         """The `count` nearest classes of each answer and their cosines, best first; none where it has no words."""
