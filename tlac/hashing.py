@@ -112,7 +112,7 @@ def response_key(request: LMMRequest) -> str:
     key = request.cached_key
     if key is None:
         document = request_document(request)
-        key = _key_about_one_image(document) if len(request.images) == 1 else document_key(document)
+        key = _key_about_one_image(document) if len(request.images) == 1 else _digest(_encode(document))
         object.__setattr__(request, "cached_key", key)
     return key
 
@@ -124,7 +124,7 @@ _SHOWN = '{"image_sha256":'
 
 
 def _key_about_one_image(document: dict[str, Any]) -> str:
-    """As document_key of a request that shows one image.
+    """The key of a request that shows one image.
 
     A run asks the same question about many images: what stands around the image's digest is encoded once. Encoding it
     each time was a tenth of what a sample takes whose answer is stored.
@@ -145,12 +145,6 @@ def _key_about_one_image(document: dict[str, Any]) -> str:
     digest = begun.copy()
     digest.update(f"{_encode(sha256)}{after}".encode())
     return digest.hexdigest()
-
-
-def document_key(document: dict[str, Any] | list[Any]) -> str:
-    """Compute the key of a request from what `request_document` made of it."""
-    # its parts are plain already: looking again would take half of the time
-    return _digest(_encode(document))
 
 
 def embedding_key(fingerprint: str, text: str) -> str:

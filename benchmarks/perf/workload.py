@@ -27,7 +27,7 @@ from tlac.config.prompts import load_prompts
 from tlac.config.registry import open_encoder
 from tlac.config.schemas import load_backend, load_encoder_config
 from tlac.evaluation.collect import collect
-from tlac.hashing import document_key, embedding_key, request_document, sha256_of
+from tlac.hashing import embedding_key, request_document, sha256_of
 from tlac.images import identify
 from tlac.methods.base import BoundLMM, TwoStagePrompter
 from tlac.methods.tlac import SLAC
@@ -124,7 +124,7 @@ def fill_store(store: Store, samples: Iterable[Sample], answers: Sequence[str], 
         entries = []
         for sample, answer in batch:
             document = _about(question, identify(sample.source, sample.id).sha256)
-            entries.append(StoredAnswer(document_key(document), document, responses[answer], BACKEND))
+            entries.append(StoredAnswer(sha256_of(document), document, responses[answer], BACKEND))
         store.put_entries(entries)
 
 

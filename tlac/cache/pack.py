@@ -408,7 +408,8 @@ def import_pack(store: Store, path: Path) -> Imported:
         return Imported(0, present, 0, tuple(conflicts))
     answers = (kept for kept in read_pack(path) if isinstance(kept, StoredAnswer))
     store.put_entries(answer for answer in answers if store.get_response(answer.key) is None)
-    return Imported(added, present, _import_embeddings(store, path))
+    embeddings = (kept for kept in read_pack(path) if isinstance(kept, StoredEmbedding))
+    return Imported(added, present, store.put_embeddings(embeddings))
 
 
 def _chosen_embeddings(store: Store, keys: Collection[str] | None) -> Iterator[StoredEmbedding]:
@@ -419,14 +420,3 @@ def _chosen_embeddings(store: Store, keys: Collection[str] | None) -> Iterator[S
     while batch := list(islice(ordered, _BATCH)):
         found = store.get_embeddings(batch)
         yield from (found[key] for key in batch if key in found)
-
-
-def _import_embeddings(store: Store, path: Path) -> int:
-    embeddings = (kept for kept in read_pack(path) if isinstance(kept, StoredEmbedding))
-    added = 0
-    while batch := list(islice(embeddings, _BATCH)):
-        known = store.get_embeddings([item.key for item in batch])
-        new = [item for item in batch if item.key not in known]
-        store.put_embeddings(new)
-        added += len(new)
-    return added

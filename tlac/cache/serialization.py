@@ -175,7 +175,7 @@ def storable(response: LMMResponse) -> LMMResponse:
     surrogates become U+FFFD.
     """
     usage = response.usage
-    counts = [count if _is_count(count) else 0 for count in structs.astuple(usage)]
+    counts = [count if type(count) is int and 0 <= count < 2**53 else 0 for count in structs.astuple(usage)]
     sound = Usage(*counts)
     text, outcome, reason = response.text, response.outcome, response.reason
     if len(text) > MAX_ANSWER_CHARACTERS:
@@ -189,16 +189,12 @@ def storable(response: LMMResponse) -> LMMResponse:
         reason=_valid(reason[:_MAX_REASON_CHARACTERS]),
         model_version=_valid(response.model_version[:_MAX_NAME_CHARACTERS]),
         usage=sound,
-        cost_usd=response.cost_usd if sound == usage and _is_amount(response.cost_usd) else None,
-        latency_s=response.latency_s if _is_amount(response.latency_s) else 0.0,
+        cost_usd=response.cost_usd if sound == usage and _is_between(0, response.cost_usd, _MAX_AMOUNT) else None,
+        latency_s=response.latency_s if _is_between(0, response.latency_s, _MAX_AMOUNT) else 0.0,
         created_at=_valid(response.created_at[:_MAX_NAME_CHARACTERS]),
         # of the text as it was given
-        logprob=response.logprob if text == response.text and _is_logprob(response.logprob) else None,
+        logprob=response.logprob if text == response.text and _is_between(-_MAX_AMOUNT, response.logprob, 0) else None,
     )
-
-
-def _is_logprob(value: object) -> bool:
-    return type(value) in (int, float) and -_MAX_AMOUNT <= value <= 0  # type: ignore[operator]
 
 
 def _asks_for_logprobs(request: dict[str, Any]) -> bool:
@@ -206,12 +202,8 @@ def _asks_for_logprobs(request: dict[str, Any]) -> bool:
     return isinstance(params, dict) and bool(params.get("logprobs"))
 
 
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value < 2**53
-
-
-def _is_amount(value: object) -> bool:
-    return type(value) in (int, float) and 0 <= value <= _MAX_AMOUNT  # type: ignore[operator]
+def _is_between(least: float, value: object, most: float) -> bool:
+    return type(value) in (int, float) and least <= value <= most  # type: ignore[operator]
 
 
 def _valid(text: str) -> str:
@@ -325,26 +317,26 @@ def parse_embedding(text: bytes, key: str | None = None) -> StoredEmbedding:
     line: _EmbeddingLine = parse_json(text, _EmbeddingLine)
     if (line.embedding_key is None) == (key is None):
         raise InputError("an embedding must name its key once")
-    size = len(line.vector)
-    if not size or size % 4 or size > 4 * MAX_DIMENSIONS:
-        raise InputError(f"a vector of {size} bytes: expected 4 for each of 1 to {MAX_DIMENSIONS} dimensions")
-    vector = np.frombuffer(line.vector, dtype="<f4").astype(np.float32, copy=False)
-    if not np.isfinite(vector).all():
-        raise InputError("a vector holds a value that is not finite")
-    return StoredEmbedding(line.embedding_key or key or "", vector, line.is_truncated)
+    return StoredEmbedding(line.embedding_key or key or "", _vectors([line])[0], line.is_truncated)
 
 
 def parse_embeddings(texts: Sequence[bytes]) -> Encoding:
     """Parse embeddings of one encoder from the store's JSON texts (UTF-8), one or more, in their order; as strict as
     parse_embedding. Raises InputError, not saying which text is wrong."""
-    found: list[_EmbeddingLine] = [parse_json(text, _EmbeddingLine) for text in texts]
-    size = len(found[0].vector)
-    if not 0 < size <= 4 * MAX_DIMENSIONS or size % 4 or any(len(line.vector) != size for line in found):
+    lines: list[_EmbeddingLine] = [parse_json(text, _EmbeddingLine) for text in texts]
+    return Encoding(_vectors(lines), np.array([line.is_truncated for line in lines], np.bool_))
+
+
+def _vectors(lines: Sequence[_EmbeddingLine]) -> Float32Array:
+    size = len(lines[0].vector)
+    if not size or size % 4 or size > 4 * MAX_DIMENSIONS:
+        raise InputError(f"a vector of {size} bytes: expected 4 for each of 1 to {MAX_DIMENSIONS} dimensions")
+    if any(len(line.vector) != size for line in lines):
         raise InputError("vectors that are not of one and the same number of dimensions")
-    vectors = np.frombuffer(b"".join([line.vector for line in found]), dtype="<f4").astype(np.float32, copy=False)
+    vectors = np.frombuffer(b"".join([line.vector for line in lines]), dtype="<f4").astype(np.float32, copy=False)
     if not np.isfinite(vectors).all():
         raise InputError("a vector holds a value that is not finite")
-    return Encoding(vectors.reshape(len(found), -1), np.array([line.is_truncated for line in found], np.bool_))
+    return vectors.reshape(len(lines), -1)
 
 
 def text_row(text: str) -> tuple[str, str]:

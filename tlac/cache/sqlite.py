@@ -367,14 +367,14 @@ class RowWriter:
             file.write(bytes(_ROOM_BYTES))
             file.flush()
 
-    def write(self, rows: Iterable[tuple[str, str]]) -> None:
-        """Write (key, text) rows, all or none. Raises StoreError, and then none is written.
+    def write(self, rows: Iterable[tuple[str, str]]) -> int:
+        """Write (key, text) rows, all or none; how many were written. Raises StoreError, and then none is.
 
         No other process writes from before the first row is taken from `rows` until all are committed.
         """
         with self._transaction() as connection:
             now = time.time()
-            connection.executemany(self._statement, ((key, now, now, text) for key, text in rows))
+            return connection.executemany(self._statement, ((key, now, now, text) for key, text in rows)).rowcount
 
     def delete(self, keys: Sequence[str]) -> int:
         """Delete the rows under these keys, all or none; returns how many there were. Raises StoreError."""

@@ -380,18 +380,19 @@ class Store:
             vectors[at], is_truncated[at], is_there[at] = found.vectors, found.is_truncated, True
         return Encoding(vectors, is_truncated), is_there
 
-    def put_embeddings(self, items: Iterable[StoredEmbedding]) -> None:
-        """Store embeddings, up to a thousand in a transaction; one that is there already stays.
+    def put_embeddings(self, items: Iterable[StoredEmbedding]) -> int:
+        """Store embeddings, up to a thousand in a transaction; one that is there already stays. How many are new.
 
         Raises StoreError also for a vector that is not finite.
         """
-        remaining = iter(items)
+        remaining, count = iter(items), 0
         while batch := list(islice(remaining, _BATCH)):
             try:
                 rows = [(item.key, embedding_text(item)) for item in batch]
             except InputError as error:
                 raise StoreError(f"an embedding is not kept: {error}; is the text encoder sound?") from error
-            self._write(EMBEDDINGS, rows)
+            count += self._write(EMBEDDINGS, rows)
+        return count
 
     def embeddings(self) -> Iterator[StoredEmbedding]:
         """Yield all embeddings by key."""
@@ -422,13 +423,14 @@ class Store:
         self._write(RESPONSES, [*new.items(), *rows])
         self._known_texts.update(new)
 
-    def _write(self, name: str, rows: list[tuple[str, str]]) -> None:
+    def _write(self, name: str, rows: list[tuple[str, str]]) -> int:
         with self._lock:
             # before, and after, for what was deleted meanwhile
             self._put_back_deleted(name)
-            self._writers[name].write(rows)
+            count = self._writers[name].write(rows)
             self._has_written.add(name)
             self._put_back_deleted(name)
+            return count
 
     def _put_back_deleted(self, name: str) -> None:
         """Where a database was deleted while it was in use, make it anew from the one that is still open.

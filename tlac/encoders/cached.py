@@ -32,7 +32,7 @@ class EmbeddingStore(Protocol):
         """See `Store.load_embeddings`."""
         ...
 
-    def put_embeddings(self, items: Iterable[StoredEmbedding]) -> None:
+    def put_embeddings(self, items: Iterable[StoredEmbedding]) -> object:
         """See `Store.put_embeddings`."""
         ...
 
