@@ -32,12 +32,11 @@ from tlac.evaluation.label import label_block
 from tlac.evaluation.run_config import ClassList, RunConfig
 from tlac.evaluation.runner import Runner
 from tlac.images import shrink_image
-from tlac.interfaces import TextEncoder
+from tlac.interfaces import TextEncoder, combination_of, sees_image
 from tlac.lmms.middleware.budget import Budget
 from tlac.lmms.middleware.retry import RetryPolicy
 from tlac.lmms.middleware.stack import CallPolicy
 from tlac.lmms.served import with_served_revision
-from tlac.methods.base import combination_of, sees_image
 from tlac.results.labels import Label
 from tlac.results.usage import UsageLedger
 from tlac.runtime import aio

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from tlac.errors import PermanentError, TlacError
 from tlac.types import (
+    Combination,
     Encoding,
     Float32Array,
     Image,
@@ -195,6 +196,32 @@ class Method(Protocol):
     def ask(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
         """The turns about one image, stage 1 first. Raises CallError."""
         ...
+
+
+def combination_of(method: object) -> Combination:
+    """How scoring makes one prediction of a method's members."""
+    combine: Combination = getattr(method, "combine", "first")
+    return combine
+
+
+def sees_image(method: object) -> bool:
+    """Whether scoring also compares the image's own vector with the class names."""
+    return bool(getattr(method, "image", False))
+
+
+def second_sample_of(method: object) -> str:
+    """The prompt set of a method's second sample, empty for none."""
+    return str(getattr(method, "second", ""))
+
+
+def looks_again(method: object) -> bool:
+    """Whether the method may show the image again after stage 2: a question that hangs on its choice."""
+    return bool(getattr(method, "relook", False))
+
+
+def prompts_of(method: object) -> tuple[str, ...]:
+    """The prompt sets that a method asks in beside the run's own."""
+    return tuple(getattr(method, "further_prompts", ()))
 
 
 class ImageScorer(Protocol[ScoredT_co]):

@@ -27,8 +27,9 @@ from tlac.config.schemas import Backend, load_backend, load_encoder_config
 from tlac.encoders.cached import keep_embeddings
 from tlac.errors import MissingAnswersError
 from tlac.evaluation.collect import collect
+from tlac.evaluation.prompter import BoundLMM
 from tlac.evaluation.run_config import ClassList, RunConfig, class_finder, plan_questions
-from tlac.methods.base import BoundLMM, combination_of
+from tlac.interfaces import combination_of
 from tlac.runtime.formatting import interval, percent
 from tlac.scoring.matching import DEFAULT_TEMPLATE, find_rule
 from tlac.scoring.metrics import hinted_classes, measure

@@ -110,9 +110,9 @@ async def ask_tlac(address: str, paths: list[Path], concurrency: int, method: st
     from tlac.config.registry import load_plugin, open_lmm
     from tlac.config.schemas import load_backend
     from tlac.evaluation.collect import collect
+    from tlac.evaluation.prompter import BoundLMM, TwoStagePrompter
     from tlac.lmms.middleware.cache import StoredLMM
     from tlac.lmms.middleware.stack import CallPolicy, build_stack
-    from tlac.methods.base import BoundLMM, TwoStagePrompter
     from tlac.types import Sample
 
     shipped = load_backend("openai-compatible")

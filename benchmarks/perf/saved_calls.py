@@ -17,8 +17,8 @@ from benchmarks.perf.workload import class_names, repeating_answers
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import load_backend
 from tlac.evaluation.collect import collect
+from tlac.evaluation.prompter import BoundLMM, TwoStagePrompter
 from tlac.lmms.prices import cost_usd, prices_of
-from tlac.methods.base import BoundLMM, TwoStagePrompter
 from tlac.methods.tlac import TLAC
 from tlac.results.usage import UsageLedger
 from tlac.scoring.matching import ClassIndex, find_rule

@@ -27,9 +27,9 @@ from tlac.config.prompts import load_prompts
 from tlac.config.registry import open_encoder
 from tlac.config.schemas import load_backend, load_encoder_config
 from tlac.evaluation.collect import collect
+from tlac.evaluation.prompter import BoundLMM, TwoStagePrompter
 from tlac.hashing import embedding_key, request_document, sha256_of
 from tlac.images import identify
-from tlac.methods.base import BoundLMM, TwoStagePrompter
 from tlac.methods.tlac import SLAC
 from tlac.scoring.matching import DEFAULT_TEMPLATE, apply_template
 from tlac.types import LMMRequest, LMMResponse, Outcome, Sample, Usage

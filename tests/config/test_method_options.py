@@ -4,7 +4,7 @@ import pytest
 
 from tlac.config.registry import base_name, open_method, with_option
 from tlac.errors import UnknownNameError, UsageError
-from tlac.methods.base import combination_of, prompts_of
+from tlac.interfaces import combination_of, prompts_of
 
 
 def test_a_name_alone_opens_the_method_with_its_defaults() -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.support.cars import BACKEND
 from tests.support.fakes import FakeLMM
 from tlac.evaluation.aliases import ask_aliases, read_names
-from tlac.methods.base import BoundLMM
+from tlac.evaluation.prompter import BoundLMM
 from tlac.scoring.matching import read_aliases
 from tlac.types import LMMRequest, LMMResponse, Outcome
 

@@ -22,7 +22,7 @@ from tlac.evaluation.class_order import (
     restore_choices,
     rotations,
 )
-from tlac.methods.base import BoundLMM, TwoStagePrompter
+from tlac.evaluation.prompter import BoundLMM, TwoStagePrompter
 from tlac.results.record import OrderTrials
 from tlac.scoring.predictions import Predictions
 from tlac.types import LMMRequest, LMMResponse, Outcome, Prediction, Transcript, Turn

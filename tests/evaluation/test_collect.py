@@ -12,11 +12,11 @@ from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, BackendSpec, Limits
 from tlac.errors import InputError, PermanentError, SampleError, StoreError, TransientError
 from tlac.evaluation.collect import Collected, collect, collect_into, describe_cut
+from tlac.evaluation.prompter import BoundLMM, TwoStagePrompter
 from tlac.images import prepare
 from tlac.interfaces import LMM
 from tlac.lmms.middleware.cache import StoredLMM
 from tlac.lmms.middleware.rate_limit import LimitedLMM
-from tlac.methods.base import BoundLMM, TwoStagePrompter
 from tlac.methods.tlac import SLAC, TLAC
 from tlac.types import Failure, LMMRequest, LMMResponse, Outcome, Preparation, Sample, Transcript, Usage
 

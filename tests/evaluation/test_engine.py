@@ -13,12 +13,12 @@ from tlac.cache.store import Store
 from tlac.config.schemas import Backend
 from tlac.errors import SampleError
 from tlac.evaluation.collect import collect
+from tlac.evaluation.prompter import BoundLMM
 from tlac.evaluation.run_config import RunConfig, plan_questions
 from tlac.evaluation.runner import Runner
 from tlac.hashing import response_key
 from tlac.interfaces import LMM, ClassFinder
 from tlac.lmms.middleware.cache import StoredLMM
-from tlac.methods.base import BoundLMM
 from tlac.runtime import aio
 from tlac.types import LMMRequest, LMMResponse
 

@@ -15,10 +15,10 @@ from tlac.config.schemas import Backend, BackendSpec, Limits, Prices, load_backe
 from tlac.errors import UsageError
 from tlac.evaluation.collect import collect
 from tlac.evaluation.estimate import Estimate, estimate, fit_budget
+from tlac.evaluation.prompter import BoundLMM, TwoStagePrompter
 from tlac.evaluation.run_config import RunConfig, plan_questions
 from tlac.images import identify
 from tlac.lmms.middleware.cache import StoredLMM
-from tlac.methods.base import BoundLMM, TwoStagePrompter
 from tlac.methods.tlac import TLAC
 from tlac.scoring.matching import find_rule
 from tlac.types import NearestClasses

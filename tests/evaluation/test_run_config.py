@@ -14,8 +14,8 @@ from tests.support.made_runs import record_of
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend
 from tlac.errors import EncoderUnavailableError, UsageError
+from tlac.evaluation.prompter import BoundLMM
 from tlac.evaluation.run_config import ClassList, plan_questions
-from tlac.methods.base import BoundLMM
 from tlac.types import Image
 
 

@@ -20,8 +20,8 @@ from tlac.cache.pack import Manifest, PackSpec, PromptsRecord, write_pack
 from tlac.cache.serialization import StoredAnswer
 from tlac.config.prompts import PromptSet, load_prompts
 from tlac.config.schemas import Backend, BackendSpec, load_dataset_config
+from tlac.evaluation.prompter import BoundLMM, TwoStagePrompter
 from tlac.hashing import response_key
-from tlac.methods.base import BoundLMM, TwoStagePrompter
 from tlac.runtime.aio import run
 from tlac.types import Image, LMMRequest, LMMResponse, Outcome, Turn
 

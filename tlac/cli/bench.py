@@ -150,8 +150,7 @@ def plan_runs(
     """
     from tlac.config.registry import open_method, with_option
     from tlac.evaluation.suite_runner import Plan, plan_parts
-    from tlac.interfaces import ImageMethod
-    from tlac.methods.base import combination_of
+    from tlac.interfaces import ImageMethod, combination_of
 
     methods = what.methods
     if scoring is not None and scoring.relook_below is not None:

@@ -170,8 +170,7 @@ def _make_config(
     from tlac.datasets.text_files import read_classes
     from tlac.datasets.unlabelled import open_images
     from tlac.evaluation.run_config import ClassList
-    from tlac.interfaces import ImageMethod
-    from tlac.methods.base import combination_of
+    from tlac.interfaces import ImageMethod, combination_of
 
     method = open_method(what.method)
     asks_nobody = isinstance(method, ImageMethod)

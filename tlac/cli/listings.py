@@ -105,7 +105,7 @@ def check_calls(name: str) -> list[str]:
     from tlac.config.registry import open_lmm
     from tlac.config.schemas import load_backend
     from tlac.evaluation.collect import describe_cut
-    from tlac.methods.base import BoundLMM, TwoStagePrompter
+    from tlac.evaluation.prompter import BoundLMM, TwoStagePrompter
     from tlac.runtime import aio
 
     backend = load_backend(name)

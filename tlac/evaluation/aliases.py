@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 
-from tlac.methods.base import BoundLMM
+from tlac.evaluation.prompter import BoundLMM
 from tlac.scoring.matching import normalise
 from tlac.types import LMMRequest, Message, Outcome, TextPart
 

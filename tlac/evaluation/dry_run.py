@@ -12,11 +12,11 @@ from tlac.config.registry import open_encoder
 from tlac.encoders.cached import keep_embeddings
 from tlac.errors import MissingAnswersError
 from tlac.evaluation.collect import collect
+from tlac.evaluation.prompter import BoundLMM
 from tlac.evaluation.run_config import RunConfig, class_finder, plan_questions
 from tlac.images import identify
 from tlac.interfaces import ClassFinder, Dataset, Prompter
 from tlac.lmms.middleware.cache import OfflineLMM, StoredLMM
-from tlac.methods.base import BoundLMM
 from tlac.results.record import ShortlistRecall
 from tlac.runtime import aio
 from tlac.scoring.matching import ClassIndex

@@ -24,8 +24,8 @@ from tlac.config.schemas import Backend, BackendSpec, Prices, load_backend
 from tlac.errors import MissingAnswersError, UsageError
 from tlac.evaluation.dry_run import dry_run, with_spread_hints
 from tlac.evaluation.run_config import RunConfig
+from tlac.interfaces import looks_again, prompts_of, second_sample_of
 from tlac.lmms.prices import cost_usd, prices_of
-from tlac.methods.base import LOOK_CLASSES, looks_again, prompts_of, second_sample_of
 from tlac.results.folder import read_record
 from tlac.results.predictions import PREDICTIONS, read_predictions
 from tlac.runtime.formatting import dollars
@@ -245,7 +245,9 @@ def _second_prompt_tokens(config: RunConfig) -> int:
 
 
 def _look_prompt_tokens(config: RunConfig) -> int:
-    listed = _typical_list(config, min(LOOK_CLASSES + 1, len(config.dataset.classes)))
+    listed = _typical_list(
+        config, min(getattr(config.opened_method, "look_classes", 0) + 1, len(config.dataset.classes))
+    )
     task = ChoiceTask("", config.dataset.classes, config.asked[1].spec.choice_by_index, listed)
     return _IMAGE_TOKENS + _tokens(config.prompts.relook_messages(Image("", b""), task))
 

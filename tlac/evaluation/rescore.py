@@ -25,7 +25,8 @@ from tlac.config.schemas import load_encoder_config
 from tlac.encoders.cached import ImageVectors, keep_embeddings
 from tlac.errors import MissingAnswersError, UsageError
 from tlac.evaluation.class_order import class_order, restore_choices
-from tlac.methods.base import IMAGES, combination_of, scale_of, sees_image
+from tlac.evaluation.run_config import IMAGES, scale_of
+from tlac.interfaces import combination_of, sees_image
 from tlac.results.folder import begin_run, inherited_files, name_run, read_record
 from tlac.results.predictions import PREDICTIONS, AskedLine, read_asked
 from tlac.results.record import Run, RunRecord

@@ -16,6 +16,7 @@ from tlac.config.registry import base_name, open_method
 from tlac.config.schemas import Backend, EncoderConfig
 from tlac.errors import EncoderUnavailableError, MissingAnswersError, UsageError
 from tlac.evaluation.class_order import class_order, draw_spread
+from tlac.evaluation.prompter import BoundLMM, NearestClassFinder, TwoStagePrompter
 from tlac.hashing import dataset_digest, sha256_of
 from tlac.interfaces import (
     ClassFinder,
@@ -25,21 +26,15 @@ from tlac.interfaces import (
     MatchingRule,
     Method,
     TextEncoder,
-    details_of,
-    notes_of,
-)
-from tlac.lmms.served import served_version
-from tlac.methods.base import (
-    BoundLMM,
-    NearestClassFinder,
-    TwoStagePrompter,
     combination_of,
+    details_of,
     looks_again,
+    notes_of,
     prompts_of,
-    scale_of,
     second_sample_of,
     sees_image,
 )
+from tlac.lmms.served import served_version
 from tlac.results.folder import Attachment, name_run
 from tlac.results.record import OrderTrials, RunRecord, ShortlistRecall
 from tlac.results.usage import UsageLedger
@@ -52,6 +47,9 @@ from tlac.scoring.predictions import Predictions
 from tlac.scoring.scorer import Scorer
 from tlac.scoring.similarity import MIN_CLASSES
 from tlac.types import Sample
+
+IMAGES = "+images"
+"""Marks the fingerprint of an encoder whose image side took part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +335,14 @@ class RunConfig:
             dataset_details=details_of(self.dataset),
             sources=self.sources,
         )
+
+
+def scale_of(method: object, fingerprint: str) -> str:
+    """The text encoder's fingerprint as digests and calibrations name it: with the image, scores and margins have
+    another scale."""
+    if not sees_image(method):
+        return fingerprint
+    return f"{fingerprint}+average{IMAGES}" if combination_of(method) == "average" else f"{fingerprint}{IMAGES}"
 
 
 RunEngine: TypeAlias = Engine[RunConfig, Backend]

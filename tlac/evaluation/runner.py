@@ -24,11 +24,11 @@ from tlac.errors import EncoderUnavailableError
 from tlac.evaluation.class_order import choose_again, compare_orders, restore_choices, rotations
 from tlac.evaluation.collect import INTERRUPTED, CollectProgress, TranscriptBuffer, collect_into
 from tlac.evaluation.dry_run import recall_shortlists
+from tlac.evaluation.prompter import BoundLMM, NearestClassFinder, TwoStagePrompter
 from tlac.evaluation.run_config import RunConfig, RunEngine, RunResult, ScoringEngine, class_finder, plan_questions
-from tlac.interfaces import LMM, Dataset, ImageMethod
+from tlac.interfaces import LMM, Dataset, ImageMethod, combination_of, sees_image
 from tlac.lmms.middleware.cache import OfflineLMM, StoredLMM
 from tlac.lmms.middleware.stack import CallPolicy, build_stack
-from tlac.methods.base import BoundLMM, NearestClassFinder, TwoStagePrompter, combination_of, sees_image
 from tlac.results.folder import begin_run
 from tlac.results.record import OrderTrials, Run
 from tlac.results.usage import CALLS, encode_calls, facts_of

@@ -12,7 +12,7 @@ from typing import ClassVar
 from msgspec.structs import replace
 
 from tlac.interfaces import Prompter
-from tlac.methods.second_sample import WithSecondSample
+from tlac.methods.tlac import WithSecondSample
 from tlac.types import Combination, Image, Turn
 
 

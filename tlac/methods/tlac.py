@@ -6,20 +6,48 @@ Matching then makes a class of the answers: see `tlac.scoring`.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from msgspec.structs import replace
 
 from tlac.errors import TlacError
 from tlac.interfaces import Prompter
-from tlac.methods.base import LOOK_CLASSES
-from tlac.methods.second_sample import WithSecondSample
-from tlac.types import Combination, Image, Outcome, Turn
+from tlac.types import SECOND_SAMPLE, Combination, Image, Outcome, Turn
 
 LOOK_BELOW = 0.5
 """A choice that the model itself gave no more than this probability leaves a doubt: all else was likelier."""
+_LOOK_CLASSES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class WithSecondSample(ABC):
+    """With `second`, the name of a prompt set, stage 1 is asked once more, in its words: a witness for confidence.
+
+    It changes no class. What one answer names clearly and wrongly, it can't show; another answer may. Cost: one more
+    call with the image per sample.
+    """
+
+    second: str = field(default="", kw_only=True)
+
+    @property
+    def further_prompts(self) -> tuple[str, ...]:
+        """The prompt sets beside the run's own."""
+        return (self.second,) if self.second else ()
+
+    async def ask(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
+        """See `Method`. The second sample comes last."""
+        async for turn in self.ask_own(image, prompter):
+            yield turn
+        if self.second:
+            yield replace(await prompter.ask_stage1(image, prompts=self.second), member=SECOND_SAMPLE)
+
+    @abstractmethod
+    def ask_own(self, image: Image, prompter: Prompter) -> AsyncIterator[Turn]:
+        """The turns that decide, as `Method.ask` yields them."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +135,8 @@ class TLACCascade(WithSecondSample):
     view: str = "default"
     name: str = "tlac-cascade"
     is_sequential: ClassVar[bool] = True
+    # so many of the nearest classes are left for a second look, and the one that was chosen
+    look_classes: ClassVar[int] = _LOOK_CLASSES
 
     @property
     def further_prompts(self) -> tuple[str, ...]:
@@ -140,7 +170,7 @@ async def _look_in_doubt(choice: Turn, answer: str, image: Image, prompter: Prom
     if chosen == near[0] and (logprob is None or logprob >= math.log(LOOK_BELOW)):
         yield choice
         return
-    few = {*near[:LOOK_CLASSES], *(() if chosen is None else (chosen,))}
+    few = {*near[:_LOOK_CLASSES], *(() if chosen is None else (chosen,))}
     try:
         looked = await prompter.ask_stage2("", sorted(few), image)
     except TlacError:

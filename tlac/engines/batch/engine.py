@@ -18,12 +18,12 @@ from tlac.engines.batch.manager import BatchManager
 from tlac.engines.batch.submit import BatchSubmitter, CostReservation
 from tlac.errors import CallError, MissingAnswersError, PermanentError, StoreError, TlacError, TransientError
 from tlac.evaluation.collect import INTERRUPTED, collect
+from tlac.evaluation.prompter import BoundLMM
 from tlac.evaluation.run_config import RunConfig, plan_questions
 from tlac.hashing import request_document, response_key
-from tlac.interfaces import LMM, ClassFinder, UnknownBatchError
+from tlac.interfaces import LMM, ClassFinder, UnknownBatchError, combination_of, second_sample_of
 from tlac.lmms.middleware.cache import FetchedLMM
 from tlac.lmms.middleware.stack import CallPolicy
-from tlac.methods.base import BoundLMM, combination_of, second_sample_of
 from tlac.runtime import aio
 from tlac.types import LMMRequest, LMMResponse, Outcome
 

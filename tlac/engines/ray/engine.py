@@ -52,12 +52,11 @@ from tlac.errors import PermanentError, TlacError, UsageError
 from tlac.evaluation.collect import INTERRUPTED
 from tlac.evaluation.run_config import RunConfig, RunResult
 from tlac.hashing import response_key
-from tlac.interfaces import LMM, ClassFinder
+from tlac.interfaces import LMM, ClassFinder, looks_again
 from tlac.lmms.middleware.budget import Budget
 from tlac.lmms.middleware.cache import FetchedLMM
 from tlac.lmms.middleware.clock import Clock, say_nothing
 from tlac.lmms.middleware.stack import CallPolicy, build_shared_stack
-from tlac.methods.base import looks_again
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
 

@@ -33,11 +33,11 @@ from tlac.errors import CallError, ConfigError, InputError, MissingAnswersError,
 from tlac.evaluation.class_order import restore_choices
 from tlac.evaluation.collect import collect_into
 from tlac.evaluation.dry_run import count_recalled
+from tlac.evaluation.prompter import BoundLMM
 from tlac.evaluation.run_config import RunConfig, RunResult, class_finder, plan_questions
 from tlac.hashing import embedding_keys, response_key
 from tlac.images import identify
-from tlac.interfaces import TextEncoder
-from tlac.methods.base import BoundLMM, combination_of, sees_image
+from tlac.interfaces import TextEncoder, combination_of, sees_image
 from tlac.results.predictions import write_shard
 from tlac.results.record import ShortlistRecall
 from tlac.results.usage import UsageLedger, encode_calls, facts_of

@@ -22,11 +22,11 @@ from tlac.engines.ray.logs import AnswerLog, logs_in, read_log
 from tlac.engines.ray.tables import Choice, chosen_table, read_choices, read_samples, turns_table
 from tlac.errors import CallError, PermanentError, SampleError, TlacError
 from tlac.evaluation.collect import collect_into
+from tlac.evaluation.prompter import BoundLMM, TwoStagePrompter
 from tlac.evaluation.run_config import class_finder, plan_questions
 from tlac.hashing import response_key
 from tlac.interfaces import LMM, TextEncoder
 from tlac.lmms.middleware.retry import RetryingLMM
-from tlac.methods.base import BoundLMM, TwoStagePrompter
 from tlac.runtime import aio
 from tlac.types import Encoding, LMMRequest, LMMResponse, Outcome, Transcript, Turn
 

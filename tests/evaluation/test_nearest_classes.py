@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.fakes import LetterEncoder
 from tlac.errors import EncoderUnavailableError
-from tlac.methods.base import NearestClassFinder
+from tlac.evaluation.prompter import NearestClassFinder
 from tlac.scoring.matching import find_rule
 from tlac.scoring.scorer import Scorer
 from tlac.types import Encoding, NearestClasses

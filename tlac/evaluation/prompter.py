@@ -1,6 +1,6 @@
 """The questions of one run: stage 1 (what does the image show?) and stage 2 (which class is that?).
 
-Binds backends, prompts and one class list. Methods see it as a `Prompter`. And what methods may say of themselves.
+Binds backends, prompts and one class list. Methods see it as a `Prompter`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,7 @@ from tlac.hashing import response_key
 from tlac.interfaces import LMM, ClassFinder
 from tlac.scoring.matching import ClassIndex
 from tlac.scoring.scorer import Scorer
-from tlac.types import ChoiceTask, Combination, Image, LMMRequest, NearestClasses, Stage, Turn
-
-# marks the fingerprint of an encoder whose image side took part
-IMAGES = "+images"
-LOOK_CLASSES = 5
-"""So many of the nearest classes are left for a second look, and the one that was chosen."""
+from tlac.types import ChoiceTask, Image, LMMRequest, NearestClasses, Stage, Turn
 
 
 class NearestClassFinder:
@@ -161,37 +156,3 @@ class TwoStagePrompter:
     def read_choice(self, text: str) -> int | None:
         """See `Prompter`."""
         return self._index.read_choice(text)
-
-
-def combination_of(method: Any) -> Combination:
-    """How scoring makes one prediction of a method's members."""
-    combine: Combination = getattr(method, "combine", "first")
-    return combine
-
-
-def sees_image(method: Any) -> bool:
-    """Whether scoring also compares the image's own vector with the class names."""
-    return bool(getattr(method, "image", False))
-
-
-def scale_of(method: Any, fingerprint: str) -> str:
-    """The text encoder's fingerprint as digests and calibrations name it: with the image, scores and margins have
-    another scale."""
-    if not sees_image(method):
-        return fingerprint
-    return f"{fingerprint}+average{IMAGES}" if combination_of(method) == "average" else f"{fingerprint}{IMAGES}"
-
-
-def second_sample_of(method: Any) -> str:
-    """The prompt set of a method's second sample, empty for none."""
-    return str(getattr(method, "second", ""))
-
-
-def looks_again(method: Any) -> bool:
-    """Whether the method may show the image again after stage 2: a question that hangs on its choice."""
-    return bool(getattr(method, "relook", False))
-
-
-def prompts_of(method: Any) -> tuple[str, ...]:
-    """The prompt sets that a method asks in beside the run's own."""
-    return tuple(getattr(method, "further_prompts", ()))
