@@ -11,14 +11,15 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tlac.config.schemas import Backend, BackendSpec, Limits
-from tlac.engines.ray.engine import StoreReader
 from tlac.engines.ray.limiter import AdmittedLMM, LimiterActor, WorkerClient
+from tlac.engines.ray.scoring import StoreReader, explain_missing
 from tlac.engines.ray.session import connect, quiet
 from tlac.lmms.middleware.stack import CallPolicy
 from tlac.types import LMMRequest, LMMResponse, Message, Outcome, TextPart, Usage
@@ -96,7 +97,11 @@ def measure(store: Path, calls: int = CALLS, workers: int = WORKERS, in_flight: 
             limiter = timed.options(max_concurrency=100_000, num_cpus=0).remote(
                 {"any": Backend("any", "any", spec)}, CallPolicy()
             )
-            reader = ray.remote(TimedReader).options(num_cpus=0).remote(store, (), ())
+            reader = (
+                ray.remote(TimedReader)
+                .options(num_cpus=0)
+                .remote(store, (), (), (), partial(explain_missing, {}, None, None))
+            )
             before = ray.get([limiter.cpu_s.remote(), reader.cpu_s.remote()])
             pool = [ray.remote(_Worker).remote() for _ in range(workers)]
             # a process takes seconds to start

@@ -167,3 +167,44 @@ def test_a_generator_that_nobody_ends_is_closed_while_its_modules_are_there() ->
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == (f"1\n{os.name}\n", "")
+
+
+def test_what_is_asked_for_while_a_block_is_answered_is_the_next_block() -> None:
+    blocks: list[list[int]] = []
+
+    async def double(asked: list[int]) -> list[int]:
+        blocks.append(asked)
+        await asyncio.sleep(0)
+        if len(blocks) == 1:
+            late.append(asyncio.ensure_future(doubled.ask(3)))
+            await asyncio.sleep(0)
+        return [2 * number for number in asked]
+
+    late: list[asyncio.Future[int]] = []
+    doubled = aio.Blocks(double)
+
+    async def scenario() -> list[int]:
+        first = await asyncio.gather(doubled.ask(1), doubled.ask(2))
+        await doubled.finish()
+        return [*first, await late[0], await doubled.ask(4)]
+
+    assert asyncio.run(scenario()) == [2, 4, 6, 8]
+    assert blocks == [[1, 2], [3], [4]]
+
+
+def test_each_who_waits_for_a_block_is_told_its_error_and_the_next_is_answered() -> None:
+    async def refuse_odd(asked: list[int]) -> list[int]:
+        if any(number % 2 for number in asked):
+            raise ValueError("odd")
+        return asked
+
+    checked = aio.Blocks(refuse_odd)
+
+    async def scenario() -> list[object]:
+        waiting = [asyncio.ensure_future(checked.ask(number)) for number in (1, 2, 3)]
+        await asyncio.sleep(0)
+        waiting[2].cancel()
+        found: list[object] = list(await asyncio.gather(*waiting, return_exceptions=True))
+        return [*(type(one) for one in found), await checked.ask(4)]
+
+    assert asyncio.run(scenario()) == [ValueError, ValueError, asyncio.CancelledError, 4]

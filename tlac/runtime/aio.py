@@ -11,7 +11,7 @@ import atexit
 import concurrent.futures
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -19,6 +19,8 @@ from typing import Any, Generic, TypeVar
 ResultT = TypeVar("ResultT")
 WaitedT = TypeVar("WaitedT")
 ItemT = TypeVar("ItemT")
+AskedT = TypeVar("AskedT")
+FoundT = TypeVar("FoundT")
 _THREAD = "tlac-loop"
 _BLOCK = 256
 
@@ -142,6 +144,50 @@ class _Waiting(Generic[ItemT]):
         if len(self.items) < _BLOCK:
             self._is_over.wait(wait_s)
         return bool(self.items)
+
+
+class Blocks(Generic[AskedT, FoundT]):
+    """Has what is asked for one by one answered in blocks: what comes while one is answered, or for the `wait_s` before
+    it, is the next.
+
+    `answer` gives an answer to each of a block, in order; what it raises, each who waits is told.
+    """
+
+    def __init__(
+        self, answer: Callable[[list[AskedT]], Awaitable[Sequence[FoundT]]], wait_s: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        self._answer, self._wait_s = answer, wait_s
+        self._waiting: list[tuple[AskedT, asyncio.Future[FoundT]]] = []
+        self._answering: asyncio.Task[None] | None = None
+
+    async def ask(self, asked: AskedT) -> FoundT:
+        """The answer. Raises what `answer` raises."""
+        found: asyncio.Future[FoundT] = asyncio.get_running_loop().create_future()
+        self._waiting.append((asked, found))
+        if self._answering is None:
+            self._answering = asyncio.ensure_future(self._answer_all())
+        return await found
+
+    async def finish(self) -> None:
+        """Wait until all is answered."""
+        if self._answering is not None:
+            await self._answering
+
+    async def _answer_all(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(self._wait_s())
+            block, self._waiting = self._waiting, []
+            try:
+                answers = await self._answer([asked for asked, _ in block])
+            except Exception as error:  # noqa: BLE001 - whoever waits is told
+                for _, found in block:
+                    if not found.done():
+                        found.set_exception(error)
+                continue
+            for (_, found), answer in zip(block, answers, strict=True):
+                if not found.done():
+                    found.set_result(answer)
+        self._answering = None
 
 
 def deferred(action: Callable[[], object]) -> Callable[[], None]:

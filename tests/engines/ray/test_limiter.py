@@ -70,7 +70,8 @@ class Near:
 
 
 async def client_of(limiter: Limiter | Near, worker: str) -> WorkerClient:
-    client = WorkerClient(limiter if isinstance(limiter, Near) else Near(limiter), None, worker)
+    reader = SimpleNamespace(find=SimpleNamespace(remote=None))
+    client = WorkerClient(limiter if isinstance(limiter, Near) else Near(limiter), reader, worker)
     await client.register()
     return client
 

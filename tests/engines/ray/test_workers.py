@@ -53,8 +53,8 @@ class Scene:
             self.stopped += [told.stop] if told.stop else []
             return [(number, None) for number, *_ in told.wanted]
 
-        async def find(_keys: list[str]) -> dict[str, LMMResponse]:
-            return {}
+        async def find(keys: list[str]) -> list[LMMResponse | None]:
+            return [None] * len(keys)
 
         limiter = remote(register=register, trade=trade)
         job = RayJob(without_samples(CONFIG), self.logs, concurrency)

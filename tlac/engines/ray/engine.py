@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -21,7 +21,6 @@ from tlac.cache.store import Store
 from tlac.config.registry import open_lmm
 from tlac.config.schemas import Backend
 from tlac.engines.ray.job import (
-    SHARD,
     RayJob,
     SerializedError,
     address_of,
@@ -32,10 +31,9 @@ from tlac.engines.ray.job import (
 )
 from tlac.engines.ray.limiter import LimiterActor
 from tlac.engines.ray.logs import KeySet, RunFolder, merge_left_behind, merge_logs, new_run_folder
-from tlac.engines.ray.scoring import EncoderActor, Missing, ScoringReader, score_shards, stored_responses, why_not
+from tlac.engines.ray.scoring import EncoderActor, ScoreWorker, StoreReader, explain_missing, score_shards, why_not
 from tlac.engines.ray.session import (
     TELL_EVERY_S,
-    WORKER_CPUS,
     Watch,
     connect,
     count_workers,
@@ -43,6 +41,7 @@ from tlac.engines.ray.session import (
     gpu_share,
     interruptible,
     last_words,
+    map_files,
     quiet,
     translated,
 )
@@ -58,24 +57,6 @@ from tlac.lmms.middleware.cache import FetchedLMM
 from tlac.lmms.middleware.clock import Clock, say_nothing
 from tlac.lmms.middleware.stack import CallPolicy, build_shared_stack
 from tlac.types import LMMRequest, LMMResponse, Outcome
-
-
-class StoreReader:
-    """Reads the store for all workers. Answers with an outcome in `retry` are to be asked again, but for those under
-    keys in `paid`."""
-
-    def __init__(self, store: Path, retry: Collection[Outcome], paid: Container[str]) -> None:
-        self._store = Store(store)
-        self._retry = frozenset(retry)
-        self._paid = paid
-
-    def find(self, keys: list[str]) -> dict[str, LMMResponse]:
-        """The responses under these keys that need not be asked for. Raises StoreError."""
-        return {
-            key: response
-            for key, response in stored_responses(self._store, keys)
-            if response.outcome not in self._retry or key in self._paid
-        }
 
 
 class RayEngine:
@@ -126,7 +107,7 @@ class RayEngine:
         if found:
             self._policy.on_message(f"Ray: {found:,} answers of a run that was cut short are stored now")
         ray = connect(self._address, self._parallelism)
-        self._stopped = None
+        self._stopped, self._failures = None, {}
         self.paid.clear()
         with new_run_folder(self._store.path) as folder:
             try:
@@ -170,14 +151,17 @@ class RayEngine:
             interrupts.append(None)
             self._policy.on_message("stopping when all is scored (Ctrl-C again gives it up; answers are kept)")
 
-        def score(actors: tuple[Any, Any]) -> None:
+        def score(reader: Any, *encoders: Any) -> None:
             files = sorted(folder.samples.glob("*.parquet"))
-            pool = _pool(ray, count_workers(ray, self._parallelism), False)
-            found.append(score_shards(config, folder.scored, files, pool, actors, on_scored))
+            arguments = (without_samples(config), folder.scored, reader, encoders)
+            workers = count_workers(ray, self._parallelism)
+            found.append(
+                score_shards(partial(map_files, ray, ScoreWorker, arguments, workers), files, folder.scored, on_scored)
+            )
 
         try:
-            with quiet(ray), last_words(), translated(ray), self._scoring_actors(ray, config) as actors:
-                interruptible(partial(score, actors), on_interrupt, partial(end_workers, ray))
+            with quiet(ray), last_words(), translated(ray), _alive(ray, *self._scorers(ray, config)) as actors:
+                interruptible(partial(score, *actors), on_interrupt, partial(end_workers, ray))
         except TlacError as error:
             # which goes over all samples once more, and tells which of them is at fault
             self._policy.on_message(f"Ray: scored by this process, since the cluster could not: {error}")
@@ -200,11 +184,11 @@ class RayEngine:
         response = self._store.get_response(key) if key in self._fetched else None
         if response is not None:
             return response
-        raise self._missing.explain(key, paths)
+        raise self._explain(key, paths)
 
     @property
-    def _missing(self) -> Missing:
-        return Missing(self._failures, self._stopped, self._lost)
+    def _explain(self) -> Callable[[str, Iterable[str]], TlacError]:
+        return partial(explain_missing, self._failures, self._stopped, self._lost)
 
     def _run(self, ray: Any, config: RunConfig, folder: RunFolder) -> None:
         workers = count_workers(ray, self._parallelism)
@@ -214,14 +198,12 @@ class RayEngine:
         job = RayJob(without_samples(config), folder.logs, concurrency, self._policy.retry, addresses)
         samples = config.samples
 
-        def ask(actors: tuple[Any, Any]) -> None:
-            pool = _pool(ray, workers, any(is_in_process(backend) for backend in backends.values()))
-            arguments = {"fn_constructor_args": (job, *actors), "batch_format": "pyarrow", "batch_size": None, **pool}
+        # a model that runs in the workers takes a share of a GPU
+        gpus = gpu_share(ray, workers) if any(map(is_in_process, backends.values())) else 0.0
 
+        def ask(*actors: Any) -> None:
             def work(kind: type, files: list[Path], results: Path) -> None:
-                # a block for each: Ray's own reader would put small files into one block, and all work on one worker
-                listed = ray.data.from_items([{SHARD: str(path)} for path in files], override_num_blocks=len(files))
-                listed.map_batches(kind, **arguments).write_parquet(str(results))
+                map_files(ray, kind, (job, *actors), workers, files, gpus).write_parquet(str(results))
 
             work(Stage1Worker, write_samples(samples, folder.samples, len(samples), workers), folder.turns)
             if put_off := write_choices(folder.turns, folder.put_off, workers):
@@ -230,11 +212,11 @@ class RayEngine:
             if folder.turns.exists():
                 folder.turns.replace(folder.results)
 
-        with last_words(), translated(ray), self._actors(ray, backends) as actors:
+        with last_words(), translated(ray), _alive(ray, *self._askers(ray, backends)) as actors:
             watch = Watch(ray, actors[0], self._policy.on_message)
             try:
                 with watch.telling(len(samples), workers):
-                    interruptible(partial(ask, actors), watch.interrupt, partial(end_workers, ray))
+                    interruptible(partial(ask, *actors), watch.interrupt, partial(end_workers, ray))
             except ray.exceptions.RayActorError:
                 # that is how the work ends where it is given up
                 if not watch.is_given_up:
@@ -245,8 +227,7 @@ class RayEngine:
                     spent_usd = watch.progress.spent_usd - self._policy.budget.spent_usd
                     self._policy.budget.settle(0.0, max(0.0, spent_usd))
 
-    @contextmanager
-    def _actors(self, ray: Any, backends: dict[str, Backend]) -> Iterator[tuple[Any, Any]]:
+    def _askers(self, ray: Any, backends: dict[str, Backend]) -> tuple[Any, Any]:
         """The limiter and the store's reader, on the driver's machine."""
         budget = None
         if self._policy.budget is not None:
@@ -254,32 +235,23 @@ class RayEngine:
             budget = Budget(self._policy.budget.cap_usd)
             budget.spent_usd = self._policy.budget.spent_usd
         policy = replace(self._policy, budget=budget, on_message=say_nothing, clock=Clock())
-        settings = _beside_driver(ray)
-        limiter = ray.remote(LimiterActor).options(max_concurrency=100_000, **settings).remote(backends, policy)
-        paid = self._fetched if self._retry else ()
-        reader = ray.remote(StoreReader).options(**settings).remote(self._store.path, self._retry, paid)
-        try:
-            yield limiter, reader
-        finally:
-            ray.kill(limiter)
-            ray.kill(reader)
+        limiter = ray.remote(LimiterActor).options(max_concurrency=100_000, **_beside_driver(ray))
+        return limiter.remote(backends, policy), self._start_reader(ray)
 
-    @contextmanager
-    def _scoring_actors(self, ray: Any, config: RunConfig) -> Iterator[tuple[Any, list[Any]]]:
-        """The store's reader for scoring, on the driver's machine, and text encoders, one for each GPU or worker."""
+    def _scorers(self, ray: Any, config: RunConfig) -> tuple[Any, ...]:
+        """The store's reader, on the driver's machine, and text encoders, one for each GPU or worker."""
         workers, gpus = count_workers(ray, self._parallelism), int(ray.cluster_resources().get("GPU", 0))
         # an encoder behind an endpoint is asked by one process, as it is by the local engine
         count = 1 if config.encoder.spec.adapter == "litellm" else min(gpus, workers) or workers
-        found = (self._store.path, self.paid, self._fetched, self._retry, self._missing)
-        reader = ray.remote(ScoringReader).options(**_beside_driver(ray)).remote(*found)
+        reader = self._start_reader(ray)
         spread = {"num_cpus": 0, "num_gpus": min(gpus, 1), "scheduling_strategy": "SPREAD", "max_restarts": 3}
         encoder = ray.remote(EncoderActor).options(**spread, max_task_retries=3)
-        encoders = [encoder.remote(config.encoder, config.fingerprint, reader) for _ in range(count)]
-        try:
-            yield reader, encoders
-        finally:
-            for actor in (reader, *encoders):
-                ray.kill(actor)
+        return reader, *(encoder.remote(config.encoder, config.fingerprint, reader) for _ in range(count))
+
+    def _start_reader(self, ray: Any) -> Any:
+        fetched = self._fetched if self._retry else ()
+        reader = ray.remote(StoreReader).options(**_beside_driver(ray))
+        return reader.remote(self._store.path, self._retry, fetched, self.paid, self._explain)
 
 
 def _beside_driver(ray: Any) -> dict[str, Any]:
@@ -290,12 +262,11 @@ def _beside_driver(ray: Any) -> dict[str, Any]:
     return {"num_cpus": 0, "scheduling_strategy": here}
 
 
-def _pool(ray: Any, workers: int, is_local_model: bool) -> dict[str, Any]:
-    """How the workers are started: with a share of a GPU where a model runs in them. Ray Data spreads them out."""
-    gpus = gpu_share(ray, workers) if is_local_model else 0.0
-    return {
-        # few wait at a busy worker while others have nothing to do
-        "compute": ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
-        "num_cpus": WORKER_CPUS,
-        **({"num_gpus": gpus} if gpus else {}),
-    }
+@contextmanager
+def _alive(ray: Any, *actors: Any) -> Iterator[tuple[Any, ...]]:
+    """Actors that are killed when the block ends."""
+    try:
+        yield actors
+    finally:
+        for actor in actors:
+            ray.kill(actor)

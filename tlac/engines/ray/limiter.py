@@ -26,6 +26,7 @@ from tlac.lmms.middleware.budget import highest_usage
 from tlac.lmms.middleware.rate_limit import read_rate_headers
 from tlac.lmms.middleware.retry import AbortOnRepeatedError
 from tlac.lmms.middleware.stack import CallPolicy, TellsHeaders, build_shared_stack
+from tlac.runtime import aio
 from tlac.types import LMMRequest, LMMResponse, Stage, Transcript, Usage
 
 
@@ -300,7 +301,6 @@ class WorkerClient:
 
     def __init__(self, limiter: Any, reader: Any, worker: str) -> None:
         self._limiter = limiter
-        self._reader = reader
         self._worker = worker
         self._number = 0
         self._block = Block()
@@ -311,8 +311,7 @@ class WorkerClient:
         self._due: asyncio.TimerHandle | None = None
         self._latency_s = 0.0
         self._broken: Exception | None = None
-        self._sought: list[tuple[str, asyncio.Future[LMMResponse | None]]] = []
-        self._finding: asyncio.Task[None] | None = None
+        self._stored = aio.Blocks[str, LMMResponse | None](reader.find.remote, self._block_s)
 
     async def register(self) -> None:
         """Say that this worker begins, perhaps again."""
@@ -393,27 +392,7 @@ class WorkerClient:
 
         Keys that come while a block is gathered, or the reader is being asked, are asked about together.
         """
-        found: asyncio.Future[LMMResponse | None] = asyncio.get_running_loop().create_future()
-        self._sought.append((key, found))
-        if self._finding is None:
-            self._finding = asyncio.ensure_future(self._find_sought())
-        return await found
-
-    async def _find_sought(self) -> None:
-        while self._sought:
-            await asyncio.sleep(self._block_s)
-            sought, self._sought = self._sought, []
-            try:
-                stored: Mapping[str, LMMResponse] = await self._reader.find.remote([key for key, _ in sought])
-            except Exception as error:  # noqa: BLE001 - whatever Ray raises; each who waits is told
-                for _, found in sought:
-                    if not found.done():
-                        found.set_exception(error)
-                continue
-            for key, found in sought:
-                if not found.done():
-                    found.set_result(stored.get(key))
-        self._finding = None
+        return await self._stored.ask(key)
 
     async def _hear(self, number: int) -> SerializedError | None:
         if self._broken is not None:
@@ -428,9 +407,8 @@ class WorkerClient:
 
     def _send_soon(self) -> None:
         if self._due is None:
-            self._due = asyncio.get_running_loop().call_later(self._block_s, self._send)
+            self._due = asyncio.get_running_loop().call_later(self._block_s(), self._send)
 
-    @property
     def _block_s(self) -> float:
         """How long a block is gathered."""
         return min(_LONGEST_BLOCK_S, self._latency_s * _BLOCK_SHARE)

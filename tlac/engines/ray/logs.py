@@ -29,6 +29,7 @@ from tlac.cache.store import Store
 from tlac.engines.ray.job import SerializedError
 from tlac.errors import InputError, StoreError
 from tlac.hashing import canonical_json
+from tlac.runtime import aio
 from tlac.runtime.safe_files import parse_json
 from tlac.types import Outcome
 
@@ -58,10 +59,9 @@ class AnswerLog:
         if not _try_lock(self._file.fileno()):
             raise StoreError(f"{path}: can't be locked; choose a --store on another file system")
         self._path = path
-        self._unwritten: list[tuple[bytes, asyncio.Future[None]]] = []
         self._texts: set[str] = set()
         self._broken: StoreError | None = None
-        self._writing: asyncio.Task[None] | None = None
+        self._lines = aio.Blocks[str, None](self._write_all)
 
     async def keep(self, answer: StoredAnswer) -> None:
         """Write an answer down; it is on disk when this returns. Raises StoreError where the disk is full."""
@@ -69,16 +69,15 @@ class AnswerLog:
         new = texts.keys() - self._texts
         self._texts |= new
         lines = [*(texts[key] for key in new), answer_text(answer, has_key=True, request=request)]
-        await self._append("\n".join(lines))
+        await self._lines.ask("\n".join(lines))
 
     async def keep_failure(self, failed: str, error: SerializedError) -> None:
         """Write down that a request, by its key, got no response, or that an image, by its path, can't be used."""
-        await self._append(canonical_json({"failed": failed, "fault": msgspec.structs.asdict(error)}))
+        await self._lines.ask(canonical_json({"failed": failed, "fault": msgspec.structs.asdict(error)}))
 
     async def close(self) -> None:
         """Close the file; one without a line is removed."""
-        if self._writing is not None:
-            await self._writing
+        await self._lines.finish()
         # who is given up in its midst may still come
         self._broken = self._broken or StoreError(f"{self._path}: the log is closed")
         is_empty = self._file.tell() == 0
@@ -86,37 +85,21 @@ class AnswerLog:
         if is_empty:
             self._path.unlink(missing_ok=True)
 
-    async def _append(self, lines: str) -> None:
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._unwritten.append((lines.encode("utf-8") + b"\n", written))
-        if self._writing is None:
-            self._writing = asyncio.ensure_future(self._write_all())
-        await written
+    async def _write_all(self, block: list[str]) -> list[None]:
+        # off the event loop
+        await asyncio.to_thread(self._write, "".join(f"{lines}\n" for lines in block).encode("utf-8"))
+        return [None] * len(block)
 
-    async def _write_all(self) -> None:
-        """Write until nothing is left: what comes while the disk is waited for is written next, all at once."""
-        while self._unwritten:
-            block, self._unwritten = self._unwritten, []
-            # off the event loop
-            await asyncio.to_thread(self._write, b"".join(lines for lines, _ in block))
-            for _, written in block:
-                if written.cancelled():
-                    continue
-                if self._broken is None:
-                    written.set_result(None)
-                else:
-                    written.set_exception(self._broken)
-        self._writing = None
-
-    def _write(self, block: bytes) -> None:
+    def _write(self, content: bytes) -> None:
         if self._broken is not None:
-            return
+            raise self._broken
         try:
-            self._file.write(block)
+            self._file.write(content)
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
             self._broken = StoreError(f"{self._path}: answers can't be written: {error.strerror or error}")
+            raise self._broken from error
 
 
 def read_log(path: Path) -> Iterator[StoredAnswer | Failure]:

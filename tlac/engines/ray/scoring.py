@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from tlac.cache.store import Store
 from tlac.config.registry import open_encoder
 from tlac.config.schemas import EncoderConfig
 from tlac.encoders.cached import StoredEncoder
-from tlac.engines.ray.job import MOST_DEATHS, SHARD, SerializedError, backends_of, serialize_error, without_samples
+from tlac.engines.ray.job import MOST_DEATHS, SHARD, SerializedError, backends_of, serialize_error
 from tlac.engines.ray.session import WORKER_CPUS
 from tlac.engines.ray.tables import read_names, read_samples, sample_at
 from tlac.errors import CallError, ConfigError, InputError, MissingAnswersError, SampleError, StoreError, TlacError
@@ -91,62 +91,71 @@ def why_not(config: RunConfig) -> str | None:
     return f"{packs[0]} is a pack" if packs else None
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """Why requests, by their keys, and images, by their paths, have no answer; why the others have none: asking has
-    `stopped`, or their shard was `lost`."""
+def explain_missing(
+    failures: Mapping[str, SerializedError],
+    stopped: SerializedError | None,
+    lost: str | None,
+    key: str,
+    paths: Iterable[str],
+) -> TlacError:
+    """Why there is no answer to the request with that key about the images under these paths.
 
-    failures: Mapping[str, SerializedError]
-    stopped: SerializedError | None
-    lost: str | None
-
-    def explain(self, key: str, paths: Iterable[str]) -> TlacError:
-        """Why there is no answer to the request with that key about the images under these paths."""
-        if key in self.failures:
-            return self.failures[key].to_error()
-        for path in paths:
-            if path in self.failures:
-                return SampleError(
-                    f"{self.failures[path].text} (on a worker of the cluster: images have to lie under the same paths "
-                    "there, or run the same command with --engine local)"
-                )
-        if self.stopped is not None:
-            return CallError(f"not asked: {self.stopped.text}")
-        return SampleError(f"{self.lost or 'not asked by the cluster'}: run the same command with --engine local")
-
-
-def stored_responses(store: Store, keys: Sequence[str]) -> Iterator[tuple[str, LMMResponse]]:
-    """Yield the answers that a store has under these keys, each with its key. Raises StoreError."""
-    # of more at a time the store counts all that it has first: among millions that takes seconds
-    for start in range(0, len(keys), _KEYS_A_QUERY):
-        yield from store.responses(keys[start : start + _KEYS_A_QUERY])
+    `failures` says so by keys and paths; the others have none because asking has `stopped`, or their shard was `lost`.
+    """
+    if key in failures:
+        return failures[key].to_error()
+    for path in paths:
+        if path in failures:
+            return SampleError(
+                f"{failures[path].text} (on a worker of the cluster: images have to lie under the same paths there, or "
+                "run the same command with --engine local)"
+            )
+    if stopped is not None:
+        return CallError(f"not asked: {stopped.text}")
+    return SampleError(f"{lost or 'not asked by the cluster'}: run the same command with --engine local")
 
 
-class ScoringReader:
-    """Speaks for the store: gives the answers of a run, and takes and gives embeddings.
+class StoreReader:
+    """Speaks for the store, for all workers: gives answers, and takes and gives embeddings.
 
-    Answers under keys in `paid` count as asked by this run; those with an outcome in `retry` that no run of this
-    command has `fetched` are none.
+    Answers with an outcome in `retry` that no run of this command has `fetched` count as none; those under keys in
+    `paid` count as asked by this run. `explain` says why there is none, as `explain_missing` does.
     """
 
     def __init__(
-        self, store: Path, paid: Container[str], fetched: Container[str], retry: Collection[Outcome], missing: Missing
+        self,
+        store: Path,
+        retry: Collection[Outcome],
+        fetched: Container[str],
+        paid: Container[str],
+        explain: Callable[[str, Iterable[str]], TlacError],
     ) -> None:
         self._store = Store(store)
-        self._paid, self._fetched, self._retry = paid, fetched, frozenset(retry)
-        self._missing = missing
+        self._retry, self._fetched, self._paid = frozenset(retry), fetched, paid
+        self._explain = explain
 
-    def recall(self, asked: list[tuple[str, list[str]]]) -> list[LMMResponse | SerializedError]:
-        """The answer to each request, by its key and its images' paths, or why there is none."""
-        stored = dict(stored_responses(self._store, list(dict.fromkeys(key for key, _ in asked))))
-        return [self._answer(stored.get(key), key, paths) for key, paths in asked]
+    def find(self, keys: Sequence[str]) -> list[LMMResponse | None]:
+        """The answer under each of these keys that need not be asked for. Raises StoreError."""
+        stored: dict[str, LMMResponse] = {}
+        distinct = list(dict.fromkeys(keys))
+        # of more at a time the store counts all that it has first: among millions that takes seconds
+        for start in range(0, len(distinct), _KEYS_A_QUERY):
+            stored.update(self._store.responses(distinct[start : start + _KEYS_A_QUERY]))
+        return [self._counted(key, stored.get(key)) for key in keys]
 
-    def _answer(self, stored: LMMResponse | None, key: str, paths: list[str]) -> LMMResponse | SerializedError:
+    def _counted(self, key: str, stored: LMMResponse | None) -> LMMResponse | None:
         if stored is not None and key in self._paid:
             return msgspec.structs.replace(stored, from_store=False)
-        if stored is not None and (stored.outcome not in self._retry or key in self._fetched):
-            return stored
-        return serialize_error(self._missing.explain(key, paths))
+        is_known = stored is not None and (stored.outcome not in self._retry or key in self._fetched)
+        return stored if is_known else None
+
+    def recall(self, asked: list[tuple[str, list[str]]]) -> list[LMMResponse | SerializedError]:
+        """The answer to each request, by its key and its images' paths, or why there is none. Raises StoreError."""
+        found = self.find([key for key, _ in asked])
+        return [
+            serialize_error(self._explain(key, paths)) if response is None else response
+            for response, (key, paths) in zip(found, asked, strict=True)
+        ]
 
     def identify(self, path: str) -> str | None:
         """The sha256 of an image that a worker can't read; None where it can't be read here either."""
@@ -253,45 +262,33 @@ class _RecallingLMM:
 
     def __init__(self, reader: Any, is_stored: bool = False) -> None:
         self._reader, self._is_stored = reader, is_stored
-        self._sought: list[tuple[tuple[str, list[str]], asyncio.Future[LMMResponse | SerializedError]]] = []
-        self._finding: asyncio.Task[None] | None = None
+        self._recalled = aio.Blocks[tuple[str, list[str]], LMMResponse | SerializedError](self._recall)
 
     async def ask(self, request: LMMRequest) -> LMMResponse:
         """The stored response. Raises CallError saying why there is none, StoreError."""
-        found: asyncio.Future[LMMResponse | SerializedError] = asyncio.get_running_loop().create_future()
         paths = [str(image.source) for image in request.images if isinstance(image.source, Path)]
-        self._sought.append(((response_key(request), paths), found))
-        if self._finding is None:
-            self._finding = asyncio.ensure_future(self._find_sought())
-        response = await found
+        response = await self._recalled.ask((response_key(request), paths))
         if isinstance(response, SerializedError):
             error = response.to_error()
             raise MissingAnswersError(str(error)) if self._is_stored else error
         return response
 
-    async def _find_sought(self) -> None:
-        await asyncio.sleep(0)
-        while self._sought:
-            sought, self._sought = self._sought, []
-            try:
-                responses = await self._reader.recall.remote([asked for asked, _ in sought])
-            except Exception as error:  # noqa: BLE001 - whatever Ray raises: it is no fault of these samples
-                for _, found in sought:
-                    found.set_exception(_store_error(error))
-                continue
-            for (_, found), response in zip(sought, responses, strict=True):
-                found.set_result(response)
-        self._finding = None
+    async def _recall(self, asked: list[tuple[str, list[str]]]) -> list[LMMResponse | SerializedError]:
+        try:
+            found: list[LMMResponse | SerializedError] = await self._reader.recall.remote(asked)
+        except Exception as error:
+            # whatever Ray raises: it is no fault of these samples
+            raise _store_error(error) from error
+        return found
 
 
 @dataclass(frozen=True, slots=True)
 class ShardScore:
-    """What a shard comes to; or the error that kept it from being scored."""
+    """What a shard comes to."""
 
-    counts: Counts | None = None
-    truncated_classes: int = 0
-    shortlist_recall: ShortlistRecall | None = None
-    error: SerializedError | None = None
+    counts: Counts
+    truncated_classes: int
+    shortlist_recall: ShortlistRecall | None
 
 
 class ScoreWorker:
@@ -307,10 +304,10 @@ class ScoreWorker:
         self._stored_prompter = plan_questions(config, partial(_bind, stored))
 
     def __call__(self, table: Any) -> dict[str, list[Any]]:
-        """A `ShardScore` for each file."""
+        """A `ShardScore` for each file, or the error that kept it from being scored."""
         return {"score": [self._score(Path(file)) for file in table[SHARD].to_pylist()]}
 
-    def _score(self, file: Path) -> ShardScore:
+    def _score(self, file: Path) -> ShardScore | SerializedError:
         try:
             with (self._folder / _TRIED / file.stem).open("ab") as tried:
                 if tried.tell() == MOST_DEATHS:
@@ -318,7 +315,7 @@ class ScoreWorker:
                 tried.write(b".")
             return self._score_shard(file)
         except TlacError as error:
-            return ShardScore(error=serialize_error(error))
+            return serialize_error(error)
 
     def _score_shard(self, file: Path) -> ShardScore:
         config = self._config
@@ -421,41 +418,30 @@ def sum_usage(folder: Path, part: int, parts: int) -> tuple[UsageLedger, int, Tw
 
 
 def score_shards(
-    config: RunConfig,
-    folder: Path,
-    files: Sequence[Path],
-    pool: Mapping[str, Any],
-    actors: tuple[Any, Any],
-    on_scored: Callable[[int], None],
+    score: Callable[[Sequence[Path]], Any], files: Sequence[Path], folder: Path, on_scored: Callable[[int], None]
 ) -> RunResult:
-    """Score files of samples, into a folder; the driver holds nothing of a single sample.
+    """Score files of samples into a folder; the driver holds nothing of a single sample.
 
-    `actors` are the reader of the store and the encoders. `on_scored` is told how many samples are done. Raises
-    TlacError where a shard can't be scored, and what Ray raises.
+    `score` has the files given to `ScoreWorker`s. `on_scored` is told how many samples are done. Raises TlacError where
+    a shard can't be scored, and what Ray raises.
     """
-    import ray
-
     for part in (*_PARTS, _TRIED):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    listed = ray.data.from_items([{SHARD: str(path)} for path in files], override_num_blocks=len(files))
-    arguments = (without_samples(config), folder, *actors)
-    options = {"fn_constructor_args": arguments, "batch_format": "pyarrow", "batch_size": None, **pool}
     counts: list[Counts] = []
     recalled: list[ShortlistRecall] = []
     truncated_classes = done = 0
-    for row in listed.map_batches(ScoreWorker, **options).iter_rows():
-        score: ShardScore = row["score"]
-        if score.error is not None:
-            raise score.error.to_error()
-        if score.counts is not None:
-            counts.append(score.counts)
-            done += int(score.counts.n.sum())
-            on_scored(done)
+    for row in score(files).iter_rows():
+        shard: ShardScore | SerializedError = row["score"]
+        if isinstance(shard, SerializedError):
+            raise shard.to_error()
+        counts.append(shard.counts)
+        done += int(shard.counts.n.sum())
+        on_scored(done)
         # few distinct rows are left of many
         if len(counts) > 64:
             counts = [Counts.join(counts)]
-        recalled += [score.shortlist_recall] if score.shortlist_recall else []
-        truncated_classes = max(truncated_classes, score.truncated_classes)
+        recalled += [shard.shortlist_recall] if shard.shortlist_recall else []
+        truncated_classes = max(truncated_classes, shard.truncated_classes)
     ledger, truncated_texts, twins = _sum_all_usage(folder / "usage", files)
     known, inside = sum(one.known for one in recalled), sum(one.inside for one in recalled)
     return RunResult(

@@ -13,12 +13,13 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
-from tlac.engines.ray.job import MOST_DEATHS, serialize_error
+from tlac.engines.ray.job import MOST_DEATHS, SHARD, serialize_error
 from tlac.engines.ray.limiter import Progress
 from tlac.errors import ConfigError, PermanentError, TlacError
 from tlac.evaluation.collect import INTERRUPTED
@@ -171,6 +172,27 @@ def end_workers(ray: Any) -> None:
 def count_workers(ray: Any, parallelism: int | None) -> int:
     """How many workers: as many as were asked for, else one for each CPU of the cluster."""
     return parallelism or max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def map_files(
+    ray: Any, kind: type, arguments: tuple[object, ...], workers: int, files: Sequence[Path], gpus: float = 0.0
+) -> Any:
+    """The Ray data set of what so many workers of a kind, made with these arguments, make of files, one at a time.
+
+    Each has that share of a GPU. Ray Data spreads them out.
+    """
+    # a block for each file: Ray's own reader would put small files into one block, and all work on one worker
+    listed = ray.data.from_items([{SHARD: str(path)} for path in files], override_num_blocks=len(files))
+    return listed.map_batches(
+        kind,
+        fn_constructor_args=arguments,
+        batch_format="pyarrow",
+        batch_size=None,
+        # few wait at a busy worker while others have nothing to do
+        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
+        num_cpus=WORKER_CPUS,
+        **({"num_gpus": gpus} if gpus else {}),
+    )
 
 
 def gpu_share(ray: Any, workers: int) -> float:
