@@ -33,9 +33,9 @@ from tlac.config.schemas import load_dataset_config, load_encoder_config
 from tlac.encoders.cached import keep_embeddings
 from tlac.methods.tlac import TLACCascade, TLACRelook, TLACShortlist
 from tlac.runtime.litellm_setup import load_litellm
-from tlac.scoring.confidence import abstain, fit, measure_confidence
+from tlac.scoring.confidence import abstain, fit
 from tlac.scoring.matching import DEFAULT_TEMPLATE, ClassIndex, find_rule
-from tlac.scoring.metrics import wilson_interval
+from tlac.scoring.metrics import measure, wilson_interval
 from tlac.scoring.scorer import Scorer
 from tlac.types import (
     ChoiceTask,
@@ -301,7 +301,7 @@ def print_confidence(rows: Sequence[Row]) -> None:
             for place, one in zip(places, abstain([fitted[place] for place in places], None, learnt), strict=True):
                 fitted[place] = one
         for label, predictions in (("uncalibrated", row.predictions), ("cross-fitted", tuple(fitted))):
-            found = measure_confidence(predictions)
+            found = measure(predictions).confidence
             if found is not None:
                 values = f"{found.n:>4} {found.calibration_error:>6.3f} {found.brier:>6.3f} {found.area:>6.3f}"
                 say(f"{row.name + ', ' + label:<38} {values}")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.fakes import digest
+from tests.support.made_runs import confidence_of
 from tlac.analysis.review import calibrate_corrections, draw_order, merge_corrections, read_corrections
 from tlac.errors import InputError, UsageError
 from tlac.results.labels import Label
-from tlac.scoring.confidence import confidence_of
 from tlac.scoring.metrics import wilson_interval
 from tlac.types import Outcome, Prediction
 

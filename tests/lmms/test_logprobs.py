@@ -15,6 +15,7 @@ from tests.support.batched import Party, predictions, run_spec
 from tests.support.emulated import backend_at, choice_question, image_question, plant_keys
 from tests.support.emulator import Asked, Emulator, Reply, script_of
 from tests.support.fakes import LetterEncoder
+from tests.support.made_runs import confidence_of
 from tlac.cache.pack import export_pack
 from tlac.cache.select import Selection
 from tlac.cache.serialization import StoredAnswer, answer_text, parse_answer, parse_response
@@ -26,7 +27,6 @@ from tlac.evaluation.runner import Runner
 from tlac.lmms.litellm import LiteLLM
 from tlac.lmms.litellm_responses import with_logprob
 from tlac.runtime import aio
-from tlac.scoring.confidence import confidence_of
 from tlac.types import LMMResponse, Outcome
 
 PROVIDERS = ("gpt-4o", "gemini", "ollama")

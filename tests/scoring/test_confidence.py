@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from tests.support.made_runs import confidence_of
 from tlac.scoring.confidence import (
     DOUBTFUL_BELOW,
     Calibration,
@@ -15,9 +16,7 @@ from tlac.scoring.confidence import (
     abstain,
     auroc,
     calibration_error,
-    confidence_of,
     fit,
-    measure_confidence,
     risk_coverage,
 )
 from tlac.scoring.metrics import measure
@@ -110,7 +109,7 @@ def test_fitting_finds_the_level_and_temperature_that_made_the_labels() -> None:
 def test_fitted_confidences_are_calibrated_on_other_samples() -> None:
     found = fit(drawn(5_000, -1.0, 0.1))
     unseen = abstain(drawn(5_000, -1.0, 0.1, seed=1), None, found)
-    metrics = measure_confidence(unseen)
+    metrics = measure(unseen).confidence
     assert metrics is not None
     assert metrics.is_calibrated
     assert metrics.calibration_error < 0.03
@@ -172,12 +171,12 @@ def test_the_risk_coverage_curve_takes_equal_confidences_together() -> None:
 
 def test_the_calibration_error_is_the_mean_gap_of_the_bins() -> None:
     sure, right = np.array([0.95, 0.95, 0.15, 0.15]), np.array([1.0, 0.0, 0.0, 0.0])
-    assert calibration_error(sure, right) == pytest.approx((2 * 0.45 + 2 * 0.15) / 4)
-    assert calibration_error(np.array([1.0]), np.array([1.0])) == 0.0
+    assert calibration_error(sure, right, np.ones(4)) == pytest.approx((2 * 0.45 + 2 * 0.15) / 4)
+    assert calibration_error(np.ones(1), np.ones(1), np.ones(1)) == 0.0
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_end() -> None:
-    metrics = measure_confidence(abstain(drawn(1_000, 0.0, 0.1), None, LEARNT))
+    metrics = measure(abstain(drawn(1_000, 0.0, 0.1), None, LEARNT)).confidence
     assert metrics is not None
     assert len(metrics.curve) == 100
     assert metrics.curve[-1].coverage == 1.0
@@ -189,6 +188,6 @@ def test_the_auroc_is_scikit_learn_s() -> None:
     right = drawn_at.integers(0, 2, 500).astype(np.float64)
     # with many ties
     sure = np.round(np.clip(drawn_at.normal(0.4 + 0.2 * right, 0.2), 0, 1), 1)
-    assert auroc(sure, right) == pytest.approx(roc_auc_score(right, sure), abs=1e-6)
-    assert auroc(np.array([0.1, 0.9]), np.array([1.0, 0.0])) == 0.0
-    assert auroc(sure[:2], np.ones(2)) is auroc(sure[:2], np.zeros(2)) is None
+    assert auroc(sure, right, np.ones(500)) == pytest.approx(roc_auc_score(right, sure), abs=1e-6)
+    assert auroc(np.array([0.1, 0.9]), np.array([1.0, 0.0]), np.ones(2)) == 0.0
+    assert auroc(sure[:2], np.ones(2), np.ones(2)) is auroc(sure[:2], np.zeros(2), np.ones(2)) is None

@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from tests.support.made_runs import confidence_of
 from tlac.errors import InputError, TlacError, UsageError
 from tlac.scoring.confidence import (
     Calibration,
     abstain,
     calibration_error,
-    confidence_of,
     fit,
     fit_corrected,
-    measure_confidence,
     read_calibration,
     require_encoder,
     risk_coverage,
     write_calibration,
 )
+from tlac.scoring.metrics import measure
 from tlac.types import Outcome, Prediction
 
 ONE = Prediction(
@@ -136,11 +136,11 @@ def test_just_as_sure_as_wanted_is_sure_enough() -> None:
 
 def test_own_confidences_count_where_all_have_one_and_else_none_does() -> None:
     rows = [replace(ONE, confidence=0.75), replace(ONE, sample="2.png", confidence=0.25, predicted=1)]
-    found = measure_confidence(rows)
+    found = measure(rows).confidence
     assert found is not None
     assert (found.is_calibrated, found.n, found.brier, found.calibration_error) == (True, 2, 0.0625, 0.25)
     assert (found.auroc, found.area) == (1.0, 0.25)
-    mixed = measure_confidence([rows[0], replace(rows[1], confidence=None)])
+    mixed = measure([rows[0], replace(rows[1], confidence=None)]).confidence
     assert mixed is not None
     assert not mixed.is_calibrated
 
@@ -152,7 +152,7 @@ def test_the_area_under_the_curve_is_numpys() -> None:
         replace(ONE, sample=str(number), confidence=float(sure[number]), predicted=3 if right[number] else 1)
         for number in range(64)
     ]
-    found = measure_confidence(rows)
+    found = measure(rows).confidence
     assert found is not None
     risks = np.cumsum(1 - right[np.argsort(-sure)]) / np.arange(1, 65)
     assert found.area == pytest.approx(risks.mean(), abs=2e-6)
@@ -164,7 +164,7 @@ def test_the_area_under_the_curve_is_numpys() -> None:
 @pytest.mark.parametrize("count", [100, 101, 250])
 def test_a_curve_has_a_hundred_points_at_most_evenly_spread(count: int) -> None:
     rows = [replace(ONE, sample=str(number), confidence=1 - number / 1000) for number in range(count)]
-    found = measure_confidence(rows)
+    found = measure(rows).confidence
     assert found is not None
     shares = [point.coverage for point in found.curve]
     assert (len(shares), shares[-1]) == (100, 1.0)
@@ -173,10 +173,9 @@ def test_a_curve_has_a_hundred_points_at_most_evenly_spread(count: int) -> None:
 
 def test_a_confidence_on_the_edge_of_two_bins_is_of_the_upper_one() -> None:
     # in bins of their own they are 0.2 and 0.3 off; together they would be 0.25 off on average, and less if opposite
-    assert calibration_error(np.array([0.8, 0.7]), np.array([1.0, 1.0])) == pytest.approx(0.25)
-    assert calibration_error(np.array([0.5, 0.49]), np.array([1.0, 0.0])) == pytest.approx((0.5 + 0.49) / 2)
-    assert calibration_error(np.array([0.5, 0.51]), np.array([1.0, 0.0])) == pytest.approx((0.51 - 0.5) / 2)
-    assert calibration_error(np.array([0.5, 0.49]), np.array([1.0, 0.0]), bins=2) == pytest.approx(0.495)
+    assert calibration_error(np.array([0.8, 0.7]), np.array([1.0, 1.0]), np.ones(2)) == pytest.approx(0.25)
+    assert calibration_error(np.array([0.5, 0.49]), np.array([1.0, 0.0]), np.ones(2)) == pytest.approx((0.5 + 0.49) / 2)
+    assert calibration_error(np.array([0.5, 0.51]), np.array([1.0, 0.0]), np.ones(2)) == pytest.approx((0.51 - 0.5) / 2)
 
 
 def test_confidence_of_nothing_is_a_threshold_too() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -12,6 +13,7 @@ from tlac.evaluation.run_config import RunConfig, RunResult
 from tlac.results.folder import Attachment, begin_run
 from tlac.results.record import Run, RunRecord
 from tlac.results.usage import Calls, StageCalls, Tokens
+from tlac.scoring.confidence import Calibration, confidences
 from tlac.scoring.metrics import Counts, Metrics, measure
 from tlac.scoring.predictions import Predictions
 from tlac.types import Outcome, Prediction
@@ -86,3 +88,9 @@ def record_of(config: RunConfig) -> RunRecord:
     """The record of a run of that config which came to nothing."""
     result = RunResult(Predictions.of(()), Counts.of(Predictions.of(())), 0, 0)
     return config.record(result, measure(()), datetime.now(timezone.utc), 0.0)
+
+
+def confidence_of(prediction: Prediction, calibration: Calibration | None = None) -> float | None:
+    """A prediction's confidence, None where it has no class."""
+    (found,) = confidences(Predictions.of([prediction]).decisions, calibration).tolist()
+    return None if math.isnan(found) else found

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from tlac.errors import InputError, UsageError
 from tlac.runtime.safe_files import naming_failure
 from tlac.scoring.predictions import DECISIONS, OUTCOMES, Decisions, Predictions
-from tlac.types import Float64Array, Int64Array, Outcome, Prediction
+from tlac.types import Float64Array, Outcome, Prediction
 
-BINS = 10
+_BINS = 10
 DOUBTFUL_BELOW = 0.5
 """With a lower confidence more speaks against the predicted class than for it."""
 
@@ -84,12 +84,6 @@ class ConfidenceMetrics:
     area: float
     curve: tuple[RiskPoint, ...] = field(repr=False)
     auroc: float | None = None
-
-
-def confidence_of(prediction: Prediction, calibration: Calibration | None = None) -> float | None:
-    """A prediction's confidence in [0, 1], None where it has no class."""
-    found = float(confidences(Predictions.of([prediction]).decisions, calibration)[0])
-    return None if math.isnan(found) else found
 
 
 def confidences(decisions: Decisions, calibration: Calibration | None = None) -> Float64Array:
@@ -249,58 +243,40 @@ def abstain(rows: Iterable[Prediction], below: float | None, calibration: Calibr
     return replace(predictions, decisions=decisions)
 
 
-@dataclass(frozen=True, slots=True)
-class ConfidenceCounts:
-    """How many labelled predictions with a class have which confidence: `sure` (k,) in [0, 1], whether the class is
-    `right` (k,), and `n` (k,) of them. `is_calibrated` says that all have a confidence of their own."""
+def count_confidences(predictions: Predictions) -> tuple[Float64Array, bool]:
+    """(3, k) the confidences in [0, 1] of labelled predictions with a class, 1 where the class is right, and how many.
 
-    sure: Float64Array
-    right: Float64Array
-    n: Int64Array
-    is_calibrated: bool = True
-
-    @classmethod
-    def of(cls, predictions: Predictions) -> ConfidenceCounts:
-        """Count predictions: their own confidences where all have one, else those without a calibration."""
-        known = (predictions.label >= 0) & (predictions.predicted >= 0)
-        decision = predictions.decision[known]
-        own = predictions.decisions.confidence
-        is_calibrated = not np.isnan(own[decision]).any()
-        sure = (own if is_calibrated else confidences(predictions.decisions))[decision]
-        return cls(sure, predictions.is_correct[known].astype(np.float64), np.ones(len(sure), np.int64), is_calibrated)
-
-    @classmethod
-    def join(cls, parts: Sequence[ConfidenceCounts]) -> ConfidenceCounts:
-        """Sum up counts, in an order that hangs on what was counted alone."""
-        sure, right, n = (
-            np.concatenate(columns) for columns in zip(*((one.sure, one.right, one.n) for one in parts), strict=True)
-        )
-        # as one number each, which sort ten times as fast as pairs
-        distinct, place = np.unique(sure + 1j * right, return_inverse=True)
-        counts = np.bincount(place, n, len(distinct)).astype(np.int64)
-        return cls(distinct.real, distinct.imag, counts, all(one.is_calibrated for one in parts if len(one.n)))
+    They are the predictions' own where all have one, which the second value says, else those without a calibration.
+    """
+    known = (predictions.label >= 0) & (predictions.predicted >= 0)
+    decision = predictions.decision[known]
+    own = predictions.decisions.confidence
+    is_calibrated = not np.isnan(own[decision]).any()
+    sure = (own if is_calibrated else confidences(predictions.decisions))[decision]
+    return np.stack([sure, predictions.is_correct[known], np.ones(len(sure))]), is_calibrated
 
 
-def measure_confidence(rows: Iterable[Prediction]) -> ConfidenceMetrics | None:
-    """What the confidences of labelled predictions with a class are worth: their own where all have one, else
-    those without a calibration. None where there are none."""
-    return weigh_confidences(ConfidenceCounts.of(Predictions.of(rows)))
+def join_confidences(parts: Sequence[Float64Array]) -> Float64Array:
+    """Sum up counts as `count_confidences` gives them, in an order that hangs on what was counted alone."""
+    sure, right, n = np.concatenate(parts, axis=1)
+    # as one number each, which sort ten times as fast as pairs
+    distinct, place = np.unique(sure + 1j * right, return_inverse=True)
+    return np.stack([distinct.real, distinct.imag, np.bincount(place, n, len(distinct))])
 
 
-def weigh_confidences(counts: ConfidenceCounts) -> ConfidenceMetrics | None:
-    """What confidences that were counted are worth; None where there are none."""
-    if not len(counts.n):
+def measure_confidence(counts: Float64Array, is_calibrated: bool) -> ConfidenceMetrics | None:
+    """What confidences as `count_confidences` gives them are worth; None where there are none."""
+    sure, right, n = join_confidences([counts])
+    if not len(n):
         return None
-    counts = ConfidenceCounts.join([counts])
-    sure, right, n = counts.sure, counts.right, counts.n
     total = int(n.sum())
     coverage, risk, threshold = _risk_curve(sure, right, n)
     # a run of distinct answers has a point for each of them
     shown = _spread(len(risk))
     return ConfidenceMetrics(
-        counts.is_calibrated,
+        is_calibrated,
         total,
-        calibration_error(sure, right, n=n),
+        calibration_error(sure, right, n),
         round(float(np.sum(n * (sure - right) ** 2)) / total, 6),
         round(float(np.diff(coverage, prepend=0.0) @ risk), 6),
         _points(coverage[shown], risk[shown], threshold[shown]),
@@ -308,39 +284,35 @@ def weigh_confidences(counts: ConfidenceCounts) -> ConfidenceMetrics | None:
     )
 
 
-def calibration_error(sure: Float64Array, right: Float64Array, bins: int = BINS, n: Int64Array | None = None) -> float:
-    """The expected calibration error of (k,) confidences in [0, 1] and (k,) hits, k >= 1: in [0, 1].
-
-    Each stands for `n` (k,) samples, by default one.
-    """
-    counts = np.ones(len(sure), np.int64) if n is None else n
-    places = np.minimum((sure * bins).astype(int), bins - 1)
-    gaps = [abs(float(np.sum((counts * (sure - right))[places == place]))) for place in range(bins)]
-    return round(sum(gaps) / int(counts.sum()), 6)
+def calibration_error(sure: Float64Array, right: Float64Array, n: Float64Array) -> float:
+    """The expected calibration error in [0, 1] of (k,) confidences in [0, 1] and (k,) hits that stand for `n` (k,)
+    samples each; k >= 1."""
+    places = np.minimum((sure * _BINS).astype(int), _BINS - 1)
+    gaps = [abs(float(np.sum((n * (sure - right))[places == place]))) for place in range(_BINS)]
+    return round(sum(gaps) / int(n.sum()), 6)
 
 
-def auroc(sure: Float64Array, right: Float64Array, n: Int64Array | None = None) -> float | None:
+def auroc(sure: Float64Array, right: Float64Array, n: Float64Array) -> float | None:
     """The area under the ROC curve of (k,) confidences that tell hits from misses, ties counted half; None where (k,)
-    `right` are all 1 or all 0. Each stands for `n` (k,) samples, by default one."""
-    weights = np.ones(len(sure), np.int64) if n is None else n
-    hits, total = float((right * weights).sum()), int(weights.sum())
+    `right` are all 1 or all 0. Each stands for `n` (k,) samples."""
+    hits, total = float((right * n).sum()), int(n.sum())
     if hits in (0.0, float(total)):
         return None
     _, group = np.unique(sure, return_inverse=True)
-    counts = np.bincount(group, weights)
+    counts = np.bincount(group, n)
     # Mann and Whitney's: the mean rank of equal confidences is that of the middle one
     ranks = np.cumsum(counts) - (counts - 1) / 2
-    summed = np.bincount(group, weights * right) @ ranks
+    summed = np.bincount(group, n * right) @ ranks
     return round(float((summed - hits * (hits + 1) / 2) / (hits * (total - hits))), 6)
 
 
 def risk_coverage(sure: Float64Array, right: Float64Array) -> tuple[RiskPoint, ...]:
     """The risk-coverage curve of (n,) confidences and (n,) hits, by rising coverage; equal confidences go together."""
-    return _points(*_risk_curve(sure, right, np.ones(len(sure), np.int64)))
+    return _points(*_risk_curve(sure, right, np.ones(len(sure))))
 
 
 def _risk_curve(
-    sure: Float64Array, right: Float64Array, n: Int64Array
+    sure: Float64Array, right: Float64Array, n: Float64Array
 ) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Coverage, risk and threshold of each of the k points of the curve, (k,) each; `n` as in `auroc`."""
     order = np.argsort(-sure, kind="stable")

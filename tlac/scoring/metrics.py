@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tlac.scoring.confidence import ConfidenceCounts, ConfidenceMetrics, weigh_confidences
+from tlac.scoring.confidence import ConfidenceMetrics, count_confidences, join_confidences, measure_confidence
 from tlac.scoring.predictions import DECISIONS, OUTCOMES, Int32Array, Predictions
-from tlac.types import BoolArray, Int64Array, Outcome, Prediction
+from tlac.types import BoolArray, Float64Array, Int64Array, Outcome, Prediction
 
 # the 97.5 % point of the normal distribution; importing scipy.stats for it would double a warm run's time
 Z95 = 1.959963984540054
@@ -121,12 +121,14 @@ class Counts:
     `table` (k, 6) has the columns of `_COLUMNS`, label and predicted class -1 for none; `n` (k,) are the samples that
     are like that. Joined, k is bounded by the classes, whatever the samples. `shortlists` (5,) sums up samples with a
     shortlist, its classes, those that saw the image again, labelled ones, and those whose class stood in it.
+    `confidences` (3, j) and `is_calibrated` are as `count_confidences` has them.
     """
 
     table: Int32Array
     n: Int64Array
     shortlists: Int64Array
-    confidence: ConfidenceCounts
+    confidences: Float64Array
+    is_calibrated: bool
 
     @classmethod
     def of(cls, predictions: Predictions) -> Counts:
@@ -146,7 +148,7 @@ class Counts:
             np.stack([column.astype(np.int32) for column in columns], axis=1),
             n,
             _count_shortlists(predictions),
-            ConfidenceCounts.of(predictions),
+            *count_confidences(predictions),
         )
 
     @classmethod
@@ -159,7 +161,8 @@ class Counts:
         table = np.stack(np.unravel_index(codes, sizes), axis=1).astype(np.int32) - 1
         n = np.bincount(place, np.concatenate([one.n for one in parts]), len(table)).astype(np.int64)
         shortlists = np.sum([one.shortlists for one in parts], axis=0)
-        return cls(table, n, shortlists, ConfidenceCounts.join([one.confidence for one in parts]))
+        confidences = join_confidences([one.confidences for one in parts])
+        return cls(table, n, shortlists, confidences, all(one.is_calibrated for one in parts if one.confidences.size))
 
 
 _COLUMNS = ("label", "predicted", "outcome", "decided_by", "is_unread", "is_in_top")
@@ -207,7 +210,7 @@ def measure_counts(counted: Counts, hinted: Collection[int] = ()) -> Metrics:
         confused=_most_confused(label, predicted, counts),
         abstained=outcomes[Outcome.ABSTAINED],
         shortlist=_measure_shortlists(*counted.shortlists.tolist()),
-        confidence=weigh_confidences(counted.confidence),
+        confidence=measure_confidence(counted.confidences, counted.is_calibrated),
         unread_choices=int(counted.n[every["is_unread"] > 0].sum()),
         unhinted=unhinted,
         accuracy_unhinted=_share(int(counts[is_unhinted & is_correct].sum()), unhinted) if unhinted else None,
