@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from scipy.stats import hmean
 
 from tests.support.made_runs import made_run
-from tlac.analysis.suite_table import Cell, harmonic_mean, harmonics_of, series_of
+from tlac.analysis.suite_table import harmonic_mean, harmonics_of, series_of
 from tlac.errors import InputError
+from tlac.results.record import Cell
 
 
 def cell(dataset: str, split: str, right: int, n: int = 10, is_complete: bool = True) -> Cell:

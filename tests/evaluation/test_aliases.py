@@ -7,9 +7,9 @@ import pytest
 
 from tests.support.cars import BACKEND
 from tests.support.fakes import FakeLMM
+from tlac.config.files import read_aliases
 from tlac.evaluation.aliases import ask_aliases, read_names
 from tlac.evaluation.prompter import BoundLMM
-from tlac.scoring.matching import read_aliases
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
 

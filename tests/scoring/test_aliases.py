@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from tlac.config.files import read_aliases
 from tlac.errors import ConfigError, InputError
-from tlac.scoring.matching import ClassIndex, read_aliases
+from tlac.scoring.matching import ClassIndex
 
 CLASSES = ("hot dog", "sports car", "missile", "missile")
 

@@ -6,40 +6,9 @@ Only complete cells count in an average, which says how many they are. Does not 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from tlac.errors import TlacError
-from tlac.results.record import Run
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One run of a matrix and how it ended. `is_reused` runs were there before. `suite` is None outside of suites."""
-
-    suite: str | None
-    dataset: str
-    split: str
-    backend: str
-    method: str
-    run: Run | None = None
-    error: TlacError | None = None
-    is_reused: bool = False
-
-    @property
-    def title(self) -> str:
-        """The cell in words."""
-        return f"{describe_part(self.dataset, self.split)} {self.backend} {self.method}".replace("  ", " ")
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether there is a result that counts."""
-        return self.run is not None and self.run.record.is_complete
-
-
-def describe_part(dataset: str, split: str) -> str:
-    """A dataset and its split as results name them."""
-    return dataset if split == "all" else f"{dataset} ({split})"
+from tlac.results.record import Cell
 
 
 def series_of(cells: Iterable[Cell], datasets: Sequence[str]) -> list[dict[str, Any]]:

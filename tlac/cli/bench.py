@@ -17,13 +17,12 @@ from tlac.cli.options import load_served, open_policy, open_store, print_json, s
 from tlac.errors import UsageError
 
 if TYPE_CHECKING:
-    from tlac.analysis.suite_table import Cell
     from tlac.cache.store import Store
     from tlac.config.schemas import Backend, Suite
     from tlac.evaluation.run_config import RunConfig
     from tlac.evaluation.suite_runner import Plan
     from tlac.interfaces import Dataset
-    from tlac.results.record import Run
+    from tlac.results.record import Cell, Run
 
 
 @click.command(cls=options.SectionedCommand)

@@ -195,8 +195,8 @@ def leaderboard(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 def _show_frontiers(runs: Sequence[Run], form: str) -> None:
     from tlac.analysis.leaderboard import find_frontiers
-    from tlac.analysis.suite_table import describe_part
     from tlac.cli.tables import print_table
+    from tlac.results.record import describe_part
 
     frontiers = find_frontiers(runs)
     if not frontiers:
@@ -294,7 +294,7 @@ def _name(point: Point, varying: Sequence[str]) -> str:
 
 
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:
-    from tlac.analysis.suite_table import describe_part
+    from tlac.results.record import describe_part
 
     drawn = "" if entry["drawn"] == "all" else f", {entry['drawn']}"
     return (

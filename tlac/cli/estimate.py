@@ -140,7 +140,7 @@ def _in_flight(config: RunConfig, concurrency: int | None) -> int:
 
 
 def _describe(config: RunConfig) -> dict[str, Any]:
-    from tlac.analysis.suite_table import describe_part
+    from tlac.results.record import describe_part
 
     dataset = config.dataset
     named = {"backend": config.asked[0].name, "dataset": describe_part(dataset.name, dataset.split)}

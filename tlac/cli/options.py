@@ -278,11 +278,12 @@ class MatchingOptions:
         self, limit: int | None, seed: int
     ) -> Callable[[Backend | None, Backend | None, Dataset, str], RunConfig]:
         """Read all that several runs share, once; what it gives makes the config of one run."""
+        from tlac.config.files import read_aliases
         from tlac.config.prompts import load_prompts, with_hints
         from tlac.config.schemas import load_encoder_config
         from tlac.evaluation.run_config import RunConfig
         from tlac.scoring.confidence import read_calibration
-        from tlac.scoring.matching import find_rule, read_aliases
+        from tlac.scoring.matching import find_rule
 
         return functools.partial(
             RunConfig,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -80,20 +80,19 @@ def score(  # noqa: PLR0913, PLR0917 - one parameter per option
 def _show_open_world(runs: tuple[Path, ...], encoders: tuple[str, ...], store: Path | None, as_json: bool) -> None:
     from tlac.analysis.open_world import measure_open_world
     from tlac.cli.tables import print_table
-    from tlac.config.registry import open_encoder
     from tlac.config.schemas import load_encoder_config
-    from tlac.encoders.cached import keep_embeddings
+    from tlac.evaluation.runner import Runner
     from tlac.results.folder import load_run
 
     rows = []
     with open_store(store) as opened:
+        runner = Runner(opened, is_offline=True)
         for run in map(load_run, runs):
             if not run.record.prompts:
                 raise UsageError(f"{run.folder}: asked no LMM, and holds no answers")
             for name in encoders or (run.record.encoder,):
-                config = replace(load_encoder_config(name), is_offline=True)
-                encoder = keep_embeddings(open_encoder(config), config, opened)
-                measured = measure_open_world(run.predictions, run.record.classes, encoder)
+                config = load_encoder_config(name)
+                measured = measure_open_world(run.predictions, run.record.classes, runner.encoder(config))
                 if measured is None:
                     raise UsageError(f"{run.folder}: has no labels to compare answers with")
                 rows.append((run, config.name, measured))

@@ -12,9 +12,9 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tlac.analysis.suite_table import Cell, describe_part, harmonics_of, series_of
+from tlac.analysis.suite_table import harmonics_of, series_of
 from tlac.config.schemas import Published, Suite, load_published
-from tlac.results.record import OrderTrials, Run, RunRecord
+from tlac.results.record import Cell, OrderTrials, Run, RunRecord, describe_part
 from tlac.runtime.formatting import dollars, interval, percent, printable
 
 # what a row of runs may differ in beside dataset, backend and method

@@ -142,6 +142,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return _parse_yaml(path, _read(path))
 
 
+def read_aliases(path: Path) -> dict[str, tuple[str, ...]]:
+    """The names in a file of aliases. Raises InputError naming file and key, ConfigError for what is no YAML."""
+    try:
+        return msgspec.convert(read_yaml(path), dict[str, tuple[str, ...]], strict=True)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{path}: expected `class name: [name, ...]`: {error}") from error
+
+
 def read_document(path: Path) -> Any:
     """What a YAML or JSON file holds, in any form. Raises ConfigError naming the file, and the line where it can."""
     return _parse(path, _read(path))

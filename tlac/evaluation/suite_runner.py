@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tlac.analysis.suite_table import Cell
 from tlac.config.registry import open_dataset
 from tlac.config.schemas import Backend, DatasetConfig, EncoderConfig, Suite, load_dataset_config
 from tlac.errors import IncompleteRunError, TlacError, UnknownNameError
@@ -19,7 +18,7 @@ from tlac.evaluation.reuse import Finished
 from tlac.evaluation.run_config import RunConfig
 from tlac.evaluation.runner import Runner
 from tlac.interfaces import Dataset, notes_of
-from tlac.results.record import Run
+from tlac.results.record import Cell, Run
 from tlac.results.usage import Calls, StageCalls, Tokens
 from tlac.scoring.predictions import OUTCOMES
 from tlac.types import Outcome

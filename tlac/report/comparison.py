@@ -8,14 +8,13 @@ from pathlib import Path
 
 from tlac.analysis.compare import PairTest, correct, pair_tests, sample_keys
 from tlac.analysis.leaderboard import Point, mark_dominated
-from tlac.analysis.suite_table import describe_part
 from tlac.config.files import list_names
 from tlac.config.schemas import Published, load_published
 from tlac.report.page import LONGEST_NAME, PageImages, cut, render_page
 from tlac.report.run_page import describe_run
 from tlac.report.samples import TextTable, place_images
 from tlac.results.folder import find_thumbnails
-from tlac.results.record import Run, RunRecord
+from tlac.results.record import Run, RunRecord, describe_part
 from tlac.scoring.predictions import Predictions
 from tlac.types import Prediction
 

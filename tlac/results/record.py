@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tlac.errors import TlacError
 from tlac.results.table_files import Columns, Row
 from tlac.results.usage import CallFacts, Calls, SampleCalls, Tokens, read_calls
 from tlac.scoring.confidence import Calibration, confidences
@@ -186,6 +187,35 @@ class Run:
         types: dict[type, str] = {str: "string", bool: "boolean", float: "float64", list: "object"}
         frame = pandas.DataFrame(self.rows(), columns=list(SAMPLE_COLUMNS), dtype="object")
         return frame.astype({name: types[kind] for name, kind in SAMPLE_COLUMNS.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run of a matrix and how it ended. `is_reused` runs were there before. `suite` is None outside of suites."""
+
+    suite: str | None
+    dataset: str
+    split: str
+    backend: str
+    method: str
+    run: Run | None = None
+    error: TlacError | None = None
+    is_reused: bool = False
+
+    @property
+    def title(self) -> str:
+        """The cell in words."""
+        return f"{describe_part(self.dataset, self.split)} {self.backend} {self.method}".replace("  ", " ")
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is a result that counts."""
+        return self.run is not None and self.run.record.is_complete
+
+
+def describe_part(dataset: str, split: str) -> str:
+    """A dataset and its split as results name them."""
+    return dataset if split == "all" else f"{dataset} ({split})"
 
 
 def summary(run: Run) -> dict[str, Any]:

@@ -11,12 +11,8 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 
-import msgspec
-
-from tlac.config.files import read_yaml
-from tlac.errors import InputError, UnknownNameError
+from tlac.errors import UnknownNameError
 from tlac.interfaces import ClassNames, MatchingRule
 from tlac.types import LMMResponse, MatchDecision, Outcome
 
@@ -356,11 +352,3 @@ def split_templates(template: str) -> tuple[str, ...]:
 def apply_template(template: str, text: str) -> str:
     """A prompt template such as "a photo of a {}" with the text in its place."""
     return template.replace("{}", text)
-
-
-def read_aliases(path: Path) -> dict[str, tuple[str, ...]]:
-    """The names in a file of aliases. Raises InputError naming file and key, ConfigError for what is no YAML."""
-    try:
-        return msgspec.convert(read_yaml(path), dict[str, tuple[str, ...]], strict=True)
-    except msgspec.ValidationError as error:
-        raise InputError(f"{path}: expected `class name: [name, ...]`: {error}") from error
