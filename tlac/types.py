@@ -258,7 +258,7 @@ class MatchDecision(msgspec.Struct, frozen=True, gc=False):
     `also` are the texts of further views, scored with it as one mean vector. `index` is the class where a name or a
     stage-2 choice decided, None where similarity is to decide. `logprob` is that of the answer which named or chose it.
 
-    No rule gives the rest, which `tlac.scoring.decisions` adds: the first `answer` as it was given, the classes whose
+    No rule gives the rest, which `tlac.scoring.scorer` adds: the first `answer` as it was given, the classes whose
     whole name stands in its `words`, and what a `second` sample alone comes to.
     """
 

@@ -56,7 +56,7 @@ def test_the_prediction_is_the_mean_of_both_standardised_scores(run, encoder: En
         words = runner.encoder(encoder).encode([f"a photo of a {one.answer.rstrip('.')}"]).vectors
         key = embedding_key(images.fingerprint, one.image_sha256)
         seen = store.get_embeddings([key])[key].vector
-        expected = fuse_scores(similarities(words, classes), similarities(seen[None], classes), 6)[0]
+        expected = fuse_scores(similarities(words, classes), similarities(seen[None], classes))[0]
         assert one.predicted == int(expected.argmax())
         assert [one.score, *(score for _, score in one.top5[1:])] == pytest.approx(sorted(expected)[::-1], abs=1e-5)
         assert one.margin == pytest.approx(sorted(expected)[-1] - sorted(expected)[-2], abs=1e-5)

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 from msgspec import structs
 
-from tlac.scoring.decisions import combine_votes, decide_all, fuse, members_of
 from tlac.scoring.matching import ClassIndex, find_rule
 from tlac.scoring.predictions import Predictions
+from tlac.scoring.scorer import combine_votes, decide_all, fuse, members_of
 from tlac.types import LMMResponse, Outcome, Prediction, Stage, Transcript, Turn
 
 INDEX = ClassIndex(("red car", "old car", "lorry"))

@@ -83,8 +83,8 @@ class Decisions:
             logprob=_column(one.logprob for one in decided),
         )
 
-    def take(self, rows: Sequence[int] | Int32Array, votes: Sequence[tuple[int | None, ...]] = ()) -> Decisions:
-        """These decisions in this order, with other votes where they are given."""
+    def take(self, rows: Sequence[int] | Int32Array) -> Decisions:
+        """These decisions in this order."""
         places = np.asarray(rows, np.int64)
         listed = places.tolist()
         columns: dict[str, Any] = {column.name: getattr(self, column.name) for column in fields(self)}
@@ -92,8 +92,6 @@ class Decisions:
             name: column[places] if isinstance(column, np.ndarray) else [column[row] for row in listed]
             for name, column in columns.items()
         }
-        if votes:
-            taken["votes"] = votes
         return Decisions(**taken)
 
     def top(self, row: int) -> tuple[tuple[int, float], ...]:
