@@ -27,6 +27,7 @@ from tlac.engines.ray.job import SerializedError, serialize_error
 from tlac.engines.ray.limiter import Block, Limiter, Progress, Told, WorkerClient
 from tlac.engines.ray.logs import (
     AnswerLog,
+    FailureNote,
     KeySet,
     RunFolder,
     logs_in,
@@ -271,7 +272,7 @@ def test_the_headers_that_leave_the_fewest_calls_are_heeded() -> None:
 
 
 def test_faults_that_workers_meet_apart_count_together() -> None:
-    async def scenario() -> tuple[str, tuple[str, ...]]:
+    async def scenario() -> tuple[str, list[str]]:
         policy = CallPolicy(retry=RetryPolicy(breaker_failures=3, breaker_pauses_s=(5.0,)))
         limiter = limiter_with(Limits(concurrency=8), policy)
         for number in range(4):
@@ -404,7 +405,7 @@ def test_a_log_gives_back_what_was_written_and_holds_a_long_text_once(tmp_path: 
     write_log(tmp_path / "a.jsonl", *written)
     *read, failure = read_log(tmp_path / "a.jsonl")
     assert [replace(one, response=structs.replace(one.response, from_store=False)) for one in read] == written
-    assert failure == ("f" * 64, SerializedError("SampleError", "no such image"))
+    assert failure == FailureNote("f" * 64, SerializedError("SampleError", "no such image"))
     assert (tmp_path / "a.jsonl").stat().st_size < 20_000
 
 

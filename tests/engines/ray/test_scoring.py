@@ -22,7 +22,8 @@ from tlac.cache.store import Store
 from tlac.config.schemas import load_encoder_config
 from tlac.engines.ray import session
 from tlac.engines.ray.engine import RayEngine
-from tlac.engines.ray.scoring import ScoreWorker, _ExpectedEncoder, _usage_rows, sum_usage, why_not
+from tlac.engines.ray.job import WorkersEncoder
+from tlac.engines.ray.scoring import ScoreWorker, _usage_rows, sum_usage, why_not
 from tlac.errors import ConfigError, InputError, TlacError
 from tlac.evaluation.rescore import Rescoring, rescore
 from tlac.evaluation.runner import Runner
@@ -138,7 +139,7 @@ def test_an_image_that_the_drivers_machine_alone_sees_is_known_by_its_digest(tmp
 
 def test_another_text_encoder_on_a_worker_is_refused() -> None:
     with pytest.raises(ConfigError, match="the text encoder minilm is another one on a worker of the cluster"):
-        _ExpectedEncoder(load_encoder_config("minilm"), "other").encode(["x"])
+        WorkersEncoder(load_encoder_config("minilm"), "other").encode(["x"])
 
 
 @pytest.mark.slow

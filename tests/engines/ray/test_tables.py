@@ -8,7 +8,6 @@ import pytest
 from tlac.engines.ray.tables import (
     Choice,
     read_choices,
-    read_names,
     read_samples,
     turns_table,
     write_choices,
@@ -30,13 +29,13 @@ def test_samples_go_to_workers_as_paths_or_as_bytes_also_those_that_are_fetched(
         Sample("d", fail),
     ]
     files = write_samples(samples, tmp_path / "samples", len(samples), 1)
-    positions, found = read_samples(map(str, files))
+    positions, found, names = read_samples(files)
     assert positions == [0, 1, 2, 3]
     assert [sample.source for sample in found[:3]] == [Path("a.png").absolute(), b"bytes", b"fetched"]
     # it fails in the words of its dataset, and others under the names that this gave them
     with pytest.raises(InputError, match=r"^s3://bucket/gone\.png: can't be read: not found$"):
         identify(found[3].source, "d")
-    assert [name for file in files for name in read_names(file)] == ["a.png", "b", "c", "d"]
+    assert names == ["a.png", "b", "c", "d"]
     assert [sample.label for sample in found] == [1, None, None, None]
 
 

@@ -16,7 +16,7 @@ from tests.support.fakes import FakeLMM
 from tlac.cache.serialization import StoredAnswer
 from tlac.engines.ray.job import SHARD, RayJob, SerializedError, without_samples
 from tlac.engines.ray.limiter import Block
-from tlac.engines.ray.logs import logs_in, read_log
+from tlac.engines.ray.logs import FailureNote, logs_in, read_log
 from tlac.engines.ray.tables import write_samples
 from tlac.engines.ray.workers import Stage1Worker
 from tlac.types import LMMRequest, LMMResponse, Outcome, Sample, Usage
@@ -116,4 +116,4 @@ def test_of_a_shard_that_no_worker_bears_nothing_is_read_and_the_reason_is_logge
     assert made.said == ["Ray: a worker died, and starts again (4 times at this shard)"]
     *_, log = logs_in(made.logs)
     reason = "the worker died 3 times here; is its memory too small?"
-    assert list(read_log(log)) == [(str(made.shard), SerializedError("SampleError", reason))]
+    assert list(read_log(log)) == [FailureNote(str(made.shard), SerializedError("SampleError", reason))]

@@ -1,9 +1,9 @@
-"""What travels between driver and workers: what a run is, the columns of its tables, and errors."""
+"""What travels between driver and workers: a run, and errors; and where and by what a worker asks."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,11 +11,14 @@ from urllib.parse import urlsplit
 import msgspec
 
 from tlac import errors
-from tlac.config.schemas import Backend
+from tlac.config.registry import open_encoder
+from tlac.config.schemas import Backend, EncoderConfig
 from tlac.errors import ConfigError, InputError, RateLimitError, TlacError, UnknownNameError
 from tlac.evaluation.run_config import ClassList, RunConfig
+from tlac.interfaces import TextEncoder
 from tlac.lmms.middleware.retry import RetryPolicy
 from tlac.runtime.redaction import redact
+from tlac.types import Encoding
 
 SHARD = "shard"
 """The column with files of samples, or of choices: a worker is given one file at a time."""
@@ -87,6 +90,26 @@ def scale_limits(backend: Backend, workers: int) -> Backend:
         return backend
     limits = msgspec.structs.replace(backend.spec.limits, concurrency=backend.spec.limits.concurrency * workers)
     return replace(backend, spec=msgspec.structs.replace(backend.spec, limits=limits))
+
+
+class WorkersEncoder:
+    """A text encoder that is opened for the first text, which most methods don't have, and has to be the driver's."""
+
+    def __init__(self, config: EncoderConfig, fingerprint: str) -> None:
+        self._config, self.fingerprint = config, fingerprint
+        self._opened: TextEncoder | None = None
+
+    def encode(self, texts: Sequence[str]) -> Encoding:
+        """See `TextEncoder.encode`. Raises ConfigError where it is another one than the driver's."""
+        if self._opened is None:
+            opened = open_encoder(self._config)
+            if opened.fingerprint != self.fingerprint:
+                raise ConfigError(
+                    f"the text encoder {self._config.name} is another one on a worker of the cluster: "
+                    "install the same weights and versions there"
+                )
+            self._opened = opened
+        return self._opened.encode(texts)
 
 
 # Errors travel as records: Ray would wrap an exception, and lose its class.

@@ -68,7 +68,7 @@ _BLOCK_SHARE, _LONGEST_BLOCK_S = 1 / 40, 0.05
 keeping: ContextVar[Callable[[LMMResponse], Awaitable[None]] | None] = ContextVar("keeping", default=None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Progress:
     """How far a run is: samples, calls that were let through, USD spent by the whole command.
 
@@ -81,7 +81,7 @@ class Progress:
     samples: int = 0
     calls: int = 0
     spent_usd: float = 0.0
-    messages: tuple[str, ...] = ()
+    messages: list[str] = field(default_factory=list)
     stopped: SerializedError | None = None
 
     @property
@@ -144,9 +144,9 @@ class Limiter:
     def __init__(self, backends: Mapping[str, Backend], policy: CallPolicy) -> None:
         self._budget = policy.budget
         self._clock = policy.clock
-        self._messages: list[str] = []
+        self._now = Progress()
         self._calls: dict[int, _Call] = {}
-        policy = replace(policy, on_message=self._messages.append)
+        policy = replace(policy, on_message=self._now.messages.append)
         self._remotes = {digest: _RemoteLMM(self._calls, self._admit) for digest in backends}
         self._stacks: dict[str, LMM] = {
             digest: AbortOnRepeatedError(
@@ -154,8 +154,7 @@ class Limiter:
             )
             for digest, backend in backends.items()
         }
-        self._count = self._samples = self._shards = self._lives = 0
-        self._stopped: SerializedError | None = None
+        self._lives = 0
         self._workers: dict[str, _Worker] = {}
 
     async def register(self, worker: str) -> int:
@@ -177,9 +176,9 @@ class Limiter:
         here.heard_at = self._clock.now()
         # an earlier trade that waits comes back
         here.news.set()
-        self._shards += told.shards
-        self._samples += told.samples
-        self._messages += told.messages
+        self._now.shards += told.shards
+        self._now.samples += told.samples
+        self._now.messages += told.messages
         if told.stop is not None:
             self._stop(told.stop)
         for backend, found in told.headers.items():
@@ -214,23 +213,22 @@ class Limiter:
         for worker, here in list(self._workers.items()):
             if here.open and self._clock.now() - here.heard_at > _LEASE_S:
                 await self._end_calls(worker)
-        messages = tuple(self._messages)
-        self._messages.clear()
-        spent_usd = self._budget.spent_usd if self._budget else 0.0
-        return Progress(
-            len(self._workers), self._shards, self._samples, self._count, spent_usd, messages, self._stopped
-        )
+        self._now.workers = len(self._workers)
+        self._now.spent_usd = self._budget.spent_usd if self._budget else 0.0
+        found = replace(self._now, messages=self._now.messages.copy())
+        self._now.messages.clear()
+        return found
 
     def _admit(self, number: int) -> None:
         call = self._calls[number]
         call.is_admitted = True
-        self._count += 1
+        self._now.calls += 1
         self._workers[call.worker].tell(number, None)
 
     def _begin(self, number: int, worker: str, usage: Usage, stack: LMM, request: LMMRequest) -> None:
         here = self._workers[worker]
-        if self._stopped is not None:
-            here.tell(number, self._stopped)
+        if self._now.stopped is not None:
+            here.tell(number, self._now.stopped)
             return
         call = self._calls[number] = _Call(worker, usage)
         here.open += 1
@@ -244,7 +242,7 @@ class Limiter:
     def _give_up(self, number: int, *, is_made: bool) -> None:
         call = self._open(number)
         if call is not None and call.is_admitted and not is_made:
-            self._count -= 1
+            self._now.calls -= 1
             call.ended.set_exception(_UnspentError)
         elif call is not None and call.task is not None:
             call.task.cancel()
@@ -256,7 +254,7 @@ class Limiter:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _stop(self, error: SerializedError) -> None:
-        self._stopped = self._stopped or error
+        self._now.stopped = self._now.stopped or error
         for call in self._calls.values():
             if call.task is not None and not call.is_admitted:
                 call.task.cancel()
@@ -269,7 +267,7 @@ class Limiter:
             here.news.set()
         if task.cancelled():
             lost = SerializedError(TransientError.__name__, "nothing was heard of this worker for a minute")
-            here.tell(number, self._stopped or lost)
+            here.tell(number, self._now.stopped or lost)
         elif (error := task.exception()) is not None and not isinstance(error, _UnspentError):
             known = error if isinstance(error, TlacError) else TlacError(f"{type(error).__name__}: {error}")
             if isinstance(known, PermanentError) or not isinstance(known, CallError):

@@ -17,8 +17,8 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
 
 import msgspec
 import numpy as np
@@ -33,15 +33,13 @@ from tlac.runtime import aio
 from tlac.runtime.safe_files import parse_json
 from tlac.types import Outcome
 
-Failure: TypeAlias = tuple[str, SerializedError]
-"""The key of a request that got no response, or the path of an image that no request could be made of; and why."""
-
 ATTACHED_BYTES = 64 * 2**20
 """Logs of so many bytes and more, some 70,000 answers, become an attached pack."""
 
 
-class _Failed(msgspec.Struct, frozen=True):
-    """A failure: the line that is neither an answer nor a text."""
+class FailureNote(msgspec.Struct, frozen=True):
+    """A line that is neither an answer nor a text: the key of a request that got no response, or the path of an image
+    that no request could be made of, and why."""
 
     failed: str
     fault: SerializedError
@@ -73,7 +71,7 @@ class AnswerLog:
 
     async def keep_failure(self, failed: str, error: SerializedError) -> None:
         """Write down that a request, by its key, got no response, or that an image, by its path, can't be used."""
-        await self._lines.ask(canonical_json({"failed": failed, "fault": msgspec.structs.asdict(error)}))
+        await self._lines.ask(canonical_json(msgspec.to_builtins(FailureNote(failed, error))))
 
     async def close(self) -> None:
         """Close the file; one without a line is removed."""
@@ -102,7 +100,7 @@ class AnswerLog:
             raise self._broken from error
 
 
-def read_log(path: Path) -> Iterator[StoredAnswer | Failure]:
+def read_log(path: Path) -> Iterator[StoredAnswer | FailureNote]:
     """What a log holds, in the order in which it came; a cut last line is left out. A log that is gone holds nothing.
 
     Raises InputError naming file and line for anything else that a worker would not have written.
@@ -112,10 +110,9 @@ def read_log(path: Path) -> Iterator[StoredAnswer | Failure]:
             yield kept
             continue
         try:
-            line: _Failed = parse_json(kept, _Failed)
+            yield parse_json(kept, FailureNote)
         except InputError as error:
             raise line_complaint(path, number, error) from error
-        yield line.failed, line.fault
 
 
 def logs_in(folder: Path, batch: str = "") -> list[Path]:
@@ -271,20 +268,20 @@ def merge_logs(
     keys = KeySet()
     failures: dict[str, SerializedError] = {}
     is_attached = _is_attached(store, folder)
+
+    def first_answers(path: Path) -> Iterator[StoredAnswer]:
+        for kept in read_log(path):
+            if isinstance(kept, FailureNote):
+                failures[kept.failed] = kept.fault
+            elif kept.key not in keys:
+                keys.add(kept.key)
+                yield kept
+
     for path in logs_in(folder.logs):
         is_finished = not _is_written(path)
-        answers: list[StoredAnswer] = []
-        for kept in read_log(path):
-            if isinstance(kept, tuple):
-                failures.update([kept])
-                continue
-            if kept.key not in keys:
-                answers.append(kept)
-            keys.add(kept.key)
-            if len(answers) == _BATCH:
-                store.put_entries(_news(store, answers, retry, is_attached))
-                answers = []
-        store.put_entries(_news(store, answers, retry, is_attached))
+        answers = first_answers(path)
+        while block := list(islice(answers, _BATCH)):
+            store.put_entries(_news(store, block, retry, is_attached))
         if is_finished and not is_attached:
             path.unlink(missing_ok=True)
     if is_attached:

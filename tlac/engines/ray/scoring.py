@@ -12,7 +12,6 @@ import asyncio
 import hashlib
 import math
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,13 +22,12 @@ from numpy.typing import NDArray
 
 from tlac.cache.serialization import StoredEmbedding
 from tlac.cache.store import Store
-from tlac.config.registry import open_encoder
 from tlac.config.schemas import EncoderConfig
 from tlac.encoders.cached import StoredEncoder
-from tlac.engines.ray.job import MOST_DEATHS, SHARD, SerializedError, backends_of, serialize_error
+from tlac.engines.ray.job import MOST_DEATHS, SHARD, SerializedError, WorkersEncoder, backends_of, serialize_error
 from tlac.engines.ray.session import WORKER_CPUS
-from tlac.engines.ray.tables import read_names, read_samples, sample_at
-from tlac.errors import CallError, ConfigError, InputError, MissingAnswersError, SampleError, StoreError, TlacError
+from tlac.engines.ray.tables import read_samples, sample_at
+from tlac.errors import CallError, InputError, MissingAnswersError, SampleError, StoreError, TlacError
 from tlac.evaluation.class_order import restore_choices
 from tlac.evaluation.collect import collect_into
 from tlac.evaluation.dry_run import count_recalled
@@ -37,7 +35,7 @@ from tlac.evaluation.prompter import BoundLMM
 from tlac.evaluation.run_config import RunConfig, RunResult, class_finder, plan_questions
 from tlac.hashing import embedding_keys, response_key
 from tlac.images import identify
-from tlac.interfaces import TextEncoder, combination_of, sees_image
+from tlac.interfaces import combination_of, sees_image
 from tlac.results.predictions import write_shard
 from tlac.results.record import ShortlistRecall
 from tlac.results.usage import UsageLedger, encode_calls, facts_of
@@ -188,31 +186,12 @@ class _RemoteStore:
         _get(self._reader.put_embeddings.remote(list(items)))
 
 
-class _ExpectedEncoder:
-    """A text encoder that is opened for the first text that the store lacks, and has to be the driver's."""
-
-    def __init__(self, config: EncoderConfig, fingerprint: str) -> None:
-        self._config, self.fingerprint = config, fingerprint
-        self._opened: TextEncoder | None = None
-
-    def encode(self, texts: Sequence[str]) -> Encoding:
-        if self._opened is None:
-            opened = open_encoder(self._config)
-            if opened.fingerprint != self.fingerprint:
-                raise ConfigError(
-                    f"the text encoder {self._config.name} is another one on a worker of the cluster: "
-                    "install the same weights and versions there"
-                )
-            self._opened = opened
-        return self._opened.encode(texts)
-
-
 class EncoderActor:
     """Encodes texts for all workers, and keeps their vectors in the store: each text belongs to one such actor, and so
     is encoded once."""
 
     def __init__(self, config: EncoderConfig, fingerprint: str, reader: Any) -> None:
-        self._encoder = StoredEncoder(_ExpectedEncoder(config, fingerprint), _RemoteStore(reader))
+        self._encoder = StoredEncoder(WorkersEncoder(config, fingerprint), _RemoteStore(reader))
 
     def encode(self, texts: list[str]) -> Encoding | SerializedError:
         """See `TextEncoder.encode`."""
@@ -282,15 +261,6 @@ class _RecallingLMM:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class ShardScore:
-    """What a shard comes to."""
-
-    counts: Counts
-    truncated_classes: int
-    shortlist_recall: ShortlistRecall | None
-
-
 class ScoreWorker:
     """Scores the samples in the files that a table lists: for each file, writes predictions as parquet, lines of
     calls.jsonl, and what was used, into the folders of `_PARTS`."""
@@ -304,10 +274,10 @@ class ScoreWorker:
         self._stored_prompter = plan_questions(config, partial(_bind, stored))
 
     def __call__(self, table: Any) -> dict[str, list[Any]]:
-        """A `ShardScore` for each file, or the error that kept it from being scored."""
+        """What each file comes to, or the error that kept it from being scored."""
         return {"score": [self._score(Path(file)) for file in table[SHARD].to_pylist()]}
 
-    def _score(self, file: Path) -> ShardScore | SerializedError:
+    def _score(self, file: Path) -> RunResult | SerializedError:
         try:
             with (self._folder / _TRIED / file.stem).open("ab") as tried:
                 if tried.tell() == MOST_DEATHS:
@@ -317,10 +287,10 @@ class ScoreWorker:
         except TlacError as error:
             return serialize_error(error)
 
-    def _score_shard(self, file: Path) -> ShardScore:
+    def _score_shard(self, file: Path) -> RunResult:
         config = self._config
-        positions, samples = read_samples([str(file)])
-        transcripts = self._transcripts(samples, read_names(file))
+        positions, samples, names = read_samples([file])
+        transcripts = self._transcripts(samples, names)
         restored = restore_choices(transcripts, config.class_order)
         scored = self._scorer.score(restored, combination_of(config.opened_method))
         predictions = abstain(scored.predictions, config.abstain_below, config.calibration)
@@ -335,7 +305,8 @@ class ScoreWorker:
         except OSError as error:
             raise StoreError(f"{self._folder}: can't be written: {error.strerror or error}") from error
         recall = aio.run(count_recalled(transcripts, config, self._stored_prompter))
-        return ShardScore(Counts.of(predictions), scored.truncated_classes, recall)
+        counts, cut = Counts.of(predictions), len(scored.cut_texts)
+        return RunResult(places[:1], counts, cut, scored.truncated_classes, shortlist_recall=recall)
 
     def _transcripts(self, samples: Sequence[Sample], names: Sequence[str]) -> list[Transcript]:
         transcripts: list[Transcript] = []
@@ -431,7 +402,7 @@ def score_shards(
     recalled: list[ShortlistRecall] = []
     truncated_classes = done = 0
     for row in score(files).iter_rows():
-        shard: ShardScore | SerializedError = row["score"]
+        shard: RunResult | SerializedError = row["score"]
         if isinstance(shard, SerializedError):
             raise shard.to_error()
         counts.append(shard.counts)

@@ -30,36 +30,23 @@ class Choice:
     backend: str
 
 
-def _sample_schema() -> Any:
+# an image is the path of a file, or the file's `content`; `name` is what complaints call it, and `complaint` what its
+# dataset complains of where it can't be read
+_SAMPLES = ("position", "sample", "path", "content", "label", "name", "complaint")
+_CHOICES = ("about", "offered", "chooser")
+_CHOSEN = ("stage2_key", "choice_outcome", "choice")
+_TURNS = (
+    *("position", "sample", "label", "member", "image_sha256", "stage1_key", "outcome", "answer"),
+    *(*_CHOSEN, "failure", *_CHOICES),
+)
+
+
+def _schema(columns: Iterable[str]) -> Any:
     import pyarrow as pa
 
-    # an image is the path of a file, or the file's bytes
-    image = [("path", pa.string()), ("content", pa.binary())]
-    # what complaints call it, and what its dataset complains of where it can't be read
-    said = [("name", pa.string()), ("complaint", pa.string())]
-    return pa.schema([("position", pa.int64()), ("sample", pa.string()), *image, ("label", pa.int32()), *said])
-
-
-def _turn_schema() -> Any:
-    import pyarrow as pa
-
-    texts = ("image_sha256", "stage1_key", "outcome", "answer", "stage2_key", "choice_outcome", "choice", "failure")
-    return pa.schema(
-        [
-            ("position", pa.int64()),
-            ("sample", pa.string()),
-            ("label", pa.int32()),
-            ("member", pa.int32()),
-            *((name, pa.string()) for name in texts),
-            *_choice_fields(),
-        ]
-    )
-
-
-def _choice_fields() -> list[tuple[str, Any]]:
-    import pyarrow as pa
-
-    return [("about", pa.string()), ("offered", pa.list_(pa.int32())), ("chooser", pa.string())]
+    kinds = {"position": pa.int64(), "label": pa.int32(), "member": pa.int32(), "content": pa.binary()}
+    kinds["offered"] = pa.list_(pa.int32())
+    return pa.schema([(name, kinds.get(name, pa.string())) for name in columns])
 
 
 def write_samples(samples: Iterable[Sample], folder: Path, count: int, workers: int) -> list[Path]:
@@ -67,16 +54,15 @@ def write_samples(samples: Iterable[Sample], folder: Path, count: int, workers: 
 
     Images that are files stay where they are: their paths are written.
     """
-    return _write_shards(_sample_rows(samples), _sample_schema(), folder, _length(count, workers))
+    return _write_shards(_sample_rows(samples), _schema(_SAMPLES), folder, _length(count, workers))
 
 
 def write_choices(turns: Path, folder: Path, workers: int) -> list[Path]:
     """Write the choices that a folder of turns lacks, each distinct one once, as write_samples does samples."""
-    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    schema = pa.schema([("stage2_key", pa.string()), *_choice_fields()])
+    schema = _schema(("stage2_key", *_CHOICES))
 
     def tables(columns: list[str]) -> Iterator[Any]:
         # one by one: as a data set they are read ahead, hundreds of megabytes of a million
@@ -88,20 +74,14 @@ def write_choices(turns: Path, folder: Path, workers: int) -> list[Path]:
     return _write_shards(((row, len(row["about"])) for row in rows), schema, folder, _length(count, workers))
 
 
-def read_samples(files: Iterable[str]) -> tuple[list[int], list[Sample]]:
-    """Positions and samples of such files."""
+def read_samples(files: Iterable[str | Path]) -> tuple[list[int], list[Sample], list[str]]:
+    """Positions and samples of such files, and what complaints call their images: by their paths as the dataset gave
+    them."""
     import pyarrow.parquet as pq
 
     rows = [row for file in files for row in pq.read_table(file).to_pylist()]
-    return [row["position"] for row in rows], [Sample(row["sample"], _source(row), row["label"]) for row in rows]
-
-
-def read_names(file: Path) -> list[str]:
-    """What complaints call the samples of such a file: their images' paths as the dataset gave them."""
-    import pyarrow.parquet as pq
-
-    names: list[str] = pq.read_table(file, columns=["name"])["name"].to_pylist()
-    return names
+    samples = [Sample(row["sample"], _source(row), row["label"]) for row in rows]
+    return [row["position"] for row in rows], samples, [row["name"] for row in rows]
 
 
 def sample_at(files: Sequence[Path], position: int) -> str:
@@ -135,7 +115,7 @@ def turns_table(positions: Sequence[int], transcripts: Sequence[Transcript], put
         for position, transcript in zip(positions, transcripts, strict=False)
         for row in _turn_rows(position, transcript, put_off)
     ]
-    return pa.Table.from_pylist(rows, schema=_turn_schema())
+    return pa.Table.from_pylist(rows, schema=_schema(_TURNS))
 
 
 def read_choices(files: Iterable[str]) -> dict[str, Choice]:
@@ -157,7 +137,7 @@ def chosen_table(chosen: Mapping[str, Turn]) -> Any:
 
     responses = [turn.response for turn in chosen.values()]
     columns = [list(chosen), [one.outcome.value for one in responses], [one.text for one in responses]]
-    return pa.table(columns, pa.schema([(name, pa.string()) for name in ("stage2_key", "choice_outcome", "choice")]))
+    return pa.table(columns, _schema(_CHOSEN))
 
 
 def _length(count: int, workers: int) -> int:

@@ -9,14 +9,21 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tlac.cache.serialization import StoredAnswer, is_stored
-from tlac.config.registry import open_encoder, open_lmm
-from tlac.config.schemas import Backend, EncoderConfig
-from tlac.engines.ray.job import MOST_DEATHS, SHARD, RayJob, SerializedError, at_address, serialize_error
+from tlac.config.registry import open_lmm
+from tlac.config.schemas import Backend
+from tlac.engines.ray.job import (
+    MOST_DEATHS,
+    SHARD,
+    RayJob,
+    SerializedError,
+    WorkersEncoder,
+    at_address,
+    serialize_error,
+)
 from tlac.engines.ray.limiter import AdmittedLMM, WorkerClient, keeping, seek_garbage_less_often
 from tlac.engines.ray.logs import AnswerLog, logs_in, read_log
 from tlac.engines.ray.tables import Choice, chosen_table, read_choices, read_samples, turns_table
@@ -25,10 +32,10 @@ from tlac.evaluation.collect import collect_into
 from tlac.evaluation.prompter import BoundLMM, TwoStagePrompter
 from tlac.evaluation.run_config import class_finder, plan_questions
 from tlac.hashing import response_key
-from tlac.interfaces import LMM, TextEncoder
+from tlac.interfaces import LMM
 from tlac.lmms.middleware.retry import RetryingLMM
 from tlac.runtime import aio
-from tlac.types import Encoding, LMMRequest, LMMResponse, Outcome, Transcript, Turn
+from tlac.types import LMMRequest, LMMResponse, Outcome, Transcript, Turn
 
 FoundT = TypeVar("FoundT")
 ItemT = TypeVar("ItemT")
@@ -138,24 +145,6 @@ class LoggedLMM:
         return kept[-1] if kept else response
 
 
-class _LazyEncoder:
-    """A text encoder that is opened when a method first needs it: most don't."""
-
-    def __init__(self, config: EncoderConfig) -> None:
-        self._config = config
-
-    @cached_property
-    def _encoder(self) -> TextEncoder:
-        return open_encoder(self._config)
-
-    @property
-    def fingerprint(self) -> str:
-        return self._encoder.fingerprint
-
-    def encode(self, texts: Sequence[str]) -> Encoding:
-        return self._encoder.encode(texts)
-
-
 class _Worker:
     """LMMs that are opened once, and a log for each batch."""
 
@@ -166,7 +155,7 @@ class _Worker:
         self._job = job
         self._client = WorkerClient(limiter, reader, ray.get_runtime_context().get_actor_id())
         self._lmms: dict[str, LMM] = {}
-        self._finder = class_finder(job.config, _LazyEncoder(job.config.encoder))
+        self._finder = class_finder(job.config, WorkersEncoder(job.config.encoder, job.config.fingerprint))
         aio.run(self._client.register())
 
     def _run_batch(
@@ -237,7 +226,7 @@ class Stage1Worker(_Worker):
                 await log.keep_failure(files[0], SerializedError(SampleError.__name__, attempt.refusal))
                 return (), ()
             # here, not above: what comes after the attempt's log counts as its death
-            positions, samples = read_samples(files)
+            positions, samples, _ = read_samples(files)
             method = self._job.config.asking_method
             taken = attempt.ordered(samples)
             found: list[Transcript] = []
