@@ -34,8 +34,7 @@ from tlac.evaluation.runner import Runner
 from tlac.images import shrink_image
 from tlac.interfaces import TextEncoder, combination_of, sees_image
 from tlac.lmms.middleware.budget import Budget
-from tlac.lmms.middleware.retry import RetryPolicy
-from tlac.lmms.middleware.stack import CallPolicy
+from tlac.lmms.middleware.policy import CallPolicy
 from tlac.lmms.served import with_served_revision
 from tlac.results.labels import Label
 from tlac.results.usage import UsageLedger
@@ -54,7 +53,7 @@ DEFAULT_ENCODER = "clip-vit-b-16"
 _MOST_SHOWN = 50
 _DEEP_GREY, _PNG_MODES = ("I", "F"), ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 # somebody waits for this one image: a bench is more patient
-_IMPATIENT = CallPolicy(retry=RetryPolicy(tries=4, identical_tries=3, total_wait_s=60.0, breaker_pauses_s=(2.0, 5.0)))
+_IMPATIENT = CallPolicy(tries=4, identical_tries=3, total_wait_s=60.0, breaker_pauses_s=(2.0, 5.0))
 _ERRORS: dict[str, type[TlacError]] = {
     "missing": MissingAnswersError,
     "sample": InputError,

@@ -112,7 +112,8 @@ async def ask_tlac(address: str, paths: list[Path], concurrency: int, method: st
     from tlac.evaluation.collect import collect
     from tlac.evaluation.prompter import BoundLMM, TwoStagePrompter
     from tlac.lmms.middleware.cache import StoredLMM
-    from tlac.lmms.middleware.stack import CallPolicy, build_stack
+    from tlac.lmms.middleware.policy import CallPolicy
+    from tlac.lmms.middleware.stack import build_stack
     from tlac.types import Sample
 
     shipped = load_backend("openai-compatible")

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from benchmarks.simulation.model import Cluster, Compared, Service, simulate
 from tlac.config.schemas import Limits
+from tlac.lmms.middleware.policy import CallPolicy
 from tlac.lmms.middleware.rate_limit import LimitedLMM
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
@@ -61,7 +62,7 @@ async def compare(service: Service, calls: int, seed: int = 0) -> Compared:
     limits = Limits(concurrency=service.in_flight, requests_per_minute=a_minute)
     try:
         async with aiohttp.ClientSession() as session:
-            lmm = LimitedLMM(_Asker(session, address), limits)
+            lmm = LimitedLMM(_Asker(session, address), limits, CallPolicy())
             started = time.perf_counter()
             await asyncio.gather(*(lmm.ask(_QUESTION) for _ in range(calls)))
             measured_s = time.perf_counter() - started

@@ -21,7 +21,7 @@ from tlac.config.schemas import Backend, BackendSpec, Limits
 from tlac.engines.ray.limiter import AdmittedLMM, LimiterActor, WorkerClient
 from tlac.engines.ray.scoring import StoreReader, explain_missing
 from tlac.engines.ray.session import connect, quiet
-from tlac.lmms.middleware.stack import CallPolicy
+from tlac.lmms.middleware.policy import CallPolicy
 from tlac.types import LMMRequest, LMMResponse, Message, Outcome, TextPart, Usage
 
 CALLS, WORKERS, IN_FLIGHT = 40_000, 2, 4096

@@ -26,7 +26,7 @@ from tlac.config.schemas import Backend, load_backend, load_encoder_config
 from tlac.engines.ray.engine import RayEngine
 from tlac.evaluation.run_config import RunConfig
 from tlac.evaluation.runner import Runner
-from tlac.lmms.middleware.stack import CallPolicy
+from tlac.lmms.middleware.policy import CallPolicy
 from tlac.scoring.matching import find_rule
 from tlac.types import Sample
 

@@ -29,7 +29,7 @@ from tlac.config.schemas import Backend, BackendSpec, Limits, load_encoder_confi
 from tlac.engines.ray.engine import RayEngine
 from tlac.evaluation.run_config import RunConfig, RunResult
 from tlac.evaluation.runner import Runner
-from tlac.lmms.middleware.stack import CallPolicy
+from tlac.lmms.middleware.policy import CallPolicy
 from tlac.scoring.matching import find_rule
 from tlac.types import LMMRequest, LMMResponse, Outcome, Sample, Usage
 

@@ -26,7 +26,7 @@ from tlac.engines.ray.session import connect, quiet
 from tlac.engines.ray.tables import write_samples
 from tlac.engines.ray.workers import Stage1Worker
 from tlac.evaluation.run_config import RunConfig
-from tlac.lmms.middleware.stack import CallPolicy
+from tlac.lmms.middleware.policy import CallPolicy
 from tlac.scoring.matching import find_rule
 from tlac.types import Outcome, Sample
 

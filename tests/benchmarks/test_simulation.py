@@ -19,6 +19,7 @@ from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Limits, load_backend
+from tlac.lmms.middleware.policy import CallPolicy
 from tlac.lmms.middleware.rate_limit import LimitedLMM
 from tlac.types import Image, LMMRequest, LMMResponse, Outcome, Transcript, Turn, Usage
 
@@ -53,7 +54,7 @@ def test_the_model_takes_as_long_as_tlac_s_own_limiter_in_virtual_time(service: 
 
     async def ask_all() -> float:
         limits = Limits(concurrency=service.in_flight, requests_per_minute=service.requests_a_minute)
-        lmm = LimitedLMM(Slow(), limits, virtual_clock())
+        lmm = LimitedLMM(Slow(), limits, CallPolicy(clock=virtual_clock()))
         await asyncio.gather(*(lmm.ask(LMMRequest("stage1", "any", ())) for _ in range(calls)))
         return now_s()
 

@@ -20,7 +20,7 @@ from tests.support.emulator import BatchControls, Emulator, Fault
 from tests.support.fakes import Shown, make_png
 from tests.support.virtual_time import SkippingClock
 from tlac.lmms.middleware.budget import Budget
-from tlac.lmms.middleware.stack import CallPolicy
+from tlac.lmms.middleware.policy import CallPolicy
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "batch.md"
 COMMANDS = [

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from tlac.cli.progress import LiveView, show_runs
 from tlac.errors import RateLimitError, TransientError
-from tlac.lmms.middleware.clock import CallActivity, Clock
+from tlac.lmms.middleware.policy import CallActivity, Clock
 from tlac.types import Failure, LMMResponse, Outcome, Transcript, Turn, Usage
 
 

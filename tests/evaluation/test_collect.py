@@ -16,6 +16,7 @@ from tlac.evaluation.prompter import BoundLMM, TwoStagePrompter
 from tlac.images import prepare
 from tlac.interfaces import LMM
 from tlac.lmms.middleware.cache import StoredLMM
+from tlac.lmms.middleware.policy import CallPolicy
 from tlac.lmms.middleware.rate_limit import LimitedLMM
 from tlac.methods.tlac import SLAC, TLAC
 from tlac.types import Failure, LMMRequest, LMMResponse, Outcome, Preparation, Sample, Transcript, Usage
@@ -181,7 +182,7 @@ def test_few_more_samples_are_under_way_than_calls_are_wanted_in_flight(concurre
     lmm, limited = Counting(lambda _: "a car"), Counting(lambda _: "a car")
     run(lmm, samples=samples, concurrency=concurrency)
     assert lmm.most == under_way
-    run(LimitedLMM(limited, Limits(concurrency=concurrency)), samples=samples, concurrency=concurrency)
+    run(LimitedLMM(limited, Limits(concurrency=concurrency), CallPolicy()), samples=samples, concurrency=concurrency)
     assert limited.most == concurrency
 
 

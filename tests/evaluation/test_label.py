@@ -15,7 +15,7 @@ from tlac.errors import PermanentError
 from tlac.evaluation.label import Labelling
 from tlac.evaluation.run_config import ClassList, RunConfig
 from tlac.evaluation.runner import Runner
-from tlac.lmms.middleware.stack import CallPolicy
+from tlac.lmms.middleware.policy import CallPolicy
 from tlac.results.labels import Label
 from tlac.types import LMMRequest, LMMResponse, Outcome, Sample
 

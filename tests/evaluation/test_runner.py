@@ -15,7 +15,7 @@ from tlac.config.schemas import Backend, BackendSpec
 from tlac.errors import EncoderUnavailableError, MissingAnswersError, PermanentError, SampleError
 from tlac.evaluation.run_config import choose_samples
 from tlac.evaluation.runner import Runner
-from tlac.lmms.middleware.stack import CallPolicy
+from tlac.lmms.middleware.policy import CallPolicy
 from tlac.results.record import summary
 from tlac.types import Encoding, LMMRequest, LMMResponse, Outcome, Sample
 

@@ -30,8 +30,7 @@ from tlac.config.prompts import load_prompts
 from tlac.config.registry import open_dataset
 from tlac.config.schemas import EncoderConfig, EncoderSpec, load_backend, load_dataset_config
 from tlac.evaluation.runner import RunConfig, Runner
-from tlac.lmms.middleware.retry import RetryPolicy
-from tlac.lmms.middleware.stack import CallPolicy
+from tlac.lmms.middleware.policy import CallPolicy
 from tlac.results.record import Run
 from tlac.scoring.matching import find_rule
 from tlac.types import Outcome
@@ -142,8 +141,8 @@ def small_run(name: str, scenario: str, store: Store, out: Path) -> Run:
     prompts = load_prompts(str(CASSETTES / "prompts.yaml"))
     method = "tlac" if scenario == "tlac" else "slac"
     spec = RunConfig(backend, backend, dataset, method, encoder, prompts, find_rule("ladder"), limit=3)
-    policy = RetryPolicy(tries=2, identical_tries=2, limited_tries=3)
-    policy = CallPolicy(concurrency=1, retry=policy, clock=SkippingClock().clock())
+    clock = SkippingClock().clock()
+    policy = CallPolicy(concurrency=1, clock=clock, tries=2, identical_tries=2, limited_tries=3)
     return Runner(store, policy=policy).run(spec, out)
 
 

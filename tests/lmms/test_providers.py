@@ -23,13 +23,12 @@ from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, EncoderConfig, EncoderSpec, Prices
 from tlac.evaluation.runner import RunConfig, Runner
 from tlac.lmms.middleware.budget import Budget
-from tlac.lmms.middleware.retry import RetryPolicy
-from tlac.lmms.middleware.stack import CallPolicy
+from tlac.lmms.middleware.policy import CallPolicy
 from tlac.results.record import Run
 from tlac.scoring.matching import find_rule
 from tlac.types import Outcome
 
-POLICY = RetryPolicy(tries=4, identical_tries=3, limited_tries=4)
+FEW_TRIES = {"tries": 4, "identical_tries": 3, "limited_tries": 4}
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +57,7 @@ def run_spec(backend: Backend, size: int, method: str = "slac") -> RunConfig:
 def bench(store: Store, backend: Backend, out: Path, size: int = 2, **policy: object) -> tuple[Run, SkippingClock]:
     """A run of SLAC whose waits are skipped."""
     clock = SkippingClock()
-    settings: dict[str, object] = {"clock": clock.clock(), "retry": POLICY} | policy
+    settings: dict[str, object] = {"clock": clock.clock()} | policy
     spec = run_spec(backend, size)
     return Runner(store, policy=CallPolicy(**settings)).run(spec, out), clock  # type: ignore[arg-type]
 
@@ -110,7 +109,7 @@ def test_every_fault_has_its_outcome(emulator: Emulator, store: Store, tmp_path:
     emulator.script = script_of(step)
     backend = backend_at(emulator, name, timeout_s=0.2 if case == "hung" else 20.0)
     # the breaker has tests of its own: here it would cut the counting short
-    run, _ = bench(store, backend, tmp_path / "runs", concurrency=1)
+    run, _ = bench(store, backend, tmp_path / "runs", concurrency=1, **FEW_TRIES)
     assert emulator.refused == []
     assert len(emulator.asked) == fate.calls
     assert " ".join(prediction.outcome for prediction in run.predictions) == fate.outcomes
@@ -126,7 +125,7 @@ def test_a_fault_that_passes_leaves_a_complete_run(
     emulator: Emulator, store: Store, tmp_path: Path, name: str, case: str
 ) -> None:
     emulator.script = script_of(FOR_EVER[case][0], Reply("a red car"))
-    run, clock = bench(store, backend_at(emulator, name), tmp_path / "runs", concurrency=1)
+    run, clock = bench(store, backend_at(emulator, name), tmp_path / "runs", concurrency=1, **FEW_TRIES)
     assert run.record.is_complete
     assert len(emulator.asked) == 3
     if case == "429 with a wish to wait":
@@ -174,7 +173,7 @@ def test_five_hundred_calls_with_a_tenth_failing_are_each_answered_once(
     quick = (Fault(status=429), Fault(status=429, retry_after="1"), Fault(status=500), Fault("dropped"))
     emulator.script = random_faults(counting, 0.1, (*quick * 6, Fault("hung")), seed=7)
     backend = backend_at(emulator, "gemini", timeout_s=2.0)
-    run, _ = bench(store, backend, tmp_path / "runs", 500, concurrency=32, retry=RetryPolicy())
+    run, _ = bench(store, backend, tmp_path / "runs", 500, concurrency=32)
     assert run.record.is_complete
     assert {prediction.outcome for prediction in run.predictions} == {"answered"}
     assert len(list(store.entries())) == 500
@@ -197,14 +196,14 @@ def test_a_dead_provider_ends_the_run_and_a_live_one_finishes_it(
     Runner(store).run(some, tmp_path / "runs")
     dead = replace(alive, spec=msgspec.structs.replace(alive.spec, api_base=dead_address()))
     said: list[str] = []
-    run, clock = bench(store, dead, tmp_path / "runs", 20, retry=RetryPolicy(), on_message=said.append)
+    run, clock = bench(store, dead, tmp_path / "runs", 20, on_message=said.append)
     assert not run.record.is_complete
     assert "does not answer" in (run.record.stopped or "")
     assert run.metrics.failed == 15
     assert clock.skipped_s < 1000
     assert any("pausing" in line for line in said)
     emulator.asked.clear()
-    run, _ = bench(store, alive, tmp_path / "runs", 20)
+    run, _ = bench(store, alive, tmp_path / "runs", 20, **FEW_TRIES)
     assert run.record.is_complete
     assert len(emulator.asked) == 15
 

@@ -15,7 +15,7 @@ from tlac.config.schemas import Backend, load_backend
 from tlac.engines.batch.journal import BatchRecord, RequestLine
 from tlac.engines.batch.manager import BatchManager
 from tlac.interfaces import BatchStatus
-from tlac.lmms.middleware.clock import Clock
+from tlac.lmms.middleware.policy import Clock
 
 ResultT = TypeVar("ResultT")
 SINCE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)

@@ -20,7 +20,7 @@ from tlac.config.schemas import Backend, EncoderConfig, EncoderSpec
 from tlac.engines.batch.engine import BatchEngine
 from tlac.evaluation.runner import RunConfig, Runner
 from tlac.lmms.middleware.budget import Budget
-from tlac.lmms.middleware.stack import CallPolicy
+from tlac.lmms.middleware.policy import CallPolicy
 from tlac.results.record import Run
 from tlac.scoring.matching import find_rule
 from tlac.types import Outcome

@@ -9,7 +9,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from tlac.lmms.middleware.clock import Clock
+from tlac.lmms.middleware.policy import Clock
 
 ResultT = TypeVar("ResultT")
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tlac.evaluation.run_config import RunConfig, RunEngine
     from tlac.evaluation.runner import Runner
     from tlac.interfaces import Dataset
-    from tlac.lmms.middleware.stack import CallPolicy
+    from tlac.lmms.middleware.policy import CallPolicy
     from tlac.types import Outcome
 
 PATH = click.Path(path_type=Path)
@@ -500,8 +500,7 @@ def load_served(name: str, store: Path | None, is_offline: bool, *, asks_server:
 def open_policy(max_cost: float | None, concurrency: int | None = None, has_view: bool = False) -> CallPolicy:
     """How calls are looked after; what it has to say goes to stderr, but for waits where a live view shows them."""
     from tlac.lmms.middleware.budget import Budget
-    from tlac.lmms.middleware.clock import say_nothing
-    from tlac.lmms.middleware.stack import CallPolicy
+    from tlac.lmms.middleware.policy import CallPolicy, say_nothing
 
     policy = CallPolicy(Budget(max_cost) if max_cost is not None else None, concurrency, on_message=say)
     if has_view:

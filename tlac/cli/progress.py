@@ -29,7 +29,7 @@ from tlac.types import LMMResponse, Outcome, Transcript
 if TYPE_CHECKING:
     # it loads an HTTP client
     from tlac.datasets.prepare.download import OnBytes
-    from tlac.lmms.middleware.clock import CallActivity
+    from tlac.lmms.middleware.policy import CallActivity
 
 _PLAIN_EVERY_S = 10.0
 # the first line says that something is going on; what is done sooner needs none

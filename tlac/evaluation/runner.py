@@ -28,7 +28,8 @@ from tlac.evaluation.prompter import BoundLMM, NearestClassFinder, TwoStagePromp
 from tlac.evaluation.run_config import RunConfig, RunEngine, RunResult, ScoringEngine, class_finder, plan_questions
 from tlac.interfaces import LMM, Dataset, ImageMethod, combination_of, sees_image
 from tlac.lmms.middleware.cache import OfflineLMM, StoredLMM
-from tlac.lmms.middleware.stack import CallPolicy, build_stack
+from tlac.lmms.middleware.policy import CallPolicy
+from tlac.lmms.middleware.stack import build_stack
 from tlac.results.folder import begin_run
 from tlac.results.record import OrderTrials, Run
 from tlac.results.usage import CALLS, encode_calls, facts_of

@@ -15,7 +15,7 @@ from tlac.config.schemas import load_backend
 from tlac.engines.batch.journal import BatchRecord
 from tlac.errors import PermanentError, StoreError
 from tlac.interfaces import BatchStatus, UndecidedError, UnknownBatchError
-from tlac.lmms.middleware.clock import Clock
+from tlac.lmms.middleware.policy import Clock
 
 
 @pytest.mark.parametrize(("age_s", "waits_s"), [(0, [60]), (20, [40]), (59.5, [0.5]), (60, []), (86_400, [])])

@@ -17,7 +17,7 @@ from tlac.engines.batch.submit import BatchFile, BatchSubmitter, CostReservation
 from tlac.errors import ConfigError, PermanentError, RateLimitError, SampleError, TransientError
 from tlac.hashing import request_document, response_key
 from tlac.lmms.middleware.budget import Budget
-from tlac.lmms.middleware.clock import Clock
+from tlac.lmms.middleware.policy import Clock
 from tlac.types import LMMRequest
 
 # one USD a token: a question of 17 characters costs 6 and its answer at most 100, and a batch saves a quarter

@@ -40,7 +40,7 @@ from tlac.engines.ray.logs import logs_in, read_log
 from tlac.errors import ConfigError
 from tlac.evaluation.runner import Runner
 from tlac.lmms.middleware.budget import Budget
-from tlac.lmms.middleware.stack import CallPolicy
+from tlac.lmms.middleware.policy import CallPolicy
 from tlac.results.folder import load_run
 from tlac.results.record import Run
 

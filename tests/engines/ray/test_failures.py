@@ -37,7 +37,7 @@ from tlac.engines.ray.session import _keeping_signals, connect, quiet, translate
 from tlac.engines.ray.workers import Attempt
 from tlac.errors import ConfigError, SampleError, TlacError
 from tlac.evaluation.runner import Runner
-from tlac.lmms.middleware.stack import CallPolicy
+from tlac.lmms.middleware.policy import CallPolicy
 from tlac.types import Outcome
 
 pytestmark = pytest.mark.xdist_group("ray")

@@ -38,8 +38,7 @@ from tlac.engines.ray.logs import (
 )
 from tlac.errors import InputError, PermanentError, RateLimitError, SampleError, StoreError, TlacError, TransientError
 from tlac.lmms.middleware.budget import Budget, highest_cost_usd
-from tlac.lmms.middleware.retry import RetryPolicy
-from tlac.lmms.middleware.stack import CallPolicy
+from tlac.lmms.middleware.policy import CallPolicy
 from tlac.types import LMMResponse, Message, Outcome, TextPart
 
 PRICES = Prices(prompt=2.0, completion=8.0)
@@ -273,7 +272,7 @@ def test_the_headers_that_leave_the_fewest_calls_are_heeded() -> None:
 
 def test_faults_that_workers_meet_apart_count_together() -> None:
     async def scenario() -> tuple[str, list[str]]:
-        policy = CallPolicy(retry=RetryPolicy(breaker_failures=3, breaker_pauses_s=(5.0,)))
+        policy = CallPolicy(breaker_failures=3, breaker_pauses_s=(5.0,))
         limiter = limiter_with(Limits(concurrency=8), policy)
         for number in range(4):
             client = await client_of(limiter, f"w{number}")

@@ -27,7 +27,7 @@ from tlac.engines.ray.scoring import ScoreWorker, _usage_rows, sum_usage, why_no
 from tlac.errors import ConfigError, InputError, TlacError
 from tlac.evaluation.rescore import Rescoring, rescore
 from tlac.evaluation.runner import Runner
-from tlac.lmms.middleware.stack import CallPolicy
+from tlac.lmms.middleware.policy import CallPolicy
 from tlac.report.run_page import render_run
 from tlac.results.folder import load_run
 from tlac.results.usage import UsageLedger

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tlac.errors import RateLimitError, TransientError
-from tlac.lmms.middleware.clock import CallActivity, Clock
+from tlac.lmms.middleware.policy import CallActivity, Clock
 
 
 class Hand:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from tests.support.scripted_lmm import ANSWER, ScriptedLMM, question
 from tests.support.virtual_time import SkippingClock, now_s, run_virtual, virtual_clock
 from tlac.errors import PermanentError, RateLimitError, SampleError, TransientError
-from tlac.lmms.middleware.retry import CircuitBreaker, RetryPolicy
+from tlac.lmms.middleware.policy import CallPolicy
+from tlac.lmms.middleware.retry import CircuitBreaker
 
-POLICY = RetryPolicy(breaker_failures=3, breaker_pauses_s=(10, 20))
+POLICY = CallPolicy(breaker_failures=3, breaker_pauses_s=(10, 20), clock=virtual_clock())
 DOWN = TransientError("connection refused")
 
 
@@ -31,7 +33,7 @@ def test_after_so_many_faults_in_a_row_calls_wait_and_a_good_one_ends_the_pause(
     said: list[str] = []
 
     async def scenario() -> tuple[list[str], float]:
-        breaker = CircuitBreaker(ScriptedLMM([DOWN] * 3), "gemini", POLICY, virtual_clock(), said.append)
+        breaker = CircuitBreaker(ScriptedLMM([DOWN] * 3), "gemini", replace(POLICY, on_message=said.append))
         # the last ones say nothing of it any more
         return await outcomes(breaker, 7), now_s()
 
@@ -44,7 +46,7 @@ def test_after_so_many_faults_in_a_row_calls_wait_and_a_good_one_ends_the_pause(
 
 def test_pauses_are_those_of_the_clock_that_is_given() -> None:
     clock = SkippingClock()
-    breaker = CircuitBreaker(ScriptedLMM([DOWN] * 3), "gemini", POLICY, clock.clock())
+    breaker = CircuitBreaker(ScriptedLMM([DOWN] * 3), "gemini", replace(POLICY, clock=clock.clock()))
     assert asyncio.run(outcomes(breaker, 4))[-1] == "answered"
     assert clock.waits_s == [10]
 
@@ -52,7 +54,7 @@ def test_pauses_are_those_of_the_clock_that_is_given() -> None:
 def test_a_provider_that_stays_down_ends_the_run_in_bounded_time() -> None:
     async def scenario() -> tuple[list[str], float, int]:
         lmm = ScriptedLMM(lambda _call: DOWN)
-        breaker = CircuitBreaker(lmm, "gemini", POLICY, virtual_clock())
+        breaker = CircuitBreaker(lmm, "gemini", POLICY)
         return await outcomes(breaker, 8), now_s(), len(lmm.asked)
 
     found, took_s, asked = run_virtual(scenario())
@@ -62,7 +64,7 @@ def test_a_provider_that_stays_down_ends_the_run_in_bounded_time() -> None:
 
 def test_what_the_run_ends_with_says_how_to_go_on() -> None:
     async def scenario() -> None:
-        breaker = CircuitBreaker(ScriptedLMM(lambda _call: DOWN), "gemini", POLICY, virtual_clock())
+        breaker = CircuitBreaker(ScriptedLMM(lambda _call: DOWN), "gemini", POLICY)
         await outcomes(breaker, 5)
         await breaker.ask(question())
 
@@ -73,7 +75,7 @@ def test_what_the_run_ends_with_says_how_to_go_on() -> None:
 def test_one_call_alone_tries_whether_the_provider_is_back() -> None:
     async def scenario() -> tuple[int, list[float]]:
         lmm = ScriptedLMM([DOWN] * 3, latency_s=1)
-        breaker = CircuitBreaker(lmm, "gemini", POLICY, virtual_clock())
+        breaker = CircuitBreaker(lmm, "gemini", POLICY)
         await outcomes(breaker, 3)
         answers = await asyncio.gather(*(breaker.ask(question(number)) for number in range(20)))
         assert answers == [ANSWER] * 20
@@ -88,7 +90,7 @@ def test_one_call_alone_tries_whether_the_provider_is_back() -> None:
 def test_any_sign_of_life_starts_the_count_anew(sign_of_life: Exception | None) -> None:
     async def scenario() -> float:
         plan = [DOWN, DOWN, sign_of_life, DOWN, DOWN, None]
-        await outcomes(CircuitBreaker(ScriptedLMM(plan), "gemini", POLICY, virtual_clock()), 6)
+        await outcomes(CircuitBreaker(ScriptedLMM(plan), "gemini", POLICY), 6)
         return now_s()
 
     assert run_virtual(scenario()) == 0
@@ -96,7 +98,7 @@ def test_any_sign_of_life_starts_the_count_anew(sign_of_life: Exception | None) 
 
 def test_after_recovery_the_pauses_begin_with_the_shortest_again() -> None:
     async def scenario() -> float:
-        breaker = CircuitBreaker(ScriptedLMM([*[DOWN] * 4, None, *[DOWN] * 3]), "gemini", POLICY, virtual_clock())
+        breaker = CircuitBreaker(ScriptedLMM([*[DOWN] * 4, None, *[DOWN] * 3]), "gemini", POLICY)
         await outcomes(breaker, 9)
         return now_s()
 

@@ -12,6 +12,7 @@ from tests.support.scripted_lmm import ANSWER, ScriptedLMM, question
 from tests.support.virtual_time import now_s, run_virtual, virtual_clock
 from tlac.config.schemas import Limits
 from tlac.errors import RateLimitError
+from tlac.lmms.middleware.policy import CallPolicy
 from tlac.lmms.middleware.rate_limit import LimitedLMM
 from tlac.types import Usage
 
@@ -28,14 +29,14 @@ async def ask_in_turn(lmm: LimitedLMM, count: int) -> list[float]:
 
 
 def started(lmm: ScriptedLMM, limits: Limits, count: int) -> list[float]:
-    run_virtual(ask_in_turn(LimitedLMM(lmm, limits, virtual_clock()), count))
+    run_virtual(ask_in_turn(LimitedLMM(lmm, limits, CallPolicy(clock=virtual_clock())), count))
     return lmm.started_at
 
 
 def test_a_caller_that_is_cancelled_while_it_waits_asks_nothing() -> None:
     async def scenario() -> tuple[int, float]:
         lmm = ScriptedLMM(latency_s=10)
-        limited = LimitedLMM(lmm, Limits(concurrency=1), virtual_clock())
+        limited = LimitedLMM(lmm, Limits(concurrency=1), CallPolicy(clock=virtual_clock()))
         first, second, third = (asyncio.ensure_future(limited.ask(question(number))) for number in range(3))
         await asyncio.sleep(1)
         second.cancel()
@@ -51,7 +52,7 @@ def test_a_caller_that_is_cancelled_while_it_waits_asks_nothing() -> None:
 def test_a_caller_that_is_cancelled_in_the_moment_in_which_a_place_becomes_free_is_passed_by() -> None:
     async def scenario() -> tuple[int, float]:
         lmm = ScriptedLMM(latency_s=10)
-        limited = LimitedLMM(lmm, Limits(concurrency=1), virtual_clock())
+        limited = LimitedLMM(lmm, Limits(concurrency=1), CallPolicy(clock=virtual_clock()))
         first, second, third = (asyncio.ensure_future(limited.ask(question(number))) for number in range(3))
         await asyncio.sleep(1)
         # both end before the second has run again
@@ -67,7 +68,7 @@ def test_a_caller_that_is_cancelled_in_the_moment_in_which_a_place_becomes_free_
 def test_a_caller_that_is_cancelled_in_the_moment_of_its_turn_passes_it_on() -> None:
     async def scenario() -> tuple[int, int, float]:
         lmm = ScriptedLMM(latency_s=10)
-        limited = LimitedLMM(lmm, Limits(concurrency=1), virtual_clock())
+        limited = LimitedLMM(lmm, Limits(concurrency=1), CallPolicy(clock=virtual_clock()))
 
         async def first() -> None:
             await limited.ask(question(0))
@@ -104,7 +105,7 @@ def test_new_calls_are_held_for_the_wait_that_is_named_and_a_minute_at_most(wish
 def test_a_shorter_wish_does_not_shorten_a_longer_one() -> None:
     async def scenario() -> list[float]:
         lmm = ScriptedLMM([RateLimitError("slow down", 30), RateLimitError("slow down", 2)])
-        limited = LimitedLMM(lmm, Limits(concurrency=2), virtual_clock())
+        limited = LimitedLMM(lmm, Limits(concurrency=2), CallPolicy(clock=virtual_clock()))
         await asyncio.gather(*(limited.ask(question(number)) for number in range(2)), return_exceptions=True)
         await limited.ask(question(2))
         return lmm.started_at
@@ -114,14 +115,14 @@ def test_a_shorter_wish_does_not_shorten_a_longer_one() -> None:
 
 def test_the_calls_in_flight_halve_down_to_one_and_grow_by_one_for_as_many_answers() -> None:
     lmm = ScriptedLMM([SLOW_DOWN] * 4)
-    limited = LimitedLMM(lmm, Limits(concurrency=8), virtual_clock())
+    limited = LimitedLMM(lmm, Limits(concurrency=8), CallPolicy(clock=virtual_clock()))
     assert run_virtual(ask_in_turn(limited, 8)) == [4, 2, 1, 1, 2, 2.5, 2.9, pytest.approx(2.9 + 1 / 2.9)]
 
 
 def test_a_window_that_is_not_whole_is_rounded_down() -> None:
     async def scenario() -> tuple[float, int]:
         lmm = ScriptedLMM([SLOW_DOWN, SLOW_DOWN], latency_s=1)
-        limited = LimitedLMM(lmm, Limits(concurrency=7), virtual_clock())
+        limited = LimitedLMM(lmm, Limits(concurrency=7), CallPolicy(clock=virtual_clock()))
         await ask_in_turn(limited, 2)
         window = limited.window
         lmm.most_in_flight = 0

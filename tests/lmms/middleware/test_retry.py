@@ -9,15 +9,15 @@ import pytest
 from tests.support.scripted_lmm import ANSWER, ScriptedLMM, question
 from tests.support.virtual_time import now_s, run_virtual, virtual_clock
 from tlac.errors import InputError, PermanentError, RateLimitError, SampleError, TransientError
-from tlac.lmms.middleware.clock import Clock
-from tlac.lmms.middleware.retry import AbortOnRepeatedError, RetryingLMM, RetryPolicy
+from tlac.lmms.middleware.policy import CallPolicy, Clock
+from tlac.lmms.middleware.retry import AbortOnRepeatedError, RetryingLMM
 from tlac.types import LMMResponse
 
 LARGEST_JITTER = Clock(now=now_s, sleep=asyncio.sleep, uniform=lambda _low, high: high)
 
 
-def ask(lmm: ScriptedLMM, policy: RetryPolicy | None = None, clock: Clock | None = None) -> LMMResponse:
-    return run_virtual(RetryingLMM(lmm, policy, clock or virtual_clock()).ask(question()))
+def ask(lmm: ScriptedLMM, policy: CallPolicy | None = None) -> LMMResponse:
+    return run_virtual(RetryingLMM(lmm, policy or CallPolicy(clock=virtual_clock())).ask(question()))
 
 
 def test_a_passing_fault_is_asked_again_until_it_has_passed() -> None:
@@ -28,7 +28,7 @@ def test_a_passing_fault_is_asked_again_until_it_has_passed() -> None:
 
 def test_waits_double_up_to_the_longest_one() -> None:
     lmm = ScriptedLMM([TransientError(letter) for letter in "abcde"])
-    ask(lmm, RetryPolicy(base_s=1, max_s=5), LARGEST_JITTER)
+    ask(lmm, CallPolicy(base_s=1, max_s=5, clock=LARGEST_JITTER))
     assert lmm.started_at == [0, 1, 3, 7, 12, 17]
 
 
@@ -37,7 +37,7 @@ def test_the_jitter_is_full_and_differs_from_question_to_question() -> None:
         clock, waits = virtual_clock(), []
         for _ in range(200):
             lmm = ScriptedLMM([TransientError("a")])
-            await RetryingLMM(lmm, RetryPolicy(base_s=4), clock).ask(question())
+            await RetryingLMM(lmm, CallPolicy(base_s=4, clock=clock)).ask(question())
             waits.append(lmm.started_at[1] - lmm.started_at[0])
         return waits
 
@@ -63,27 +63,27 @@ def test_a_wish_longer_than_anyone_would_wait_ends_the_run() -> None:
 def test_tries_are_bounded() -> None:
     lmm = ScriptedLMM(lambda call: TransientError(f"fault {'abcdefghijkl'[call]}"))
     with pytest.raises(TransientError, match="gave up after 4 tries"):
-        ask(lmm, RetryPolicy(tries=4))
+        ask(lmm, CallPolicy(tries=4, clock=virtual_clock()))
     assert len(lmm.asked) == 4
 
 
 def test_the_same_fault_again_and_again_is_given_up_sooner() -> None:
     lmm = ScriptedLMM(lambda call: TransientError(f"not JSON (request 8f3a{call})"))
     with pytest.raises(TransientError, match="gave up after 3 tries"):
-        ask(lmm, RetryPolicy(tries=8, identical_tries=3))
+        ask(lmm, CallPolicy(tries=8, identical_tries=3, clock=virtual_clock()))
     assert len(lmm.asked) == 3
 
 
 def test_being_told_to_slow_down_uses_up_no_tries_of_other_faults() -> None:
     lmm = ScriptedLMM([RateLimitError("slow down", 1)] * 8 + [TransientError("a")])
-    assert ask(lmm, RetryPolicy(tries=2, limited_tries=10)) is ANSWER
+    assert ask(lmm, CallPolicy(tries=2, limited_tries=10, clock=virtual_clock())) is ANSWER
 
 
 def test_the_waits_are_bounded_in_all() -> None:
     async def how_long() -> float:
         lmm = ScriptedLMM(lambda _call: RateLimitError("slow down", 50))
         with pytest.raises(TransientError, match="gave up"):
-            await RetryingLMM(lmm, RetryPolicy(total_wait_s=300), virtual_clock()).ask(question())
+            await RetryingLMM(lmm, CallPolicy(total_wait_s=300, clock=virtual_clock())).ask(question())
         return now_s()
 
     assert 250 <= run_virtual(how_long()) <= 300

@@ -10,8 +10,8 @@ import pytest
 from tests.support.scripted_lmm import ANSWER, ScriptedLMM, question
 from tests.support.virtual_time import now_s, run_virtual, virtual_clock
 from tlac.errors import InputError, PermanentError, RateLimitError, SampleError, TransientError
-from tlac.lmms.middleware.clock import Clock
-from tlac.lmms.middleware.retry import AbortOnRepeatedError, RetryingLMM, RetryPolicy
+from tlac.lmms.middleware.policy import CallPolicy, Clock
+from tlac.lmms.middleware.retry import AbortOnRepeatedError, RetryingLMM
 from tlac.types import Stage
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -31,12 +31,10 @@ def too_fast(_call: int) -> TransientError:
     return RateLimitError("slow down")
 
 
-def calls_until_given_up(
-    plan: Callable[[int], Exception], policy: RetryPolicy | None = None, clock: Clock = NO_JITTER
-) -> ScriptedLMM:
+def calls_until_given_up(plan: Callable[[int], Exception], clock: Clock = NO_JITTER, **bounds: int) -> ScriptedLMM:
     lmm = ScriptedLMM(plan)
     with pytest.raises(TransientError, match=r"gave up after \d+ tries") as caught:
-        run_virtual(RetryingLMM(lmm, policy, clock).ask(question()))
+        run_virtual(RetryingLMM(lmm, CallPolicy(clock=clock, **bounds)).ask(question()))
     assert f"gave up after {len(lmm.asked)} tries" in str(caught.value)
     # a limiter outside must not take it for one more wish to go slower
     assert not isinstance(caught.value, RateLimitError)
@@ -56,30 +54,30 @@ def test_without_a_policy_waits_double_from_a_second_to_a_minute() -> None:
 
 @pytest.mark.parametrize("limit", [1, 2, 7])
 def test_each_bound_counts_the_calls_of_its_kind(limit: int) -> None:
-    assert len(calls_until_given_up(other_words, RetryPolicy(tries=limit)).asked) == limit
-    assert len(calls_until_given_up(too_fast, RetryPolicy(limited_tries=limit)).asked) == limit
-    assert len(calls_until_given_up(same_words, RetryPolicy(identical_tries=limit)).asked) == limit
+    assert len(calls_until_given_up(other_words, tries=limit).asked) == limit
+    assert len(calls_until_given_up(too_fast, limited_tries=limit).asked) == limit
+    assert len(calls_until_given_up(same_words, identical_tries=limit).asked) == limit
 
 
 def test_the_same_words_count_even_with_others_between_them() -> None:
-    lmm = calls_until_given_up(lambda call: other_words(call % 2), RetryPolicy(tries=99, identical_tries=3))
+    lmm = calls_until_given_up(lambda call: other_words(call % 2), tries=99, identical_tries=3)
     # a b a b a
     assert len(lmm.asked) == 5
 
 
 def test_rate_limits_in_the_same_words_are_not_the_same_fault() -> None:
     lmm = ScriptedLMM([RateLimitError("slow down")] * 8)
-    policy = RetryPolicy(identical_tries=2)
-    assert run_virtual(RetryingLMM(lmm, policy, NO_JITTER).ask(question())) is ANSWER
+    policy = CallPolicy(identical_tries=2, clock=NO_JITTER)
+    assert run_virtual(RetryingLMM(lmm, policy).ask(question())) is ANSWER
 
 
 def test_ten_minutes_are_the_longest_wait_that_a_provider_may_ask_for() -> None:
     lmm = ScriptedLMM([RateLimitError("later", 600)])
-    assert run_virtual(RetryingLMM(lmm, clock=NO_JITTER).ask(question())) is ANSWER
+    assert run_virtual(RetryingLMM(lmm, CallPolicy(clock=NO_JITTER)).ask(question())) is ANSWER
     assert lmm.started_at == [0, 600]
     impatient = ScriptedLMM([RateLimitError("much later", 601)])
     with pytest.raises(PermanentError, match="601 s: run the same command later"):
-        run_virtual(RetryingLMM(impatient, clock=NO_JITTER).ask(question()))
+        run_virtual(RetryingLMM(impatient, CallPolicy(clock=NO_JITTER)).ask(question()))
     assert len(impatient.asked) == 1
 
 
@@ -92,24 +90,24 @@ def test_a_wait_that_the_provider_names_is_lengthened_by_a_second_at_most() -> N
     """However long the jitter has become by then, so that all come back soon after, and not in the same instant."""
     faults = [TransientError("a"), TransientError("b"), TransientError("c"), RateLimitError("slow down", 30)]
     lmm = ScriptedLMM(faults)
-    run_virtual(RetryingLMM(lmm, clock=LARGEST_JITTER).ask(question()))
+    run_virtual(RetryingLMM(lmm, CallPolicy(clock=LARGEST_JITTER)).ask(question()))
     assert lmm.started_at == [0, 1, 3, 7, 38]
     exact = ScriptedLMM([RateLimitError("slow down", 30)])
-    run_virtual(RetryingLMM(exact, clock=NO_JITTER).ask(question()))
+    run_virtual(RetryingLMM(exact, CallPolicy(clock=NO_JITTER)).ask(question()))
     assert exact.started_at == [0, 30]
 
 
 def test_a_jitter_below_a_second_is_added_as_it_is() -> None:
     quarter = Clock(now=now_s, sleep=asyncio.sleep, uniform=lambda _low, _high: 0.25)
     lmm = ScriptedLMM([RateLimitError("slow down", 30)])
-    run_virtual(RetryingLMM(lmm, clock=quarter).ask(question()))
+    run_virtual(RetryingLMM(lmm, CallPolicy(clock=quarter)).ask(question()))
     assert lmm.started_at == [0, 30.25]
 
 
 def test_each_question_has_tries_of_its_own() -> None:
     async def two() -> None:
         lmm = ScriptedLMM(lambda call: None if call in (4, 9) else same_words(call))
-        retrying = RetryingLMM(lmm, clock=virtual_clock())
+        retrying = RetryingLMM(lmm, CallPolicy(clock=virtual_clock()))
         assert [await retrying.ask(question(number)) for number in range(2)] == [ANSWER, ANSWER]
 
     run_virtual(two())

@@ -15,7 +15,8 @@ from tlac.config.schemas import Backend, BackendSpec, Limits, Prices
 from tlac.errors import ConfigError, PermanentError, RateLimitError, SampleError, TransientError
 from tlac.interfaces import LMM
 from tlac.lmms.middleware.budget import Budget
-from tlac.lmms.middleware.stack import CallPolicy, build_stack
+from tlac.lmms.middleware.policy import CallPolicy
+from tlac.lmms.middleware.stack import build_stack
 
 
 def backend(**settings: object) -> Backend:

@@ -23,7 +23,7 @@ from tlac.evaluation.run_config import RunConfig, plan_questions
 from tlac.hashing import request_document, response_key
 from tlac.interfaces import LMM, ClassFinder, UnknownBatchError, combination_of, second_sample_of
 from tlac.lmms.middleware.cache import FetchedLMM
-from tlac.lmms.middleware.stack import CallPolicy
+from tlac.lmms.middleware.policy import CallPolicy
 from tlac.runtime import aio
 from tlac.types import LMMRequest, LMMResponse, Outcome
 

@@ -22,7 +22,7 @@ from tlac.config.schemas import Backend, load_backend
 from tlac.engines.batch.journal import BatchRecord, Journal, RequestLine
 from tlac.errors import ConfigError, PermanentError, StoreError
 from tlac.interfaces import BatchInterface, BatchStatus, UndecidedError, UnknownBatchError
-from tlac.lmms.middleware.clock import Clock, OnMessage, say_nothing
+from tlac.lmms.middleware.policy import Clock, OnMessage, say_nothing
 from tlac.types import LMMResponse, Usage
 
 ResultT = TypeVar("ResultT")

@@ -54,8 +54,8 @@ from tlac.hashing import response_key
 from tlac.interfaces import LMM, ClassFinder, looks_again
 from tlac.lmms.middleware.budget import Budget
 from tlac.lmms.middleware.cache import FetchedLMM
-from tlac.lmms.middleware.clock import Clock, say_nothing
-from tlac.lmms.middleware.stack import CallPolicy, build_shared_stack
+from tlac.lmms.middleware.policy import CallPolicy, Clock, say_nothing
+from tlac.lmms.middleware.stack import build_shared_stack
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
 
@@ -195,7 +195,7 @@ class RayEngine:
         backends = {digest: scale_limits(backend, workers) for digest, backend in backends_of(config).items()}
         concurrency = self._policy.concurrency or max(backend.spec.limits.concurrency for backend in backends.values())
         addresses = {digest: address_of(backend) for digest, backend in backends_of(config).items()}
-        job = RayJob(without_samples(config), folder.logs, concurrency, self._policy.retry, addresses)
+        job = RayJob(without_samples(config), folder.logs, concurrency, self._portable_policy(None), addresses)
         samples = config.samples
 
         # a model that runs in the workers takes a share of a GPU
@@ -234,9 +234,11 @@ class RayEngine:
             # a copy without those who wait for ours, who can't travel
             budget = Budget(self._policy.budget.cap_usd)
             budget.spent_usd = self._policy.budget.spent_usd
-        policy = replace(self._policy, budget=budget, on_message=say_nothing, clock=Clock())
         limiter = ray.remote(LimiterActor).options(max_concurrency=100_000, **_beside_driver(ray))
-        return limiter.remote(backends, policy), self._start_reader(ray)
+        return limiter.remote(backends, self._portable_policy(budget)), self._start_reader(ray)
+
+    def _portable_policy(self, budget: Budget | None) -> CallPolicy:
+        return replace(self._policy, budget=budget, on_message=say_nothing, clock=Clock())
 
     def _scorers(self, ray: Any, config: RunConfig) -> tuple[Any, ...]:
         """The store's reader, on the driver's machine, and text encoders, one for each GPU or worker."""

@@ -16,7 +16,7 @@ from tlac.config.schemas import Backend, EncoderConfig
 from tlac.errors import ConfigError, InputError, RateLimitError, TlacError, UnknownNameError
 from tlac.evaluation.run_config import ClassList, RunConfig
 from tlac.interfaces import TextEncoder
-from tlac.lmms.middleware.retry import RetryPolicy
+from tlac.lmms.middleware.policy import CallPolicy
 from tlac.runtime.redaction import redact
 from tlac.types import Encoding
 
@@ -35,7 +35,7 @@ class RayJob:
     config: RunConfig
     logs: Path
     concurrency: int
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    policy: CallPolicy = field(default_factory=CallPolicy)
     addresses: Mapping[str, str | None] = field(default_factory=dict)
 
 

@@ -23,9 +23,10 @@ from tlac.engines.ray.job import SerializedError, serialize_error
 from tlac.errors import CallError, PermanentError, TlacError, TransientError
 from tlac.interfaces import LMM
 from tlac.lmms.middleware.budget import highest_usage
+from tlac.lmms.middleware.policy import CallPolicy
 from tlac.lmms.middleware.rate_limit import read_rate_headers
 from tlac.lmms.middleware.retry import AbortOnRepeatedError
-from tlac.lmms.middleware.stack import CallPolicy, TellsHeaders, build_shared_stack
+from tlac.lmms.middleware.stack import TellsHeaders, build_shared_stack
 from tlac.runtime import aio
 from tlac.types import LMMRequest, LMMResponse, Stage, Transcript, Usage
 

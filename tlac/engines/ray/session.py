@@ -23,7 +23,7 @@ from tlac.engines.ray.job import MOST_DEATHS, SHARD, serialize_error
 from tlac.engines.ray.limiter import Progress
 from tlac.errors import ConfigError, PermanentError, TlacError
 from tlac.evaluation.collect import INTERRUPTED
-from tlac.lmms.middleware.clock import OnMessage
+from tlac.lmms.middleware.policy import OnMessage
 
 _OBJECT_STORE_BYTES = 512 * 2**20
 _CONNECT_TIMEOUT_S = 5.0

@@ -207,7 +207,7 @@ class _Worker:
         if backend.digest not in self._lmms:
             lmm = open_lmm(at_address(backend, self._job.addresses.get(backend.digest)))
             admitted = AdmittedLMM(lmm, backend.digest, self._client)
-            self._lmms[backend.digest] = RetryingLMM(admitted, self._job.retry)
+            self._lmms[backend.digest] = RetryingLMM(admitted, self._job.policy)
         return self._lmms[backend.digest]
 
 

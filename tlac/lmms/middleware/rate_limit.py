@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
 
 from tlac.config.schemas import Limits
 from tlac.errors import RateLimitError
 from tlac.interfaces import LMM
-from tlac.lmms.middleware.clock import Clock
+from tlac.lmms.middleware.policy import CallPolicy
 from tlac.types import LMMRequest, LMMResponse
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -75,20 +75,14 @@ class LimitedLMM:
 
     At most `limits.concurrency` calls are in flight, started no faster than `limits.requests_per_minute` and
     `limits.tokens_per_minute` allow. Each RateLimitError halves the calls in flight and holds back new ones for as long
-    as the provider asks; each answer lets them grow again. `on_wait` is told the length of a wait and its reason.
+    as the provider asks; each answer lets them grow again.
     """
 
-    def __init__(
-        self,
-        lmm: LMM,
-        limits: Limits,
-        clock: Clock | None = None,
-        on_wait: Callable[[float, str], None] = lambda _wait_s, _reason: None,
-    ) -> None:
+    def __init__(self, lmm: LMM, limits: Limits, policy: CallPolicy) -> None:
         self._lmm = lmm
         self._limits = limits
-        self._clock = clock or Clock()
-        self._on_wait = on_wait
+        self._clock = policy.clock
+        self._activity = policy.activity
         self._window = float(max(1, limits.concurrency))
         self._in_flight = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -129,7 +123,7 @@ class LimitedLMM:
         self._window = min(self._window, float(max(1, remaining)))
         if next_s:
             self._hold(next_s)
-            self._on_wait(next_s, "the provider's headers say that no call is left")
+            self._activity.note_wait(next_s, "the provider's headers say that no call is left")
 
     async def _enter(self) -> None:
         if self._in_flight < int(self._window) and not self._waiting:
@@ -160,7 +154,7 @@ class LimitedLMM:
         start = max(self._clock.now(), self._next_start)
         self._next_start = start + self._spacing_s()
         if (wait_s := start - self._clock.now()) > 0:
-            self._on_wait(wait_s, "limits.requests_per_minute or tokens_per_minute of the backend file")
+            self._activity.note_wait(wait_s, "limits.requests_per_minute or tokens_per_minute of the backend file")
         # a hold may be prolonged meanwhile
         while (wait_s := max(start, self._held_until) - self._clock.now()) > 0:
             await self._clock.sleep(wait_s)

@@ -9,51 +9,19 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from tlac.errors import CallError, InputError, PermanentError, RateLimitError, SampleError, TransientError
 from tlac.interfaces import LMM
-from tlac.lmms.middleware.clock import Clock, OnMessage, say_nothing
+from tlac.lmms.middleware.policy import CallPolicy
 from tlac.types import LMMRequest, LMMResponse, Stage
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How long one question is asked again, and when a provider counts as down.
-
-    `tries` counts calls in all, `identical_tries` those that failed for the very same reason, `limited_tries` those
-    that the provider rejected for going too fast. `total_wait_s` bounds the waits between them. After
-    `breaker_failures` passing faults in a row all calls wait for each of `breaker_pauses_s` in turn.
-    """
-
-    tries: int = 10
-    identical_tries: int = 6
-    limited_tries: int = 20
-    base_s: float = 1.0
-    max_s: float = 60.0
-    total_wait_s: float = 600.0
-    breaker_failures: int = 5
-    breaker_pauses_s: tuple[float, ...] = (5.0, 15.0, 30.0, 60.0, 120.0)
-
-
 class RetryingLMM:
-    """Wraps an LMM and asks again after TransientError and RateLimitError, within a policy.
+    """Wraps an LMM and asks again after TransientError and RateLimitError, within a policy."""
 
-    `on_retry` is told the error and the wait before each further try.
-    """
-
-    def __init__(
-        self,
-        lmm: LMM,
-        policy: RetryPolicy | None = None,
-        clock: Clock | None = None,
-        on_retry: Callable[[CallError, float], None] = lambda _error, _wait_s: None,
-    ) -> None:
+    def __init__(self, lmm: LMM, policy: CallPolicy) -> None:
         self._lmm = lmm
-        self._policy = policy or RetryPolicy()
-        self._clock = clock or Clock()
-        self._on_retry = on_retry
+        self._policy = policy
 
     async def ask(self, request: LMMRequest) -> LMMResponse:
         """Return the first response to be had.
@@ -81,13 +49,13 @@ class RetryingLMM:
                 ):
                     # no subclass: the limiter heeds a RateLimitError once, where it was raised
                     raise TransientError(f"{error}; gave up after {count} tries", kind=error.kind) from error
-                self._on_retry(error, wait_s)
+                policy.activity.note_retry(error, wait_s)
             waited_s += wait_s
-            await self._clock.sleep(wait_s)
+            await policy.clock.sleep(wait_s)
 
     def _wait_s(self, error: TransientError, count: int) -> float:
         policy = self._policy
-        jitter_s = self._clock.uniform(0.0, min(policy.max_s, policy.base_s * 2 ** min(count - 1, 30)))
+        jitter_s = policy.clock.uniform(0.0, min(policy.max_s, policy.base_s * 2 ** min(count - 1, 30)))
         asked_s = error.retry_after_s if isinstance(error, RateLimitError) else None
         if asked_s is None:
             return jitter_s
@@ -107,19 +75,10 @@ class CircuitBreaker:
     last one every call raises PermanentError. Any other response or error proves that the provider lives.
     """
 
-    def __init__(
-        self,
-        lmm: LMM,
-        name: str,
-        policy: RetryPolicy | None = None,
-        clock: Clock | None = None,
-        on_message: OnMessage = say_nothing,
-    ) -> None:
+    def __init__(self, lmm: LMM, name: str, policy: CallPolicy) -> None:
         self._lmm = lmm
         self._name = name
-        self._policy = policy or RetryPolicy()
-        self._clock = clock or Clock()
-        self._on_message = on_message
+        self._policy = policy
         self._failures = 0
         self._pauses = 0
         self._is_open = False
@@ -145,11 +104,11 @@ class CircuitBreaker:
             ) from self._last_error
         wait_s = pauses_s[self._pauses]
         self._pauses += 1
-        self._on_message(
+        self._policy.on_message(
             f"{self._name} does not answer ({self._last_error}); "
             f"pausing {wait_s:g} s (pause {self._pauses} of {len(pauses_s)})"
         )
-        await self._clock.sleep(wait_s)
+        await self._policy.clock.sleep(wait_s)
 
     async def _try(self, request: LMMRequest) -> LMMResponse:
         try:
@@ -171,7 +130,7 @@ class CircuitBreaker:
 
     def _close(self) -> None:
         if self._pauses:
-            self._on_message(f"{self._name} answers again")
+            self._policy.on_message(f"{self._name} answers again")
         self._failures = 0
         self._pauses = 0
         self._is_open = False

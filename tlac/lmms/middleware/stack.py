@@ -9,8 +9,6 @@ by itself. The store stands outside: what is stored costs nothing and waits for 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import msgspec
@@ -18,10 +16,10 @@ import msgspec
 from tlac.config.schemas import Backend
 from tlac.errors import ConfigError
 from tlac.interfaces import LMM
-from tlac.lmms.middleware.budget import Budget, BudgetedLMM, highest_usage
-from tlac.lmms.middleware.clock import CallActivity, Clock, OnMessage, say_nothing
+from tlac.lmms.middleware.budget import BudgetedLMM, highest_usage
+from tlac.lmms.middleware.policy import CallPolicy
 from tlac.lmms.middleware.rate_limit import LimitedLMM
-from tlac.lmms.middleware.retry import AbortOnRepeatedError, CircuitBreaker, RetryingLMM, RetryPolicy
+from tlac.lmms.middleware.retry import AbortOnRepeatedError, CircuitBreaker, RetryingLMM
 from tlac.lmms.prices import prices_of
 from tlac.types import LMMRequest, Usage
 
@@ -35,30 +33,12 @@ class TellsHeaders(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class CallPolicy:
-    """Budget, retries and limits of calls. `concurrency` takes precedence over the backend's own limit."""
-
-    budget: Budget | None = None
-    concurrency: int | None = None
-    on_message: OnMessage = say_nothing
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
-    clock: Clock = field(default_factory=Clock)
-
-    @cached_property
-    def activity(self) -> CallActivity:
-        """What the calls under this policy wait for, for a live view."""
-        return CallActivity(self.on_message, self.clock)
-
-
-def build_stack(lmm: LMM, backend: Backend, policy: CallPolicy | None = None) -> LMM:
+def build_stack(lmm: LMM, backend: Backend, policy: CallPolicy) -> LMM:
     """Wrap an LMM in all the middleware that a long run needs. One stack for each backend, for both stages.
 
     Raises ConfigError where a budget is set and the model's price is not known.
     """
-    policy = policy or CallPolicy()
-    shared = build_shared_stack(lmm, backend, policy)
-    return AbortOnRepeatedError(RetryingLMM(shared, policy.retry, policy.clock, policy.activity.note_retry))
+    return AbortOnRepeatedError(RetryingLMM(build_shared_stack(lmm, backend, policy), policy))
 
 
 def build_shared_stack(
@@ -81,7 +61,7 @@ def build_shared_stack(
                 "add prices: {prompt: ..., completion: ...} in USD per million tokens, or leave --max-cost out"
             )
         inner = BudgetedLMM(lmm, policy.budget, prices, usage_of)
-    limited = LimitedLMM(inner, limits, policy.clock, policy.activity.note_wait)
+    limited = LimitedLMM(inner, limits, policy)
     if isinstance(lmm, TellsHeaders):
         lmm.listen(limited.read_headers)
-    return CircuitBreaker(limited, backend.name, policy.retry, policy.clock, policy.on_message)
+    return CircuitBreaker(limited, backend.name, policy)

@@ -1,4 +1,4 @@
-"""Time and chance as the middleware sees them, so that a test can replace them; and what it tells who watches."""
+"""How calls are made: what they may cost, how often they are asked again, by which clock, and who is told of it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeAlias
 
 from tlac.errors import CallError
+from tlac.lmms.middleware.budget import Budget
 
 OnMessage: TypeAlias = Callable[[str], None]
 """Called with one line for the person who watches: a pause, a slow-down."""
@@ -66,3 +68,31 @@ class CallActivity:
             return ""
         by_kind = ", ".join(f"{count:,} {kind}" for kind, count in self.retries.most_common())
         return f" (retries so far: {by_kind})"
+
+
+@dataclass(frozen=True)
+class CallPolicy:
+    """Budget, limits, retries and clock of calls. `concurrency` takes precedence over the backend's own limit.
+
+    `tries` counts calls in all, `identical_tries` those that failed for the very same reason, `limited_tries` those
+    that the provider rejected for going too fast. `total_wait_s` bounds the waits between them. After
+    `breaker_failures` passing faults in a row all calls wait for each of `breaker_pauses_s` in turn.
+    """
+
+    budget: Budget | None = None
+    concurrency: int | None = None
+    on_message: OnMessage = say_nothing
+    clock: Clock = field(default_factory=Clock)
+    tries: int = 10
+    identical_tries: int = 6
+    limited_tries: int = 20
+    base_s: float = 1.0
+    max_s: float = 60.0
+    total_wait_s: float = 600.0
+    breaker_failures: int = 5
+    breaker_pauses_s: tuple[float, ...] = (5.0, 15.0, 30.0, 60.0, 120.0)
+
+    @cached_property
+    def activity(self) -> CallActivity:
+        """What the calls under this policy wait for, for a live view."""
+        return CallActivity(self.on_message, self.clock)
