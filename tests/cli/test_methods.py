@@ -21,12 +21,12 @@ def load_run(summary: dict) -> tuple[dict, list[dict]]:
 
 
 def test_each_method_runs_on_the_embedded_backend_and_a_second_time_for_nothing(tlac_command) -> None:
-    methods = ("tlac-shortlist:k=3", "tlac-relook:k=3", "slac-fused")
+    methods = ("tlac-shortlist:k=3", "tlac-relook:k=3,relook_below=1", "slac-fused")
     asked = [word for method in methods for word in ("--method", method)]
-    first = tlac_command(*EMBEDDED, *asked, "--relook-below", "1", "--json")
+    first = tlac_command(*EMBEDDED, *asked, "--json")
     assert first.code == 0, first.err
     runs = json.loads(first.out)["runs"]
-    assert [run["method"] for run in runs] == ["tlac-shortlist:k=3", "tlac-relook:k=3,relook_below=1", "slac-fused"]
+    assert [run["method"] for run in runs] == [*methods]
     for run in runs:
         record, predictions = load_run(run)
         assert (run["n"], run["is_complete"], record["stopped"]) == (2, True, None)
@@ -37,7 +37,7 @@ def test_each_method_runs_on_the_embedded_backend_and_a_second_time_for_nothing(
     assert any(shortlists)
     assert all(len(one["further"]) == 1 for one in load_run(runs[2])[1])
 
-    second = tlac_command(*EMBEDDED, *asked, "--relook-below", "1", "--json", "--offline", "--no-report")
+    second = tlac_command(*EMBEDDED, *asked, "--json", "--offline", "--no-report")
     assert second.code == 0, second.err
     for run, again in zip(runs, json.loads(second.out)["runs"], strict=True):
         assert again["calls"]["stage1"]["asked"] == again["calls"]["stage2"]["asked"] == 0

@@ -18,9 +18,9 @@ from tlac.scoring.confidence import Calibration, write_calibration
 def clip(tlac_command, weights: Path, pets: Path):
     encoder = f"open_clip:tlac-tiny/{weights}"
 
-    def run(*arguments: object):
+    def run(*arguments: object, method: str = "clip"):
         return tlac_command(
-            "bench", "--method", "clip", "--encoder", encoder, "--dataset", f"folder:{pets}", *arguments
+            "bench", "--method", method, "--encoder", encoder, "--dataset", f"folder:{pets}", *arguments
         )
 
     return run
@@ -58,7 +58,8 @@ def test_the_run_says_that_nobody_was_asked(clip) -> None:
 
 def test_templates_change_the_result_and_are_told(clip) -> None:
     runs = [
-        json.loads(clip("--json", "--clip-templates", name).out)["runs"][0] for name in ("paper", "coop", "imagenet")
+        json.loads(clip("--json", method=method).out)["runs"][0]
+        for method in ("clip", "clip:templates=coop", "clip:templates=imagenet")
     ]
     found = [read(run) for run in runs]
     assert [record["template"] for record, _ in found] == ["a photo of a {}", "a photo of a {}.", "80 templates"]

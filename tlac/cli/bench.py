@@ -17,7 +17,6 @@ from tlac.cli.options import load_served, open_policy, open_store, print_json, s
 from tlac.errors import UsageError
 
 if TYPE_CHECKING:
-    from tlac.cache.store import Store
     from tlac.config.schemas import Backend, Suite
     from tlac.evaluation.run_config import RunConfig
     from tlac.evaluation.suite_runner import Plan
@@ -27,10 +26,17 @@ if TYPE_CHECKING:
 
 @click.command(cls=options.SectionedCommand)
 @options.selection_options
-@options.scoring_options
+@options.matching_options
 @options.call_options
 @options.store_option
 @options.out_option
+@click.option(
+    "--order-trials",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="K",
+    help="Ask stage 2 again with K rotated class lists; tell how often its choice changes.",
+)
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
 @click.option(
     "--log",
@@ -43,10 +49,11 @@ if TYPE_CHECKING:
 @options.json_option
 def bench(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section of them
     what: options.RunSelection,
-    scoring: options.ScoringOptions,
+    scoring: options.MatchingOptions,
     calls: options.CallOptions,
     store: Path | None,
     out: Path,
+    order_trials: int,
     no_report: bool,
     loggers: tuple[str, ...],
     is_opened: bool,
@@ -78,13 +85,20 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
     suites = [load_suite(name) for name in what.suites]
     if not what.datasets and not suites:
         raise UsageError("nothing to run on: name a dataset with --dataset, or several with --suite samples")
-    plan = plan_runs(what, suites, store, scoring, is_offline=calls.offline)
+    plan = plan_runs(what, suites, store, is_offline=calls.offline)
+    make = scoring.config_maker(what.limit, what.seed)
+
+    def make_config(backend: Backend | None, stage2: Backend | None, dataset: Dataset, method: str) -> RunConfig:
+        config = options.fit_budget(make(backend, stage2, dataset, method), calls.budget_per_image, opened, calls.batch)
+        # what asks no LMM shows it no list
+        return replace(config, order_trials=order_trials) if backend else replace(config, shuffle_classes=None)
+
     with open_store(store) as opened:
         policy = open_policy(calls.max_cost, calls.concurrency, has_view=not as_json)
         matrix = Matrix(
-            runner=calls.open_runner(opened, policy, bool(scoring.order_trials)),
+            runner=calls.open_runner(opened, policy, bool(order_trials)),
             plan=plan,
-            make_spec=_config_maker(what, scoring, calls, opened),
+            make_spec=make_config,
             encoder=load_encoder_config(scoring.encoder),
             out=out,
             finished=Finished(out) if suites else None,
@@ -138,25 +152,19 @@ def plan_runs(
     what: options.RunSelection,
     suites: list[Suite],
     store: Path | None,
-    scoring: options.ScoringOptions | None = None,
     *,
     is_offline: bool = False,
     asks_servers: bool = True,
 ) -> Plan:
     """Which backends are asked about which datasets by which methods. Raises UsageError where a method lacks a backend.
 
-    The hidden options of `scoring` become options of the methods that have them. Backends as in `load_served`.
+    Backends as in `load_served`.
     """
-    from tlac.config.registry import open_method, with_option
+    from tlac.config.registry import open_method
     from tlac.evaluation.suite_runner import Plan, plan_parts
     from tlac.interfaces import ImageMethod, combination_of
 
-    methods = what.methods
-    if scoring is not None and scoring.relook_below is not None:
-        methods = tuple(with_option(method, "relook_below", scoring.relook_below) for method in methods)
-    if scoring is not None and scoring.clip_templates not in (None, "paper"):
-        methods = tuple(with_option(method, "templates", scoring.clip_templates) for method in methods)
-    parts = plan_parts(what.datasets, suites, what.splits, methods)
+    parts = plan_parts(what.datasets, suites, what.splits, what.methods)
     opened = {method: open_method(method) for method in sorted({name for _, _, _, names in parts for name in names})}
     without_lmm = frozenset(name for name, method in opened.items() if isinstance(method, ImageMethod))
     if (asking := opened.keys() - without_lmm) and not what.backends:
@@ -171,21 +179,6 @@ def plan_runs(
         what.subset,
         frozenset(name for name, method in opened.items() if combination_of(method) == "vote"),
     )
-
-
-def _config_maker(
-    what: options.RunSelection, scoring: options.ScoringOptions, calls: options.CallOptions, store: Store
-) -> Callable[[Backend | None, Backend | None, Dataset, str], RunConfig]:
-    """What makes the config of one cell."""
-
-    make = scoring.config_maker(what.limit, what.seed)
-
-    def make_config(backend: Backend | None, stage2: Backend | None, dataset: Dataset, method: str) -> RunConfig:
-        config = options.fit_budget(make(backend, stage2, dataset, method), calls.budget_per_image, store, calls.batch)
-        # what asks no LMM shows it no list
-        return replace(config, order_trials=scoring.order_trials) if backend else replace(config, shuffle_classes=None)
-
-    return make_config
 
 
 def _show(cells: list[Cell], suites: list[Suite], as_json: bool) -> None:

@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 @click.command(cls=options.SectionedCommand)
 @click.argument("runs", nargs=-1, type=PATH, metavar="[RUN]...")
 @options.selection_options
-@options.prompts_option
-@options.hints_option
-@options.matching_option
-@options.encoder_option
+@options.matching_options
 @options.concurrency_option
 @options.budget_option
 @options.batch_option
@@ -35,10 +32,7 @@ if TYPE_CHECKING:
 def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section of them
     runs: tuple[Path, ...],
     what: options.RunSelection,
-    prompts: str,
-    hints: str,
-    matching: str,
-    encoder: str,
+    scoring: options.MatchingOptions,
     concurrency: int | None,
     budget_per_image: float | None,
     batch: bool,
@@ -71,10 +65,9 @@ def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per secti
         with open_store(store, makes_one=False) as opened:
             _reprice(runs, opened, as_json)
         return
-    from tlac.config.prompts import with_hints
     from tlac.evaluation.estimate import estimate as estimate_run
 
-    configs = _plan(what, (with_hints(prompts, hints), matching, encoder), store)
+    configs = _plan(what, scoring, store)
     with open_store(store) as opened:
         configs = [options.fit_budget(config, budget_per_image, opened, batch) for config in configs]
         found = [estimate_run(one, list(one.samples), opened, _in_flight(one, concurrency), batch) for one in configs]
@@ -93,16 +86,11 @@ def estimate(  # noqa: PLR0913, PLR0917 - one parameter per option, or per secti
         click.echo(f"all {len(pairs)} runs: {total_usd}; a first stage that runs share is counted once")
 
 
-def _plan(what: options.RunSelection, scoring: tuple[str, str, str], store: Path | None) -> list[RunConfig]:
+def _plan(what: options.RunSelection, scoring: options.MatchingOptions, store: Path | None) -> list[RunConfig]:
     from tlac.cli.bench import plan_runs
-    from tlac.config.prompts import load_prompts
     from tlac.config.registry import base_name, open_dataset
-    from tlac.config.schemas import load_dataset_config, load_encoder_config, load_suite
+    from tlac.config.schemas import load_dataset_config, load_suite
     from tlac.evaluation.estimate import ESTIMATED
-    from tlac.evaluation.run_config import RunConfig
-    from tlac.scoring.matching import find_rule
-
-    prompts, matching, encoder = scoring
 
     plan = plan_runs(what, [load_suite(name) for name in what.suites], store, asks_servers=False)
     if not plan.parts or not plan.backends:
@@ -112,22 +100,14 @@ def _plan(what: options.RunSelection, scoring: tuple[str, str, str], store: Path
         raise UsageError(
             f"an estimate knows what {', '.join(ESTIMATED)} ask, not {unknown[0]}: name one of these with --method"
         )
-    words = (load_encoder_config(encoder), load_prompts(prompts), find_rule(matching))
+    make = scoring.config_maker(what.limit, what.seed)
     parts = list(dict.fromkeys((name, split, methods) for _, name, split, methods in plan.parts))
     opened = {
         (name, split): open_dataset(load_dataset_config(name, what.root, split, what.subset))
         for name, split, _ in parts
     }
     return [
-        RunConfig(
-            backend,
-            plan.stage2_backend or backend,
-            opened[name, split],
-            method,
-            *words,
-            limit=what.limit,
-            seed=what.seed,
-        )
+        make(backend, plan.stage2_backend or backend, opened[name, split], method)
         for name, split, methods in parts
         for backend in plan.backends
         for method in methods

@@ -301,27 +301,6 @@ class MatchingOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class ScoringOptions(MatchingOptions):
-    """As MatchingOptions, with what only a measured run has."""
-
-    order_trials: Annotated[
-        int,
-        click.option(
-            "--order-trials",
-            type=click.IntRange(min=0),
-            default=0,
-            metavar="K",
-            help="Ask stage 2 again with K rotated class lists; tell how often its choice changes.",
-        ),
-    ]
-    # what one method uses is an option of that method; these two spell it as earlier versions did
-    relook_below: Annotated[float | None, click.option("--relook-below", type=SHARE, hidden=True)]
-    clip_templates: Annotated[
-        str | None, click.option("--clip-templates", type=click.Choice(["paper", "coop", "imagenet"]), hidden=True)
-    ]
-
-
-@dataclass(frozen=True, slots=True)
 class CallOptions:
     """How LMMs are asked, and at most for how much."""
 
@@ -429,7 +408,6 @@ class StoredQuestion:
 selection_options = section("What to run", RunSelection, "what")
 label_options = section("What to label", LabelSelection, "what")
 matching_options = section("Prompts and scoring", MatchingOptions, "scoring")
-scoring_options = section("Prompts and scoring", ScoringOptions, "scoring")
 call_options = section("Calls and cost", CallOptions, "calls")
 question_options = section("What is asked", StoredQuestion, "question")
 
