@@ -97,7 +97,7 @@ class Runner:
     def near(self, kind: str, count: int) -> list[NearestClasses]:
         """The classes nearest to each answer."""
         texts = [answer["stage1"][kind] for answer in self.answers]
-        return [NearestClasses(*found) for found in self.scorer().nearest(texts, count)]
+        return self.scorer().nearest(texts, count)
 
     def needs_choice(self, kind: str) -> list[bool]:
         """Whether the ladder asks stage 2 about each answer."""

@@ -83,8 +83,8 @@ def cosines(asked: AnswerSet, encoder: TextEncoder) -> dict[str, Float64Array]:
     found = {}
     for view, texts in asked.views.items():
         scores = np.zeros((len(texts), len(asked.classes)))
-        for row, (indices, values) in zip(scores, scorer.nearest(texts, len(asked.classes)), strict=True):
-            row[list(indices)] = values
+        for row, near in zip(scores, scorer.nearest(texts, len(asked.classes)), strict=True):
+            row[list(near.indices)] = near.scores
         found[view] = scores
     return {**found, "both": np.mean(list(found.values()), axis=0)}
 

@@ -136,7 +136,7 @@ def find_frontiers(runs: Iterable[Run]) -> list[list[Point]]:
         if run.record.is_complete and run.metrics.accuracy is not None:
             groups.setdefault(samples_of(run), {})[_settings_of(run)] = run
     ordered = sorted(groups.items(), key=lambda group: tuple(map(str, group[0])))
-    return [mark_dominated(found.values()) for _, found in ordered]
+    return [sorted(mark_dominated(found.values()), key=_order) for _, found in ordered]
 
 
 def _settings_of(run: Run) -> tuple[object, ...]:
@@ -147,13 +147,10 @@ def _settings_of(run: Run) -> tuple[object, ...]:
 
 
 def mark_dominated(runs: Iterable[Run]) -> list[Point]:
-    """The points of labelled runs on the same samples by rising cost, those without a known cost last."""
-    points = []
-    for run in runs:
-        cost = run.record.answers_cost_usd
-        points.append(Point(run, None if cost is None else 1000 * cost / run.metrics.n))
-    marked = [replace(point, is_dominated=any(_dominates(other, point) for other in points)) for point in points]
-    return sorted(marked, key=_order)
+    """The points of labelled runs on the same samples, in their order."""
+    costs = [(run, run.record.answers_cost_usd) for run in runs]
+    points = [Point(run, None if cost is None else 1000 * cost / run.metrics.n) for run, cost in costs]
+    return [replace(point, is_dominated=any(_dominates(other, point) for other in points)) for point in points]
 
 
 def _order(point: Point) -> tuple[bool, float, float, str]:

@@ -38,8 +38,7 @@ class NearestClassFinder:
                 batch = sorted(text for text in self._waiting | {answer} if (text, count) not in self._known)
                 self._waiting.clear()
                 found = await asyncio.to_thread(self._scorer.nearest, batch, count)
-                for text, (indices, scores) in zip(batch, found, strict=True):
-                    self._known[text, count] = NearestClasses(indices, scores)
+                self._known |= {(text, count): near for text, near in zip(batch, found, strict=True)}
         return self._known[answer, count]
 
 

@@ -19,6 +19,7 @@ from tlac.types import Float64Array
 
 # what says how certain a prediction is; only a confidence is a probability
 MEASURES = ("score", "margin", "confidence")
+_BINS = 10
 _MOST_POINTS = 200
 _MOST_BINS = 40
 _MOST_PAIRS = 200
@@ -79,15 +80,15 @@ class ConfusionMatrix:
     unanswered: tuple[int, ...]
 
 
-def reliability(predictions: Predictions, by: str, bins: int = 10) -> tuple[Bin, ...]:
-    """Accuracy by a measure, in at most about `bins` bins of equal size; empty where no sample has a value.
+def reliability(predictions: Predictions, by: str) -> tuple[Bin, ...]:
+    """Accuracy by a measure, in at most about ten bins of equal size; empty where no sample has a value.
 
     No bin is made smaller than five samples, but what is left over may be one.
     """
     measured, is_correct = _measure(predictions, by)
     values, group, counts = np.unique(measured, return_inverse=True, return_counts=True)
     hits = np.bincount(group, weights=is_correct, minlength=len(values))
-    size = max(5, -(-len(measured) // bins))
+    size = max(5, -(-len(measured) // _BINS))
     found: list[list[tuple[float, int, float]]] = [[]]
     for value, n, correct in zip(values.tolist(), counts.tolist(), hits.tolist(), strict=True):
         # a value that many samples share (the 1.0 of exact matches) is a bin of its own

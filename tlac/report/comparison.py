@@ -127,8 +127,7 @@ def _order(test: PairTest) -> tuple[int, int]:
 def cost_points(grid: Grid, column: int) -> dict[int, Point]:
     """The labelled runs on a dataset, with their cost for 1,000 images and whether another dominates them, by row."""
     runs = {row: run for row, run in grid.column(column).items() if run.metrics.accuracy is not None}
-    rows = {id(run): row for row, run in runs.items()}
-    return {rows[id(point.run)]: point for point in mark_dominated(runs.values())}
+    return dict(zip(runs, mark_dominated(runs.values()), strict=True))
 
 
 def find_disagreements(grid: Grid) -> list[tuple[int, dict[int, Prediction]]]:
@@ -150,10 +149,6 @@ def find_disagreements(grid: Grid) -> list[tuple[int, dict[int, Prediction]]]:
             if len({predicted[row][place] for row, place in group.items()}) > 1
         ]
     return found
-
-
-def _count_predicted(group: Mapping[int, Prediction]) -> int:
-    return len({one.predicted for one in group.values()})
 
 
 def published_rows(datasets: Sequence[RunRecord]) -> list[tuple[Published, list[float | None]]]:
@@ -181,7 +176,7 @@ def render_comparison(runs: Sequence[Run], images_folder: str) -> tuple[str, Pag
     disagreements = find_disagreements(grid)
     kept = disagreements
     if len(kept) > _MOST_DISAGREEMENTS:
-        kept = sorted(kept, key=lambda found: -_count_predicted(found[1]))[:_MOST_DISAGREEMENTS]
+        kept = sorted(kept, key=lambda found: -len({one.predicted for one in found[1].values()}))[:_MOST_DISAGREEMENTS]
     first = Predictions.of(next(iter(group.values())) for _, group in kept)
     images, numbers = place_images(first, all_thumbnails(runs), images_folder)
     texts, marks = TextTable(), mark_cells(grid, tests)

@@ -30,6 +30,7 @@ from tlac.types import (
     Float64Array,
     LMMResponse,
     MatchDecision,
+    NearestClasses,
     Outcome,
     Transcript,
 )
@@ -176,18 +177,16 @@ class Scorer:
             decisions = combine_votes(decisions, groups)
         return Scored(table.finish(decisions, rows), cut_texts, truncated_classes)
 
-    def nearest(self, answers: Sequence[str], count: int) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
-        """The `count` nearest classes of each answer and their cosines, best first; none where it has no words."""
+    def nearest(self, answers: Sequence[str], count: int) -> list[NearestClasses]:
+        """The `count` nearest classes of each answer."""
         decided = [self.rule.judge(LMMResponse(Outcome.ANSWERED, answer), None, self.index) for answer in answers]
         texts = sorted({text for decision in decided for text in decision.texts})
-        found: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {}
+        found: dict[_Unit, NearestClasses] = {(): NearestClasses((), ())}
         if texts:
             indices, best = self._encoded_classes[0].nearest(self._encode(texts)[0], count)
-            found = {
-                text: (tuple(row), tuple(values))
-                for text, row, values in zip(texts, indices.tolist(), best.tolist(), strict=True)
-            }
-        return [found[decision.texts[0]] if decision.texts else ((), ()) for decision in decided]
+            rows = zip(map(tuple, indices.tolist()), map(tuple, best.tolist()), strict=True)
+            found |= {(text,): NearestClasses(*row) for text, row in zip(texts, rows, strict=True)}
+        return [found[decision.texts[:1]] for decision in decided]
 
     def _encode(self, texts: Sequence[str]) -> tuple[Float32Array, BoolArray]:
         """(n, d) vectors, and whether any template's text was longer than the encoder's window."""
@@ -199,12 +198,11 @@ class Scorer:
 
     def _encode_units(self, units: Sequence[_Unit]) -> tuple[Float32Array, list[str]]:
         """One vector for each of sorted units of texts, (n, d), and the distinct texts that were cut."""
-        has_single_texts = max(map(len, units)) == 1
-        # these are in sorted order already
-        texts = [unit[0] for unit in units] if has_single_texts else sorted({text for unit in units for text in unit})
+        texts = sorted(dict.fromkeys(text for unit in units for text in unit))
         encoded, is_cut = self._encode(texts)
         cut_texts = [texts[row] for row in np.flatnonzero(is_cut).tolist()]
-        if has_single_texts:
+        if max(map(len, units)) == 1:
+            # in the order of the units already
             return encoded, cut_texts
         places = {text: row for row, text in enumerate(texts)}
         rows = [mean_vectors([encoded[[places[text]]] for text in unit])[0] for unit in units]
