@@ -12,55 +12,44 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.perf.workload import BACKEND, PROMPTS, class_names, fill_embeddings, fill_store, repeating_answers
+from benchmarks.perf.workload import (
+    BACKEND,
+    PROMPTS,
+    class_names,
+    fill_embeddings,
+    fill_store,
+    made_up,
+    repeating_answers,
+)
 from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import load_backend, load_encoder_config
+from tlac.datasets.base import ListedDataset
 from tlac.evaluation.run_config import RunConfig
 from tlac.evaluation.runner import Runner
 from tlac.scoring.matching import find_rule
-from tlac.types import Sample
 
 
-@dataclass(frozen=True, slots=True)
-class Synthetic:
-    """Samples made as they are asked for: a number each."""
-
-    count: int
-    classes: tuple[str, ...]
-    name: str = "synthetic"
-    split: str = "all"
-    protocol: str = "made up"
-    prompt: str = "default"
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[Sample]:
-        for number in range(self.count):
-            yield Sample(f"{number:07d}", number.to_bytes(8, "big"), number % len(self.classes))
+def _samples(count: int) -> ListedDataset:
+    return made_up(count, class_names(1000), lambda number: (f"{number:07d}", number.to_bytes(8, "big")))
 
 
 def prepare(folder: Path, count: int) -> None:
     """Fill the store in a process of its own: what that takes is not to be counted."""
     classes = class_names(1000)
-    dataset = Synthetic(count, tuple(classes))
     answers = repeating_answers(count, classes)
     with Store(folder) as store:
         fill_embeddings(store, dict.fromkeys([*classes, *answers]))
-        fill_store(store, dataset, answers, classes)
+        fill_store(store, _samples(count), answers, classes)
 
 
 def run(folder: Path, count: int) -> None:
     """Run, and print what it took."""
     backend = load_backend(BACKEND)
-    dataset = Synthetic(count, tuple(class_names(1000)))
     prompts, encoder = load_prompts(PROMPTS), load_encoder_config("clip-vit-b-16")
-    spec = RunConfig(backend, backend, dataset, "slac", encoder, prompts, find_rule("ladder"))
+    spec = RunConfig(backend, backend, _samples(count), "slac", encoder, prompts, find_rule("ladder"))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with Store(folder) as store, tempfile.TemporaryDirectory() as out:
         started, cpu = time.perf_counter(), time.process_time()

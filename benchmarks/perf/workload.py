@@ -26,6 +26,8 @@ from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.registry import open_encoder
 from tlac.config.schemas import load_backend, load_encoder_config
+from tlac.datasets.base import ListedDataset
+from tlac.datasets.cifar import png_bytes
 from tlac.evaluation.collect import collect
 from tlac.evaluation.prompter import BoundLMM, TwoStagePrompter
 from tlac.hashing import embedding_key, request_document, sha256_of
@@ -41,15 +43,6 @@ DIMENSIONS = 512
 EXACT_SHARE = 0.54
 _ADJECTIVES = ("small", "large", "wooden", "striped", "old", "young", "wild", "pale", "dark", "spotted")
 _BATCH = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """A sample's place and class, and what the LMM says of it."""
-
-    path: Path
-    label: int
-    answer: str
 
 
 def class_names(count: int) -> list[str]:
@@ -73,20 +66,35 @@ def repeating_answers(count: int, classes: Sequence[str], seed: int = 0) -> list
     return answers
 
 
-def write_images(folder: Path, classes: Sequence[str], answers: Sequence[str]) -> list[Labelled]:
-    """A dataset folder: one small JPEG for each answer, no two with the same bytes, and classes.txt."""
+def specks(count: int, classes: Sequence[str]) -> ListedDataset:
+    """So many images of one pixel, no two alike below 2**24, whose classes come in turn."""
+
+    def read(number: int) -> tuple[str, bytes]:
+        return f"{number:08d}.png", png_bytes(np.frombuffer(number.to_bytes(4, "big")[1:], np.uint8).reshape(1, 1, 3))
+
+    return made_up(count, classes, read)
+
+
+def made_up(count: int, classes: Sequence[str], read: Callable[[int], tuple[str, Path | bytes]]) -> ListedDataset:
+    """So many samples, given by `read` when they are asked for, whose classes come in turn."""
+    labels = [number % len(classes) for number in range(count)]
+    return ListedDataset(tuple(classes), labels, read, protocol="made up", name="specks")
+
+
+def write_images(folder: Path, classes: Sequence[str], count: int) -> list[Sample]:
+    """A dataset folder: so many small JPEGs, no two with the same bytes, and classes.txt."""
     buffer = io.BytesIO()
     PIL.Image.effect_noise((48, 48), 40).convert("RGB").save(buffer, "JPEG", quality=90)
     head = buffer.getvalue()
     made = []
     for label in range(len(classes)):
         (folder / f"c{label:04d}").mkdir(parents=True)
-    for number, answer in enumerate(answers):
+    for number in range(count):
         label = number % len(classes)
         path = folder / f"c{label:04d}" / f"{number:06d}.jpg"
         # a decoder stops at the end marker before the number
         path.write_bytes(head + number.to_bytes(4, "big"))
-        made.append(Labelled(path, label, answer))
+        made.append(Sample(str(path), path, label))
     (folder / "classes.txt").write_text("".join(f"c{label:04d} {name}\n" for label, name in enumerate(classes)))
     return made
 
@@ -189,8 +197,7 @@ def warm_in(folder: Path) -> Warm:
 def make_warm(folder: Path, answers: Sequence[str], classes: Sequence[str]) -> None:
     """Write images, answers and embeddings of one run. The vectors lie in .npy files as well, texts in sorted order."""
     warm = warm_in(folder)
-    labelled = write_images(warm.images, classes, answers)
-    samples = [Sample(str(entry.path), entry.path, entry.label) for entry in labelled]
+    samples = write_images(warm.images, classes, len(answers))
     with Store(warm.store) as store:
         fill_store(store, samples, answers, classes)
         texts = sorted(set(answers))

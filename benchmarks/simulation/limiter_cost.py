@@ -87,21 +87,21 @@ class Measured:
     worker_s: float
 
 
+def start_timed(ray: Any, backends: dict[str, Backend], store: Path) -> tuple[Any, Any]:
+    """The limiter, and what reads the store, each in a process that tells its time."""
+    timed: Any = ray.remote(TimedLimiter)
+    limiter = timed.options(max_concurrency=100_000, num_cpus=0).remote(backends, CallPolicy())
+    nothing = partial(explain_missing, {}, None, None)
+    return limiter, ray.remote(TimedReader).options(num_cpus=0).remote(store, (), (), (), nothing)
+
+
 def measure(store: Path, calls: int = CALLS, workers: int = WORKERS, in_flight: int = IN_FLIGHT) -> Measured:
     """Make so many calls through one limiter; each worker has more in hand than may be in flight."""
     ray = connect(None, workers + 1)
     try:
         with quiet(ray):
             spec = BackendSpec(adapter="any", model="any", limits=Limits(concurrency=in_flight))
-            timed: Any = ray.remote(TimedLimiter)
-            limiter = timed.options(max_concurrency=100_000, num_cpus=0).remote(
-                {"any": Backend("any", "any", spec)}, CallPolicy()
-            )
-            reader = (
-                ray.remote(TimedReader)
-                .options(num_cpus=0)
-                .remote(store, (), (), (), partial(explain_missing, {}, None, None))
-            )
+            limiter, reader = start_timed(ray, {"any": Backend("any", "any", spec)}, store)
             before = ray.get([limiter.cpu_s.remote(), reader.cpu_s.remote()])
             pool = [ray.remote(_Worker).remote() for _ in range(workers)]
             # a process takes seconds to start

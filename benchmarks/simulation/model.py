@@ -1,6 +1,6 @@
 """Simulates how long calls take, event by event: places, rate limits, the limiter, the workers' processors, latency.
 
-Asks nobody and waits for nothing. The same seed gives the same figures. Does not know prices or storage.
+Asks nobody and waits for nothing. The same seed gives the same figures.
 """
 
 from __future__ import annotations

@@ -1,23 +1,21 @@
 """Measures a run of `--engine ray` against the emulator of the tests, and simulates the same run.
 
-Takes a minute, and needs Ray. Does not know the other checks.
+Takes a minute, and needs Ray.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
-import PIL.Image
 
+from benchmarks.perf.workload import specks
 from benchmarks.simulation.model import Cluster, Compared, Service, simulate
 from tests.support.emulator import Asked, Reply, running_emulator
 from tlac.cache.store import Store
@@ -28,33 +26,11 @@ from tlac.evaluation.run_config import RunConfig
 from tlac.evaluation.runner import Runner
 from tlac.lmms.middleware.policy import CallPolicy
 from tlac.scoring.matching import find_rule
-from tlac.types import Sample
 
 # the emulator answers a handful at a time
 SERVICE, CALLS, WORKERS = Service(0.4, 0.3, 4, requests_a_minute=540), 240, 4
 # of no account; workers find it in their environment
 _KEY = {"OPENAI_API_KEY": "sk-planted-planted-planted-planted-01"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Specks:
-    """So many images of one colour each."""
-
-    size: int
-    name: str = "specks"
-    split: str = "all"
-    protocol: str = "ours"
-    prompt: str = "default"
-    classes: tuple[str, ...] = ("red car", "old car", "red apple")
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Iterator[Sample]:
-        for number in range(self.size):
-            picture = io.BytesIO()
-            PIL.Image.new("RGB", (8, 8), (number % 256, number // 256, 0)).save(picture, "PNG")
-            yield Sample(f"{number}.png", picture.getvalue(), 0)
 
 
 def compare_cluster(service: Service = SERVICE, calls: int = CALLS, workers: int = WORKERS) -> Compared:
@@ -76,7 +52,8 @@ def compare_cluster(service: Service = SERVICE, calls: int = CALLS, workers: int
     with tempfile.TemporaryDirectory() as folder, running_emulator(answer) as emulator:
         backend = _backend(service, emulator.base("openai"))
         prompts, rule = load_prompts("default"), find_rule("ladder")
-        spec = RunConfig(backend, backend, _Specks(calls), "slac", load_encoder_config("minilm"), prompts, rule)
+        dataset = specks(calls, ("red car", "old car", "red apple"))
+        spec = RunConfig(backend, backend, dataset, "slac", load_encoder_config("minilm"), prompts, rule)
         with Store(Path(folder) / "store") as store:
             Runner(store, engine=RayEngine(store, CallPolicy(), None, workers)).run(spec, Path(folder))
     ends.sort()

@@ -1,7 +1,4 @@
-"""What 100 million images take: calls, tokens, money, days, bytes. Prints the tables of docs/scale.md.
-
-Does not know how calls are timed: that is model.py's part.
-"""
+"""What 100 million images take: calls, tokens, money, days, bytes. Prints the tables of docs/scale.md."""
 
 from __future__ import annotations
 
@@ -57,61 +54,33 @@ def distinct_choices(images: int, classes: int, seed: int = 0) -> int:
     return len(seen)
 
 
-@dataclass(frozen=True, slots=True)
-class Reckoned:
-    """What a scenario takes."""
-
-    scenario: Scenario
-    stage2_calls: int
-    prompt_tokens: float
-    cost_usd: float
-    calls_a_second: float
-    days: float
-    first_to_break: str
-
-
-def reckon(scenario: Scenario, images: int = IMAGES) -> Reckoned:
-    """Simulate some of the calls of each stage, and carry the steady rate on to all of them."""
-    choices = distinct_choices(images, CLASSES) if scenario.repeats else images
+def reckon(scenario: Scenario) -> tuple[str, ...]:
+    """A line of the table: some of the calls of each stage simulated, and their steady rate carried on to all."""
+    choices = distinct_choices(IMAGES, CLASSES) if scenario.repeats else IMAGES
     seconds, rates = 0.0, []
-    for calls, tokens in ((images, STAGE1_TOKENS), (choices, STAGE2_TOKENS)):
+    for calls, tokens in ((IMAGES, STAGE1_TOKENS), (choices, STAGE2_TOKENS)):
         found = simulate(scenario.service, scenario.cluster, min(calls, _SIMULATED_CALLS), tokens + ANSWER_TOKENS)
         rates.append(found.calls_a_second)
         seconds += calls / found.calls_a_second
-    prompt_tokens = float(images * STAGE1_TOKENS + choices * STAGE2_TOKENS)
-    cost_usd = (prompt_tokens * PROMPT_USD + (images + choices) * ANSWER_TOKENS * COMPLETION_USD) / 1e6
+    prompt_tokens = IMAGES * STAGE1_TOKENS + choices * STAGE2_TOKENS
+    cost_usd = (prompt_tokens * PROMPT_USD + (IMAGES + choices) * ANSWER_TOKENS * COMPLETION_USD) / 1e6
     allowed = bounds(scenario.service, scenario.cluster, STAGE1_TOKENS + ANSWER_TOKENS)
-    breaks = min(allowed, key=lambda name: allowed[name])
-    days = seconds / _SECONDS_A_DAY
-    return Reckoned(scenario, choices, prompt_tokens, cost_usd, rates[0], days, breaks)
-
-
-def time_table(scenarios: Sequence[Scenario] = SCENARIOS) -> str:
-    """The scenarios, a line each, as Markdown."""
-    head = (
-        "scenario",
-        "workers",
-        "stage-2 calls",
-        "prompt tokens",
-        "USD",
-        "stage-1 calls/s",
-        "days",
-        "breaks first",
+    return (
+        scenario.name,
+        f"{scenario.cluster.workers}",
+        f"{choices:,}",
+        f"{prompt_tokens / 1e9:,.1f} G",
+        f"{cost_usd:,.0f}" if scenario.is_paid_by_token else "",
+        f"{rates[0]:,.0f}",
+        f"{seconds / _SECONDS_A_DAY:.1f}",
+        min(allowed, key=lambda name: allowed[name]),
     )
-    rows = [
-        (
-            found.scenario.name,
-            f"{found.scenario.cluster.workers}",
-            f"{found.stage2_calls:,}",
-            f"{found.prompt_tokens / 1e9:,.1f} G",
-            f"{found.cost_usd:,.0f}" if found.scenario.is_paid_by_token else "",
-            f"{found.calls_a_second:,.0f}",
-            f"{found.days:.1f}",
-            found.first_to_break,
-        )
-        for found in map(reckon, scenarios)
-    ]
-    return _markdown(head, rows)
+
+
+def time_table() -> str:
+    """The scenarios, a line each, as Markdown."""
+    head = "scenario|workers|stage-2 calls|prompt tokens|USD|stage-1 calls/s|days|breaks first"
+    return _markdown(head.split("|"), [reckon(scenario) for scenario in SCENARIOS])
 
 
 def storage_table() -> str:

@@ -12,17 +12,15 @@ import asyncio
 import os
 import re
 import resource
-import struct
 import sys
 import tempfile
 import threading
 import time
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.perf.workload import specks
 from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, BackendSpec, Limits, load_encoder_config
@@ -31,14 +29,13 @@ from tlac.evaluation.run_config import RunConfig, RunResult
 from tlac.evaluation.runner import Runner
 from tlac.lmms.middleware.policy import CallPolicy
 from tlac.scoring.matching import find_rule
-from tlac.types import LMMRequest, LMMResponse, Outcome, Sample, Usage
+from tlac.types import LMMRequest, LMMResponse, Outcome, Usage
 
 SAMPLES, WORKERS = 20_000, 2
 _CLASSES = tuple(f"thing{number:04d}" for number in range(1000))
 # 54 of 100 answers are the class name, the others one of two phrases about it
 _PHRASES = ("thing{}", "number {} of its kind", "{} as it is seen from its side")
 _LATENCY_S, _IN_FLIGHT = 0.1, 256
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 class SyntheticLMM:
@@ -58,36 +55,6 @@ class SyntheticLMM:
         phrase = _PHRASES[0 if drawn % 100 < 54 else 1 + drawn % 2]
         number = f"{drawn // 100 % len(_CLASSES):04d}"
         return LMMResponse(Outcome.ANSWERED, phrase.format(number), usage=Usage(282, 8))
-
-
-@dataclass(frozen=True, slots=True)
-class _Specks:
-    """So many images of one pixel, no two of the same bytes."""
-
-    size: int
-    name: str = "specks"
-    split: str = "all"
-    protocol: str = "made up"
-    prompt: str = "default"
-    classes: tuple[str, ...] = _CLASSES
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Iterator[Sample]:
-        for number in range(self.size):
-            yield Sample(f"{number:08d}", _png(number), number % len(_CLASSES))
-
-
-def _png(number: int) -> bytes:
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    pixels = zlib.compress(b"\0" + number.to_bytes(4, "big")[1:], 0)
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0))
-    return (
-        _SIGNATURE + head + chunk(b"tEXt", b"Title\0" + b"%d" % number) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-    )
 
 
 class _Watched(RayEngine):
@@ -152,7 +119,7 @@ def run(samples: int, workers: int, folder: Path) -> None:
     spec = BackendSpec(adapter="synthetic", model="synthetic", limits=Limits(concurrency=_IN_FLIGHT))
     backend = Backend("synthetic", "synthetic.yaml", spec)
     config = RunConfig(
-        *(backend, backend, _Specks(samples), "tlac", load_encoder_config("minilm")),
+        *(backend, backend, specks(samples, _CLASSES), "tlac", load_encoder_config("minilm")),
         *(load_prompts("name"), find_rule("ladder")),
     )
     with Store(folder / "store") as store:

@@ -10,48 +10,27 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from msgspec import structs
 
 from benchmarks.perf.throughput import serving, window, write_images
-from benchmarks.simulation.limiter_cost import TimedLimiter, TimedReader
+from benchmarks.perf.workload import made_up
+from benchmarks.simulation.limiter_cost import Measured, start_timed
 from tlac.config.prompts import load_prompts
-from tlac.config.schemas import Backend, load_backend, load_encoder_config
+from tlac.config.schemas import load_backend, load_encoder_config
 from tlac.engines.ray.job import SHARD, RayJob, address_of, without_samples
 from tlac.engines.ray.session import connect, quiet
 from tlac.engines.ray.tables import write_samples
 from tlac.engines.ray.workers import Stage1Worker
 from tlac.evaluation.run_config import RunConfig
-from tlac.lmms.middleware.policy import CallPolicy
 from tlac.scoring.matching import find_rule
-from tlac.types import Outcome, Sample
+from tlac.types import Outcome
 
 CALLS, WORKERS, IN_FLIGHT = 4000, 2, 512
 _LATENCY_S = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class _Files:
-    """The image files of a folder."""
-
-    folder: Path
-    size: int
-    name: str = "files"
-    split: str = "all"
-    protocol: str = "made up"
-    prompt: str = "default"
-    classes: tuple[str, ...] = ("a dog", "a cat")
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Iterator[Sample]:
-        for path in sorted(self.folder.iterdir()):
-            yield Sample(path.name, path, 0)
 
 
 class _TimedWorker(Stage1Worker):
@@ -59,16 +38,6 @@ class _TimedWorker(Stage1Worker):
 
     def cpu_s(self) -> float:
         return time.process_time()
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """Calls a second, and the processor time a call of a worker's process, the limiter's, and the reader's."""
-
-    calls_a_second: float
-    worker_s: float
-    limiter_s: float
-    reader_s: float
 
 
 def measure(folder: Path, calls: int = CALLS, workers: int = WORKERS, in_flight: int = IN_FLIGHT) -> Measured:
@@ -82,7 +51,8 @@ def measure(folder: Path, calls: int = CALLS, workers: int = WORKERS, in_flight:
         shipped = load_backend("openai-compatible")
         limits = structs.replace(shipped.spec.limits, concurrency=in_flight)
         backend = replace(shipped, spec=structs.replace(shipped.spec, limits=limits))
-        dataset, encoder = _Files(images, calls + workers), load_encoder_config("minilm")
+        files = [(path.name, path) for path in sorted(images.iterdir())]
+        dataset, encoder = made_up(len(files), ("a dog", "a cat"), files.__getitem__), load_encoder_config("minilm")
         config = RunConfig(backend, backend, dataset, "slac", encoder, load_prompts("name"), find_rule("ladder"))
         samples = list(config.samples)
         first = [write_samples([one], folder / f"first{place}", 1, 1) for place, one in enumerate(samples[:workers])]
@@ -91,13 +61,13 @@ def measure(folder: Path, calls: int = CALLS, workers: int = WORKERS, in_flight:
         ray = connect(None, workers + 1)
         try:
             with quiet(ray):
-                actors = _start(ray, job, backend, folder / "store", workers)
-                pool = actors[2:]
+                actors = start_timed(ray, {backend.digest: backend}, folder / "store")
+                pool = [ray.remote(_TimedWorker).remote(job, *actors) for _ in range(workers)]
                 ray.get([_ask(worker, files) for worker, files in zip(pool, first, strict=True)])
                 window(address)
-                before = ray.get([actor.cpu_s.remote() for actor in actors])
+                before = ray.get([actor.cpu_s.remote() for actor in (*actors, *pool)])
                 tables = ray.get([_ask(pool[place % workers], [shard]) for place, shard in enumerate(shards)])
-                after = ray.get([actor.cpu_s.remote() for actor in actors])
+                after = ray.get([actor.cpu_s.remote() for actor in (*actors, *pool)])
                 seen = window(address)
         finally:
             ray.shutdown()
@@ -105,15 +75,7 @@ def measure(folder: Path, calls: int = CALLS, workers: int = WORKERS, in_flight:
     if answered != calls:
         raise SystemExit(f"only {answered:,} of {calls:,} calls were answered")
     limiter_s, reader_s, *spent_s = ((late - early) / calls for late, early in zip(after, before, strict=True))
-    return Measured(seen.count / seen.seconds, sum(spent_s), limiter_s, reader_s)
-
-
-def _start(ray: Any, job: RayJob, backend: Backend, store: Path, workers: int) -> list[Any]:
-    """The limiter, what reads the store, and the workers."""
-    timed_limiter: Any = ray.remote(TimedLimiter)
-    limiter = timed_limiter.options(max_concurrency=100_000, num_cpus=0).remote({backend.digest: backend}, CallPolicy())
-    reader = ray.remote(TimedReader).options(num_cpus=0).remote(store, (), ())
-    return [limiter, reader, *(ray.remote(_TimedWorker).remote(job, limiter, reader) for _ in range(workers))]
+    return Measured(seen.count / seen.seconds, limiter_s, reader_s, sum(spent_s))
 
 
 def _ask(worker: Any, files: list[Path]) -> Any:
