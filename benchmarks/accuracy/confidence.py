@@ -14,7 +14,6 @@ the last line prints is broken.
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import tempfile
@@ -26,12 +25,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy.results import Row, replay
+from benchmarks.accuracy.recorded import FOLDER, KINDS, ROOT, minilm, read_answers, say, transcripts_of
+from benchmarks.accuracy.results import Row, replay, replay_hints
 from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
-from tlac.config.registry import open_dataset, open_encoder
+from tlac.config.registry import open_dataset
 from tlac.config.schemas import load_backend, load_dataset_config, load_encoder_config
-from tlac.encoders.cached import keep_embeddings
 from tlac.evaluation.run_config import RunConfig
 from tlac.evaluation.runner import Runner
 from tlac.report.charts import reliability
@@ -41,20 +40,13 @@ from tlac.scoring.matching import DEFAULT_TEMPLATE, ClassIndex, find_rule
 from tlac.scoring.predictions import DECISIONS, Decisions, Predictions
 from tlac.scoring.scorer import Scorer
 from tlac.types import (
-    SECOND_SAMPLE,
     BoolArray,
     Combination,
     Float64Array,
-    LMMResponse,
-    Outcome,
-    Transcript,
-    Turn,
 )
 
-DEFAULT_FOLDER = Path(__file__).parents[2].parent / "shared" / "lmm-answers"
 PRINTED = Path(__file__).with_suffix(".txt")
-FIGURE = Path(__file__).parents[2] / "docs" / "reliability.svg"
-KINDS = ("sentence", "name")
+FIGURE = ROOT / "docs" / "reliability.svg"
 METHODS = ("SLAC", "TLAC", "slac-fused", "vote", "tagger SLAC", "tagger TLAC")
 REPLICATES = 1_000
 
@@ -175,24 +167,9 @@ def _score(
     asked: str,
     seconds: Sequence[str] = (),
 ) -> Answered:
-    index, (first, *others) = ClassIndex(scorer.index.classes), asked.split(", ")
     stages, combine = _FORMS[method]
-
-    def turns(answer: dict[str, Any], kind: str, stages: int, member: int = 0) -> list[Turn]:
-        said, chosen = (answer[stage][kind] for stage in ("stage1", "stage2"))
-        found = [Turn("stage1", "", LMMResponse(Outcome.ANSWERED, said), member)]
-        if stages == 2 and index.find(said.strip().rstrip(".")) is None:
-            found.append(Turn("stage2", "", LMMResponse(Outcome.ANSWERED, chosen), member))
-        return found
-
-    transcripts = []
-    for place, answer in enumerate(answers):
-        stage1, *stage2 = turns(answer, first, stages)
-        further = [turn for number, kind in enumerate(others, 1) for turn in turns(answer, kind, stages, number)]
-        if seconds:
-            further.append(Turn("stage1", "", LMMResponse(Outcome.ANSWERED, seconds[place]), SECOND_SAMPLE))
-        own = stage2[0] if stage2 else None
-        transcripts.append(Transcript(str(place), None, answer["label"], stage1, own, further=tuple(further)))
+    index, kinds = ClassIndex(scorer.index.classes), asked.split(", ")
+    transcripts = transcripts_of(answers, index, kinds, stages, seconds=seconds)
     return Answered(images, asked, method, scorer.score(transcripts, combine).predictions)
 
 
@@ -243,27 +220,19 @@ def live_seconds(store: Store) -> Iterator[Witnessed]:
 
 
 def live(folder: Path, scratch: Path, store: Store) -> Iterator[Answered]:
-    """The live runs on Caltech101's novel half, from their packs."""
+    """The live runs on Caltech101's novel half, from their packs, and what the embedded tagger says of the images."""
+    for way in sorted(_LIVE, key=lambda way: way.name.startswith("tlac")):
+        yield way.replay(store)
     root = scratch / "caltech-101"
     shutil.copytree(folder / "caltech101-novel" / "101_ObjectCategories", root / "101_ObjectCategories")
     shutil.copy(folder.parent / "coop-splits" / "split_zhou_Caltech101.json", root)
     dataset = open_dataset(load_dataset_config("caltech101", scratch, "novel"))
-    packs = folder / "caltech101-novel"
-    for name, method, prompts, words, backend_name in (
-        ("SLAC", "slac", "default", "sentence", f"pack:{packs}/slac-fused.jsonl.zst"),
-        ("SLAC", "slac", "name", "name", f"pack:{packs}/slac-fused.jsonl.zst"),
-        ("slac-fused", "slac-fused", "default", "sentence, name", f"pack:{packs}/slac-fused.jsonl.zst"),
-        ("TLAC", "tlac", "default", "sentence", f"pack:{packs}/tlac.jsonl.zst"),
-        ("TLAC", "tlac-shortlist:k=10", "default-1", "sentence, shortlist", f"pack:{packs}/tlac-shortlist.jsonl.zst"),
-        ("tagger SLAC", "slac", "default", "tags", "embedded"),
-        ("tagger TLAC", "tlac", "default", "tags", "embedded"),
-    ):
-        backend = load_backend(backend_name)
-        encoder = replace(load_encoder_config("minilm"), is_offline=True)
-        asked = load_prompts(prompts)
-        config = RunConfig(backend, backend, dataset, method, encoder, asked, find_rule("ladder"), limit=120)
+    backend, prompts = load_backend("embedded"), load_prompts("default")
+    encoder = replace(load_encoder_config("minilm"), is_offline=True)
+    for method in ("slac", "tlac"):
+        config = RunConfig(backend, backend, dataset, method, encoder, prompts, find_rule("ladder"), limit=120)
         run = Runner(store).run(config, scratch / "runs")
-        yield Answered("caltech101", words, name, run.predictions)
+        yield Answered("caltech101", "tags", f"tagger {method.upper()}", run.predictions)
 
 
 def gather(folder: Path, scratch: Path, store: Store) -> Iterator[Answered]:
@@ -275,9 +244,7 @@ def gather(folder: Path, scratch: Path, store: Store) -> Iterator[Answered]:
 
 def gather_seconds(folder: Path, store: Store) -> Iterator[Witnessed]:
     """All recorded answers for which there is a second one about the same image."""
-    with_hints = replay(Row("imagenet100", ("imagenet100-hints",), "slac", "default:hints=30"), store)
-    # both are in the order of the file
-    hinted = [one.stage1.response.text for one in with_hints.transcripts if one.stage1]
+    hinted = replay_hints(store).first_answers
     for images, answers, scorer in _files(folder, store):
         yield from recorded_seconds(answers, images, scorer, hinted if images == "imagenet100" else ())
     yield from live_seconds(store)
@@ -285,22 +252,17 @@ def gather_seconds(folder: Path, store: Store) -> Iterator[Witnessed]:
 
 def _files(folder: Path, store: Store) -> Iterator[tuple[str, list[dict[str, Any]], Scorer]]:
     """The files of recorded answers by dataset, and who scores them."""
-    config = replace(load_encoder_config("minilm"), is_offline=True)
-    encoder = keep_embeddings(open_encoder(config), config, store)
+    encoder = minilm(store)
 
     def scorer(dataset: str) -> Scorer:
         classes = load_dataset_config(dataset).spec.classes
         return Scorer(classes, encoder, find_rule("ladder"), DEFAULT_TEMPLATE)
 
-    yield "imagenet100", _read(folder / "imagenet100.jsonl"), scorer("imagenet-samples")
-    samples = _read(folder / "samples40.jsonl")
+    yield "imagenet100", read_answers(folder / "imagenet100.jsonl"), scorer("imagenet-samples")
+    samples = read_answers(folder / "samples40.jsonl")
     for dataset in ("imagenet", "cifar10"):
         chosen = [answer for answer in samples if answer["dataset"] == dataset]
         yield f"samples40 {dataset}", chosen, scorer(f"{dataset}-samples")
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def weigh(found: Sequence[Answered], seed: int = 0) -> dict[str, Float64Array]:
@@ -454,11 +416,6 @@ def print_reliability(pooled: dict[str, Predictions]) -> None:
             )
 
 
-def say(text: str = "") -> None:
-    """A line of the report."""
-    sys.stdout.write(text + "\n")
-
-
 def main(folder: Path, figure: Path | None = None) -> int:
     """Print all, draw the figure, and give the exit code."""
     with tempfile.TemporaryDirectory() as scratch, Store(Path(scratch) / "store") as store:
@@ -478,7 +435,7 @@ def main(folder: Path, figure: Path | None = None) -> int:
 
 if __name__ == "__main__":
     given = [argument for argument in sys.argv[1:] if argument != "--write"]
-    chosen = Path(given[0]) if given else DEFAULT_FOLDER
+    chosen = Path(given[0]) if given else FOLDER
     if "--write" in sys.argv[1:]:
         with PRINTED.open("w", encoding="utf-8") as file, redirect_stdout(file):
             code = main(chosen, FIGURE)

@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
-from benchmarks.accuracy.imagenet100 import ROOT, say
-from benchmarks.accuracy.results import ImageSet
+from benchmarks.accuracy.recorded import minilm, say
+from benchmarks.accuracy.results import read_images
 from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
-from tlac.config.registry import open_encoder
-from tlac.config.schemas import load_dataset_config, load_encoder_config
-from tlac.encoders.cached import keep_embeddings
+from tlac.config.schemas import load_dataset_config
 from tlac.evaluation.class_order import draw_spread
 from tlac.interfaces import TextEncoder
 from tlac.scoring.matching import DEFAULT_TEMPLATE, apply_template, find_rule
@@ -34,8 +30,7 @@ COUNTS = {"ImageNet": (10, 30, 100), "Caltech101, novel half": (5, 12)}
 def lists() -> Iterator[tuple[str, Sequence[str]]]:
     """The class lists, by name."""
     yield "ImageNet", load_dataset_config("imagenet-samples").spec.classes
-    content = (ROOT / "benchmarks/accuracy/caltech101-novel.json").read_bytes()
-    yield "Caltech101, novel half", msgspec.json.decode(content, type=ImageSet).classes
+    yield "Caltech101, novel half", read_images("caltech101-novel").classes
 
 
 def report(name: str, classes: Sequence[str], encoder: TextEncoder) -> Iterator[str]:
@@ -66,10 +61,9 @@ def report(name: str, classes: Sequence[str], encoder: TextEncoder) -> Iterator[
 
 def main() -> None:
     """Print all."""
-    config = replace(load_encoder_config("minilm"), is_offline=True)
     say(f"{'class list':<24}{'hints':>5} {'drawn':<8}{'mean cosine':>16}{'lowest tenth':>18}")
     with tempfile.TemporaryDirectory() as scratch, Store(Path(scratch) / "store") as store:
-        encoder = keep_embeddings(open_encoder(config), config, store)
+        encoder = minilm(store)
         for name, classes in lists():
             for line in report(name, classes, encoder):
                 say(line)

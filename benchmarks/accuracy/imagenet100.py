@@ -1,6 +1,6 @@
 """What each method makes of a hundred recorded answers, with intervals and paired tests.
 
-    python benchmarks/accuracy/imagenet100.py [FOLDER]
+    python -m benchmarks.accuracy.imagenet100 [FOLDER]
 
 FOLDER holds imagenet100.jsonl: for a photo of each of 100 ImageNet classes, what a large multimodal model said in
 a sentence and as a name, and which of the 1000 class names it chose after each. Nobody is asked anything: the
@@ -12,27 +12,30 @@ Exits with 1 where the promise that the last lines print is broken.
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
 
+from benchmarks.accuracy.recorded import (
+    FOLDER,
+    KINDS,
+    count_tokens,
+    minilm,
+    needs_choice,
+    read_answers,
+    say,
+    transcripts_of,
+)
+from benchmarks.accuracy.results import replay_hints
 from tlac.analysis.compare import holm, mcnemar, paired_difference
-from tlac.cache.pack import read_pack
-from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
-from tlac.config.registry import open_encoder
-from tlac.config.schemas import load_dataset_config, load_encoder_config
-from tlac.encoders.cached import keep_embeddings
+from tlac.config.schemas import load_dataset_config
 from tlac.methods.tlac import TLACCascade, TLACRelook, TLACShortlist
-from tlac.runtime.litellm_setup import load_litellm
 from tlac.scoring.confidence import abstain, fit
 from tlac.scoring.matching import DEFAULT_TEMPLATE, ClassIndex, find_rule
 from tlac.scoring.metrics import measure, wilson_interval
@@ -40,20 +43,14 @@ from tlac.scoring.scorer import Scorer
 from tlac.types import (
     ChoiceTask,
     Combination,
-    LMMResponse,
     NearestClasses,
-    Outcome,
     Prediction,
     TextPart,
     Transcript,
-    Turn,
 )
 
-KINDS = ("sentence", "name")
 SIZES = (5, 10, 15, 25, 50, 100)
 TEMPLATES = "a photo of a {} | a picture of a {} | {}"
-ROOT = Path(__file__).parents[2]
-DEFAULT_FOLDER = ROOT.parent / "shared" / "lmm-answers"
 
 
 @dataclass(frozen=True)
@@ -68,23 +65,13 @@ class Row:
     predictions: Sequence[Prediction] = field(default=(), repr=False)
 
 
-def count_tokens() -> Callable[[str], int]:
-    """Counts tokens as OpenAI's cl100k_base has them; litellm ships its table."""
-    load_litellm()
-    from litellm.litellm_core_utils.default_encoding import encoding
-
-    return lambda text: len(encoding.encode(text, disallowed_special=()))
-
-
 class Runner:
     """The recorded answers, scored in every way that is asked for."""
 
     def __init__(self, folder: Path, store: Store) -> None:
-        lines = (folder / "imagenet100.jsonl").read_text(encoding="utf-8").splitlines()
-        self.answers: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        self.answers = read_answers(folder / "imagenet100.jsonl")
         self.classes = load_dataset_config("imagenet-samples").spec.classes
-        config = replace(load_encoder_config("minilm"), is_offline=True)
-        self._encoder = keep_embeddings(open_encoder(config), config, store)
+        self._encoder = minilm(store)
         self._index = ClassIndex(self.classes)
         self._count = count_tokens()
         self._prompts = {"sentence": load_prompts("default"), "name": load_prompts("name")}
@@ -101,7 +88,7 @@ class Runner:
 
     def needs_choice(self, kind: str) -> list[bool]:
         """Whether the ladder asks stage 2 about each answer."""
-        return [self._index.find(answer["stage1"][kind].strip().rstrip(".")) is None for answer in self.answers]
+        return [needs_choice(self._index, answer["stage1"][kind]) for answer in self.answers]
 
     def recorded(self, kind: str) -> list[int | None]:
         """The class that stage 2 chose from the whole list."""
@@ -124,38 +111,15 @@ class Runner:
     ) -> tuple[np.ndarray, Sequence[Prediction]]:
         """Hits (n,) and predictions."""
         found = self.scorer(matching, template).score(transcripts, combine).predictions
-        return np.array([one.predicted == one.label for one in found]), found
+        return found.is_correct, found
 
-    def slac(self, kind: str, further: str | None = None) -> list[Transcript]:
-        """First answers, with those of another kind as a second view."""
-        return [
-            Transcript(
-                answer["image"],
-                None,
-                answer["label"],
-                _turn("stage1", answer["stage1"][kind]),
-                further=(_turn("stage1", answer["stage1"][further], 1),) if further else (),
-            )
-            for answer in self.answers
-        ]
+    def slac(self, *kinds: str) -> list[Transcript]:
+        """First answers of one kind, with those of another as a second view."""
+        return transcripts_of(self.answers, self._index, kinds)
 
     def tlac(self, kind: str, asks_all: bool) -> list[Transcript]:
         """First answers and recorded choices; without `asks_all` only where the first answer names no class."""
-        asked = [asks_all or needed for needed in self.needs_choice(kind)]
-        return [
-            Transcript(
-                answer["image"],
-                None,
-                answer["label"],
-                _turn("stage1", answer["stage1"][kind]),
-                _turn("stage2", answer["stage2"][kind]) if is_asked else None,
-            )
-            for answer, is_asked in zip(self.answers, asked, strict=True)
-        ]
-
-
-def _turn(stage: Any, text: str, member: int = 0) -> Turn:
-    return Turn(stage, "", LMMResponse(Outcome.ANSWERED, text), member)
+        return transcripts_of(self.answers, self._index, [kind], 2, asks_all)
 
 
 def rows_of(bench: Runner, kind: str) -> Iterator[Row]:
@@ -187,27 +151,10 @@ def rows_of(bench: Runner, kind: str) -> Iterator[Row]:
     yield Row(f"{kind}: SLAC, 3 templates", right, f"{kind}: SLAC, ladder")
 
 
-def hinted_answers(bench: Runner) -> list[str]:
-    """What stage 1 said of each image when it was shown 30 class names. Each image is the only one of its class."""
-    described = json.loads((ROOT / "benchmarks" / "accuracy" / "imagenet100.json").read_text(encoding="utf-8"))
-    labels = dict(described["samples"])
-    said = {}
-    for kept in read_pack(ROOT / "cassettes" / "packs" / "imagenet100-hints.jsonl.zst"):
-        if isinstance(kept, StoredAnswer) and kept.request["stage"] == "stage1":
-            parts = [part for message in kept.request["messages"] for part in message["parts"]]
-            (sha256,) = (part["image_sha256"] for part in parts if "image_sha256" in part)
-            said[labels[sha256]] = kept.response.text
-    return [said[label] for label in bench.labels.tolist()]
-
-
-def cascade_rows(bench: Runner) -> Iterator[Row]:
+def cascade_rows(bench: Runner, store: Store) -> Iterator[Row]:
     """The name with hints; and tlac-cascade, which goes on with the sentence where that name is no class."""
-    names = hinted_answers(bench)
-    first = [
-        msgspec.structs.replace(transcript, stage1=_turn("stage1", name))
-        for transcript, name in zip(bench.slac("sentence"), names, strict=True)
-    ]
-    right, found = bench.run(first)
+    found = replay_hints(store).predictions
+    right = found.is_correct
     yield Row("hints: SLAC, ladder", right, "sentence: TLAC, ladder", predictions=found)
     chosen, _ = bench.run(bench.tlac("sentence", asks_all=False))
     near, recorded = bench.near("sentence", TLACCascade().k), bench.recorded("sentence")
@@ -229,11 +176,6 @@ def fused_rows(bench: Runner) -> Iterator[Row]:
         right, found = bench.run(bench.slac("sentence", "name"), template=template, combine="fuse")
         for kind in KINDS:
             yield Row(label, right, f"{kind}: SLAC, ladder", predictions=found)
-
-
-def say(text: str = "") -> None:
-    """A line of the report."""
-    sys.stdout.write(text + "\n")
 
 
 def print_rows(rows: Sequence[Row]) -> None:
@@ -312,7 +254,7 @@ def main(folder: Path) -> int:
     with tempfile.TemporaryDirectory() as scratch, Store(Path(scratch) / "store") as store:
         bench = Runner(folder, store)
         rows = [row for kind in KINDS for row in rows_of(bench, kind)]
-        rows += [*fused_rows(bench), *cascade_rows(bench)]
+        rows += [*fused_rows(bench), *cascade_rows(bench, store)]
         say("100 recorded answers of a large multimodal model, 1000 classes, encoder minilm; tokens are those of a")
         say("stage-2 prompt on average, listed by number, as cl100k_base counts them. * simulated: the second stage is")
         say("taken to choose as it did from the whole list where that choice is offered, and to be wrong elsewhere.\n")
@@ -332,4 +274,4 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_FOLDER))
+    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER))

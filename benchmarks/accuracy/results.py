@@ -19,12 +19,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from benchmarks.accuracy.recorded import ROOT, minilm
 from tlac.analysis.compare import paired_difference
 from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
-from tlac.config.registry import open_encoder, open_lmm
+from tlac.config.registry import open_lmm
 from tlac.config.schemas import Backend, load_backend, load_encoder_config
-from tlac.encoders.cached import keep_embeddings
 from tlac.errors import MissingAnswersError
 from tlac.evaluation.collect import collect
 from tlac.evaluation.prompter import BoundLMM
@@ -37,7 +37,6 @@ from tlac.scoring.predictions import Predictions
 from tlac.scoring.scorer import Scorer
 from tlac.types import BoolArray, Image, LMMRequest, LMMResponse, Sample, Source, Transcript
 
-ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "results.md"
 _MARKS = ("<!-- table -->\n", "<!-- end -->\n")
 
@@ -106,16 +105,25 @@ class Replayed:
     transcripts: Sequence[Transcript]
     predictions: Predictions
 
+    @property
+    def first_answers(self) -> list[str]:
+        """What stage 1 said of each image."""
+        return [one.stage1.response.text for one in self.transcripts if one.stage1]
+
+
+def read_images(name: str) -> ImageSet:
+    """A set of images by the name of its file."""
+    return msgspec.json.decode((Path(__file__).parent / f"{name}.json").read_bytes(), type=ImageSet)
+
 
 def replay(row: Row, store: Store) -> Replayed:
     """Ask a row's packs as a run would. Exits where they lack an answer."""
-    content = (Path(__file__).parent / f"{row.images}.json").read_bytes()
-    images = msgspec.json.decode(content, type=ImageSet)
+    images = read_images(row.images)
     backends = [load_backend(f"pack:{ROOT / 'cassettes' / 'packs' / name}.jsonl.zst") for name in row.packs]
     encoder = replace(load_encoder_config("minilm"), is_offline=True)
     prompts, rule = load_prompts(row.prompts), find_rule("ladder")
     dataset = ClassList(images.classes, images.prompt)
-    stored = keep_embeddings(open_encoder(encoder), encoder, store)
+    stored = minilm(store)
     asked = RunConfig(backends[0], backends[0], dataset, row.method, encoder, prompts, rule)
     config = asked.with_spread_hints(stored)
     scorer = Scorer(images.classes, stored, rule, DEFAULT_TEMPLATE)
@@ -151,13 +159,16 @@ def score(row: Row, store: Store) -> tuple[tuple[str, ...], BoolArray]:
     return cells, np.array([one.predicted == one.label for one in found.predictions])
 
 
+def replay_hints(store: Store) -> Replayed:
+    """What was said of the recorded answers' images, in their order, when 30 class names were shown."""
+    return replay(Row("imagenet100", ("imagenet100-hints",), "slac", "default:hints=30"), store)
+
+
 def doubts(row: Row, store: Store) -> tuple[int, int, int]:
     """Of a cascade: its second stages, those whose choice is not the nearest class, which `relook=true` would look at
     again, and how many of these choices are right."""
     found = replay(row, store)
-    finder = class_finder(
-        found.config, keep_embeddings(open_encoder(found.config.encoder), found.config.encoder, store)
-    )
+    finder = class_finder(found.config, minilm(store))
     chosen = [
         (one.stage1.response.text, prediction)
         for one, prediction in zip(found.transcripts, found.predictions, strict=True)

@@ -9,7 +9,6 @@ that they come from, or were fixed before anything was printed.
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import tempfile
@@ -19,17 +18,12 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
-from benchmarks.accuracy.imagenet100 import DEFAULT_FOLDER, ROOT, count_tokens, say
-from benchmarks.accuracy.results import ImageSet
-from tlac.cache.pack import read_pack
-from tlac.cache.serialization import StoredAnswer
+from benchmarks.accuracy.recorded import FOLDER, KINDS, count_tokens, minilm, read_answers, say
+from benchmarks.accuracy.results import Row, read_images, replay
 from tlac.cache.store import Store
-from tlac.config.registry import open_encoder
-from tlac.config.schemas import load_dataset_config, load_encoder_config
-from tlac.encoders.cached import keep_embeddings
+from tlac.config.schemas import load_dataset_config
 from tlac.interfaces import TextEncoder
 from tlac.scoring.matching import DEFAULT_TEMPLATE, find_rule, normalise
 from tlac.scoring.metrics import wilson_interval
@@ -58,22 +52,17 @@ class AnswerSet:
     labels: Sequence[int]
 
 
-def answer_sets(folder: Path) -> Iterator[AnswerSet]:
+def answer_sets(folder: Path, store: Store) -> Iterator[AnswerSet]:
     """All that is at hand."""
     imagenet = load_dataset_config("imagenet-samples").spec.classes
     for name, file in (("ImageNet, 100 photos", "imagenet100"), ("ImageNet, 20 samples", "samples40")):
-        rows = [json.loads(line) for line in (folder / f"{file}.jsonl").read_text(encoding="utf-8").splitlines()]
+        rows = read_answers(folder / f"{file}.jsonl")
         kept = [row for row in rows if row.get("dataset", "imagenet") == "imagenet"]
-        views = {view: [row["stage1"][view] for row in kept] for view in ("sentence", "name")}
+        views = {view: [row["stage1"][view] for row in kept] for view in KINDS}
         yield AnswerSet(name, imagenet, views, [imagenet.index(row["class"]) for row in kept])
-    images = msgspec.json.decode((ROOT / "benchmarks/accuracy/caltech101-novel.json").read_bytes(), type=ImageSet)
-    said: dict[str, dict[str, str]] = {"sentence": {}, "name": {}}
-    for kept_answer in read_pack(ROOT / "cassettes/packs/caltech101-novel-fused.jsonl.zst"):
-        if isinstance(kept_answer, StoredAnswer) and kept_answer.request["stage"] == "stage1":
-            image, words = kept_answer.request["messages"][0]["parts"]
-            view = "sentence" if "short sentence" in words["text"] else "name"
-            said[view][image["image_sha256"]] = kept_answer.response.text
-    views = {view: [texts[sha256] for sha256, _ in images.samples] for view, texts in said.items()}
+    asked = (Row("caltech101-novel", ("caltech101-novel-fused",), "slac", prompts) for prompts in ("default", "name"))
+    views = {view: replay(row, store).first_answers for view, row in zip(KINDS, asked, strict=True)}
+    images = read_images("caltech101-novel")
     yield AnswerSet("Caltech101, novel half, 120", images.classes, views, [label for _, label in images.samples])
 
 
@@ -204,14 +193,13 @@ def report(asked: AnswerSet, encoder: TextEncoder, count: Callable[[str], int]) 
 def main(folder: Path) -> None:
     """Print all."""
     count = count_tokens()
-    config = replace(load_encoder_config("minilm"), is_offline=True)
     say(f"{'answers about':<28}{'classes listed':<40}{'truths held':>11}{'95 % CI':>14}{'names':>8}{'tokens':>7}")
     with tempfile.TemporaryDirectory() as scratch, Store(Path(scratch) / "store") as store:
-        encoder = keep_embeddings(open_encoder(config), config, store)
-        for asked in answer_sets(folder):
+        encoder = minilm(store)
+        for asked in answer_sets(folder, store):
             for line in report(asked, encoder, count):
                 say(line)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_FOLDER)
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from benchmarks.accuracy import confidence, hints, shortlists
+from benchmarks.accuracy import confidence, hints, imagenet100, shortlists
+from benchmarks.accuracy.recorded import minilm
 from tlac.cache.store import Store
-from tlac.config.registry import open_encoder, open_method
-from tlac.config.schemas import load_encoder_config
-from tlac.encoders.cached import keep_embeddings
+from tlac.config.registry import open_method
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.xdist_group("imagenet")
@@ -24,19 +18,6 @@ PRINTED = ROOT / "benchmarks" / "accuracy" / "imagenet100.txt"
 RANKED = PRINTED.with_name("confidence.txt")
 LISTED = PRINTED.with_name("shortlists.txt")
 HINTED = PRINTED.with_name("hints.txt")
-
-
-@pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("imagenet100", PRINTED.with_suffix(".py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # dataclasses look their module up
-    sys.modules["imagenet100"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["imagenet100"]
 
 
 def test_every_figure_in_the_document_was_printed_by_the_benchmark() -> None:
@@ -51,11 +32,11 @@ def test_every_figure_in_the_document_was_printed_by_the_benchmark() -> None:
 
 
 def test_the_default_shortlist_keeps_the_recorded_choices_for_a_tenth_of_the_tokens(
-    shared: Path, imagenet_store: Store, script: ModuleType
+    shared: Path, imagenet_store: Store
 ) -> None:
-    bench = script.Runner(shared / "lmm-answers", imagenet_store)
+    bench = imagenet100.Runner(shared / "lmm-answers", imagenet_store)
     size = open_method("tlac-shortlist").k
-    for kind in script.KINDS:
+    for kind in imagenet100.KINDS:
         near = bench.near(kind, size)
         inside = sum(choice in one.indices for choice, one in zip(bench.recorded(kind), near, strict=True))
         assert inside >= 98
@@ -68,29 +49,26 @@ def test_the_default_shortlist_keeps_the_recorded_choices_for_a_tenth_of_the_tok
         assert short <= 0.1 * full
 
 
-def test_the_printed_accuracies_are_still_what_the_code_gives(
-    shared: Path, imagenet_store: Store, script: ModuleType
-) -> None:
-    bench = script.Runner(shared / "lmm-answers", imagenet_store)
+def test_the_printed_accuracies_are_still_what_the_code_gives(shared: Path, imagenet_store: Store) -> None:
+    bench = imagenet100.Runner(shared / "lmm-answers", imagenet_store)
     printed = PRINTED.read_text(encoding="utf-8")
     fused, _ = bench.run(bench.slac("sentence", "name"), combine="fuse")
     ladder, _ = bench.run(bench.tlac("name", asks_all=False))
     assert re.search(rf"^fused {{25}}\s*{100 * fused.mean():.1f} ", printed, re.M)
     assert re.search(rf"^name: TLAC, ladder\s+{100 * ladder.mean():.1f} ", printed, re.M)
+    for row in imagenet100.cascade_rows(bench, imagenet_store):
+        assert re.search(rf"^{re.escape(row.name)}\s+{100 * row.right.mean():.1f} ", printed, re.M)
 
 
 def test_the_printed_shortlists_are_still_what_the_code_gives(shared: Path, imagenet_store: Store) -> None:
-    config = replace(load_encoder_config("minilm"), is_offline=True)
-    encoder = keep_embeddings(open_encoder(config), config, imagenet_store)
     count = shortlists.count_tokens()
-    sets = shortlists.answer_sets(shared / "lmm-answers")
+    encoder, sets = minilm(imagenet_store), shortlists.answer_sets(shared / "lmm-answers", imagenet_store)
     lines = [line for asked in sets for line in shortlists.report(asked, encoder, count)]
     assert lines == LISTED.read_text(encoding="utf-8").splitlines()[1:]
 
 
 def test_the_printed_nearness_of_hints_is_still_what_the_code_gives(imagenet_store: Store) -> None:
-    config = replace(load_encoder_config("minilm"), is_offline=True)
-    encoder = keep_embeddings(open_encoder(config), config, imagenet_store)
+    encoder = minilm(imagenet_store)
     lines = [line for name, classes in hints.lists() for line in hints.report(name, classes, encoder)]
     printed = HINTED.read_text(encoding="utf-8").splitlines()[1:]
     # a place between two roundings may turn one draw
