@@ -49,42 +49,27 @@ class Finished:
 
 def _is_same(record: RunRecord, spec: RunConfig) -> bool:
     asks = spec.backend is not None
-    wanted = (
-        spec.dataset.name,
-        spec.dataset.split,
-        spec.method,
-        spec.encoder.name,
-        spec.backend_name,
-        spec.rule.name if asks else "similarity",
-        _drawn(spec.limit, spec.seed),
-        version("tlac"),
-        spec.shuffle_classes,
-        spec.abstain_below,
-        spec.calibration,
-    )
-    found = (
-        record.dataset,
-        record.split,
-        record.method,
-        record.encoder,
-        record.backend,
-        record.matching,
-        _drawn(record.limit, record.seed),
-        record.versions.get("tlac"),
-        record.shuffle_classes,
-        record.abstain_below,
-        record.calibration,
-    )
+    wanted = {
+        "dataset": spec.dataset.name,
+        "split": spec.dataset.split,
+        "method": spec.method,
+        "encoder": spec.encoder.name,
+        "backend": spec.backend_name,
+        "matching": spec.rule.name if asks else "similarity",
+        "limit": spec.limit,
+        # without a limit nothing is drawn, and the seed changes nothing
+        "seed": record.seed if spec.limit is None else spec.seed,
+        "shuffle_classes": spec.shuffle_classes,
+        "abstain_below": spec.abstain_below,
+        "calibration": spec.calibration,
+        # the templates of a method that asks nobody are among its digests
+        "template": spec.template if asks else record.template,
+    }
     # a run without stage 2 has no trials, whatever was wished for
     trials = record.order_trials.trials if record.order_trials else 0
     has_trials = trials == spec.order_trials or record.calls.stage2.asked + record.calls.stage2.from_store == 0
-    # the templates of a method that asks nobody are among its digests
-    return wanted == found and has_trials and (not asks or record.template == spec.template)
-
-
-def _drawn(limit: int | None, seed: int) -> tuple[int | None, int]:
-    # without a limit nothing is drawn, and the seed changes nothing
-    return limit, seed if limit is not None else 0
+    is_same = all(getattr(record, name) == value for name, value in wanted.items())
+    return is_same and has_trials and record.versions.get("tlac") == version("tlac")
 
 
 def _saw_these_images(predictions: Predictions, spec: RunConfig) -> bool:
