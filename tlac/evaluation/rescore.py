@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cached_property
@@ -78,7 +78,7 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
         and not rule.skips_stage2_on_exact
         and find_rule(parent.matching).skips_stage2_on_exact
     )
-    recalled = _recall(folder / PREDICTIONS, store, order, method == "slac", _PackAnswers(parent.sources))
+    recalled = _recall(folder / PREDICTIONS, _StoredAnswers(store, parent.sources), order, method == "slac")
     if needs_choices:
         recalled = _require_choices(recalled, rule.name)
     transcripts: Iterable[Transcript] = restore_choices(recalled, order)
@@ -145,23 +145,38 @@ def _method(parent: RunRecord, change: Rescoring) -> str:
     return method
 
 
-class _PackAnswers:
-    """The answers in the response packs that a run came from, read when the store lacks some."""
+class _StoredAnswers:
+    """The answers behind a run's predictions, in the store or in the response packs that the run came from."""
 
-    def __init__(self, sources: Mapping[str, str]) -> None:
+    def __init__(self, store: Store, sources: Mapping[str, str]) -> None:
+        self._store = store
         asked = [source for what, source in sources.items() if what not in ("dataset", "encoder", "prompts")]
         self._paths = [path for source in dict.fromkeys(asked) if (path := _find_pack(source)) and path.is_file()]
+        self._found: dict[str, LMMResponse] = {}
 
     @cached_property
-    def _found(self) -> Mapping[str, LMMResponse]:
+    def _packed(self) -> Mapping[str, LMMResponse]:
         kept = (one for path in self._paths for one in read_pack(path))
         return {
             one.key: structs.replace(one.response, from_store=True) for one in kept if isinstance(one, StoredAnswer)
         }
 
-    def find(self, keys: Iterable[str]) -> dict[str, LMMResponse]:
-        """Those of the keys that the packs have an answer for. Raises InputError for a broken pack."""
-        return {key: self._found[key] for key in keys if key in self._found}
+    def load(self, keys: Collection[str]) -> None:
+        """Have these answers at hand, and no others. Raises InputError for a broken pack."""
+        self._found = dict(self._store.responses(list(keys)))
+        if len(self._found) < len(keys):
+            self._found |= {key: self._packed[key] for key in keys if key in self._packed and key not in self._found}
+
+    def turn(self, stage: Stage, key: str | None, asked: AskedLine) -> Turn | None:
+        """The turn under a key that was loaded; None for no key. Raises MissingAnswersError."""
+        if key is None:
+            return None
+        if key not in self._found:
+            raise MissingAnswersError(
+                f"the {stage} answer about {asked.sample} ({key[:12]}) is not in the store {self._store.path}; "
+                "name the run's own store with --store, or import its pack with `tlac cache import`"
+            )
+        return Turn(stage, key, self._found[key])
 
 
 def _find_pack(source: str) -> Path | None:
@@ -171,23 +186,17 @@ def _find_pack(source: str) -> Path | None:
     return Path(source) if source.endswith((".jsonl", ".jsonl.zst")) else None
 
 
-def _recall(path: Path, store: Store, order: Sequence[int], is_slac: bool, packs: _PackAnswers) -> Iterator[Transcript]:
+def _recall(path: Path, answers: _StoredAnswers, order: Sequence[int], is_slac: bool) -> Iterator[Transcript]:
     """The transcripts behind the predictions in a file, as they are asked for."""
     pending = read_asked(path)
     while batch := list(islice(pending, _BATCH)):
-        if is_slac:
-            keys = {asked.stage1_key for asked in batch if asked.stage1_key is not None}
-        else:
-            keys = {key for asked in batch for key in asked.keys}
-        found = dict(store.responses(list(keys)))
-        if len(found) < len(keys):
-            found |= packs.find(keys - found.keys())
-        answers = _Answers(found, store.path)
+        needed = [(asked.stage1_key,) if is_slac else asked.keys for asked in batch]
+        answers.load({key for keys in needed for key in keys if key is not None})
         for asked in batch:
             yield _transcript(asked, answers, order, is_slac)
 
 
-def _transcript(asked: AskedLine, answers: _Answers, order: Sequence[int], is_slac: bool) -> Transcript:
+def _transcript(asked: AskedLine, answers: _StoredAnswers, order: Sequence[int], is_slac: bool) -> Transcript:
     # what failed in stage 2 alone has all that slac needs
     if asked.outcome is Outcome.FAILED and (not is_slac or asked.stage1_key is None):
         failure = Failure("call", asked.reason)
@@ -206,25 +215,6 @@ def _transcript(asked: AskedLine, answers: _Answers, order: Sequence[int], is_sl
         if (found := answers.turn(stage, key, asked))
     )
     return Transcript(asked.sample, asked.image_sha256, asked.label, stage1, stage2, further=further)
-
-
-@dataclass(frozen=True, slots=True)
-class _Answers:
-    """Responses by key, and the folder of the store that they were looked for in."""
-
-    found: Mapping[str, LMMResponse]
-    place: Path
-
-    def turn(self, stage: Stage, key: str | None, asked: AskedLine) -> Turn | None:
-        if key is None:
-            return None
-        response = self.found.get(key)
-        if response is None:
-            raise MissingAnswersError(
-                f"the {stage} answer about {asked.sample} ({key[:12]}) is not in the store {self.place}; "
-                "name the run's own store with --store, or import its pack with `tlac cache import`"
-            )
-        return Turn(stage, key, response)
 
 
 def _require_choices(transcripts: Iterable[Transcript], rule: str) -> Iterator[Transcript]:
