@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support.fakes import LetterEncoder
 from tlac.evaluation.collect import TranscriptBuffer
-from tlac.results.predictions import PREDICTIONS, read_predictions, write_predictions
+from tlac.results.predictions import PREDICTIONS, encode_predictions, read_predictions
 from tlac.scoring.matching import LadderMatching
 from tlac.scoring.metrics import measure
 from tlac.scoring.scorer import Scorer
@@ -39,7 +39,7 @@ def test_a_run_holds_few_of_its_records_at_a_time(tmp_path: Path) -> None:
     scored = Scorer(("aaa", "bbb"), LetterEncoder(), LadderMatching(), "{}").score(buffer.transcripts)
     assert alive(Transcript) < AT_ONCE
 
-    write_predictions(tmp_path / PREDICTIONS, scored.predictions)
+    (tmp_path / PREDICTIONS).write_bytes(b"".join(encode_predictions(scored.predictions)))
     metrics = measure(scored.predictions)
     assert alive(Prediction) == before
     assert (metrics.n, metrics.answered, buffer.ledger.answers_cost_usd) == (SAMPLES, SAMPLES, SAMPLES / 2)

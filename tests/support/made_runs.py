@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tests.support.fakes import digest
 from tlac.evaluation.run_config import RunConfig, RunResult
-from tlac.results.folder import Attachment, begin_run
+from tlac.results import folder
+from tlac.results.folder import Attachment
 from tlac.results.record import Run, RunRecord
 from tlac.results.usage import Calls, StageCalls, Tokens
 from tlac.scoring.confidence import Calibration, confidences
@@ -58,8 +59,7 @@ def write_run(
     metrics: Metrics,
     attachments: Mapping[str, Attachment],
 ) -> Path:
-    with begin_run(out) as run:
-        return run.finish(record, Predictions.of(predictions), metrics, attachments).folder
+    return folder.write_run(out, record, Predictions.of(predictions), metrics, attachments).folder
 
 
 def made_prediction(sample: str, label: int | None, predicted: int | None, **changes: object) -> Prediction:

@@ -105,7 +105,8 @@ def _selection(
         return Selection(backend=question.backend), None, f"all stored answers of {question.backend}"
     asked = question.open(store=store.path)
     dataset = asked.dataset
-    keys = dry_run(asked, dataset, store).keys
+    transcripts, _ = dry_run(asked, dataset, store)
+    keys = frozenset(turn.key for transcript in transcripts for turn in transcript.turns)
     if not keys:
         raise InputError(f"the store has no answer of {question.backend} on {dataset.name} with these prompts")
     prompts = PromptsRecord(asked.prompts.name, asked.prompts.digest)
@@ -166,14 +167,13 @@ def explain_sample(sample: str, question: options.StoredQuestion, store: Path | 
 
     asked = question.open(store=store)
     with open_store(store, makes_one=False) as opened:
-        found = dry_run(asked, [_find(sample, asked.dataset)], opened)
-        (transcript,) = found.transcripts
+        (transcript,), missing = dry_run(asked, [_find(sample, asked.dataset)], opened)
         if transcript.failure is not None and transcript.failure.kind == "sample":
             raise InputError(transcript.failure.reason)
         for turn in transcript.turns:
             words = " ".join(turn.response.text.split())[:60]
             echo(f"{turn.stage}: stored as {turn.key[:12]}: {turn.response.outcome} {words!r}")
-        for request in found.missing:
+        for request in missing:
             nearest, differences = explain(opened, request_document(request))
             echo(f"{request.stage}: not stored; its key is {response_key(request)[:12]}")
             if nearest is None:
@@ -210,10 +210,10 @@ def write_missing(
 
     asked = replace(question.open(store=store), limit=limit, seed=seed)
     with open_store(store) as opened:
-        found = dry_run(asked, asked.samples, opened)
+        transcripts, missing = dry_run(asked, asked.samples, opened)
     with naming_failure(output, kind=InputError):
-        count = write_questions(output, found.missing, asked.asked[0].name)
-    failed = sum(one.failure is not None and one.failure.kind == "sample" for one in found.transcripts)
+        count = write_questions(output, missing, asked.asked[0].name)
+    failed = sum(one.failure is not None and one.failure.kind == "sample" for one in transcripts)
     echo(f"{count:,} questions: {output}" + (f"; {failed:,} images can't be read" if failed else ""))
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from functools import cached_property
 
 from tlac.cache.serialization import StoredAnswer
@@ -21,19 +20,6 @@ from tlac.results.record import ShortlistRecall
 from tlac.runtime import aio
 from tlac.scoring.matching import ClassIndex
 from tlac.types import LMMRequest, LMMResponse, NearestClasses, Outcome, Sample, Transcript
-
-
-@dataclass(frozen=True, slots=True)
-class DryRun:
-    """What the store holds of a run's answers, and the first request of each sample that it does not hold."""
-
-    transcripts: tuple[Transcript, ...]
-    missing: tuple[LMMRequest, ...]
-
-    @property
-    def keys(self) -> frozenset[str]:
-        """The keys of all answers that were found."""
-        return frozenset(turn.key for transcript in self.transcripts for turn in transcript.turns)
 
 
 class _Unasked:
@@ -78,7 +64,10 @@ def concerns(dataset: Dataset) -> Callable[[StoredAnswer], bool]:
     """
     images = {identify(sample.source, sample.id).sha256 for sample in dataset}
     # as prompt sets list them, by name and by index
-    listings = ("\n".join(dict.fromkeys(dataset.classes)), "\n".join(map(": ".join, _numbered(dataset.classes))))
+    listings = (
+        "\n".join(dict.fromkeys(dataset.classes)),
+        "\n".join(f"{index}: {name}" for index, name in enumerate(dataset.classes)),
+    )
 
     def is_about(answer: StoredAnswer) -> bool:
         parts = [part for message in answer.request["messages"] for part in message["parts"]]
@@ -89,18 +78,17 @@ def concerns(dataset: Dataset) -> Callable[[StoredAnswer], bool]:
     return is_about
 
 
-def _numbered(classes: Iterable[str]) -> Iterator[tuple[str, str]]:
-    return ((str(index), name) for index, name in enumerate(classes))
-
-
-def dry_run(config: RunConfig, samples: Iterable[Sample], store: Store) -> DryRun:
-    """Go through the samples as a run would, with stored answers alone. Raises StoreError, UsageError."""
+def dry_run(
+    config: RunConfig, samples: Iterable[Sample], store: Store
+) -> tuple[tuple[Transcript, ...], tuple[LMMRequest, ...]]:
+    """Go through the samples as a run would, with stored answers alone: what there is of their transcripts, and the
+    first request of each that the store does not hold. Raises StoreError, UsageError."""
     unasked, config = _Unasked(), with_spread_hints(config, store)
     backend, _ = config.asked
     finder = _LazyFinder(config, store)
     prompter = plan_questions(config, lambda asked: BoundLMM(asked, StoredLMM(unasked, store, asked.name)), finder)
     collected = aio.run(collect(samples, prompter, config.asking_method, backend.spec.limits.concurrency))
-    return DryRun(collected.transcripts, tuple(unasked.asked))
+    return collected.transcripts, tuple(unasked.asked)
 
 
 def recall_shortlists(transcripts: Iterable[Transcript], config: RunConfig, store: Store) -> ShortlistRecall | None:

@@ -99,7 +99,7 @@ def estimate(
     """
     discounts = [batch_discount(backend) if is_batch else 0.0 for backend in config.asked]
     config = with_spread_hints(config, store)
-    transcripts = dry_run(config, samples, store).transcripts
+    transcripts, _ = dry_run(config, samples, store)
     stage1 = [turn for transcript in transcripts for turn in transcript.turns if turn.stage == "stage1"]
     stage2 = [turn for transcript in transcripts for turn in transcript.turns if turn.stage == "stage2"]
     # nobody is asked about an image that can't be read

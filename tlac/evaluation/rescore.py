@@ -27,7 +27,7 @@ from tlac.errors import MissingAnswersError, UsageError
 from tlac.evaluation.class_order import class_order, restore_choices
 from tlac.evaluation.run_config import IMAGES, scale_of
 from tlac.interfaces import combination_of, sees_image
-from tlac.results.folder import begin_run, inherited_files, name_run, read_record
+from tlac.results.folder import inherited_files, name_run, read_record, write_run
 from tlac.results.predictions import PREDICTIONS, AskedLine, read_asked
 from tlac.results.record import Run, RunRecord
 from tlac.results.usage import Calls, StageCalls, Tokens
@@ -99,33 +99,32 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
     calibration = change.calibration or own
     abstain_below = parent.abstain_below if change.abstain_below is None else change.abstain_below
     weighed = abstain(scored.predictions, abstain_below, calibration)
-    with begin_run(out) as run:
-        metrics = measure(weighed, hinted_classes(parent.classes, parent.hints))
-        stamp = started_at.strftime("%Y%m%d-%H%M%S")
-        record = replace(
-            parent,
-            run=name_run(stamp, parent.dataset, parent.backend, method, encoder.name),
-            created_at=started_at.isoformat(timespec="seconds"),
-            method=method,
-            matching=rule.name,
-            encoder=encoder.name,
-            template=template,
-            is_complete=metrics.failed == 0,
-            calls=_count_turns(weighed),
-            tokens=Tokens(),
-            cost_usd=0.0,
-            wall_s=round(time.monotonic() - started, 3),
-            truncated_texts=scored.truncated_texts,
-            truncated_classes=scored.truncated_classes,
-            digests={**parent.digests, "encoder": scale},
-            parent=parent.run,
-            order_trials=None,
-            abstain_below=abstain_below,
-            calibration=calibration,
-            ensemble=() if method == "slac" else parent.ensemble,
-            shortlist_recall=None if method == "slac" else parent.shortlist_recall,
-        )
-        return run.finish(record, weighed, metrics, inherited_files(folder))
+    metrics = measure(weighed, hinted_classes(parent.classes, parent.hints))
+    stamp = started_at.strftime("%Y%m%d-%H%M%S")
+    record = replace(
+        parent,
+        run=name_run(stamp, parent.dataset, parent.backend, method, encoder.name),
+        created_at=started_at.isoformat(timespec="seconds"),
+        method=method,
+        matching=rule.name,
+        encoder=encoder.name,
+        template=template,
+        is_complete=metrics.failed == 0,
+        calls=_count_turns(weighed),
+        tokens=Tokens(),
+        cost_usd=0.0,
+        wall_s=round(time.monotonic() - started, 3),
+        truncated_texts=scored.truncated_texts,
+        truncated_classes=scored.truncated_classes,
+        digests={**parent.digests, "encoder": scale},
+        parent=parent.run,
+        order_trials=None,
+        abstain_below=abstain_below,
+        calibration=calibration,
+        ensemble=() if method == "slac" else parent.ensemble,
+        shortlist_recall=None if method == "slac" else parent.shortlist_recall,
+    )
+    return write_run(out, record, weighed, metrics, inherited_files(folder))
 
 
 def _method(parent: RunRecord, change: Rescoring) -> str:

@@ -30,7 +30,7 @@ from tlac.interfaces import LMM, Dataset, ImageMethod, combination_of, sees_imag
 from tlac.lmms.middleware.cache import OfflineLMM, StoredLMM
 from tlac.lmms.middleware.policy import CallPolicy
 from tlac.lmms.middleware.stack import build_stack
-from tlac.results.folder import begin_run
+from tlac.results.folder import write_run
 from tlac.results.record import OrderTrials, Run
 from tlac.results.usage import CALLS, encode_calls, facts_of
 from tlac.runtime import aio
@@ -139,12 +139,11 @@ class Runner:
                 prepared = self.prepare(config)
                 fetched = stack.enter_context(self._fetching(prepared))
                 result = self._score_apart(prepared, fetched) or self._ask(prepared, fetched, progress)
-            run = stack.enter_context(begin_run(out))
             self._tell(config, result.notes)
             metrics = measure_counts(result.counts, hinted_classes(config.dataset.classes, config.hints))
             record = config.record(result, metrics, started_at, time.monotonic() - started)
             attachments = {} if result.calls is None else {CALLS: result.calls}
-            return run.finish(record, result.predictions, metrics, attachments)
+            return write_run(out, record, result.predictions, metrics, attachments)
 
     def resolve(self, config: RunConfig) -> RunConfig:
         """The config as it is run (see `RunConfig.resolve`). Raises UsageError for what does not go together."""

@@ -248,15 +248,12 @@ def raise_worst(cells: Sequence[Cell], on_message: Callable[[str], None]) -> Non
 
 
 def _describe(error: TlacError, titles: Sequence[str]) -> str:
-    if isinstance(error, _IncompleteCellError):
+    # which names its cell
+    if isinstance(error, IncompleteRunError):
         return str(error)
     distinct = list(dict.fromkeys(titles))
     more = f" and {len(distinct) - 3} more" if len(distinct) > 3 else ""
     return f"no result for {', '.join(distinct[:3])}{more}: {error}"
-
-
-class _IncompleteCellError(IncompleteRunError):
-    """A run that was written and lacks answers; its text names the cell."""
 
 
 def _complaint(cell: Cell) -> TlacError | None:
@@ -270,11 +267,11 @@ def _complaint(cell: Cell) -> TlacError | None:
     failed = np.flatnonzero(predictions.outcome == OUTCOMES.index(Outcome.FAILED))
     if not len(failed):
         trials = record.order_trials.failed if record.order_trials else 0
-        return _IncompleteCellError(
+        return IncompleteRunError(
             f"{cell.title} is incomplete: {trials} samples lack a choice in another order; {again}"
         )
     reason = record.stopped or f"{predictions[int(failed[0])].sample}: {predictions[int(failed[0])].reason}"
-    return _IncompleteCellError(
+    return IncompleteRunError(
         f"{cell.title} is incomplete: {metrics.failed} of {metrics.n} samples failed ({reason}); {again}"
     )
 

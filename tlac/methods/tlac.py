@@ -98,7 +98,7 @@ class TLACShortlist(WithSecondSample):
 
 
 @dataclass(frozen=True, slots=True)
-class TLACRelook(WithSecondSample):
+class TLACRelook(TLACShortlist):
     """As tlac-shortlist, and stage 2 sees the image again where the first answer is doubtful.
 
     For classes that words alone don't tell apart: cars, aircraft, breeds. Doubtful is an answer that names no class
@@ -106,7 +106,6 @@ class TLACRelook(WithSecondSample):
     does. Cost: as tlac-shortlist, and one more image for each doubtful sample.
     """
 
-    k: int = 25
     relook_below: float = 0.5
     name: str = "tlac-relook"
 

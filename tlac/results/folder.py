@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from tlac.errors import InputError
-from tlac.results.predictions import PREDICTIONS, SHARDS, name_shard, read_predictions, write_predictions
+from tlac.results.predictions import PREDICTIONS, SHARDS, encode_predictions, name_shard, read_predictions
 from tlac.results.record import Run, RunRecord
 from tlac.results.usage import CALLS
 from tlac.runtime.safe_files import naming_failure, open_regular, read_file, read_json, unfinished_folder
@@ -141,59 +141,41 @@ def _free_name(out: Path, name: str) -> str:
     return next(one for one in itertools.chain([name], numbered) if not (out / one).exists())
 
 
-class UnfinishedRun:
-    """A run folder while it is made, in a folder beside it that nobody takes for a run."""
+def write_run(
+    out: Path,
+    record: RunRecord,
+    predictions: Predictions | Sequence[Path],
+    metrics: Metrics,
+    attachments: Mapping[str, Attachment],
+) -> Run:
+    """Write a run to a folder in `out`, whole or not at all: the record's name, numbered where another run has it.
 
-    def __init__(self, out: Path, scratch: Path) -> None:
-        self._out = out
-        self._scratch = scratch
-
-    def finish(
-        self,
-        record: RunRecord,
-        predictions: Predictions | Sequence[Path],
-        metrics: Metrics,
-        attachments: Mapping[str, Attachment],
-    ) -> Run:
-        """Write the run and give the folder its name: the record's, with a number where another run has it.
-
-        `predictions` may be the files of shards that were written elsewhere, in order: they are moved. `attachments`
-        are further files by their path in the folder, such as calls.jsonl. Raises TlacError.
-        """
-        with naming_failure(self._out, *_RUN_FAILURE):
+    `predictions` may be the files of shards that were written elsewhere, in order: they are moved. `attachments` are
+    further files by their path in the folder, such as calls.jsonl. What earlier runs left that were killed is removed.
+    Raises TlacError.
+    """
+    with naming_failure(out, *_RUN_FAILURE):
+        out.mkdir(parents=True, exist_ok=True)
+        with unfinished_folder(out) as scratch:
             if isinstance(predictions, Predictions):
-                write_predictions(self._scratch / PREDICTIONS, predictions)
+                attachments = {PREDICTIONS: encode_predictions(predictions), **attachments}
             else:
-                (self._scratch / SHARDS).mkdir()
+                (scratch / SHARDS).mkdir()
                 for place, shard in enumerate(predictions):
                     # by its bytes alone where it comes from another disk
-                    shutil.move(shard, self._scratch / SHARDS / name_shard(place, len(predictions)), shutil.copyfile)
-            _write_json(self._scratch / "metrics.json", asdict(metrics))
+                    shutil.move(shard, scratch / SHARDS / name_shard(place, len(predictions)), shutil.copyfile)
+            _write_json(scratch / "metrics.json", asdict(metrics))
             for name, content in attachments.items():
-                path = self._scratch / name
+                path = scratch / name
                 path.parent.mkdir(exist_ok=True)
                 with path.open("wb") as file:
                     file.writelines((content,) if isinstance(content, bytes) else content)
-            record = replace(record, run=_free_name(self._out, record.run))
-            _write_json(self._scratch / "run.json", asdict(record))
-            folder = self._scratch.rename(self._out / record.run)
-        if isinstance(predictions, Predictions):
-            return Run(folder, record, predictions, metrics)
-        return Run(folder, record, partial(read_predictions, folder / PREDICTIONS), metrics)
-
-
-@contextmanager
-def begin_run(out: Path) -> Iterator[UnfinishedRun]:
-    """A run folder in `out`, to be filled and finished; what is not finished leaves nothing behind, and what earlier
-    runs left that were killed is removed.
-
-    Raises TlacError where `out` can't be written.
-    """
-    with ExitStack() as stack:
-        with naming_failure(out, *_RUN_FAILURE):
-            out.mkdir(parents=True, exist_ok=True)
-            scratch = stack.enter_context(unfinished_folder(out))
-        yield UnfinishedRun(out, scratch)
+            record = replace(record, run=_free_name(out, record.run))
+            _write_json(scratch / "run.json", asdict(record))
+            folder = scratch.rename(out / record.run)
+    if isinstance(predictions, Predictions):
+        return Run(folder, record, predictions, metrics)
+    return Run(folder, record, partial(read_predictions, folder / PREDICTIONS), metrics)
 
 
 def _write_json(path: Path, content: Any) -> None:

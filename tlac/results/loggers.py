@@ -113,18 +113,8 @@ def settings_of(run: Run) -> dict[str, str | int | float]:
 def metrics_of(run: Run) -> dict[str, float]:
     """What was measured, and what it cost, by name; nothing for what is not known."""
     metrics, record = run.metrics, run.record
-    names = (
-        "accuracy",
-        "accuracy_answered",
-        "coverage",
-        "top5",
-        "mean_per_class",
-        "macro_f1",
-        "n",
-        "answered",
-        "failed",
-    )
-    found = {name: getattr(metrics, name) for name in names}
+    shares = ("accuracy", "accuracy_answered", "coverage", "top5", "mean_per_class", "macro_f1")
+    found = {name: getattr(metrics, name) for name in (*shares, "n", "answered", "failed")}
     found |= dict(zip(("accuracy_low", "accuracy_high"), metrics.accuracy_ci95 or (), strict=False))
     found |= {name: getattr(record, name) for name in _COSTS}
     return {name: float(value) for name, value in found.items() if value is not None}

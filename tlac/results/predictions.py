@@ -96,12 +96,6 @@ class AskedLine(msgspec.Struct, frozen=True, gc=False, rename=RENAMED):
 _ENCODER = msgspec.json.Encoder()
 
 
-def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write all predictions, a line each. Raises OSError."""
-    with path.open("wb") as file:
-        file.writelines(encode_predictions(predictions))
-
-
 def encode_predictions(predictions: Predictions) -> Iterator[bytes]:
     """The content of predictions.jsonl, some thousand lines at a time."""
     return map(_ENCODER.encode_lines, _line_blocks(predictions))
