@@ -48,6 +48,16 @@ def test_eviction_that_another_program_turned_on_is_turned_off_and_said(folder: 
         assert store.warnings == ()
 
 
+def test_a_journal_that_another_program_turned_off_is_turned_on_again_by_writing(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "responses" / "cache.db")) as connection:
+        assert connection.execute("PRAGMA journal_mode=delete").fetchone() == ("delete",)
+    with Store(folder) as store:
+        store.put_entries(entries(4))
+        assert len(list(store.entries())) == 4
+    with closing(sqlite3.connect(folder / "responses" / "cache.db")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
 @pytest.mark.parametrize("policy", ["least-recently-stored", "least-recently-used", "least-frequently-used"])
 def test_the_index_that_an_eviction_policy_leaves_behind_does_no_harm(folder: Path, policy: str) -> None:
     diskcache.Cache(str(folder / "responses"), eviction_policy=policy, tag_index=1).close()

@@ -394,7 +394,8 @@ class RowWriter:
             try:
                 if self._connection is None:
                     self._connection = _connect(f"{(self._folder / DATABASE).absolute().as_uri()}?mode=rw")
-                    self._connection.execute(f"PRAGMA synchronous={SETTINGS['sqlite_synchronous']}")
+                    for name in ("journal_mode", "synchronous"):
+                        self._connection.execute(f"PRAGMA {name}={SETTINGS[f'sqlite_{name}']}")
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
                 self._connection.execute("COMMIT")
