@@ -137,6 +137,40 @@ def test_what_can_not_be_done_is_one_line_before_anything_is_asked(
     assert complaint in shown.err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--aliases", "kept.csv"),
+        ("--prompts", "kept.csv:hints=2"),
+        ("--calibration", "./kept.csv"),
+        ("--encoder", "kept.csv"),
+        ("--stage2-backend", "pack:kept.csv#gemini"),
+        ("--classes", "kept.csv"),
+    ],
+)
+def test_no_file_that_the_command_reads_is_written_over(label, arguments: tuple[str, str]) -> None:
+    Path("kept.csv").write_text("kept", encoding="utf-8")
+    shown = label(*arguments, "-o", "kept.csv")
+    assert (shown.code, Path("kept.csv").read_text(encoding="utf-8")) == (2, "kept")
+    assert "kept.csv: is an input, and would be overwritten" in shown.err
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_labels_that_a_person_has_corrected_are_not_written_over(label, lmm: FakeLMM, encoding: str) -> None:
+    Path("labels.csv").write_text("path;label;corrected_label\nx.png;lorry;old car\n", encoding=encoding)
+    shown = label()
+    assert (shown.code, lmm.asked) == (2, [])
+    assert "labels.csv: holds a person's corrections" in shown.err
+
+
+def test_labels_are_written_through_no_link(label) -> None:
+    Path("another").write_text("kept", encoding="utf-8")
+    Path("labels.csv.part").symlink_to("another")
+    shown = label()
+    assert (shown.code, Path("another").read_text(encoding="utf-8")) == (2, "kept")
+    assert "labels.csv.part: is a link" in shown.err
+
+
 def test_more_than_a_dollar_is_not_spent_unasked(label, lmm: FakeLMM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tlac.cli.label._ASK_ABOVE_USD", 1e-6)
     shown = label()

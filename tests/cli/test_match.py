@@ -23,6 +23,17 @@ def test_what_is_found_goes_into_a_file(tlac_command, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "matched.jsonl").read_text(encoding="utf-8"))["class_name"] == "strawberry"
 
 
+@pytest.mark.parametrize("name", ["answers.txt", "names.txt"])
+def test_neither_answers_nor_class_names_are_written_over(tlac_command, tmp_path: Path, name: str) -> None:
+    texts = {"answers.txt": "The strawberry.\n", "names.txt": "strawberry\ndeck chair\n"}
+    for one, text in texts.items():
+        (tmp_path / one).write_text(text, encoding="utf-8")
+    named = ("--classes", tmp_path / "names.txt", "--encoder", "minilm")
+    shown = tlac_command("match", tmp_path / "answers.txt", *named, "-o", tmp_path / name)
+    assert (shown.code, (tmp_path / name).read_text(encoding="utf-8")) == (2, texts[name])
+    assert "is an input, and would be overwritten" in shown.err
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

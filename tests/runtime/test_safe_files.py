@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlac.errors import InputError
+from tlac.results.table_files import writing_part
 from tlac.runtime.safe_files import open_regular, parse_json, read_file, read_json, replacing
 
 
@@ -154,6 +156,17 @@ def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no umask of this kind")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+@pytest.mark.parametrize("writing", [replacing, writing_part])
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path, writing: Callable[[Path], Any]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with os.fdopen(os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+        with writing(tmp_path / "pipe") as file:
+            file.write(b"text")
+        assert reader.read() == b"text"
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
 def test_a_written_file_keeps_to_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tlac.cli import options
-from tlac.cli.options import PATH, echo, open_store, print_json
+from tlac.cli.options import PATH, echo, open_store, print_json, refuse_input
 from tlac.errors import InputError, StoreError, UnknownNameError, UsageError
 from tlac.runtime.formatting import dollars
 
@@ -72,6 +72,8 @@ def export_answers(
     if [run is not None, question.backend is not None, flags["everything"]].count(True) != 1:
         raise UsageError("name a run folder, a --backend, or --all: one of the three")
     is_remote = is_url(output)
+    if not is_remote:
+        refuse_input(Path(output))
     with open_store(store, makes_one=False) as opened, TemporaryDirectory() as folder:
         selection, prompts, origin = _selection(opened, run, question)
         embeddings = None if flags["with_embeddings"] else ()
@@ -208,6 +210,7 @@ def write_missing(
     from tlac.evaluation.dry_run import dry_run
     from tlac.runtime.safe_files import naming_failure
 
+    refuse_input(output)
     asked = replace(question.open(store=store), limit=limit, seed=seed)
     with open_store(store) as opened:
         transcripts, missing = dry_run(asked, asked.samples, opened)

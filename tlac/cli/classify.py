@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,7 +19,7 @@ from tlac.errors import IncompleteRunError, InputError
 from tlac.types import Outcome
 
 if TYPE_CHECKING:
-    from tlac.api import Classification
+    from tlac.api import Classification, Match
 
 
 @click.command()
@@ -67,7 +67,7 @@ def classify(
 
     check_template(given["template"])
     if output is not None:
-        refuse_input(output, *images, classes)
+        refuse_input(output)
     samples, notes = open_images(images, given["offline"])
     for note in notes:
         say(note)
@@ -112,8 +112,8 @@ def _line(result: Classification) -> str:
 @options.encoder_option
 @options.matching_option
 @options.template_option
-@click.option("-o", "--output", type=click.File("w", encoding="utf-8", lazy=True), default="-", help="File to write.")
-def match(file: Path, classes: str, encoder: str, matching: str, template: str, output: TextIO) -> None:
+@click.option("-o", "--output", type=PATH, default=Path("-"), help="File to write.  [default: standard output]")
+def match(file: Path, classes: str, encoder: str, matching: str, template: str, output: Path) -> None:
     """Map answers that you already have onto classes.
 
     FILE is text (one answer a line), CSV or JSON Lines with a column `answer` and perhaps `choice`; - reads
@@ -126,7 +126,10 @@ def match(file: Path, classes: str, encoder: str, matching: str, template: str, 
       tlac match answers.csv --classes names.txt --matching paper -o matched.jsonl
     """
     from tlac.api import match as match_answers
+    from tlac.runtime.safe_files import naming_failure, replacing
 
+    if str(output) != "-":
+        refuse_input(output)
     rows = read_answers(file)
     matches = match_answers(
         [row["answer"] for row in rows],
@@ -136,15 +139,25 @@ def match(file: Path, classes: str, encoder: str, matching: str, template: str, 
         matching=matching,
         template=check_template(template),
     )
-    for row, found in zip(rows, matches, strict=True):
-        verdict = {
-            "predicted": found.index,
-            "class_name": found.class_name,
-            "score": found.score,
-            "margin": found.margin,
-            "rung": found.decided_by,
-        }
-        click.echo(json.dumps({**row, **verdict}, ensure_ascii=False), file=output)
+    lines = [
+        json.dumps({**row, **_verdict(found)}, ensure_ascii=False) for row, found in zip(rows, matches, strict=True)
+    ]
+    if str(output) == "-":
+        for line in lines:
+            click.echo(line)
+        return
+    with naming_failure(output, "; choose another -o"), replacing(output) as opened:
+        opened.writelines(f"{line}\n".encode() for line in lines)
+
+
+def _verdict(found: Match) -> dict[str, Any]:
+    return {
+        "predicted": found.index,
+        "class_name": found.class_name,
+        "score": found.score,
+        "margin": found.margin,
+        "rung": found.decided_by,
+    }
 
 
 def read_answers(file: Path) -> list[dict[str, Any]]:

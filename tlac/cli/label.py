@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,7 +93,8 @@ def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
     if kind is not None and kind not in FORMATS:
         raise UsageError(f"--format {kind}: known are {', '.join(FORMATS)}")
     out = out or default_path(kind)
-    refuse_input(out, *inputs, what.classes, corrections)
+    refuse_input(out)
+    _refuse_corrected(out)
     with open_store(store) as opened:
         config = _make_config(inputs, what, scoring, calls.offline, store)
         config = options.fit_budget(config, calls.budget_per_image, opened, calls.batch)
@@ -132,6 +134,20 @@ def label(  # noqa: PLR0913, PLR0917 - one parameter per option, or per section 
     _raise_incomplete(labelling)
     if complaint is not None:
         raise complaint
+
+
+def _refuse_corrected(out: Path) -> None:
+    """Raise UsageError for a file of labels into which a person has written corrections."""
+    head = b""
+    with suppress(OSError):
+        if out.is_file():
+            with out.open("rb") as file:
+                head = file.read(4096).partition(b"\n")[0]
+    # without the zeros of UTF-16, as Excel saves it
+    if b"corrected_label" in head.replace(b"\0", b""):
+        raise UsageError(
+            f"{out}: holds a person's corrections, and would be overwritten: give it as --corrections, with another -o"
+        )
 
 
 def _write(labelling: Labelling, rows: SpilledList[Label], view: LiveView, out: Path, kind: str | None) -> None:

@@ -6,7 +6,7 @@ import functools
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
@@ -40,6 +40,7 @@ class Number(click.FloatRange):
 
 
 _RUN_FILES = ("run.json", "predictions.jsonl", "predictions", "metrics.json", "calls.jsonl")
+_OUTPUTS = ("out", "output")
 SHARE = Number(0, 1)
 
 
@@ -433,20 +434,32 @@ def check_template(template: str) -> str:
     return template
 
 
-def refuse_input(out: Path, *inputs: str | Path | None) -> None:
-    """Raise UsageError where what is to be written is one of these inputs, by whatever name, or is called an image or
-    like a run's own files beside these."""
+def refuse_input(out: Path) -> None:
+    """Raise UsageError where the running command would write over a file that it was given to read, by whatever name,
+    or where `out` is called an image or like a run's own files beside these."""
     from tlac.images import IMAGE_SUFFIXES
 
     if out.name in {"", ".."}:
         raise UsageError(f"-o {out}: is a folder of yours: name a file, or a new folder, in it")
-    if os.path.realpath(out) in {os.path.realpath(one) for one in inputs if one is not None}:
+    if os.path.realpath(out) in {os.path.realpath(name) for name in _given_names()}:
         raise UsageError(f"{out}: is an input, and would be overwritten: choose another -o")
     is_shard = out.parent.name == "predictions" and (out.parents[1] / "run.json").is_file()
     if is_shard or (out.name in _RUN_FILES and (out.parent / "run.json").is_file()):
         raise UsageError(f"{out}: belongs to the run in that folder: choose another -o")
     if out.suffix.lower() in IMAGE_SUFFIXES:
         raise UsageError(f"{out}: is the name of an image: choose another -o")
+
+
+def _given_names() -> Iterator[str]:
+    """What may be the name of a file in all that the running command was given, but for its own output.
+
+    Backends, datasets and prompts stand as KIND:FILE, FILE#NAME or FILE:OPTIONS too.
+    """
+    for name, value in click.get_current_context().params.items():
+        for text in value if isinstance(value, tuple) else (value,):
+            if name not in _OUTPUTS and isinstance(text, (str, Path)):
+                whole = str(text).partition("#")[0]
+                yield from filter(None, (whole, whole.partition(":")[2], whole.rpartition(":")[0]))
 
 
 def open_store(path: Path | None, makes_one: bool = True) -> Store:

@@ -42,7 +42,7 @@ def report(runs: tuple[Path, ...], output: Path | None, figures: Path | None) ->
     from tlac.results.folder import list_runs, load_run
 
     if output is not None:
-        refuse_input(output, *runs)
+        refuse_input(output)
     folders = [folder.resolve() for folder in list_runs(runs)]
     read = [load_run(folder) for folder in folders]
     if output is not None or figures is None:
@@ -79,7 +79,7 @@ def export(runs: tuple[Path, ...], output: Path) -> None:
     from tlac.results.record import SAMPLE_COLUMNS
     from tlac.results.table_files import write_table
 
-    refuse_input(output, *runs)
+    refuse_input(output)
     # read one after the other: the rows of many runs need no more memory than those of one
     rows = (
         {name: getattr(run.record, name) for name in _RUN_COLUMNS} | dict(row)

@@ -140,7 +140,7 @@ def calibrate(runs: tuple[Path, ...], output: Path, as_json: bool) -> None:
     from tlac.results.folder import load_run
     from tlac.scoring.confidence import write_calibration
 
-    refuse_input(output, *runs)
+    refuse_input(output)
     if any(run.suffix.lower() == ".csv" for run in runs):
         if len(runs) > 1:
             raise UsageError("a file of corrections is learnt from by itself: give no other file or run with it")

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from tlac.cli import options
-from tlac.cli.options import PATH, load_served, open_policy, open_store, print_json, print_rows
+from tlac.cli.options import PATH, load_served, open_policy, open_store, print_json, print_rows, refuse_input
 from tlac.errors import ConfigError, EncoderUnavailableError, TlacError
 
 # extra -> a package that it brings
@@ -282,8 +282,9 @@ def aliases(  # noqa: PLR0913, PLR0917 - one parameter per option
     from tlac.evaluation.aliases import ask_aliases
     from tlac.evaluation.runner import Runner
     from tlac.runtime import aio
-    from tlac.runtime.safe_files import naming_failure
+    from tlac.runtime.safe_files import naming_failure, replacing
 
+    refuse_input(output)
     config = replace(load_dataset_config(dataset, root), is_offline=offline)
     # a file that lists its classes needs no images to be there
     classes = config.spec.classes or open_dataset(config).classes
@@ -292,7 +293,7 @@ def aliases(  # noqa: PLR0913, PLR0917 - one parameter per option
         runner = Runner(opened, offline, open_policy(max_cost))
         found = aio.run(ask_aliases(classes, runner.bound_lmm(asked), asked.spec.limits.concurrency))
     content = yaml.safe_dump({name: list(names) for name, names in found.items()}, allow_unicode=True, sort_keys=False)
-    with naming_failure(output):
-        output.write_text(content, encoding="utf-8")
+    with naming_failure(output), replacing(output) as file:
+        file.write(content.encode())
     names = sum(map(len, found.values()))
     click.echo(f"{names:,} further names of {len(found):,} of {len(set(classes)):,} classes: {output}")

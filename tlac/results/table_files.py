@@ -19,7 +19,7 @@ from typing import IO, Any, TextIO, TypeAlias
 import msgspec
 
 from tlac.errors import ConfigError, UnknownNameError, UsageError
-from tlac.runtime.safe_files import hold, naming_failure
+from tlac.runtime.safe_files import hold, is_special, naming_failure
 
 Row: TypeAlias = Mapping[str, Any]
 Columns: TypeAlias = Mapping[str, type]
@@ -55,7 +55,8 @@ def find_kind(path: Path, kind: str | None = None) -> str:
 
 @contextmanager
 def writing_part(path: Path) -> Iterator[IO[bytes]]:
-    """Open PATH.part, which takes the place of PATH at the end, and is left where the end does not come.
+    """Open PATH.part, which takes the place of PATH at the end, and is left where the end does not come; a pipe or
+    device itself.
 
     Raises UsageError for a folder and while another process has it open, TlacError where it can't be written.
     """
@@ -63,9 +64,17 @@ def writing_part(path: Path) -> Iterator[IO[bytes]]:
         # said now, and not when all rows are there
         if path.is_dir():
             raise UsageError(f"{path}: is a folder: name a file in it with -o")
+        if is_special(path):
+            with path.open("wb") as file:
+                yield file
+            return
         part = path.with_name(path.name + PART)
         # not emptied before it is ours alone
-        with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b") as file:
+        # nor through a link, which somebody else may have put there
+        if part.is_symlink():
+            raise UsageError(f"{part}: is a link, and nothing is written through it: remove it, or choose another -o")
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+        with os.fdopen(os.open(part, flags, 0o666), "r+b") as file:
             if not hold(file.fileno()) and os.name != "nt":
                 raise UsageError(f"{part}: another process is writing it: wait for it, or choose another -o")
             file.truncate()

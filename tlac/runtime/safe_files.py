@@ -179,11 +179,16 @@ def naming_failure(
 def replacing(path: Path, *, is_synced: bool = False, is_private: bool = False) -> Iterator[IO[bytes]]:
     """Open a file to write bytes to that takes the place of `path` at the end, or leaves no trace.
 
-    `is_synced` waits until the disk has it. `is_private` lets nobody else read it, whatever the umask. Raises OSError.
+    `is_synced` waits until the disk has it. `is_private` lets nobody else read it, whatever the umask. A pipe or device
+    (/dev/stdout) is written to as it is. Raises OSError.
     """
     if not path.name:
         # a path that is a dot or a root, from which no name could be made
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if is_special(path):
+        with open(path, "wb") as file:  # noqa: PTH123 - as below
+            yield file
+        return
     temporary = path.with_name(f"{UNFINISHED}{secrets.token_hex(4)}-{path.name}"[:200])
     mode = 0o600 if is_private else 0o666
     try:
@@ -197,6 +202,14 @@ def replacing(path: Path, *, is_synced: bool = False, is_private: bool = False) 
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def is_special(path: Path) -> bool:
+    """Whether something is there that no file may take the place of: a pipe, a socket or a device."""
+    with suppress(OSError):
+        mode = path.stat().st_mode
+        return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+    return False
 
 
 @contextmanager

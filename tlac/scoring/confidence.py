@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlac.errors import InputError, UsageError
-from tlac.runtime.safe_files import naming_failure
+from tlac.runtime.safe_files import naming_failure, replacing
 from tlac.scoring.predictions import DECISIONS, OUTCOMES, Decisions, Predictions
 from tlac.types import Float64Array, Outcome, Prediction
 
@@ -348,8 +348,8 @@ def require_encoder(calibration: Calibration, fingerprint: str) -> None:
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
     """Write a calibration as JSON. Raises TlacError where the file can't be written."""
-    with naming_failure(path):
-        path.write_text(json.dumps(asdict(calibration), indent=1) + "\n", encoding="utf-8")
+    with naming_failure(path), replacing(path) as file:
+        file.write(f"{json.dumps(asdict(calibration), indent=1)}\n".encode())
 
 
 def read_calibration(path: Path) -> Calibration:
