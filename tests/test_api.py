@@ -151,7 +151,7 @@ def test_results_are_dicts_tables_and_markup_without_a_models_markup(classifier,
     assert "&lt;script&gt;" in shown
     assert "<script>" not in shown
     assert shown.count('<img src="data:image/webp;base64,') == 1
-    assert (found[0].class_name, found[0].ranking) == (found[0].label, found[0].candidates)
+    assert (found[0].class_name, found[0].top()) == (found[0].label, found[0].candidates)
 
 
 def test_a_classifier_is_closed_by_with_and_says_so_afterwards(classifier) -> None:

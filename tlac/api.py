@@ -81,11 +81,6 @@ class Classification(Label):
         """The label, under its earlier name."""
         return self.label
 
-    @property
-    def ranking(self) -> tuple[tuple[str, float], ...]:
-        """The candidates, under their earlier name."""
-        return self.candidates
-
     def top(self, k: int = 5) -> tuple[tuple[str, float], ...]:
         """The k best classes (at most 5) as (class name, cosine), best first."""
         return self.candidates[:k]

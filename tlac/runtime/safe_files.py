@@ -172,7 +172,7 @@ def naming_failure(
     try:
         yield
     except OSError as error:
-        raise kind(f"{path}: {subject}can't be written: {error.strerror}{remedy}") from error
+        raise kind(f"{path}: {subject}can't be written: {error.strerror or error}{remedy}") from error
 
 
 @contextmanager

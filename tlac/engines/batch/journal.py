@@ -9,10 +9,8 @@ No API key is in them: a backend's file names the variable that holds it.
 
 from __future__ import annotations
 
-import os
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,7 +22,7 @@ from tlac.cache.pack import pack_lines
 from tlac.cache.serialization import Count, Document, Sha256
 from tlac.config.schemas import Backend, BackendSpec
 from tlac.errors import InputError, StoreError, UnknownNameError
-from tlac.runtime.safe_files import parse_json
+from tlac.runtime.safe_files import naming_failure, parse_json, replacing
 
 FOLDER = "batches"
 _RECORD, _REQUESTS, _LINES = ".json", ".requests.jsonl.zst", ".jsonl"
@@ -83,25 +81,17 @@ class Journal:
     def __init__(self, store: Path) -> None:
         self.folder = store / FOLDER
 
-    @asynccontextmanager
-    async def lock(self, wait: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-        """Hold the folder against other processes; `wait` waits a while, as long as another holds it."""
+    def try_lock(self) -> FileLock | None:
+        """What holds the folder against other processes until it is released; None while another holds it."""
         with writing(self.folder):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = FileLock(self.folder / _LOCK)
-        while True:
+            lock = FileLock(self.folder / _LOCK)
             try:
                 lock.acquire(timeout=0)
-                break
             except Timeout:
-                await wait()
-            except OSError as error:
-                raise StoreError(f"{self.folder}: can't be locked: {error.strerror or error}") from error
-        try:
+                return None
             self._sweep()
-            yield
-        finally:
-            lock.release()
+        return lock
 
     def records(self) -> list[BatchRecord]:
         """All batches, oldest first. Raises StoreError for a file that is not ours."""
@@ -125,13 +115,8 @@ class Journal:
     def write(self, record: BatchRecord) -> None:
         """Keep a record; it is on disk when this returns. What a closed batch needs no more is removed."""
         path = self._path(record.tag, _RECORD)
-        temporary = path.with_suffix(f".{secrets.token_hex(4)}")
-        with writing(path):
-            with temporary.open("wb") as file:
-                file.write(msgspec.json.encode(record))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+        with writing(path), replacing(path, is_synced=True) as file:
+            file.write(msgspec.json.encode(record))
         if record.status != "submitting":
             self._remove(record.tag, _LINES)
         if not record.is_open:
@@ -186,12 +171,6 @@ class Journal:
                     path.unlink()
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> AbstractContextManager[None]:
     """Turns what a disk complains of into StoreError."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"{path}: can't be written: {error.strerror or error}; choose another --store (or TLAC_CACHE_DIR)"
-        ) from error
+    return naming_failure(path, "; choose another --store (or TLAC_CACHE_DIR)", kind=StoreError)

@@ -65,16 +65,15 @@ class BatchManager:
     async def hold(self) -> AsyncIterator[None]:
         """Hold the store's batches against other processes."""
         has_said = False
-
-        async def wait() -> None:
-            nonlocal has_said
+        while (lock := self.journal.try_lock()) is None:
             if not has_said:
                 self.on_message("another tlac command is working on the batches of this store; waiting for it")
                 has_said = True
             await self.clock.sleep(_LOCK_WAIT_S)
-
-        async with self.journal.lock(wait):
+        try:
             yield
+        finally:
+            lock.release()
 
     async def settle(self, record: BatchRecord) -> BatchRecord:
         """Find out whether the provider has a batch that was to be submitted. To be called under `hold`.

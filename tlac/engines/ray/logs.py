@@ -30,7 +30,7 @@ from tlac.engines.ray.job import SerializedError
 from tlac.errors import InputError, StoreError
 from tlac.hashing import canonical_json
 from tlac.runtime import aio
-from tlac.runtime.safe_files import parse_json
+from tlac.runtime.safe_files import naming_failure, parse_json
 from tlac.types import Outcome
 
 ATTACHED_BYTES = 64 * 2**20
@@ -50,10 +50,8 @@ class AnswerLog:
 
     def __init__(self, path: Path) -> None:
         """Make the file. Raises StoreError where the folder can't be written."""
-        try:
+        with naming_failure(path, subject="answers ", kind=StoreError):
             self._file = path.open("xb")
-        except OSError as error:
-            raise StoreError(f"{path}: answers can't be written here: {error.strerror or error}") from error
         if not _try_lock(self._file.fileno()):
             raise StoreError(f"{path}: can't be locked; choose a --store on another file system")
         self._path = path
@@ -92,12 +90,13 @@ class AnswerLog:
         if self._broken is not None:
             raise self._broken
         try:
-            self._file.write(content)
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            self._broken = StoreError(f"{self._path}: answers can't be written: {error.strerror or error}")
-            raise self._broken from error
+            with naming_failure(self._path, subject="answers ", kind=StoreError):
+                self._file.write(content)
+                self._file.flush()
+                os.fsync(self._file.fileno())
+        except StoreError as error:
+            self._broken = error
+            raise
 
 
 def read_log(path: Path) -> Iterator[StoredAnswer | FailureNote]:
@@ -204,13 +203,11 @@ def new_run_folder(store: Path) -> Iterator[RunFolder]:
     """
     stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
     folder = RunFolder(store / _FOLDER / f"{stamp}-{secrets.token_hex(3)}")
-    try:
+    with naming_failure(folder.path, "; choose another --store", kind=StoreError):
         # questions and answers: what the store keeps to its owner
         folder.path.parent.mkdir(mode=0o700, exist_ok=True)
         folder.logs.mkdir(parents=True)
         lock = (folder.path / _LOCK).open("xb")
-    except OSError as error:
-        raise StoreError(f"{folder.path}: can't be made: {error.strerror or error}; choose another --store") from error
     with lock:
         _try_lock(lock.fileno())
         yield folder

@@ -40,7 +40,7 @@ from tlac.results.predictions import write_shard
 from tlac.results.record import ShortlistRecall
 from tlac.results.usage import UsageLedger, encode_calls, facts_of
 from tlac.runtime import aio
-from tlac.runtime.safe_files import replacing
+from tlac.runtime.safe_files import naming_failure, replacing
 from tlac.scoring.confidence import abstain
 from tlac.scoring.metrics import Counts
 from tlac.scoring.predictions import describe_twins, find_twins
@@ -295,15 +295,13 @@ class ScoreWorker:
         scored = self._scorer.score(restored, combination_of(config.opened_method))
         predictions = abstain(scored.predictions, config.abstain_below, config.calibration)
         places = [self._folder / part / file.stem for part in _PARTS]
-        try:
+        with naming_failure(self._folder, kind=StoreError):
             with replacing(places[0]) as shard:
                 write_shard(shard, predictions)
             with replacing(places[1]) as calls:
                 calls.writelines(encode_calls(facts_of(transcripts)))
             with replacing(places[2]) as usage:
                 np.save(usage, _usage_rows(positions, transcripts, scored.cut_texts))
-        except OSError as error:
-            raise StoreError(f"{self._folder}: can't be written: {error.strerror or error}") from error
         recall = aio.run(count_recalled(transcripts, config, self._stored_prompter))
         counts, cut = Counts.of(predictions), len(scored.cut_texts)
         return RunResult(places[:1], counts, cut, scored.truncated_classes, shortlist_recall=recall)
