@@ -17,7 +17,7 @@ from typing import Any
 from tlac.cache.store import Store
 from tlac.config.registry import open_encoder
 from tlac.config.schemas import load_encoder_config
-from tlac.encoders.cached import StoredEncoder, keep_embeddings
+from tlac.encoders.cached import StoredEncoder
 from tlac.runtime.litellm_setup import load_litellm
 from tlac.scoring.matching import ClassIndex
 from tlac.types import SECOND_SAMPLE, LMMResponse, Outcome, Stage, Transcript, Turn
@@ -34,8 +34,7 @@ def say(text: str = "") -> None:
 
 def minilm(store: Store) -> StoredEncoder:
     """The text encoder of all figures, over the store."""
-    config = replace(load_encoder_config("minilm"), is_offline=True)
-    return keep_embeddings(open_encoder(config), config, store)
+    return StoredEncoder(open_encoder(replace(load_encoder_config("minilm"), is_offline=True)), store)
 
 
 def count_tokens() -> Callable[[str], int]:

@@ -52,6 +52,15 @@ def test_doctor_says_what_is_ready_and_never_a_key(
     assert not (tmp_path / "store").exists()
 
 
+def test_doctor_asks_no_encoder_behind_an_endpoint(tlac_command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlac.config.files.list_names", lambda kind: ["mine"] if kind == "encoder" else [])
+    # nobody listens there: asking would be told
+    Path("tlac.yaml").write_text(
+        "encoders: {mine: {adapter: litellm, model: openai/tiny, api_base: 'http://127.0.0.1:9/v1'}}\n", "utf-8"
+    )
+    assert json.loads(tlac_command("doctor", "--json").out)["encoders"]["mine"] == "hosted, no key needed"
+
+
 def test_doctor_checks_backends_where_it_is_asked_to(
     tlac_command, encoders: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from tlac.config.schemas import EncoderConfig, EncoderSpec
+from tlac.encoders.cached import StoredEncoder
 from tlac.encoders.litellm import BATCH_SIZE, EndpointEncoder
-from tlac.errors import ConfigError, PermanentError, TransientError
+from tlac.errors import ConfigError, MissingAnswersError, PermanentError, TransientError
 
 KEY = "sk-secret-0123456789"
 
@@ -99,6 +100,15 @@ def config(address="http://127.0.0.1:9/v1", **options):
         adapter="litellm", model="openai/tiny-embedding", api_key_env="MY_KEY", api_base=address, options=options
     )
     return EncoderConfig("mine", "mine.yaml", spec)
+
+
+def test_offline_it_serves_what_is_stored_and_is_not_asked(encoder, endpoint, store):
+    StoredEncoder(encoder, store).encode(["abc"])
+    offline = EndpointEncoder(dataclasses.replace(config(endpoint.address), is_offline=True))
+    assert len(StoredEncoder(offline, store).encode(["abc"]).vectors) == 1
+    with pytest.raises(MissingAnswersError, match="1 text embeddings of mine are not in the store"):
+        StoredEncoder(offline, store).encode(["abc", "new"])
+    assert len(endpoint.requests) == 1
 
 
 def test_rows_belong_to_their_texts_and_have_length_one(encoder):

@@ -11,7 +11,7 @@ import click
 
 from tlac.cli import options
 from tlac.cli.options import PATH, load_served, open_policy, open_store, print_json, print_rows, refuse_input
-from tlac.errors import ConfigError, EncoderUnavailableError, TlacError
+from tlac.errors import ConfigError, EncoderUnavailableError, MissingAnswersError, TlacError
 
 # extra -> a package that it brings
 _EXTRAS = {
@@ -106,6 +106,8 @@ def _encoders() -> dict[str, str]:
                 continue
             open_encoder(replace(config, is_offline=True)).encode(["a cat"])
             states[name] = "weights are here"
+        except MissingAnswersError:
+            states[name] = "hosted, no key needed"
         except EncoderUnavailableError as error:
             states[name] = f"not here: {error.message}"
         except TlacError as error:

@@ -16,7 +16,6 @@ from msgspec.structs import replace
 
 from tlac.cache.serialization import StoredEmbedding
 from tlac.cache.store import Store
-from tlac.config.schemas import EncoderConfig
 from tlac.encoders.batching import encode_distinct
 from tlac.errors import InputError, MissingAnswersError
 from tlac.hashing import embedding_key, embedding_keys
@@ -71,28 +70,6 @@ class StoredEncoder:
         vectors = found.vectors if found.vectors.size else np.zeros((len(texts), fresh.vectors.shape[1]), np.float32)
         vectors[missing], found.is_truncated[missing] = fresh.vectors, fresh.is_truncated
         return Encoding(vectors, found.is_truncated)
-
-
-class OfflineEncoder:
-    """Stands in an endpoint's place where no connection may be made: it has the fingerprint and nothing else."""
-
-    def __init__(self, name: str, fingerprint: str) -> None:
-        self._name = name
-        self.fingerprint = fingerprint
-
-    def encode(self, texts: Sequence[str]) -> Encoding:
-        """Raises MissingAnswersError, always."""
-        raise MissingAnswersError(
-            f"{len(texts)} text embeddings of {self._name} are not in the store, and it is asked over the network; "
-            "run once with `tlac bench` and without --offline, or try --encoder minilm"
-        )
-
-
-def keep_embeddings(encoder: TextEncoder, config: EncoderConfig, store: Store) -> StoredEncoder:
-    """The text encoder over the store. Offline, an encoder behind an endpoint serves stored embeddings alone."""
-    if config.is_offline and config.spec.adapter == "litellm":
-        encoder = OfflineEncoder(config.name, encoder.fingerprint)
-    return StoredEncoder(encoder, store)
 
 
 BATCH = 32

@@ -16,7 +16,7 @@ import numpy as np
 from tlac.config.schemas import EncoderConfig, check_options
 from tlac.encoders.batching import encode_distinct, normalise
 from tlac.encoders.weights import describe, short_reason
-from tlac.errors import ConfigError, PermanentError, TransientError
+from tlac.errors import ConfigError, MissingAnswersError, PermanentError, TransientError
 from tlac.runtime.litellm_setup import litellm_call, load_litellm
 from tlac.runtime.redaction import remember_secret
 from tlac.types import Encoding, Float32Array
@@ -49,12 +49,17 @@ class EndpointEncoder:
     def encode(self, texts: Sequence[str]) -> Encoding:
         """n texts as (n, d) float32, rows of length 1; no texts give (0, 0).
 
-        Raises ConfigError where the key's variable is not set, TransientError or PermanentError where the
-        endpoint gives no vectors.
+        Raises MissingAnswersError offline, ConfigError where the key's variable is not set, TransientError or
+        PermanentError where the endpoint gives no vectors.
         """
         return encode_distinct(texts, self._encode)
 
     def _encode(self, texts: list[str]) -> Encoding:
+        if self._config.is_offline:
+            raise MissingAnswersError(
+                f"{len(texts)} text embeddings of {self.name} are not in the store, and it is asked over the network; "
+                "run once with `tlac bench` and without --offline, or try --encoder minilm"
+            )
         key = self._api_key()
         parts = [self._request(texts[start : start + BATCH_SIZE], key) for start in range(0, len(texts), BATCH_SIZE)]
         if len({part.shape[1] for part in parts}) > 1:

@@ -8,7 +8,7 @@ from functools import cached_property
 from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
 from tlac.config.registry import open_encoder
-from tlac.encoders.cached import keep_embeddings
+from tlac.encoders.cached import StoredEncoder
 from tlac.errors import MissingAnswersError
 from tlac.evaluation.collect import collect
 from tlac.evaluation.prompter import BoundLMM
@@ -47,14 +47,14 @@ class _LazyFinder:
     @cached_property
     def _opened(self) -> ClassFinder:
         config = self._config.encoder
-        return class_finder(self._config, keep_embeddings(open_encoder(config), config, self._store))
+        return class_finder(self._config, StoredEncoder(open_encoder(config), self._store))
 
 
 def with_spread_hints(config: RunConfig, store: Store) -> RunConfig:
     """As `RunConfig.with_spread_hints`; the text encoder is opened only where there are any to draw."""
     if not config.spread_hints:
         return config
-    return config.with_spread_hints(keep_embeddings(open_encoder(config.encoder), config.encoder, store))
+    return config.with_spread_hints(StoredEncoder(open_encoder(config.encoder), store))
 
 
 def concerns(dataset: Dataset) -> Callable[[StoredAnswer], bool]:

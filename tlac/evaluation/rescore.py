@@ -22,7 +22,7 @@ from tlac.cache.serialization import StoredAnswer
 from tlac.cache.store import Store
 from tlac.config.registry import base_name, open_encoder, open_image_encoder, open_method
 from tlac.config.schemas import load_encoder_config
-from tlac.encoders.cached import ImageVectors, keep_embeddings
+from tlac.encoders.cached import ImageVectors, StoredEncoder
 from tlac.errors import MissingAnswersError, UsageError
 from tlac.evaluation.class_order import class_order, restore_choices
 from tlac.evaluation.run_config import IMAGES, scale_of
@@ -82,7 +82,7 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
     if needs_choices:
         recalled = _require_choices(recalled, rule.name)
     transcripts: Iterable[Transcript] = restore_choices(recalled, order)
-    stored_encoder = keep_embeddings(open_encoder(encoder), encoder, store)
+    stored_encoder = StoredEncoder(open_encoder(encoder), store)
     scorer = Scorer(parent.classes, stored_encoder, rule, template, parent.aliases)
     opened = open_method(method)
     images = None

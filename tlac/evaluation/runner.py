@@ -19,7 +19,7 @@ from tlac.cache.image_hashes import ImageDigests
 from tlac.cache.store import Store
 from tlac.config.registry import open_encoder, open_image_encoder, open_lmm
 from tlac.config.schemas import Backend, EncoderConfig
-from tlac.encoders.cached import ImageVectors, StoredEncoder, keep_embeddings
+from tlac.encoders.cached import ImageVectors, StoredEncoder
 from tlac.errors import EncoderUnavailableError
 from tlac.evaluation.class_order import choose_again, compare_orders, restore_choices, rotations
 from tlac.evaluation.collect import INTERRUPTED, CollectProgress, TranscriptBuffer, collect_into
@@ -103,7 +103,7 @@ class Runner:
         """The text encoder over the store."""
         if config.name not in self._encoders:
             config = replace(config, is_offline=self.is_offline)
-            self._encoders[config.name] = keep_embeddings(open_encoder(config), config, self._store)
+            self._encoders[config.name] = StoredEncoder(open_encoder(config), self._store)
         return self._encoders[config.name]
 
     def _note_interrupt(self) -> None:
