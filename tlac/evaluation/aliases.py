@@ -1,7 +1,6 @@
 """Has an LMM name each class in other words, once: a file of aliases comes of it.
 
-One text-only call for each distinct class name; the answers are stored as all others are. Does not know how
-aliases are used.
+One text-only call for each distinct class name; the answers are stored as all others are.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Sequence
 
 from tlac.evaluation.prompter import BoundLMM
 from tlac.scoring.matching import normalise
-from tlac.types import LMMRequest, Message, Outcome, TextPart
+from tlac.types import Message, Outcome, TextPart
 
 MOST = 5
 _LONGEST = 60
@@ -28,17 +27,9 @@ async def ask_aliases(classes: Sequence[str], bound_lmm: BoundLMM, concurrency: 
     places = asyncio.Semaphore(max(1, concurrency))
 
     async def ask(name: str) -> tuple[str, ...]:
-        backend = bound_lmm.backend
         words = _PROMPT.replace("{name}", name.replace("_", " "))
-        request = LMMRequest(
-            stage="stage2",
-            model=backend.spec.model,
-            messages=(Message("user", (TextPart(words),)),),
-            params=bound_lmm.params("stage2"),
-            revision=backend.spec.revision,
-        )
         async with places:
-            response = (await bound_lmm.answer(request)).response
+            response = (await bound_lmm.ask("stage2", (Message("user", (TextPart(words),)),))).response
         return read_names(response.text, name) if response.outcome is Outcome.ANSWERED else ()
 
     names = list(dict.fromkeys(classes))

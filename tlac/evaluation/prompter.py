@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from tlac.config.prompts import PromptSet
 from tlac.config.schemas import Backend
@@ -17,7 +16,7 @@ from tlac.hashing import response_key
 from tlac.interfaces import LMM, ClassFinder
 from tlac.scoring.matching import ClassIndex
 from tlac.scoring.scorer import Scorer
-from tlac.types import ChoiceTask, Image, LMMRequest, NearestClasses, Stage, Turn
+from tlac.types import ChoiceTask, Image, LMMRequest, Message, NearestClasses, Stage, Turn
 
 
 class NearestClassFinder:
@@ -49,21 +48,27 @@ class BoundLMM:
     backend: Backend
     lmm: LMM
 
-    async def answer(self, request: LMMRequest) -> Turn:
-        """Ask, and keep the request's key beside what came back. Raises CallError."""
-        key, task = response_key(request), request.choice
-        return Turn(
-            request.stage,
-            key,
-            await self.lmm.ask(request),
-            candidates=task.candidates if task else None,
-            has_image=task is not None and bool(request.images),
-        )
+    async def ask(
+        self, stage: Stage, messages: tuple[Message, ...], repeat: int = 0, choice: ChoiceTask | None = None
+    ) -> Turn:
+        """Ask with the backend's parameters, the stage's own on top, and keep the request's key beside what came back.
 
-    def params(self, stage: Stage) -> dict[str, Any]:
-        """The sampling parameters of a stage: the backend's common ones and on top of them the stage's own."""
+        Raises CallError.
+        """
         spec = self.backend.spec
-        return {**spec.params, **(spec.stage1_params if stage == "stage1" else spec.stage2_params)}
+        request = LMMRequest(
+            stage=stage,
+            model=spec.model,
+            messages=messages,
+            params={**spec.params, **(spec.stage1_params if stage == "stage1" else spec.stage2_params)},
+            revision=spec.revision,
+            preparation=spec.image,
+            repeat=repeat,
+            choice=choice,
+        )
+        key, has_image = response_key(request), choice is not None and bool(request.images)
+        response = await self.lmm.ask(request)
+        return Turn(stage, key, response, candidates=choice.candidates if choice else None, has_image=has_image)
 
 
 @dataclass(slots=True)
@@ -98,43 +103,23 @@ class TwoStagePrompter:
 
     async def ask_stage1(self, image: Image, repeat: int = 0, prompts: str | None = None) -> Turn:
         """See `Prompter`."""
-        backend = self.stage1.backend
         asked = self.prompts if prompts is None else self.further_prompts[prompts]
-        return await self.stage1.answer(
-            LMMRequest(
-                stage="stage1",
-                model=backend.spec.model,
-                messages=asked.stage1_messages(image, self.prompt, self._hints[prompts]),
-                params=self.stage1.params("stage1"),
-                revision=backend.spec.revision,
-                preparation=backend.spec.image,
-                repeat=repeat,
-            )
-        )
+        return await self.stage1.ask("stage1", asked.stage1_messages(image, self.prompt, self._hints[prompts]), repeat)
 
     async def ask_stage2(
         self, answer: str, candidates: Sequence[int] | None = None, image: Image | None = None
     ) -> Turn:
         """See `Prompter`. An answer is asked about once for each list of candidates, unless an image is shown."""
-        backend = self.stage2.backend
+        spec = self.stage2.backend.spec
         listed = None if candidates is None else tuple(candidates)
         if image is None and (answer, listed) in self._chosen:
             return self._chosen[answer, listed]
-        by_index = backend.spec.choice_by_index and not self.prompts.spec.free_text
+        by_index = spec.choice_by_index and not self.prompts.spec.free_text
         task = ChoiceTask(answer, self._index.classes, by_index, listed)
-        if by_index and backend.spec.names_in_schema is True and backend.spec.schema_holds(task.names):
+        if by_index and spec.names_in_schema is True and spec.schema_holds(task.names):
             task = replace(task, by_index=False, by_schema=True)
-        turn = await self.stage2.answer(
-            LMMRequest(
-                stage="stage2",
-                model=backend.spec.model,
-                messages=self.prompts.relook_messages(image, task) if image else self.prompts.stage2_messages(task),
-                params=self.stage2.params("stage2"),
-                revision=backend.spec.revision,
-                preparation=backend.spec.image,
-                choice=task,
-            )
-        )
+        messages = self.prompts.relook_messages(image, task) if image else self.prompts.stage2_messages(task)
+        turn = await self.stage2.ask("stage2", messages, choice=task)
         if image is None:
             self._chosen[answer, listed] = turn
         return turn

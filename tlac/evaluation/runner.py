@@ -139,8 +139,8 @@ class Runner:
                 prepared = self.prepare(config)
                 fetched = stack.enter_context(self._fetching(prepared))
                 result = self._score_apart(prepared, fetched) or self._ask(prepared, fetched, progress)
-            self._tell(config, result.notes)
             metrics = measure_counts(result.counts, hinted_classes(config.dataset.classes, config.hints))
+            self._tell(config, result.notes)
             record = config.record(result, metrics, started_at, time.monotonic() - started)
             attachments = {} if result.calls is None else {CALLS: result.calls}
             return write_run(out, record, result.predictions, metrics, attachments)
@@ -166,9 +166,9 @@ class Runner:
         config, encoder = self.resolve(config), self.encoder(config.encoder)
         self._tell(config, config.alias_notes)
         images = self._image_vectors(config) if sees_image(method) else None
-        scorer = Scorer(config.dataset.classes, encoder, config.rule, config.template, config.aliases)
         concurrency = self._policy.concurrency or backend.spec.limits.concurrency
         finder = class_finder(config, encoder)
+        scorer = Scorer(config.dataset.classes, encoder, config.rule, config.template, config.aliases)
         prompter = plan_questions(config, self.bound_lmm, finder)
         encoding = None if self.is_offline else scorer.encode_classes()
         if encoding is not None and self._engine is not None:
