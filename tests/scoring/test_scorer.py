@@ -75,7 +75,7 @@ def test_each_distinct_text_is_encoded_once() -> None:
 
 def test_texts_longer_than_the_window_are_counted() -> None:
     scored = score(transcript("a " * 30), classes=("aaa", "b" * 41))
-    assert (scored.truncated_texts, scored.truncated_classes) == (1, 1)
+    assert (len(scored.cut_texts), scored.truncated_classes) == (1, 1)
 
 
 def test_no_answers_need_no_encoder() -> None:

@@ -114,7 +114,7 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
         tokens=Tokens(),
         cost_usd=0.0,
         wall_s=round(time.monotonic() - started, 3),
-        truncated_texts=scored.truncated_texts,
+        truncated_texts=len(scored.cut_texts),
         truncated_classes=scored.truncated_classes,
         digests={**parent.digests, "encoder": scale},
         parent=parent.run,

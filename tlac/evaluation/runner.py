@@ -325,7 +325,7 @@ def _result(config: RunConfig, scored: Scored) -> RunResult:
     predictions = abstain(scored.predictions, config.abstain_below, config.calibration)
     twins = describe_twins(*find_twins(predictions.samples, predictions.image_sha256, predictions.label))
     notes = (twins,) if twins else ()
-    return RunResult(predictions, Counts.of(predictions), scored.truncated_texts, scored.truncated_classes, notes)
+    return RunResult(predictions, Counts.of(predictions), len(scored.cut_texts), scored.truncated_classes, notes)
 
 
 def _while_sound(samples: Iterable[Sample], encoding: Future[Any] | None) -> Iterator[Sample]:

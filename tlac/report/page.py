@@ -59,12 +59,10 @@ def render_page(
     scripts: Sequence[str],
     context: Mapping[str, Any],
     content: Any,
-    *,
     styles: Sequence[str] = ("report.css",),
-    has_charts: bool = True,
 ) -> str:
     """The page of a template: `context` is what the template shows, `content` what its scripts show."""
-    sources = [_read(name) for name in (*(_LIBRARIES if has_charts else ()), *scripts)]
+    sources = [_read(name) for name in (*(_LIBRARIES if "charts.js" in scripts else ()), *scripts)]
     policy = (
         "default-src 'none'; style-src 'unsafe-inline'; img-src data: 'self' file:; base-uri 'none'; "
         f"form-action 'none'; script-src {' '.join(_digest(source) for source in sources)}"

@@ -30,6 +30,7 @@ _SIZES_IN = {"": (3.35, 2.6), "-wide": (6.9, 3.0)}
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#7a848f"
 _COLORS = (_BLUE, _ORANGE, _GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX<>*"
+_LONGEST_LABEL = 40
 _SETTINGS: Any = {
     # a $ in a class name is no formula
     "text.parse_math": False,
@@ -87,8 +88,8 @@ def draw_comparison(runs: Sequence[Run], folder: Path) -> list[Path]:
 def _draw(charts: dict[str, Callable[[Any], None]], folder: Path) -> list[Path]:
     written = []
     for (name, fill), (suffix, size_in) in product(charts.items(), _SIZES_IN.items()):
-        with _axes(size_in) as (figure, axes):
-            fill(axes)
+        with _figure(size_in) as figure:
+            fill(figure.add_subplot())
             with naming_failure(folder, "; choose another folder", "figures "):
                 folder.mkdir(parents=True, exist_ok=True)
                 # no date: equal input, equal file
@@ -97,12 +98,6 @@ def _draw(charts: dict[str, Callable[[Any], None]], folder: Path) -> list[Path]:
                     figure.savefig(path, dpi=300, bbox_inches="tight", metadata=stamp)
                     written.append(path)
     return written
-
-
-@contextmanager
-def _axes(size_in: tuple[float, float]) -> Iterator[tuple[Any, Any]]:
-    with _figure(size_in) as figure:
-        yield figure, figure.add_subplot()
 
 
 @contextmanager
@@ -133,7 +128,7 @@ def _confusions(axes: Any, run: Run) -> None:
     found = confuse(run.predictions)
     # square cells, and names at both sides
     axes.figure.set_figheight(axes.figure.get_figwidth())
-    names = [_short(run.record.classes[index], 20) for index in found.classes]
+    names = [printable(run.record.classes[index], 20) for index in found.classes]
     totals = [
         max(1, sum(row) + other + none)
         for row, other, none in zip(found.cells, found.others, found.unanswered, strict=True)
@@ -200,7 +195,9 @@ def _accuracies(axes: Any, grid: Grid) -> None:
             below = [accuracy - 100 * low for accuracy, (low, _) in zip(accuracies, intervals, strict=True)]
             above = [100 * high - accuracy for accuracy, (_, high) in zip(accuracies, intervals, strict=True)]
             axes.errorbar(places, accuracies, yerr=[below, above], linestyle="", capsize=2, **_style(row, name))
-    axes.set_xticks(range(len(grid.titles)), [_short(title) for title in grid.titles], rotation=20, ha="right")
+    axes.set_xticks(
+        range(len(grid.titles)), [printable(title, _LONGEST_LABEL) for title in grid.titles], rotation=20, ha="right"
+    )
     _legend(axes)
     _label(axes, "", "top-1 accuracy (%)")
 
@@ -233,7 +230,12 @@ def _costs(axes: Any, grid: Grid, column: int) -> None:
 def _style(row: int, name: str) -> dict[str, Any]:
     """A configuration looks alike in all figures."""
     marker = _MARKERS[row % len(_MARKERS)]
-    return {"color": _COLORS[row % len(_COLORS)], "marker": marker, "markersize": 4.5, "label": _short(name)}
+    return {
+        "color": _COLORS[row % len(_COLORS)],
+        "marker": marker,
+        "markersize": 4.5,
+        "label": printable(name, _LONGEST_LABEL),
+    }
 
 
 def _legend(axes: Any) -> None:
@@ -248,10 +250,6 @@ def _legend(axes: Any) -> None:
 def _label(axes: Any, x: str, y: str) -> None:
     axes.set(xlabel=x, ylabel=y)
     axes.grid(axis="y", alpha=0.3)
-
-
-def _short(name: str, most: int = 40) -> str:
-    return printable(name, most)
 
 
 def _slug(title: str) -> str:

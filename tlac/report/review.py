@@ -79,8 +79,7 @@ def write_review(  # noqa: PLR0913 - by keyword what a labelling and its review 
         name = path.name.removesuffix(".html").removesuffix(".review")
         content |= {"images": pictures.images(), "is_calibrated": is_calibrated, "corrected": f"{name}.corrected.csv"}
         context = {"name": name, "plan": plan, "left_out": total - len(chosen)}
-        styles = ("report.css", "review.css")
-        html = render_page("review.html", _SCRIPTS, context, content, styles=styles, has_charts=False)
+        html = render_page("review.html", _SCRIPTS, context, content, ("report.css", "review.css"))
         write_whole(path, html.encode())
     return path
 

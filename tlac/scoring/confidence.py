@@ -34,6 +34,8 @@ _LEAST_SPREAD = 0.01
 # called certain
 _PRECISION = 0.1
 _STEPS = 100
+# what decided, by its code: -1 is the last
+_WAYS = (*DECISIONS, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def confidences(decisions: Decisions, calibration: Calibration | None = None) ->
     """
     has_class = (decisions.predicted >= 0) & ~np.isnan(decisions.margin)
     if calibration is not None:
-        levels = np.array([calibration.level.get(name, calibration.default_level) for name in (*DECISIONS, "")])
+        levels = np.array([calibration.level.get(name, calibration.default_level) for name in _WAYS])
         slope = decisions.margin / calibration.temperature if calibration.temperature else np.zeros(len(decisions))
         log_odds = levels[decisions.decided_by] + slope
         for name, heard in _witnesses(decisions).items():
@@ -158,7 +160,7 @@ def fit(rows: Iterable[Prediction], encoder: str = "", runs: tuple[str, ...] = (
     codes = decisions.decided_by[rows_known]
     margins = np.nan_to_num(decisions.margin[rows_known])
     scale = float(np.std(margins)) or 1.0
-    ways = sorted(set(codes.tolist()), key=_way)
+    ways = sorted(set(codes.tolist()), key=_WAYS.__getitem__)
     shares = (codes[:, None] == np.array(ways)).astype(np.float64)
     said = {"margin": margins / scale}
     said |= {name: heard[rows_known] for name, heard in _witnesses(decisions).items() if heard.any()}
@@ -170,7 +172,7 @@ def fit(rows: Iterable[Prediction], encoder: str = "", runs: tuple[str, ...] = (
         if worst is None or slopes[worst] > 0:
             break
         del said[worst]
-    level = {_way(code): round(float(weight), 6) for code, weight in zip(ways, weights, strict=False)}
+    level = {_WAYS[code]: round(float(weight), 6) for code, weight in zip(ways, weights, strict=False)}
     mean, slope = float(right.mean()), slopes.pop("margin", None)
     return Calibration(
         level,
@@ -197,10 +199,6 @@ def fit_corrected(sure: Float64Array, right: Float64Array, source: str) -> Calib
     if slope <= 0:
         return None
     return Calibration({}, round(level, 6), None, len(right), runs=(source,), evidence=round(slope, 6))
-
-
-def _way(code: int) -> str:
-    return DECISIONS[code] if code >= 0 else ""
 
 
 def _fit_logistic(inputs: Float64Array, right: Float64Array) -> Float64Array:

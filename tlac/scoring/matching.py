@@ -264,10 +264,6 @@ def _has_words(text: str) -> bool:
     return any(map(str.isalnum, text))
 
 
-def _without_answer(response: LMMResponse) -> MatchDecision:
-    return MatchDecision(response.outcome, reason=response.reason)
-
-
 class LadderMatching:
     """Exact match of the normalised answer, then a stage-2 choice that names a listed class, then similarity.
 
@@ -281,13 +277,13 @@ class LadderMatching:
     def judge(self, answer: LMMResponse, choice: LMMResponse | None, index: ClassNames) -> MatchDecision:
         """See `MatchingRule`."""
         if answer.outcome is not Outcome.ANSWERED:
-            return _without_answer(answer)
+            return MatchDecision(answer.outcome, reason=answer.reason)
         text = " ".join(answer.text.split()).rstrip(".")
-        if not _has_words(text) and index.find(answer.text) is None:
-            return MatchDecision(Outcome.UNPARSED, reason="the answer holds no words")
         exact = index.find(answer.text)
         if exact is not None:
             return MatchDecision(Outcome.ANSWERED, text, exact, "exact")
+        if not _has_words(text):
+            return MatchDecision(Outcome.UNPARSED, reason="the answer holds no words")
         if choice is not None and choice.outcome is Outcome.ANSWERED:
             chosen = index.read_choice(choice.text)
             if chosen is not None:
@@ -312,7 +308,7 @@ class Paper:
         """See `MatchingRule`."""
         last = answer if choice is None else choice
         if last.outcome is not Outcome.ANSWERED:
-            return _without_answer(last)
+            return MatchDecision(last.outcome, reason=last.reason)
         text, shown = last.text, None
         if choice is not None:
             chosen = index.read_choice(text)

@@ -118,9 +118,10 @@ def _share(part: float, whole: int) -> float | None:
 class Counts:
     """What metrics are made of, as counts: those of parts of a run sum up to those of the whole.
 
-    `table` (k, 6) has the columns of `_COLUMNS`, label and predicted class -1 for none; `n` (k,) are the samples that
-    are like that. Joined, k is bounded by the classes, whatever the samples. `shortlists` (5,) sums up samples with a
-    shortlist, its classes, those that saw the image again, labelled ones, and those whose class stood in it.
+    `table` (k, 6) has a label, a predicted class, an outcome and what decided (-1 for none), then whether there is a
+    choice that names no class, and whether the label is among the five best; `n` (k,) are the samples like that.
+    Joined, k is bounded by the classes, whatever the samples. `shortlists` (5,) sums up samples with a shortlist, its
+    classes, those that saw the image again, labelled ones, and those whose class stood in it.
     `confidences` (3, j) and `is_calibrated` are as `count_confidences` has them.
     """
 
@@ -165,9 +166,6 @@ class Counts:
         return cls(table, n, shortlists, confidences, all(one.is_calibrated for one in parts if one.confidences.size))
 
 
-_COLUMNS = ("label", "predicted", "outcome", "decided_by", "is_unread", "is_in_top")
-
-
 def measure(rows: Iterable[Prediction], hinted: Collection[int] = ()) -> Metrics:
     """The metrics of predictions, labelled or not; `hinted` are the classes that stage 1 named."""
     return measure_counts(Counts.of(Predictions.of(rows)), hinted)
@@ -175,11 +173,12 @@ def measure(rows: Iterable[Prediction], hinted: Collection[int] = ()) -> Metrics
 
 def measure_counts(counted: Counts, hinted: Collection[int] = ()) -> Metrics:
     """As `measure`, of predictions that were counted."""
-    every, total = dict(zip(_COLUMNS, counted.table.T, strict=True)), int(counted.n.sum())
-    tallies = np.bincount(every["outcome"], counted.n, minlength=len(OUTCOMES)).astype(np.int64).tolist()
+    total = int(counted.n.sum())
+    labels, _, codes, _, is_unread, _ = counted.table.T
+    tallies = np.bincount(codes, counted.n, minlength=len(OUTCOMES)).astype(np.int64).tolist()
     outcomes = dict(zip(OUTCOMES, tallies, strict=True))
     # where every call failed nothing was measured: no answer, no number, not an accuracy of 0
-    is_measured = (every["label"] >= 0) & (outcomes[Outcome.FAILED] < total)
+    is_measured = (labels >= 0) & (outcomes[Outcome.FAILED] < total)
     label, predicted, outcome, decided_by, _, is_in_top = counted.table[is_measured].astype(np.int64).T
     counts = counted.n[is_measured]
     is_answered = outcome == OUTCOMES.index(Outcome.ANSWERED)
@@ -211,7 +210,7 @@ def measure_counts(counted: Counts, hinted: Collection[int] = ()) -> Metrics:
         abstained=outcomes[Outcome.ABSTAINED],
         shortlist=_measure_shortlists(*counted.shortlists.tolist()),
         confidence=measure_confidence(counted.confidences, counted.is_calibrated),
-        unread_choices=int(counted.n[every["is_unread"] > 0].sum()),
+        unread_choices=int(counted.n[is_unread > 0].sum()),
         unhinted=unhinted,
         accuracy_unhinted=_share(int(counts[is_unhinted & is_correct].sum()), unhinted) if unhinted else None,
     )

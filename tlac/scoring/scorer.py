@@ -51,11 +51,6 @@ class Scored:
     cut_texts: Sequence[str]
     truncated_classes: int
 
-    @property
-    def truncated_texts(self) -> int:
-        """How many distinct texts were longer than the encoder's window."""
-        return len(self.cut_texts)
-
 
 def place_classes(
     decisions: Decisions,
