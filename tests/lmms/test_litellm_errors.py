@@ -118,6 +118,32 @@ TABLE: list[tuple[str, int, Any, type[TlacError] | None, str]] = [
         "asked too fast",
     ),
     ("ollama", 429, {"error": "too many requests"}, RateLimitError, "asked too fast"),
+    # OpenRouter's
+    (
+        "gpt-4o",
+        429,
+        {"error": {"message": "Rate limit exceeded: free-models-per-day. Add 10 credits.", "code": 429}},
+        PermanentError,
+        "quota of the day",
+    ),
+    (
+        "gpt-4o",
+        429,
+        openai("Rate limit reached on requests per day (RPD): Limit 200. Please try again in 7m12s.", "requests"),
+        RateLimitError,
+        "asked too fast",
+    ),
+    *(
+        ("gpt-4o", 400, openai(words, "invalid_request_error"), SampleError, "the request is too large")
+        for words in (
+            "The decoder prompt (length 5000) is longer than the maximum model length of 4096.",
+            "This model's maximum prompt length is 131072 but the request contains 537812 tokens.",
+            "Input length (5000 tokens) exceeds the maximum allowed length (4096 tokens).",
+            "Input is too long for requested model.",
+            "too many tokens: total number of tokens in the prompt cannot exceed 4081",
+            "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 6000",
+        )
+    ),
     # AuthenticationError, PermissionDeniedError
     (
         "gemini",

@@ -370,6 +370,7 @@ def test_each_word_for_a_broken_answer_is_worth_another_try(word: str) -> None:
     [
         (None, "the answer holds no text (finish reason stop)"),
         ("", "the answer holds no text (finish reason stop)"),
+        (" \n\t", "the answer holds no text (finish reason stop)"),
         ("<think>a frog</think>", "the answer holds no text, only thoughts (finish reason stop)"),
     ],
 )
@@ -392,3 +393,20 @@ def test_every_count_of_tokens_has_its_place_and_its_price() -> None:
     # below zero is no count, and without any the cost is not known
     broken = {"prompt_tokens": -1, "completion_tokens": 0, "total_tokens": 0}
     assert (parsed(usage=broken).usage, parsed(usage=broken).cost_usd) == (Usage(), None)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "content", "cost_usd"),
+    [
+        (0, 5, "a cat", None),
+        (-5, 5, "a cat", None),
+        (100, 0, "a cat", None),
+        (100, 0, "", 1e-4),
+        (100, 5, "a cat", 1.05e-4),
+    ],
+)
+def test_a_cost_of_which_a_part_was_not_counted_is_unknown(
+    prompt: int, completion: int, content: str, cost_usd: float | None
+) -> None:
+    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": 105}
+    assert parsed(content=content, usage=usage).cost_usd == (cost_usd if cost_usd is None else pytest.approx(cost_usd))

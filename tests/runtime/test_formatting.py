@@ -31,7 +31,15 @@ def test_the_ends_of_an_interval_are_never_rounded_together(bounds, places: int,
 
 @pytest.mark.parametrize(
     ("cost_usd", "text"),
-    [(None, "unknown"), (0, "$0"), (0.000012345, "$1.234e-05"), (0.25, "$0.25"), (1234.5, "$1,234.50")],
+    [
+        (None, "unknown"),
+        (0, "$0"),
+        (0.000012345, "$0.00001234"),
+        (0.25, "$0.25"),
+        (0.999999, "$1"),
+        (3e-06, "$0.000003"),
+        (1234.5, "$1,234.50"),
+    ],
 )
 def test_a_cost_that_nobody_knows_is_not_zero(cost_usd: float | None, text: str) -> None:
     assert dollars(cost_usd) == text

@@ -275,7 +275,7 @@ def _show(
         echo(f"  without a label: {count:,}: {reason}")
     if (more := len(labelling.reasons) - _MOST_REASONS) > 0:
         echo(f"  and {more:,} more reasons: see the column reason")
-    unknown = "unknown: no price is known"
+    unknown = "unknown (no price, or no count of tokens)"
     echo(f"cost: {dollars(usage.cost_usd, unknown)} now, {dollars(usage.answers_cost_usd, unknown)} for all answers")
     echo(plan if merged is None else merged)
     if page is not None:

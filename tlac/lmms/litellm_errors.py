@@ -67,6 +67,8 @@ _PARAM_OF_LITELLM = _any(r"parameters: \[(.*?)\]|doesn't support (\w+)=|(\w+) is
 _PARTS_OF_A_SAMPLE = ("messages", "contents", "input", "system")
 # OpenAI: "Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 34567"
 _ALONE_OVER_LIMIT = _any(r"limit:? (\d[\d,]*),(?: used:? \d[\d,]*,)? requested:? (\d[\d,]*)")
+# OpenRouter: "Rate limit exceeded: free-models-per-day"
+_DAY_WORDS = _any(r"(?:per|a)[ -]day|\bdaily\b")
 _RETRY_WORDS = _any(r"(?:retry|try again) (?:in|after) ((?:\d+(?:\.\d+)? ?(?:ms|seconds?|minutes?|hours?|[smhd]))+)")
 # litellm raises these of libraries' errors before it calls anybody
 _NO_CONNECTION = _any(r"connect|timeout|transport|network|dns|proxy")
@@ -298,6 +300,10 @@ def _limited(facts: ErrorFacts, backend: Backend, where: str) -> CallError:
     wait_s = retry_after_s(facts)
     if facts.has_code(_CREDIT_CODES) or (not violations and wait_s is None and _CREDIT_WORDS.search(facts.words)):
         return PermanentError(f"{backend.name}: the account's quota or credit is used up ({where})")
+    if wait_s is None and not violations and _DAY_WORDS.search(facts.words):
+        return PermanentError(
+            f"{backend.name}: the quota of the day is used up; the same command goes on when it resets ({where})"
+        )
     alone = _ALONE_OVER_LIMIT.search(facts.words)
     if alone and int(alone[2].replace(",", "")) > int(alone[1].replace(",", "")):
         return SampleError(
@@ -375,6 +381,9 @@ _RULES = (
         words=_any(
             r"request_too_large|payload size exceeds|request entity too large|prompt is too long|input token count",
             r"context (?:length|window|size)|maximum (?:context|number of tokens)",
+            # vLLM, xAI, SGLang, Bedrock, Cohere, TGI
+            r"maximum (?:model|prompt|allowed) length|max_model_len|input is too long|too many tokens",
+            r"max_new_tokens.{0,9} must be <=",
         ),
         kind="ContextWindowExceededError",
     ),

@@ -260,8 +260,10 @@ def read_response(response: Any, prices: Prices | None, finish: str | None = Non
     outcome, text, reason = _read_outcome(response.choices or (), finish)
     hidden = getattr(response, "_hidden_params", None) or {}
     version = hidden.get("provider_response_model") or response.model or ""
-    # without a count of tokens the cost is as unknown as without a price
-    is_known = prices is not None and (usage != Usage() or prices.prompt + prices.completion == 0)
+    # without a count of tokens the cost is as unknown as without a price: a question has some, and so has a text
+    is_known = prices is not None and not (
+        (prices.prompt and not usage.prompt) or (prices.completion and text and not usage.completion)
+    )
     cost = cost_usd(usage, prices) if prices is not None and is_known else None
     return LMMResponse(outcome, _valid(text), _valid(reason), _valid(str(version)), usage, cost)
 
@@ -290,7 +292,7 @@ def _read_outcome(choices: Any, finish: str | None) -> tuple[Outcome, str, str]:
     if word in _CUT:
         return Outcome.TRUNCATED, text, "the answer was cut at max_tokens" if word != "model_length" else finish
     if not text.strip():
-        thoughts = ", only thoughts" if message.content else ""
+        thoughts = ", only thoughts" if (message.content or "").strip() else ""
         return Outcome.EMPTY, "", f"the answer holds no text{thoughts} (finish reason {finish or 'none'})"
     if word not in _FINISHED:
         reason = f"the provider did not say that the answer is finished ({finish or 'no reason'})"

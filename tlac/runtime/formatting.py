@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 _MARKDOWN = "\\`*_{}[]<>#|~!&$"
 
 
@@ -34,7 +36,11 @@ def dollars(cost_usd: float | None, unknown: str = "unknown") -> str:
         return unknown
     if cost_usd == 0:
         return "$0"
-    return f"${cost_usd:,.2f}" if cost_usd >= 1 else f"${cost_usd:.4g}"
+    if cost_usd >= 1:
+        return f"${cost_usd:,.2f}"
+    # four digits as they are said, and none as 1e-06
+    places = 3 - math.floor(math.log10(cost_usd))
+    return "$" + f"{cost_usd:.{places}f}".rstrip("0").rstrip(".")
 
 
 def duration(seconds: float) -> str:
