@@ -36,7 +36,7 @@ from tlac.cache.serialization import (
 from tlac.cache.store import Store
 from tlac.errors import InputError, MissingAnswersError, UsageError
 from tlac.hashing import canonical_json
-from tlac.runtime.safe_files import numbered_lines, open_regular, parse_json, replacing
+from tlac.runtime.safe_files import naming_failure, numbered_lines, open_regular, parse_json, replacing
 from tlac.types import LMMResponse
 
 PACK_VERSION = 2
@@ -139,12 +139,13 @@ def write_pack(
             counts[kind] += 1
         written = msgspec.structs.replace(manifest, **counts, digest=digest.hexdigest())
         body.seek(0)
-        try:
-            with replacing(path, is_synced=True) as file, _compressed(path, file) as lines:
-                lines.write(_manifest_line(written))
-                shutil.copyfileobj(body, lines)
-        except OSError as error:
-            raise InputError(f"{path}: can't be written: {error.strerror or error}") from error
+        with (
+            naming_failure(path, kind=InputError),
+            replacing(path, is_synced=True) as file,
+            _compressed(path, file) as lines,
+        ):
+            lines.write(_manifest_line(written))
+            shutil.copyfileobj(body, lines)
     return written
 
 

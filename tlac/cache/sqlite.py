@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -39,13 +39,11 @@ def connect_read_only(folder: Path) -> sqlite3.Connection:
     try:
         return _connect(f"{address}?mode=ro")
     except sqlite3.Error as error:
-        if _has_log(database):
-            raise StoreError(f"{database}: can't be read: {error}; {_remedy(folder)}") from error
-    # sqlite needs its shared-memory file even to read, and can't make it on a full or read-only disk; immutable
-    # does without, but would silently leave out what a write-ahead log still holds
-    try:
-        return _connect(f"{address}?immutable=1")
-    except sqlite3.Error as error:
+        # sqlite needs its shared-memory file even to read, and can't make it on a full or read-only disk; immutable
+        # does without, but would silently leave out what a write-ahead log still holds
+        if not _has_log(database):
+            with suppress(sqlite3.Error):
+                return _connect(f"{address}?immutable=1")
         raise StoreError(f"{database}: can't be read: {error}; {_remedy(folder)}") from error
 
 
@@ -350,13 +348,11 @@ def _identity(database: str) -> tuple[int, int] | None:
 class RowWriter:
     """Writes the rows of one database; any thread may use it.
 
-    The database is opened at the first write. A write is committed when the call returns. With `keeps_first`, a row
-    that is there already stays as it is.
+    The database is opened at the first write. A write is committed when the call returns.
     """
 
-    def __init__(self, folder: Path, keeps_first: bool = False) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._statement = _INSERT + ("NOTHING" if keeps_first else _UPDATE)
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
 
@@ -367,14 +363,16 @@ class RowWriter:
             file.write(bytes(_ROOM_BYTES))
             file.flush()
 
-    def write(self, rows: Iterable[tuple[str, str]]) -> int:
+    def write(self, rows: Iterable[tuple[str, str]], keeps_first: bool = False) -> int:
         """Write (key, text) rows, all or none; how many were written. Raises StoreError, and then none is.
 
-        No other process writes from before the first row is taken from `rows` until all are committed.
+        With `keeps_first`, a row that is there already stays as it is. No other process writes from before the first
+        row is taken from `rows` until all are committed.
         """
+        statement = _INSERT + ("NOTHING" if keeps_first else _UPDATE)
         with self._transaction() as connection:
             now = time.time()
-            return connection.executemany(self._statement, ((key, now, now, text) for key, text in rows)).rowcount
+            return connection.executemany(statement, ((key, now, now, text) for key, text in rows)).rowcount
 
     def delete(self, keys: Sequence[str]) -> int:
         """Delete the rows under these keys, all or none; returns how many there were. Raises StoreError."""

@@ -36,7 +36,7 @@ from tlac.cache.serialization import (
 )
 from tlac.cache.sqlite import Row, RowReader, RowWriter, make_database
 from tlac.errors import InputError, StoreError
-from tlac.runtime.safe_files import read_json, replacing, sweep_unfinished
+from tlac.runtime.safe_files import naming_failure, read_json, replacing, sweep_unfinished
 from tlac.types import BoolArray, Encoding, LMMResponse
 
 ParsedT = TypeVar("ParsedT")
@@ -175,8 +175,7 @@ class Store:
         self._claims: int | None = None
         written_format = prepare_folder(self.path)
         sweep_unfinished(self.path)
-        # blocks of embeddings count on it that none is ever replaced by another
-        self._writers = {name: RowWriter(self.path / name, name == EMBEDDINGS) for name in (RESPONSES, EMBEDDINGS)}
+        self._writers = {name: RowWriter(self.path / name) for name in (RESPONSES, EMBEDDINGS)}
         self._readers: dict[str, RowReader] = {}
         self._known_texts: set[str] = set()
         self._text_of = lru_cache(maxsize=64)(self._read_text)
@@ -304,11 +303,9 @@ class Store:
 
         Raises StoreError, InputError naming file and line for a line that can't be read.
         """
-        try:
+        with naming_failure(self.path, subject="the store ", kind=StoreError):
             if read_format(self.path) != ATTACHED_FORMAT:
                 write_format(self.path, ATTACHED_FORMAT)
-        except OSError as error:
-            raise StoreError(f"{self.path}: the store can't be written: {error.strerror or error}") from error
         self._attached.attach(files, name)
 
     def merge_attached(self) -> int:
@@ -427,7 +424,8 @@ class Store:
         with self._lock:
             # before, and after, for what was deleted meanwhile
             self._put_back_deleted(name)
-            count = self._writers[name].write(rows)
+            # blocks of embeddings count on it that none is ever replaced by another
+            count = self._writers[name].write(rows, keeps_first=name == EMBEDDINGS)
             self._has_written.add(name)
             self._put_back_deleted(name)
             return count
@@ -448,12 +446,11 @@ class Store:
             prepare_folder(self.path)
             make_database(folder)
             self._writers[name].close()
-            self._writers[name] = RowWriter(folder, name == EMBEDDINGS)
+            self._writers[name] = RowWriter(folder)
             reader = RowReader(folder)
             rows = ((key, text.decode()) for key, text, _ in opened.scan() if text is not None)
             while batch := list(islice(rows, _BATCH)):
-                there = {row[0] for row in reader.get_many([key for key, _ in batch])}
-                self._writers[name].write([row for row in batch if row[0] not in there])
+                self._writers[name].write(batch, keeps_first=True)
         except StoreError as error:
             raise StoreError(
                 f"{folder}: was deleted while it was in use, and can't be put back: {error}; what it held is lost once "
