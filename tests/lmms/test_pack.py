@@ -39,7 +39,7 @@ def test_what_a_pack_lacks_is_named(pack: Path) -> None:
         (image_request(0xABC), "stage1 answer about image 000000000000"),
         (image_request(1, "Other words?"), "other prompts, parameters or classes"),
         (choice_request("a dog \n on a mat"), "stage2 answer about 'a dog on a mat'"),
-        (choice_request("word " * 50), r"'word .*word \.\.\.'"),
+        (choice_request("word " * 50), "'word .*word…'"),
     ):
         with pytest.raises(MissingAnswersError, match=subject):
             asyncio.run(replay.ask(request))

@@ -285,8 +285,7 @@ class Store:
                 f"{self.path}: {attached:,} of these {len(keys):,} answers stand in attached packs, which are only"
                 " read: run `tlac cache merge` first"
             )
-        batches = (keys[start : start + _BATCH] for start in range(0, len(keys), _BATCH))
-        return sum(self._writers[RESPONSES].delete(batch) for batch in batches)
+        return self._writers[RESPONSES].delete(keys)
 
     def entries(self) -> Iterator[StoredAnswer]:
         """Yield all answers by key."""

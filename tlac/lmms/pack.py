@@ -10,6 +10,7 @@ from tlac.config.schemas import Backend
 from tlac.errors import ConfigError, InputError, MissingAnswersError
 from tlac.hashing import response_key
 from tlac.images import name_of
+from tlac.runtime.formatting import printable
 from tlac.types import LMMRequest, LMMResponse
 
 _MAX_TEXT_BYTES = 2**30
@@ -47,7 +48,5 @@ class PackReplay:
 
 def _subject(request: LMMRequest) -> str:
     if request.choice is not None:
-        answer = " ".join(request.choice.answer.split())
-        shown = answer if len(answer) <= _MAX_SHOWN_CHARS else f"{answer[:_MAX_SHOWN_CHARS]}..."
-        return f"{shown!r}"
+        return repr(printable(" ".join(request.choice.answer.split()), _MAX_SHOWN_CHARS))
     return name_of(request.images[0]) if request.images else "this text"
