@@ -1,7 +1,4 @@
-"""Runs a command as a process of its own and measures it whole: wall time, processor time, peak memory.
-
-Does not know what the commands do.
-"""
+"""Runs a command as a process of its own and measures it whole: wall time, processor time, peak memory."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@
 A method and its options are one text: "tlac-shortlist", or "tlac-shortlist:k=40". A method's options are the fields of
 its dataclass that hold a number, a word, or true or false.
 
-Does not know any adapter, and imports one only when it is asked for.
+An adapter is imported only when it is asked for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What the file of a backend, encoder, dataset or suite may say, parsed strictly; and what others published.
-
-Does not know where files lie (tlac.config.files) nor the adapters that the files name.
-"""
+"""What the file of a backend, encoder, dataset or suite may say, parsed strictly; and what others published."""
 
 from __future__ import annotations
 

@@ -166,7 +166,6 @@ def _number(name: str) -> tuple[int, str]:
 
 
 def _class_names(root: Path) -> dict[str, str]:
-    """Sub-folder to class name, in label order."""
     folders = visible_folders(root)
     if not folders:
         has_images = any(path.is_file() and is_image_file(path) for path in root.iterdir())

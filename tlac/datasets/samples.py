@@ -1,6 +1,6 @@
 """The labelled sample images that the PyPI package foolbox carries: 20 each of ImageNet, CIFAR-10, CIFAR-100.
 
-A file is named SET_NUMBER_LABEL. Does not import foolbox, which would need torch and eagerpy.
+A file is named SET_NUMBER_LABEL. The package is not imported, since that would need torch and eagerpy.
 """
 
 from __future__ import annotations

@@ -115,7 +115,6 @@ def read_classes(text: str) -> NamedClasses:
 
 
 def _read_document(path: Path) -> NamedClasses:
-    """Classes from a YAML or JSON file; see `read_classes`."""
     given = _numbered_names(read_document(path), path)
     expected = "expected a list of names, or `name: {description: ..., aliases: [...]}`"
     try:

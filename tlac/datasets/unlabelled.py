@@ -82,7 +82,6 @@ def _list_path(text: str, notes: list[str], is_anywhere: bool) -> list[Sample]:
 
 
 def _list_named(names: Sequence[str], listing: Path, notes: list[str], is_anywhere: bool) -> list[Sample]:
-    """The images that a list names."""
     if is_anywhere:
         return [
             Sample(name, partial(read_url, name)) if is_url(name) else _file(listing.parent / name) for name in names
@@ -109,7 +108,6 @@ def _file(path: Path) -> Sample:
 
 
 def _list_url(url: str, notes: list[str]) -> list[Sample]:
-    """The images below a URL, or the one that it names."""
     if url.lower().endswith(IMAGE_SUFFIXES):
         return [Sample(url, partial(read_url, url))]
     names = list(list_url(url).values())

@@ -1,6 +1,6 @@
 """A text encoder that keeps every embedding in the store and encodes only what is not there yet.
 
-Does not know what the texts mean. The order and number of texts in a call change no vector.
+The order and number of texts in a call change no vector.
 """
 
 from __future__ import annotations

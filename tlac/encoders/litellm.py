@@ -1,7 +1,7 @@
 """Text encoders behind an embedding endpoint, hosted or local, through litellm.
 
-Does not know what the texts mean. The endpoint's vectors are taken as they come, scaled to length 1; whether it
-cut a text is not in its answer, so no text is marked as cut.
+The endpoint's vectors are taken as they come, scaled to length 1; whether it cut a text is not in its answer, so no
+text is marked as cut.
 """
 
 from __future__ import annotations

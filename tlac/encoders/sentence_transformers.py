@@ -1,7 +1,7 @@
 """Text encoders of the sentence-transformers library: from a folder, a Python package, or the Hugging Face hub.
 
-Does not know what the texts mean. Tokens, pooling and prompts are the library's; the batches are ours, since
-its own pad each text to its longest neighbour and so move the last bits of a row.
+Tokens, pooling and prompts are the library's; the batches are ours, since its own pad each text to its longest
+neighbour and so move the last bits of a row.
 """
 
 from __future__ import annotations
@@ -84,7 +84,6 @@ class SentenceEncoder:
         return Encoding(model.embed(texts), is_truncated)
 
     def _pick(self, count: int) -> BertModel | _LibraryModel:
-        """The model for so many texts."""
         # asked in this order: torch takes two seconds to import
         if count < _GPU_FROM or isinstance(self._model, _LibraryModel) or devices.pick_device() == "cpu":
             return self._model

@@ -1,6 +1,6 @@
 """Gets hold of model weights: from this machine first, from the Hugging Face hub where it can be reached.
 
-Does not know any model. Where weights are missing and the hub can't be reached, one error says what was wanted.
+Where weights are missing and the hub can't be reached, one error says what was wanted.
 """
 
 from __future__ import annotations
