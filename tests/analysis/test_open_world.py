@@ -41,7 +41,7 @@ def test_means_are_over_labelled_samples_and_a_refusal_counts_as_nothing() -> No
     found = measure_open_world(
         predictions((0, "A Grey Cat on a mat"), (1, "a mat"), (1, None), (None, "an owl")),
         ("grey_cat", "owl"),
-        LetterEncoder(),
+        LetterEncoder().encode,
     )
     assert found is not None
     assert (found["n"], found["text_inclusion"]) == (3, pytest.approx(1 / 3))
@@ -52,9 +52,9 @@ def test_means_are_over_labelled_samples_and_a_refusal_counts_as_nothing() -> No
 
 
 def test_equal_answers_count_as_often_as_they_were_given() -> None:
-    once = measure_open_world(predictions((0, "cat"), (0, "dog")), ("cat", "dog"), LetterEncoder())
+    once = measure_open_world(predictions((0, "cat"), (0, "dog")), ("cat", "dog"), LetterEncoder().encode)
     often = measure_open_world(
-        predictions((0, "cat"), (0, "dog"), (0, "cat"), (0, "dog")), ("cat", "dog"), LetterEncoder()
+        predictions((0, "cat"), (0, "dog"), (0, "cat"), (0, "dog")), ("cat", "dog"), LetterEncoder().encode
     )
     assert once is not None
     assert often is not None
@@ -63,8 +63,8 @@ def test_equal_answers_count_as_often_as_they_were_given() -> None:
 
 
 def test_nothing_is_measured_without_labels_and_no_answer_at_all_is_0() -> None:
-    assert measure_open_world(predictions((None, "cat")), ("cat", "dog"), LetterEncoder()) is None
-    nothing = measure_open_world(predictions((0, None)), ("cat", "dog"), LetterEncoder())
+    assert measure_open_world(predictions((None, "cat")), ("cat", "dog"), LetterEncoder().encode) is None
+    nothing = measure_open_world(predictions((0, None)), ("cat", "dog"), LetterEncoder().encode)
     assert nothing is not None
     assert (nothing["text_inclusion"], nothing["semantic_similarity"], nothing["concept_similarity"]) == (0, 0, 0)
 

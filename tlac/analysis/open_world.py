@@ -7,12 +7,12 @@ concepts of an answer are the runs of words between punctuation and function wor
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tlac.interfaces import TextEncoder
 from tlac.scoring.predictions import Predictions
-from tlac.types import Float64Array
+from tlac.types import Encoding, Float64Array
 
 _PUNCTUATION = re.compile(r"[,.;:!?()\"“”\n]+")
 _FUNCTION_WORDS = re.compile(
@@ -27,12 +27,12 @@ _FUNCTION_WORDS = re.compile(
 
 
 def measure_open_world(
-    predictions: Predictions, classes: tuple[str, ...], encoder: TextEncoder
+    predictions: Predictions, classes: tuple[str, ...], encode: Callable[[Sequence[str]], Encoding]
 ) -> dict[str, float] | None:
     """The measures of a run's first answers by name; None where no sample is labelled.
 
     They are means over `n` labelled samples; one without an answer counts as 0. `text_inclusion` is the share whose
-    answer holds the class name, whatever its case; the similarities are cosines.
+    answer holds the class name, whatever its case; the similarities are cosines of what a text encoder `encode`s.
     """
     # an answer is looked at once for each class that it is about
     pairs: dict[tuple[int, str], int] = {}
@@ -51,12 +51,12 @@ def measure_open_world(
     flat = [concept for found in concepts for concept in found]
     owners = np.repeat(np.arange(len(texts)), [len(found) for found in concepts])
     by_concept = np.full(len(texts), -1.0)
-    np.maximum.at(by_concept, owners, _cosines(encoder, flat, [names[owner] for owner in owners]))
+    np.maximum.at(by_concept, owners, _cosines(encode, flat, [names[owner] for owner in owners]))
     is_included = np.array([name.lower() in text.lower() for name, text in zip(names, texts, strict=True)], np.float64)
     return {
         "n": labelled,
         "text_inclusion": float(counts @ is_included) / labelled,
-        "semantic_similarity": float(counts @ _cosines(encoder, texts, names)) / labelled,
+        "semantic_similarity": float(counts @ _cosines(encode, texts, names)) / labelled,
         "concept_similarity": float(counts @ by_concept) / labelled,
     }
 
@@ -75,10 +75,10 @@ def find_concepts(text: str) -> list[str]:
     return found
 
 
-def _cosines(encoder: TextEncoder, texts: list[str], names: list[str]) -> Float64Array:
+def _cosines(encode: Callable[[Sequence[str]], Encoding], texts: list[str], names: list[str]) -> Float64Array:
     """The cosine of each text with the name beside it, (n,)."""
     if not texts:
         return np.zeros(0)
-    ours, theirs = (encoder.encode(given).vectors.astype(np.float64) for given in (texts, names))
+    ours, theirs = (encode(given).vectors.astype(np.float64) for given in (texts, names))
     cosines: Float64Array = np.einsum("nd,nd->n", ours, theirs)
     return cosines

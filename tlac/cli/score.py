@@ -92,7 +92,7 @@ def _show_open_world(runs: tuple[Path, ...], encoders: tuple[str, ...], store: P
                 raise UsageError(f"{run.folder}: asked no LMM, and holds no answers")
             for name in encoders or (run.record.encoder,):
                 config = load_encoder_config(name)
-                measured = measure_open_world(run.predictions, run.record.classes, runner.encoder(config))
+                measured = measure_open_world(run.predictions, run.record.classes, runner.encoder(config).encode)
                 if measured is None:
                     raise UsageError(f"{run.folder}: has no labels to compare answers with")
                 rows.append((run, config.name, measured))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 from tlac.evaluation.collect import CollectProgress
@@ -23,7 +22,6 @@ from tlac.scoring.predictions import Predictions
 from tlac.types import Prediction, Transcript
 
 
-@dataclass(slots=True)
 class Labelling:
     """One run over unlabelled images, and what it has come to so far.
 
@@ -31,30 +29,30 @@ class Labelling:
     of them.
     """
 
-    runner: Runner
-    config: RunConfig
-    count: int = 0
-    labelled: int = 0
-    failures: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    usage: UsageLedger = field(default_factory=UsageLedger)
-    _open: Callable[[CollectProgress | None], Iterable[tuple[list[Transcript], Predictions]]] = field(init=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self, runner: Runner, config: RunConfig) -> None:
         """Open all that is needed, so that what can't be had is known before anybody is asked. Raises as `prepare`."""
-        self.config = self.runner.resolve(self.config)
+        self.runner, self.config = runner, runner.resolve(config)
+        self.count = 0
+        self.failures: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.usage = UsageLedger()
+        self._open: Callable[[CollectProgress | None], Iterable[tuple[list[Transcript], Predictions]]]
         method = self.config.opened_method
         if isinstance(method, ImageMethod):
-            self._open = partial(self.runner.look, self.config, method)
+            self._open = partial(runner.look, self.config, method)
         else:
-            self._open = partial(self.runner.stream, self.runner.prepare(self.config), self.config.samples)
+            self._open = partial(runner.stream, runner.prepare(self.config), self.config.samples)
+
+    @property
+    def labelled(self) -> int:
+        """How many have a label."""
+        return self.count - self.reasons.total()
 
     def rows(self, progress: CollectProgress | None = None) -> Iterator[Label]:
         """A row for each sample, in their order. Raises KeyboardInterrupt when interrupted, after the decided rows."""
         for transcripts, scored in self._open(progress):
             for label, _ in label_block(transcripts, scored, self.config, self.usage):
                 self.count += 1
-                self.labelled += label.label is not None
                 if label.label is None:
                     self.reasons[label.reason or str(label.outcome)] += 1
                 yield label

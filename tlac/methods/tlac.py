@@ -13,7 +13,6 @@ from typing import ClassVar
 
 from msgspec.structs import replace
 
-from tlac.errors import TlacError
 from tlac.interfaces import Prompter
 from tlac.types import SECOND_SAMPLE, Combination, Image, Outcome, Turn
 
@@ -172,7 +171,7 @@ async def _look_in_doubt(choice: Turn, answer: str, image: Image, prompter: Prom
     few = {*near[:_LOOK_CLASSES], *(() if chosen is None else (chosen,))}
     try:
         looked = await prompter.ask_stage2("", sorted(few), image)
-    except TlacError:
+    except Exception:
         yield choice
         raise
     is_read = _read(looked, prompter) is not None
