@@ -12,7 +12,7 @@ import asyncio
 import io
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -30,7 +30,7 @@ from tlac.datasets.base import ListedDataset
 from tlac.datasets.cifar import png_bytes
 from tlac.evaluation.collect import collect
 from tlac.evaluation.prompter import BoundLMM, TwoStagePrompter
-from tlac.hashing import embedding_key, request_document, sha256_of
+from tlac.hashing import embedding_keys, request_document, sha256_of
 from tlac.images import identify
 from tlac.methods.tlac import SLAC
 from tlac.scoring.matching import DEFAULT_TEMPLATE, apply_template
@@ -105,19 +105,14 @@ def _response(text: str) -> LMMResponse:
     return LMMResponse(Outcome.ANSWERED, text, usage=usage, created_at="2030-01-01T00:00:00+00:00")
 
 
-class Collector:
-    """An LMM that answers by a function of the request, and keeps what a store would."""
+class _Listener:
+    """An LMM that keeps what it was asked last."""
 
-    def __init__(self, answer: Callable[[LMMRequest], str]) -> None:
-        self._answer = answer
-        self.kept: list[StoredAnswer] = []
+    asked: LMMRequest
 
     async def ask(self, request: LMMRequest) -> LMMResponse:
-        """The answer."""
-        response = _response(self._answer(request))
-        document = request_document(request)
-        self.kept.append(StoredAnswer(sha256_of(document), document, response, BACKEND))
-        return response
+        self.asked = request
+        return _response("")
 
 
 def fill_store(store: Store, samples: Iterable[Sample], answers: Sequence[str], classes: Sequence[str]) -> None:
@@ -137,11 +132,11 @@ def fill_store(store: Store, samples: Iterable[Sample], answers: Sequence[str], 
 
 
 async def _question(classes: Sequence[str]) -> dict[str, Any]:
-    collector = Collector(lambda request: "")
-    bound_lmm = BoundLMM(load_backend(BACKEND), collector)
+    listener = _Listener()
+    bound_lmm = BoundLMM(load_backend(BACKEND), listener)
     prompter = TwoStagePrompter(bound_lmm, bound_lmm, load_prompts(PROMPTS), classes)
     await collect([Sample("any", b"any image")], prompter, SLAC(), 1)
-    return collector.kept[0].request
+    return request_document(listener.asked)
 
 
 def _about(question: dict[str, Any], sha256: str) -> dict[str, Any]:
@@ -162,13 +157,9 @@ def fill_embeddings(store: Store, texts: Iterable[str], seed: int = 0) -> np.nda
     templated = [apply_template(DEFAULT_TEMPLATE, text) for text in texts]
     vectors = np.random.default_rng(seed).standard_normal((len(templated), DIMENSIONS)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    store.put_embeddings(_embeddings(fingerprint, templated, vectors))
+    keys = embedding_keys(fingerprint, templated)
+    store.put_embeddings(StoredEmbedding(*one, False) for one in zip(keys, vectors, strict=True))
     return vectors
-
-
-def _embeddings(fingerprint: str, texts: Sequence[str], vectors: np.ndarray) -> Iterator[StoredEmbedding]:
-    for text, vector in zip(texts, vectors, strict=True):
-        yield StoredEmbedding(embedding_key(fingerprint, text), vector, False)
 
 
 @dataclass(frozen=True, slots=True)
