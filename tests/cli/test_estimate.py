@@ -44,6 +44,15 @@ def test_hints_are_a_longer_question_of_the_first_stage(tlac_command) -> None:
     assert spread["prompt_tokens"] == pytest.approx(hinted["prompt_tokens"], rel=0.02)
 
 
+def test_answers_to_a_shuffled_class_list_count_as_stored_for_that_order_alone(tlac_command) -> None:
+    asked = ("--backend", "embedded", "--encoder", "minilm", "--dataset", "imagenet-samples", "--limit", "6", "--json")
+    assert tlac_command("bench", *asked, "--shuffle-classes", "1", "--no-report").code == 0
+    orders = (("--shuffle-classes", "1"), ("--shuffle-classes", "2"), ())
+    found = [json.loads(tlac_command("estimate", *asked, *order).out)["stage2"] for order in orders]
+    assert [stage["stored"] > 0 for stage in found] == [True, False, False]
+    assert [stage["calls"] > 0 for stage in found] == [False, True, True]
+
+
 @pytest.mark.parametrize(
     ("asked", "complaint"),
     [

@@ -332,17 +332,17 @@ def test_ray_is_quiet_for_a_while_and_then_as_it_was() -> None:
     assert state() == before
 
 
-def impatient(interrupts: int) -> type[Future[None]]:
+def impatient(interrupts: int) -> type[Future[Any]]:
     """A future whose first waits end by Ctrl-C."""
 
-    class Interrupted(Future[None]):
+    class Interrupted(Future[Any]):
         waits = 0
 
-        def result(self, timeout: float | None = None) -> None:
+        def result(self, timeout: float | None = None) -> Any:
             self.waits += 1
             if self.waits <= interrupts:
                 raise KeyboardInterrupt
-            super().result(timeout)
+            return super().result(timeout)
 
     return Interrupted
 
@@ -357,13 +357,13 @@ def test_a_first_interrupt_lets_work_come_to_its_end_and_a_second_one_gives_it_u
         heard.append("stop")
         can_end.set()
 
-    def wait() -> None:
+    def wait() -> str:
         assert can_end.wait(60)
-        heard.append("ended")
+        return "ended"
 
     monkeypatch.setattr(session, "Future", impatient(1))
-    session.interruptible(wait, let_end, lambda: heard.append("give up"))
-    assert heard == ["stop", "ended"]
+    assert session.interruptible(wait, let_end, lambda: heard.append("give up")) == "ended"
+    assert heard == ["stop"]
     heard.clear()
     monkeypatch.setattr(session, "Future", impatient(2))
     with pytest.raises(KeyboardInterrupt):

@@ -178,14 +178,14 @@ def test_an_interrupt_while_it_is_scored_lets_the_run_be_written_and_is_told(
     plant_keys(monkeypatch)
     said: list[str] = []
 
-    def interrupted(work: Callable[[], None], on_interrupt: Callable[[], None], _give_up: object) -> None:
+    def interrupted(work: Callable[[], object], on_interrupt: Callable[[], None], _give_up: object) -> object:
         on_interrupt()
-        work()
+        return work()
 
     ways = iter([session.interruptible, interrupted])
 
-    def in_turn(*given: Any) -> None:
-        next(ways)(*given)
+    def in_turn(*given: Any) -> Any:
+        return next(ways)(*given)
 
     monkeypatch.setattr("tlac.engines.ray.engine.interruptible", in_turn)
     with running_emulator(say_by_digest) as emulator, Store(tmp_path / "store") as store:

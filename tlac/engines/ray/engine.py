@@ -138,35 +138,34 @@ class RayEngine:
             self._policy.on_message(f"Ray: scored by this process: {reason or 'nothing was fetched'}")
             return None
         ray = connect(self._address, self._parallelism)
-        found: list[RunResult] = []
-        interrupts: list[None] = []
-        told_at = [time.monotonic()]
+        files = sorted(folder.samples.glob("*.parquet"))
+        workers = count_workers(ray, self._parallelism)
+        is_interrupted, told_at = False, time.monotonic()
 
         def on_scored(done: int) -> None:
-            if time.monotonic() - told_at[0] >= TELL_EVERY_S:
-                told_at[0] = time.monotonic()
+            nonlocal told_at
+            if time.monotonic() - told_at >= TELL_EVERY_S:
+                told_at = time.monotonic()
                 self._policy.on_message(f"Ray: {done:,} of {len(config.samples):,} samples scored")
 
         def on_interrupt() -> None:
-            interrupts.append(None)
+            nonlocal is_interrupted
+            is_interrupted = True
             self._policy.on_message("stopping when all is scored (Ctrl-C again gives it up; answers are kept)")
 
-        def score(reader: Any, *encoders: Any) -> None:
-            files = sorted(folder.samples.glob("*.parquet"))
+        def score(reader: Any, *encoders: Any) -> RunResult:
             arguments = (without_samples(config), folder.scored, reader, encoders)
-            workers = count_workers(ray, self._parallelism)
-            found.append(
-                score_shards(partial(map_files, ray, ScoreWorker, arguments, workers), files, folder.scored, on_scored)
-            )
+            have_scored = partial(map_files, ray, ScoreWorker, arguments, workers)
+            return score_shards(have_scored, files, folder.scored, on_scored)
 
         try:
-            with quiet(ray), last_words(), translated(ray), _alive(ray, *self._scorers(ray, config)) as actors:
-                interruptible(partial(score, *actors), on_interrupt, partial(end_workers, ray))
+            with quiet(ray), last_words(), translated(ray), _alive(ray, *self._scorers(ray, config, workers)) as actors:
+                result = interruptible(partial(score, *actors), on_interrupt, partial(end_workers, ray))
         except TlacError as error:
             # which goes over all samples once more, and tells which of them is at fault
             self._policy.on_message(f"Ray: scored by this process, since the cluster could not: {error}")
             return None
-        return replace(found[0], stopped=INTERRUPTED if interrupts else None)
+        return replace(result, stopped=INTERRUPTED if is_interrupted else None)
 
     def rest(self, backend: Backend) -> LMM:
         """See `Engine`. A pack's answers are read from the pack. Raises ConfigError, also for a key that is
@@ -240,9 +239,9 @@ class RayEngine:
     def _portable_policy(self, budget: Budget | None) -> CallPolicy:
         return replace(self._policy, budget=budget, on_message=say_nothing, clock=Clock())
 
-    def _scorers(self, ray: Any, config: RunConfig) -> tuple[Any, ...]:
+    def _scorers(self, ray: Any, config: RunConfig, workers: int) -> tuple[Any, ...]:
         """The store's reader, on the driver's machine, and text encoders, one for each GPU or worker."""
-        workers, gpus = count_workers(ray, self._parallelism), int(ray.cluster_resources().get("GPU", 0))
+        gpus = int(ray.cluster_resources().get("GPU", 0))
         # an encoder behind an endpoint is asked by one process, as it is by the local engine
         count = 1 if config.encoder.spec.adapter == "litellm" else min(gpus, workers) or workers
         reader = self._start_reader(ray)

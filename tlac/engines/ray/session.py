@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tlac.engines.ray.job import MOST_DEATHS, SHARD, serialize_error
 from tlac.engines.ray.limiter import Progress
@@ -25,6 +25,7 @@ from tlac.errors import ConfigError, PermanentError, TlacError
 from tlac.evaluation.collect import INTERRUPTED
 from tlac.lmms.middleware.policy import OnMessage
 
+ResultT = TypeVar("ResultT")
 _OBJECT_STORE_BYTES = 512 * 2**20
 _CONNECT_TIMEOUT_S = 5.0
 _POOLS_ACTORS = "MapWorker"
@@ -101,30 +102,30 @@ def last_words() -> Iterator[None]:
                 speaker.communicate("the block has ended, and says itself how")
 
 
-def interruptible(work: Callable[[], None], on_interrupt: Callable[[], None], give_up: Callable[[], None]) -> None:
-    """Do some work of Ray's, which would die of a Ctrl-C, on a thread of its own, and wait for it.
+def interruptible(
+    work: Callable[[], ResultT], on_interrupt: Callable[[], None], give_up: Callable[[], None]
+) -> ResultT:
+    """Do some work of Ray's, which would die of a Ctrl-C, on a thread of its own, and give what comes of it.
 
     A first interrupt calls `on_interrupt`, which has the work come to an end; a second one calls `give_up`, and is
     raised.
     """
-    done: Future[None] = Future()
+    done: Future[ResultT] = Future()
 
     def do() -> None:
         try:
-            work()
+            done.set_result(work())
         except BaseException as error:  # noqa: BLE001 - it is raised below
             done.set_exception(error)
-        else:
-            done.set_result(None)
 
     # a daemon: work that hangs keeps no process alive
     threading.Thread(target=do, name="tlac-ray", daemon=True).start()
     try:
-        done.result()
+        return done.result()
     except KeyboardInterrupt:
         on_interrupt()
         try:
-            done.result()
+            return done.result()
         except KeyboardInterrupt:
             give_up()
             raise
