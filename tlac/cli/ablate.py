@@ -16,8 +16,6 @@ from tlac.errors import IncompleteRunError, UnknownNameError, UsageError
 from tlac.runtime.formatting import dollars, interval, percent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tlac.analysis.ablation import Effect
     from tlac.cli.progress import LiveView
     from tlac.evaluation.run_config import RunConfig
@@ -112,7 +110,7 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
     configs = [
         RunConfig(
             asked,
-            asked if choice is None else replace(asked, spec=structs.replace(asked.spec, **_CHOICES[choice])),
+            asked if not choice else replace(asked, spec=structs.replace(asked.spec, **_CHOICES[choice])),
             opened,
             method,
             load_encoder_config(encoder),
@@ -127,7 +125,7 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
         # what needs new answers varies slowest
         for prompt_set in dict.fromkeys(prompts)
         for hints in further.get("hints", ("0",))
-        for choice in further.get("choice", (None,))
+        for choice in further.get("choice", ("",))
         for method in dict.fromkeys(methods)
         for order in dict.fromkeys((None, *orders))
         for encoder in dict.fromkeys(encoders)
@@ -149,25 +147,17 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
         _print(runs, found)
 
 
-def _read_levels(levels: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
-    """Class names that stage 1 shows, as numbers, and the form in which stage 2 chooses, by factor."""
-    readers: dict[str, Callable[[str], Any]] = {"hints": str, "choice": _read_choice}
+def _read_levels(levels: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Class names that stage 1 shows, and the form in which stage 2 chooses, by factor."""
     found = {}
     for given in levels:
         factor, _, names = given.partition("=")
-        if factor not in readers:
-            raise UnknownNameError("factor of --levels", factor, readers)
-        try:
-            found[factor] = tuple(dict.fromkeys(readers[factor](name.strip()) for name in names.split(",")))
-        except ValueError as error:
-            raise UsageError(f"--levels {given}: such as hints=0,10,30 or choice=index,name,schema") from error
+        if factor not in ("hints", "choice"):
+            raise UnknownNameError("factor of --levels", factor, ("hints", "choice"))
+        found[factor] = tuple(dict.fromkeys(name.strip() for name in names.split(",")))
+        if factor == "choice" and not _CHOICES.keys() >= {*found[factor]}:
+            raise UsageError(f"--levels {given}: such as hints=0,10,30 or choice=index,name,schema")
     return found
-
-
-def _read_choice(name: str) -> str:
-    if name not in _CHOICES:
-        raise ValueError(name)
-    return name
 
 
 def _run(runner: Runner, spec: RunConfig, out: Path, view: LiveView | None) -> Run:
@@ -176,14 +166,15 @@ def _run(runner: Runner, spec: RunConfig, out: Path, view: LiveView | None) -> R
     order = "" if spec.shuffle_classes is None else f" order {spec.shuffle_classes}"
     title = f"{spec.method} {spec.prompts.name} {spec.encoder.name} {spec.rule.name}{order}"
     total = min(len(spec.dataset), spec.limit or len(spec.dataset))
+    stopped = IncompleteRunError(f"stopped in {title}; the same command goes on from there")
     try:
         with view.cell(title, total) if view is not None else nullcontext() as progress:
             run = runner.run(spec, out, progress)
     except KeyboardInterrupt as interrupt:
         runner.finish()
-        raise IncompleteRunError(f"stopped in {title}; the same command goes on from there") from interrupt
+        raise stopped from interrupt
     if run.record.stopped == INTERRUPTED:
-        raise IncompleteRunError(f"stopped in {title}; the same command goes on from there")
+        raise stopped
     if not run.record.is_complete:
         raise IncompleteRunError(
             f"{title} is incomplete: {run.metrics.failed} of {run.metrics.n} samples failed; "

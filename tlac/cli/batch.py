@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tlac.cli import options
-from tlac.cli.options import echo, open_store, print_json
+from tlac.cli.options import echo, open_store, print_json, say
 from tlac.errors import IncompleteRunError, TlacError, UsageError
 from tlac.interfaces import UnknownBatchError
+from tlac.runtime.formatting import duration
 
 if TYPE_CHECKING:
     from tlac.engines.batch.journal import BatchRecord
@@ -53,7 +54,9 @@ def status(store: Path | None, as_json: bool) -> None:
     if not rows:
         echo(f"no batches in {manager.journal.folder.parent}")
     for row in rows:
-        echo(f"{row['id']}  {row['backend']}  {row['requests']:,} requests  {row['state']}  {_age(row['age_s'])} old")
+        echo(
+            f"{row['id']}  {row['backend']}  {row['requests']:,} requests  {row['state']}  {duration(row['age_s'])} old"
+        )
 
 
 @batch.command()
@@ -136,7 +139,7 @@ async def _forget(manager: BatchManager, record: BatchRecord) -> str:
 def _manager(store: Any) -> BatchManager:
     from tlac.engines.batch.manager import BatchManager
 
-    return BatchManager(store, on_message=lambda text: echo(f"tlac: {text}", err=True))
+    return BatchManager(store, on_message=say)
 
 
 async def _state(manager: BatchManager, record: BatchRecord) -> str:
@@ -205,9 +208,3 @@ def _row(record: BatchRecord, state: str) -> dict[str, Any]:
         "failed": len(record.failed),
         "cost_usd": record.cost_usd,
     }
-
-
-def _age(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -169,27 +169,24 @@ class _Worker:
         None after an error that concerns every question: it is told to the limiter, and stops the whole run.
         """
 
-        async def with_log() -> FoundT:
-            attempt = Attempt(self._job.logs, batch, self._job.concurrency)
-            if attempt.number:
-                self._client.tell(f"Ray: a worker died, and starts again ({attempt.number} times at this shard)")
-            log = AnswerLog(self._job.logs / f"{batch}-{attempt.number:04d}-{secrets.token_hex(4)}.jsonl")
-            try:
-                return await work(self._prompter(log, attempt, put_off), log, attempt)
-            finally:
-                await log.close()
-
-        async def told() -> FoundT | None:
+        async def run() -> FoundT | None:
             await self._client.take_shard()
             try:
-                return await with_log()
+                attempt = Attempt(self._job.logs, batch, self._job.concurrency)
+                if attempt.number:
+                    self._client.tell(f"Ray: a worker died, and starts again ({attempt.number} times at this shard)")
+                log = AnswerLog(self._job.logs / f"{batch}-{attempt.number:04d}-{secrets.token_hex(4)}.jsonl")
+                try:
+                    return await work(self._prompter(log, attempt, put_off), log, attempt)
+                finally:
+                    await log.close()
             except TlacError as error:
                 self._client.stop(error)
                 return None
             finally:
                 await self._client.drain()
 
-        return aio.run(told())
+        return aio.run(run())
 
     def _prompter(self, log: AnswerLog, attempt: Attempt, put_off: dict[str, Choice] | None) -> TwoStagePrompter:
         opened: dict[str, BoundLMM] = {}
