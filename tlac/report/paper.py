@@ -256,20 +256,22 @@ def _slug(title: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", title.lower()).strip("-.")[:60]
 
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-}
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+    }
+)
 _LONGEST = 80
 _ACCURACY_NOTE = "Top-1 accuracy in %; samples without an answer count as wrong; intervals are Wilson's."
 _BEST_NOTE = (
@@ -370,9 +372,12 @@ def comparison_tables(runs: Sequence[Run]) -> tuple[PaperTable, ...]:
 def to_latex(table: PaperTable) -> str:
     """The table as a tabular with booktabs' rules, and its notes below."""
     columns = "l" * table.texts + "r" * (len(table.headings) - table.texts)
-    lines = [" & ".join(_latex(cell) for cell in row) + r" \\" for row in (table.headings, *table.rows)]
+    lines = [
+        " & ".join(printable(cell, _LONGEST).translate(_LATEX) for cell in row) + r" \\"
+        for row in (table.headings, *table.rows)
+    ]
     body = "\n".join(lines[1:])
-    notes = "".join(f"\n\n{{\\footnotesize {_escape_latex(note)}}}" for note in table.notes)
+    notes = "".join(f"\n\n{{\\footnotesize {note.translate(_LATEX)}}}" for note in table.notes)
     return (
         f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{lines[0]}\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}"
         f"{notes}\n"
@@ -385,11 +390,3 @@ def to_markdown(table: PaperTable) -> str:
     rows = [[escape_markdown(printable(cell, _LONGEST)) for cell in row] for row in (table.headings, *table.rows)]
     notes = "".join(f"\n{escape_markdown(note)}\n" for note in table.notes)
     return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:])) + "\n" + notes
-
-
-def _latex(text: str) -> str:
-    return _escape_latex(printable(text, _LONGEST))
-
-
-def _escape_latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
