@@ -76,7 +76,7 @@ def test_the_frontier_holds_what_nothing_cheaper_reaches() -> None:
         graded(25, backend="dearer and worse", answers_cost_usd=0.8),
         graded(39, backend="price unknown", answers_cost_usd=None),
     ]
-    points = cost_points(arrange(runs), 0)
+    points = cost_points(arrange(runs).columns[0])
     assert [(row, point.cost_per_1000_usd, point.is_dominated) for row, point in points.items()] == [
         (0, 1.0, False),
         (1, 10.0, False),

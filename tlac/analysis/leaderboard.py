@@ -23,11 +23,7 @@ def rank_runs(runs: Iterable[Run]) -> list[dict[str, Any]]:
     `rank` counts from 1 among complete runs on the same samples, equal accuracies sharing one; it is None for an
     incomplete run and for one without labels. Shares lie in [0, 1]. Nothing that was not measured has a number.
     """
-    groups: dict[tuple[object, ...], list[Run]] = {}
-    for run in runs:
-        groups.setdefault(samples_of(run), []).append(run)
-    ordered = sorted(groups.items(), key=lambda group: tuple(map(str, group[0])))
-    return [row for _, group in ordered for row in _rank(group)]
+    return [row for group in _by_samples(runs) for row in _rank(group)]
 
 
 def load_runs(folder: str | Path = "runs") -> Any:
@@ -55,11 +51,21 @@ def flatten(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return flat
 
 
-def samples_of(run: Run) -> tuple[object, ...]:
-    """What two runs must have in common to be ranked against each other."""
-    record = run.record
-    is_part = record.limit is not None
-    return (record.dataset, record.split, record.protocol, is_part, _drawn(run), record.digests.get("dataset", ""))
+def _by_samples(runs: Iterable[Run]) -> list[list[Run]]:
+    """The runs that can be ranked against each other, group by group."""
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        record, is_part = run.record, str(run.record.limit is not None)
+        samples = (
+            record.dataset,
+            record.split,
+            record.protocol,
+            is_part,
+            _drawn(run),
+            record.digests.get("dataset", ""),
+        )
+        groups.setdefault(samples, []).append(run)
+    return [group for _, group in sorted(groups.items())]
 
 
 def cost_per_correct_usd(run: Run) -> float | None:
@@ -131,12 +137,9 @@ def find_frontiers(runs: Iterable[Run]) -> list[list[Point]]:
 
     Of runs with the same settings the latest counts. Points without a known cost come last and dominate none.
     """
-    groups: dict[tuple[object, ...], dict[tuple[object, ...], Run]] = {}
-    for run in sorted(runs, key=lambda run: run.record.created_at):
-        if run.record.is_complete and run.metrics.accuracy is not None:
-            groups.setdefault(samples_of(run), {})[_settings_of(run)] = run
-    ordered = sorted(groups.items(), key=lambda group: tuple(map(str, group[0])))
-    return [sorted(mark_dominated(found.values()), key=_order) for _, found in ordered]
+    dated = sorted(filter(_is_ranked, runs), key=lambda run: run.record.created_at)
+    latest = ({_settings_of(run): run for run in group}.values() for group in _by_samples(dated))
+    return [sorted(mark_dominated(group), key=_order) for group in latest]
 
 
 def _settings_of(run: Run) -> tuple[object, ...]:

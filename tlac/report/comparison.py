@@ -39,9 +39,11 @@ class Grid:
     runs: tuple[tuple[Run | None, ...], ...]
     superseded: int
 
-    def column(self, column: int) -> dict[int, Run]:
-        """The runs on one dataset by row."""
-        return {row: run for row, runs in enumerate(self.runs) if (run := runs[column]) is not None}
+    @property
+    def columns(self) -> list[dict[int, Run]]:
+        """The runs on each dataset by row."""
+        columns = zip(*self.runs, strict=True)
+        return [{row: run for row, run in enumerate(runs) if run is not None} for runs in columns]
 
     @property
     def titles(self) -> tuple[str, ...]:
@@ -84,8 +86,7 @@ def compare_columns(grid: Grid) -> dict[int, list[PairTest]]:
     Each pair is tested on the samples that its two runs share. `first` and `second` are the grid's rows.
     """
     found: list[tuple[int, PairTest]] = []
-    for column in range(len(grid.datasets)):
-        runs = grid.column(column)
+    for column, runs in enumerate(grid.columns):
         rows = list(runs)
         found += [
             (column, replace(test, first=rows[test.first], second=rows[test.second]))
@@ -104,8 +105,8 @@ def mark_cells(grid: Grid, tests: Mapping[int, Sequence[PairTest]]) -> dict[tupl
     "untested" shares no labelled image with any other, all others are "".
     """
     marks: dict[tuple[int, int], str] = {}
-    for column in range(len(grid.datasets)):
-        rows = [row for row, run in grid.column(column).items() if run.metrics.accuracy is not None]
+    for column, runs in enumerate(grid.columns):
+        rows = [row for row, run in runs.items() if run.metrics.accuracy is not None]
         if len(rows) < 2:
             continue
         found = tests.get(column, ())
@@ -124,9 +125,9 @@ def _order(test: PairTest) -> tuple[int, int]:
     return (test.first, test.second) if test.difference.value > 0 else (test.second, test.first)
 
 
-def cost_points(grid: Grid, column: int) -> dict[int, Point]:
-    """The labelled runs on a dataset, with their cost for 1,000 images and whether another dominates them, by row."""
-    runs = {row: run for row, run in grid.column(column).items() if run.metrics.accuracy is not None}
+def cost_points(column: Mapping[int, Run]) -> dict[int, Point]:
+    """The labelled runs of a column, with their cost for 1,000 images and whether another dominates them, by row."""
+    runs = {row: run for row, run in column.items() if run.metrics.accuracy is not None}
     return dict(zip(runs, mark_dominated(runs.values()), strict=True))
 
 
@@ -136,8 +137,7 @@ def find_disagreements(grid: Grid) -> list[tuple[int, dict[int, Prediction]]]:
     A sample counts where at least two runs hold it.
     """
     found = []
-    for column in range(len(grid.datasets)):
-        runs = grid.column(column)
+    for column, runs in enumerate(grid.columns):
         places: dict[tuple[str, str | None, int], dict[int, int]] = {}
         for row, run in runs.items():
             for place, key in enumerate(sample_keys(run.predictions)):
@@ -210,9 +210,9 @@ def render_comparison(runs: Sequence[Run], images_folder: str) -> tuple[str, Pag
 def _describe_runs(grid: Grid, marks: Mapping[tuple[int, int], str]) -> list[dict[str, object]]:
     """One row for each run: what the forest plots, the table and the cost charts show."""
     rows: list[dict[str, object]] = []
-    for column in range(len(grid.datasets)):
-        points = cost_points(grid, column)
-        for row, run in grid.column(column).items():
+    for column, runs in enumerate(grid.columns):
+        points = cost_points(runs)
+        for row, run in runs.items():
             metrics, point = run.metrics, points.get(row)
             rows.append(
                 {

@@ -15,6 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from tlac.analysis.leaderboard import Point
 from tlac.errors import UsageError
 from tlac.report.charts import MEASURES, Bin, Histogram, call_histograms, confuse, reliability, risk_curve
 from tlac.report.comparison import SIGNIFICANCE, Grid, arrange, compare_columns, cost_points, mark_cells
@@ -79,9 +80,9 @@ def draw_comparison(runs: Sequence[Run], folder: Path) -> list[Path]:
     """The charts of several runs as files in `folder`, which is made. Raises UsageError without matplotlib."""
     grid = arrange(runs)
     charts: dict[str, Callable[[Any], None]] = {"accuracy": partial(_accuracies, grid=grid)}
-    for column, title in enumerate(grid.titles):
-        if any(point.cost_per_1000_usd for point in cost_points(grid, column).values()):
-            charts[f"cost-{_slug(title)}"] = partial(_costs, grid=grid, column=column)
+    for title, points in zip(grid.titles, map(cost_points, grid.columns), strict=True):
+        if any(point.cost_per_1000_usd for point in points.values()):
+            charts[f"cost-{_slug(title)}"] = partial(_costs, names=grid.configurations, points=points)
     return _draw(charts, folder)
 
 
@@ -202,9 +203,8 @@ def _accuracies(axes: Any, grid: Grid) -> None:
     _label(axes, "", "top-1 accuracy (%)")
 
 
-def _costs(axes: Any, grid: Grid, column: int) -> None:
+def _costs(axes: Any, names: Sequence[str], points: Mapping[int, Point]) -> None:
     """Accuracy against cost; the legend names the configurations, also those whose cost is unknown."""
-    points = cost_points(grid, column)
     costs = [point.cost_per_1000_usd for point in points.values() if point.cost_per_1000_usd is not None]
     frontier = sorted(
         (point.cost_per_1000_usd, 100 * point.accuracy)
@@ -214,7 +214,7 @@ def _costs(axes: Any, grid: Grid, column: int) -> None:
     if len(frontier) > 1:
         axes.step(*zip(*frontier, strict=True), where="post", color=_GREY, linewidth=1, label="Pareto frontier")
     for row, point in sorted(points.items()):
-        cost, style = point.cost_per_1000_usd, _style(row, grid.configurations[row])
+        cost, style = point.cost_per_1000_usd, _style(row, names[row])
         if cost is None:
             axes.plot([], [], linestyle="", **{**style, "label": f"{style['label']}: cost unknown"})
         else:
