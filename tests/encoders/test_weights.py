@@ -97,7 +97,9 @@ def test_weights_with_another_digest_are_refused(tmp_path):
     path.write_bytes(b"abc")
     check_sha256(config(weights_sha256=SHA256_OF_ABC), path)
     path.write_bytes(b"abd")
-    with pytest.raises(EncoderUnavailableError, match=rf"w\.bin has sha256 \w+, not the {SHA256_OF_ABC} of mine\.yaml"):
+    with pytest.raises(
+        EncoderUnavailableError, match=rf"w\.bin, which has sha256 \w+, not the {SHA256_OF_ABC} of mine\.yaml"
+    ):
         check_sha256(config(weights_sha256=SHA256_OF_ABC), path)
 
 

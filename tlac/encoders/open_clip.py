@@ -20,13 +20,13 @@ from tlac.config.schemas import EncoderConfig, check_options
 from tlac.encoders.batching import Batch, encode_distinct, fit_window, run_batches
 from tlac.encoders.devices import check_dtype, device_of, exact, place
 from tlac.encoders.weights import (
-    REMEDY,
     check_sha256,
     describe,
     file_sha256,
     is_path_like,
     load_from_disk,
     load_from_hub,
+    unavailable,
 )
 from tlac.errors import ConfigError, EncoderUnavailableError, nearest_of
 from tlac.types import Encoding, Float32Array
@@ -177,7 +177,7 @@ def _load(config: EncoderConfig) -> Any:
 
     name = config.spec.model
     if name not in open_clip.list_models():
-        raise _unknown(config, f"model {name!r}", name, open_clip.list_models())
+        raise _unknown(config, f"the model {name!r}", name, open_clip.list_models())
     weights = config.spec.weights or ""
     path = local_file(weights)
     if path is None:
@@ -201,7 +201,7 @@ def _fetch(config: EncoderConfig, wanted: str) -> tuple[Path, bool]:
     name, tag = config.spec.model, config.spec.weights or ""
     pretrained = get_pretrained_cfg(name, tag)
     if not pretrained:
-        raise _unknown(config, f"weights {tag!r} of {name}", tag, list_pretrained_tags_by_model(name))
+        raise _unknown(config, f"the weights {tag!r} of {name}", tag, list_pretrained_tags_by_model(name))
     source = f"{wanted} ({pretrained['hf_hub'].rstrip('/')})" if pretrained.get("hf_hub") else wanted
     path = load_from_hub(config, source, lambda: download_pretrained(pretrained))
     return Path(path), bool(pretrained.get("quick_gelu", False))
@@ -242,9 +242,7 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _unknown(config: EncoderConfig, what: str, name: str, known: Iterable[str]) -> EncoderUnavailableError:
-    return EncoderUnavailableError(
-        f"encoder {config.name!r}: open_clip knows no {what}: {nearest_of(name, known)}", REMEDY
-    )
+    return unavailable(config, what, f"open_clip does not know: {nearest_of(name, known)}")
 
 
 class OpenClipImageEncoder:

@@ -27,6 +27,7 @@ from tlac.encoders.weights import (
     is_path_like,
     load_from_disk,
     load_from_hub,
+    unavailable,
 )
 from tlac.errors import ConfigError, EncoderUnavailableError
 from tlac.runtime.safe_files import read_json
@@ -120,10 +121,7 @@ class SentenceEncoder:
             return _package_folder(self._config.name, self._config.spec.model.removeprefix(_PACKAGE))
         folder = Path(self._config.spec.model).expanduser()
         if not folder.is_dir():
-            raise EncoderUnavailableError(
-                f"encoder {self._config.name!r} wants the folder {folder}, which does not exist; "
-                "check the path, or use --encoder minilm"
-            )
+            raise unavailable(self._config, f"the folder {folder}", "does not exist; check the path")
         return folder
 
 

@@ -25,12 +25,16 @@ from tlac.runtime.redaction import redact
 
 T = TypeVar("T")
 
-REMEDY = "or use --encoder minilm"
 # by scikit-learn, sentence-transformers and torch
 _SET_BY_IMPORTS = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "CODECARBON_LOG_LEVEL", "TORCHINDUCTOR_CACHE_DIR")
 _LOUD = ("huggingface_hub", "transformers", "sentence_transformers")
 # what a model folder's vectors depend on, beside its Python code
 _MODEL_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model")
+
+
+def unavailable(config: EncoderConfig, wanted: str, why: str) -> EncoderUnavailableError:
+    """The error for an encoder that wants something which can't be had, with one that can."""
+    return EncoderUnavailableError(f"encoder {config.name!r} wants {wanted}, which {why}", "or use --encoder minilm")
 
 
 def load_errors() -> tuple[type[Exception], ...]:
@@ -56,11 +60,7 @@ def load_from_hub(config: EncoderConfig, wanted: str, load: Callable[[], T]) -> 
             # what was wrong shows again below, where it is not just the missing network
             pass
     if obstacle := check_hub(config.is_offline):
-        raise EncoderUnavailableError(
-            f"encoder {config.name!r} wants {wanted}, which is not on this machine, and {obstacle}; "
-            f"connect once to fetch it",
-            REMEDY,
-        )
+        raise unavailable(config, wanted, f"is not on this machine, and {obstacle}; connect once to fetch it")
     return load_from_disk(config, wanted, load)
 
 
@@ -70,11 +70,8 @@ def load_from_disk(config: EncoderConfig, wanted: str, load: Callable[[], T]) ->
         try:
             return load()
         except load_errors() as error:
-            raise EncoderUnavailableError(
-                f"encoder {config.name!r} wants {wanted}, which can't be loaded: {short_reason(error)}; "
-                f"check the name or file",
-                REMEDY,
-            ) from error
+            reason = f"can't be loaded: {short_reason(error)}; check the name or file"
+            raise unavailable(config, wanted, reason) from error
 
 
 @contextmanager
@@ -138,11 +135,8 @@ def check_sha256(config: EncoderConfig, path: Path) -> None:
         return
     found = file_sha256(config, path)
     if found != expected:
-        raise EncoderUnavailableError(
-            f"encoder {config.name!r}: {path} has sha256 {found}, not the {expected} of {config.source}; "
-            f"install the right file",
-            REMEDY,
-        )
+        reason = f"has sha256 {found}, not the {expected} of {config.source}; install the right file"
+        raise unavailable(config, str(path), reason)
 
 
 def file_sha256(config: EncoderConfig, path: Path) -> str:
@@ -153,10 +147,7 @@ def file_sha256(config: EncoderConfig, path: Path) -> str:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     except OSError as error:
-        raise EncoderUnavailableError(
-            f"encoder {config.name!r} wants {path}, which can't be read ({error.strerror}); check the path",
-            REMEDY,
-        ) from error
+        raise unavailable(config, str(path), f"can't be read ({error.strerror}); check the path") from error
     return digest.hexdigest()
 
 
