@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tlac.errors import InputError
 from tlac.results.table_files import writing_part
-from tlac.runtime.safe_files import open_regular, parse_json, read_file, read_json, replacing
+from tlac.runtime.safe_files import list_url, open_regular, parse_json, read_file, read_json, read_url, replacing
 
 
 def test_a_file_is_read_whole_up_to_its_bound(tmp_path: Path) -> None:
@@ -175,3 +176,19 @@ def test_a_written_file_keeps_to_the_umask(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "read", [read_url, lambda url: read_url(url, 3), lambda url: list_url(url.replace("memory", "none"))]
+)
+def test_a_password_in_a_url_stands_in_no_complaint(read: Callable[[str], object]) -> None:
+    there = fsspec.filesystem("memory")
+    url = "memory://me:correct-horse-battery@here/photo.png"
+    if read is not read_url:
+        there.pipe_file(url, b"four")
+    try:
+        with pytest.raises(InputError, match=r"here/photo\.png: (?:can't be|holds more than 3 bytes)") as refusal:
+            read(url)
+        assert "correct-horse" not in str(refusal.value)
+    finally:
+        there.rm("/", recursive=True)

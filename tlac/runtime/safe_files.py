@@ -109,9 +109,9 @@ def read_url(url: str, max_bytes: int = 2**28) -> bytes:
             content: bytes = file.read(max_bytes + 1)
     except Exception as error:
         # file systems are of many makers, and their errors have no common kind
-        raise InputError(f"{url}: can't be read: {reason_of(error)}") from error
+        raise InputError(f"{redact(url)}: can't be read: {reason_of(error)}") from error
     if len(content) > max_bytes:
-        raise InputError(f"{url}: holds more than {max_bytes:,} bytes, the most that is read")
+        raise InputError(f"{redact(url)}: holds more than {max_bytes:,} bytes, the most that is read")
     return content
 
 
