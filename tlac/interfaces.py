@@ -8,6 +8,7 @@ A plug-in provides one by having its methods; there is nothing to inherit. Entry
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Container, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -291,11 +292,11 @@ class Engine(Protocol[ConfigT_contra, BackendT_contra]):
         """The keys of the answers that this engine has had given: they count as asked by the run."""
         ...
 
-    def fetch(self, config: ConfigT_contra, finder: ClassFinder) -> str | None:
+    def fetch(self, config: ConfigT_contra, finder: ClassFinder) -> AbstractContextManager[str | None]:
         """Put what the store lacks for this run into it; `finder` finds places in the class list as it is shown.
 
-        Returns when nothing more can be had: why asking ended early (an interrupt, say), else None. Raises TlacError;
-        whatever was answered is stored.
+        The block begins when nothing more can be had, with why asking ended early (an interrupt, say), else None.
+        Raises TlacError; whatever was answered is stored.
         """
         ...
 

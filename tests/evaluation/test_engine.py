@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -36,10 +37,12 @@ class AskingEngine:
         self.paid.add(response_key(request))
         return response
 
-    def fetch(self, config: RunConfig, finder: ClassFinder) -> None:
+    @contextmanager
+    def fetch(self, config: RunConfig, finder: ClassFinder) -> Iterator[None]:
         lmm = StoredLMM(self, self._store, "fake")
         prompter = plan_questions(config, lambda backend: BoundLMM(backend, lmm), finder)
         aio.run(collect(config.dataset, prompter, config.asking_method, 3))
+        yield None
 
     def rest(self, backend: Backend) -> LMM:
         def complain(request: LMMRequest) -> LMMResponse:

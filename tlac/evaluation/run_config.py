@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -371,11 +370,7 @@ class RunResult:
 
 @runtime_checkable
 class ScoringEngine(Protocol):
-    """An engine that also scores what it has fetched."""
-
-    def fetching(self, config: RunConfig, finder: ClassFinder) -> AbstractContextManager[str | None]:
-        """As `Engine.fetch`; what `score` needs and makes is there until the block ends."""
-        ...
+    """An engine that also scores what it has fetched, in the block of `Engine.fetch`."""
 
     def score(self, config: RunConfig) -> RunResult | None:
         """Score the samples of the run that was fetched as the `Runner` does; None, after a message, where it is left

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import islice
@@ -180,12 +180,10 @@ class Runner:
     def _fetching(self, prepared: Prepared) -> Iterator[str | None]:
         """Have the engine, where there is one, fetch answers, and tell why it stopped; what it scores lies there until
         the block ends."""
-        engine, asked = self._engine, (prepared.config, prepared.finder)
-        if engine is None or self.is_offline:
+        if self._engine is None or self.is_offline:
             yield None
             return
-        fetching = engine.fetching(*asked) if isinstance(engine, ScoringEngine) else nullcontext(engine.fetch(*asked))
-        with fetching as fetched:
+        with self._engine.fetch(prepared.config, prepared.finder) as fetched:
             self._is_interrupted |= fetched == INTERRUPTED
             yield fetched
 

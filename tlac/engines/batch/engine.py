@@ -5,8 +5,8 @@ A round learns what is lacking by going through the run's questions, submits tha
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -93,20 +93,20 @@ class BatchEngine:
         self._reservation.check(backend)
         return FetchedLMM(partial(self._explain_missing, backend.name))
 
-    def fetch(self, config: RunConfig, finder: ClassFinder) -> str | None:
+    @contextmanager
+    def fetch(self, config: RunConfig, finder: ClassFinder) -> Iterator[str | None]:
         """See `Engine`."""
         try:
             aio.run(self._fetch(config, finder))
+            # what stopped an earlier run of the command is no fault of one that lacks nothing
+            stopped = self._stopped if self._has_turned_away else None
         except KeyboardInterrupt:
             self._policy.on_message("what is submitted stays so: the same command, or `tlac batch resume`, goes on")
-            self._stopped = INTERRUPTED
-            return INTERRUPTED
+            stopped = self._stopped = INTERRUPTED
         except CallError as error:
             # the run is written all the same, and says why it is not complete
-            self._stopped = str(error)
-            return self._stopped
-        # what stopped an earlier run of the command is no fault of one that lacks nothing
-        return self._stopped if self._has_turned_away else None
+            stopped = self._stopped = str(error)
+        yield stopped
 
     def _explain_missing(self, backend: str, request: LMMRequest) -> LMMResponse:
         # of an interrupted run, batches may be under way

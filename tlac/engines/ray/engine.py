@@ -87,17 +87,13 @@ class RayEngine:
         self._folder: RunFolder | None = None
         self.paid = KeySet()
 
-    def fetch(self, config: RunConfig, finder: ClassFinder) -> str | None:
+    @contextmanager
+    def fetch(self, config: RunConfig, finder: ClassFinder) -> Iterator[str | None]:
         """See `Engine`. Raises ConfigError without Ray, TlacError where the cluster can't be had or fails.
 
-        A first interrupt lets the calls in flight come to their end, a second one gives them up.
+        A first interrupt lets the calls in flight come to their end, a second one gives them up. What `score` needs and
+        makes is there until the block ends.
         """
-        with self.fetching(config, finder) as stopped:
-            return stopped
-
-    @contextmanager
-    def fetching(self, config: RunConfig, finder: ClassFinder) -> Iterator[str | None]:
-        """See `ScoringEngine`. Raises as `fetch` does."""
         if looks_again(config.opened_method):
             raise UsageError(
                 f"--engine ray puts stage 2 off, and {config.method} goes by what it says: leave relook=true out, or "
