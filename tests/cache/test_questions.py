@@ -62,6 +62,22 @@ def test_a_shortlist_is_asked_about_by_hand_too(tlac_command, tmp_path: Path, as
     assert sum(f": {name}\n" in json.loads(path.read_text())["text"] for name in CIFAR10) == 3
 
 
+def test_questions_are_those_of_a_run_with_the_same_hints_and_class_order(tlac_command, tmp_path: Path, asked) -> None:
+    path, plain = asked
+    given = (*BENCH, "--encoder", "minilm", "--hints", "4", "--shuffle-classes", "1")
+    stages = []
+    for _ in range(2):
+        assert tlac_command("cache", "missing", *given, "-o", path).code == 0
+        questions = [json.loads(line) for line in path.read_text().splitlines()]
+        stages.append([question["stage"] for question in questions])
+        assert not {question["key"] for question in questions} & {question["key"] for question in plain}
+        write(tmp_path / "answers.jsonl", [{"key": one["key"], "answer": "a furry thing"} for one in questions])
+        assert tlac_command("cache", "answer", path, tmp_path / "answers.jsonl", "--by", "me").code == 0
+    assert stages == [["stage1"] * 20, ["stage2"]]
+    shown = tlac_command("bench", *given, "--offline", "--json", "--no-report")
+    assert (shown.code, json.loads(shown.out)["runs"][0]["answered"]) == (0, 20), shown.err
+
+
 def test_a_part_is_what_a_run_of_that_part_would_ask(tlac_command, tmp_path: Path, asked) -> None:
     _, questions = asked
     part = tmp_path / "part.jsonl"

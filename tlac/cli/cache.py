@@ -34,6 +34,7 @@ def cache() -> None:
 @cache.command("export", cls=options.SectionedCommand)
 @click.argument("run", required=False, type=PATH)
 @options.question_options
+@options.matching_options
 @click.option("--all", "everything", is_flag=True, help="Every stored answer.")
 @click.option(
     "-o",
@@ -47,6 +48,7 @@ def cache() -> None:
 def export_answers(
     run: Path | None,
     question: options.StoredQuestion,
+    scoring: options.MatchingOptions,
     output: str,
     provenance: str | None,
     store: Path | None,
@@ -75,7 +77,7 @@ def export_answers(
     if not is_remote:
         refuse_input(Path(output))
     with open_store(store, makes_one=False) as opened, TemporaryDirectory() as folder:
-        selection, prompts, origin = _selection(opened, run, question)
+        selection, prompts, origin = _selection(opened, run, question, scoring)
         embeddings = None if flags["with_embeddings"] else ()
         path = Path(folder, Path(output).name) if is_remote else Path(output)
         manifest = export_pack(opened, path, selection, provenance or origin, prompts, embeddings)
@@ -87,7 +89,7 @@ def export_answers(
 
 
 def _selection(
-    store: Store, run: Path | None, question: options.StoredQuestion
+    store: Store, run: Path | None, question: options.StoredQuestion, scoring: options.MatchingOptions
 ) -> tuple[Selection, PromptsRecord | None, str]:
     """Which answers, asked with which prompts, and where they come from in words."""
     from tlac.cache.pack import PromptsRecord
@@ -105,7 +107,7 @@ def _selection(
         return Selection(), None, "all stored answers"
     if question.dataset is None:
         return Selection(backend=question.backend), None, f"all stored answers of {question.backend}"
-    asked = question.open(store=store.path)
+    asked = question.open(scoring, store.path)
     dataset = asked.dataset
     transcripts, _ = dry_run(asked, dataset, store)
     keys = frozenset(turn.key for transcript in transcripts for turn in transcript.turns)
@@ -153,8 +155,11 @@ def import_answers(file: str, store: Path | None) -> None:
 @cache.command("explain", cls=options.SectionedCommand)
 @click.argument("sample")
 @options.question_options
+@options.matching_options
 @options.store_option
-def explain_sample(sample: str, question: options.StoredQuestion, store: Path | None) -> None:
+def explain_sample(
+    sample: str, question: options.StoredQuestion, scoring: options.MatchingOptions, store: Path | None
+) -> None:
     """Say whether a SAMPLE's answers are stored, and if not, how the nearest stored request differs.
 
     SAMPLE is an id as in predictions.jsonl.
@@ -167,7 +172,7 @@ def explain_sample(sample: str, question: options.StoredQuestion, store: Path | 
     from tlac.evaluation.dry_run import dry_run
     from tlac.hashing import request_document, response_key
 
-    asked = question.open(store=store)
+    asked = question.open(scoring, store)
     with open_store(store, makes_one=False) as opened:
         (transcript,), missing = dry_run(asked, [_find(sample, asked.dataset)], opened)
         if transcript.failure is not None and transcript.failure.kind == "sample":
@@ -188,12 +193,18 @@ def explain_sample(sample: str, question: options.StoredQuestion, store: Path | 
 
 @cache.command("missing", cls=options.SectionedCommand)
 @options.question_options
+@options.matching_options
 @options.limit_option
 @options.seed_option
 @click.option("-o", "--output", required=True, type=PATH, help="FILE.jsonl of questions to write.")
 @options.store_option
 def write_missing(
-    question: options.StoredQuestion, limit: int | None, seed: int, output: Path, store: Path | None
+    question: options.StoredQuestion,
+    scoring: options.MatchingOptions,
+    limit: int | None,
+    seed: int,
+    output: Path,
+    store: Path | None,
 ) -> None:
     """Write the questions that a run would ask and the store has no answer to, for somebody else to answer.
 
@@ -211,7 +222,7 @@ def write_missing(
     from tlac.runtime.safe_files import naming_failure
 
     refuse_input(output)
-    asked = replace(question.open(store=store), limit=limit, seed=seed)
+    asked = replace(question.open(scoring, store), limit=limit, seed=seed)
     with open_store(store) as opened:
         transcripts, missing = dry_run(asked, asked.samples, opened)
     with naming_failure(output, kind=InputError):

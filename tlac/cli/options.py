@@ -276,7 +276,7 @@ class MatchingOptions:
     abstain_below: Annotated[float | None, abstain_option]
 
     def config_maker(
-        self, limit: int | None, seed: int
+        self, limit: int | None = None, seed: int = 0
     ) -> Callable[[Backend | None, Backend | None, Dataset, str], RunConfig]:
         """Read all that several runs share, once; what it gives makes the config of one run."""
         from tlac.config.files import read_aliases
@@ -384,26 +384,18 @@ class StoredQuestion:
             "--method", default="tlac", show_default=True, shell_complete=complete("method"), help="A method that asks."
         ),
     ]
-    prompts: Annotated[str, prompts_option]
-    matching: Annotated[str, matching_option]
-    encoder: Annotated[str, encoder_option]
     root: Annotated[Path | None, root_option]
 
-    def open(self, store: Path | None = None) -> RunConfig:
+    def open(self, scoring: MatchingOptions, store: Path | None) -> RunConfig:
         """The run that would ask. Raises UnknownNameError, ConfigError, InputError; UsageError for lack of a name."""
-        from tlac.config.prompts import load_prompts
         from tlac.config.registry import open_dataset
-        from tlac.config.schemas import load_dataset_config, load_encoder_config
-        from tlac.evaluation.run_config import RunConfig
-        from tlac.scoring.matching import find_rule
+        from tlac.config.schemas import load_dataset_config
 
         if self.backend is None or self.dataset is None:
             raise UsageError("name a --backend and a --dataset")
         backend = load_served(self.backend, store, is_offline=True)
         dataset = open_dataset(load_dataset_config(self.dataset, self.root))
-        prompts, rule = load_prompts(self.prompts), find_rule(self.matching)
-        encoder = load_encoder_config(self.encoder)
-        return RunConfig(backend, backend, dataset, self.method, encoder, prompts, rule)
+        return scoring.config_maker()(backend, backend, dataset, self.method)
 
 
 selection_options = section("What to run", RunSelection, "what")
