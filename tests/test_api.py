@@ -3,7 +3,9 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures.thread
 import json
+import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -269,6 +271,76 @@ def test_names_that_begin_with_their_numbers_are_taken_with_a_warning() -> None:
         match(["cat"], ["1: cat", "2: dog", "3: emu"], encoder=LetterEncoder())
     match(["cat"], ["1 euro", "2 euro", "5 euro"], encoder=LetterEncoder())
     match(["cat"], ["0", "1"], encoder=LetterEncoder())
+
+
+@pytest.mark.parametrize(
+    ("names", "warning"),
+    [
+        (["- cat", "- dog"], "a mark or quotes"),
+        (['"cat"', '"dog"'], "a mark or quotes"),
+        (["# animals", "cat", "dog"], "begins as a comment does"),
+    ],
+)
+def test_what_looks_like_no_part_of_a_name_is_taken_with_a_warning(names: list[str], warning: str) -> None:
+    with pytest.warns(UserWarning, match=warning):
+        match(["cat"], names, encoder=LetterEncoder())
+
+
+def test_aliases_that_tell_nothing_apart_are_told(classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier(lambda request: "old car")
+    (tmp_path / "classes.yaml").write_text("cat: {aliases: [dog]}\ndog:\n", encoding="utf-8")
+    with pytest.warns(UserWarning, match="1 aliases tell no class apart and are left out: 'dog'"):
+        Classifier("embedded", str(tmp_path / "classes.yaml"))
+
+
+def test_frames_that_come_in_one_array_or_picture_are_told_apart(classifier) -> None:
+    asked: list[str] = []
+
+    def note(request: LMMRequest) -> str:
+        asked.append(request.images[0].sha256)
+        return "old car"
+
+    def frames(fill: Callable[[int], None], image: object):
+        for shade in (0, 100, 200):
+            fill(shade)
+            yield image
+
+    pixels, picture = np.zeros((8, 8, 3), np.uint8), PIL.Image.new("L", (8, 8))
+    ours = classifier(note, method="slac")
+    ours.classify_many(frames(pixels.fill, pixels))
+    ours.classify_many(frames(lambda shade: picture.paste(shade, (0, 0, 8, 8)), picture))
+    assert len(asked) == len(set(asked)) == 6
+
+
+def test_one_classifier_is_asked_from_many_event_loops(classifier) -> None:
+    ours = classifier(lambda request: "old car" if request.stage == "stage2" else "a vehicle")
+
+    async def ask(first: int) -> list[str | None]:
+        found = await asyncio.gather(*(ours.aclassify(make_png(first + number)) for number in range(5)))
+        return [one.label for one in found]
+
+    ours.classify_many([make_png(number) for number in range(100, 105)])
+    for first in (0, 10, 20):
+        assert asyncio.run(ask(first)) == ["old car"] * 5
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_has_a_loop_of_its_own_and_is_told_to_make_its_own_classifier(classifier) -> None:
+    ours = classifier(lambda request: "old car")
+    ours.classify(make_png())
+    reader, writer = os.pipe()
+    if not (child := os.fork()):
+        try:
+            ours.classify(make_png())
+        except UsageError as error:
+            os.write(writer, f"{aio.run(asyncio.sleep(0, 'ran'))}: {error}".encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    assert os.read(reader, 1000).startswith(b"ran: the classifier was made before this process was forked")
+    os.close(reader)
+    os.waitpid(child, 0)
 
 
 def test_a_name_that_stands_twice_is_taken_with_a_warning() -> None:

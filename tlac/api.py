@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import os
 import re
 import warnings
 import weakref
@@ -160,6 +161,13 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
             f"classes: each name begins with its number ({names[0]!r}), which is taken for a part of the name",
             stacklevel=3,
         )
+    elif all(re.match(r"[-*\u2022] |([\"']).*\1$", name) for name in names):
+        warnings.warn(
+            f"classes: each name has a mark or quotes ({names[0]}), which are taken for a part of the name",
+            stacklevel=3,
+        )
+    if comment := next((name for name in names if name.startswith("# ")), None):
+        warnings.warn(f"classes: {comment!r} begins as a comment does, and is taken for a class", stacklevel=3)
     return names
 
 
@@ -210,6 +218,8 @@ class Classifier:
             template,
             aliases=given.aliases,
         )
+        for remark in config.alias_notes:
+            warnings.warn(f"classes: {remark}", stacklevel=2)
         if combination_of(config.asking_method) == "vote":
             raise UsageError(f"the method {method} asks several backends: use `tlac bench`")
         if sees_image(config.opened_method):
@@ -219,7 +229,7 @@ class Classifier:
         # nothing is left to lose
         self._finalizer = weakref.finalize(self, aio.deferred(partial(_close_forgotten, self._store)))
         self._finalizer.atexit = False
-        self._is_offline = offline
+        self._is_offline, self._process = offline, os.getpid()
         self._runner = Runner(self._store, is_offline=offline, policy=_IMPATIENT)
         self._prepared = self._runner.prepare(config)
 
@@ -275,7 +285,7 @@ class Classifier:
         """As classify_many, in async code."""
         prepared, samples = self._prepared, self._samples(images)
         method = prepared.config.asking_method
-        gathered = await collect(samples, prepared.prompter, method, prepared.concurrency)
+        gathered = await aio.on_loop(collect(samples, prepared.prompter, method, prepared.concurrency))
         scored = prepared.scorer.score(gathered.transcripts, combination_of(method))
         return _gathered(
             _present(gathered.transcripts, scored.predictions, prepared.config, UsageLedger()), raise_errors
@@ -299,8 +309,12 @@ class Classifier:
     def _samples(self, images: Iterable[ImageLike]) -> list[Sample]:
         if not self._finalizer.alive:
             raise UsageError("the classifier is closed: make another one")
+        if os.getpid() != self._process:
+            raise UsageError("the classifier was made before this process was forked: make one in each process")
         if isinstance(images, (str, Path, bytes)):
             raise UsageError("one image is given where several are expected: use classify, or a list of it")
+        if not isinstance(images, (Sequence, np.ndarray)):
+            images = map(_copied, images)
         return [_sample(image, position) for position, image in enumerate(images)]
 
 
@@ -343,6 +357,16 @@ def _bar(total: int, is_shown: bool) -> Iterator[Callable[[], None]]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("images", total=total)
         yield lambda: bar.advance(task)
+
+
+def _copied(image: ImageLike) -> ImageLike:
+    """A picture or array of its own: what yields images may fill the same one anew, as Pillow does with a GIF's frames
+    and OpenCV with a video's."""
+    if isinstance(image, (PIL.Image.Image, np.ndarray)):
+        # what is broken fails by name when it is read
+        with suppress(Exception):
+            return image.copy()
+    return image
 
 
 def _sample(image: ImageLike, position: int) -> Sample:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import os
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
@@ -26,6 +27,16 @@ _BLOCK = 256
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
+
+
+def _forget_loop() -> None:
+    """In a forked process: the thread of the loop is not there, and whoever waited for it would wait for ever."""
+    global _lock, _loop
+    _lock, _loop = threading.Lock(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_loop)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:
@@ -46,6 +57,14 @@ def run(coroutine: Coroutine[Any, Any, ResultT], on_interrupt: Callable[[], None
     """
     running = _Running(coroutine)
     return running.attend(running.future.result, on_interrupt)
+
+
+async def on_loop(coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """As `run`, for a coroutine on an event loop of its own, which does not wait: what locks and connections are bound
+    to is one loop, whoever asks. Cancelling it cancels the coroutine."""
+    if asyncio.get_running_loop() is _loop:
+        return await coroutine
+    return await asyncio.wrap_future(_Running(coroutine).future)
 
 
 class _Running(Generic[ResultT]):
