@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tlac.runtime.formatting import dollars, duration, escape_markdown, interval, percent, printable
+from tlac.runtime.formatting import dollars, duration, escape_markdown, interval, percent, printable, valid_unicode
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,16 @@ def test_foreign_text_is_one_line_that_commands_nothing() -> None:
     assert printable("a\x1b]0;evil\x07b\u202egnp\nc") == "a ]0;evil b gnp c"
     assert printable("abcdef", 4) == "abc…"
     assert escape_markdown("a|b\n<i>*x*") == "a\\|b \\<i\\>\\*x\\*"
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [
+        ("a cat", "a cat"),
+        ("\ufeffé \U0001f415", "\ufeffé \U0001f415"),
+        ("a \ud83d\udc15", "a \U0001f415"),
+        ("\udc15a\ud83d b\ud83d", "\ufffda\ufffd b\ufffd"),
+    ],
+)
+def test_half_a_surrogate_pair_is_replaced_and_a_whole_one_is_its_character(text: str, valid: str) -> None:
+    assert valid_unicode(text) == valid

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from msgspec import structs
 
 from tlac.errors import InputError
 from tlac.hashing import KEY_VERSION, canonical_json, request_document, response_key, sha256_of
+from tlac.runtime.formatting import valid_unicode
 from tlac.runtime.safe_files import parse_json
 from tlac.types import Encoding, Float32Array, LMMRequest, LMMResponse, Outcome, Usage
 
@@ -43,7 +43,6 @@ Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 _Amount = Annotated[float, msgspec.Meta(ge=0, le=_MAX_AMOUNT)]
 _LogProbability = Annotated[float, msgspec.Meta(ge=-_MAX_AMOUNT, le=0)]
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _OUTCOMES = {outcome.value: outcome for outcome in STORED_OUTCOMES}
 # most calls use one of a few counts of tokens
 _usage = lru_cache(maxsize=4096)(Usage)
@@ -185,13 +184,13 @@ def storable(response: LMMResponse) -> LMMResponse:
     return structs.replace(
         response,
         outcome=outcome,
-        text=_valid(text),
-        reason=_valid(reason[:_MAX_REASON_CHARACTERS]),
-        model_version=_valid(response.model_version[:_MAX_NAME_CHARACTERS]),
+        text=valid_unicode(text),
+        reason=valid_unicode(reason[:_MAX_REASON_CHARACTERS]),
+        model_version=valid_unicode(response.model_version[:_MAX_NAME_CHARACTERS]),
         usage=sound,
         cost_usd=response.cost_usd if sound == usage and _is_between(0, response.cost_usd, _MAX_AMOUNT) else None,
         latency_s=response.latency_s if _is_between(0, response.latency_s, _MAX_AMOUNT) else 0.0,
-        created_at=_valid(response.created_at[:_MAX_NAME_CHARACTERS]),
+        created_at=valid_unicode(response.created_at[:_MAX_NAME_CHARACTERS]),
         # of the text as it was given
         logprob=response.logprob if text == response.text and _is_between(-_MAX_AMOUNT, response.logprob, 0) else None,
     )
@@ -204,10 +203,6 @@ def _asks_for_logprobs(request: dict[str, Any]) -> bool:
 
 def _is_between(least: float, value: object, most: float) -> bool:
     return type(value) in (int, float) and least <= value <= most  # type: ignore[operator]
-
-
-def _valid(text: str) -> str:
-    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def answer_text(

@@ -19,6 +19,7 @@ from tlac.config.schemas import Backend, Prices
 from tlac.errors import CallError, TransientError
 from tlac.lmms.litellm_errors import facts_inside, parse_json, refusal_of, unreadable
 from tlac.lmms.prices import cost_usd
+from tlac.runtime.formatting import valid_unicode
 from tlac.runtime.litellm_setup import load_litellm
 from tlac.types import LMMResponse, Outcome, Usage
 
@@ -265,12 +266,7 @@ def read_response(response: Any, prices: Prices | None, finish: str | None = Non
         (prices.prompt and not usage.prompt) or (prices.completion and text and not usage.completion)
     )
     cost = cost_usd(usage, prices) if prices is not None and is_known else None
-    return LMMResponse(outcome, _valid(text), _valid(reason), _valid(str(version)), usage, cost)
-
-
-def _valid(text: str) -> str:
-    """Replace half surrogate pairs, which JSON can carry and no file can, by U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return LMMResponse(outcome, valid_unicode(text), valid_unicode(reason), valid_unicode(str(version)), usage, cost)
 
 
 def _read_outcome(choices: Any, finish: str | None) -> tuple[Outcome, str, str]:  # noqa: PLR0911 - one for each fate

@@ -53,6 +53,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def valid_unicode(text: str) -> str:
+    """Text with U+FFFD for each half of a surrogate pair that stands alone, which JSON can carry and no file can."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def printable(text: str, most: int | None = None) -> str:
     """Foreign text as one line without control codes or direction marks, cut to `most` characters.
 
