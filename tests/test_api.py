@@ -234,6 +234,28 @@ def test_match_names_what_is_no_list_of_answers() -> None:
     assert found.class_name == "old car"
 
 
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_match_names_an_answer_that_is_no_text(missing: object) -> None:
+    with pytest.raises(UsageError, match=r"answers: the one at 1 is (None|nan), and no text"):
+        match(["old car", missing], CLASSES, encoder=LetterEncoder())
+    assert len(match(iter(["old car"]), CLASSES, encoder=LetterEncoder())) == 1
+
+
+@pytest.mark.parametrize("classes", [set(CLASSES), frozenset(CLASSES), None, b"red car, old car", 3])
+def test_what_is_no_list_of_classes_is_named(classes: object) -> None:
+    with pytest.raises(UsageError, match=f"classes: a {type(classes).__name__} is no list of names"):
+        Classifier("embedded", classes)
+    with pytest.raises(UsageError, match="is no list of names"):
+        match(["old car"], classes, encoder=LetterEncoder())
+
+
+def test_files_may_be_given_as_paths(classifier, tmp_path: Path) -> None:
+    classifier(lambda request: "old car")
+    (tmp_path / "names.txt").write_text("red car\nold car\n", encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text("adapter: embedded\nmodel: x\n", encoding="utf-8")
+    assert Classifier(tmp_path / "mine.yaml", tmp_path / "names.txt").classes == ("red car", "old car")
+
+
 def test_bytes_are_bytes_in_whatever_they_come(classifier) -> None:
     asked = classifier(lambda request: "old car")
     content = make_png(3)

@@ -10,7 +10,7 @@ import warnings
 import weakref
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -171,6 +171,15 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
+def _named_classes(classes: Sequence[str] | str | Path) -> NamedClasses:
+    """Classes as callers give them. Raises UsageError for what has no order: stage 2 would be asked anew each time."""
+    if isinstance(classes, (str, Path)):
+        return read_classes(str(classes))
+    if not isinstance(classes, Iterable) or isinstance(classes, (Set, bytes)):
+        raise UsageError(f"classes: a {type(classes).__name__} is no list of names: give one, such as sorted(names)")
+    return NamedClasses(tuple(classes))
+
+
 class Classifier:
     """Classifies images with an LMM. Answers are kept in the store and never paid for twice.
 
@@ -186,33 +195,35 @@ class Classifier:
 
     def __init__(  # noqa: PLR0913 - the front door takes by keyword what the layers below take as records
         self,
-        backend: str,
-        classes: Sequence[str] | str,
+        backend: str | Path,
+        classes: Sequence[str] | str | Path,
         *,
         method: str = "tlac",
-        encoder: str = DEFAULT_ENCODER,
+        encoder: str | Path = DEFAULT_ENCODER,
         matching: str = "ladder",
-        prompts: str = "default",
+        prompts: str | Path = "default",
         template: str = DEFAULT_TEMPLATE,
-        stage2_backend: str | None = None,
+        stage2_backend: str | Path | None = None,
         describe: str | None = None,
         store: str | Path | None = None,
         offline: bool = False,
     ) -> None:
-        given = read_classes(classes) if isinstance(classes, str) else NamedClasses(tuple(classes))
+        given = _named_classes(classes)
         self.classes = check_classes(given.names)
         folder = Path(store) if store else store_folder()
-        first = with_served_revision(load_backend(backend, offline), folder, offline)
+        first = with_served_revision(load_backend(str(backend), offline), folder, offline)
         second = (
-            with_served_revision(load_backend(stage2_backend, offline), folder, offline) if stage2_backend else first
+            with_served_revision(load_backend(str(stage2_backend), offline), folder, offline)
+            if stage2_backend
+            else first
         )
-        words = replace(load_prompts(prompts), descriptions=given.descriptions)
+        words = replace(load_prompts(str(prompts)), descriptions=given.descriptions)
         config = RunConfig(
             first,
             second,
             ClassList(self.classes),
             method,
-            load_encoder_config(encoder),
+            load_encoder_config(str(encoder)),
             words if describe is None else words.about(describe),
             find_rule(matching),
             template,
@@ -412,11 +423,11 @@ def _from_array(values: NDArray[Any], given: str) -> PIL.Image.Image:
 
 
 def match(
-    answers: Sequence[str],
-    classes: Sequence[str] | str,
+    answers: Iterable[str],
+    classes: Sequence[str] | str | Path,
     *,
     choices: Sequence[str | None] | None = None,
-    encoder: str | TextEncoder = DEFAULT_ENCODER,
+    encoder: str | Path | TextEncoder = DEFAULT_ENCODER,
     matching: str = "ladder",
     template: str = DEFAULT_TEMPLATE,
 ) -> list[Match]:
@@ -425,12 +436,16 @@ def match(
     `choices`, where given, are a second stage's answers, one per answer or None. `encoder` is a name, the
     path of a YAML file, or a TextEncoder. Raises UsageError for a class list that can't be used.
     """
-    names = check_classes(read_classes(classes).names if isinstance(classes, str) else classes)
+    names = check_classes(_named_classes(classes).names)
     if isinstance(answers, str):
         raise UsageError("answers: one text is given where several are expected: give a list of it")
+    answers = list(answers)
+    for position, answer in enumerate(answers):
+        if not isinstance(answer, str):
+            raise UsageError(f"answers: the one at {position} is {answer!r}, and no text: give '' for a missing one")
     if choices is not None and len(choices) != len(answers):
         raise UsageError(f"choices: {len(choices)} given for {len(answers)} answers; give one each, or None")
-    opened = open_encoder(encoder) if isinstance(encoder, str) else encoder
+    opened = open_encoder(str(encoder)) if isinstance(encoder, (str, Path)) else encoder
     scorer = Scorer(names, opened, find_rule(matching), template)
     said = choices or [None] * len(answers)
     transcripts = [_as_transcript(*given) for given in zip(range(len(answers)), answers, said, strict=True)]
