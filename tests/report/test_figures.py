@@ -91,6 +91,12 @@ def test_tables_hold_the_numbers_of_the_page() -> None:
     assert differences.rows[0][3:5] == ("12", "+0.0")
 
 
+def test_a_latex_table_without_rows_has_no_empty_line_which_would_begin_a_row() -> None:
+    right = some_run([prediction(number, number, number) for number in range(4)])
+    (confusions,) = (table for table in run_tables(right) if table.name == "confusions")
+    assert to_latex(confusions).splitlines()[-3:] == [r"\midrule", r"\bottomrule", r"\end{tabular}"]
+
+
 def test_latex_and_markdown_escape_what_they_would_read() -> None:
     (_, _, confusions) = run_tables(hostile_run())
     latex, markdown = to_latex(confusions), to_markdown(confusions)

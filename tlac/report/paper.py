@@ -31,7 +31,6 @@ _SIZES_IN = {"": (3.35, 2.6), "-wide": (6.9, 3.0)}
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#7a848f"
 _COLORS = (_BLUE, _ORANGE, _GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX<>*"
-_LONGEST_LABEL = 40
 _SETTINGS: Any = {
     # a $ in a class name is no formula
     "text.parse_math": False,
@@ -196,9 +195,7 @@ def _accuracies(axes: Any, grid: Grid) -> None:
             below = [accuracy - 100 * low for accuracy, (low, _) in zip(accuracies, intervals, strict=True)]
             above = [100 * high - accuracy for accuracy, (_, high) in zip(accuracies, intervals, strict=True)]
             axes.errorbar(places, accuracies, yerr=[below, above], linestyle="", capsize=2, **_style(row, name))
-    axes.set_xticks(
-        range(len(grid.titles)), [printable(title, _LONGEST_LABEL) for title in grid.titles], rotation=20, ha="right"
-    )
+    axes.set_xticks(range(len(grid.titles)), [printable(title, 40) for title in grid.titles], rotation=20, ha="right")
     _legend(axes)
     _label(axes, "", "top-1 accuracy (%)")
 
@@ -229,13 +226,8 @@ def _costs(axes: Any, names: Sequence[str], points: Mapping[int, Point]) -> None
 
 def _style(row: int, name: str) -> dict[str, Any]:
     """A configuration looks alike in all figures."""
-    marker = _MARKERS[row % len(_MARKERS)]
-    return {
-        "color": _COLORS[row % len(_COLORS)],
-        "marker": marker,
-        "markersize": 4.5,
-        "label": printable(name, _LONGEST_LABEL),
-    }
+    color, marker = _COLORS[row % len(_COLORS)], _MARKERS[row % len(_MARKERS)]
+    return {"color": color, "marker": marker, "markersize": 4.5, "label": printable(name, 40)}
 
 
 def _legend(axes: Any) -> None:
@@ -372,16 +364,19 @@ def comparison_tables(runs: Sequence[Run]) -> tuple[PaperTable, ...]:
 def to_latex(table: PaperTable) -> str:
     """The table as a tabular with booktabs' rules, and its notes below."""
     columns = "l" * table.texts + "r" * (len(table.headings) - table.texts)
-    lines = [
-        " & ".join(printable(cell, _LONGEST).translate(_LATEX) for cell in row) + r" \\"
-        for row in (table.headings, *table.rows)
-    ]
-    body = "\n".join(lines[1:])
+    rows = [[printable(cell, _LONGEST).translate(_LATEX) for cell in row] for row in (table.headings, *table.rows)]
+    head, *body = (" & ".join(row) + r" \\" for row in rows)
     notes = "".join(f"\n\n{{\\footnotesize {note.translate(_LATEX)}}}" for note in table.notes)
-    return (
-        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{lines[0]}\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}"
-        f"{notes}\n"
+    lines = (
+        f"\\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        head,
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
     )
+    return "\n".join(lines) + f"{notes}\n"
 
 
 def to_markdown(table: PaperTable) -> str:
