@@ -331,9 +331,3 @@ class Prediction:
     confidence: float | None = None
     second: float | None = None
     logprob: float | None = None
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The keys of all answers behind this prediction."""
-        first = tuple(key for key in (self.stage1_key, self.stage2_key) if key is not None)
-        return (*first, *(key for _, _, key in self.further))

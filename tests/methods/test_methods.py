@@ -18,6 +18,7 @@ from tlac.errors import ConfigError, SampleError, UsageError
 from tlac.evaluation.rescore import Rescoring, rescore
 from tlac.evaluation.runner import Runner
 from tlac.results.folder import load_run
+from tlac.results.predictions import read_asked
 from tlac.results.record import Run
 from tlac.scoring.matching import find_rule
 from tlac.types import LMMRequest, LMMResponse, Outcome
@@ -73,7 +74,7 @@ def test_a_second_run_asks_nobody_and_scoring_again_gives_the_same_bytes(
     counted = third.record.calls
     assert counted.stage1.from_store == first.record.calls.stage1.asked + first.record.calls.stage1.from_store
     assert counted.stage2.from_store == first.record.calls.stage2.asked + first.record.calls.stage2.from_store
-    keys = {key for prediction in first.predictions for key in prediction.keys}
+    keys = {key for line in read_asked(first.folder / "predictions.jsonl") for key in line.keys}
     assert keys == {entry.key for entry in store.entries()}
 
 

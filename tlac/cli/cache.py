@@ -96,11 +96,11 @@ def _selection(
     from tlac.cache.select import Selection
     from tlac.evaluation.dry_run import dry_run
     from tlac.results.folder import read_record
-    from tlac.results.predictions import PREDICTIONS, read_predictions
+    from tlac.results.predictions import PREDICTIONS, read_asked
 
     if run is not None:
         record = read_record(run)
-        found = [key for prediction in read_predictions(run / PREDICTIONS) for key in prediction.keys]
+        found = [key for asked in read_asked(run / PREDICTIONS) for key in asked.keys]
         prompts = PromptsRecord(record.prompts, record.digests["prompts"])
         return Selection(keys=frozenset(found)), prompts, f"run {record.run}"
     if question.backend is None:

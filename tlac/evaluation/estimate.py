@@ -27,7 +27,7 @@ from tlac.evaluation.run_config import RunConfig
 from tlac.interfaces import looks_again, prompts_of, second_sample_of
 from tlac.lmms.prices import cost_usd, prices_of
 from tlac.results.folder import read_record
-from tlac.results.predictions import PREDICTIONS, read_predictions
+from tlac.results.predictions import PREDICTIONS, read_asked
 from tlac.runtime.formatting import dollars
 from tlac.types import (
     SECOND_SAMPLE,
@@ -339,7 +339,7 @@ def reprice(folder: Path, store: Store) -> dict[str, Any]:
     Raises InputError for a folder that is no run, MissingAnswersError for answers that are not in the store.
     """
     record = read_record(folder)
-    keys = {key for prediction in read_predictions(folder / PREDICTIONS) for key in prediction.keys}
+    keys = {key for asked in read_asked(folder / PREDICTIONS) for key in asked.keys}
     entries = [entry for entry in map(store.get_entry, sorted(keys)) if entry is not None]
     if len(entries) < len(keys):
         raise MissingAnswersError(
