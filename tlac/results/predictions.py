@@ -15,7 +15,8 @@ from typing import IO, Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from tlac.errors import ConfigError, InputError
+from tlac.errors import InputError
+from tlac.results.table_files import open_pyarrow
 from tlac.runtime.safe_files import numbered_lines, open_regular
 from tlac.scoring.predictions import DECISIONS, OUTCOMES, Decisions, Int32Array, Predictions, digest_texts
 from tlac.types import Float64Array, Outcome, Prediction, Stage
@@ -204,6 +205,7 @@ _MOST_GROUP_BYTES, _MOST_FOOTER_BYTES = 2**29, 2**26
 # in a line of predictions.jsonl these are pairs and triples
 _PARTS = {"top5": ("class", "score"), "further": ("member", "stage", "key")}
 _OMITTED = frozenset(one.encode_name for one in msgspec.structs.fields(PredictionLine) if not one.required)
+_PYARROW = "'tlac[ray]'"
 _REMEDY = "have the run made or copied again"
 
 
@@ -214,7 +216,7 @@ def name_shard(place: int, count: int) -> str:
 
 def write_shard(file: IO[bytes], predictions: Predictions) -> None:
     """Write predictions as parquet. Raises OSError."""
-    pyarrow = _open_pyarrow("a shard of predictions")
+    pyarrow = open_pyarrow("a shard of predictions: parquet", _PYARROW)
     # no dictionaries: then what a file says of its size bounds what reading it takes
     options = {"use_dictionary": False, "compression": "zstd", "store_schema": False, "write_statistics": False}
     schema = _shard_schema(pyarrow)
@@ -280,7 +282,7 @@ def _read_shard(path: Path, schema: type[_RowT]) -> Iterator[_RowT]:
 
     Raises InputError naming file and row.
     """
-    pyarrow = _open_pyarrow(path)
+    pyarrow = open_pyarrow(f"{path}: parquet", _PYARROW)
     names = [one.encode_name for one in msgspec.structs.fields(schema)]
     number = 0
     with open_regular(path, within=path.parent.parent) as file:
@@ -348,11 +350,3 @@ def _refuse_group(group: Any) -> None:
         raise InputError(f"a row group holds more than {_MOST_GROUP_BYTES:,} bytes, the most that is read")
     if any("DICTIONARY" in encoding for one in columns for encoding in one.encodings):
         raise InputError("a column is encoded by a dictionary")
-
-
-def _open_pyarrow(what: object) -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ConfigError(f"{what}: parquet needs the package pyarrow: pip install 'tlac[ray]'") from error
-    return pyarrow

@@ -125,7 +125,7 @@ def _write_jsonl(file: IO[bytes], rows: Iterable[Row], columns: Columns) -> None
 
 
 def _write_parquet(file: IO[bytes], rows: Iterable[Row], columns: Columns) -> None:
-    pyarrow = open_pyarrow()
+    pyarrow = open_pyarrow("parquet", "'tlac[hf]', or choose .csv")
     pair = pyarrow.struct([("class", pyarrow.string()), ("score", pyarrow.float64())])
     types = {str: pyarrow.string(), float: pyarrow.float64(), bool: pyarrow.bool_(), list: pyarrow.list_(pair)}
     schema = pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
@@ -147,12 +147,12 @@ def _write_parquet(file: IO[bytes], rows: Iterable[Row], columns: Columns) -> No
             write_block()
 
 
-def open_pyarrow() -> Any:
-    """The package that reads and writes Parquet. Raises ConfigError without it."""
+def open_pyarrow(what: str, remedy: str) -> Any:
+    """The package that reads and writes Parquet. Raises ConfigError saying what needs it where it is missing."""
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise ConfigError("parquet needs the package pyarrow: pip install 'tlac[hf]', or choose .csv") from error
+        raise ConfigError(f"{what} needs the package pyarrow: pip install {remedy}") from error
     return pyarrow
 
 
