@@ -12,9 +12,9 @@ from tlac.cache.store import Store
 from tlac.errors import InputError, UsageError
 from tlac.evaluation.rescore import Rescoring, rescore
 from tlac.evaluation.runner import Runner
+from tlac.results.calibration import read_calibration, write_calibration
 from tlac.results.folder import load_run
 from tlac.results.record import Run
-from tlac.scoring.confidence import read_calibration, write_calibration
 from tlac.types import LMMRequest, Outcome
 
 

@@ -14,7 +14,8 @@ import pytest
 from tests.support.fakes import FakeLMM, LetterEncoder, Shown, make_png
 from tests.support.label_files import read_labels
 from tlac.errors import TlacError
-from tlac.scoring.confidence import Calibration, write_calibration
+from tlac.results.calibration import write_calibration
+from tlac.scoring.confidence import Calibration
 from tlac.types import LMMRequest, LMMResponse, Outcome, TextPart, Usage
 
 CLASSES = ("--classes", "red car, old car, lorry")

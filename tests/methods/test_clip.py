@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from tlac.images import open_image
-from tlac.scoring.confidence import Calibration, write_calibration
+from tlac.results.calibration import write_calibration
+from tlac.scoring.confidence import Calibration
 
 
 @pytest.fixture

@@ -13,16 +13,15 @@ from sklearn.linear_model import LogisticRegression
 
 from tests.support.made_runs import confidence_of
 from tlac.errors import InputError, TlacError, UsageError
+from tlac.results.calibration import read_calibration, write_calibration
 from tlac.scoring.confidence import (
     Calibration,
     abstain,
     calibration_error,
     fit,
     fit_corrected,
-    read_calibration,
     require_encoder,
     risk_coverage,
-    write_calibration,
 )
 from tlac.scoring.metrics import measure
 from tlac.types import Outcome, Prediction

@@ -283,7 +283,7 @@ class MatchingOptions:
         from tlac.config.prompts import load_prompts, with_hints
         from tlac.config.schemas import load_encoder_config
         from tlac.evaluation.run_config import RunConfig
-        from tlac.scoring.confidence import read_calibration
+        from tlac.results.calibration import read_calibration
         from tlac.scoring.matching import find_rule
 
         return functools.partial(

@@ -50,8 +50,8 @@ def score(  # noqa: PLR0913, PLR0917 - one parameter per option
       tlac score runs/2030* --open-world --encoder minilm
     """
     from tlac.evaluation.rescore import Rescoring, rescore
+    from tlac.results.calibration import read_calibration
     from tlac.results.record import summary
-    from tlac.scoring.confidence import read_calibration
 
     if open_world:
         if template or matching or method or calibration or abstain_below is not None:
@@ -137,8 +137,8 @@ def calibrate(runs: tuple[Path, ...], output: Path, as_json: bool) -> None:
 
     from tlac.analysis.review import calibrate as learn
     from tlac.analysis.review import calibrate_corrections
+    from tlac.results.calibration import write_calibration
     from tlac.results.folder import load_run
-    from tlac.scoring.confidence import write_calibration
 
     refuse_input(output)
     if any(run.suffix.lower() == ".csv" for run in runs):

@@ -6,18 +6,14 @@ labelled runs it is a logistic curve of the margin, with a level of its own for 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tlac.errors import InputError, UsageError
-from tlac.runtime.safe_files import naming_failure, replacing
+from tlac.errors import UsageError
 from tlac.scoring.predictions import DECISIONS, OUTCOMES, Decisions, Predictions
 from tlac.types import Float64Array, Outcome, Prediction
 
@@ -342,22 +338,3 @@ def require_encoder(calibration: Calibration, fingerprint: str) -> None:
             "the calibration was learnt with another text encoder or other weights: "
             "make one from runs of this encoder with `tlac calibrate`"
         )
-
-
-def write_calibration(path: Path, calibration: Calibration) -> None:
-    """Write a calibration as JSON. Raises TlacError where the file can't be written."""
-    with naming_failure(path), replacing(path) as file:
-        file.write(f"{json.dumps(asdict(calibration), indent=1)}\n".encode())
-
-
-def read_calibration(path: Path) -> Calibration:
-    """A calibration from its file. Raises InputError."""
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=Calibration)
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror}; `tlac calibrate RUNS` makes one") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a calibration: {error}") from error
-    if found.temperature is not None and not found.temperature > 0:
-        raise InputError(f"{path}: not a calibration: temperature {found.temperature} is not above 0")
-    return found
