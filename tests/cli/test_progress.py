@@ -42,6 +42,17 @@ def test_the_view_tells_cells_cost_against_the_cap_and_errors_by_kind() -> None:
     assert lines[3] == "  failed: 2 call, 1 sample"
 
 
+def test_what_nobody_was_asked_about_has_not_failed() -> None:
+    out = io.StringIO()
+    with show_runs(1, None, None, Console(file=out, width=80)) as view, view.cell("only", 3) as progress:
+        progress.advance(transcript("a"))
+        for _ in range(2):
+            progress.advance(Transcript("b.png", None, 0, failure=Failure("stopped", "not asked: interrupted")))
+    (line,) = out.getvalue().splitlines()
+    assert line.startswith("only: 1/3  ")
+    assert line.endswith("$0.5000  2 not asked")
+
+
 def test_an_answer_without_a_price_is_not_free() -> None:
     free = transcript("a")
     assert free.stage1 is not None

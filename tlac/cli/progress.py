@@ -51,14 +51,17 @@ class Tally:
         self.title, self.total, self._now = title, total, now
         self.started = now()
         self.is_warned = False
-        self.done = self.hits = self.tokens = 0
+        self.done = self.left = self.hits = self.tokens = 0
         self.cost_usd, self.is_priced = 0.0, True
         self.failures: Counter[str] = Counter()
         self.answers, self.cut = 0, list[LMMResponse]()
         self._seen: set[str] = set()
 
     def add(self, transcript: Transcript) -> None:
-        """Count one more sample."""
+        """Count one more sample: one that nobody was asked about, since the run was stopped, is not done."""
+        if transcript.failure is not None and transcript.failure.kind == "stopped":
+            self.left += 1
+            return
         self.done += 1
         if transcript.failure is not None:
             self.failures[transcript.failure.kind] += 1
@@ -83,6 +86,7 @@ class Tally:
         """What was used, in one line."""
         failed = sum(self.failures.values())
         shown = f"  {failed} failed" if failed else ""
+        shown += f"  {self.left} not asked" if self.left else ""
         cost = _cost(self.cost_usd, self.is_priced)
         return f"{self.rate:.1f}/s  {self.hits} stored  {self.tokens:,} tokens  {cost}{shown}"
 
@@ -139,7 +143,7 @@ class LiveView:
             if len(tally.cut) >= tally.answers / 4:
                 warning = f"tlac: {tally.title}: {describe_cut(len(tally.cut), tally.answers, tally.cut)}"
                 self._console.print(warning, soft_wrap=True, markup=False, highlight=False)
-        if tally.done == tally.total:
+        if tally.done + tally.left == tally.total:
             self.print_line(is_due=True)
 
     def print_line(self, is_due: bool = False) -> None:
