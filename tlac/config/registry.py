@@ -164,6 +164,8 @@ def open_method(text: str) -> Method | ImageMethod:
         key, _, value = (piece.strip() for piece in part.partition("="))
         if key not in options:
             raise UnknownNameError(f"option of the method {name}", key, options)
+        if key in chosen:
+            raise UsageError(f"--method {text}: {key} is given twice")
         chosen[key] = _read(f"--method {text}: {key}", value, options[key])
     method: Method | ImageMethod = made(**chosen)
     return method
@@ -198,4 +200,7 @@ def _read(place: str, value: str, default: Any) -> Any:
     # every number that our methods take counts or bounds something
     if not isinstance(read, str) and not 0 <= read < float("inf"):
         raise UsageError(f"{place}: {value} must be 0 or more")
+    # a count that is 1 or more by default is of what the method can't do without
+    if type(default) is int and default and not read:
+        raise UsageError(f"{place}: {value} must be 1 or more")
     return read
