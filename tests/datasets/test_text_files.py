@@ -66,6 +66,14 @@ def test_names_lose_the_byte_order_mark_and_wordnet_ids_and_keep_all_else() -> N
     assert read_names("cafe\u0301\n", "names") == ("caf\u00e9",)
 
 
+def test_signs_that_nobody_sees_are_no_part_of_a_name() -> None:
+    joined, marked, dashed = "\ufeffdog", "\u200e\u0643\u0644\u0628\u200f", "sea\u00ad horse\u200b"
+    # a joiner is one that somebody sees: without it, the word is written otherwise
+    persian = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
+    names = read_names("\n".join(["cat", joined, marked, dashed, persian]), "names.txt")
+    assert names == ("cat", "dog", "\u0643\u0644\u0628", "sea horse", persian)
+
+
 def test_a_blank_line_between_names_is_an_error_and_at_the_end_is_none(tmp_path: Path) -> None:
     path = tmp_path / "names.txt"
     path.write_text("cat\ndog\n\n\n")

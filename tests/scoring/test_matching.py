@@ -27,6 +27,7 @@ def answered(text: str) -> LMMResponse:
         ("\ufb01sh", "fish"),
         ("Stra\u00dfe", "strasse"),
         ("cafe\u0301", "caf\u00e9"),
+        ("\u202aTen\u00adch\u200b", "\ufefftench"),
     ],
 )
 def test_names_are_compared_without_case_articles_punctuation_and_unicode_form(text: str, name: str) -> None:

@@ -23,6 +23,7 @@ import msgspec
 
 from tlac.config.files import read_document
 from tlac.errors import InputError
+from tlac.runtime.formatting import INVISIBLE
 from tlac.runtime.safe_files import read_file
 
 _MAX_BYTES = 2**28
@@ -31,8 +32,9 @@ _WORDNET_ID = re.compile(r"n\d+\s+(?=\S)")
 
 
 def clean_name(name: str) -> str:
-    """A class name in Unicode's composed form (NFC), without space around it: one name is one string."""
-    return unicodedata.normalize("NFC", name).strip()
+    """A class name in Unicode's composed form (NFC), without space around it and signs that nobody sees: one name is
+    one string."""
+    return unicodedata.normalize("NFC", INVISIBLE.sub("", name)).strip()
 
 
 def read_text(path: Path) -> str:

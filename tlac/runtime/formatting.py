@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 
+# soft hyphen, zero-width space, marks of direction, word joiner, byte order mark: what comes along from web pages, PDFs
+# and joined files; joiners (U+200C, U+200D) are no such signs, since scripts and emoji need them
+INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 _MARKDOWN = "\\`*_{}[]<>#|~!&$"
 
 

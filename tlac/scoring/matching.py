@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from tlac.errors import UnknownNameError
 from tlac.interfaces import ClassNames, MatchingRule
+from tlac.runtime.formatting import INVISIBLE
 from tlac.types import LMMResponse, MatchDecision, Outcome
 
 DEFAULT_TEMPLATE = "a photo of a {}"
@@ -41,10 +42,14 @@ _QUOTES = " \n\"'\u2018\u2019\u201c\u201d\u00ab\u00bb"
 
 
 class _Spaced(dict[int, str]):
-    """For str.translate: a sign, or a space for one that no name hangs on: punctuation or a control character."""
+    """For str.translate: a sign, or a space for one that no name hangs on: punctuation or a control character; nothing
+    for one that nobody sees."""
 
     def __missing__(self, code: int) -> str:
         sign = chr(code)
+        if INVISIBLE.match(sign):
+            self[code] = ""
+            return ""
         category = unicodedata.category(sign)
         is_kept = sign.isalnum() or sign in _JOINTS or sign in _KEPT_PUNCTUATION
         self[code] = " " if not is_kept and (category[0] == "P" or category == "Cc") else sign
