@@ -160,8 +160,10 @@ def test_what_is_less_sure_than_wanted_abstains_and_counts_as_no_answer() -> Non
     assert kept == sure
     assert (given_up.outcome, given_up.predicted) == (Outcome.ABSTAINED, None)
     assert given_up.reason == "confidence 0.477 is below 0.6"
+    assert measure([sure, doubtful]).top5 == 1.0
     metrics = measure([kept, given_up])
     assert (metrics.abstained, metrics.answered, metrics.accuracy, metrics.accuracy_answered) == (1, 1, 0.5, 1.0)
+    assert metrics.top5 == 0.5
 
 
 def test_the_risk_coverage_curve_takes_equal_confidences_together() -> None:

@@ -140,7 +140,9 @@ class Counts:
         label, decision = np.divmod(pairs, size)
         has_choice = np.array([choice is not None for choice in decisions.choice], np.bool_)
         is_unread = has_choice & (decisions.decided_by == DECISIONS.index("similarity"))
-        is_in_top = (decisions.top_classes[decision] == label[:, None]).any(axis=1) & (label >= 0)
+        # what has abstained keeps its candidates, and has named none of them
+        is_named = (decisions.predicted[decision] >= 0) & (label >= 0)
+        is_in_top = (decisions.top_classes[decision] == label[:, None]).any(axis=1) & is_named
         columns = (
             *(label, decisions.predicted[decision], decisions.outcome[decision], decisions.decided_by[decision]),
             *(is_unread[decision], is_in_top),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from tests.support.fakes import make_png
 from tests.support.scripted_lmm import ANSWER, ScriptedLMM, question
 from tests.support.virtual_time import now_s, run_virtual, virtual_clock
 from tlac.errors import InputError, PermanentError, RateLimitError, SampleError, TransientError
+from tlac.images import identify
 from tlac.lmms.middleware.policy import CallPolicy, Clock
 from tlac.lmms.middleware.retry import AbortOnRepeatedError, RetryingLMM
-from tlac.types import LMMResponse
+from tlac.types import LMMResponse, Message
 
 LARGEST_JITTER = Clock(now=now_s, sleep=asyncio.sleep, uniform=lambda _low, high: high)
 
@@ -111,6 +114,21 @@ async def _failures(guard: AbortOnRepeatedError, count: int, stage: str = "stage
 def test_the_same_refusal_for_one_sample_after_the_other_ends_the_run() -> None:
     guard = AbortOnRepeatedError(ScriptedLMM(lambda call: SampleError(f"bad request (id 5e{call})")), repeats=3)
     assert run_virtual(_failures(guard, 3)) == ["SampleError", "SampleError", "PermanentError"]
+
+
+def test_the_same_few_samples_refused_in_run_after_run_of_a_command_do_not_end_it() -> None:
+    guard = AbortOnRepeatedError(ScriptedLMM(lambda _call: SampleError("bad image")), repeats=3)
+
+    async def runs() -> list[str]:
+        kinds = []
+        for image in (1, 2, 1, 2, 1, 2, 3):
+            shown = Message("user", (identify(make_png(image), f"{image}.png"),))
+            with pytest.raises((SampleError, PermanentError)) as raised:
+                await guard.ask(replace(question(), messages=(shown,)))
+            kinds.append(raised.typename)
+        return kinds
+
+    assert run_virtual(runs()) == ["SampleError"] * 6 + ["PermanentError"]
 
 
 def test_an_answer_in_between_proves_that_it_is_not_everybodys_fault() -> None:

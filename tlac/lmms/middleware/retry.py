@@ -11,6 +11,7 @@ import re
 from collections import Counter
 
 from tlac.errors import CallError, InputError, PermanentError, RateLimitError, SampleError, TransientError
+from tlac.hashing import response_key
 from tlac.interfaces import LMM
 from tlac.lmms.middleware.policy import CallPolicy
 from tlac.types import LMMRequest, LMMResponse, Stage
@@ -140,14 +141,16 @@ class AbortOnRepeatedError:
     """Wraps an LMM and ends the run when the same fault hits one sample after the other.
 
     A bad request may be this image's fault or everybody's: after `repeats` for the same reason in a row, without an
-    answer in that stage between them, it is everybody's. Complaints about the image itself count until the first
+    answer in that stage between them, it is everybody's. An image that is asked about in the same words again, by
+    the next run of a command, counts once. Complaints about the image itself count until the first
     answer: from then on they are each image's own fault.
     """
 
     def __init__(self, lmm: LMM, repeats: int = 5) -> None:
         self._lmm = lmm
         self._repeats = repeats
-        self._last: dict[Stage, tuple[str, int]] = {}
+        # by stage: the reason, and what tells the questions apart that failed for it
+        self._last: dict[Stage, tuple[str, set[str]]] = {}
         self._answered: set[Stage] = set()
 
     async def ask(self, request: LMMRequest) -> LMMResponse:
@@ -159,12 +162,17 @@ class AbortOnRepeatedError:
             if isinstance(error.__cause__, InputError) or is_images_own:
                 # an unreadable file says nothing about the provider, nor about the next file
                 raise
-            last, count = self._last.get(request.stage, ("", 0))
+            last, failed = self._last.get(request.stage, ("", set[str]()))
             reason = _reason(error)
-            count = count + 1 if reason == last else 1
-            self._last[request.stage] = (reason, count)
-            if count >= self._repeats:
-                raise PermanentError(f"the same error for {count} samples in a row: {error}") from error
+            if reason != last:
+                failed = set()
+            # many samples may share a text-only question
+            key = response_key(request) if request.images else f"{len(failed)}"
+            is_new = key not in failed
+            failed.add(key)
+            self._last[request.stage] = (reason, failed)
+            if is_new and len(failed) >= self._repeats:
+                raise PermanentError(f"the same error for {len(failed)} samples in a row: {error}") from error
             raise
         self._last.pop(request.stage, None)
         self._answered.add(request.stage)
