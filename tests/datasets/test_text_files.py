@@ -7,7 +7,7 @@ import pytest
 
 from tlac.datasets.coop import read_split_file
 from tlac.datasets.text_files import NamedClasses, parse_csv, read_classes, read_lines, read_names, read_text
-from tlac.errors import InputError
+from tlac.errors import ConfigError, InputError
 
 
 def parse(text: str) -> list[tuple[int, dict[str, str]]]:
@@ -107,6 +107,7 @@ def test_classes_are_names_in_a_line_in_a_file_or_keys_of_yaml(tmp_path: Path) -
 LISTS = {
     "a list": ("classes.yaml", "[bolt, 'nut, wing', bolt]", ("bolt", "nut, wing", "bolt")),
     "a list of JSON": ("classes.json", '["bolt",\n "nut"]', ("bolt", "nut")),
+    "as Python writes it": ("classes.json", json.dumps(["🦊", "nut"], indent="\t"), ("🦊", "nut")),
     "a key for each": ("classes.json", '{"bolt": null, "names": {"description": "of people"}}', ("bolt", "names")),
     "as Ultralytics has them": ("data.yaml", "nc: 2\ntrain: t\nnames:\n  1: nut\n  0: bolt\n", ("bolt", "nut")),
     "as it had them": ("data.yml", "names: [bolt, nut]\nnc: 2\n", ("bolt", "nut")),
@@ -139,13 +140,15 @@ def test_classes_come_in_the_forms_that_people_have(
         ("a.json", '{"0": "bolt", "1": "nut"}', r"a\.json: keys are numbers: put them below `names:`"),
         ("a.json", '{"0": ["n01440764", "tench"]}', r"a\.json: expected a list of names"),
         ("a.json", '{"names": {"0": "bolt", "2": "nut"}}', r"a\.json: names: the classes are numbered from 0, without"),
+        ("a.json", '{"bolt": null, "bolt": null}', r"a\.json: key 'bolt' stands twice"),
+        ("a.json", '["bolt",\n "nut"', r"a\.json: line 3: "),
         ("a.yaml", "[bolt, no]", r"a\.yaml: expected a list of names.* Expected `str`, got `bool`"),
         ("a.csv", "bolt\nnut\n", r"a\.csv: no column name: its first line must name the columns name, and is 'bolt'"),
     ],
 )
 def test_what_could_be_read_in_two_ways_is_no_list_of_classes(tmp_path: Path, name: str, text: str, said: str) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises((InputError, ConfigError), match=said):
         read_classes(str(tmp_path / name))
 
 

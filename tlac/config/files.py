@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,7 +26,7 @@ import platformdirs
 import yaml
 
 from tlac.errors import ConfigError, InputError, UnknownNameError
-from tlac.runtime.safe_files import naming_failure, read_file, read_json, replacing
+from tlac.runtime.safe_files import naming_failure, parse_json, read_file, read_json, replacing
 
 SpecT = TypeVar("SpecT")
 Kind: TypeAlias = Literal["backend", "encoder", "prompts", "dataset", "suite"]
@@ -152,7 +153,28 @@ def read_aliases(path: Path) -> dict[str, tuple[str, ...]]:
 
 def read_document(path: Path) -> Any:
     """What a YAML or JSON file holds, in any form. Raises ConfigError naming the file, and the line where it can."""
-    return _parse(path, _read(path))
+    content = _read(path)
+    # YAML refuses some of JSON: tabs before a line, and emoji as Python writes them, in two escapes
+    return _load_json(path, content) if path.suffix.lower() == ".json" and _is_json(content) else _parse(path, content)
+
+
+def _is_json(content: bytes) -> bool:
+    try:
+        parse_json(content, object, max_depth=_MAX_DEPTH)
+    except InputError:
+        return False
+    return True
+
+
+def _load_json(path: Path, content: bytes) -> Any:
+    def refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twin = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+            raise ConfigError(f"{path}: key {twin!r} stands twice")
+        return found
+
+    return json.loads(content, object_pairs_hook=refuse_twins)
 
 
 def _read(path: Path) -> bytes:
