@@ -37,6 +37,20 @@ def test_runs_on_other_samples_are_ranked_apart() -> None:
     ]  # fmt: skip
 
 
+def test_runs_on_two_versions_of_a_dataset_say_which() -> None:
+    found = rank_runs(
+        [
+            run("a", 3, digests={"dataset": "0123456789"}),
+            run("b", 9, digests={"dataset": "abcdef0123"}),
+            run("c", 1),
+            run("d", 1, dataset="dtd"),
+        ]
+    )
+    assert [(row["run"], row["rank"], row["drawn"]) for row in found] == [
+        ("a", 1, "all, version 012345"), ("b", 1, "all, version abcdef"), ("c", 1, "all, version d"), ("d", 1, "all"),
+    ]  # fmt: skip
+
+
 def test_a_run_without_labels_has_no_rank() -> None:
     assert [row["rank"] for row in rank_runs([made_run([(None, 1)])])] == [None]
 

@@ -65,6 +65,16 @@ def test_a_tlac_run_scored_as_slac_forgets_its_choices(run, store: Store, tmp_pa
     assert all(one.stage2_key is None for one in again.predictions)
 
 
+def test_a_tlac_run_scored_as_slac_costs_what_its_first_answers_did(run, store: Store, tmp_path: Path) -> None:
+    first = run()
+    again = rescore(first.folder, store, Rescoring(method="slac"), tmp_path)
+    asked = {one.stage1_key for one in first.predictions}
+    chosen = {one.stage2_key for one in first.predictions} - {None}
+    assert first.record.answers_cost_usd == pytest.approx(0.001 * (len(asked) + len(chosen)))
+    assert again.record.answers_cost_usd == pytest.approx(0.001 * len(asked))
+    assert rescore(again.folder, store, Rescoring(), tmp_path).record.answers_cost_usd == again.record.answers_cost_usd
+
+
 def test_a_rule_that_needs_more_answers_than_there_are_says_how_many(run, store: Store, tmp_path: Path) -> None:
     with pytest.raises(MissingAnswersError, match=r"3 samples were decided without stage 2.*--matching paper"):
         rescore(run().folder, store, Rescoring(matching="paper"), tmp_path)

@@ -6,6 +6,7 @@ And by accuracy against cost: the Pareto frontier of runs, and which of them fit
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,9 +22,12 @@ def rank_runs(runs: Iterable[Run]) -> list[dict[str, Any]]:
     """The leaderboard, one row a run: by dataset, split, protocol and drawn samples, then by falling accuracy.
 
     `rank` counts from 1 among complete runs on the same samples, equal accuracies sharing one; it is None for an
-    incomplete run and for one without labels. Shares lie in [0, 1]. Nothing that was not measured has a number.
+    incomplete run and for one without labels. Shares lie in [0, 1]. Nothing that was not measured has a number. `drawn`
+    says which samples of the dataset, and of which of its versions where there are several.
     """
-    return [row for group in _by_samples(runs) for row in _rank(group)]
+    groups = _by_samples(runs)
+    alike = Counter(_samples_of(group[0])[:-1] for group in groups)
+    return [row for group in groups for row in _rank(group, alike[_samples_of(group[0])[:-1]] > 1)]
 
 
 def load_runs(folder: str | Path = "runs") -> Any:
@@ -55,17 +59,13 @@ def _by_samples(runs: Iterable[Run]) -> list[list[Run]]:
     """The runs that can be ranked against each other, group by group."""
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
-        record, is_part = run.record, str(run.record.limit is not None)
-        samples = (
-            record.dataset,
-            record.split,
-            record.protocol,
-            is_part,
-            _drawn(run),
-            record.digests.get("dataset", ""),
-        )
-        groups.setdefault(samples, []).append(run)
+        groups.setdefault(_samples_of(run), []).append(run)
     return [group for _, group in sorted(groups.items())]
+
+
+def _samples_of(run: Run) -> tuple[str, ...]:
+    record, is_part = run.record, str(run.record.limit is not None)
+    return record.dataset, record.split, record.protocol, is_part, _drawn(run), record.digests.get("dataset", "")
 
 
 def cost_per_correct_usd(run: Run) -> float | None:
@@ -74,10 +74,11 @@ def cost_per_correct_usd(run: Run) -> float | None:
     return cost_usd / correct if cost_usd is not None and correct else None
 
 
-def _rank(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def _rank(runs: Sequence[Run], names_version: bool) -> list[dict[str, Any]]:
     ordered = sorted(runs, key=lambda run: (not _is_ranked(run), -(run.metrics.accuracy or 0.0), run.record.run))
     accuracies = [run.metrics.accuracy for run in ordered if _is_ranked(run)]
-    return [_row(run, accuracies.index(run.metrics.accuracy) + 1 if _is_ranked(run) else None) for run in ordered]
+    ranks = [accuracies.index(run.metrics.accuracy) + 1 if _is_ranked(run) else None for run in ordered]
+    return [_row(run, rank, names_version) for run, rank in zip(ordered, ranks, strict=True)]
 
 
 def _is_ranked(run: Run) -> bool:
@@ -90,10 +91,11 @@ def _drawn(run: Run) -> str:
     return "all" if record.limit is None else f"{run.metrics.n}, seed {record.seed}"
 
 
-def _row(run: Run, rank: int | None) -> dict[str, Any]:
+def _row(run: Run, rank: int | None, names_version: bool) -> dict[str, Any]:
     record, metrics = run.record, run.metrics
     named = ("dataset", "split", "protocol", "backend", "method", "matching", "encoder")
-    detailed = ("template", "prompts", "stage2_backend", "shuffle_classes")
+    detailed = ("template", "prompts", "stage2_backend", "shuffle_classes", "abstain_below")
+    version = f", version {record.digests.get('dataset', '')[:6] or 'unknown'}" if names_version else ""
     measured = ("n", "accuracy", "accuracy_ci95", "mean_per_class", "coverage")
     return {
         "rank": rank,
@@ -102,7 +104,7 @@ def _row(run: Run, rank: int | None) -> dict[str, Any]:
         "cost_per_correct_usd": cost_per_correct_usd(run),
         "is_complete": record.is_complete,
         **{name: getattr(record, name) for name in detailed},
-        "drawn": _drawn(run),
+        "drawn": _drawn(run) + version,
         "run": record.run,
         "folder": str(run.folder),
     }

@@ -126,7 +126,7 @@ def _p(value: float) -> str:
 
 
 # shown where they tell the runs of a dataset apart: two that differ in nothing that is shown would look like one
-_DETAILS = ("template", "prompts", "stage2_backend", "shuffle_classes")
+_DETAILS = ("template", "prompts", "stage2_backend", "shuffle_classes", "abstain_below")
 _WORDS = ("rank", "dataset", "protocol", "backend", "method", "matching", "encoder", *_DETAILS)
 _NUMBERS = ("n", "top-1", "95 % CI", "cover", "$/correct")
 # within 80 columns there is no room for these either, unless they do
@@ -224,7 +224,7 @@ def _show_frontiers(runs: Sequence[Run], form: str) -> None:
 def _varying(points: Sequence[Point]) -> list[str]:
     """The settings in which these runs differ: two that differ in nothing that is shown would look like one."""
     records = [point.run.record for point in points]
-    names = ["encoder", "matching", "prompts", "template", "shuffle_classes"]
+    names = ["encoder", "matching", "prompts", "template", "shuffle_classes", "abstain_below"]
     # as a rule the first stage's backend is asked again
     if any(record.stage2_backend != record.backend for record in records):
         names.append("stage2_backend")
@@ -296,7 +296,7 @@ def _name(point: Point, varying: Sequence[str]) -> str:
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:
     from tlac.results.record import describe_part
 
-    drawn = "" if entry["drawn"] == "all" else f", {entry['drawn']}"
+    drawn = f", {entry['drawn']}".removeprefix(", all")
     return (
         "-" if entry["rank"] is None else str(entry["rank"]),
         describe_part(entry["dataset"], entry["split"]) + drawn,

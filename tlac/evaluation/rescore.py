@@ -30,7 +30,7 @@ from tlac.interfaces import combination_of, sees_image
 from tlac.results.folder import inherited_files, name_run, read_record, write_run
 from tlac.results.predictions import PREDICTIONS, AskedLine, read_asked
 from tlac.results.record import Run, RunRecord
-from tlac.results.usage import Calls, StageCalls, Tokens
+from tlac.results.usage import Calls, StageCalls, Tokens, UsageLedger
 from tlac.runtime.safe_files import is_url
 from tlac.runtime.spooled_list import spill
 from tlac.scoring.confidence import Calibration, abstain, require_encoder
@@ -81,7 +81,8 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
     recalled = _recall(folder / PREDICTIONS, _StoredAnswers(store, parent.sources), order, method == "slac")
     if needs_choices:
         recalled = _require_choices(recalled, rule.name)
-    transcripts: Iterable[Transcript] = restore_choices(recalled, order)
+    ledger = UsageLedger()
+    transcripts: Iterable[Transcript] = _counted(restore_choices(recalled, order), ledger)
     stored_encoder = StoredEncoder(open_encoder(encoder), store)
     scorer = Scorer(parent.classes, stored_encoder, rule, template, parent.aliases)
     opened = open_method(method)
@@ -113,6 +114,8 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
         calls=_count_turns(weighed),
         tokens=Tokens(),
         cost_usd=0.0,
+        # the second stages that a run of slac takes no part of were paid for, and not for it
+        answers_cost_usd=parent.answers_cost_usd if method == parent.method else ledger.answers_cost_usd,
         wall_s=round(time.monotonic() - started, 3),
         truncated_texts=len(scored.cut_texts),
         truncated_classes=scored.truncated_classes,
@@ -214,6 +217,12 @@ def _transcript(asked: AskedLine, answers: _StoredAnswers, order: Sequence[int],
         if (found := answers.turn(stage, key, asked))
     )
     return Transcript(asked.sample, asked.image_sha256, asked.label, stage1, stage2, further=further)
+
+
+def _counted(transcripts: Iterable[Transcript], ledger: UsageLedger) -> Iterator[Transcript]:
+    for transcript in transcripts:
+        ledger.add(transcript.turns)
+        yield transcript
 
 
 def _require_choices(transcripts: Iterable[Transcript], rule: str) -> Iterator[Transcript]:
