@@ -21,6 +21,7 @@ from tlac.report.run_page import render_run
 from tlac.results.record import Run
 from tlac.scoring.metrics import measure
 from tlac.scoring.predictions import Predictions
+from tlac.types import Outcome
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,20 @@ ALL_IMAGES_SHOWN = """() => new Promise((resolve, reject) => {
     setTimeout(() => reject(new Error("an image is not shown")), 20000);
     look();
 })"""
+
+
+def test_a_run_of_one_sample_opens_without_a_complaint(visit) -> None:
+    found = visit(render_run(some_run([prediction(0, 0, 0)]), "images")[0])
+    assert "AREA" in found.page.locator("#certainty").inner_text().upper()
+    assert found.complaints == []
+
+
+def test_a_run_without_an_answer_has_labels_and_no_figure(visit) -> None:
+    failed = replace(
+        prediction(0, 0, 0), outcome=Outcome.FAILED, predicted=None, decided_by=None, score=None, margin=None, top5=()
+    )
+    found = visit(render_run(some_run([failed], is_complete=False), "images")[0])
+    assert found.page.locator("#class-table").inner_text() == "No labelled sample has an answer."
 
 
 def test_a_run_opens_without_a_complaint_and_asks_for_nothing(visit, run_html: str) -> None:

@@ -80,6 +80,7 @@ def test_the_headline_and_the_facts_stand_in_the_markup_itself(shown: str) -> No
 
 def test_an_incomplete_run_says_so_first() -> None:
     page = render_run(some_run(is_complete=False, stopped="the key was refused"), "images")[0]
+    assert "They count as wrong below; the same command" in page
     assert page.index("Incomplete:") < page.index("<h2>Settings")
     assert "the key was refused" in page
 
@@ -91,6 +92,8 @@ def test_a_run_without_an_answer_shows_no_number() -> None:
     ]
     page = render_run(some_run(failed, is_complete=False), "images")[0].partition('<script type="application/json"')[0]
     assert "No sample has an answer: there is nothing to measure." in page
+    assert "count as wrong" not in page
+    assert "The same command asks for what is missing." in page
     assert "0.0\N{NO-BREAK SPACE}%</strong> top-1 accuracy" not in page
     assert render_comparison([some_run(failed, is_complete=False)], "images")
 

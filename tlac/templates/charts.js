@@ -57,7 +57,8 @@ function riskChart(curves, wordOf) {
     color: { legend: true, domain: curves.map((curve) => wordOf(curve.by)), range: ["var(--accent)", "var(--wrong)", "var(--right)"] },
     marks: [
       Plot.ruleY([0]),
-      Plot.lineY(points, { x: "coverage", y: "risk", stroke: "by", strokeWidth: 2, curve: "step-after" }),
+      // said to be the series: of few points Plot doubts it, and draws a sign of warning
+      Plot.lineY(points, { x: "coverage", y: "risk", z: "by", stroke: "by", strokeWidth: 2, curve: "step-after" }),
       points.length <= 60 ? Plot.dot(points, { x: "coverage", y: "risk", fill: "by", r: 2.5 }) : null,
     ],
   }));

@@ -27,7 +27,7 @@ if (page.per_class.length) {
   );
   put("class-table", table.element);
 } else {
-  put("class-table", "No sample has a label.");
+  put("class-table", "No labelled sample has an answer.");
 }
 
 // without a calibration it ranks predictions, and is no probability
