@@ -89,6 +89,16 @@ def test_what_another_encoder_has_taught_is_refused(clip, tlac_command, weights:
         assert "learnt with another text encoder" in shown.err
 
 
+def test_what_its_runs_teach_serves_it_and_no_method_that_compares_words(clip, tlac_command, weights: Path) -> None:
+    run = json.loads(clip("--json").out)["runs"][0]["run"]
+    assert tlac_command("calibrate", run, "-o", "learnt.json").code == 0
+    assert clip("--calibration", "learnt.json").code == 0
+    words = ("bench", "--backend", "embedded", "--encoder", f"open_clip:tlac-tiny/{weights}", "--method", "slac")
+    shown = tlac_command(*words, "--dataset", "imagenet-samples", "--limit", "2", "--calibration", "learnt.json")
+    assert (shown.code, shown.out) == (2, "")
+    assert "where the image took part in another way" in shown.err
+
+
 def test_weights_that_are_not_there_are_not_answered_with_an_encoder_without_an_image_side(
     tlac_command, pets: Path
 ) -> None:

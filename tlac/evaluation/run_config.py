@@ -257,7 +257,7 @@ class RunConfig:
 
     @property
     def scale(self) -> str:
-        """The text encoder's fingerprint, marked where scores and margins have the scale of words and image."""
+        """The text encoder's fingerprint, marked where the image takes part in scores and margins."""
         return scale_of(self.opened_method, self.fingerprint)
 
     @cached_property
@@ -337,8 +337,10 @@ class RunConfig:
 
 
 def scale_of(method: object, fingerprint: str) -> str:
-    """The text encoder's fingerprint as digests and calibrations name it: with the image, scores and margins have
-    another scale."""
+    """The text encoder's fingerprint as digests and calibrations name it: with the image, beside words or alone,
+    scores and margins have another scale."""
+    if isinstance(method, ImageMethod):
+        return f"{fingerprint}+image-alone"
     if not sees_image(method):
         return fingerprint
     return f"{fingerprint}+average{IMAGES}" if combination_of(method) == "average" else f"{fingerprint}{IMAGES}"

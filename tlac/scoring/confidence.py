@@ -329,12 +329,12 @@ def _spread(points: int, most: int = 100) -> NDArray[np.int64]:
 
 
 def require_encoder(calibration: Calibration, fingerprint: str) -> None:
-    """Raise UsageError for a calibration that was learnt with another text encoder.
+    """Raise UsageError for a calibration that was learnt with another text encoder, or on another scale.
 
     One that corrections taught names none: it goes by evidence that does not hang on an encoder's scale.
     """
     if calibration.evidence is None and calibration.encoder != fingerprint:
         raise UsageError(
-            "the calibration was learnt with another text encoder or other weights: "
-            "make one from runs of this encoder with `tlac calibrate`"
+            "the calibration was learnt with another text encoder, with other weights, or where the image took part in "
+            "another way: make one from runs like this one with `tlac calibrate`"
         )
