@@ -131,6 +131,20 @@ def test_several_datasets_need_a_name(point, tlac_command, tmp_path: Path) -> No
     given = ("recommend", tmp_path / "runs", "--budget", "10", "--images", "10")
     shown = tlac_command(*given)
     assert shown.code == 2
-    assert "cars, lorries; name one --dataset" in shown.err
+    assert "cars, 60 images; lorries, 60 images: name one --dataset" in shown.err
+
+
+def test_two_draws_of_one_dataset_are_told_apart(point, tlac_command, tmp_path: Path) -> None:
+    point("a", 40, 1.0, limit=60, seed=1)
+    point("a", 50, 1.0, limit=60, seed=2)
+    point("a", 50, 1.0, digests={"dataset": "0123456789"})
+    point("a", 50, 1.0, digests={"dataset": "abcdef0123"})
+    shown = tlac_command("leaderboard", tmp_path / "runs", "--frontier").out
+    assert [line for line in shown.splitlines() if line.startswith("cars")] == [
+        "cars, 60 images, version 012345",
+        "cars, 60 images, version abcdef",
+        "cars, 60 images, seed 1",
+        "cars, 60 images, seed 2",
+    ]
     assert tlac_command(*given, "--dataset", "lorries").out.startswith("a tlac: 83.3 %")
     assert tlac_command("frontier", tmp_path / "nowhere").code == 2

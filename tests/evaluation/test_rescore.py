@@ -13,6 +13,7 @@ from tlac.errors import MissingAnswersError, SampleError, UnknownNameError, Usag
 from tlac.evaluation.rescore import Rescoring, rescore
 from tlac.evaluation.runner import RunConfig, Runner
 from tlac.results.record import Run
+from tlac.results.usage import read_calls
 from tlac.scoring.matching import find_rule
 from tlac.types import LMMRequest, Outcome
 
@@ -72,6 +73,8 @@ def test_a_tlac_run_scored_as_slac_costs_what_its_first_answers_did(run, store: 
     chosen = {one.stage2_key for one in first.predictions} - {None}
     assert first.record.answers_cost_usd == pytest.approx(0.001 * (len(asked) + len(chosen)))
     assert again.record.answers_cost_usd == pytest.approx(0.001 * len(asked))
+    told = [(call.stage, call.key) for one in read_calls(again.folder) for call in one.calls]
+    assert told == [("stage1", one.stage1_key) for one in first.predictions]
     assert rescore(again.folder, store, Rescoring(), tmp_path).record.answers_cost_usd == again.record.answers_cost_usd
 
 

@@ -26,8 +26,18 @@ def rank_runs(runs: Iterable[Run]) -> list[dict[str, Any]]:
     says which samples of the dataset, and of which of its versions where there are several.
     """
     groups = _by_samples(runs)
-    alike = Counter(_samples_of(group[0])[:-1] for group in groups)
-    return [row for group in groups for row in _rank(group, alike[_samples_of(group[0])[:-1]] > 1)]
+    drawn = describe_samples([group[0] for group in groups])
+    return [row for group, samples in zip(groups, drawn, strict=True) for row in _rank(group, samples)]
+
+
+def describe_samples(runs: Sequence[Run]) -> list[str]:
+    """Which samples of its dataset each run is on; and of which version, where two would look alike."""
+    alike = Counter(_samples_of(run)[:-1] for run in runs)
+    versions = [f", version {run.record.digests.get('dataset', '')[:6] or 'unknown'}" for run in runs]
+    return [
+        _drawn(run) + (version if alike[_samples_of(run)[:-1]] > 1 else "")
+        for run, version in zip(runs, versions, strict=True)
+    ]
 
 
 def load_runs(folder: str | Path = "runs") -> Any:
@@ -74,11 +84,11 @@ def cost_per_correct_usd(run: Run) -> float | None:
     return cost_usd / correct if cost_usd is not None and correct else None
 
 
-def _rank(runs: Sequence[Run], names_version: bool) -> list[dict[str, Any]]:
+def _rank(runs: Sequence[Run], drawn: str) -> list[dict[str, Any]]:
     ordered = sorted(runs, key=lambda run: (not _is_ranked(run), -(run.metrics.accuracy or 0.0), run.record.run))
     accuracies = [run.metrics.accuracy for run in ordered if _is_ranked(run)]
     ranks = [accuracies.index(run.metrics.accuracy) + 1 if _is_ranked(run) else None for run in ordered]
-    return [_row(run, rank, names_version) for run, rank in zip(ordered, ranks, strict=True)]
+    return [_row(run, rank, drawn) for run, rank in zip(ordered, ranks, strict=True)]
 
 
 def _is_ranked(run: Run) -> bool:
@@ -91,11 +101,10 @@ def _drawn(run: Run) -> str:
     return "all" if record.limit is None else f"{run.metrics.n}, seed {record.seed}"
 
 
-def _row(run: Run, rank: int | None, names_version: bool) -> dict[str, Any]:
+def _row(run: Run, rank: int | None, drawn: str) -> dict[str, Any]:
     record, metrics = run.record, run.metrics
     named = ("dataset", "split", "protocol", "backend", "method", "matching", "encoder")
     detailed = ("template", "prompts", "stage2_backend", "shuffle_classes", "abstain_below")
-    version = f", version {record.digests.get('dataset', '')[:6] or 'unknown'}" if names_version else ""
     measured = ("n", "accuracy", "accuracy_ci95", "mean_per_class", "coverage")
     return {
         "rank": rank,
@@ -104,7 +113,7 @@ def _row(run: Run, rank: int | None, names_version: bool) -> dict[str, Any]:
         "cost_per_correct_usd": cost_per_correct_usd(run),
         "is_complete": record.is_complete,
         **{name: getattr(record, name) for name in detailed},
-        "drawn": _drawn(run) + version,
+        "drawn": drawn,
         "run": record.run,
         "folder": str(run.folder),
     }

@@ -196,7 +196,6 @@ def leaderboard(  # noqa: PLR0913, PLR0917 - one parameter per option
 def _show_frontiers(runs: Sequence[Run], form: str) -> None:
     from tlac.analysis.leaderboard import find_frontiers
     from tlac.cli.tables import print_table
-    from tlac.results.record import describe_part
 
     frontiers = find_frontiers(runs)
     if not frontiers:
@@ -204,8 +203,8 @@ def _show_frontiers(runs: Sequence[Run], form: str) -> None:
     if form == "json":
         print_json({"frontiers": [[_frontier_document(point) for point in points] for points in frontiers]})
         return
-    for points in frontiers:
-        record, words = points[0].run.record, ("backend", "method", *_varying(points))
+    for points, samples in zip(frontiers, _name_samples(frontiers), strict=True):
+        words = ("backend", "method", *_varying(points))
         rows = [
             (
                 *(str(getattr(point.run.record, name)) for name in words),
@@ -216,9 +215,22 @@ def _show_frontiers(runs: Sequence[Run], form: str) -> None:
             )
             for point in points
         ]
-        echo(f"{describe_part(record.dataset, record.split)}, {points[0].run.metrics.n:,} images")
+        echo(samples)
         grey = [place for place, point in enumerate(points) if point.is_dominated]
         print_table(words, ("top-1", "95 % CI", "per 1,000", ""), rows, grey)
+
+
+def _name_samples(frontiers: Sequence[Sequence[Point]]) -> list[str]:
+    """Dataset, split and number of images of each frontier, and what tells two of one dataset apart."""
+    from tlac.analysis.leaderboard import describe_samples
+    from tlac.results.record import describe_part
+
+    runs = [points[0].run for points in frontiers]
+    return [
+        f"{describe_part(run.record.dataset, run.record.split)}, {run.metrics.n:,} images"
+        + drawn.removeprefix("all").removeprefix(f"{run.metrics.n}")
+        for run, drawn in zip(runs, describe_samples(runs), strict=True)
+    ]
 
 
 def _varying(points: Sequence[Point]) -> list[str]:
@@ -246,9 +258,10 @@ def _recommend(runs: Sequence[Run], budget: float | None, images: int | None, fo
     images = 1000 if images is None else images
     frontiers = find_frontiers(runs)
     if len(frontiers) != 1:
-        names = ", ".join(sorted({points[0].run.record.dataset for points in frontiers})) or "none"
+        names = "; ".join(_name_samples(frontiers)) or "none"
         raise UsageError(
-            f"a recommendation goes by runs on the same samples; these are on: {names}; name one --dataset"
+            f"a recommendation goes by runs on the same samples; these are on: {names}: name one --dataset, or the "
+            "folders of runs on the same"
         )
     chosen, cheaper, next_better = recommend(frontiers[0], budget, images)
     unpriced = [point for point in frontiers[0] if point.cost_per_1000_usd is None]

@@ -30,7 +30,7 @@ from tlac.interfaces import combination_of, sees_image
 from tlac.results.folder import inherited_files, name_run, read_record, write_run
 from tlac.results.predictions import PREDICTIONS, AskedLine, read_asked
 from tlac.results.record import Run, RunRecord
-from tlac.results.usage import Calls, StageCalls, Tokens, UsageLedger
+from tlac.results.usage import CALLS, Calls, StageCalls, Tokens, UsageLedger, encode_calls, read_calls
 from tlac.runtime.safe_files import is_url
 from tlac.runtime.spooled_list import spill
 from tlac.scoring.confidence import Calibration, abstain, require_encoder
@@ -127,7 +127,10 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
         ensemble=() if method == "slac" else parent.ensemble,
         shortlist_recall=None if method == "slac" else parent.shortlist_recall,
     )
-    return write_run(out, record, weighed, metrics, inherited_files(folder))
+    files = inherited_files(folder)
+    if CALLS in files and method != parent.method:
+        files[CALLS] = _calls_of(weighed, folder)
+    return write_run(out, record, weighed, metrics, files)
 
 
 def _method(parent: RunRecord, change: Rescoring) -> str:
@@ -223,6 +226,14 @@ def _counted(transcripts: Iterable[Transcript], ledger: UsageLedger) -> Iterator
     for transcript in transcripts:
         ledger.add(transcript.turns)
         yield transcript
+
+
+def _calls_of(predictions: Predictions, folder: Path) -> Iterator[bytes]:
+    """calls.jsonl of a run folder with the calls of first answers alone."""
+    keys = {one.stage1_key for one in predictions}
+    return encode_calls(
+        replace(one, calls=tuple(call for call in one.calls if call.key in keys)) for one in read_calls(folder)
+    )
 
 
 def _require_choices(transcripts: Iterable[Transcript], rule: str) -> Iterator[Transcript]:
