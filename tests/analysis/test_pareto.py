@@ -132,6 +132,8 @@ def test_several_datasets_need_a_name(point, tlac_command, tmp_path: Path) -> No
     shown = tlac_command(*given)
     assert shown.code == 2
     assert "cars, 60 images; lorries, 60 images: name one --dataset" in shown.err
+    assert tlac_command(*given, "--dataset", "lorries").out.startswith("a tlac: 83.3 %")
+    assert tlac_command("frontier", tmp_path / "nowhere").code == 2
 
 
 def test_two_draws_of_one_dataset_are_told_apart(point, tlac_command, tmp_path: Path) -> None:
@@ -146,5 +148,3 @@ def test_two_draws_of_one_dataset_are_told_apart(point, tlac_command, tmp_path: 
         "cars, 60 images, seed 1",
         "cars, 60 images, seed 2",
     ]
-    assert tlac_command(*given, "--dataset", "lorries").out.startswith("a tlac: 83.3 %")
-    assert tlac_command("frontier", tmp_path / "nowhere").code == 2

@@ -73,8 +73,11 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
     encoder = replace(load_encoder_config(change.encoder or parent.encoder), is_offline=True)
     template = change.template or parent.template
     order = class_order(len(parent.classes), parent.shuffle_classes)
+    opened = open_method(method)
     needs_choices = (
         base_name(method) != "slac"
+        # what fuses or averages first answers asks for no choice
+        and combination_of(opened) in {"first", "vote"}
         and not rule.skips_stage2_on_exact
         and find_rule(parent.matching).skips_stage2_on_exact
     )
@@ -85,7 +88,6 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
     transcripts: Iterable[Transcript] = _counted(restore_choices(recalled, order), ledger)
     stored_encoder = StoredEncoder(open_encoder(encoder), store)
     scorer = Scorer(parent.classes, stored_encoder, rule, template, parent.aliases)
-    opened = open_method(method)
     images = None
     if sees_image(opened):
         transcripts = spill(transcripts, Transcript)
