@@ -84,8 +84,12 @@ def test_a_rule_that_needs_more_answers_than_there_are_says_how_many(run, store:
     assert rescore(run().folder, store, Rescoring(matching="paper", method="slac"), tmp_path).record.is_complete
 
 
-def test_a_rule_without_exact_answers_needs_no_choice_where_none_is_asked_for(run, store: Store, tmp_path: Path) -> None:
-    fused = run(spec=replace(SPEC, method="slac-fused", rule=find_rule("ladder")))
+def test_a_rule_without_exact_answers_needs_no_choice_where_none_is_asked_for(
+    run, store: Store, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    fused = run(spec=replace(SPEC, method="slac-fused"))
     again = rescore(fused.folder, store, Rescoring(matching="paper"), tmp_path)
     assert {one.decided_by for one in again.predictions} == {"similarity"}
     assert "exact" in {one.decided_by for one in fused.predictions}
