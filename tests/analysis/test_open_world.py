@@ -18,7 +18,13 @@ PACK = Path(__file__).parents[2] / "cassettes" / "packs" / "samples40.jsonl.zst"
 def predictions(*rows: tuple[int | None, str | None]) -> Predictions:
     without = Prediction("", None, None, Outcome.REFUSED, None, None, None, None, None, None, (), None, None)
     return Predictions.of(
-        replace(without, sample=f"{place}.png", label=label, answer=answer)
+        replace(
+            without,
+            sample=f"{place}.png",
+            label=label,
+            answer=answer,
+            outcome=Outcome.REFUSED if answer is None else Outcome.ANSWERED,
+        )
         for place, (label, answer) in enumerate(rows)
     )
 
@@ -49,6 +55,18 @@ def test_means_are_over_labelled_samples_and_a_refusal_counts_as_nothing() -> No
     assert found["semantic_similarity"] == pytest.approx(whole / 3)
     best = max(cosine("Grey Cat", "grey cat"), cosine("mat", "grey cat")) + cosine("mat", "owl")
     assert found["concept_similarity"] == pytest.approx(best / 3)
+
+
+def test_what_was_cut_short_is_no_answer_and_a_run_that_failed_has_no_figure() -> None:
+    cut, failed = (
+        Prediction(f"{one}.png", None, 0, one, text, None, None, None, None, None, (), "1" * 64, None)
+        for one, text in ((Outcome.TRUNCATED, "a cat on a"), (Outcome.FAILED, None))
+    )
+    whole = next(iter(predictions((0, "a cat"))))
+    found = measure_open_world(Predictions.of([whole, cut, failed]), ("cat", "dog"), LetterEncoder().encode)
+    assert found is not None
+    assert (found["n"], found["answered"], found["text_inclusion"]) == (3, 1, pytest.approx(1 / 3))
+    assert measure_open_world(Predictions.of([failed]), ("cat", "dog"), LetterEncoder().encode) is None
 
 
 def test_equal_answers_count_as_often_as_they_were_given() -> None:

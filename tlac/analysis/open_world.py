@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tlac.scoring.predictions import Predictions
-from tlac.types import Encoding, Float64Array
+from tlac.scoring.predictions import OUTCOMES, Predictions
+from tlac.types import Encoding, Float64Array, Outcome
 
 _PUNCTUATION = re.compile(r"[,.;:!?()\"“”\n]+")
 _FUNCTION_WORDS = re.compile(
@@ -26,23 +26,30 @@ _FUNCTION_WORDS = re.compile(
 )
 
 
+_NO_ANSWER = [OUTCOMES.index(one) for one in (Outcome.REFUSED, Outcome.EMPTY, Outcome.TRUNCATED)]
+
+
 def measure_open_world(
     predictions: Predictions, classes: tuple[str, ...], encode: Callable[[Sequence[str]], Encoding]
 ) -> dict[str, float] | None:
-    """The measures of a run's first answers by name; None where no sample is labelled.
+    """The measures of a run's first answers by name; None where no sample is labelled, or every call failed.
 
-    They are means over `n` labelled samples; one without an answer counts as 0. `text_inclusion` is the share whose
-    answer holds the class name, whatever its case; the similarities are cosines of what a text encoder `encode`s.
+    They are means over `n` labelled samples, of which `answered` have a first answer; one that was refused, cut short
+    or not given counts as 0. `text_inclusion` is the share whose answer holds the class name, whatever its case; the
+    similarities are cosines of what a text encoder `encode`s.
     """
     # an answer is looked at once for each class that it is about
     pairs: dict[tuple[int, str], int] = {}
     labelled = 0
     answers = predictions.decisions.answer
-    for label, place in zip(predictions.label.tolist(), predictions.decision.tolist(), strict=True):
+    # whose first answer was none asked for no choice
+    is_cut = np.isin(predictions.outcome, _NO_ANSWER) & ~predictions.stage2_key.any(axis=1)
+    rows = zip(predictions.label.tolist(), predictions.decision.tolist(), is_cut.tolist(), strict=True)
+    for label, place, no_answer in rows:
         labelled += label >= 0
-        if label >= 0 and (answer := answers[place]):
+        if label >= 0 and not no_answer and (answer := answers[place]):
             pairs[label, answer] = pairs.get((label, answer), 0) + 1
-    if not labelled:
+    if not labelled or (predictions.outcome == OUTCOMES.index(Outcome.FAILED)).all():
         return None
     names = [classes[label].replace("_", " ") for label, _ in pairs]
     texts = [answer for _, answer in pairs]
@@ -55,6 +62,7 @@ def measure_open_world(
     is_included = np.array([name.lower() in text.lower() for name, text in zip(names, texts, strict=True)], np.float64)
     return {
         "n": labelled,
+        "answered": sum(pairs.values()),
         "text_inclusion": float(counts @ is_included) / labelled,
         "semantic_similarity": float(counts @ _cosines(encode, texts, names)) / labelled,
         "concept_similarity": float(counts @ by_concept) / labelled,

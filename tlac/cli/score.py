@@ -94,17 +94,18 @@ def _show_open_world(runs: tuple[Path, ...], encoders: tuple[str, ...], store: P
                 config = load_encoder_config(name)
                 measured = measure_open_world(run.predictions, run.record.classes, runner.encoder(config).encode)
                 if measured is None:
-                    raise UsageError(f"{run.folder}: has no labels to compare answers with")
+                    raise UsageError(f"{run.folder}: has no labels, or no answers, to compare")
                 rows.append((run, config.name, measured))
     if as_json:
         print_json({"runs": [{"run": str(run.folder), "encoder": name, **found} for run, name, found in rows]})
         return
-    numbers = ("n", "text inclusion", "semantic similarity", "concept similarity")
+    numbers = ("n", "answered", "text inclusion", "semantic similarity", "concept similarity")
     texts = [
         (
-            run.record.run,
+            run.record.run + ("" if run.record.is_complete else " (incomplete)"),
             name,
             f"{found['n']:,}",
+            f"{found['answered']:,}",
             percent(found["text_inclusion"]),
             *(f"{found[kind]:.3f}" for kind in ("semantic_similarity", "concept_similarity")),
         )
