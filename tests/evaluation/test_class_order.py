@@ -24,6 +24,7 @@ from tlac.evaluation.class_order import (
 )
 from tlac.evaluation.prompter import BoundLMM, TwoStagePrompter
 from tlac.results.record import OrderTrials
+from tlac.scoring.matching import ClassIndex
 from tlac.scoring.predictions import Predictions
 from tlac.types import LMMRequest, LMMResponse, Outcome, Prediction, Transcript, Turn
 
@@ -68,11 +69,20 @@ def test_a_choice_by_index_is_turned_back_and_one_by_name_is_kept() -> None:
         transcript("c", "x", '{"class_index": "9"}'),
         transcript("d", "x", None),
     ]
-    found = list(restore_choices(given_, (3, 2, 0, 1)))
+    found = list(restore_choices(given_, (3, 2, 0, 1), ClassIndex(CLASSES)))
     texts = [one.stage2.response.text if one.stage2 else None for one in found]
     assert json.loads(texts[0]) == {"class_index": "2"}
     assert texts[1:] == ["lorry", '{"class_index": "9"}', None]
     assert found[0].stage2.key == given_[0].stage2.key
+
+
+@pytest.mark.parametrize(("by_number", "chosen"), [(False, 1), (True, 0)])
+def test_a_number_that_is_a_class_name_is_turned_back_as_it_was_asked_for(by_number: bool, chosen: int) -> None:
+    index = ClassIndex(("1", "2", "3"), by_number=by_number)
+    # shown as 0: 3, 1: 2, 2: 1
+    (found,) = restore_choices([transcript("a", "x", "2")], (2, 1, 0), index)
+    assert found.stage2 is not None
+    assert index.read_choice(found.stage2.response.text) == chosen
 
 
 def ask_again(lmm: FakeLMM, transcripts: list[Transcript]) -> tuple[Transcript, ...]:

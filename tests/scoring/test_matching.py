@@ -204,3 +204,23 @@ def test_composed_and_decomposed_names_are_one() -> None:
 def test_a_choice_is_read_in_every_form_in_which_it_names_a_class(text: str, index: int | None) -> None:
     names = ("Siamese", "1984", "Manx", "Maine Coon", "crane", "crane")
     assert ClassIndex(names).read_choice(text) == index
+
+
+@pytest.mark.parametrize(
+    ("text", "by_name", "by_number"),
+    [
+        ("2", 1, 2),
+        (" **2**.", 1, 2),
+        ("Class: 2", 1, 2),
+        ("3", 2, 2),
+        ("0", 0, 0),
+        ("2: 3", 2, 2),
+        ('{"class_index": "2"}', 2, 2),
+        ('{"class_name": "2"}', 1, 1),
+        ('{"answer": "2"}', 1, 2),
+    ],
+)
+def test_a_number_that_is_a_class_name_is_read_as_it_was_asked_for(text: str, by_name: int, by_number: int) -> None:
+    names = ("1", "2", "3")
+    assert ClassIndex(names).read_choice(text) == by_name
+    assert ClassIndex(names, by_number=True).read_choice(text) == by_number

@@ -104,6 +104,11 @@ class BackendSpec(Schema, frozen=True):
         """The key that its variable holds; empty where there is none."""
         return os.environ.get(self.api_key_env or "", "").strip()
 
+    @property
+    def asks_by_number(self) -> bool:
+        """Whether a bare number that stage 2 answers is one of the list, even where a class has it as its name."""
+        return self.choice_by_index and self.names_in_schema is not True
+
     def schema_holds(self, names: Sequence[str]) -> bool:
         """Whether the schema of the model's provider can hold all these names, each of which means one class.
 

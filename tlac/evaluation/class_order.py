@@ -45,24 +45,26 @@ def rotations(order: Sequence[int], trials: int) -> list[tuple[int, ...]]:
     return [(*order[start:], *order[:start]) for start in starts]
 
 
-def restore_choices(transcripts: Iterable[Transcript], order: Sequence[int]) -> Iterator[Transcript]:
-    """The transcripts with choices by index turned from the order that was shown to the dataset's own."""
+def restore_choices(transcripts: Iterable[Transcript], order: Sequence[int], index: ClassIndex) -> Iterator[Transcript]:
+    """The transcripts with choices by number turned from the order that was shown to the dataset's own, `index`'s."""
     if list(order) == sorted(order):
         return iter(transcripts)
-    index = ClassIndex([""] * len(order))
-    return (_restore(transcript, order, index) for transcript in transcripts)
+    shown = ClassIndex([index.classes[place] for place in order], by_number=index.by_number)
+    numbers = ClassIndex([""] * len(order))
+    return (_restore(transcript, order, shown, numbers) for transcript in transcripts)
 
 
-def _restore(transcript: Transcript, order: Sequence[int], index: ClassIndex) -> Transcript:
+def _restore(transcript: Transcript, order: Sequence[int], shown: ClassIndex, numbers: ClassIndex) -> Transcript:
     if transcript.stage2 is None:
         return transcript
     turn = transcript.stage2
     if turn.candidates is not None:
         turn = replace(turn, candidates=tuple(sorted(order[place] for place in turn.candidates)))
-    # without names only a choice by index is read; a choice by name means the same in any order
-    shown = index.read_choice(turn.response.text)
-    if shown is not None:
-        text = json.dumps({"class_index": str(order[shown])})
+    # what holds no number means the same in any order; one that is a class's name may mean that
+    text = turn.response.text
+    place = shown.read_choice(text) if numbers.read_choice(text) is not None else None
+    if place is not None:
+        text = json.dumps({"class_index": str(order[place])})
         turn = replace(turn, response=replace(turn.response, text=text))
     return replace(transcript, stage2=turn)
 

@@ -101,7 +101,7 @@ async def count_recalled(
     transcripts: Iterable[Transcript], config: RunConfig, prompter: Prompter
 ) -> ShortlistRecall | None:
     """As `recall_shortlists`; `prompter` raises MissingAnswersError for what is not stored."""
-    index = ClassIndex([config.dataset.classes[place] for place in config.class_order])
+    index = ClassIndex([config.dataset.classes[place] for place in config.class_order], by_number=config.asks_by_number)
     choices: dict[str, int | None] = {}
     shown = known = inside = 0
     for transcript in transcripts:

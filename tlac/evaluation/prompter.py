@@ -97,7 +97,8 @@ class TwoStagePrompter:
     _chosen: dict[tuple[str, tuple[int, ...] | None], Turn] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._index = ClassIndex(self.classes, self.aliases)
+        by_number = self.stage2.backend.spec.asks_by_number and not self.prompts.spec.free_text
+        self._index = ClassIndex(self.classes, self.aliases, by_number)
         self._hints = {None: self.prompts.draw_hints(self.classes)}
         self._hints.update((name, asked.draw_hints(self.classes)) for name, asked in self.further_prompts.items())
 

@@ -85,9 +85,10 @@ def rescore(folder: Path, store: Store, change: Rescoring, out: Path) -> Run:
     if needs_choices:
         recalled = _require_choices(recalled, rule.name)
     ledger = UsageLedger()
-    transcripts: Iterable[Transcript] = _counted(restore_choices(recalled, order), ledger)
     stored_encoder = StoredEncoder(open_encoder(encoder), store)
-    scorer = Scorer(parent.classes, stored_encoder, rule, template, parent.aliases)
+    by_number = bool(parent.choice_by_index) and not parent.names_in_schema
+    scorer = Scorer(parent.classes, stored_encoder, rule, template, parent.aliases, by_number)
+    transcripts: Iterable[Transcript] = _counted(restore_choices(recalled, order, scorer.index), ledger)
     images = None
     if sees_image(opened):
         transcripts = spill(transcripts, Transcript)

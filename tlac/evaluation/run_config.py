@@ -256,6 +256,12 @@ class RunConfig:
         return prompts.stage1_words(self.dataset.prompt, prompts.draw_hints(self.dataset.classes))
 
     @property
+    def asks_by_number(self) -> bool:
+        """As `BackendSpec.asks_by_number`, in these prompts."""
+        second = self.stage2_backend
+        return second is not None and second.spec.asks_by_number and not self.prompts.spec.free_text
+
+    @property
     def scale(self) -> str:
         """The text encoder's fingerprint, marked where the image takes part in scores and margins."""
         return scale_of(self.opened_method, self.fingerprint)

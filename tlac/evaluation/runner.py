@@ -168,7 +168,9 @@ class Runner:
         images = self._image_vectors(config) if sees_image(method) else None
         concurrency = self._policy.concurrency or backend.spec.limits.concurrency
         finder = class_finder(config, encoder)
-        scorer = Scorer(config.dataset.classes, encoder, config.rule, config.template, config.aliases)
+        scorer = Scorer(
+            config.dataset.classes, encoder, config.rule, config.template, config.aliases, config.asks_by_number
+        )
         prompter = plan_questions(config, self.bound_lmm, finder)
         encoding = None if self.is_offline else scorer.encode_classes()
         if encoding is not None and self._engine is not None:
@@ -279,7 +281,7 @@ class Runner:
             prompter = plan_questions(prepared.config, self.bound_lmm, order=order)
             choosing = choose_again(buffer.transcripts, prompter, prepared.concurrency)
             again = aio.run(choosing)
-            trials.append(prepared.scorer.score(restore_choices(again, order)).predictions)
+            trials.append(prepared.scorer.score(restore_choices(again, order, prepared.scorer.index)).predictions)
             for transcript in again:
                 # their first stage is counted already
                 buffer.ledger.add(structs.replace(transcript, stage1=None).turns)
@@ -339,5 +341,5 @@ def _score(prepared: Prepared, transcripts: Iterable[Transcript], samples: Itera
     vectors = None
     if prepared.images is not None:
         vectors, transcripts = prepared.images.find(transcripts, samples)
-    restored = restore_choices(transcripts, prepared.config.class_order)
+    restored = restore_choices(transcripts, prepared.config.class_order, prepared.scorer.index)
     return prepared.scorer.score(restored, combination_of(prepared.config.opened_method), vectors)

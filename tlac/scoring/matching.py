@@ -38,6 +38,8 @@ _LABELLED = re.compile(
 )
 _INDEX_KEYS = ("class_index", "index", "class_number", "number")
 _NAME_KEYS = ("class_name", "class", "name", "label", "category", "answer", "choice")
+# a number under these is what was asked for: a name, or a number of the list
+_EITHER_KEYS = ("class", "label", "category", "answer", "choice")
 _QUOTES = " \n\"'\u2018\u2019\u201c\u201d\u00ab\u00bb"
 
 
@@ -126,10 +128,14 @@ class ClassIndex:
     The verbatim name decides first (in Unicode's form NFC). A normalised name means a class only where no two names
     share it. `aliases` are further names of a class, by its name; one that names another class too, or is another
     class's alias as well, tells nothing apart and is left out. `names` are (index, name) of all names, in class order.
+    `by_number` says that stage 2 is asked for a number of the list: its "2" is that, even where a class is named "2".
     """
 
-    def __init__(self, classes: Sequence[str], aliases: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(
+        self, classes: Sequence[str], aliases: Mapping[str, Sequence[str]] | None = None, by_number: bool = False
+    ) -> None:
         self.classes = tuple(classes)
+        self.by_number = by_number
         self._verbatim, shared = _read_names(self.classes)
         self._by_name, self._longest = _single_names(self.classes)
         kept = self._distinct_aliases(aliases or {}, shared)
@@ -191,7 +197,9 @@ class ClassIndex:
         line of the list that it stands on ("2: Maine Coon"); each also behind a label ("Class: ...") or in quotes.
         """
         whole = text.strip()
-        found = self.find(whole)
+        found = self._read_index(_unwrap(whole)) if self.by_number else None
+        if found is None:
+            found = self.find(whole)
         if found is not None or not whole:
             return found
         if "{" in whole:
@@ -219,6 +227,8 @@ class ClassIndex:
         if not isinstance(document, dict):
             return None
         indices = [self._read_index(document[key]) for key in _INDEX_KEYS if key in document]
+        if self.by_number:
+            indices += [self._read_index(document[key]) for key in _EITHER_KEYS if key in document]
         names = [self.find(document[key]) for key in (*_NAME_KEYS, *_INDEX_KEYS) if isinstance(document.get(key), str)]
         return next((index for index in (*indices, *names) if index is not None), None)
 

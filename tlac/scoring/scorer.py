@@ -95,7 +95,7 @@ class Scorer:
     """Scores texts against one class list with one encoder, template and matching rule.
 
     Several templates in one, split by "|", are averaged as vectors. A class with `aliases` is as near to a text
-    as the nearest of its names.
+    as the nearest of its names. `by_number` is that of `ClassIndex`.
     """
 
     def __init__(
@@ -105,8 +105,9 @@ class Scorer:
         rule: MatchingRule,
         template: str,
         aliases: Mapping[str, Sequence[str]] | None = None,
+        by_number: bool = False,
     ) -> None:
-        self.index = ClassIndex(classes, aliases)
+        self.index = ClassIndex(classes, aliases, by_number)
         self.rule = rule
         self._encoder = encoder
         self._templates = split_templates(template)

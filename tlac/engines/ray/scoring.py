@@ -268,7 +268,9 @@ class ScoreWorker:
     def __init__(self, config: RunConfig, folder: Path, reader: Any, encoders: Sequence[Any]) -> None:
         self._config, self._folder, self._reader = config, folder, reader
         encoder = ClusterEncoder(config.fingerprint, encoders)
-        self._scorer = Scorer(config.dataset.classes, encoder, config.rule, config.template, config.aliases)
+        self._scorer = Scorer(
+            config.dataset.classes, encoder, config.rule, config.template, config.aliases, config.asks_by_number
+        )
         lmm, stored = _RecallingLMM(reader), _RecallingLMM(reader, is_stored=True)
         self._prompter = plan_questions(config, partial(_bind, lmm), class_finder(config, encoder))
         self._stored_prompter = plan_questions(config, partial(_bind, stored))
@@ -291,7 +293,7 @@ class ScoreWorker:
         config = self._config
         positions, samples, names = read_samples([file])
         transcripts = self._transcripts(samples, names)
-        restored = restore_choices(transcripts, config.class_order)
+        restored = restore_choices(transcripts, config.class_order, self._scorer.index)
         scored = self._scorer.score(restored, combination_of(config.opened_method))
         predictions = abstain(scored.predictions, config.abstain_below, config.calibration)
         places = [self._folder / part / file.stem for part in _PARTS]
