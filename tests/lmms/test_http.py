@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import subprocess
 import sys
@@ -14,10 +15,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.support.emulated import image_question
+from tlac.config.schemas import Backend, BackendSpec
 from tlac.errors import TransientError
 from tlac.lmms import http as transport
 from tlac.lmms.http import MAX_RESPONSE_BYTES, HTTPResponse, post
+from tlac.lmms.litellm import LiteLLM
 from tlac.runtime import aio
+from tlac.types import Outcome
 
 
 @dataclass
@@ -89,6 +94,30 @@ def test_a_large_body_arrives_whole(peer: Peer) -> None:
     content = b"x" * (3 * 2**20)
     ask(peer, content)
     assert peer.asked[0][2] == content
+
+
+@pytest.mark.parametrize("road", ["bodies", "acompletion"])
+@pytest.mark.parametrize(
+    ("content_type", "encoding", "text"),
+    [
+        ("application/json; charset=ISO-8859-1", "latin-1", "a caf\u00e9"),
+        ("application/json; charset=ISO-8859-1", "utf-8", "a caf\u00e9"),
+        ("application/json", "latin-1", "a caf\ufffd"),
+        ("application/json; charset=no-such", "latin-1", "a caf\ufffd"),
+    ],
+)
+def test_an_answer_that_is_not_utf_8_is_read(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch, road: str, content_type: str, encoding: str, text: str
+) -> None:
+    if road == "acompletion":
+        monkeypatch.setattr("tlac.lmms.litellm.open_wire_format", lambda *_: None)
+    answer = {"message": {"role": "assistant", "content": "a caf\u00e9"}, "finish_reason": "stop", "index": 0}
+    document = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [answer]}
+    peer.headers = {"Content-Type": content_type}
+    peer.pieces = [json.dumps(document, ensure_ascii=False).encode(encoding)]
+    backend = Backend("cafe", "cafe.yaml", BackendSpec(adapter="litellm", model="openai/m", api_base=peer.url("/v1")))
+    response = aio.run(LiteLLM(backend).ask(image_question(backend)))
+    assert (response.outcome, response.text) == (Outcome.ANSWERED, text)
 
 
 def test_a_redirect_is_not_followed(peer: Peer) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tlac.errors import TransientError, one_line
+from tlac.runtime.formatting import valid_utf8
 from tlac.runtime.redaction import redact
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ _holders: dict[asyncio.AbstractEventLoop, AsyncGenerator[aiohttp.ClientSession, 
 
 @dataclass(frozen=True, slots=True)
 class HTTPResponse:
-    """A whole response. Header names are matched without case.
+    """A whole response, in UTF-8. Header names are matched without case.
 
     Has what litellm's functions read of an httpx.Response; a real one takes half as long to make as they take to run.
     """
@@ -81,7 +82,7 @@ async def post(url: str, headers: Mapping[str, str], content: bytes, timeout_s: 
             proxy=_proxy(urlsplit(url)[:2]),
             ssl=_tls() if is_secure else True,
         ) as response:
-            return HTTPResponse(response.status, response.headers, await _read(response))
+            return HTTPResponse(response.status, response.headers, valid_utf8(await _read(response), response.charset))
     except asyncio.TimeoutError:
         raise
     except aiohttp.ClientConnectorError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 
@@ -60,6 +61,22 @@ def duration(seconds: float) -> str:
 def valid_unicode(text: str) -> str:
     """Text with U+FFFD for each half of a surrogate pair that stands alone, which JSON can carry and no file can."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def valid_utf8(content: bytes, charset: str | None) -> bytes:
+    """JSON in UTF-8, as it came where it can be read; else from `charset`, and U+FFFD for each byte that is still none.
+
+    UTF-8 goes before the charset: servers name one of their own, and send JSON in UTF-8 all the same.
+    """
+    try:
+        content.decode(json.detect_encoding(content))
+    except UnicodeDecodeError:
+        try:
+            text = content.decode(charset or "utf-8", "replace")
+        except (LookupError, ValueError):
+            text = content.decode("utf-8", "replace")
+        return text.encode("utf-8", "replace")
+    return content
 
 
 def printable(text: str, most: int | None = None) -> str:

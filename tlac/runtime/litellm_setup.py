@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from tlac.runtime.formatting import valid_utf8
 from tlac.runtime.libraries import HTTP_CLIENTS, library_settings, restored_environment
 from tlac.runtime.redaction import RedactingFilter
 
@@ -165,12 +166,16 @@ def _watch_http_clients() -> None:
         if call is None or call.max_bytes is None:
             return _noted(await send_async(client, request, **options | _options_of(request)))
         response = _noted(await send_async(client, request, **options | _options_of(request) | {"stream": True}))
-        content = await _read(response, call.max_bytes)
+        sent = await _read(response, call.max_bytes)
+        content = valid_utf8(sent, response.charset_encoding)
         if request.method == "POST":
             # of the last one alone: an earlier one may have fetched a token
             call.answer = content if response.status_code == httpx.codes.OK else b""
             content = call.rewrite(content) if call.rewrite else content
         headers = [(name, value) for name, value in response.headers.items() if name not in _OF_THE_TRANSFER]
+        if content is not sent:
+            headers = [(name, value) for name, value in headers if name != "content-type"]
+            headers.append(("content-type", "application/json"))
         whole = httpx.Response(
             response.status_code, headers=headers, content=content, request=request, extensions=response.extensions
         )
