@@ -335,6 +335,6 @@ def require_encoder(calibration: Calibration, fingerprint: str) -> None:
     """
     if calibration.evidence is None and calibration.encoder != fingerprint:
         raise UsageError(
-            "the calibration was learnt with another text encoder, with other weights, or where the image took part in "
+            "the calibration was learnt with another text encoder or other weights, or where the image took part in "
             "another way: make one from runs like this one with `tlac calibrate`"
         )
