@@ -40,6 +40,7 @@ from tlac.lmms.served import with_served_revision
 from tlac.results.labels import Label
 from tlac.results.usage import UsageLedger
 from tlac.runtime import aio
+from tlac.runtime.formatting import printable
 from tlac.runtime.safe_files import is_url, read_url
 from tlac.scoring.matching import DEFAULT_TEMPLATE, find_rule, normalise
 from tlac.scoring.predictions import Predictions
@@ -129,8 +130,8 @@ class Match:
     decided_by: str | None
 
 
-def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
-    """The class names, if one can classify with them.
+def check_classes(classes: Sequence[str], source: str = "classes") -> tuple[str, ...]:
+    """The class names, if one can classify with them. `source` is how messages call them, such as their file.
 
     Names that differ in any sign are different ones ("C", "C++", "c"). Warns of a name that stands twice, as two of
     ImageNet's do: an answer in words means its first class. Raises UsageError for fewer than two different names, and
@@ -139,36 +140,45 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
     given = tuple(classes)
     for name in given:
         if not isinstance(name, str):
-            raise UsageError(f"classes: {name!r} is no text: give names, such as 'red car'")
+            raise UsageError(f"{source}: {name!r} is no text: give names, such as 'red car'")
     names = tuple(name.strip() for name in given)
     counts = Counter(names)
     if len(counts) < 2:
-        raise UsageError(f"classes: {len(counts)} given, at least two are needed, such as 'red car, old car'")
+        raise UsageError(f"{source}: {len(counts)} given, at least two are needed{_remedy(names, source)}")
     for name in counts:
         if not normalise(name):
-            raise UsageError(f"classes: {name!r} holds no letter or digit: name each class in words")
-        require_printable("classes", name)
+            raise UsageError(f"{source}: {name!r} holds no letter or digit: name each class in words")
+        require_printable(source, name)
     twins = [name for name, count in counts.items() if count > 1]
     if twins:
         more = f" and {len(twins) - 1} more" if len(twins) > 1 else ""
         warnings.warn(
-            f"classes: {twins[0]!r}{more} stands more than once: only a number tells these classes apart, words mean "
+            f"{source}: {twins[0]!r}{more} stands more than once: only a number tells these classes apart, words mean "
             "the first",
             stacklevel=3,
         )
     if any(all(re.match(rf"{number}\W", name) for number, name in enumerate(names, start)) for start in (0, 1)):
         warnings.warn(
-            f"classes: each name begins with its number ({names[0]!r}), which is taken for a part of the name",
+            f"{source}: each name begins with its number ({names[0]!r}), which is taken for a part of the name",
             stacklevel=3,
         )
     elif all(re.match(r"[-*\u2022] |([\"']).*\1$", name) for name in names):
         warnings.warn(
-            f"classes: each name has a mark or quotes ({names[0]}), which are taken for a part of the name",
+            f"{source}: each name has a mark or quotes ({names[0]}), which are taken for a part of the name",
             stacklevel=3,
         )
     if comment := next((name for name in names if name.startswith("# ")), None):
-        warnings.warn(f"classes: {comment!r} begins as a comment does, and is taken for a class", stacklevel=3)
+        warnings.warn(f"{source}: {comment!r} begins as a comment does, and is taken for a class", stacklevel=3)
     return names
+
+
+def _remedy(names: Sequence[str], source: str) -> str:
+    """What to do about fewer than two classes."""
+    if source == "classes":
+        return ", such as 'red car, old car'"
+    if any("," in name for name in names):
+        return f": write one class a line; {printable(names[0], 40)!r} looks like a list with commas"
+    return ": write one class a line"
 
 
 def _named_classes(classes: Sequence[str] | str | Path) -> NamedClasses:
@@ -209,7 +219,7 @@ class Classifier:
         offline: bool = False,
     ) -> None:
         given = _named_classes(classes)
-        self.classes = check_classes(given.names)
+        self.classes = check_classes(given.names, given.source)
         folder = Path(store) if store else store_folder()
         first = with_served_revision(load_backend(str(backend), offline), folder, offline)
         second = (
@@ -436,7 +446,8 @@ def match(
     `choices`, where given, are a second stage's answers, one per answer or None. `encoder` is a name, the
     path of a YAML file, or a TextEncoder. Raises UsageError for a class list that can't be used.
     """
-    names = check_classes(_named_classes(classes).names)
+    given = _named_classes(classes)
+    names = check_classes(given.names, given.source)
     if isinstance(answers, str):
         raise UsageError("answers: one text is given where several are expected: give a list of it")
     answers = list(answers)

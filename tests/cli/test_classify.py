@@ -96,6 +96,27 @@ def test_a_class_list_that_can_not_be_used_is_explained(tlac_command, classes: s
     assert complaint in shown.err
 
 
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("cat, dog, bird\n", "write one class a line; 'cat, dog, bird' looks like a list with commas"),
+        ("cat\n", "write one class a line"),
+        ("", "write one class a line"),
+    ],
+)
+@pytest.mark.parametrize("command", ["classify", "match", "label"])
+def test_a_file_of_fewer_than_two_classes_is_named_with_the_remedy(
+    tlac_command, command: str, content: str, complaint: str
+) -> None:
+    Path("names.txt").write_text(content, encoding="utf-8")
+    Path("answers.txt").write_text("a cat\n", encoding="utf-8")
+    asked = {"classify": (strawberry(), *OPTIONS), "match": ("answers.txt",), "label": (strawberry(), *OPTIONS)}
+    out = () if command == "classify" else ("-o", "out.csv")
+    shown = tlac_command(command, *asked[command], "--classes", "names.txt", *out)
+    assert shown.code == 2
+    assert f"names.txt: {1 if content else 0} given, at least two are needed: {complaint}\n" in shown.err
+
+
 @pytest.fixture
 def lmm(monkeypatch: pytest.MonkeyPatch) -> FakeLMM:
     fake = FakeLMM(lambda request: "strawberry")

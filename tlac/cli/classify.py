@@ -14,7 +14,7 @@ import click
 
 from tlac.cli import options
 from tlac.cli.options import PATH, check_template, complete, echo, print_json, refuse_input, say
-from tlac.datasets.text_files import parse_csv, read_classes
+from tlac.datasets.text_files import parse_csv
 from tlac.errors import IncompleteRunError, InputError
 from tlac.types import Outcome
 
@@ -133,7 +133,7 @@ def match(file: Path, classes: str, encoder: str, matching: str, template: str, 
     rows = read_answers(file)
     matches = match_answers(
         [row["answer"] for row in rows],
-        list(read_classes(classes).names),
+        classes,
         choices=[row.get("choice") or None for row in rows],
         encoder=encoder,
         matching=matching,

@@ -195,7 +195,7 @@ def _make_config(
     if len(what.backends) > 1 and combination_of(method) != "vote":
         raise UsageError(f"the method {what.method} asks one backend: give one, or --method vote")
     given = read_classes(what.classes)
-    classes = check_classes(given.names)
+    classes = check_classes(given.names, given.source)
     samples, notes = open_images(inputs, is_offline, what.anywhere)
     for note in notes:
         say(note)

@@ -15,7 +15,7 @@ from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +84,12 @@ class _ClassEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class NamedClasses:
-    """Class names, and by name what some of them mean and what else they are called."""
+    """Class names, and by name what some of them mean and what else they are called. `source` is their file, if any."""
 
     names: tuple[str, ...]
     descriptions: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    source: str = field(default="classes", compare=False)
 
 
 def read_classes(text: str) -> NamedClasses:
@@ -103,17 +104,17 @@ def read_classes(text: str) -> NamedClasses:
     _refuse_link_outside(path)
     kind = path.suffix.lower()
     if kind in (".yaml", ".yml", ".json"):
-        return _read_document(path)
+        return replace(_read_document(path), source=text)
     if kind in (".csv", ".tsv"):
         rows = parse_csv(read_text(path), path, ("name",))
-        return NamedClasses(tuple(clean_name(row["name"]) for _, row in rows))
+        return NamedClasses(tuple(clean_name(row["name"]) for _, row in rows), source=text)
     is_file = "," not in text and (kind == ".txt" or os.path.isfile(text))  # noqa: PTH113 - is_file raises for a long name
     listed = read_text(path) if is_file else text
     if listed.lstrip()[:1] in ("[", "{"):
         raise InputError(f"{path if is_file else 'classes'}: begins as JSON does: put it into a file named .json")
-    return NamedClasses(
-        read_names(listed, path) if is_file else tuple(clean_name(name) for name in text.split(",") if name.strip())
-    )
+    if is_file:
+        return NamedClasses(read_names(listed, path), source=text)
+    return NamedClasses(tuple(clean_name(name) for name in text.split(",") if name.strip()))
 
 
 def _read_document(path: Path) -> NamedClasses:
