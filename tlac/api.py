@@ -361,9 +361,9 @@ def _present(
 
 def _gathered(results: Iterable[tuple[Transcript, Classification]], raise_errors: bool) -> Classifications:
     gathered = list(results)
-    failures = [transcript.failure for transcript, _ in gathered if transcript.failure is not None]
-    if raise_errors and failures:
-        raise _ERRORS[failures[0].kind](failures[0].reason)
+    for transcript, _ in gathered:
+        if raise_errors and transcript.failure is not None:
+            raise _ERRORS[transcript.failure](transcript.reason)
     return Classifications(result for _, result in gathered)
 
 

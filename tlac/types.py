@@ -20,6 +20,7 @@ Float64Array: TypeAlias = NDArray[np.float64]
 Int64Array: TypeAlias = NDArray[np.int64]
 BoolArray: TypeAlias = NDArray[np.bool_]
 Stage: TypeAlias = Literal["stage1", "stage2"]
+FailureKind: TypeAlias = Literal["missing", "sample", "call", "stopped"]
 Combination: TypeAlias = Literal["first", "fuse", "average", "vote"]
 Source: TypeAlias = Path | bytes | Callable[[], bytes]
 """An image file, its bytes, or what fetches them and raises InputError."""
@@ -205,24 +206,22 @@ class Turn(msgspec.Struct, frozen=True, gc=False):
     has_image: bool = False
 
 
-class Failure(msgspec.Struct, frozen=True, gc=False):
-    """Why a sample has no answer: its answer is `missing` from the store of an offline run, the `sample` can't
-    be asked about (an image that can't be read, say), its `call` gave no response, or the run had `stopped`."""
-
-    kind: Literal["missing", "sample", "call", "stopped"]
-    reason: str
-
-
 class Transcript(msgspec.Struct, frozen=True, gc=False):
-    """All that was asked about one sample, as far as it got: the first member's turns, and those of all others."""
+    """All that was asked about one sample, as far as it got: the first member's turns, and those of all others.
+
+    `failure` and its `reason` say why a sample has no answer: its answer is missing from the store of an offline run,
+    the sample can't be asked about (an image that can't be read, say), its call gave no response, or the run had
+    stopped.
+    """
 
     sample: str
     image_sha256: str | None
     label: int | None
     stage1: Turn | None = None
     stage2: Turn | None = None
-    failure: Failure | None = None
     further: tuple[Turn, ...] = ()
+    failure: FailureKind | None = None
+    reason: str = ""
 
     @property
     def turns(self) -> tuple[Turn, ...]:

@@ -131,9 +131,9 @@ def replay(row: Row, store: Store) -> Replayed:
     prompter = plan_questions(config, lambda asked: BoundLMM(asked, lmm), class_finder(config, stored))
     samples = [Sample(sha256, b"", label) for sha256, label in images.samples]
     transcripts = asyncio.run(collect(samples, prompter, config.asking_method, 8, identify=_by_digest)).transcripts
-    failed = next((one.failure for one in transcripts if one.failure), None)
+    failed = next((one.reason for one in transcripts if one.failure), None)
     if failed is not None:
-        raise SystemExit(f"{row.packs}, {row.method}: {failed.reason}")
+        raise SystemExit(f"{row.packs}, {row.method}: {failed}")
     scored = scorer.score(transcripts, combination_of(config.asking_method))
     return Replayed(images, config, transcripts, scored.predictions)
 

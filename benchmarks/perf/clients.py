@@ -129,9 +129,9 @@ async def ask_tlac(address: str, paths: list[Path], concurrency: int, method: st
         _look(address)
         started = time.process_time()
         gathered = await collect(samples, prompter, asking, concurrency)
-        failed = next((one.failure for one in gathered.transcripts if one.failure), None)
+        failed = next((one.reason for one in gathered.transcripts if one.failure), None)
         if failed is not None:
-            raise RuntimeError(failed.reason)
+            raise RuntimeError(failed)
         return time.process_time() - started
 
 

@@ -8,10 +8,10 @@ from rich.console import Console
 from tlac.cli.progress import LiveView, show_runs
 from tlac.errors import RateLimitError, TransientError
 from tlac.lmms.middleware.policy import CallActivity, Clock
-from tlac.types import Failure, LMMResponse, Outcome, Transcript, Turn, Usage
+from tlac.types import FailureKind, LMMResponse, Outcome, Transcript, Turn, Usage
 
 
-def transcript(key: str, failure: Failure | None = None) -> Transcript:
+def transcript(key: str, failure: FailureKind | None = None) -> Transcript:
     response = LMMResponse(Outcome.ANSWERED, "a car", usage=Usage(100, 5), cost_usd=0.5)
     return Transcript("a.png", "ab", 0, Turn("stage1", key, response), failure=failure)
 
@@ -28,11 +28,11 @@ def test_the_view_tells_cells_cost_against_the_cap_and_errors_by_kind() -> None:
     with show_runs(3, 5.0, None, console) as view:
         with view.cell("first", 2) as progress:
             progress.advance(transcript("a"))
-            progress.advance(transcript("b", Failure("call", "time-out")))
+            progress.advance(transcript("b", "call"))
         view.go_on(1)
         with view.cell("a dataset with a long name, a backend with a longer one, tlac", 4) as progress:
-            progress.advance(transcript("c", Failure("call", "time-out")))
-            progress.advance(transcript("d", Failure("sample", "no image")))
+            progress.advance(transcript("c", "call"))
+            progress.advance(transcript("d", "sample"))
             progress.advance(transcript("d"))
             lines = drawn(view)
     assert all(len(line) <= 80 for line in lines)
@@ -47,7 +47,7 @@ def test_what_nobody_was_asked_about_has_not_failed() -> None:
     with show_runs(1, None, None, Console(file=out, width=80)) as view, view.cell("only", 3) as progress:
         progress.advance(transcript("a"))
         for _ in range(2):
-            progress.advance(Transcript("b.png", None, 0, failure=Failure("stopped", "not asked: interrupted")))
+            progress.advance(Transcript("b.png", None, 0, failure="stopped", reason="not asked: interrupted"))
     (line,) = out.getvalue().splitlines()
     assert line.startswith("only: 1/3  ")
     assert line.endswith("$0.5000  2 not asked")

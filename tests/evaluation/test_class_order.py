@@ -111,7 +111,7 @@ def test_a_failed_call_is_a_failure_of_its_samples_alone() -> None:
         return "bus"
 
     found = ask_again(FakeLMM(answer), [transcript("a", "long", "bus"), transcript("b", "short", "bus")])
-    assert [one.failure.reason if one.failure else None for one in found] == ["fake: too long", None]
+    assert [(one.failure, one.reason) for one in found] == [("call", "fake: too long"), (None, "")]
 
 
 def compare(own: list[Prediction], *trials: list[Prediction]) -> OrderTrials:

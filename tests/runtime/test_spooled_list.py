@@ -6,12 +6,12 @@ import pytest
 
 from tlac.errors import UsageError
 from tlac.runtime.spooled_list import spill
-from tlac.types import Failure, LMMResponse, Outcome, Transcript, Turn
+from tlac.types import LMMResponse, Outcome, Transcript, Turn
 
 
 def transcript(number: int) -> Transcript:
     turn = Turn("stage1", f"k{number}", LMMResponse(Outcome.REFUSED, "no \n", "why"), 1, (2, 3), True)
-    return Transcript(f"s{number}", None, 3, turn, failure=Failure("call", "x"), further=(turn, turn))
+    return Transcript(f"s{number}", None, 3, turn, further=(turn, turn), failure="call", reason="x")
 
 
 @pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 1000])

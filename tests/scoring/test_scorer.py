@@ -11,7 +11,7 @@ from tests.support.fakes import LetterEncoder, digest
 from tlac.scoring.matching import LadderMatching, Paper
 from tlac.scoring.scorer import Scorer
 from tlac.scoring.similarity import rank, similarities
-from tlac.types import SECOND_SAMPLE, Failure, LMMResponse, Outcome, Transcript, Turn
+from tlac.types import SECOND_SAMPLE, LMMResponse, Outcome, Transcript, Turn
 
 CLASSES = ("aaa", "bbb", "abc", "bbb")
 
@@ -52,7 +52,7 @@ def test_a_choice_decides_and_its_margin_tells_that_the_words_point_elsewhere() 
 
 
 def test_a_failed_sample_has_no_prediction() -> None:
-    failed = Transcript("s", digest("image"), 0, failure=Failure("call", "the server is down"))
+    failed = Transcript("s", digest("image"), 0, failure="call", reason="the server is down")
     (prediction,) = score(failed).predictions
     assert (prediction.outcome, prediction.predicted, prediction.reason) == (
         Outcome.FAILED,
@@ -63,7 +63,7 @@ def test_a_failed_sample_has_no_prediction() -> None:
 
 def test_a_failed_second_stage_is_not_replaced_by_the_first() -> None:
     turn = Turn("stage1", digest("k1"), LMMResponse(Outcome.ANSWERED, "aaa"))
-    (prediction,) = score(Transcript("s", digest("image"), 0, turn, failure=Failure("call", "x"))).predictions
+    (prediction,) = score(Transcript("s", digest("image"), 0, turn, failure="call", reason="x")).predictions
     assert (prediction.outcome, prediction.predicted, prediction.answer) == (Outcome.FAILED, None, "aaa")
 
 
@@ -83,7 +83,7 @@ def test_no_answers_need_no_encoder() -> None:
         def encode(self, texts):
             raise AssertionError("encoded")
 
-    failed = Transcript("s", None, 0, failure=Failure("call", "x"))
+    failed = Transcript("s", None, 0, failure="call", reason="x")
     assert Scorer(CLASSES, Unavailable(), LadderMatching(), "{}").score([failed]).predictions[0].predicted is None
 
 

@@ -175,8 +175,8 @@ def explain_sample(
     asked = question.open(scoring, store)
     with open_store(store, makes_one=False) as opened:
         (transcript,), missing = dry_run(asked, [_find(sample, asked.dataset)], opened)
-        if transcript.failure is not None and transcript.failure.kind == "sample":
-            raise InputError(transcript.failure.reason)
+        if transcript.failure == "sample":
+            raise InputError(transcript.reason)
         for turn in transcript.turns:
             words = " ".join(turn.response.text.split())[:60]
             echo(f"{turn.stage}: stored as {turn.key[:12]}: {turn.response.outcome} {words!r}")
@@ -227,7 +227,7 @@ def write_missing(
         transcripts, missing = dry_run(asked, asked.samples, opened)
     with naming_failure(output, kind=InputError):
         count = write_questions(output, missing, asked.asked[0].name)
-    failed = sum(one.failure is not None and one.failure.kind == "sample" for one in transcripts)
+    failed = sum(one.failure == "sample" for one in transcripts)
     echo(f"{count:,} questions: {output}" + (f"; {failed:,} images can't be read" if failed else ""))
 
 

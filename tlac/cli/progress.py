@@ -59,12 +59,12 @@ class Tally:
 
     def add(self, transcript: Transcript) -> None:
         """Count one more sample: one that nobody was asked about, since the run was stopped, is not done."""
-        if transcript.failure is not None and transcript.failure.kind == "stopped":
+        if transcript.failure == "stopped":
             self.left += 1
             return
         self.done += 1
         if transcript.failure is not None:
-            self.failures[transcript.failure.kind] += 1
+            self.failures[transcript.failure] += 1
         for turn in transcript.turns:
             if turn.response.from_store or turn.key in self._seen:
                 self.hits += 1

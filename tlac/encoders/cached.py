@@ -21,7 +21,7 @@ from tlac.errors import InputError, MissingAnswersError
 from tlac.hashing import embedding_key, embedding_keys
 from tlac.images import identify, open_image
 from tlac.interfaces import ImageEncoder, TextEncoder
-from tlac.types import BoolArray, Encoding, Failure, Float32Array, Image, Outcome, Sample, Transcript
+from tlac.types import BoolArray, Encoding, Float32Array, Image, Outcome, Sample, Transcript
 
 
 class EmbeddingStore(Protocol):
@@ -172,7 +172,7 @@ def _failed(transcript: Transcript, complaints: Mapping[str, str]) -> Transcript
     complaint = complaints.get(transcript.image_sha256 or "")
     if complaint is None or transcript.failure is not None:
         return transcript
-    return replace(transcript, failure=Failure("sample", complaint))
+    return replace(transcript, failure="sample", reason=complaint)
 
 
 def _has_answer(transcript: Transcript) -> bool:

@@ -19,7 +19,7 @@ from tlac.interfaces import Prompter
 from tlac.results.record import OrderTrials
 from tlac.scoring.matching import ClassIndex
 from tlac.scoring.predictions import OUTCOMES, Predictions
-from tlac.types import Failure, Float32Array, Float64Array, Outcome, Transcript, Turn
+from tlac.types import Float32Array, Float64Array, Outcome, Transcript, Turn
 
 # of cosines: noise of a text encoder lies well below; what is equal so far goes by the names
 _PLACES = 4
@@ -127,20 +127,20 @@ async def choose_again(
     answers = dict.fromkeys(answer for _, answer in had)
     places = asyncio.Semaphore(max(1, concurrency))
 
-    async def choose(answer: str) -> Turn | Failure:
+    async def choose(answer: str) -> Turn | CallError:
         async with places:
             try:
                 return await prompter.ask_stage2(answer)
             except CallError as error:
-                return Failure("call", str(error))
+                return error
 
     found = dict(zip(answers, await asyncio.gather(*map(choose, answers)), strict=True))
     return tuple(_with_choice(transcript, found[answer]) for transcript, answer in had)
 
 
-def _with_choice(transcript: Transcript, choice: Turn | Failure) -> Transcript:
-    if isinstance(choice, Failure):
-        return replace(transcript, stage2=None, failure=choice)
+def _with_choice(transcript: Transcript, choice: Turn | CallError) -> Transcript:
+    if isinstance(choice, CallError):
+        return replace(transcript, stage2=None, failure="call", reason=str(choice))
     return replace(transcript, stage2=choice)
 
 

@@ -12,15 +12,13 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from msgspec.structs import replace
-
 from tlac import images
 from tlac.errors import CallError, InputError, MissingAnswersError, PermanentError, SampleError, TlacError
 from tlac.interfaces import Method, Prompter
 from tlac.results.usage import UsageLedger
 from tlac.runtime.redaction import redact
 from tlac.runtime.spooled_list import SpilledList
-from tlac.types import Failure, Image, LMMResponse, Outcome, Sample, Source, Transcript, Turn
+from tlac.types import FailureKind, Image, LMMResponse, Outcome, Sample, Source, Transcript, Turn
 
 INTERRUPTED = "interrupted"
 """What a run that was stopped by Ctrl-C or a signal says of it."""
@@ -146,9 +144,8 @@ async def collect_into(  # noqa: PLR0913, PLR0917 - what is asked, how, and who 
     async def work() -> None:
         for position, sample in state.pending:
             if state.stopped:
-                transcript = Transcript(
-                    sample.id, None, sample.label, failure=Failure("stopped", f"not asked: {state.stopped}")
-                )
+                reason = f"not asked: {state.stopped}"
+                transcript = Transcript(sample.id, None, sample.label, failure="stopped", reason=reason)
             else:
                 transcript = await _ask(sample, prompter, method, state, identify)
             state.finish(position, transcript)
@@ -179,7 +176,8 @@ async def _finished(workers: Collection[asyncio.Future[None]]) -> None:
 async def _ask(sample: Sample, prompter: Prompter, method: Method, state: _Progress, identify: Identify) -> Transcript:
     image: Image | None = None
     turns: list[Turn] = []
-    failure: Failure | None = None
+    failure: FailureKind | None = None
+    reason = ""
     try:
         image = await identify(sample.source, sample.source_name)
         async with aclosing(method.ask(image, prompter)) as asked:  # type: ignore[type-var]
@@ -187,33 +185,33 @@ async def _ask(sample: Sample, prompter: Prompter, method: Method, state: _Progr
                 turns.append(turn)
                 state.note(turn)
     except Exception as error:
-        failure = _failure_of(error)
+        failure = _kind_of(error)
         if failure is None:
             raise
-        if image is not None and failure.reason.startswith(images.name_of(image)):
+        reason = str(error)
+        if not isinstance(error, TlacError):
+            reason = redact(f"unexpected {type(error).__name__}: {' '.join(reason.split())}")
+        if image is not None and reason.startswith(images.name_of(image)):
             # equal files are asked about once: each is told of by its own name
-            failure = replace(failure, reason=sample.source_name + failure.reason.removeprefix(images.name_of(image)))
+            reason = sample.source_name + reason.removeprefix(images.name_of(image))
         if isinstance(error, PermanentError) and state.is_asking:
             state.stopped = state.stopped or str(error)
         _log.debug("%s failed", sample.id, exc_info=True)
     found = {turn.stage: turn for turn in turns if turn.member == 0}
     further = tuple(turn for turn in turns if turn.member)
     sha256 = image.sha256 if image else None
-    return Transcript(sample.id, sha256, sample.label, found.get("stage1"), found.get("stage2"), failure, further)
+    stage1, stage2 = found.get("stage1"), found.get("stage2")
+    return Transcript(sample.id, sha256, sample.label, stage1, stage2, further, failure, reason)
 
 
-def _failure_of(error: Exception) -> Failure | None:
-    """What a sample says after an error; None for an error that concerns all samples."""
+def _kind_of(error: Exception) -> FailureKind | None:
+    """How a sample fails with an error; None for an error that concerns all samples."""
     if isinstance(error, MissingAnswersError):
-        return Failure("missing", str(error))
-    if isinstance(error, (InputError, SampleError)):
-        return Failure("sample", str(error))
-    if isinstance(error, CallError):
-        return Failure("call", str(error))
-    if isinstance(error, TlacError):
-        return None
+        return "missing"
     # the border of one sample: what surprises a library ends this one and not the run
-    return Failure("sample", redact(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"))
+    if isinstance(error, (InputError, SampleError)) or not isinstance(error, TlacError):
+        return "sample"
+    return "call" if isinstance(error, CallError) else None
 
 
 class TranscriptBuffer:
@@ -223,23 +221,23 @@ class TranscriptBuffer:
         self.transcripts: SpilledList[Transcript] = SpilledList(Transcript)
         self.ledger = UsageLedger()
         self._missing = 0
-        self._first_missing: list[tuple[str, Failure]] = []
+        self._first_missing: list[Transcript] = []
 
     def put(self, transcript: Transcript) -> None:
         """Keep one more. Raises TlacError where the disk is full."""
         self.transcripts.put(transcript)
         self.ledger.add(transcript.turns)
-        if transcript.failure is not None and transcript.failure.kind == "missing":
+        if transcript.failure == "missing":
             self._missing += 1
             if len(self._first_missing) < 3:
-                self._first_missing.append((transcript.sample, transcript.failure))
+                self._first_missing.append(transcript)
 
     def require_answers(self) -> None:
         """Raise MissingAnswersError where answers of an offline run are missing."""
         if self._missing:
-            first = ", ".join(sample for sample, _ in self._first_missing)
+            first = ", ".join(one.sample for one in self._first_missing)
             more = ", ..." if self._missing > 3 else ""
-            reason = self._first_missing[0][1].reason
+            reason = self._first_missing[0].reason
             raise MissingAnswersError(
                 f"answers for {self._missing} of {len(self.transcripts)} samples are missing: {first}{more} ({reason})"
             )

@@ -103,7 +103,7 @@ def estimate(
     stage1 = [turn for transcript in transcripts for turn in transcript.turns if turn.stage == "stage1"]
     stage2 = [turn for transcript in transcripts for turn in transcript.turns if turn.stage == "stage2"]
     # nobody is asked about an image that can't be read
-    readable = len(samples) - sum(one.failure is not None and one.failure.kind == "sample" for one in transcripts)
+    readable = len(samples) - sum(one.failure == "sample" for one in transcripts)
     looks = 0
     if getattr(config.opened_method, "is_sequential", False):
         calls1, calls2, looks = _sequential_calls(transcripts, readable)
@@ -203,8 +203,7 @@ def _second_calls(transcripts: Sequence[Transcript], samples: int) -> int:
         for transcript in known
         if transcript.stage1
         and transcript.stage1.response.outcome is Outcome.ANSWERED
-        and transcript.failure is not None
-        and transcript.failure.kind == "missing"
+        and transcript.failure == "missing"
     }
     chosen = {transcript.stage2.key for transcript in known if transcript.stage2}
     share = (len(lacking) + len(chosen)) / len(known) if known else 1.0
@@ -219,7 +218,7 @@ def _sequential_calls(transcripts: Sequence[Transcript], samples: int) -> tuple[
     unnamed = [one for one in known if any(turn.member > 0 for turn in one.further)]
     undescribed = sum(one.stage1 is None for one in unnamed)
     # whatever an image still lacks, a second look may follow
-    missing = [one for one in unnamed if one.failure is not None and one.failure.kind == "missing"]
+    missing = [one for one in unnamed if one.failure == "missing"]
     lacking = {one.stage1.response.text for one in missing if one.stage1 and one.stage2 is None}
     rest = samples - len(known)
     left = round(rest * len(unnamed) / len(known) if known else rest)

@@ -56,7 +56,7 @@ class Labelling:
                 if label.label is None:
                     self.reasons[label.reason or str(label.outcome)] += 1
                 yield label
-            self.failures.update(one.failure.kind for one in transcripts if one.failure is not None)
+            self.failures.update(one.failure for one in transcripts if one.failure is not None)
 
 
 def label_block(

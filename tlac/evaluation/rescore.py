@@ -38,7 +38,7 @@ from tlac.scoring.matching import find_rule
 from tlac.scoring.metrics import hinted_classes, measure
 from tlac.scoring.predictions import Predictions
 from tlac.scoring.scorer import Scorer
-from tlac.types import Failure, LMMResponse, Outcome, Stage, Transcript, Turn
+from tlac.types import LMMResponse, Outcome, Stage, Transcript, Turn
 
 # predictions whose answers are read from the store at a time: many, since a store reads most of itself faster than
 # as many rows by key
@@ -207,8 +207,7 @@ def _recall(path: Path, answers: _StoredAnswers, order: Sequence[int], is_slac: 
 def _transcript(asked: AskedLine, answers: _StoredAnswers, order: Sequence[int], is_slac: bool) -> Transcript:
     # what failed in stage 2 alone has all that slac needs
     if asked.outcome is Outcome.FAILED and (not is_slac or asked.stage1_key is None):
-        failure = Failure("call", asked.reason)
-        return Transcript(asked.sample, asked.image_sha256, asked.label, failure=failure)
+        return Transcript(asked.sample, asked.image_sha256, asked.label, failure="call", reason=asked.reason)
     stage1 = answers.turn("stage1", asked.stage1_key, asked)
     if is_slac:
         return Transcript(asked.sample, asked.image_sha256, asked.label, stage1)
@@ -222,7 +221,7 @@ def _transcript(asked: AskedLine, answers: _StoredAnswers, order: Sequence[int],
         for member, stage, key in asked.further
         if (found := answers.turn(stage, key, asked))
     )
-    return Transcript(asked.sample, asked.image_sha256, asked.label, stage1, stage2, further=further)
+    return Transcript(asked.sample, asked.image_sha256, asked.label, stage1, stage2, further)
 
 
 def _counted(transcripts: Iterable[Transcript], ledger: UsageLedger) -> Iterator[Transcript]:

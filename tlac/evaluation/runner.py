@@ -243,7 +243,7 @@ class Runner:
                     seen = list(islice(order, len(block)))
                     # what an interrupt has left unasked is not decided; an engine calls that a failed call
                     left = {"stopped", "call" if self._engine else ""} if self._is_interrupted else set()
-                    decided = [one for one in block if one.failure is None or one.failure.kind not in left]
+                    decided = [one for one in block if one.failure not in left]
                     yield decided, _score(prepared, decided, seen).predictions
         if stopped == [INTERRUPTED]:
             raise KeyboardInterrupt

@@ -19,7 +19,7 @@ from tlac.scoring.matching import apply_template
 from tlac.scoring.predictions import TOP, Decisions, PredictionTable
 from tlac.scoring.scorer import Scored, place_classes
 from tlac.scoring.similarity import rank, similarities
-from tlac.types import Failure, Float32Array, Float64Array, MatchDecision, Outcome, Sample, Transcript
+from tlac.types import FailureKind, Float32Array, Float64Array, MatchDecision, Outcome, Sample, Transcript
 
 _TEXTS = 8192
 
@@ -59,8 +59,9 @@ class ImageScorer:
                 else:
                     decided.append(MatchDecision(Outcome.ANSWERED, decided_by="similarity"))
                     nearest.append(rank(similarities(seen.vector[None], classes), width))
-                failure = Failure("sample", seen.complaint) if seen.complaint else None
-                advance(Transcript(seen.sample.id, sha256, seen.sample.label, failure=failure))
+                failure: FailureKind | None = "sample" if seen.complaint else None
+                told = Transcript(seen.sample.id, sha256, seen.sample.label, failure=failure, reason=seen.complaint)
+                advance(told)
         decisions, count = Decisions.unscored(decided), len(decided)
         if nearest:
             is_answered = np.array([one.outcome is Outcome.ANSWERED for one in decided], np.bool_)

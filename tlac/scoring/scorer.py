@@ -309,7 +309,7 @@ def decide_all(
 
 def _said(transcript: Transcript) -> tuple[object, ...]:
     """All that a decision can depend on."""
-    said: list[object] = [transcript.failure and transcript.failure.reason]
+    said: list[object] = [transcript.failure and transcript.reason]
     for turn in transcript.turns:
         response = turn.response
         said += (turn.member, turn.stage, response.outcome, response.text, response.reason, response.logprob)
@@ -330,7 +330,7 @@ def _decide_fully(transcript: Transcript, rule: MatchingRule, index: ClassIndex,
 
 def _decide(transcript: Transcript, rule: MatchingRule, index: ClassIndex, combine: Combination) -> MatchDecision:
     if transcript.failure is not None:
-        return MatchDecision(Outcome.FAILED, reason=transcript.failure.reason)
+        return MatchDecision(Outcome.FAILED, reason=transcript.reason)
     if transcript.stage1 is None:
         return MatchDecision(Outcome.FAILED, reason="nothing was asked")
     if combine in ("fuse", "average"):

@@ -334,11 +334,10 @@ def _bind(lmm: _RecallingLMM, backend: Any) -> BoundLMM:
 
 def _under_its_name(transcript: Transcript, sample: Sample, name: str) -> Transcript:
     """A transcript whose failure calls the image what its dataset does: a worker knows it by its absolute path."""
-    failure, path = transcript.failure, sample.source_name
-    if failure is None or path == name or not failure.reason.startswith(path):
+    path = sample.source_name
+    if transcript.failure is None or path == name or not transcript.reason.startswith(path):
         return transcript
-    failure = msgspec.structs.replace(failure, reason=name + failure.reason.removeprefix(path))
-    return msgspec.structs.replace(transcript, failure=failure)
+    return msgspec.structs.replace(transcript, reason=name + transcript.reason.removeprefix(path))
 
 
 def _usage_rows(

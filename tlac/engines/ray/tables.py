@@ -219,7 +219,7 @@ def _turn_rows(position: int, transcript: Transcript, put_off: Mapping[str, Choi
             "stage2_key": second.key if second else None,
             "choice_outcome": second.response.outcome.value if second and not waits else None,
             "choice": second.response.text if second and not waits else None,
-            "failure": transcript.failure.reason if transcript.failure else None,
+            "failure": transcript.reason if transcript.failure else None,
             "about": waits.answer if waits else None,
             "offered": list(waits.candidates) if waits and waits.candidates is not None else None,
             "chooser": waits.backend if waits else None,

@@ -231,10 +231,10 @@ class Stage1Worker(_Worker):
             if stopped is not None:
                 self._client.stop(PermanentError(stopped))
             for sample, transcript in zip(taken, found, strict=True):
-                failure, source = transcript.failure, sample.source
-                if failure and failure.kind == "sample" and not transcript.image_sha256 and isinstance(source, Path):
+                is_unread = transcript.failure == "sample" and not transcript.image_sha256
+                if is_unread and isinstance(sample.source, Path):
                     # no request, and so no key: the driver, which sees the image perhaps, knows it by its path
-                    await log.keep_failure(str(source), SerializedError(SampleError.__name__, failure.reason))
+                    await log.keep_failure(str(sample.source), SerializedError(SampleError.__name__, transcript.reason))
             return positions, attempt.ordered(found)
 
         positions, transcripts = (self._run_batch(_name_batch("a", files), ask, put_off) if files else None) or ((), ())
