@@ -53,7 +53,13 @@ def test_an_incomplete_run_is_marked(tlac_command, two: list[Path], tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("names", "complaint"), [((), "Missing argument"), (("better",), "at least two"), (("better", "gone"), "gone")]
+    ("names", "complaint"),
+    [
+        ((), "Missing argument"),
+        (("better",), "at least two"),
+        (("better",) * 3, "better alone was found: name two run folders, or a folder of several"),
+        (("better", "gone"), "gone"),
+    ],
 )
 def test_wrong_use_is_said(tlac_command, two: list[Path], names: tuple[str, ...], complaint: str) -> None:
     shown = tlac_command("compare", *(two[0].parent / name for name in names))

@@ -130,7 +130,8 @@ def compare(runs: Sequence[Run]) -> list[PairTest]:
     Raises UsageError for fewer than two runs, InputError for runs that don't compare.
     """
     if len(runs) < 2:
-        raise UsageError("compare needs at least two runs: name two run folders")
+        found = f"{runs[0].folder} alone was found" if runs else "none was found"
+        raise UsageError(f"compare needs at least two runs, and {found}: name two run folders, or a folder of several")
     _require_comparable(runs)
     tests = pair_tests(runs)
     if not tests:
