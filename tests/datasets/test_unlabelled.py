@@ -37,6 +37,18 @@ def test_a_folder_is_all_images_in_it_and_below(photos: Path) -> None:
     assert notes == ("1 file in photos is no image: skipped: notes.txt",)
 
 
+def test_hidden_images_are_left_out_and_called_so(photos: Path) -> None:
+    for name in (".x.jpg", "deep/.thumbs/1.png"):
+        (photos / "photos" / name).parent.mkdir(exist_ok=True)
+        (photos / "photos" / name).write_bytes(make_png(9))
+    samples, notes = open_images(["photos"])
+    assert len(samples) == 4
+    assert notes == (
+        "1 file in photos is no image: skipped: notes.txt",
+        "2 hidden files or folders in photos left out: .x.jpg, deep/.thumbs",
+    )
+
+
 @pytest.mark.parametrize(
     ("inputs", "expected"),
     [

@@ -65,7 +65,12 @@ def _list_path(text: str, notes: list[str], is_anywhere: bool) -> list[Sample]:
         unusable: dict[str, str] = {}
         found = [_file(image) for image in find_images(path, path, skipped, unusable)]
         found += [Sample(name, partial(_refuse, reason)) for name, reason in unusable.items()]
-        notes += count_note(skipped, f"file in {path} is no image:", f"files in {path} are no images:", "skipped")
+        hidden = [name for name in skipped if name.rpartition("/")[2].startswith(".")]
+        others = [name for name in skipped if name not in set(hidden)]
+        notes += count_note(others, f"file in {path} is no image:", f"files in {path} are no images:", "skipped")
+        notes += count_note(
+            hidden, f"hidden file or folder in {path}", f"hidden files or folders in {path}", "left out"
+        )
         return found
     if path.suffix.lower() == ".txt":
         return _list_named([line for _, line in read_lines(path)], path, notes, is_anywhere)
