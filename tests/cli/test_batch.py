@@ -151,6 +151,19 @@ def test_resume_stores_what_is_over_and_the_same_command_goes_on(
     assert manager(*BENCH[:-1], "--offline").code == 0
 
 
+@pytest.mark.parametrize(
+    "command", [BENCH, ("label", "my-photos", "--classes", "a, b", "--backend", "gpt-4o", "--batch")]
+)
+def test_a_batch_that_asks_nobody_is_refused(
+    emulator: Emulator, manager: Callable[..., Shown], command: tuple[str, ...]
+) -> None:
+    shown = manager(*command, "--offline")
+    assert (shown.code, shown.err) == (
+        2,
+        "tlac: --batch asks the provider, and --offline asks nobody: leave one out\n",
+    )
+
+
 def test_a_cancelled_batch_is_collected_and_the_rest_submitted_again(
     emulator: Emulator, manager: Callable[..., Shown], clock: SkippingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -348,6 +348,8 @@ class CallOptions:
         """The runner that asks as these options say. Raises UsageError for options that don't go together."""
         from tlac.evaluation.runner import Runner
 
+        if self.batch and self.offline:
+            raise UsageError("--batch asks the provider, and --offline asks nobody: leave one out")
         is_ray = self.engine == "ray"
         if not is_ray and (self.ray_address or self.parallelism):
             raise UsageError("--ray-address and --parallelism belong to --engine ray: add it, or leave them out")
