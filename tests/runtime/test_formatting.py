@@ -45,7 +45,17 @@ def test_a_cost_that_nobody_knows_is_not_zero(cost_usd: float | None, text: str)
     assert dollars(cost_usd) == text
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.5567, "0.557 s"), (200, "3 min 20 s"), (7_512, "2 h 5 min")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.5567, "0.557 s"),
+        (200, "3 min 20 s"),
+        (7_512, "2 h 5 min"),
+        (172_800, "48 h 0 min"),
+        (2_300_563_301, "26,626 days 21 h"),
+        (float("inf"), "\u221e"),
+    ],
+)
 def test_a_time_has_the_units_that_people_use(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 

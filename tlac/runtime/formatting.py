@@ -49,13 +49,18 @@ def dollars(cost_usd: float | None, unknown: str = "unknown") -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time as "0.56 s", "3 min 20 s" or "2 h 5 min"."""
+    """A time as "0.56 s", "3 min 20 s", "2 h 5 min" or "3 days 4 h"."""
     if seconds < 60:
         return f"{seconds:.3g} s"
+    if seconds == math.inf:
+        return "∞"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
+    hours = minutes // 60
+    if hours < 72:
+        return f"{hours} h {minutes % 60} min"
+    return f"{hours // 24:,} days {hours % 24} h"
 
 
 def valid_unicode(text: str) -> str:

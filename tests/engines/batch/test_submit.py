@@ -156,6 +156,14 @@ def test_a_batch_that_is_turned_away_is_handed_in_six_times_with_waits_that_doub
     assert round_.said[-1] == f"mine: batch {record.tag} is submitted, 1 requests"
 
 
+def test_a_wait_of_days_is_told_and_not_waited_for(round_: Round) -> None:
+    round_.provider.faults = [RateLimitError("slow down", 2_300_563_301.0)]
+    with pytest.raises(PermanentError, match="slow down; it asks for a wait of 26,626 days 21 h: run the same command"):
+        round_.submit(question())
+    assert (round_.provider.tries, round_.waits_s) == (1, [])
+    assert [record.status for record in round_.records] == ["dropped"]
+
+
 def test_a_sixth_refusal_is_the_last_and_frees_the_requests(round_: Round) -> None:
     round_.provider.faults = [SLOW_DOWN] * 9
     round_.reservation = CostReservation(budget := Budget(1e9))

@@ -58,7 +58,7 @@ def test_the_providers_own_wish_to_wait_is_kept() -> None:
 
 def test_a_wish_longer_than_anyone_would_wait_ends_the_run() -> None:
     lmm = ScriptedLMM([RateLimitError("daily limit", 40_000)])
-    with pytest.raises(PermanentError, match="40000 s"):
+    with pytest.raises(PermanentError, match="11 h 6 min"):
         ask(lmm)
     assert len(lmm.asked) == 1
 
@@ -80,6 +80,12 @@ def test_the_same_fault_again_and_again_is_given_up_sooner() -> None:
 def test_being_told_to_slow_down_uses_up_no_tries_of_other_faults() -> None:
     lmm = ScriptedLMM([RateLimitError("slow down", 1)] * 8 + [TransientError("a")])
     assert ask(lmm, CallPolicy(tries=2, limited_tries=10, clock=virtual_clock())) is ANSWER
+
+
+def test_a_wait_beyond_what_is_waited_for_is_told_in_days() -> None:
+    lmm = ScriptedLMM([RateLimitError("slow down", 2_300_563_301)])
+    with pytest.raises(PermanentError, match="it asks for a wait of 26,626 days 21 h: run the same command later"):
+        ask(lmm, CallPolicy(clock=virtual_clock()))
 
 
 def test_the_waits_are_bounded_in_all() -> None:

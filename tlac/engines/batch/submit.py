@@ -23,6 +23,7 @@ from tlac.hashing import canonical_json
 from tlac.interfaces import BatchInterface
 from tlac.lmms.middleware.budget import Budget, highest_cost_usd
 from tlac.lmms.prices import prices_of
+from tlac.runtime.formatting import duration
 from tlac.types import LMMRequest
 
 
@@ -154,6 +155,8 @@ class BatchFile:
 
 _TRIES = 6
 _BASE_S = 10.0
+# who asks for more will have to be asked by another command
+_LONGEST_WAIT_S = 3600.0
 
 
 class BatchSubmitter:
@@ -253,10 +256,11 @@ class BatchSubmitter:
             except RateLimitError as error:
                 # turned away, so the provider does not have it
                 wait_s = error.retry_after_s or _BASE_S * 2**tries
-                if tries == _TRIES:
+                if tries == _TRIES or wait_s > _LONGEST_WAIT_S:
                     self._drop(record, str(error))
-                    raise PermanentError(str(error)) from error
-                say(f"{error}; batch {record.tag} is submitted again in {wait_s:.0f} s")
+                    later = f"; it asks for a wait of {duration(wait_s)}: run the same command later"
+                    raise PermanentError(f"{error}{later if wait_s > _LONGEST_WAIT_S else ''}") from error
+                say(f"{error}; batch {record.tag} is submitted again in {duration(wait_s)}")
                 await self._manager.clock.sleep(wait_s)
             except TransientError as error:
                 say(f"{backend.name}: batch {record.tag} may or may not have arrived ({error})")

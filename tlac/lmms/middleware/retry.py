@@ -14,6 +14,7 @@ from tlac.errors import CallError, InputError, PermanentError, RateLimitError, S
 from tlac.hashing import response_key
 from tlac.interfaces import LMM
 from tlac.lmms.middleware.policy import CallPolicy
+from tlac.runtime.formatting import duration
 from tlac.types import LMMRequest, LMMResponse, Stage
 
 
@@ -62,7 +63,7 @@ class RetryingLMM:
             return jitter_s
         if asked_s > policy.total_wait_s:
             raise PermanentError(
-                f"{error}; it asks for a wait of {asked_s:.0f} s: run the same command later"
+                f"{error}; it asks for a wait of {duration(asked_s)}: run the same command later"
             ) from error
         # the provider's wait is a lower bound; the jitter keeps all calls from coming back in the same instant
         return asked_s + min(jitter_s, policy.base_s)
