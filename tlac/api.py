@@ -282,7 +282,8 @@ class Classifier:
     ) -> Classifications:
         """Classify images concurrently: a result for each, in their order, also for one that failed.
 
-        With `raise_errors` the first failure is raised as `classify` raises it, once all images were asked about.
+        With `raise_errors` the first failure is raised as `classify` raises it, once all images were asked about. An
+        iterator is read to its end first, as by `stream`.
         """
         return _gathered(self._results(images, max_cost, progress), raise_errors)
 
@@ -293,7 +294,8 @@ class Classifier:
         result without a label.
 
         Asking goes on while you look at a result; leave the loop to end it: calls in flight are waited for. `max_cost`
-        is a hard cap in USD on what is spent here; `progress` shows a bar on stderr.
+        is a hard cap in USD on what is spent here; `progress` shows a bar on stderr. An iterator of images is read to
+        its end before the first is asked about: cut one that is slow, long or endless into parts (`itertools.islice`).
         """
         for _, result in self._results(images, max_cost, progress):
             yield result
