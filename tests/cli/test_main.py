@@ -138,3 +138,22 @@ def test_help_imports_nothing_heavy() -> None:
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stderr.split()
     heavy = {"numpy", "torch", "litellm", "diskcache", "yaml", "msgspec", "rich.console", "PIL"}
     assert heavy & set(loaded) == set()
+
+
+def test_what_a_thread_still_imports_warns_of_nothing_below_the_last_line() -> None:
+    script = """
+import sys, threading, warnings
+
+def warn_late():
+    threading.main_thread().join()
+    warnings.warn("too late", stacklevel=1)
+
+threading.Thread(target=warn_late).start()
+sys.argv = ["tlac", *sys.argv[1:]]
+from tlac.cli import main
+main()
+"""
+    run = [sys.executable, "-c", script, "--version"]
+    assert "too late" not in subprocess.run(run, capture_output=True, text=True, check=True).stderr
+    debugged = subprocess.run([*run, "--debug"], capture_output=True, text=True, check=True)
+    assert "too late" in debugged.stderr

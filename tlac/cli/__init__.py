@@ -246,6 +246,9 @@ def main(arguments: list[str] | None = None) -> None:
     is_debug = "--debug" in given
     with _settings_of_a_program(is_debug):
         code = _run([argument for argument in given if argument != "--debug"], is_debug)
+    if arguments is None and not is_debug:
+        # the process ends here; a library that another thread still imports would warn by the page below our last line
+        warnings.simplefilter("ignore")
     sys.exit(code)
 
 
