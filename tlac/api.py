@@ -235,7 +235,7 @@ class Classifier:
             method,
             load_encoder_config(str(encoder)),
             words if describe is None else words.about(describe),
-            find_rule(matching),
+            matching,
             template,
             aliases=given.aliases,
         )

@@ -230,7 +230,7 @@ def live(folder: Path, scratch: Path, store: Store) -> Iterator[Answered]:
     backend, prompts = load_backend("embedded"), load_prompts("default")
     encoder = replace(load_encoder_config("minilm"), is_offline=True)
     for method in ("slac", "tlac"):
-        config = RunConfig(backend, backend, dataset, method, encoder, prompts, find_rule("ladder"), limit=120)
+        config = RunConfig(backend, backend, dataset, method, encoder, prompts, "ladder", limit=120)
         run = Runner(store).run(config, scratch / "runs")
         yield Answered("caltech101", "tags", f"tagger {method.upper()}", run.predictions)
 

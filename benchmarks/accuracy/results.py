@@ -31,7 +31,7 @@ from tlac.evaluation.prompter import BoundLMM
 from tlac.evaluation.run_config import ClassList, RunConfig, class_finder, plan_questions
 from tlac.interfaces import combination_of
 from tlac.runtime.formatting import interval, percent
-from tlac.scoring.matching import DEFAULT_TEMPLATE, find_rule
+from tlac.scoring.matching import DEFAULT_TEMPLATE
 from tlac.scoring.metrics import hinted_classes, measure
 from tlac.scoring.predictions import Predictions
 from tlac.scoring.scorer import Scorer
@@ -121,12 +121,12 @@ def replay(row: Row, store: Store) -> Replayed:
     images = read_images(row.images)
     backends = [load_backend(f"pack:{ROOT / 'cassettes' / 'packs' / name}.jsonl.zst") for name in row.packs]
     encoder = replace(load_encoder_config("minilm"), is_offline=True)
-    prompts, rule = load_prompts(row.prompts), find_rule("ladder")
+    prompts = load_prompts(row.prompts)
     dataset = ClassList(images.classes, images.prompt)
     stored = minilm(store)
-    asked = RunConfig(backends[0], backends[0], dataset, row.method, encoder, prompts, rule)
+    asked = RunConfig(backends[0], backends[0], dataset, row.method, encoder, prompts, "ladder")
     config = asked.with_spread_hints(stored)
-    scorer = Scorer(images.classes, stored, rule, DEFAULT_TEMPLATE)
+    scorer = Scorer(images.classes, stored, asked.rule, DEFAULT_TEMPLATE)
     lmm = Packs(backends)
     prompter = plan_questions(config, lambda asked: BoundLMM(asked, lmm), class_finder(config, stored))
     samples = [Sample(sha256, b"", label) for sha256, label in images.samples]

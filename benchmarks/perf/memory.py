@@ -29,7 +29,6 @@ from tlac.config.schemas import load_backend, load_encoder_config
 from tlac.datasets.base import ListedDataset
 from tlac.evaluation.run_config import RunConfig
 from tlac.evaluation.runner import Runner
-from tlac.scoring.matching import find_rule
 
 
 def _samples(count: int) -> ListedDataset:
@@ -49,7 +48,7 @@ def run(folder: Path, count: int) -> None:
     """Run, and print what it took."""
     backend = load_backend(BACKEND)
     prompts, encoder = load_prompts(PROMPTS), load_encoder_config("clip-vit-b-16")
-    spec = RunConfig(backend, backend, _samples(count), "slac", encoder, prompts, find_rule("ladder"))
+    spec = RunConfig(backend, backend, _samples(count), "slac", encoder, prompts, "ladder")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with Store(folder) as store, tempfile.TemporaryDirectory() as out:
         started, cpu = time.perf_counter(), time.process_time()

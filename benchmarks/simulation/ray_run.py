@@ -25,7 +25,6 @@ from tlac.engines.ray.engine import RayEngine
 from tlac.evaluation.run_config import RunConfig
 from tlac.evaluation.runner import Runner
 from tlac.lmms.middleware.policy import CallPolicy
-from tlac.scoring.matching import find_rule
 
 # the emulator answers a handful at a time
 SERVICE, CALLS, WORKERS = Service(0.4, 0.3, 4, requests_a_minute=540), 240, 4
@@ -51,9 +50,9 @@ def compare_cluster(service: Service = SERVICE, calls: int = CALLS, workers: int
     os.environ.update(_KEY)
     with tempfile.TemporaryDirectory() as folder, running_emulator(answer) as emulator:
         backend = _backend(service, emulator.base("openai"))
-        prompts, rule = load_prompts("default"), find_rule("ladder")
+        prompts = load_prompts("default")
         dataset = specks(calls, ("red car", "old car", "red apple"))
-        spec = RunConfig(backend, backend, dataset, "slac", load_encoder_config("minilm"), prompts, rule)
+        spec = RunConfig(backend, backend, dataset, "slac", load_encoder_config("minilm"), prompts, "ladder")
         with Store(Path(folder) / "store") as store:
             Runner(store, engine=RayEngine(store, CallPolicy(), None, workers)).run(spec, Path(folder))
     ends.sort()

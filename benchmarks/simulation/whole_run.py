@@ -28,7 +28,6 @@ from tlac.engines.ray.engine import RayEngine
 from tlac.evaluation.run_config import RunConfig, RunResult
 from tlac.evaluation.runner import Runner
 from tlac.lmms.middleware.policy import CallPolicy
-from tlac.scoring.matching import find_rule
 from tlac.types import LMMRequest, LMMResponse, Outcome, Usage
 
 SAMPLES, WORKERS = 20_000, 2
@@ -120,7 +119,7 @@ def run(samples: int, workers: int, folder: Path) -> None:
     backend = Backend("synthetic", "synthetic.yaml", spec)
     config = RunConfig(
         *(backend, backend, specks(samples, _CLASSES), "tlac", load_encoder_config("minilm")),
-        *(load_prompts("name"), find_rule("ladder")),
+        *(load_prompts("name"), "ladder"),
     )
     with Store(folder / "store") as store:
         policy = CallPolicy(on_message=_say)

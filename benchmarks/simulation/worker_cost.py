@@ -26,7 +26,6 @@ from tlac.engines.ray.session import connect, quiet
 from tlac.engines.ray.tables import write_samples
 from tlac.engines.ray.workers import Stage1Worker
 from tlac.evaluation.run_config import RunConfig
-from tlac.scoring.matching import find_rule
 from tlac.types import Outcome
 
 CALLS, WORKERS, IN_FLIGHT = 4000, 2, 512
@@ -53,7 +52,7 @@ def measure(folder: Path, calls: int = CALLS, workers: int = WORKERS, in_flight:
         backend = replace(shipped, spec=structs.replace(shipped.spec, limits=limits))
         files = [(path.name, path) for path in sorted(images.iterdir())]
         dataset, encoder = made_up(len(files), ("a dog", "a cat"), files.__getitem__), load_encoder_config("minilm")
-        config = RunConfig(backend, backend, dataset, "slac", encoder, load_prompts("name"), find_rule("ladder"))
+        config = RunConfig(backend, backend, dataset, "slac", encoder, load_prompts("name"), "ladder")
         samples = list(config.samples)
         first = [write_samples([one], folder / f"first{place}", 1, 1) for place, one in enumerate(samples[:workers])]
         shards = write_samples(samples[workers:], folder / "samples", calls, workers)

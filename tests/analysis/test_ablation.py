@@ -14,7 +14,6 @@ from tlac.cache.store import Store
 from tlac.errors import UsageError
 from tlac.evaluation.runner import Runner
 from tlac.results.record import Run
-from tlac.scoring.matching import find_rule
 from tlac.scoring.predictions import Predictions
 
 
@@ -30,8 +29,7 @@ def run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_an_effect_is_the_mean_paired_difference_over_all_else(run) -> None:
-    rules = [find_rule("ladder"), find_rule("paper")]
-    runs = [run(method=method, rule=rule) for method in ("slac", "tlac") for rule in rules]
+    runs = [run(method=method, matching=rule) for method in ("slac", "tlac") for rule in ("ladder", "paper")]
     found = {(effect.factor, effect.level): effect for effect in effects(runs)}
     assert set(found) == {("method", "slac"), ("method", "tlac"), ("matching", "ladder"), ("matching", "paper")}
     slac, tlac = found["method", "slac"], found["method", "tlac"]

@@ -20,7 +20,6 @@ from tlac.evaluation.run_config import RunConfig, plan_questions
 from tlac.images import identify
 from tlac.lmms.middleware.cache import StoredLMM
 from tlac.methods.tlac import TLAC
-from tlac.scoring.matching import find_rule
 from tlac.types import NearestClasses
 
 BACKEND = Backend(
@@ -32,8 +31,8 @@ UNPRICED = Backend("u", "u.yaml", BackendSpec(adapter="fake", model="m"))
 
 
 def inquiry(method: str = "tlac", backend: Backend = BACKEND, size: int = 9) -> RunConfig:
-    encoder, prompts, rule = load_encoder_config("minilm"), load_prompts("default"), find_rule("ladder")
-    return RunConfig(backend, backend, Cars(size=size), method, encoder, prompts, rule)
+    encoder, prompts = load_encoder_config("minilm"), load_prompts("default")
+    return RunConfig(backend, backend, Cars(size=size), method, encoder, prompts, "ladder")
 
 
 def reckon(store: Store, given: RunConfig, size: int = 9) -> Estimate:

@@ -14,7 +14,6 @@ from tlac.evaluation.rescore import Rescoring, rescore
 from tlac.evaluation.runner import RunConfig, Runner
 from tlac.results.record import Run
 from tlac.results.usage import read_calls
-from tlac.scoring.matching import find_rule
 from tlac.types import LMMRequest, Outcome
 
 
@@ -98,7 +97,7 @@ def test_a_rule_without_exact_answers_needs_no_choice_where_none_is_asked_for(
 def test_a_paper_run_can_climb_the_ladder(run, store: Store, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    first = run(spec=replace(SPEC, rule=find_rule("paper")))
+    first = run(spec=replace(SPEC, matching="paper"))
     again = rescore(first.folder, store, Rescoring(matching="ladder"), tmp_path)
     assert {one.decided_by for one in again.predictions} == {"exact", "choice"}
 

@@ -21,7 +21,6 @@ from tlac.config.prompts import load_prompts
 from tlac.config.registry import open_dataset
 from tlac.config.schemas import EncoderConfig, EncoderSpec, load_backend, load_dataset_config
 from tlac.evaluation.runner import RunConfig, Runner
-from tlac.scoring.matching import find_rule
 
 SERVER = Path(__file__).parent / "llama_server.py"
 
@@ -59,7 +58,7 @@ def test_stage_2_on_a_real_model_chooses_from_the_list(
         "tlac",
         EncoderConfig("letters", "letters", EncoderSpec(adapter="letters", model="letters")),
         load_prompts("default"),
-        find_rule("ladder"),
+        "ladder",
         limit=3,
     )
     run = Runner(store).run(spec, tmp_path / "runs")

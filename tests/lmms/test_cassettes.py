@@ -32,7 +32,6 @@ from tlac.config.schemas import EncoderConfig, EncoderSpec, load_backend, load_d
 from tlac.evaluation.runner import RunConfig, Runner
 from tlac.lmms.middleware.policy import CallPolicy
 from tlac.results.record import Run
-from tlac.scoring.matching import find_rule
 from tlac.types import Outcome
 
 CASSETTES = Path(__file__).parents[2] / "cassettes"
@@ -140,7 +139,7 @@ def small_run(name: str, scenario: str, store: Store, out: Path) -> Run:
     # prompts of their own: the shipped ones may change without asking for new recordings
     prompts = load_prompts(str(CASSETTES / "prompts.yaml"))
     method = "tlac" if scenario == "tlac" else "slac"
-    spec = RunConfig(backend, backend, dataset, method, encoder, prompts, find_rule("ladder"), limit=3)
+    spec = RunConfig(backend, backend, dataset, method, encoder, prompts, "ladder", limit=3)
     clock = SkippingClock().clock()
     policy = CallPolicy(concurrency=1, clock=clock, tries=2, identical_tries=2, limited_tries=3)
     return Runner(store, policy=policy).run(spec, out)

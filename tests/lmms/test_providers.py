@@ -25,7 +25,6 @@ from tlac.evaluation.runner import RunConfig, Runner
 from tlac.lmms.middleware.budget import Budget
 from tlac.lmms.middleware.policy import CallPolicy
 from tlac.results.record import Run
-from tlac.scoring.matching import find_rule
 from tlac.types import Outcome
 
 FEW_TRIES = {"tries": 4, "identical_tries": 3, "limited_tries": 4}
@@ -51,7 +50,7 @@ def answer(asked: Asked) -> Reply | Fault:
 
 def run_spec(backend: Backend, size: int, method: str = "slac") -> RunConfig:
     encoder = EncoderConfig("letters", "letters", EncoderSpec(adapter="letters", model="letters"))
-    return RunConfig(backend, backend, Pictures(size), method, encoder, load_prompts("default"), find_rule("ladder"))
+    return RunConfig(backend, backend, Pictures(size), method, encoder, load_prompts("default"), "ladder")
 
 
 def bench(store: Store, backend: Backend, out: Path, size: int = 2, **policy: object) -> tuple[Run, SkippingClock]:

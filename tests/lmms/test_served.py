@@ -27,7 +27,6 @@ from tlac.lmms.middleware.cache import StoredLMM
 from tlac.lmms.served import is_of_served, request_before, with_served_revision
 from tlac.results.record import Run
 from tlac.runtime import aio
-from tlac.scoring.matching import find_rule
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
 
@@ -148,7 +147,7 @@ def run(store: Store, backend: Backend, out: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("tlac.evaluation.runner.open_encoder", lambda _config: LetterEncoder())
     encoder = EncoderConfig("letters", "letters", EncoderSpec(adapter="letters", model="letters"))
     asked = with_served_revision(backend, store.path)
-    config = RunConfig(asked, asked, Pictures(2), "slac", encoder, load_prompts("default"), find_rule("ladder"))
+    config = RunConfig(asked, asked, Pictures(2), "slac", encoder, load_prompts("default"), "ladder")
     return Runner(store).run(config, out)
 
 

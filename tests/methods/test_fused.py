@@ -22,12 +22,10 @@ from tlac.evaluation.runner import Runner
 from tlac.hashing import embedding_key
 from tlac.results.record import Run
 from tlac.scoring.confidence import Calibration
-from tlac.scoring.matching import find_rule
 from tlac.scoring.similarity import fuse_scores, similarities
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
 METHOD = "slac-fused:image=true"
-PAPER = find_rule("paper")
 
 
 @pytest.fixture
@@ -47,7 +45,7 @@ def run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: 
 
 
 def test_the_prediction_is_the_mean_of_both_standardised_scores(run, encoder: EncoderConfig, store: Store) -> None:
-    found, _ = run(rule=PAPER)
+    found, _ = run(matching="paper")
     runner = Runner(store)
     classes = runner.encoder(encoder).encode([f"a photo of a {name}" for name in Cars().classes]).vectors
     images = open_image_encoder(encoder)
@@ -166,7 +164,7 @@ def test_the_average_of_image_description_and_prediction_decides_whatever_they_n
         (words,) = [part.text for part in request.messages[0].parts[-1:]]
         return "lorry" if words.startswith("Which class from the list") else answer(request)
 
-    found, lmm = run("wdys", describe_or_predict, rule=PAPER)
+    found, lmm = run("wdys", describe_or_predict, matching="paper")
     listed = [request for request in lmm.asked if len(request.messages[0].parts) == 3]
     assert len(lmm.asked) == 18
     assert [

@@ -20,7 +20,6 @@ from tlac.evaluation.runner import Runner
 from tlac.results.folder import load_run
 from tlac.results.predictions import read_asked
 from tlac.results.record import Run
-from tlac.scoring.matching import find_rule
 from tlac.types import LMMRequest, LMMResponse, Outcome
 
 Reply = Callable[[LMMRequest], "str | LMMResponse"]
@@ -405,7 +404,7 @@ def test_several_templates_are_averaged(run) -> None:
 
 
 def test_the_paper_rule_scores_the_choice_from_a_shortlist(run) -> None:
-    found, _ = run("tlac-shortlist:k=3", rule=find_rule("paper"))
+    found, _ = run("tlac-shortlist:k=3", matching="paper")
     assert {one.decided_by for one in found.predictions} == {"similarity"}
     assert found.metrics.shortlist.n == 9
 

@@ -22,7 +22,6 @@ from tlac.evaluation.runner import RunConfig, Runner
 from tlac.lmms.middleware.budget import Budget
 from tlac.lmms.middleware.policy import CallPolicy
 from tlac.results.record import Run
-from tlac.scoring.matching import find_rule
 from tlac.types import Outcome
 
 INTERFACES = ("gpt-4o", "claude", "gemini")
@@ -44,7 +43,7 @@ def batching_emulator() -> Iterator[Emulator]:
 
 def run_spec(backend: Backend, size: int = 9, method: str = "tlac") -> RunConfig:
     encoder = EncoderConfig("letters", "letters", EncoderSpec(adapter="letters", model="letters"))
-    return RunConfig(backend, backend, Pictures(size), method, encoder, load_prompts("default"), find_rule("ladder"))
+    return RunConfig(backend, backend, Pictures(size), method, encoder, load_prompts("default"), "ladder")
 
 
 class Party:

@@ -9,7 +9,6 @@ from tests.support.fakes import make_png
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, BackendSpec, EncoderConfig, EncoderSpec
 from tlac.evaluation.runner import RunConfig
-from tlac.scoring.matching import find_rule
 from tlac.types import LMMRequest, Sample
 
 BACKEND = Backend("fake", "fake.yaml", BackendSpec(adapter="fake", model="m"))
@@ -39,7 +38,7 @@ SPEC = RunConfig(
     "tlac",
     EncoderConfig("letters", "letters", EncoderSpec(adapter="letters", model="letters")),
     load_prompts("default"),
-    find_rule("ladder"),
+    "ladder",
 )
 
 

@@ -19,7 +19,6 @@ from tlac.config.schemas import Backend, load_encoder_config
 from tlac.evaluation.run_config import RunConfig
 from tlac.results.predictions import PREDICTIONS, encode_predictions, read_predictions
 from tlac.results.record import Run
-from tlac.scoring.matching import find_rule
 from tlac.types import Sample
 
 WORKER = b"ray::MapWorker"
@@ -36,8 +35,8 @@ def emulated_backend(emulator: Emulator, **limits: Any) -> Backend:
 
 
 def spec_of(backend: Backend, dataset: Any, method: str) -> RunConfig:
-    encoder, rule = load_encoder_config("minilm"), find_rule("ladder")
-    return RunConfig(backend, backend, dataset, method, encoder, load_prompts("default"), rule)
+    encoder = load_encoder_config("minilm")
+    return RunConfig(backend, backend, dataset, method, encoder, load_prompts("default"), "ladder")
 
 
 class ImageFolder:

@@ -99,7 +99,6 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
     from tlac.evaluation.run_config import RunConfig
     from tlac.evaluation.runner import Runner
     from tlac.results.record import summary
-    from tlac.scoring.matching import find_rule
 
     asked = load_served(backend, store, offline)
     further = _read_levels(levels)
@@ -115,7 +114,7 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
             method,
             load_encoder_config(encoder),
             load_prompts(with_hints(prompt_set, hints)),
-            find_rule(matching),
+            matching,
             template,
             limit,
             seed,
@@ -164,7 +163,7 @@ def _run(runner: Runner, spec: RunConfig, out: Path, view: LiveView | None) -> R
     from tlac.evaluation.collect import INTERRUPTED
 
     order = "" if spec.shuffle_classes is None else f" order {spec.shuffle_classes}"
-    title = f"{spec.method} {spec.prompts.name} {spec.encoder.name} {spec.rule.name}{order}"
+    title = f"{spec.method} {spec.prompts.name} {spec.encoder.name} {spec.matching}{order}"
     total = min(len(spec.dataset), spec.limit or len(spec.dataset))
     stopped = IncompleteRunError(f"stopped in {title}; the same command goes on from there")
     try:

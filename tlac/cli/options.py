@@ -290,7 +290,8 @@ class MatchingOptions:
             RunConfig,
             encoder=load_encoder_config(self.encoder),
             prompts=load_prompts(with_hints(self.prompts, self.hints)),
-            rule=find_rule(self.matching),
+            # refused before a dataset is opened, which may take long
+            matching=find_rule(self.matching).name,
             template=check_template(self.template),
             limit=limit,
             seed=seed,

@@ -55,7 +55,7 @@ def _is_same(record: RunRecord, spec: RunConfig) -> bool:
         "method": spec.method,
         "encoder": spec.encoder.name,
         "backend": spec.backend_name,
-        "matching": spec.rule.name if asks else "similarity",
+        "matching": spec.matching if asks else "similarity",
         "limit": spec.limit,
         # without a limit nothing is drawn, and the seed changes nothing
         "seed": record.seed if spec.limit is None else spec.seed,

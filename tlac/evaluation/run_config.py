@@ -40,7 +40,7 @@ from tlac.results.usage import UsageLedger
 from tlac.runtime.libraries import installed_versions
 from tlac.scoring.clip_zero_shot import find_templates
 from tlac.scoring.confidence import Calibration, require_encoder
-from tlac.scoring.matching import DEFAULT_TEMPLATE, apply_template, note_unused_aliases
+from tlac.scoring.matching import DEFAULT_TEMPLATE, apply_template, find_rule, note_unused_aliases
 from tlac.scoring.metrics import Counts, Metrics
 from tlac.scoring.predictions import Predictions
 from tlac.scoring.scorer import Scorer
@@ -87,7 +87,7 @@ class RunConfig:
     method: str
     encoder: EncoderConfig
     prompts: PromptSet
-    rule: MatchingRule
+    matching: str
     template: str = DEFAULT_TEMPLATE
     limit: int | None = None
     seed: int = 0
@@ -99,6 +99,15 @@ class RunConfig:
     calibration: Calibration | None = None
     budget_per_image: Mapping[str, float] = field(default_factory=dict)
     fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise UnknownNameError for a matching rule that there is not."""
+        find_rule(self.matching)
+
+    @property
+    def rule(self) -> MatchingRule:
+        """The matching rule."""
+        return find_rule(self.matching)
 
     @cached_property
     def opened_method(self) -> Method | ImageMethod:
@@ -299,7 +308,7 @@ class RunConfig:
             model=backend.spec.model if backend else self.encoder.spec.model,
             stage2_backend=stage2.name if stage2 else "",
             stage2_model=stage2.spec.model if stage2 else "",
-            matching=self.rule.name if backend else "similarity",
+            matching=self.matching if backend else "similarity",
             template=templates[0] if len(templates) == 1 else f"{len(templates)} templates",
             prompts=self.prompts.name if backend else "",
             hints=self.hints,
