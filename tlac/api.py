@@ -308,11 +308,9 @@ class Classifier:
         """As classify_many, in async code."""
         prepared, samples = self._prepared, self._samples(images)
         method = prepared.config.asking_method
-        gathered = await aio.on_loop(collect(samples, prepared.prompter, method, prepared.concurrency))
-        scored = prepared.scorer.score(gathered.transcripts, combination_of(method))
-        return _gathered(
-            _present(gathered.transcripts, scored.predictions, prepared.config, UsageLedger()), raise_errors
-        )
+        transcripts, _ = await aio.on_loop(collect(samples, prepared.prompter, method, prepared.concurrency))
+        scored = prepared.scorer.score(transcripts, combination_of(method))
+        return _gathered(_present(transcripts, scored.predictions, prepared.config, UsageLedger()), raise_errors)
 
     def _results(
         self, images: Iterable[ImageLike], max_cost: float | None, progress: bool

@@ -130,7 +130,7 @@ def replay(row: Row, store: Store) -> Replayed:
     lmm = Packs(backends)
     prompter = plan_questions(config, lambda asked: BoundLMM(asked, lmm), class_finder(config, stored))
     samples = [Sample(sha256, b"", label) for sha256, label in images.samples]
-    transcripts = asyncio.run(collect(samples, prompter, config.asking_method, 8, identify=_by_digest)).transcripts
+    transcripts, _ = asyncio.run(collect(samples, prompter, config.asking_method, 8, identify=_by_digest))
     failed = next((one.reason for one in transcripts if one.failure), None)
     if failed is not None:
         raise SystemExit(f"{row.packs}, {row.method}: {failed}")

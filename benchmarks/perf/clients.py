@@ -128,8 +128,8 @@ async def ask_tlac(address: str, paths: list[Path], concurrency: int, method: st
         await collect([Sample("warm-up", paths[0].read_bytes() + b"0")], prompter, asking, 1)
         _look(address)
         started = time.process_time()
-        gathered = await collect(samples, prompter, asking, concurrency)
-        failed = next((one.reason for one in gathered.transcripts if one.failure), None)
+        transcripts, _ = await collect(samples, prompter, asking, concurrency)
+        failed = next((one.reason for one in transcripts if one.failure), None)
         if failed is not None:
             raise RuntimeError(failed)
         return time.process_time() - started

@@ -86,7 +86,8 @@ def _ask(case: _Case, accepts_exact: bool) -> tuple[Transcript, ...]:
     bound_lmm = BoundLMM(load_backend(_BACKEND), lmm)
     prompter = TwoStagePrompter(bound_lmm, bound_lmm, load_prompts("name"), case.classes, accepts_exact=accepts_exact)
     samples = [Sample(str(number), str(number).encode()) for number in range(len(case.answers))]
-    return asyncio.run(collect(samples, prompter, TLAC(), 1)).transcripts
+    transcripts, _ = asyncio.run(collect(samples, prompter, TLAC(), 1))
+    return transcripts
 
 
 def _decide(case: _Case, transcripts: Sequence[Transcript]) -> list[int | None]:

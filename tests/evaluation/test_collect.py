@@ -11,7 +11,7 @@ from tlac.cache.store import Store
 from tlac.config.prompts import load_prompts
 from tlac.config.schemas import Backend, BackendSpec, Limits
 from tlac.errors import InputError, PermanentError, SampleError, StoreError, TransientError
-from tlac.evaluation.collect import Collected, collect, collect_into, describe_cut
+from tlac.evaluation.collect import collect, collect_into, describe_cut
 from tlac.evaluation.prompter import BoundLMM, TwoStagePrompter
 from tlac.images import prepare
 from tlac.interfaces import LMM
@@ -30,14 +30,16 @@ def prompter(lmm: LMM, **options) -> TwoStagePrompter:
     return TwoStagePrompter(bound_lmm, bound_lmm, load_prompts("default"), CLASSES, **options)
 
 
-def run(lmm: LMM, method=None, samples=SAMPLES, concurrency: int = 3, **options) -> Collected:
+def run(
+    lmm: LMM, method=None, samples=SAMPLES, concurrency: int = 3, **options
+) -> tuple[tuple[Transcript, ...], str | None]:
     return asyncio.run(collect(samples, prompter(lmm, **options), method or SLAC(), concurrency))
 
 
 def test_transcripts_come_in_the_order_of_the_samples() -> None:
-    gathered = run(FakeLMM(lambda _: "a car"))
-    assert [transcript.sample for transcript in gathered.transcripts] == [sample.id for sample in SAMPLES]
-    assert gathered.stopped is None
+    transcripts, stopped = run(FakeLMM(lambda _: "a car"))
+    assert [transcript.sample for transcript in transcripts] == [sample.id for sample in SAMPLES]
+    assert stopped is None
 
 
 def test_a_cancellation_waits_for_the_calls_in_flight_and_asks_about_no_further_sample() -> None:
@@ -104,12 +106,12 @@ MANY = [Sample(f"image {number}", make_png(number), 0) for number in range(40)]
 
 
 def test_asking_stops_where_all_answers_are_cut_short() -> None:
-    gathered = run(Cut(), samples=MANY, concurrency=1)
-    assert gathered.stopped == (
+    transcripts, stopped = run(Cut(), samples=MANY, concurrency=1)
+    assert stopped == (
         "8 of 8 answers were cut by max_tokens; 96 % of the completion tokens were thoughts: "
         "raise max_tokens, or lower reasoning_effort"
     )
-    assert sum(transcript.failure is None for transcript in gathered.transcripts) == 8
+    assert sum(transcript.failure is None for transcript in transcripts) == 8
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,7 @@ def test_where_an_engine_has_asked_before_all_samples_are_gone_through_to_the_en
 
 @pytest.mark.parametrize("lmm", [Cut(after=1), Cut(from_store=True)])
 def test_asking_goes_on_after_an_answer_that_is_whole_and_with_what_costs_nothing(lmm: Cut) -> None:
-    assert run(lmm, samples=MANY, concurrency=1).stopped is None
+    assert run(lmm, samples=MANY, concurrency=1)[1] is None
 
 
 def test_what_surprises_a_library_fails_one_sample_by_name_and_is_in_the_debug_log(
@@ -156,10 +158,10 @@ def test_what_surprises_a_library_fails_one_sample_by_name_and_is_in_the_debug_l
             return await super().ask(request)
 
     with caplog.at_level("DEBUG", logger="tlac"):
-        gathered = run(Broken(lambda _: "a car"), concurrency=1)
-    failures = [transcript.failure for transcript in gathered.transcripts]
+        transcripts, _ = run(Broken(lambda _: "a car"), concurrency=1)
+    failures = [transcript.failure for transcript in transcripts]
     assert failures == [None, "sample", *[None] * 4]
-    reasons = [transcript.reason for transcript in gathered.transcripts]
+    reasons = [transcript.reason for transcript in transcripts]
     assert reasons == ["", "unexpected AttributeError: no 'denominator' in [secret]", *[""] * 4]
     (record,) = [one for one in caplog.records if one.name == "tlac.evaluation.collect"]
     assert (record.getMessage(), record.exc_info is not None) == ("image 1 failed", True)
@@ -189,8 +191,8 @@ def test_few_more_samples_are_under_way_than_calls_are_wanted_in_flight(concurre
 def test_stage_2_is_asked_unless_the_answer_is_a_class_name() -> None:
     answers = iter(["The red car.", "an automobile"])
     lmm = FakeLMM(lambda request: next(answers) if request.stage == "stage1" else "old car")
-    gathered = run(lmm, TLAC(), SAMPLES[:2], concurrency=1)
-    first, second = gathered.transcripts
+    transcripts, _ = run(lmm, TLAC(), SAMPLES[:2], concurrency=1)
+    first, second = transcripts
     assert first.stage2 is None
     assert second.stage2 is not None
     assert second.stage2.response.text == "old car"
@@ -213,9 +215,9 @@ def test_stage_2_sees_no_image_and_the_class_list_first() -> None:
 
 def test_a_refusal_ends_the_interview() -> None:
     lmm = FakeLMM(lambda request: LMMResponse(Outcome.REFUSED, ""))
-    gathered = run(lmm, TLAC(), SAMPLES[:1])
-    assert gathered.transcripts[0].stage1.response.outcome is Outcome.REFUSED
-    assert gathered.transcripts[0].stage2 is None
+    transcripts, _ = run(lmm, TLAC(), SAMPLES[:1])
+    assert transcripts[0].stage1.response.outcome is Outcome.REFUSED
+    assert transcripts[0].stage2 is None
 
 
 def test_one_failed_call_leaves_the_others_intact_and_keeps_the_first_stage() -> None:
@@ -224,18 +226,18 @@ def test_one_failed_call_leaves_the_others_intact_and_keeps_the_first_stage() ->
             raise TransientError("fake: time-out")
         return "an automobile"
 
-    gathered = run(FakeLMM(answer), TLAC())
-    assert all(transcript.reason == "fake: time-out" for transcript in gathered.transcripts)
-    assert all(transcript.stage1 is not None for transcript in gathered.transcripts)
-    assert gathered.stopped is None
+    transcripts, stopped = run(FakeLMM(answer), TLAC())
+    assert all(transcript.reason == "fake: time-out" for transcript in transcripts)
+    assert all(transcript.stage1 is not None for transcript in transcripts)
+    assert stopped is None
 
 
 def test_an_unreadable_image_is_that_samples_failure(tmp_path: Path) -> None:
     samples = [SAMPLES[0], Sample("gone.jpg", tmp_path / "gone.jpg", 0), SAMPLES[1]]
-    gathered = run(FakeLMM(lambda _: "a car"), samples=samples)
-    kinds = [transcript.failure for transcript in gathered.transcripts]
+    transcripts, _ = run(FakeLMM(lambda _: "a car"), samples=samples)
+    kinds = [transcript.failure for transcript in transcripts]
     assert kinds == [None, "sample", None]
-    assert "gone.jpg" in gathered.transcripts[1].reason
+    assert "gone.jpg" in transcripts[1].reason
 
 
 def test_a_permanent_error_stops_the_asking() -> None:
@@ -243,10 +245,10 @@ def test_a_permanent_error_stops_the_asking() -> None:
         raise PermanentError("fake: wrong key")
 
     lmm = FakeLMM(refuse)
-    gathered = run(lmm, concurrency=1)
+    transcripts, stopped = run(lmm, concurrency=1)
     assert len(lmm.asked) == 1
-    assert gathered.stopped == "fake: wrong key"
-    assert [transcript.failure for transcript in gathered.transcripts] == ["call"] + ["stopped"] * 5
+    assert stopped == "fake: wrong key"
+    assert [transcript.failure for transcript in transcripts] == ["call"] + ["stopped"] * 5
 
 
 def test_a_store_that_fails_ends_the_run() -> None:
@@ -276,9 +278,9 @@ def test_progress_hears_of_every_sample() -> None:
 
 def test_an_answer_that_repeats_is_put_to_stage_2_once() -> None:
     lmm = FakeLMM(lambda request: "an automobile" if request.stage == "stage1" else "old car")
-    gathered = run(lmm, TLAC(), concurrency=1)
+    transcripts, _ = run(lmm, TLAC(), concurrency=1)
     assert [request.stage for request in lmm.asked].count("stage2") == 1
-    assert {transcript.stage2.key for transcript in gathered.transcripts} == {gathered.transcripts[0].stage2.key}
+    assert {transcript.stage2.key for transcript in transcripts} == {transcripts[0].stage2.key}
 
 
 def test_a_stage_2_that_failed_is_asked_again_for_the_next_sample() -> None:
@@ -292,8 +294,8 @@ def test_a_stage_2_that_failed_is_asked_again_for_the_next_sample() -> None:
             raise reply
         return reply
 
-    gathered = run(FakeLMM(answer), TLAC(), concurrency=1)
-    assert [transcript.failure is None for transcript in gathered.transcripts] == [False] + [True] * 5
+    transcripts, _ = run(FakeLMM(answer), TLAC(), concurrency=1)
+    assert [transcript.failure is None for transcript in transcripts] == [False] + [True] * 5
 
 
 def test_equal_broken_files_are_asked_about_once_and_each_is_told_of_by_its_name(store: Store, tmp_path: Path) -> None:
@@ -317,7 +319,7 @@ def test_equal_broken_files_are_asked_about_once_and_each_is_told_of_by_its_name
                 raise SampleError(str(error)) from error
 
     lmm = Preparing(refuse)
-    reasons = [one.reason for one in run(StoredLMM(lmm, store, "fake"), samples=samples).transcripts]
+    reasons = [one.reason for one in run(StoredLMM(lmm, store, "fake"), samples=samples)[0]]
     assert len(lmm.asked) == 1
     assert [reason.partition(": ")[0] for reason in reasons] == [
         str(tmp_path / "first.png"),

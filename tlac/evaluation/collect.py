@@ -40,14 +40,6 @@ class CollectProgress(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Collected:
-    """Transcripts in the order of the samples; `stopped` says why asking ended early, else it is None."""
-
-    transcripts: tuple[Transcript, ...]
-    stopped: str | None = None
-
-
 @dataclass(slots=True)
 class _Progress:
     """What the workers share. `done` waits for a sample before it; `cut` are the answers while all are cut short.
@@ -107,14 +99,14 @@ async def collect(
     concurrency: int,
     progress: CollectProgress | None = None,
     identify: Identify = _identify,
-) -> Collected:
-    """As `collect_into`, with the transcripts of all samples at once."""
+) -> tuple[tuple[Transcript, ...], str | None]:
+    """As `collect_into`: the transcripts of all samples at once, and why asking ended early."""
     transcripts: list[Transcript] = []
     stopped = await collect_into(transcripts.append, samples, prompter, method, concurrency, progress, identify)
     if stopped == INTERRUPTED:
         # who asks for all transcripts at once has no use for some
         raise asyncio.CancelledError
-    return Collected(tuple(transcripts), stopped)
+    return tuple(transcripts), stopped
 
 
 async def collect_into(  # noqa: PLR0913, PLR0917 - what is asked, how, and who hears of it

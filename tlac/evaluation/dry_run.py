@@ -87,8 +87,8 @@ def dry_run(
     backend, _ = config.asked
     finder = _LazyFinder(config, store)
     prompter = plan_questions(config, lambda asked: BoundLMM(asked, StoredLMM(unasked, store, asked.name)), finder)
-    collected = aio.run(collect(samples, prompter, config.asking_method, backend.spec.limits.concurrency))
-    return collected.transcripts, tuple(unasked.asked)
+    transcripts, _ = aio.run(collect(samples, prompter, config.asking_method, backend.spec.limits.concurrency))
+    return transcripts, tuple(unasked.asked)
 
 
 def recall_shortlists(transcripts: Iterable[Transcript], config: RunConfig, store: Store) -> ShortlistRecall | None:

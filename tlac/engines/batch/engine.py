@@ -169,10 +169,10 @@ class BatchEngine:
         digests = ImageDigests(self._store.path, config.dataset.name)
         samples = config.samples
         try:
-            collected = await collect(samples, prompter, method, concurrency, identify=digests.identify)
+            _, stopped = await collect(samples, prompter, method, concurrency, identify=digests.identify)
         finally:
             digests.save()
-        if collected.stopped is None:
+        if stopped is None:
             # why a batch is refused stands in `submitter.stopped`; those under way are waited for all the same
             with suppress(PermanentError):
                 await submitter.finish(list(backends.values()))
