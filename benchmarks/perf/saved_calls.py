@@ -20,7 +20,6 @@ from tlac.evaluation.collect import collect
 from tlac.evaluation.prompter import BoundLMM, TwoStagePrompter
 from tlac.lmms.prices import cost_usd, prices_of
 from tlac.methods.tlac import TLAC
-from tlac.results.usage import UsageLedger
 from tlac.scoring.matching import ClassIndex, find_rule
 from tlac.types import LMMRequest, LMMResponse, Outcome, Sample, Transcript, Usage
 
@@ -104,15 +103,15 @@ def _count(case: _Case) -> Iterator[Figure]:
     equal = sum(one == two for one, two in zip(_decide(case, paper), _decide(case, ours), strict=True))
     note = f"{equal:,} of {len(paper):,} predictions are equal"
     turns = [turn for one in paper for turn in one.turns]
-    spent = UsageLedger()
-    spent.add(turn for one in ours for turn in one.turns)
+    # one answer may serve many samples
+    made = {turn.key: turn for one in ours for turn in one.turns}.values()
     group = f"calls saved: {case.name}"
-    asked = spent.calls.stage2.asked
+    asked = sum(turn.stage == "stage2" for turn in made)
     distinct = len({one.stage1.response.text for one in ours if one.stage1 and one.stage2})
     yield Figure(
         group, "stage-2 calls", "calls", asked, against=len(paper), target=f"<= {distinct:,} distinct", note=note
     )
-    tokens = sum(turn.response.usage.prompt for turn in turns)
-    yield Figure(group, "prompt tokens, both stages", "tokens", spent.tokens.prompt, against=tokens, target=case.target)
-    cost = sum(turn.response.cost_usd or 0.0 for turn in turns)
-    yield Figure(group, "cost", "USD", spent.cost_usd or 0.0, against=cost)
+    spent, tokens = (sum(turn.response.usage.prompt for turn in asking) for asking in (made, turns))
+    yield Figure(group, "prompt tokens, both stages", "tokens", spent, against=tokens, target=case.target)
+    paid, cost = (sum(turn.response.cost_usd or 0.0 for turn in asking) for asking in (made, turns))
+    yield Figure(group, "cost", "USD", paid, against=cost)
