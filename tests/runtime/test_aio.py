@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any
 
 import pytest
 
@@ -208,3 +209,25 @@ def test_each_who_waits_for_a_block_is_told_its_error_and_the_next_is_answered()
         return [*(type(one) for one in found), await checked.ask(4)]
 
     assert asyncio.run(scenario()) == [ValueError, ValueError, asyncio.CancelledError, 4]
+
+
+def test_a_task_that_ends_the_program_is_heard_by_who_waits_and_the_loop_goes_on() -> None:
+    async def leave() -> None:
+        raise SystemExit(7)
+
+    async def wait_for_a_task() -> None:
+        await asyncio.gather(asyncio.create_task(leave()), asyncio.create_task(asyncio.sleep(0)))
+
+    def produce(put: Callable[[int], None]) -> Coroutine[Any, Any, None]:
+        put(1)
+        return wait_for_a_task()
+
+    async def answer() -> int:
+        return 42
+
+    for _ in range(2):
+        with pytest.raises(SystemExit, match="7"):
+            aio.run(wait_for_a_task())
+        with pytest.raises(SystemExit, match="7"):
+            list(aio.stream(produce))
+    assert aio.run(answer()) == 42

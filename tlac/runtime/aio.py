@@ -39,12 +39,21 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_loop)
 
 
+def _run_always(loop: asyncio.AbstractEventLoop) -> None:
+    """Run the loop. SystemExit in a task (rich raises it where stderr is closed) ends the task, and is raised where its
+    result is waited for, as any other error; asyncio would end the loop too, and all that wait would wait for ever."""
+    while True:
+        with suppress(SystemExit, KeyboardInterrupt):
+            loop.run_forever()
+            return
+
+
 def _running_loop() -> asyncio.AbstractEventLoop:
     global _loop  # noqa: PLW0603 - the one loop of the process
     with _lock:
         if _loop is None:
             _loop = asyncio.new_event_loop()
-            threading.Thread(target=_loop.run_forever, name=_THREAD, daemon=True).start()
+            threading.Thread(target=_run_always, args=(_loop,), name=_THREAD, daemon=True).start()
         return _loop
 
 
