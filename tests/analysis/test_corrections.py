@@ -14,7 +14,6 @@ from tests.support.made_runs import confidence_of
 from tlac.analysis.review import calibrate_corrections, draw_order, merge_corrections, read_corrections
 from tlac.errors import InputError, UsageError
 from tlac.results.labels import Label
-from tlac.scoring.metrics import wilson_interval
 from tlac.types import Outcome, Prediction
 
 CLASSES = ("red car", "old car", "=1+1")
@@ -67,10 +66,9 @@ def test_corrections_are_merged_and_what_was_right_is_measured(tmp_path: Path) -
         replace(LABELS[5], label="=1+1", confidence=1.0, reason="reviewed: had no label"),
     )
     assert (merged.labelled, merged.reviewed, merged.right, merged.found) == (5, 3, 1, 1)
-    low, high = (100 * bound for bound in wilson_interval(1, 3))
     assert str(merged) == (
-        f"3 of 5 labels reviewed: 33.3 % (95 % interval {low:.1f}–{high:.1f}) were right, 2 are corrected; 1 without a "
-        "label got one. They are no random sample (the doubtful come first), so this does not hold for "
+        "3 of 5 labels reviewed: 33.3 % of these were right, 2 are corrected; 1 without a label got one. "
+        "They are no random sample (the doubtful come first), so this does not hold for "
         "the others: review those drawn at random to know about all."
     )
 
@@ -85,12 +83,35 @@ def test_what_a_whole_random_sample_says_holds_for_all_labels(tmp_path: Path) ->
     doubtful = {"path": labels[order[30]].path, "corrected_label": "old car"}
     merged = merge_corrections(labels, write(tmp_path / "whole.csv", *rows, doubtful))
     assert (merged.reviewed, merged.right, merged.drawn, merged.drawn_right) == (21, 18, 20, 18)
-    assert "Of the 20 drawn at random 90.0 % (95 % interval 69.9–97.2) were right: that holds for all" in str(merged)
+    assert str(merged).endswith(
+        "Of the 20 drawn at random 90.0 % were right: by these and all that is known, 74.0 to 94.0 % of all labels are "
+        "(95 %)."
+    )
     unfinished = write(tmp_path / "part.csv", *rows[1:], {**rows[0], "corrected_label": ""})
     assert merge_corrections(labels, unfinished).drawn == 0
     # drawn from other labels: these are five more
     more = [*labels, *(replace(LABELS[0], path=f"new {number}.jpg") for number in range(50))]
     assert merge_corrections(more, tmp_path / "whole.csv").drawn == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong_beside", "shares"),
+    # 24 of 25 drawn speak for 98 to 119 of 120; one and 3 others that are wrong leave 116, one and 60 others 59
+    [(3, (98 / 120, 116 / 120)), (60, (24 / 120, 59 / 120))],
+)
+def test_what_was_reviewed_beside_the_sample_bounds_what_it_says(
+    tmp_path: Path, wrong_beside: int, shares: tuple[float, float]
+) -> None:
+    labels = [replace(LABELS[0], path=f"{number}.jpg", sha256=None) for number in range(120)]
+    order = draw_order([label.path for label in labels])
+    rows = [
+        {"path": labels[place].path, "corrected_label": "red car" if 0 < rank < 25 else "old car"}
+        | ({"drawn": "yes"} if rank < 25 else {})
+        for rank, place in enumerate(order[: 25 + wrong_beside])
+    ]
+    merged = merge_corrections(labels, write(tmp_path / "c.csv", *rows))
+    assert (merged.drawn, merged.drawn_right, merged.right) == (25, 24, 24)
+    assert merged.share_right() == pytest.approx(shares)
 
 
 def test_of_labels_that_were_all_reviewed_nothing_is_inferred(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
+from scipy.stats import hypergeom
 from statsmodels.stats.proportion import samplesize_confint_proportion
 
-from tlac.analysis.review import draw_order, plan_review, sample_size
+from tlac.analysis.review import draw_order, plan_review, sample_interval, sample_size
 from tlac.results.labels import Label
 
 
@@ -29,6 +31,35 @@ def test_the_sample_gives_the_promised_width() -> None:
     assert 1.96 * spread == pytest.approx(0.03, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("right", "n", "population", "counts"),
+    # by scipy.stats.hypergeom: the fewest and the most right ones of all that leave each tail more than 2.5 %
+    [
+        (18, 20, 50, (37, 48)),
+        (55, 58, 66, (61, 63)),
+        (415, 437, 10_000, (9254, 9678)),
+        (0, 5, 9, (0, 3)),
+        (7, 7, 7, (7, 7)),
+    ],
+)
+def test_an_interval_of_a_sample_is_exact(right: int, n: int, population: int, counts: tuple[int, int]) -> None:
+    assert [share * population for share in sample_interval(right, n, population)] == pytest.approx(counts)
+
+
+@pytest.mark.parametrize(("population", "n"), [(66, 58), (50, 20), (200, 100), (1_000, 278)])
+@pytest.mark.parametrize("rate", [0.0, 0.5, 0.8, 0.95, 0.99, 1.0])
+def test_an_interval_of_a_sample_covers_what_is_so_95_times_in_100(population: int, n: int, rate: float) -> None:
+    truth = round(rate * population)
+    draws, times = np.unique(hypergeom(population, truth, n).rvs(4_000, random_state=0), return_counts=True)
+    is_covered = []
+    for right in draws.tolist():
+        low, high = (round(share * population) for share in sample_interval(right, n, population))
+        assert right <= low <= high <= population - (n - right)
+        is_covered.append(low <= truth <= high)
+    # three standard errors below 95 %
+    assert float(times @ is_covered) / 4_000 >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 4_000)
+
+
 def test_a_plan_counts_the_doubtful_and_leaves_out_what_has_no_label() -> None:
     sure, doubtful, unknown = (
         Label("a.jpg", name, share) for name, share in (("cat", 0.9), ("cat", 0.2), (None, None))
@@ -37,7 +68,7 @@ def test_a_plan_counts_the_doubtful_and_leaves_out_what_has_no_label() -> None:
     assert (plan.labelled, plan.doubtful, plan.sample) == (10_000, 200, 437)
     assert str(plan) == (
         "200 of 10,000 labels are doubtful (confidence below 0.5): review these first. To know how many are wrong, "
-        "review 437 drawn at random: if 5 % of these are wrong, 3 to 7 % of all are (95 %)."
+        "review 437 drawn at random: if 22 of these are wrong, 3.2 to 7.5 % of all are (95 %)."
     )
     assert str(plan_review([sure, sure])) == (
         "None of 2 labels is doubtful (confidence below 0.5). To know how many are wrong, review all 2."

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from tlac.results.record import Run
 from tlac.results.table_files import undo_defusing
 from tlac.runtime.formatting import interval, percent
 from tlac.scoring.confidence import DOUBTFUL_BELOW, Calibration, fit, fit_corrected
-from tlac.scoring.metrics import Z95, wilson_interval
+from tlac.scoring.metrics import Z95
 
 # what a person wants to know about labels that nobody checked: about one in twenty wrong, known to within two points
 ERROR_RATE, HALF_WIDTH = 0.05, 0.02
@@ -39,7 +40,7 @@ class ReviewPlan:
     """How many of `labelled` labels to check: the `doubtful` ones, because they are the likeliest to be wrong, and
     `sample` drawn at random from all, because only these tell how many are wrong.
 
-    With about ERROR_RATE of the labels wrong, the sample gives that share to within HALF_WIDTH (95 %).
+    With about ERROR_RATE of the labels wrong, the sample gives that share to within about HALF_WIDTH (95 %).
     """
 
     labelled: int
@@ -55,10 +56,11 @@ class ReviewPlan:
             doubtful = f"None of {self.labelled:,} labels is doubtful {below}."
         if self.sample == self.labelled:
             return f"{doubtful} To know how many are wrong, review all {self.labelled:,}."
-        low, high = ERROR_RATE - HALF_WIDTH, ERROR_RATE + HALF_WIDTH
+        wrong = round(ERROR_RATE * self.sample)
+        shares = interval(sample_interval(wrong, self.sample, self.labelled), dash=" to ")
         return (
-            f"{doubtful} To know how many are wrong, review {self.sample:,} drawn at random: if {100 * ERROR_RATE:g} % "
-            f"of these are wrong, {100 * low:g} to {100 * high:g} % of all are (95 %)."
+            f"{doubtful} To know how many are wrong, review {self.sample:,} drawn at random: if {wrong:,} of these are "
+            f"wrong, {shares} % of all are (95 %)."
         )
 
 
@@ -68,7 +70,7 @@ def plan_review(labels: Iterable[Label]) -> ReviewPlan:
     >>> sure, doubtful = Label("cat.jpg", "cat", 0.9), Label("dog.jpg", "dog", 0.2)
     >>> print(plan_review([sure] * 9_800 + [doubtful] * 200))
     200 of 10,000 labels are doubtful (confidence below 0.5): review these first. To know how many are wrong, review \
-437 drawn at random: if 5 % of these are wrong, 3 to 7 % of all are (95 %).
+437 drawn at random: if 22 of these are wrong, 3.2 to 7.5 % of all are (95 %).
     """
     known = [one.confidence for one in labels if one.label is not None and one.confidence is not None]
     doubtful = sum(confidence < DOUBTFUL_BELOW for confidence in known)
@@ -85,6 +87,34 @@ def sample_size(population: int, error_rate: float = ERROR_RATE, half_width: flo
         return 0
     unlimited = Z95**2 * error_rate * (1 - error_rate) / half_width**2
     return min(population, math.ceil(unlimited / (1 + (unlimited - 1) / population)))
+
+
+def sample_interval(right: int, n: int, population: int) -> tuple[float, float]:
+    """The 95 % interval of the share that is right in all, where `right` of `n` drawn without replacement are.
+
+    It inverts the hypergeometric test, 2.5 % in either tail (Buonaccorsi, The American Statistician 41, 1987): covers
+    the share at least 95 times in 100, and holds none that the drawn ones rule out. For 0 <= right <= n, n >= 1.
+    """
+    low = _fewest(right, n, population)
+    return low / population, (population - _fewest(n - right, n, population)) / population
+
+
+def _fewest(seen: int, n: int, population: int) -> int:
+    """The smallest number in all of a kind of which `seen` or more of `n` are drawn in over 2.5 % of draws."""
+
+    def chance(total: int) -> float:
+        draws = _log_choose(population, n)
+        counts = range(max(seen, n - (population - total)), min(n, total) + 1)
+        logs = (_log_choose(total, one) + _log_choose(population - total, n - one) - draws for one in counts)
+        return math.fsum(map(math.exp, logs))
+
+    possible = range(seen, population - (n - seen) + 1)
+    # the last one where rounding denies it
+    return possible[min(bisect_right(possible, 0.025, key=chance), len(possible) - 1)]
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
 def draw_order(paths: Sequence[str]) -> list[int]:
@@ -121,6 +151,8 @@ class Merged:
 
     Of `reviewed` labels `right` were right; of `drawn` ones, which are a whole random sample of all `labelled` (0 where
     there was none), `drawn_right` were. `found` images without a label have one now.
+
+    What was reviewed is known, in the sample and beside it; only about the rest anything is inferred.
     """
 
     labels: tuple[Label, ...]
@@ -140,18 +172,29 @@ class Merged:
             share = percent(self.right / self.reviewed)
             return f"all {self.labelled:,} labels reviewed: {share} % were right, {wrong:,} are corrected{found}."
         said = (
-            f"{self.reviewed:,} of {self.labelled:,} labels reviewed: {_share(self.right, self.reviewed)} were right, "
-            f"{wrong:,} are corrected{found}. "
+            f"{self.reviewed:,} of {self.labelled:,} labels reviewed: {percent(self.right / self.reviewed)} % of these "
+            f"were right, {wrong:,} are corrected{found}. "
         )
         if self.drawn:
+            share = percent(self.drawn_right / self.drawn)
             return (
-                f"{said}Of the {self.drawn:,} drawn at random {_share(self.drawn_right, self.drawn)} were right: that "
-                "holds for all labels."
+                f"{said}Of the {self.drawn:,} drawn at random {share} % were right: by these and all that is known, "
+                f"{interval(self.share_right(), dash=' to ')} % of all labels are (95 %)."
             )
         return (
             f"{said}They are no random sample (the doubtful come first), so this does not hold for the others: review "
             "those drawn at random to know about all."
         )
+
+    def share_right(self) -> tuple[float, float]:
+        """The 95 % interval of the share of all labels that were right, by a random sample of them.
+
+        That of `sample_interval`, without what the labels reviewed beside the sample rule out: these are no random
+        choice, and so they say nothing about the rest. Where they rule out all of it, all that is possible.
+        """
+        least, most = self.right / self.labelled, (self.labelled - self.reviewed + self.right) / self.labelled
+        low, high = sample_interval(self.drawn_right, self.drawn, self.labelled)
+        return (least, most) if high < least or most < low else (max(low, least), min(high, most))
 
 
 def merge_corrections(labels: Iterable[Label], path: Path, classes: Collection[str] | None = None) -> Merged:
@@ -300,7 +343,3 @@ def _read_share(cell: str, where: str) -> float | None:
     if not 0 <= share <= 1:
         raise InputError(f"{where} is {cell[:40]!r}, no number from 0 to 1")
     return share
-
-
-def _share(right: int, n: int) -> str:
-    return f"{percent(right / n)} % (95 % interval {interval(wilson_interval(right, n))})"
