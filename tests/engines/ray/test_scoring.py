@@ -193,5 +193,6 @@ def test_an_interrupt_while_it_is_scored_lets_the_run_be_written_and_is_told(
         policy = CallPolicy(on_message=said.append)
         run = Runner(store, policy=policy, engine=RayEngine(store, policy, None, 1)).run(spec, tmp_path / "runs")
     assert (run.record.stopped, run.record.is_complete, run.metrics.answered) == ("interrupted", True, 5)
-    assert said[-1] == "stopping when all is scored (Ctrl-C again gives it up; answers are kept)"
+    # on a slow machine it tells afterwards how far it is
+    assert "stopping when all is scored (Ctrl-C again gives it up; answers are kept)" in said
     assert load_run(run.folder).metrics == run.metrics
