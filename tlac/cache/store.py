@@ -446,10 +446,10 @@ class Store:
             make_database(folder)
             self._writers[name].close()
             self._writers[name] = RowWriter(folder)
-            reader = RowReader(folder)
             rows = ((key, text.decode()) for key, text, _ in opened.scan() if text is not None)
             while batch := list(islice(rows, _BATCH)):
                 self._writers[name].write(batch, keeps_first=True)
+            reader = RowReader(folder)
         except StoreError as error:
             raise StoreError(
                 f"{folder}: was deleted while it was in use, and can't be put back: {error}; what it held is lost once "
