@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -7,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.support.cars import SPEC, Cars, answer
-from tests.support.fakes import FakeLMM, LetterEncoder
-from tlac.analysis.ablation import effects
+from tests.support.fakes import FakeLMM, LetterEncoder, make_png
+from tlac.analysis.ablation import effects, is_compared
 from tlac.analysis.compare import paired_difference
 from tlac.cache.store import Store
-from tlac.errors import UsageError
+from tlac.errors import SampleError, UsageError
 from tlac.evaluation.runner import Runner
 from tlac.results.record import Run
 from tlac.scoring.predictions import Predictions
+from tlac.types import LMMRequest, Outcome
 
 
 @pytest.fixture
@@ -70,6 +72,48 @@ def test_one_level_has_no_effect_and_other_samples_are_refused(run) -> None:
     unlabelled = replace(one, predictions=Predictions.of(replace(found, label=None) for found in one.predictions))
     with pytest.raises(UsageError, match="no labels"):
         effects([unlabelled])
+
+
+def test_a_sample_that_failed_in_one_run_is_left_out_of_all(run) -> None:
+    first, second = run(method="slac"), run(method="tlac")
+    whole = {effect.level: effect.accuracy for effect in effects([first, second])}
+    right = next(at for at, one in enumerate(first.predictions) if one.predicted == one.label)
+    rows = list(first.predictions)
+    rows[right] = replace(rows[right], outcome=Outcome.FAILED, predicted=None)
+    failed = replace(first, predictions=Predictions.of(rows))
+    assert is_compared([failed, second]).tolist() == [at != right for at in range(9)]
+    left = {effect.level: effect.accuracy for effect in effects([failed, second])}
+    assert left["slac"] == pytest.approx((9 * whole["slac"] - 1) / 8)
+    hit = second.predictions[right].predicted == second.predictions[right].label
+    assert left["tlac"] == pytest.approx((9 * whole["tlac"] - hit) / 8)
+    all_failed = replace(first, predictions=Predictions.of(replace(one, outcome=Outcome.FAILED) for one in rows))
+    with pytest.raises(UsageError, match="nothing to compare"):
+        effects([all_failed, second])
+
+
+def test_an_image_that_is_always_refused_leaves_the_others_compared(tlac_command, monkeypatch) -> None:
+    def ask(request: LMMRequest) -> str:
+        if any(image.sha256 == hashlib.sha256(make_png(1)).hexdigest() for image in request.images):
+            raise SampleError("HTTP 400: invalid image")
+        return "an old car" + " that has stood in the rain for years" * (request.stage == "stage1")
+
+    monkeypatch.setattr("tlac.evaluation.runner.open_encoder", lambda config: LetterEncoder())
+    monkeypatch.setattr("tlac.evaluation.runner.open_lmm", lambda backend: FakeLMM(ask))
+    for number, name in enumerate(("lorry", "old car", "red car")):
+        Path(f"photos/{name}").mkdir(parents=True)
+        Path(f"photos/{name}/x.png").write_bytes(make_png(number))
+    asked = ("ablate", "--backend", "gemini", "--dataset", "folder:photos", "--method", "slac", "--method", "tlac")
+    shown = tlac_command(*asked)
+    heading, *cells = (line.split() for line in shown.out.splitlines()[:3])
+    assert heading == ["method", "n", "top-1", "95", "%", "CI", "cover", "failed", "cost"]
+    assert sorted((cell[0], cell[1], cell[5]) for cell in cells) == [("slac", "3", "1"), ("tlac", "3", "1")]
+    assert (
+        "effects on 2 of 3 samples; left out: 1 with a failed call in one of the cells, or without a label" in shown.out
+    )
+    assert "slac: clip-vit-b-16 cut 1 texts" in shown.out
+    assert shown.code == 3
+    assert "2 of 2 cells are incomplete (1 of 3 samples failed (old car/x.png: HTTP 400: invalid image))" in shown.err
+    assert json.loads(tlac_command(*asked, "--json").out)["compared"] == 2
 
 
 @pytest.mark.slow

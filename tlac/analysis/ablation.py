@@ -12,14 +12,15 @@ from tlac.analysis.compare import PairedDifference
 from tlac.errors import UsageError
 from tlac.results.record import Run
 from tlac.scoring.metrics import Z95
-from tlac.types import Float64Array
+from tlac.scoring.predictions import OUTCOMES
+from tlac.types import BoolArray, Float64Array, Outcome
 
 FACTORS = ("prompts", "encoder", "template", "matching", "method", "class order", "choice")
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """A level's mean accuracy, and what it changes `against` its factor's first level.
+    """A level's mean accuracy on the samples that are compared, and what it changes `against` its factor's first level.
 
     `difference` is the mean difference in accuracy over the `cells` pairs of runs that differ in nothing else, with
     its 95 % interval over images; both are None for the first level itself.
@@ -34,16 +35,16 @@ class Effect:
 
 
 def effects(runs: Sequence[Run]) -> list[Effect]:
-    """The effects of all factors with more than one level, factor by factor.
+    """The effects of all factors with more than one level, factor by factor, on the samples of `is_compared`.
 
     The interval is Bonett and Price's adjusted Wald interval for paired proportions (Journal of Educational and
     Behavioral Statistics 37, 2012), with an image's mean difference over cells in place of its difference.
-    Raises UsageError for runs on different samples.
+    Raises UsageError as `is_compared` does.
     """
-    samples = [(list(run.predictions.samples), run.predictions.label.tolist()) for run in runs]
-    if any(found != samples[0] for found in samples[1:]):
-        raise UsageError("the runs are on different samples: an ablation compares runs on the same ones")
-    cells = {tuple(describe_cell(run).values()): _hits(run) for run in runs}
+    compared = is_compared(runs)
+    cells = {
+        tuple(describe_cell(run).values()): run.predictions.is_correct[compared].astype(np.float64) for run in runs
+    }
     found = []
     for place, factor in enumerate(FACTORS):
         levels = list(dict.fromkeys(cell[place] for cell in cells))
@@ -65,6 +66,26 @@ def effects(runs: Sequence[Run]) -> list[Effect]:
     return found
 
 
+def is_compared(runs: Sequence[Run]) -> BoolArray:
+    """Which samples (n,) of the runs are compared: labelled ones whose call failed in none of them.
+
+    A non-answer, such as a refusal, counts as wrong. Raises UsageError for runs on different samples, without labels,
+    or without such a sample.
+    """
+    samples = [(list(run.predictions.samples), run.predictions.label.tolist()) for run in runs]
+    if any(found != samples[0] for found in samples[1:]):
+        raise UsageError("the runs are on different samples: an ablation compares runs on the same ones")
+    is_labelled = runs[0].predictions.label >= 0
+    if not is_labelled.any():
+        raise UsageError(f"{runs[0].record.dataset} has no labels: an ablation compares accuracies")
+    failed = OUTCOMES.index(Outcome.FAILED)
+    has_failed = np.any([run.predictions.outcome == failed for run in runs], axis=0)
+    compared: BoolArray = is_labelled & ~has_failed
+    if not compared.any():
+        raise UsageError("every labelled sample failed in one of the runs: there is nothing to compare")
+    return compared
+
+
 def describe_cell(run: Run) -> dict[str, str]:
     """A run's level of each factor."""
     record = run.record
@@ -73,13 +94,6 @@ def describe_cell(run: Run) -> dict[str, str]:
     choice = "schema" if record.names_in_schema and choice == "index" else choice
     levels = (record.prompts, record.encoder, record.template, record.matching, record.method, order, choice)
     return dict(zip(FACTORS, levels, strict=True))
-
-
-def _hits(run: Run) -> Float64Array:
-    is_labelled = run.predictions.label >= 0
-    if not is_labelled.any():
-        raise UsageError(f"{run.record.dataset} has no labels: an ablation compares accuracies")
-    return run.predictions.is_correct[is_labelled].astype(np.float64)
 
 
 def _interval(differences: Float64Array) -> PairedDifference:

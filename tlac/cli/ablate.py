@@ -80,7 +80,8 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
 
     Answers that are stored are not paid for again: encoders, templates and matching rules need no new ones. Each
     cell is a run of its own in --out. The table of effects says what each level does in place of the first one
-    given, all else equal, with 95 % intervals.
+    given, all else equal, with 95 % intervals. A sample whose call failed in any cell is left out of it, as `tlac
+    compare` leaves it out; in a cell's own row it counts as wrong.
 
     \b
     Examples:
@@ -91,13 +92,14 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
 
     from msgspec import structs
 
-    from tlac.analysis.ablation import describe_cell, effects
+    from tlac.analysis.ablation import describe_cell, effects, is_compared
     from tlac.cli.progress import show_runs
     from tlac.config.prompts import load_prompts, with_hints
     from tlac.config.registry import open_dataset, open_method
     from tlac.config.schemas import load_dataset_config, load_encoder_config
     from tlac.evaluation.run_config import RunConfig
     from tlac.evaluation.runner import Runner
+    from tlac.evaluation.suite_runner import describe_failures
     from tlac.results.record import summary
 
     asked = load_served(backend, store, offline)
@@ -138,12 +140,17 @@ def ablate(  # noqa: PLR0913, PLR0917 - one parameter per option
         configs = list(map(runner.resolve, configs))
         with nullcontext() if as_json else show_runs(len(configs), max_cost, policy.activity) as view:
             runs = [_run(runner, one, out, view) for one in configs]
-    found = effects(runs)
+    found, compared = effects(runs), int(is_compared(runs).sum())
     if as_json:
         cells = [{**summary(run), **describe_cell(run)} for run in runs]
-        print_json({"cells": cells, "effects": [asdict(effect) for effect in found]})
+        print_json({"cells": cells, "compared": compared, "effects": [asdict(effect) for effect in found]})
     else:
-        _print(runs, found)
+        _print(runs, found, compared)
+    if incomplete := [run for run in runs if not run.record.is_complete]:
+        raise IncompleteRunError(
+            f"{len(incomplete)} of {len(runs)} cells are incomplete ({describe_failures(incomplete[0])}); "
+            "the same command asks for what is missing"
+        )
 
 
 def _read_levels(levels: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -161,6 +168,7 @@ def _read_levels(levels: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
 
 def _run(runner: Runner, spec: RunConfig, out: Path, view: LiveView | None) -> Run:
     from tlac.evaluation.collect import INTERRUPTED
+    from tlac.evaluation.suite_runner import describe_failures
 
     order = "" if spec.shuffle_classes is None else f" order {spec.shuffle_classes}"
     title = f"{spec.method} {spec.prompts.name} {spec.encoder.name} {spec.matching}{order}"
@@ -174,28 +182,45 @@ def _run(runner: Runner, spec: RunConfig, out: Path, view: LiveView | None) -> R
         raise stopped from interrupt
     if run.record.stopped == INTERRUPTED:
         raise stopped
-    if not run.record.is_complete:
+    # where asking has ended, or every call failed, the cells to come would fare no better
+    if run.record.stopped or (run.metrics.failed and run.metrics.failed == run.metrics.n):
         raise IncompleteRunError(
-            f"{title} is incomplete: {run.metrics.failed} of {run.metrics.n} samples failed; "
-            "the same command asks for what is missing"
+            f"{title} is incomplete: {describe_failures(run)}; the same command asks for what is missing"
         )
     return run
 
 
-def _print(runs: list[Run], found: list[Effect]) -> None:
+def _print(runs: list[Run], found: list[Effect], compared: int) -> None:
     from tlac.analysis.ablation import describe_cell
-    from tlac.cli.tables import print_table
+    from tlac.cli.tables import print_table, print_truncations
 
     # a factor with one level would say the same in every row
     varied = list(dict.fromkeys(effect.factor for effect in found))
     cells = []
     for run in sorted(runs, key=lambda run: -(run.metrics.accuracy or 0.0)):
         described, metrics = describe_cell(run), run.metrics
-        figures = (percent(metrics.accuracy), interval(metrics.accuracy_ci95, 0, "-"), dollars(run.record.cost_usd))
+        figures = (
+            str(metrics.n),
+            percent(metrics.accuracy),
+            interval(metrics.accuracy_ci95, 0, "-"),
+            percent(metrics.coverage),
+            str(metrics.failed),
+            dollars(run.record.cost_usd),
+        )
         cells.append((*(described[factor] for factor in varied), *figures))
-    print_table(varied, ("top-1", "95 % CI", "cost"), cells)
+    print_table(varied, ("n", "top-1", "95 % CI", "cover", "failed", "cost"), cells)
+    print_truncations(runs)
     if found:
+        left_out = runs[0].metrics.n - compared
         click.echo()
+        click.echo(
+            f"effects on {compared:,} of {runs[0].metrics.n:,} samples"
+            + (
+                f"; left out: {left_out:,} with a failed call in one of the cells, or without a label"
+                if left_out
+                else ""
+            )
+        )
         print_table(("factor", "level"), ("mean top-1", "effect", "95 % CI", "cells"), map(_effect_row, found))
 
 

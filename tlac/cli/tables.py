@@ -57,6 +57,13 @@ def print_runs(runs: Sequence[Run], reused: Collection[Path] = ()) -> None:
         _print_notes_of(run, console)
 
 
+def print_truncations(runs: Iterable[Run]) -> None:
+    """Say what encoders cut, once where runs share it."""
+    for note in dict.fromkeys(_truncation(run.record) for run in runs):
+        if note:
+            _print_note(open_console(), note, "yellow")
+
+
 def _run_row(run: Run, varying: Sequence[str], is_reused: bool, has_counts: bool) -> tuple[str, ...]:
     metrics, record = run.metrics, run.record
     stages = (record.calls.stage1, record.calls.stage2)

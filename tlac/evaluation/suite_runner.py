@@ -259,21 +259,23 @@ def _describe(error: TlacError, titles: Sequence[str]) -> str:
 def _complaint(cell: Cell) -> TlacError | None:
     if cell.error is not None or cell.run is None:
         return cell.error
-    record, metrics = cell.run.record, cell.run.metrics
+    record = cell.run.record
     if record.is_complete:
         return None
     again = "the same command asks for what is missing"
-    predictions = cell.run.predictions
-    failed = np.flatnonzero(predictions.outcome == OUTCOMES.index(Outcome.FAILED))
-    if not len(failed):
+    if not cell.run.metrics.failed:
         trials = record.order_trials.failed if record.order_trials else 0
         return IncompleteRunError(
             f"{cell.title} is incomplete: {trials} samples lack a choice in another order; {again}"
         )
-    reason = record.stopped or f"{predictions[int(failed[0])].sample}: {predictions[int(failed[0])].reason}"
-    return IncompleteRunError(
-        f"{cell.title} is incomplete: {metrics.failed} of {metrics.n} samples failed ({reason}); {again}"
-    )
+    return IncompleteRunError(f"{cell.title} is incomplete: {describe_failures(cell.run)}; {again}")
+
+
+def describe_failures(run: Run) -> str:
+    """How many samples of an incomplete run failed, and why asking ended or the first of them did."""
+    first = run.predictions[int(np.argmax(run.predictions.outcome == OUTCOMES.index(Outcome.FAILED)))]
+    reason = run.record.stopped or f"{first.sample}: {first.reason}"
+    return f"{run.metrics.failed} of {run.metrics.n} samples failed ({reason})"
 
 
 def failures_document(cells: Sequence[Cell]) -> list[dict[str, Any]]:
