@@ -125,7 +125,7 @@ def test_of_labels_that_were_all_reviewed_nothing_is_inferred(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
-        ({"path": "other.jpg"}, "line 3: 'other.jpg' is none of the labelled images"),
+        ({"path": "other.jpg"}, "line 3: 'other.jpg' is none of the labelled images: .* write in the column path"),
         ({"path": "1.jpg", "corrected_label": "lorry"}, "line 3: corrected_label 'lorry' is none of the classes"),
         ({"path": "1.jpg", "reviewed": "maybe"}, "line 3: reviewed is 'maybe': write yes, or nothing"),
         ({"path": "1.jpg", "reviewed": "no", "corrected_label": "old car"}, "line 3: .* is not reviewed"),

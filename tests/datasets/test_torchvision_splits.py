@@ -191,3 +191,21 @@ def test_a_folder_with_neither_list_says_so_in_one_line(tmp_path: Path) -> None:
         open_at("oxford_pets", tmp_path)
     assert "tlac datasets prepare oxford_pets" in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "download=True" not in str(caught.value)
+
+
+def test_a_split_file_beside_torchvisions_images_is_told_where_it_belongs(tmp_path: Path) -> None:
+    write(tmp_path / "caltech101", {"split_zhou_Caltech101.json": "{}", "101_ObjectCategories/ant/image_0001.jpg": ""})
+    with pytest.raises(InputError) as caught:
+        open_at("caltech101", tmp_path)
+    assert str(caught.value) == (
+        f"caltech101: {tmp_path}/caltech101/split_zhou_Caltech101.json is in another folder than CoOp's: "
+        f"move it to {tmp_path}/caltech-101, with 101_ObjectCategories beside it"
+    )
+
+
+def test_a_folder_that_torchvision_can_not_read_is_told_without_its_words(tmp_path: Path) -> None:
+    write(tmp_path / "caltech101", {"101_ObjectCategories/ant/image_0001.jpg": "", "Annotations/x/y": ""})
+    with pytest.raises(InputError, match="nor a usable official one: run ") as caught:
+        open_at("caltech101", tmp_path)
+    assert "list.remove" not in str(caught.value)

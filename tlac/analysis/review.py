@@ -252,7 +252,10 @@ def read_corrections(
             raise InputError(f"{where}: corrected_label {corrected[:80]!r} is none of the classes")
         name = undo_defusing(row["path"])
         if images is not None and name not in images:
-            raise InputError(f"{where}: {name!r} is none of the labelled images")
+            raise InputError(
+                f"{where}: {name!r} is none of the labelled images: run the command in the folder and with the images "
+                "as before; if they were moved, write in the column path where they are now"
+            )
         correction = Correction(
             line,
             undo_defusing(row["label"]) or None,

@@ -80,6 +80,12 @@ def open_coop(config: DatasetConfig) -> ListedDataset:
     places = [folder]
     if official and official.folder:
         places.append(path_inside(config, parent_inside(config, folder), official.folder))
+    for place in places[1:]:
+        if (place / options.split_file).is_file():
+            raise InputError(
+                f"{config.name}: {place / options.split_file} is in another folder than CoOp's: "
+                f"move it to {folder}, with {options.images} beside it"
+            )
     found = [place for place in places if place.is_dir()]
     if not found:
         raise not_there(config, folder)
@@ -240,9 +246,11 @@ def _read_with_torchvision(reader: _Reader, folder: Path, config: DatasetConfig)
             opened = getattr(datasets, reader.name)(temporary, **asked)
             rows = [(_below(path, link, inner, folder), int(label)) for path, label in reader.rows(opened)]
         except (OSError, RuntimeError, ValueError, KeyError, IndexError) as error:
-            reason = " ".join(str(error).replace(str(link), str(inner)).split())
+            # what torchvision says beside that is of its own making: download=True, list.remove(x)
+            missing = str(getattr(error, "filename", None) or "").replace(str(link), str(inner))
+            reason = f" ({missing} is missing or can't be read)" if missing else ""
             raise InputError(
-                f"{config.name}: {inner} has neither CoOp's split file nor a usable official one ({reason}): "
+                f"{config.name}: {inner} has neither CoOp's split file nor a usable official one{reason}: "
                 f"run {prepare_command(config)}"
             ) from error
         return tuple(getattr(opened, reader.classes)), rows
