@@ -55,6 +55,15 @@ def test_with_nothing_stored_every_question_counts_by_rule_of_thumb(store: Store
     assert found.time_s == pytest.approx(18 * 2.0 / 2)
 
 
+def test_equal_images_are_asked_about_once(store: Store) -> None:
+    twice = [replace(one, id=f"{turn} {one.id}") for turn in range(2) for one in Cars()]
+    found = estimate(inquiry(), twice, store, concurrency=2)
+    assert (found.stage1.calls, found.stage2.calls) == (9, 9)
+    ask(store, size=3)
+    left = estimate(inquiry(), twice, store, concurrency=2)
+    assert left.stage1 == reckon(store, inquiry()).stage1
+
+
 def test_slac_asks_once_per_sample(store: Store) -> None:
     assert reckon(store, inquiry("slac")).stage2.calls == 0
 

@@ -93,17 +93,18 @@ def estimate(
     is_batch: bool = False,
 ) -> Estimate:
     """What asking about these samples would take, beyond what is stored; with `is_batch`, through the providers' batch
-    interfaces. Reads each image once; a method of `ESTIMATED`.
+    interfaces. Reads each image once, counts equal ones once; a method of `ESTIMATED`.
 
     Raises StoreError, InputError, UsageError where a backend has no batch interface.
     """
     discounts = [batch_discount(backend) if is_batch else 0.0 for backend in config.asked]
     config = with_spread_hints(config, store)
-    transcripts, _ = dry_run(config, samples, store)
+    # nobody is asked about an image that can't be read, and about equal ones once
+    found, _ = dry_run(config, samples, store)
+    transcripts = list({one.image_sha256 or one.sample: one for one in found if one.failure != "sample"}.values())
+    readable = len(transcripts)
     stage1 = [turn for transcript in transcripts for turn in transcript.turns if turn.stage == "stage1"]
     stage2 = [turn for transcript in transcripts for turn in transcript.turns if turn.stage == "stage2"]
-    # nobody is asked about an image that can't be read
-    readable = len(samples) - sum(one.failure == "sample" for one in transcripts)
     looks = 0
     if getattr(config.opened_method, "is_sequential", False):
         calls1, calls2, looks = _sequential_calls(transcripts, readable)
