@@ -36,6 +36,7 @@ def settings() -> dict[str, Any]:
     """What belongs to the whole process, and so to whoever started it."""
     import datasets
     import huggingface_hub
+    import scipy.special  # noqa: F401 - its import adds a filter for its own warnings
     import torch
     from transformers.utils import logging as transformers_logging
 

@@ -76,7 +76,7 @@ def test_ten_minutes_are_the_longest_wait_that_a_provider_may_ask_for() -> None:
     assert run_virtual(RetryingLMM(lmm, CallPolicy(clock=NO_JITTER)).ask(question())) is ANSWER
     assert lmm.started_at == [0, 600]
     impatient = ScriptedLMM([RateLimitError("much later", 601)])
-    with pytest.raises(PermanentError, match="601 s: run the same command later"):
+    with pytest.raises(PermanentError, match="10 min 1 s: run the same command later"):
         run_virtual(RetryingLMM(impatient, CallPolicy(clock=NO_JITTER)).ask(question()))
     assert len(impatient.asked) == 1
 
