@@ -16,7 +16,6 @@ from tlac.config.prompts import load_prompts
 from tlac.config.schemas import load_backend, load_dataset_config, load_encoder_config
 from tlac.evaluation.runner import RunConfig, Runner
 from tlac.results.record import Run
-from tlac.scoring.matching import find_rule
 from tlac.types import Sample
 
 pytestmark = pytest.mark.xdist_group("imagenet")
@@ -57,7 +56,7 @@ def replay(bench: Runner, shared: Path, tmp_path: Path, kind: str, matching: str
     backend = load_backend(f"pack:{pack}")
     dataset = ImageNet100(folder, answers, classes)
     encoder = load_encoder_config("minilm")
-    spec = RunConfig(backend, backend, dataset, method, encoder, prompts, find_rule(matching))
+    spec = RunConfig(backend, backend, dataset, method, encoder, prompts, matching)
     return bench.run(spec, tmp_path / "runs")
 
 
