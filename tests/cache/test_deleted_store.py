@@ -257,3 +257,16 @@ def test_what_the_dead_left_is_swept_and_what_the_living_hold_stays(tmp_path: Pa
         assert alive.exists()
         assert len(list(tmp_path.glob(".unfinished-*"))) == 3
     assert {path.name for path in tmp_path.iterdir()} == {"file", "other", ".unfinished-new"}
+
+
+def test_a_closed_store_is_neither_written_to_nor_made_anew(tmp_path: Path) -> None:
+    first, second = entries(2)
+    with Store(tmp_path / "store") as store:
+        store.put_entries([first])
+    with pytest.raises(StoreError, match="the store was closed"):
+        store.put_entries([second])
+    shutil.rmtree(tmp_path / "store")
+    with pytest.raises(StoreError, match="the store was closed"):
+        store.put_entries([second])
+    store.close()
+    assert not (tmp_path / "store").exists()

@@ -12,7 +12,6 @@ import pytest
 
 from tests.support.fake_answers import insert_row
 from tlac.cache.sqlite import RowReader, RowWriter, make_database
-from tlac.errors import StoreError
 
 
 @pytest.fixture
@@ -96,14 +95,3 @@ def test_of_a_write_that_fails_nothing_is_kept_and_the_next_one_is(reader: RowRe
     assert texts(reader) == {}
     writer.write([("second", "2")])
     assert texts(reader) == {"second": b"2"}
-
-
-def test_what_goes_on_after_the_end_writes_nothing_and_opens_nothing_again(
-    writer: RowWriter, reader: RowReader
-) -> None:
-    writer.write([("a", "1")])
-    writer.close()
-    with pytest.raises(StoreError, match="the store was closed"):
-        writer.write([("b", "2")])
-    assert writer._connection is None
-    assert [key for key, _, _ in reader.scan()] == ["a"]

@@ -355,7 +355,6 @@ class RowWriter:
         self._folder = folder
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._is_closed = False
 
     def check(self) -> None:
         """Raise StoreError where no answer can be written, or only a few."""
@@ -383,17 +382,13 @@ class RowWriter:
             ).rowcount
 
     def close(self) -> None:
-        """Finish what is being written and close the database. What is written later raises StoreError."""
+        """Finish what is being written and close the database."""
         with self._lock:
-            self._is_closed = True
             self._close()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
-            if self._is_closed:
-                # work that goes on in a thread would open it again, and nobody close it
-                raise StoreError(f"{self._folder.parent}: the store was closed, and is written to no more")
             try:
                 if self._connection is None:
                     self._connection = _connect(f"{(self._folder / DATABASE).absolute().as_uri()}?mode=rw")

@@ -170,6 +170,7 @@ class Store:
         self.path = path.expanduser().absolute()
         self._on_warning = on_warning
         self._lock = threading.Lock()
+        self._is_closed = False
         self._has_written: set[str] = set()
         self._replaced: list[RowReader] = []
         self._claims: int | None = None
@@ -200,17 +201,19 @@ class Store:
 
     def close(self) -> None:
         """Close the databases. What was put is already there. Raises StoreError where it was deleted since."""
-        try:
-            for name in self._has_written:
-                self._put_back_deleted(name)
-        finally:
-            for reader in [*self._readers.values(), *self._replaced]:
-                reader.close()
-            for writer in self._writers.values():
-                writer.close()
-            if self._claims is not None:
-                os.close(self._claims)
-                self._claims = None
+        with self._lock:
+            try:
+                for name in () if self._is_closed else self._has_written:
+                    self._put_back_deleted(name)
+            finally:
+                self._is_closed = True
+                for reader in [*self._readers.values(), *self._replaced]:
+                    reader.close()
+                for writer in self._writers.values():
+                    writer.close()
+                if self._claims is not None:
+                    os.close(self._claims)
+                    self._claims = None
 
     def claim(self, key: str) -> bool:
         """Try to be the only process that asks for the answer under a key; False where another one does just now.
@@ -421,6 +424,9 @@ class Store:
 
     def _write(self, name: str, rows: list[tuple[str, str]]) -> int:
         with self._lock:
+            if self._is_closed:
+                # work that goes on in a thread would open it again, even make it anew, and nobody would close it
+                raise StoreError(f"{self.path}: the store was closed, and is written to no more")
             # before, and after, for what was deleted meanwhile
             self._put_back_deleted(name)
             # blocks of embeddings count on it that none is ever replaced by another
