@@ -245,8 +245,11 @@ def make_database(folder: Path) -> None:
                 # what sqlite makes beside the database later has the rights of the database
                 os.close(os.open(apart / DATABASE, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
                 # waiting for the disk at each of its forty statements takes half a second: here once, at the end, does
-                cache = diskcache.Cache(str(apart), timeout=BUSY_TIMEOUT_S, **SETTINGS | {"sqlite_synchronous": 0})
+                cache = diskcache.Cache.__new__(diskcache.Cache)
+                # made inside: one that can't be made would leave its connection open
                 with closing(cache):
+                    settings = SETTINGS | {"sqlite_synchronous": 0}
+                    diskcache.Cache.__init__(cache, str(apart), timeout=BUSY_TIMEOUT_S, **settings)
                     cache.reset("sqlite_synchronous", SETTINGS["sqlite_synchronous"])
                 with (apart / DATABASE).open("rb") as file:
                     os.fsync(file.fileno())
